@@ -1,0 +1,1 @@
+"""From a checkpoint to a proved artefact, and the command line."""

@@ -1,0 +1,107 @@
+"""tritpack convert."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from converter.cli.main import print_json
+from converter.cli.progress import Progress
+
+
+@click.command("convert")
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--outfile", "--output", "output", required=True, metavar="OUT.gguf", help="File to write.")
+@click.option(
+    "--outtype",
+    type=click.Choice(["auto", "i2_s"]),
+    default="auto",
+    show_default=True,
+    help="Layout of the ternary weights.",
+)
+@click.option(
+    "--embedding-type",
+    type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0", "q6_k"]),
+    default="auto",
+    show_default=True,
+    help="Type of embedding and head; auto is f16 if every value survives it, else the checkpoint's own.",
+)
+@click.option("--name", help="general.name of the file.")
+@click.option("--force", is_flag=True, help="Overwrite an existing output.")
+@click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, refusals) and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    source: str,
+    output: str,
+    outtype: str,
+    embedding_type: str,
+    name: str | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Convert the checkpoint folder SOURCE to a GGUF file, keeping every code and scale exactly.
+
+    Example: tritpack convert bitnet-b1.58-2B-4T -o model.gguf --outtype i2_s
+    """
+    from converter.convert import convert
+    from converter.plan import Plan, make_plan
+    from converter.sources import CheckpointFolder
+    from formats.gguf_file import refuse_existing
+
+    def summary(plan: Plan) -> dict[str, object]:
+        return {
+            "schema": "tritpack.convert/1",
+            "source": source,
+            "output": output,
+            "recognised": plan.recognition.why,
+            "outtype": plan.outtype,
+            "embedding_type": plan.embedding_type,
+            "output_bytes": plan.output_bytes,
+            "peak_bytes": plan.peak_bytes,
+            "unused": list(plan.unused),
+        }
+
+    if dry_run:
+        refuse_existing(Path(output), force=force)
+        plan = make_plan(CheckpointFolder(source), outtype=outtype, embedding_type=embedding_type, name=name)
+        tensors = [
+            {"name": t.target.name, "type": t.kind, "shape": list(t.target.shape), "nbytes": t.target.nbytes}
+            for t in plan.tensors
+        ]
+        if as_json:
+            print_json({**summary(plan), "dry_run": True, "tensors": tensors})
+            return
+        for tensor in tensors:
+            click.echo(f"{tensor['name']:<32} {tensor['type']:<6} {tensor['nbytes']:>12}  {tensor['shape']}")
+        click.echo(f"recognised: {plan.recognition.why}")
+        click.echo(
+            f"would write {plan.output_bytes} bytes to {output}, working memory about {plan.peak_bytes >> 20} MiB"
+        )
+        return
+    started = time.monotonic()
+    result = convert(
+        source,
+        output,
+        outtype=outtype,
+        embedding_type=embedding_type,
+        name=name,
+        force=force,
+        progress=Progress("converting", quiet=quiet),
+    )
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json({**summary(result.plan), "dry_run": False, "warnings": result.warnings, "scales": result.scales})
+        return
+    click.echo(f"recognised: {result.plan.recognition.why}")
+    scales = sorted(result.scales.values())
+    click.echo(f"scales: {scales[0]:.6g} to {scales[-1]:.6g} in {len(scales)} ternary tensors")
+    click.echo(
+        f"wrote {output}: {result.plan.output_bytes} bytes, {result.plan.outtype}, "
+        f"embedding {result.plan.embedding_type}, {time.monotonic() - started:.1f} s"
+    )

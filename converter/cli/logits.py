@@ -1,0 +1,60 @@
+"""tritpack logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.cli.main import print_json
+from converter.cli.running import model_options, open_model, parse_tokens
+from formats.errors import UsageError
+
+
+@click.command("logits")
+@click.argument("file", metavar="FILE")
+@click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
+@click.option("-p", "--prompt", help="Text; the specials that the tokenizer adds are added.")
+@click.option("--no-special", is_flag=True, help="Do not add the specials that the tokenizer adds to a prompt.")
+@click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (tokens, vocab).")
+@click.option("--force", is_flag=True, help="Overwrite an existing output.")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+def command(
+    file: str,
+    tokens: str | None,
+    prompt: str | None,
+    no_special: bool,
+    output: str,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the logits of every position of a prompt: for parity work."""
+    import numpy as np
+
+    from formats.gguf_file import atomic_output, refuse_existing
+
+    if (prompt is None) == (tokens is None):
+        raise UsageError("give token ids with --tokens, or a text with -p")
+    target = Path(output)
+    refuse_existing(target, force=force)
+    with open_model(file, **options) as model:
+        ids = parse_tokens(tokens) if tokens else model.tokenizer.encode(prompt or "", add_special=not no_special)
+        values = model.logits(ids)
+        kernels = model.kernels()
+    with atomic_output(target, values.nbytes, force=force) as stream:
+        np.save(stream, values)
+    if as_json:
+        print_json(
+            {
+                "schema": "tritpack.logits/1",
+                "output": output,
+                "shape": list(values.shape),
+                "ids": ids,
+                "kernels": kernels,
+            }
+        )
+    else:
+        click.echo(f"wrote {output}: float32 {values.shape[0]} x {values.shape[1]}")

@@ -1,0 +1,96 @@
+"""Entry point: the list of commands, loaded one at a time so that --help is quick, and the one handler of errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from converter.version import VERSION
+from formats.errors import ExitCode, TritpackError
+
+COMMANDS = {
+    "convert": "Convert a checkpoint to a GGUF file.",
+    "inspect": "Show what a packed file really is.",
+    "verify": "Prove a file against the checkpoint it came from.",
+    "generate": "Write text from a prompt.",
+    "chat": "Talk with a model.",
+    "tokenize": "Print the token ids of a text or a chat.",
+    "logits": "Write the logits of a prompt as .npy.",
+    "make-dummy": "Write a checkpoint of a real shape with random ternary weights.",
+    "doctor": "Check this machine: CPU, library, every kernel against a known answer.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"converter.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(VERSION, prog_name="tritpack")
+def cli() -> None:
+    """Convert BitNet b1.58 checkpoints to packed files, prove them, run them.
+
+    Exit codes: 0 good, 1 a check failed, 2 usage, 3 unreadable input, 4 unsupported, 5 write failed, 6 integrity,
+    7 something is not installed or not on this CPU.
+    """
+
+
+def main() -> None:
+    """Run the command line; every TritpackError becomes one sentence, a hint and its exit code."""
+    # A terminated conversion must clean up like an interrupted one.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 128 + signal.SIGINT)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written was left", 128 + signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except TritpackError as error:
+        _fail(error.message, error.exit_code, error.hint)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.WRITE_FAILED)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
+    except MemoryError:
+        _fail("this machine has not enough memory for that", ExitCode.MISSING)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _fail(message: str, code: int, hint: str | None = None) -> None:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

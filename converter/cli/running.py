@@ -1,0 +1,91 @@
+"""Options and set-up shared by the commands that run a model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.cli.opening import as_gguf
+from formats.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime.model import Model
+    from runtime.sampling import SamplingParams
+
+ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """-t, --isa, --kv-type, -c."""
+    for option in (
+        click.option(
+            "-c", "--context", type=click.IntRange(min=1), help="Positions to keep; the model's own by default."
+        ),
+        click.option(
+            "--kv-type",
+            type=click.Choice(["f32", "f16"]),
+            default="f32",
+            show_default=True,
+            help="Type of the KV cache.",
+        ),
+        click.option(
+            "--isa",
+            type=click.Choice(ISAS),
+            envvar="TRITPACK_ISA",
+            help="Use kernels at or below this; the best of this CPU by default.",
+        ),
+        click.option("-t", "--threads", type=click.IntRange(1, 256), help="Threads; all cores by default."),
+    ):
+        function = option(function)
+    return function
+
+
+def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--temp, --top-k, --top-p, --min-p, --repeat-penalty, --seed."""
+    for option in (
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampler."),
+        click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="1 is none."),
+        click.option("--min-p", type=float, default=0.0, show_default=True, help="0 is off."),
+        click.option("--top-p", type=float, default=1.0, show_default=True, help="1 is off."),
+        click.option("--top-k", type=int, default=0, show_default=True, help="0 is off."),
+        click.option("--temp", type=float, default=0.0, show_default=True, help="0 is greedy."),
+    ):
+        function = option(function)
+    return function
+
+
+def sampling_params(options: dict[str, Any]) -> SamplingParams:
+    """Takes the options of `sampling_options` out of a command's keyword arguments."""
+    from runtime.sampling import SamplingParams
+
+    return SamplingParams(
+        temperature=options.pop("temp"),
+        top_k=options.pop("top_k"),
+        top_p=options.pop("top_p"),
+        min_p=options.pop("min_p"),
+        repetition_penalty=options.pop("repeat_penalty"),
+        seed=options.pop("seed"),
+    )
+
+
+@contextlib.contextmanager
+def open_model(file: str, **options: Any) -> Iterator[Model]:
+    """The model in FILE (GGUF or checkpoint folder), with the options of `model_options`."""
+    from runtime.model import Model
+
+    with as_gguf(file) as path, Model(path, **options) as model:
+        yield model
+
+
+def parse_tokens(text: str) -> list[int]:
+    """`1,2,3` to ids. Raises UsageError."""
+    try:
+        ids = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        ids = []
+    if not ids:
+        raise UsageError(f"--tokens {text!r}: expected ids such as 1,2,3")
+    return ids

@@ -1,0 +1,48 @@
+"""tritpack tokenize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from converter.cli.main import print_json
+from converter.cli.opening import as_gguf
+from formats.errors import Unreadable, UsageError
+
+
+@click.command("tokenize")
+@click.argument("file", metavar="FILE")
+@click.option("-p", "--prompt", help="Text to tokenize.")
+@click.option(
+    "--chat", metavar="MESSAGES.json", help="A JSON list of {role, content}, rendered with the model's chat template."
+)
+@click.option("--no-special", is_flag=True, help="Do not add the specials that the tokenizer adds to a prompt.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+def command(file: str, prompt: str | None, chat: str | None, no_special: bool, as_json: bool) -> None:
+    """Print the token ids of a text, or of a rendered chat, as the tokenizer inside FILE gives them."""
+    from formats.gguf_file import GgufFile
+    from runtime.chat import chat_text, parse_messages
+    from runtime.tokenizer import Tokenizer
+
+    if (prompt is None) == (chat is None):
+        raise UsageError("give a text with -p, or messages with --chat")
+    with as_gguf(file) as path:
+        tokenizer = Tokenizer.from_metadata(GgufFile(path).metadata)
+        result: dict[str, object] = {"schema": "tritpack.tokenize/1"}
+        if chat is None:
+            ids = tokenizer.encode(prompt or "", add_special=not no_special)
+        else:
+            try:
+                document = Path(chat).read_text("utf-8")
+            except (OSError, ValueError) as error:
+                raise Unreadable(f"{chat}: cannot be read as UTF-8 text: {error}") from error
+            text = chat_text(tokenizer, parse_messages(document))
+            ids = tokenizer.encode(text, add_special=False)
+            result["text"] = text
+    if as_json:
+        print_json({**result, "ids": ids})
+        return
+    if "text" in result:
+        click.echo(result["text"])
+    click.echo(",".join(map(str, ids)))

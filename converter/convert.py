@@ -1,0 +1,110 @@
+"""The one pipeline: a checkpoint's plan -> one streaming pass -> a GGUF that is checked before it gets its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.plan import Plan, PlannedTensor, make_plan, pieces_f32
+from converter.sources import CheckpointFolder
+from converter.ternarize import ternarize
+from formats import float_types
+from formats.errors import TritpackError, Unreadable, WriteFailed
+from formats.gguf_file import GgufFile, refuse_existing, write_gguf
+from formats.layouts import catalog
+from formats.ternary import Bytes, TernaryTensor
+
+Progress = Callable[[str, int, int], None]
+"""Called with a tensor's name, the tensors done and their number."""
+
+
+@dataclasses.dataclass
+class Conversion:
+    """What came of it: the plan, the output, and one line for everything a user should know."""
+
+    plan: Plan
+    path: Path
+    warnings: list[str]
+    scales: dict[str, float]
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    outtype: str = "auto",
+    embedding_type: str = "auto",
+    name: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert a checkpoint folder to a GGUF file.
+
+    Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
+    bounded by the largest tensor. Raises a TritpackError: Unreadable, Unsupported, UsageError, WriteFailed.
+    """
+    path = Path(output)
+    refuse_existing(path, force=force)  # before any work
+    if not path.parent.is_dir():
+        raise WriteFailed(f"{path}: the folder {path.parent} does not exist")
+    folder = CheckpointFolder(source)
+    plan = make_plan(folder, outtype=outtype, embedding_type=embedding_type, name=name)
+    result = Conversion(plan, path, [], {})
+    if plan.unused:
+        result.warnings.append(f"{len(plan.unused)} tensors of the checkpoint are not used, first {plan.unused[0]!r}")
+
+    def data() -> Iterator[Iterator[Bytes]]:
+        for index, tensor in enumerate(plan.tensors):
+            if progress:
+                progress(tensor.target.name, index, len(plan.tensors))
+            yield _pieces(tensor, result)
+        if progress:
+            progress("", len(plan.tensors), len(plan.tensors))
+
+    targets = [tensor.target for tensor in plan.tensors]
+    write_gguf(path, plan.metadata, targets, data(), force=force, check=lambda partial: _check_written(partial, plan))
+    return result
+
+
+def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
+    if not tensor.ternary:
+        try:
+            for piece in pieces_f32(tensor.weight):
+                if not np.isfinite(piece).all():
+                    raise Unreadable("holds a value that is not finite")
+                yield float_types.encode(tensor.kind, piece)
+        except TritpackError as error:
+            raise type(error)(f"tensor {tensor.weight.name!r}: {error.message}", hint=error.hint) from error
+        return
+    rows, cols = tensor.target.shape
+    ternary = ternarize(tensor.weight, tensor.scale, rows, cols, result.plan.recognition)
+    if not ternary.codes.any():
+        result.warnings.append(f"tensor {tensor.weight.name!r} is all zero; is the checkpoint intact?")
+    layout = catalog.LAYOUTS[tensor.kind]
+    packed = layout.pack(ternary)
+    _check_round_trip(tensor, layout, packed, ternary)
+    result.scales[tensor.target.name] = float(ternary.scales.reshape(-1)[0])
+    yield packed
+
+
+def _check_round_trip(tensor: PlannedTensor, layout: catalog.Layout, packed: Bytes, ternary: TernaryTensor) -> None:
+    back = layout.unpack(packed, *ternary.shape)
+    if not (np.array_equal(back.codes, ternary.codes) and np.array_equal(back.scales, ternary.scales)):
+        raise WriteFailed(f"tensor {tensor.target.name!r} did not survive {tensor.kind}; this is a bug of tritpack")
+
+
+def _check_written(path: Path, plan: Plan) -> None:
+    """Re-read the header of a finished file: every tensor must be what was planned, nothing silently downgraded."""
+    written: dict[str, Any] = {tensor.name: tensor for tensor in GgufFile(path).tensors.values()}
+    for tensor in plan.tensors:
+        found = written.get(tensor.target.name)
+        if found is None or (found.layout, found.shape, found.nbytes) != (
+            tensor.kind,
+            tensor.target.shape,
+            tensor.target.nbytes,
+        ):
+            raise WriteFailed(f"{path}: tensor {tensor.target.name!r} was not written as {tensor.kind}")

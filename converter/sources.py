@@ -1,0 +1,162 @@
+"""Where bytes come from: a checkpoint folder of config.json and safetensors, read lazily.
+
+safetensors checks each header (its rules on offsets, overlaps and sizes); the data is memory-mapped by us, because its
+numpy side raises on bfloat16. Nothing is ever unpickled, and no code that a checkpoint names is followed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import Unreadable, Unsupported
+from formats.float_types import widen_bf16
+from formats.ternary import Bytes
+
+FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file: dtype in its spelling (U8, BF16, ...), shape, and its bytes as a mapped view."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+    file: str
+
+    def rows_f32(self, first: int, last: int) -> npt.NDArray[np.float32]:
+        """Rows [first, last) widened to float32 (last - first, cols). Raises Unsupported for what is no float."""
+        if self.dtype not in FLOATS:
+            raise Unsupported(f"tensor {self.name!r} is stored as {self.dtype}, expected {' or '.join(FLOATS)}")
+        cols = self.shape[-1] if self.shape else 1
+        size = FLOATS[self.dtype] * cols
+        raw = self.data[first * size : last * size]
+        if self.dtype == "BF16":
+            values = widen_bf16(raw.view("<u2"))
+        else:
+            values = raw.view("<f2" if self.dtype == "F16" else "<f4").astype(np.float32)
+        return values.reshape(last - first, cols)
+
+    @property
+    def rows(self) -> int:
+        return int(np.prod(self.shape[:-1], dtype=np.int64)) if len(self.shape) > 1 else 1
+
+
+class CheckpointFolder:
+    """A local repository: `config`, `generation_config` and `tensors` by name.
+
+    Raises Unreadable for what is missing or corrupt and Unsupported for weights that only pickle could read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            missing = not self.folder.exists()
+            raise Unreadable(
+                f"{self.folder}: {'does not exist' if missing else 'is a file, expected a checkpoint folder'}",
+                hint="give a folder with config.json and safetensors; to fetch one: hf download ORG/NAME --local-dir DIR",
+            )
+        self.config = self._json("config.json", required=True)
+        self.generation_config = self._json("generation_config.json", required=False)
+        self.weight_files = self._weight_files()
+        self.tensors: dict[str, StoredTensor] = {}
+        for name in self.weight_files:
+            for tensor in _read_safetensors(self.folder / name):
+                if tensor.name in self.tensors:
+                    raise Unreadable(
+                        f"tensor {tensor.name!r} stands in both {self.tensors[tensor.name].file} and {name}"
+                    )
+                self.tensors[tensor.name] = tensor
+
+    def _json(self, name: str, *, required: bool) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            # A repeated key keeps its last value, as in transformers: HF1BitLLM's config.json relies on it.
+            value = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            if required:
+                raise Unreadable(f"{self.folder}: has no {name}", hint="this is no transformers checkpoint") from None
+            return {}
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"{path}: is not readable JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise Unreadable(f"{path}: holds {type(value).__name__}, expected an object")
+        return value
+
+    def _weight_files(self) -> list[str]:
+        index = self._json("model.safetensors.index.json", required=False)
+        if index and not (self.folder / "model.safetensors").is_file():
+            mapping = index.get("weight_map")
+            if not isinstance(mapping, dict) or not all(isinstance(file, str) for file in mapping.values()):
+                raise Unreadable(f"{self.folder}: model.safetensors.index.json has no weight_map of file names")
+            names = sorted(set(mapping.values()))
+            for name in names:
+                if Path(name).name != name or not (self.folder / name).is_file():
+                    raise Unreadable(f"{self.folder}: the index names {name!r}, which is not there")
+            return names
+        # As transformers: other safetensors files in a repository (adapters, answers of a test) are not the model.
+        names = sorted(path.name for path in self.folder.glob("model*.safetensors"))
+        if names:
+            return ["model.safetensors"] if "model.safetensors" in names else names
+        pickles = sorted(path.name for path in self.folder.glob("*.bin"))
+        if pickles:
+            raise Unsupported(
+                f"{self.folder}: {pickles[0]} is a pickle, which can run code when it is read",
+                hint="use a revision with safetensors, or convert it with transformers first",
+            )
+        raise Unreadable(f"{self.folder}: has no model*.safetensors file")
+
+    @functools.cached_property
+    def file_hashes(self) -> dict[str, str]:
+        """SHA-256 of every file that the conversion depends on, by name."""
+        names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+        names += ["special_tokens_map.json", "chat_template.jinja", "tokenizer.model", *self.weight_files]
+        return {name: sha256_file(self.folder / name) for name in sorted(names) if (self.folder / name).is_file()}
+
+    @property
+    def sha256(self) -> str:
+        """One hash for the whole checkpoint: of the sorted lines `HASH  NAME`, as sha256sum prints them."""
+        lines = "".join(f"{digest}  {name}\n" for name, digest in self.file_hashes.items())
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        digest = hashlib.sha256()
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: Path) -> list[StoredTensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+        with open(path, "rb") as stream:
+            data: Bytes = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Unreadable(
+            f"{path}: is not a whole safetensors file: {error}", hint="the download may be cut short; fetch it again"
+        ) from error
+    (length,) = struct.unpack("<Q", data[:8].tobytes())
+    header = json.loads(data[8 : 8 + length].tobytes())
+    header.pop("__metadata__", None)
+    body = data[8 + length :]
+    return [
+        StoredTensor(name, entry["dtype"], tuple(entry["shape"]), body[slice(*entry["data_offsets"])], path.name)
+        for name, entry in header.items()
+    ]

@@ -1,0 +1,96 @@
+"""The ladder of proof: structure, weights, logits, text, generation. `verify` climbs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from formats.errors import Unreadable, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from converter.verify.rung import Report
+    from formats.gguf_file import GgufFile
+
+    F32 = npt.NDArray[np.float32]
+
+LEVELS = ("weights", "logits", "full")
+
+
+def verify(
+    file: str | Path,
+    source: str | Path,
+    *,
+    level: str = "full",
+    text: str | Path | None = None,
+    progress: Callable[[str], None] = lambda rung: None,
+) -> Report:
+    """Hold FILE against the checkpoint SOURCE.
+
+    level: `weights` proves bytes, `logits` also runs FILE against the oracle, `full` also compares ISAs and threads.
+    text: a file of ordinary text for the `text` rung; a built-in one otherwise. Raises Unreadable if FILE or SOURCE
+    cannot be parsed and Unsupported for a SOURCE we do not know; anything wrong in a FILE that parses is a finding.
+    """
+    from converter.verify.oracle import Oracle
+    from converter.verify.rung import Report, Rung
+    from converter.verify.structure import check_structure
+    from converter.verify.weights import check_weights
+    from formats.gguf_file import GgufFile
+
+    if level not in LEVELS:
+        raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
+    words = _read_text(text)
+    packed = GgufFile(file)
+    oracle = Oracle(Path(source))
+    progress("structure")
+    report = Report(str(file), str(source), [check_structure(packed, Path(source), oracle)])
+    progress("weights")
+    report.rungs.append(check_weights(packed, oracle))
+    names = {"weights": (), "logits": ("logits", "text"), "full": ("logits", "text", "generation")}[level]
+    if report.verdict == "fail" and not _can_run(report):
+        report.rungs += [Rung(name, skipped="the file's structure is wrong") for name in names]
+        return report
+    if names:
+        from converter.verify.generation import check_generation
+        from converter.verify.logits import check_logits
+        from runtime.model import Model
+
+        progress("logits")
+        oracle = Oracle(Path(source), _rounding(packed))
+        with Model(packed) as model:
+            tokens = model.tokenizer.encode(words)
+            report.rungs += check_logits(model, oracle, tokens)
+        if "generation" in names:
+            progress("generation")
+            report.rungs.append(check_generation(packed, tokens[:12]))
+    return report
+
+
+def _can_run(report: Report) -> bool:
+    """Whether running a file that failed says anything more: only if its structure is sound."""
+    return report.rungs[0].verdict == "pass"
+
+
+def _rounding(packed: GgufFile) -> Callable[[F32], F32]:
+    """The oracle computes with the embedding as FILE's type rounds it."""
+    from formats import float_types
+
+    kind = packed.tensors["token_embd.weight"].layout
+
+    def rounded(rows: F32) -> F32:
+        return float_types.decode(kind, float_types.encode(kind, rows), rows.shape[0], rows.shape[1])
+
+    return rounded
+
+
+def _read_text(path: str | Path | None) -> str:
+    if path is None:
+        return (resources.files(__package__) / "text.txt").read_text("utf-8")
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{path}: cannot be read as UTF-8 text: {error}") from error

@@ -1,0 +1,397 @@
+"""Reading and writing the GGUF container, versions 2 and 3, little-endian.
+
+gguf-py cannot take the type ids and sizes of ternary files (I2_S is n/4 + 32 bytes, which no block size describes), and
+hangs on hostile counts; so the container is ours. The reader believes no number before it has checked it against the
+bytes that are left. Layouts are not decoded here: see formats/layouts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import mmap
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formats.errors import Unreadable, UsageError, WriteFailed
+from formats.layouts import catalog
+from formats.ternary import Bytes
+
+MAGIC = b"GGUF"
+DEFAULT_ALIGNMENT = 32
+MAX_DIMENSIONS = 4
+MAX_NAME = 1 << 16
+
+SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "<u1",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+BOOL, STRING, ARRAY = 7, 8, 9
+TYPE_NAMES = {
+    0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "str", 9: "arr", 10: "u64",
+    11: "i64", 12: "f64",
+}  # fmt: skip
+NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
+
+
+class StringArray(Sequence[str]):
+    """An array of strings in the mapped file, decoded one at a time: a vocabulary is seldom wanted whole."""
+
+    def __init__(self, buffer: memoryview, bounds: list[int]) -> None:
+        self._buffer = buffer
+        self._bounds = bounds  # [start of string i, start of the length word of string i + 1]
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return str(self._buffer[self._bounds[i] : self._bounds[i + 1] - 8], "utf-8", "replace")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One row of the tensor table. `shape` is [rows, columns], slowest dimension first: the reverse of GGUF's."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    file_offset: int  # from byte 0 of the file
+    room: int  # bytes up to the next tensor or the end of the file
+    meaning: catalog.TypeMeaning | None
+
+    @property
+    def cols(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def layout(self) -> str:
+        """The layout's name, or `unknown(ID)`."""
+        return self.meaning.name if self.meaning else f"unknown({self.type_id})"
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes, trailer included; for an unknown type all the room there is."""
+        size = self.meaning.nbytes(self.rows, self.cols) if self.meaning else None
+        return self.room if size is None else size
+
+
+class GgufFile:
+    """A GGUF file, mapped and checked: `metadata`, `metadata_types`, `tensors` and their bytes.
+
+    Raises Unreadable, naming the file and what was found, for anything truncated, corrupt or hostile.
+    Values: bool, int, float and str; np.ndarray for number arrays, Sequence[str] for strings, list for nested ones.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.metadata: dict[str, Any] = {}
+        self.metadata_types: dict[str, str] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+        try:
+            with open(self.path, "rb") as stream:
+                self.size = os.fstat(stream.fileno()).st_size
+                if self.size < 24:
+                    raise self._bad(f"{self.size} bytes are too few for a GGUF header")
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise Unreadable(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        self._buffer = memoryview(self._map)
+        self._bytes: Bytes = np.frombuffer(self._map, np.uint8)
+        self._cursor = 0
+        self._read()
+
+    def bytes_of(self, tensor: TensorInfo) -> Bytes:
+        """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
+        return self._bytes[tensor.file_offset : tensor.file_offset + tensor.nbytes]
+
+    # -- header --------------------------------------------------------------------------------------------------------
+
+    def _bad(self, what: str) -> Unreadable:
+        return Unreadable(f"{self.path}: {what}")
+
+    def _take(self, form: str) -> int:
+        end = self._cursor + struct.calcsize(form)
+        if end > self.size:
+            raise self._bad(
+                f"ends inside its header, at byte {self.size}",
+            )
+        value: int = struct.unpack_from(form, self._buffer, self._cursor)[0]
+        self._cursor = end
+        return value
+
+    def _read(self) -> None:
+        if self._buffer[:4] != MAGIC:
+            raise Unreadable(
+                f"{self.path}: starts with {bytes(self._buffer[:4])!r}, not with {MAGIC!r}", hint="this is no GGUF file"
+            )
+        self._cursor = 4
+        self.version = self._take("<I")
+        if self.version not in (2, 3):
+            swapped = int.from_bytes(self.version.to_bytes(4, "little"), "big") in (2, 3)
+            raise self._bad(
+                "is big-endian, which is not supported" if swapped else f"has unknown GGUF version {self.version}"
+            )
+        tensor_count, pair_count = self._take("<Q"), self._take("<Q")
+        left = self.size - self._cursor
+        # The shortest pair is 8 + 1 + 4 + 1 bytes, the shortest tensor row 8 + 1 + 4 + 8 + 4 + 8.
+        if pair_count > left // 13 or tensor_count > left // 32:
+            raise self._bad(f"claims {pair_count} metadata pairs and {tensor_count} tensors in {left} bytes")
+        for _ in range(pair_count):
+            self._read_pair()
+        self._read_tensors(tensor_count)
+
+    def _read_string(self, what: str, limit: int) -> str:
+        length = self._take("<Q")
+        if length > min(limit, self.size - self._cursor):
+            raise self._bad(f"{what} claims {length} bytes, {self.size - self._cursor} are left")
+        raw = bytes(self._buffer[self._cursor : self._cursor + length])
+        self._cursor += length
+        return raw.decode("utf-8", "replace")
+
+    def _read_pair(self) -> None:
+        key = self._read_string("a metadata key", MAX_NAME)
+        if key in self.metadata:
+            raise self._bad(f"metadata key {key!r} stands twice")
+        type_id = self._take("<I")
+        if type_id == ARRAY:
+            self.metadata[key], element = self._read_array(key, depth=0)
+            self.metadata_types[key] = f"arr[{element}]"
+        else:
+            self.metadata[key] = self._read_scalar(key, type_id)
+            self.metadata_types[key] = TYPE_NAMES[type_id]
+
+    def _read_scalar(self, key: str, type_id: int) -> Any:
+        if type_id == STRING:
+            return self._read_string(f"metadata {key!r}", self.size)
+        if type_id not in SCALARS:
+            raise self._bad(f"metadata {key!r} has unknown value type {type_id}")
+        dtype = np.dtype(SCALARS[type_id])
+        if self._cursor + dtype.itemsize > self.size:
+            raise self._bad(f"ends inside metadata {key!r}")
+        value = np.frombuffer(self._buffer, dtype, 1, self._cursor)[0].item()
+        self._cursor += dtype.itemsize
+        return bool(value) if type_id == BOOL else value
+
+    def _read_array(self, key: str, depth: int) -> tuple[Any, str]:
+        if depth > 4:
+            raise self._bad(f"metadata {key!r} nests arrays deeper than 4")
+        type_id, count = self._take("<I"), self._take("<Q")
+        left = self.size - self._cursor
+        smallest = 12 if type_id == ARRAY else 8 if type_id == STRING else np.dtype(SCALARS.get(type_id, "u1")).itemsize
+        if count > left // smallest:
+            raise self._bad(f"metadata {key!r} claims {count} elements in {left} bytes")
+        if type_id == ARRAY:
+            return [self._read_array(key, depth + 1)[0] for _ in range(count)], "arr"
+        if type_id == STRING:
+            return self._read_strings(key, count), "str"
+        if type_id not in SCALARS:
+            raise self._bad(f"metadata {key!r} has unknown element type {type_id}")
+        dtype = np.dtype(SCALARS[type_id])
+        values = np.frombuffer(self._buffer, dtype, count, self._cursor)
+        self._cursor += count * dtype.itemsize
+        return (values.astype(bool) if type_id == BOOL else values), TYPE_NAMES[type_id]
+
+    def _read_strings(self, key: str, count: int) -> StringArray:
+        position, size, buffer = self._cursor, self.size, self._buffer
+        unpack = struct.Struct("<Q").unpack_from
+        bounds = []
+        for _ in range(count):
+            if position + 8 > size:
+                raise self._bad(f"ends inside metadata {key!r}")
+            bounds.append(position + 8)
+            position += 8 + unpack(buffer, position)[0]
+        if position > size:
+            raise self._bad(f"metadata {key!r} runs past the end of the file")
+        bounds.append(position + 8)
+        self._cursor = position
+        return StringArray(buffer, bounds)
+
+    def _read_tensors(self, count: int) -> None:
+        rows: list[tuple[str, tuple[int, ...], int, int]] = []
+        for _ in range(count):
+            name = self._read_string("a tensor name", MAX_NAME)
+            dimensions = self._take("<I")
+            if not 1 <= dimensions <= MAX_DIMENSIONS:
+                raise self._bad(f"tensor {name!r} has {dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}")
+            shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
+            rows.append((name, shape, self._take("<I"), self._take("<Q")))
+        self.alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if not isinstance(self.alignment, int) or not 0 < self.alignment <= 1 << 20 or self.alignment % 8:
+            raise self._bad(f"general.alignment is {self.alignment!r}, expected a positive multiple of 8")
+        self.data_offset = -(-self._cursor // self.alignment) * self.alignment
+        starts = sorted({self.data_offset + offset for *_, offset in rows} | {self.size})
+        following = dict(zip(starts, starts[1:]))
+        for name, shape, type_id, offset in rows:
+            self._add_tensor(name, shape, type_id, self.data_offset + offset, following)
+
+    def _add_tensor(
+        self, name: str, shape: tuple[int, ...], type_id: int, start: int, following: dict[int, int]
+    ) -> None:
+        if name in self.tensors:
+            raise self._bad(f"tensor {name!r} stands twice")
+        if (start - self.data_offset) % self.alignment:
+            raise self._bad(f"tensor {name!r} begins at an offset that is not a multiple of {self.alignment}")
+        if 0 in shape or math.prod(shape) > 1 << 48:
+            raise self._bad(f"tensor {name!r} has the impossible shape {list(shape)}")
+        room = following.get(start, 0) if start < self.size else 0
+        room = max(room - start, 0)
+        meaning = catalog.resolve(type_id, math.prod(shape[:-1]), shape[-1], room, self.alignment)
+        known = catalog.meanings(type_id)
+        if known and meaning is None:
+            sizes = [size for each in known if (size := each.nbytes(math.prod(shape[:-1]), shape[-1])) is not None]
+            needed = f"needs {min(sizes)} bytes" if sizes else "has no defined size for this shape"
+            raise Unreadable(
+                f"{self.path}: tensor {name!r} ({known[0].name}, {list(shape)}) {needed}, {room} are there",
+                hint="the file is truncated or was written by a broken tool; download or convert it again",
+            )
+        self.tensors[name] = TensorInfo(name, shape, type_id, start, room, meaning)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorPlan:
+    """A tensor to be written: its name, [rows, columns], GGUF type id and exact size. No data yet."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    nbytes: int
+
+
+def _encode_string(text: str) -> bytes:
+    raw = text.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _encode_value(key: str, value: Any) -> bytes:
+    """Type word and bytes of a value: bool, int (u32, wider where it must), float (f32), str, or an array."""
+    if isinstance(value, (bool, np.bool_)):
+        return struct.pack("<I?", BOOL, bool(value))
+    if isinstance(value, int):
+        for type_id, form in ((4, "<II"), (5, "<Ii"), (10, "<IQ"), (11, "<Iq")):
+            with contextlib.suppress(struct.error):
+                return struct.pack(form, type_id, value)
+        raise ValueError(f"metadata {key!r}: {value} fits no GGUF integer")
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _encode_string(value)
+    if isinstance(value, np.generic):
+        return struct.pack("<I", NUMPY_TYPE_IDS[value.dtype.str[1:]]) + bytes(
+            np.array(value).astype(value.dtype.newbyteorder("<")).tobytes()
+        )
+    if isinstance(value, np.ndarray):
+        little = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
+        return struct.pack("<IIQ", ARRAY, NUMPY_TYPE_IDS[value.dtype.str[1:]], value.size) + little.tobytes()
+    if isinstance(value, Sequence):
+        return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_encode_string, value))
+    raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
+
+
+def encode_header(metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], alignment: int) -> bytes:
+    """Everything before the data section, padded to the alignment."""
+    parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        parts += [_encode_string(key), _encode_value(key, value)]
+    offset = 0
+    for tensor in tensors:
+        dimensions = tensor.shape[::-1]
+        parts.append(_encode_string(tensor.name))
+        parts.append(struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, tensor.type_id, offset))
+        offset += -(-tensor.nbytes // alignment) * alignment
+    header = b"".join(parts)
+    return header + bytes(-len(header) % alignment)
+
+
+def file_size(metadata: Mapping[str, Any], tensors: Sequence[TensorPlan]) -> int:
+    """Exact bytes of the file that `write_gguf` makes of these."""
+    data = sum(-(-tensor.nbytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors)
+    return len(encode_header(metadata, tensors, DEFAULT_ALIGNMENT)) + data
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path], None] | None = None) -> Iterator[Any]:
+    """A binary stream that becomes `path` only when the block ends well; on any error nothing is left behind.
+
+    Raises UsageError if `path` exists and force is false, WriteFailed if there is no room
+    for `size` bytes or a write fails.
+    """
+    refuse_existing(path, force=force)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        free = shutil.disk_usage(path.parent).free
+        if free < size:
+            raise WriteFailed(f"{path}: needs {size} bytes, {free} are free on that disk")
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if check:
+            check(partial)
+        refuse_existing(path, force=force)  # somebody may have made it meanwhile
+        os.replace(partial, path)
+    except OSError as error:
+        raise WriteFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raises UsageError if `path` exists and was not to be overwritten, or is a folder."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already", hint="pass --force to overwrite it")
+
+
+def write_gguf(
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorPlan],
+    data: Iterable[Iterable[Bytes]],
+    *,
+    force: bool = False,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a GGUF v3 file in one streaming pass, under a temporary name until it is complete.
+
+    data: for each tensor, in order, its bytes in pieces. check: given the finished temporary file before it gets its
+    name; what it raises leaves nothing behind. Raises UsageError, WriteFailed, and ValueError if the pieces of
+    a tensor are not exactly its planned size (a bug of the caller).
+    """
+    with atomic_output(path, file_size(metadata, tensors), force=force, check=check) as stream:
+        stream.write(encode_header(metadata, tensors, DEFAULT_ALIGNMENT))
+        for tensor, pieces in zip(tensors, data, strict=True):
+            written = 0
+            for piece in pieces:
+                stream.write(np.ascontiguousarray(piece).data)
+                written += piece.size
+            if written != tensor.nbytes:
+                raise ValueError(f"tensor {tensor.name!r}: planned {tensor.nbytes} bytes, got {written}")
+            stream.write(bytes(-written % DEFAULT_ALIGNMENT))

@@ -1,0 +1,81 @@
+"""TernaryTensor, the one currency: every checkpoint is decoded to it, every layout is packed from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+Codes = npt.NDArray[np.int8]
+Scales = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class TernaryTensor:
+    """A ternary matrix: weight[r, c] = codes[r, c] * scale of the block that holds (r, c).
+
+    codes: int8 (rows, cols), values -1, 0, +1, in the orientation (outputs, inputs).
+    scales: float32 (row_blocks, col_blocks), multipliers; row_blocks divides rows and col_blocks divides cols, so one
+        shape says every granularity: (1, 1) a tensor, (rows, 1) a row, (n, 1) or (1, n) shards, (rows, n) groups.
+
+    Raises ValueError on a wrong dtype or on scales that do not tile the matrix; that is a caller's mistake.
+    """
+
+    codes: Codes
+    scales: Scales
+
+    def __post_init__(self) -> None:
+        if self.codes.dtype != np.int8 or self.codes.ndim != 2:
+            raise ValueError(f"codes must be int8 (rows, cols), not {self.codes.dtype} {self.codes.shape}")
+        if self.scales.dtype != np.float32 or self.scales.ndim != 2:
+            raise ValueError(
+                f"scales must be float32 (row_blocks, col_blocks), not {self.scales.dtype} {self.scales.shape}"
+            )
+        for size, blocks in zip(self.codes.shape, self.scales.shape):
+            if blocks < 1 or size % blocks:
+                raise ValueError(f"scales {self.scales.shape} do not tile codes {self.codes.shape}")
+
+    @classmethod
+    def per_tensor(cls, codes: Codes, scale: float | np.floating) -> TernaryTensor:
+        """One scale for the whole matrix, kept as the float32 nearest to `scale`."""
+        return cls(codes, np.array([[scale]], np.float32))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1]
+
+    @property
+    def granularity(self) -> str:
+        """`tensor`, `row`, `rows/N`, `cols/N` (shards) or `group N` (N consecutive inputs of one row)."""
+        (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape
+        if (row_blocks, col_blocks) == (1, 1):
+            return "tensor"
+        if col_blocks == 1:
+            return "row" if row_blocks == rows else f"rows/{row_blocks}"
+        return f"group {cols // col_blocks}" if row_blocks == rows else f"cols/{col_blocks}"
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """float32 (rows, cols): codes times scales."""
+        (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape
+        blocks = self.codes.reshape(row_blocks, rows // row_blocks, col_blocks, cols // col_blocks).astype(np.float32)
+        return (blocks * self.scales[:, None, :, None]).reshape(rows, cols)
+
+    def codes_sha256(self) -> str:
+        """SHA-256 of the int8 codes in C order: the same in whatever layout they are packed."""
+        return hashlib.sha256(np.ascontiguousarray(self.codes).data).hexdigest()
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many codes are -1, 0 and +1."""
+        plus = int(np.count_nonzero(self.codes == 1))
+        minus = int(np.count_nonzero(self.codes == -1))
+        return minus, self.codes.size - plus - minus, plus
+
+
+def entropy_bits(counts: tuple[int, int, int]) -> float:
+    """Shannon entropy, in bits a weight, of codes drawn with these counts."""
+    total = sum(counts)
+    shares = [count / total for count in counts if count]
+    return float(-sum(share * np.log2(share) for share in shares)) + 0.0
