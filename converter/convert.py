@@ -62,6 +62,7 @@ def convert(
             if progress:
                 progress(tensor.target.name, index, len(plan.tensors))
             yield _pieces(tensor, result)
+            tensor.weight.release()
         if progress:
             progress("", len(plan.tensors), len(plan.tensors))
 

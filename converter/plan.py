@@ -115,6 +115,7 @@ def pieces_f32(stored: StoredTensor) -> Any:
     step = max(1, PIECE_BYTES // 4 // cols)
     for first in range(0, stored.rows, step):
         yield stored.rows_f32(first, min(first + step, stored.rows))
+        stored.release()
 
 
 def _layout_name(outtype: str) -> str:

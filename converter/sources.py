@@ -34,6 +34,14 @@ class StoredTensor:
     shape: tuple[int, ...]
     data: Bytes
     file: str
+    mapping: mmap.mmap
+    offset: int  # of data in the mapping
+
+    def release(self) -> None:
+        """Let go of the pages that were read, so that resident memory is bounded by a tensor and not by the file."""
+        if hasattr(self.mapping, "madvise"):
+            first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + self.data.size - first)
 
     def rows_f32(self, first: int, last: int) -> npt.NDArray[np.float32]:
         """Rows [first, last) widened to float32 (last - first, cols). Raises Unsupported for what is no float."""
@@ -121,7 +129,13 @@ class CheckpointFolder:
     def file_hashes(self) -> dict[str, str]:
         """SHA-256 of every file that the conversion depends on, by name."""
         names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
-        names += ["special_tokens_map.json", "chat_template.jinja", "tokenizer.model", *self.weight_files]
+        names += [
+            "special_tokens_map.json",
+            "added_tokens.json",
+            "chat_template.jinja",
+            "tokenizer.model",
+            *self.weight_files,
+        ]
         return {name: sha256_file(self.folder / name) for name in sorted(names) if (self.folder / name).is_file()}
 
     @property
@@ -147,16 +161,18 @@ def _read_safetensors(path: Path) -> list[StoredTensor]:
         with safe_open(path, framework="np"):
             pass
         with open(path, "rb") as stream:
-            data: Bytes = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (SafetensorError, OSError, ValueError) as error:
         raise Unreadable(
             f"{path}: is not a whole safetensors file: {error}", hint="the download may be cut short; fetch it again"
         ) from error
-    (length,) = struct.unpack("<Q", data[:8].tobytes())
-    header = json.loads(data[8 : 8 + length].tobytes())
+    (length,) = struct.unpack_from("<Q", mapping)
+    header = json.loads(mapping[8 : 8 + length])
     header.pop("__metadata__", None)
-    body = data[8 + length :]
-    return [
-        StoredTensor(name, entry["dtype"], tuple(entry["shape"]), body[slice(*entry["data_offsets"])], path.name)
-        for name, entry in header.items()
-    ]
+    data: Bytes = np.frombuffer(mapping, np.uint8)
+    tensors = []
+    for name, entry in header.items():
+        first, last = (8 + length + offset for offset in entry["data_offsets"])
+        shape = tuple(entry["shape"])
+        tensors.append(StoredTensor(name, entry["dtype"], shape, data[first:last], path.name, mapping, first))
+    return tensors

@@ -94,7 +94,8 @@ def read_vocabulary(folder: Path, config: dict[str, Any], generation_config: dic
     }
     if not stops and eos is not None:
         stops = {eos}
-    metadata[reader.KEY_STOP_IDS] = np.asarray(sorted(stops), dtype=np.int32)
+    if stops:
+        metadata[reader.KEY_STOP_IDS] = np.asarray(sorted(stops), dtype=np.int32)
     metadata.update(_own_keys(document))
     return metadata
 

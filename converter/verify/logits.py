@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
-from runtime.model import Model
 from runtime.reference import QuantizedInput
+
+if TYPE_CHECKING:
+    from runtime.model import Model
 
 F32 = npt.NDArray[np.float32]
 Tokens = Sequence[int]

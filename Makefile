@@ -1,0 +1,79 @@
+# tritpack. `make help` lists the targets; each works on a fresh machine with Python >= 3.10 and a C compiler.
+#
+#   make demo        convert, inspect, verify and run the bundled model
+#   make test        everything CI runs, in the git-ignored .venv
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+include runtime/runtime.mk
+
+##@ Use
+.PHONY: demo
+demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offline after the first time)
+	@mkdir -p $(BUILD)
+	$(RUN)/tritpack convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force >&2
+	$(RUN)/tritpack inspect $(BUILD)/demo.gguf --stats >&2
+	$(RUN)/tritpack verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint >&2
+	@$(RUN)/tritpack generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0
+
+.PHONY: install
+install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
+
+##@ Develop
+.PHONY: test
+test: $(VENV)/.test-ready lint c-test ## Lint, type-check, run the C tests under sanitizers and all Python tests
+	$(RUN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.test-ready ## ruff and mypy
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+.PHONY: format
+format: $(VENV)/.test-ready ## Let ruff rewrite what it can
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf $(BUILD) dist $(VENV) runtime/libtritpack.*
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  %-10s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+# What is missing is named before anything starts: system Pythons often come without venv, and images without a compiler.
+.PHONY: requirements
+requirements:
+	@command -v $(firstword $(CC)) >/dev/null || \
+		{ echo "error: no C compiler '$(CC)'; on Debian: apt-get install gcc libc6-dev make" >&2; exit 7; }
+	@printf '#include <stdio.h>\nint main(void){return 0;}\n' | $(CC) -x c -fsyntax-only - 2>/dev/null || \
+		{ echo "error: the C library's headers are missing; on Debian: apt-get install libc6-dev" >&2; exit 7; }
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "error: no $(PYTHON); on Debian: apt-get install python3 python3-venv" >&2; exit 7; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; set PYTHON=" >&2; exit 7; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 7; }
+
+# A stamp holds the set-up: made again only if what it depends on changes, so a second run needs no network.
+$(VENV)/.ready: pyproject.toml | requirements
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check hatchling editables >&2
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable . >&2
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.ready
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[test]' >&2
+	@touch $@
+
+# The library is rebuilt when its sources change, not only when the package is installed.
+demo test: $(LIB)

@@ -1,0 +1,132 @@
+"""A GGUF file made ready to run: its spec, its mapped tensors handed to the C library, and one session with a KV cache."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from formats import float_types
+from formats.errors import Unreadable, Unsupported
+from formats.gguf_file import GgufFile, TensorInfo
+from formats.model_spec import LINEARS, NORMS, SUB_NORMS, ModelSpec
+from runtime.library import CModel, CSession, CTensor
+from runtime.tokenizer import Tokenizer
+
+F32 = npt.NDArray[np.float32]
+QUANTIZED_POINTS = {
+    "attn_in.q8": "attn_in",
+    "attn_sub_norm.q8": "attn_out_in",
+    "ffn_in.q8": "ffn_in",
+    "ffn_down_in.q8": "ffn_down_in",
+}
+"""The C graph's trace points of int8 codes, and what runtime/reference.py calls them."""
+
+
+class Model:
+    """A model with one session. `eval` continues it, `reset` forgets it, `logits` starts anew.
+
+    threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or f16.
+    context: positions of the KV cache, at most the model's. Raises a TritpackError: Unreadable for a file that is no
+    model, Unsupported for one we cannot run, MissingRequirement without the C library or for an ISA this CPU lacks.
+    """
+
+    def __init__(
+        self,
+        file: GgufFile | str | Path,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+        kv_type: str = "f32",
+        context: int | None = None,
+    ) -> None:
+        self.file = file if isinstance(file, GgufFile) else GgufFile(file)
+        try:
+            self.spec = ModelSpec.from_metadata(self.file.metadata, self.file.tensors)
+        except (Unreadable, Unsupported) as error:
+            raise type(error)(f"{self.file.path}: {error.message}", hint=error.hint) from error
+        self.context_length = min(context or self.spec.context_length, self.spec.context_length)
+        self._model = CModel(self.spec, self._tensors())
+        self._session = CSession(
+            self._model, n_ctx=self.context_length, threads=threads or usable_cores(), isa=isa, kv_type=kv_type
+        )
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_metadata(self.file.metadata)
+
+    def reset(self) -> None:
+        """Forget every token."""
+        self._session.rewind(0)
+
+    def eval(self, tokens: Sequence[int]) -> F32:
+        """Append tokens to the session; float32 (vocab,) logits of the last one."""
+        return self._session.eval(tokens, logits="last")[-1]
+
+    def logits(self, tokens: Sequence[int]) -> F32:
+        """float32 (tokens, vocab) of a sequence by itself. Starts the session anew."""
+        self.reset()
+        return self._session.eval(tokens, logits="all")
+
+    def traced_logits(self, tokens: Sequence[int]) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
+        """`logits`, and the int8 codes that entered each group of linears, by (layer, point of runtime/reference.py)."""
+        pieces: dict[tuple[int, str], list[npt.NDArray[np.int8]]] = {}
+
+        def record(point: str, layer: int, data: npt.NDArray[np.generic]) -> None:
+            if point in QUANTIZED_POINTS:
+                pieces.setdefault((layer, QUANTIZED_POINTS[point]), []).append(data.astype(np.int8))
+
+        with self._session.traced(record):
+            logits = self.logits(tokens)
+        return logits, {key: np.concatenate(parts) for key, parts in pieces.items()}
+
+    def kernels(self) -> list[str]:
+        """Symbols of the kernels that really ran in this session."""
+        return self._session.kernels()
+
+    def close(self) -> None:
+        self._session.close()
+        self._model.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tensors(self) -> dict[str, CTensor]:
+        """Every tensor of the model as C wants it, shapes checked; linears and embeddings stay where they are mapped."""
+        tensors = {}
+        for name, shape in self.spec.tensor_shapes().items():
+            info = self.file.tensors.get(name)
+            if info is None:
+                raise Unreadable(f"{self.file.path}: tensor {name!r} is missing")
+            if info.shape != shape:
+                raise Unreadable(
+                    f"{self.file.path}: tensor {name!r} has shape {list(info.shape)}, expected {list(shape)}"
+                )
+            tensors[name] = self._tensor(info)
+        return tensors
+
+    def _tensor(self, info: TensorInfo) -> CTensor:
+        stored = self.file.bytes_of(info)
+        part = info.name.split(".")[-2]
+        if part in NORMS + SUB_NORMS + ("output_norm",) and info.layout in float_types.FLOAT_TYPES:
+            values = float_types.decode(info.layout, stored, 1, info.cols)
+            return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
+        if part in LINEARS and info.meaning is not None and info.meaning.layout is not None:
+            if problems := info.meaning.layout.check(stored, info.rows, info.cols):
+                raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
+        return CTensor(stored, info.layout, info.rows, info.cols)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (affinity respected)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""Checkpoints and files the tests share. Nothing is downloaded: checkpoints are made here or lie in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli.main import LazyGroup, cli
+from converter.convert import convert
+from converter.dummy import make_dummy
+from formats.errors import TritpackError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+DEMO = REPOSITORY / "recipes" / "demo"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed checkpoint of 2 layers, seeded."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    make_dummy(folder, shape="tiny", seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def online_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same shape as bf16 masters (`online`)."""
+    folder = tmp_path_factory.mktemp("online") / "checkpoint"
+    make_dummy(folder, shape="tiny", mode="online", seed=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    convert(tiny_checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Answers written by the engines themselves; not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared with the engines' own answers is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled checkpoint, converted."""
+    path = tmp_path_factory.mktemp("demo") / "demo.gguf"
+    convert(DEMO / "checkpoint", path)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run a command in this process. A TritpackError ends it as it would end the program: see exit_code_of."""
+    assert isinstance(cli, LazyGroup)
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def exit_code_of(result: Result) -> int:
+    """The process's exit code: main() turns a TritpackError into its own code."""
+    return int(result.exception.exit_code) if isinstance(result.exception, TritpackError) else result.exit_code

@@ -1,0 +1,77 @@
+"""What the documents say is what the program does: commands, exit codes, layouts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+
+from converter.cli.main import COMMANDS, cli
+from formats.errors import ExitCode
+from formats.layouts.catalog import LAYOUTS
+from tests.conftest import REPOSITORY, run
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_stands_in_the_readme(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0 and len(result.output) > 200
+    assert f"tritpack {name}" in README
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None and command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help or parameter.type, f"{name} {parameter.name} has no help"
+
+
+def test_every_command_shown_in_the_readme_exists() -> None:
+    for name in re.findall(r"^(?:\$ )?tritpack ([a-z-]+)", README, re.M):
+        assert name in COMMANDS, name
+
+
+def test_exit_codes_stand_in_the_readme_and_in_help() -> None:
+    for code in ExitCode:
+        assert re.search(rf"^\| {int(code)} \| ", README, re.M), code
+    assert "7\n  something is not installed" in run("--help").output or "7 something" in " ".join(
+        run("--help").output.split()
+    )
+
+
+def test_every_layout_is_specified() -> None:
+    contract = (REPOSITORY / "formats" / "README.md").read_text("utf-8")
+    for name in LAYOUTS:
+        assert f"## {name}" in contract and "MUST" in contract
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """--help has to be quick: what makes it slow is importing numpy or a tokenizer."""
+    program = (
+        "import sys; sys.argv = ['tritpack', '--help']\n"
+        "from converter.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'numpy', 'tokenizers', 'jinja2', 'gguf', 'yaml', 'safetensors'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_make_help_lists_the_targets() -> None:
+    text = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "test", "lint", "lib", "c-test", "clean"):
+        assert re.search(rf"^  {target} ", text, re.M), target
+
+
+def test_the_repository_names_no_private_path() -> None:
+    private = re.compile(r"/(wo" r"rk|ro" r"ot|ho" r"me)/")
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this copy is no git checkout")
+    for name in listed.stdout.splitlines():
+        path = REPOSITORY / name
+        if path.suffix in {".py", ".c", ".h", ".md", ".toml", ".mk", ".yaml", ".json", ""} and path.is_file():
+            assert not private.search(path.read_text("utf-8", "replace")), name

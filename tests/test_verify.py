@@ -1,0 +1,210 @@
+"""verify: good files pass, every kind of damage is found and named, and mistakes of the converter cannot hide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import converter.convert
+import converter.ternarize
+from converter.convert import convert
+from converter.verify import verify
+from converter.verify.logits import find_safe_prompts
+from converter.verify.oracle import Oracle
+from converter.verify.rung import Report
+from formats.errors import Unreadable, Unsupported
+from formats.ternary import TernaryTensor
+from tests.checkpoints import edited_checkpoint, edited_gguf
+from tests.conftest import DEMO
+
+
+def findings(report: Report) -> str:
+    return "\n".join(f"{rung.name}: {finding}" for rung in report.rungs for finding in rung.findings)
+
+
+def test_packed_and_online_checkpoints_pass(
+    tiny_checkpoint: Path, tiny_gguf: Path, online_checkpoint: Path, tmp_path: Path
+) -> None:
+    report = verify(tiny_gguf, tiny_checkpoint)
+    assert report.verdict == "pass", findings(report)
+    assert [rung.name for rung in report.rungs] == ["structure", "weights", "logits", "text", "generation"]
+    assert report.rungs[2].figures["method"] == "safe prompts"
+    assert report.rungs[2].figures["worst_position"] <= 1e-5
+    convert(online_checkpoint, tmp_path / "o.gguf")
+    report = verify(tmp_path / "o.gguf", online_checkpoint)
+    assert report.verdict == "pass", findings(report)
+
+
+def test_the_demo_passes(demo_gguf: Path) -> None:
+    report = verify(demo_gguf, DEMO / "checkpoint", text=DEMO / "heldout.txt")
+    assert report.verdict == "pass", findings(report)
+    text = next(rung for rung in report.rungs if rung.name == "text")
+    assert text.skipped is None and text.figures["positions"] >= 500
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q6_k", "f32", "bf16"])
+def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)
+    report = verify(tmp_path / "e.gguf", tiny_checkpoint, level="weights")
+    assert report.verdict == "pass", findings(report)
+    assert (report.rungs[1].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k"))
+
+
+def flip_code(tensors: dict[str, np.ndarray]) -> None:
+    """One code of one tensor: the first byte's highest pair becomes another legal code."""
+    data = tensors["blk.1.ffn_up.weight"]
+    old = data[0] >> 6
+    data[0] = (data[0] & 0x3F) | ((old + 1) % 3) << 6
+
+
+def flip_scale_bit(tensors: dict[str, np.ndarray]) -> None:
+    tensors["blk.0.attn_v.weight"][-32] ^= 1
+
+
+def change_norm(tensors: dict[str, np.ndarray]) -> None:
+    tensors["blk.0.ffn_sub_norm.weight"].view(np.float32)[17] *= np.float32(1.0001)
+
+
+def change_embedding(tensors: dict[str, np.ndarray]) -> None:
+    tensors["token_embd.weight"][1000] ^= 1
+
+
+def swap_gate_and_up(tensors: dict[str, np.ndarray]) -> None:
+    a, b = "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"
+    tensors[a], tensors[b] = tensors[b], tensors[a]
+
+
+def key(name: str, value: object) -> Callable[[dict], None]:
+    return lambda metadata: metadata.update({name: value})
+
+
+MUTATIONS: dict[str, tuple[dict, list[str]]] = {
+    "a code": ({"tensors": flip_code}, ["weights:", "'blk.1.ffn_up.weight'", "1 of", "[0, 0]"]),
+    "a scale bit": ({"tensors": flip_scale_bit}, ["'blk.0.attn_v.weight'", "scale"]),
+    "a norm value": ({"tensors": change_norm}, ["'blk.0.ffn_sub_norm.weight'", "value 17"]),
+    "an embedding value": ({"tensors": change_embedding}, ["'token_embd.weight'", "row 1 "]),
+    "gate and up": ({"tensors": swap_gate_and_up}, ["'blk.0.ffn_gate.weight'", "'blk.0.ffn_up.weight'"]),
+    "the activation": (
+        {"metadata": key("bitnet-b1.58.hidden_activation", "silu")},
+        ["structure:", "activation", "silu"],
+    ),
+    "an unknown activation": ({"metadata": key("bitnet-b1.58.hidden_activation", "mish")}, ["structure:", "mish"]),
+    "the rope base": ({"metadata": key("bitnet-b1.58.rope.freq_base", 10000.0)}, ["rope_theta is 10000.0"]),
+    "the norm eps": ({"metadata": key("bitnet-b1.58.attention.layer_norm_rms_epsilon", 1e-6)}, ["norm_eps is 1e-06"]),
+    "the recorded hash": ({"metadata": key("general.source.sha256", "0" * 64)}, ["general.source.sha256"]),
+    "end tokens": (
+        {"metadata": key("tritpack.tokenizer.stop_token_ids", np.array([3], np.int32))},
+        ["structure: tokenizer: end tokens"],
+    ),
+    "merges": ({"metadata": lambda m: m.update({"tokenizer.ggml.merges": []})}, ["structure: tokenizer:"]),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_damage_is_found_and_named(name: str, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    change, words = MUTATIONS[name]
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", **change), tiny_checkpoint, level="weights")
+    assert report.verdict == "fail"
+    for word in words:
+        assert word in findings(report)
+
+
+def convert_with(monkeypatch: pytest.MonkeyPatch, source: Path, target: Path, mistake: Callable) -> Path:
+    real = converter.ternarize.ternarize
+    monkeypatch.setattr(converter.convert, "ternarize", lambda *arguments: mistake(real(*arguments)))
+    convert(source, target)
+    return target
+
+
+def inverted_scale(tensor: TernaryTensor) -> TernaryTensor:
+    return TernaryTensor(tensor.codes, np.float32(1) / tensor.scales)
+
+
+def second_absmean(tensor: TernaryTensor) -> TernaryTensor:
+    """What the usual converter does: dequantise what is ternary already, and take absmean of it."""
+    weights = tensor.dequantize()
+    mean = np.float32(np.abs(weights).mean(dtype=np.float64))
+    return TernaryTensor.per_tensor(np.clip(np.rint(weights / mean), -1, 1).astype(np.int8), mean)
+
+
+def permuted_rows(tensor: TernaryTensor) -> TernaryTensor:
+    """The q/k permutation of GGUF's `llama`, which has no place in bitnet-b1.58."""
+    rows, cols = tensor.shape
+    heads = tensor.codes.reshape(rows // 64, 2, 32, cols)
+    return TernaryTensor(np.ascontiguousarray(heads.swapaxes(1, 2).reshape(rows, cols)), tensor.scales)
+
+
+def negated(tensor: TernaryTensor) -> TernaryTensor:
+    return TernaryTensor(-tensor.codes, tensor.scales)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (inverted_scale, "(inverted)"),
+        (second_absmean, "absmean was taken twice"),
+        (permuted_rows, "same rows in another order"),
+        (negated, "every sign is flipped"),
+    ],
+)
+def test_mistakes_of_the_converter_are_caught_twice(
+    mistake: Callable, words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the weights, with a diagnosis; and, for who would trust no reader of weights, by the logits alone."""
+    wrong = convert_with(monkeypatch, tiny_checkpoint, tmp_path / "wrong.gguf", mistake)
+    report = verify(wrong, tiny_checkpoint, level="logits")
+    assert report.verdict == "fail" and words in findings(report)
+    assert {rung.name: rung.verdict for rung in report.rungs} == {
+        "structure": "pass",
+        "weights": "fail",
+        "logits": "fail",
+        "text": "fail",
+    }
+
+
+def test_wide_models_are_judged_with_near_ties_followed(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no safe prompt exists the logits rung must still decide, both ways."""
+    monkeypatch.setattr("converter.verify.logits.find_safe_prompts", lambda oracle: [])
+    good = verify(tiny_gguf, tiny_checkpoint, level="logits")
+    assert good.rungs[2].figures["method"] == "near-ties followed" and good.verdict == "pass"
+    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=flip_code)
+    assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
+
+
+def test_safe_prompts_are_really_safe(tiny_checkpoint: Path) -> None:
+    oracle = Oracle(tiny_checkpoint)
+    prompts = find_safe_prompts(oracle)
+    assert len(prompts) == 3
+    margins: list[float] = []
+    oracle.logits(prompts, observe=lambda seen: margins.append(float(seen.margins.min())))
+    assert min(margins) > 1e-6
+
+
+def test_what_cannot_be_judged(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(tiny_gguf.read_bytes()[:-5000])
+    with pytest.raises(Unreadable, match="needs"):
+        verify(cut, tiny_checkpoint)
+    with pytest.raises(Unreadable):
+        verify(tiny_gguf, tmp_path / "none")
+    with pytest.raises(Unreadable, match="UTF-8"):
+        verify(tiny_gguf, tiny_checkpoint, text=tmp_path / "none.txt")
+    other = edited_checkpoint(tiny_checkpoint, tmp_path / "c", config=lambda c: c.pop("quantization_config"))
+    with pytest.raises(Unsupported):
+        verify(tiny_gguf, other)
+
+
+def test_a_missing_tensor_stops_the_climb_without_a_crash(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    def drop(tensors: dict[str, np.ndarray]) -> None:
+        del tensors["blk.1.attn_norm.weight"]
+
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=drop), tiny_checkpoint)
+    assert report.verdict == "fail" and "'blk.1.attn_norm.weight' is missing" in findings(report)
+    assert [rung.verdict for rung in report.rungs[2:]] == ["skipped"] * 3
