@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import struct
 import tempfile
@@ -108,7 +109,7 @@ def _entries(spec: ModelSpec, mode: str) -> Iterator[_Entry]:
             yield _Entry(source, "BF16", shape, _masters)
         else:
             yield _Entry(source, "U8", (shape[0] // 4, shape[1]), _packed)
-            yield _Entry(source + "_scale", "BF16", (1,), _scale)
+            yield _Entry(source + "_scale", "BF16", (1,), functools.partial(_scale, cols=shape[1]))
 
 
 def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
@@ -127,8 +128,9 @@ def _packed(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
     yield LEGAL_BYTES[rng.integers(0, len(LEGAL_BYTES), shape, np.uint8)]
 
 
-def _scale(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
-    yield narrow_bf16(rng.uniform(0.5, 2.0, shape).astype(np.float32))
+def _scale(rng: np.random.Generator, shape: tuple[int, ...], cols: int) -> Pieces:
+    """Such that normed inputs give outputs of about unit size: attention scores stay sane, as in a trained model."""
+    yield narrow_bf16((rng.uniform(0.5, 1.5, shape) / np.sqrt(cols * 2 / 3)).astype(np.float32))
 
 
 def _floats(rng: np.random.Generator, shape: tuple[int, ...], *, around: float, size: float) -> Pieces:
@@ -173,7 +175,7 @@ def _write(stream: BinaryIO, entries: list[_Entry], header: bytes, seed: int, pr
 
 def _documents(spec: ModelSpec, mode: str, seed: int) -> dict[str, Any]:
     specials = list(SPECIALS) + [f"<|reserved_special_token_{i}|>" for i in range(RESERVED - len(SPECIALS))]
-    specials = specials[: max(len(SPECIALS), min(RESERVED, spec.vocab_size - 256))]
+    specials = specials[: min(RESERVED, spec.vocab_size // 16)]
     base = spec.vocab_size - len(specials)
     bos, eos, eot = base, base + 1, base + 2
     added = [
@@ -239,8 +241,10 @@ def _tokenizer(base: int, added: list[dict[str, Any]], bos: int, seed: int) -> d
     tokens = {letters[byte]: index for index, byte in enumerate(sorted(letters))}
     parts = [letters[byte] for byte in b" etaoinshrdlucmfwypvbgkqjxz"] * 2 + [letters[byte] for byte in range(128)]
     merges: list[list[str]] = []
+    draws: list[float] = []
     while len(tokens) < base:
-        left, right = (parts[i] for i in rng.integers(0, len(parts), 2))
+        draws = draws or rng.random(1 << 16).tolist()
+        left, right = (parts[int(draws.pop() * len(parts))] for _ in range(2))
         word = left + right
         if word in tokens or len(word) > 16 or letters[32] in right:
             continue

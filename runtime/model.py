@@ -1,4 +1,4 @@
-"""A GGUF file made ready to run: its spec, its mapped tensors handed to the C library, and one session with a KV cache."""
+"""A GGUF file made ready to run: its spec, its mapped tensors given to the C library, one session with a KV cache."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Model:
         return self._session.eval(tokens, logits="all")
 
     def traced_logits(self, tokens: Sequence[int]) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
-        """`logits`, and the int8 codes that entered each group of linears, by (layer, point of runtime/reference.py)."""
+        """`logits`, and the int8 codes that entered each group of linears, by (layer, reference.py's point)."""
         pieces: dict[tuple[int, str], list[npt.NDArray[np.int8]]] = {}
 
         def record(point: str, layer: int, data: npt.NDArray[np.generic]) -> None:
@@ -102,16 +102,15 @@ class Model:
         self.close()
 
     def _tensors(self) -> dict[str, CTensor]:
-        """Every tensor of the model as C wants it, shapes checked; linears and embeddings stay where they are mapped."""
+        """Every tensor of the model as C wants it, shapes checked; all but the norms stay where they are mapped."""
         tensors = {}
         for name, shape in self.spec.tensor_shapes().items():
             info = self.file.tensors.get(name)
             if info is None:
                 raise Unreadable(f"{self.file.path}: tensor {name!r} is missing")
             if info.shape != shape:
-                raise Unreadable(
-                    f"{self.file.path}: tensor {name!r} has shape {list(info.shape)}, expected {list(shape)}"
-                )
+                found = f"{list(info.shape)}, expected {list(shape)}"
+                raise Unreadable(f"{self.file.path}: tensor {name!r} has shape {found}")
             tensors[name] = self._tensor(info)
         return tensors
 
@@ -121,9 +120,9 @@ class Model:
         if part in NORMS + SUB_NORMS + ("output_norm",) and info.layout in float_types.FLOAT_TYPES:
             values = float_types.decode(info.layout, stored, 1, info.cols)
             return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
-        if part in LINEARS and info.meaning is not None and info.meaning.layout is not None:
-            if problems := info.meaning.layout.check(stored, info.rows, info.cols):
-                raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
+        layout = info.meaning.layout if info.meaning else None
+        if part in LINEARS and layout and (problems := layout.check(stored, info.rows, info.cols)):
+            raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
         return CTensor(stored, info.layout, info.rows, info.cols)
 
 

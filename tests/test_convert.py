@@ -60,11 +60,10 @@ def test_gguf_conventions(tiny_gguf: Path) -> None:
         m["tokenizer.ggml.eos_token_id"],
         m["tokenizer.ggml.eot_token_id"],
     ]
-    layer = "attn_norm attn_q attn_k attn_v attn_sub_norm attn_output ffn_norm ffn_gate ffn_up ffn_sub_norm ffn_down".split()
-    expected = {f"blk.{i}.{name}.weight" for i in range(2) for name in layer} | {
-        "token_embd.weight",
-        "output_norm.weight",
-    }
+    norms = ["attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"]
+    linears = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+    expected = {f"blk.{i}.{name}.weight" for i in range(2) for name in norms + linears}
+    expected |= {"token_embd.weight", "output_norm.weight"}
     assert set(file.tensors) == expected
     assert file.tensors["token_embd.weight"].layout == "f16"
     assert {t.layout for n, t in file.tensors.items() if "norm" in n} == {"f32"}

@@ -1,4 +1,4 @@
-"""Every layout against the engines' own bytes, against vectors packed from the specification's words, and against itself."""
+"""Every layout against the engines' own bytes, vectors packed from the specification's words, and itself."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_tie_breaker_changes_near_ties_only(tiny_checkpoint: Path) -> None:
     off = {at: np.clip(code.astype(int) + 1, -128, 127).astype(np.int8) for at, code in codes.items()}
     followed: list[QuantizedInput] = []
     oracle.logits([[1, 2, 3]], observe=followed.append, tie_breaker=lambda *at: off[at])
-    assert np.mean(followed[0].codes != seen[0].codes) < 0.02
+    assert np.mean(followed[0].codes != seen[0].codes) < 0.05
     assert np.array_equal(oracle.logits([[1, 2, 3]], tie_breaker=lambda *at: codes[at])[0], free)
 
 

@@ -172,7 +172,8 @@ def test_wide_models_are_judged_with_near_ties_followed(
     monkeypatch.setattr("converter.verify.logits.find_safe_prompts", lambda oracle: [])
     good = verify(tiny_gguf, tiny_checkpoint, level="logits")
     assert good.rungs[2].figures["method"] == "near-ties followed" and good.verdict == "pass"
-    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=flip_code)
+    # Not one flipped code: where its gate is closed for all six tokens, no logit can tell.
+    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
     assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
 
 

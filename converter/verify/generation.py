@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from runtime.library import available_isas
+from runtime.library import library
 
 from converter.verify.rung import Rung
 from formats.gguf_file import GgufFile
@@ -20,10 +20,11 @@ def check_generation(file: GgufFile, prompt: Sequence[int]) -> Rung:
     rung = Rung("generation")
     runs: dict[str, tuple[list[int], str]] = {}
     kernels: set[str] = set()
-    for isa in available_isas():
+    # An ISA without kernels of its own (ssse3, say) would only run another one's again.
+    for isa in dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available):
         for threads in THREADS:
             with Model(file, threads=threads, isa=isa) as model:
-                runs[f"{isa}, {threads} threads"] = _greedy(model, prompt)
+                runs[f"{isa} x{threads}"] = _greedy(model, prompt)
                 kernels |= set(model.kernels())
     first, (tokens, digest) = next(iter(runs.items()))
     for name, (other, other_digest) in runs.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from formats.errors import Unreadable, Unsupported
+from formats.layouts.two_bit import bytes_with_three
 from formats.ternary import Bytes, TernaryTensor
 
 NAME = "hf_u8"
@@ -60,12 +61,9 @@ def check(data: Bytes, rows: int, cols: int) -> list[str]:
     if data.size != nbytes(rows, cols):
         return [f"expected {nbytes(rows, cols)} bytes for {rows} x {cols}, found {data.size}"]
     flat = data.reshape(-1)
-    threes = np.flatnonzero(flat & (flat >> 1) & 0x55)
-    if not threes.size:
+    if not (threes := bytes_with_three(flat)):
         return []
-    row, col = divmod(int(threes[0]), cols)
-    quarter = next(i for i, shift in enumerate(SHIFTS) if (int(flat[threes[0]]) >> int(shift)) & 3 == 3)
-    return [
-        f"code 3 at row {row + quarter * (rows // 4)}, column {col} ({threes.size} bytes hold one); "
-        "only 0, 1, 2 are legal"
-    ]
+    byte, count = threes
+    row, col = divmod(byte, cols)
+    row += rows // 4 * next(i for i, shift in enumerate(SHIFTS) if (int(flat[byte]) >> int(shift)) & 3 == 3)
+    return [f"code 3 at row {row}, column {col} ({count} bytes hold one); only 0, 1, 2 are legal"]

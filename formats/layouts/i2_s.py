@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from formats.errors import Unreadable, Unsupported
+from formats.layouts.two_bit import bytes_with_three
 from formats.ternary import Bytes, Codes, TernaryTensor
 
 NAME = "i2_s"
@@ -60,14 +61,12 @@ def check(data: Bytes, rows: int, cols: int) -> list[str]:
     if data.size != nbytes(rows, cols):
         return [f"expected {nbytes(rows, cols)} bytes for {rows} x {cols}, found {data.size}"]
     problems = []
-    body = data[: rows * cols // 4]
-    threes = np.flatnonzero(body & (body >> 1) & 0x55)
-    if threes.size:
+    if threes := bytes_with_three(data[: rows * cols // 4]):
         # Block b, byte p, pair g holds flat weight 128 b + 32 g + p.
-        byte = int(threes[0])
-        pair = next(g for g, shift in enumerate(SHIFTS) if (int(body[byte]) >> int(shift)) & 3 == 3)
+        byte, count = threes
+        pair = next(g for g, shift in enumerate(SHIFTS) if (int(data[byte]) >> int(shift)) & 3 == 3)
         row, col = divmod(byte // 32 * BLOCK + 32 * pair + byte % 32, cols)
-        problems.append(f"code 3 at row {row}, column {col} ({threes.size} bytes hold one); only 0, 1, 2 are legal")
+        problems.append(f"code 3 at row {row}, column {col} ({count} bytes hold one); only 0, 1, 2 are legal")
     scale = _scale(data, rows, cols)
     if not np.isfinite(scale) or scale < 0:
         problems.append(f"its scale is {scale}, expected a finite number >= 0")

@@ -1,0 +1,105 @@
+/* The only file that asks the CPU. An instruction set counts as there only if the OS also saves its registers. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "internal.h"
+
+static const char *const isa_names[TP_ISA_COUNT] = {"scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm"};
+
+int tp_isa_count(void) { return TP_ISA_COUNT; }
+
+const char *tp_isa_name(int isa) { return isa >= 0 && isa < TP_ISA_COUNT ? isa_names[isa] : NULL; }
+
+int tp_isa_from_name(const char *name) {
+    for (int i = 0; name && i < TP_ISA_COUNT; i++)
+        if (strcmp(name, isa_names[i]) == 0) return i;
+    return -1;
+}
+
+#if TP_X86
+#include <cpuid.h>
+
+enum { EAX, EBX, ECX, EDX };
+
+static unsigned leaf(unsigned number, unsigned sub, int reg) {
+    unsigned r[4] = {0, 0, 0, 0};
+    if (!__get_cpuid_count(number, sub, &r[EAX], &r[EBX], &r[ECX], &r[EDX])) return 0;
+    return r[reg];
+}
+
+static int bit(unsigned word, int n) { return (int)(word >> n & 1u); }
+
+static unsigned saved_registers(void) {
+    unsigned lo = 0, hi = 0;
+    if (bit(leaf(1, 0, ECX), 27)) __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return lo;
+}
+
+static const struct { const char *name; unsigned leaf, sub; int reg, bit; unsigned saved; } features[] = {
+    {"ssse3", 1, 0, ECX, 9, 0},         {"f16c", 1, 0, ECX, 29, 0x06},         {"fma", 1, 0, ECX, 12, 0x06},
+    {"avx2", 7, 0, EBX, 5, 0x06},       {"avxvnni", 7, 1, EAX, 4, 0x06},       {"avx512f", 7, 0, EBX, 16, 0xe6},
+    {"avx512dq", 7, 0, EBX, 17, 0xe6},  {"avx512bw", 7, 0, EBX, 30, 0xe6},     {"avx512vl", 7, 0, EBX, 31, 0xe6},
+    {"avx512vnni", 7, 0, ECX, 11, 0xe6}, {"avx512vbmi", 7, 0, ECX, 1, 0xe6},
+};
+
+static int feature(const char *name) {
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        if (strcmp(features[i].name, name) == 0)
+            return bit(leaf(features[i].leaf, features[i].sub, features[i].reg), features[i].bit) &&
+                   (saved_registers() & features[i].saved) == features[i].saved;
+    return 0;
+}
+
+static int detect(int isa) {
+    switch (isa) {
+        case TP_ISA_SCALAR: return 1;
+        case TP_ISA_SSSE3: return feature("ssse3");
+        case TP_ISA_AVX2: return feature("avx2") && feature("f16c");
+        case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avxvnni");
+        case TP_ISA_AVX512VNNI:
+            return feature("avx2") && feature("f16c") && feature("avx512f") && feature("avx512bw") && feature("avx512vl") &&
+                   feature("avx512dq") && feature("avx512vnni");
+        default: return 0;
+    }
+}
+
+size_t tp_cpu_description(char *buf, size_t size) {
+    char text[512] = "";
+    unsigned words[13] = {0};
+    if (leaf(0x80000000u, 0, EAX) >= 0x80000004u)
+        for (unsigned i = 0; i < 3; i++)
+            for (int r = 0; r < 4; r++) words[4 * i + (unsigned)r] = leaf(0x80000002u + i, 0, r);
+    const char *brand = (const char *)words;
+    while (*brand == ' ') brand++;
+    size_t used = (size_t)snprintf(text, sizeof text, "%s;", *brand ? brand : "x86-64");
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        if (feature(features[i].name)) used += (size_t)snprintf(text + used, sizeof text - used, " %s", features[i].name);
+    return (size_t)snprintf(buf, size, "%s", text);
+}
+#else
+static int detect(int isa) { return isa == TP_ISA_SCALAR; }
+
+size_t tp_cpu_description(char *buf, size_t size) { return (size_t)snprintf(buf, size, "not x86-64; scalar kernels only"); }
+#endif
+
+/* Asked once: cpuid is slow in a virtual machine. Two threads that ask at once find the same. */
+int tp_cpu_has(int isa) {
+    static atomic_uint found;       /* bit i = ISA i; bit 31 = filled in */
+    unsigned bits = atomic_load(&found);
+    if (!bits) {
+        for (int i = 0; i < TP_ISA_COUNT; i++) bits |= (unsigned)detect(i) << i;
+        bits |= 1u << 31;
+        atomic_store(&found, bits);
+    }
+    return (int)(bits >> isa & 1u);
+}
+
+int tp_isa_available(int isa) { return isa >= 0 && isa < TP_ISA_COUNT && tp_cpu_has(isa); }
+
+int tp_best_isa(void) {
+    int best = TP_ISA_SCALAR;
+    for (int i = 0; i < TP_ISA_COUNT; i++)
+        if (tp_cpu_has(i)) best = i;
+    return best;
+}

@@ -1,0 +1,91 @@
+/* What the C files above the kernels share: the kernel table, the CPU, the thread pool. Nothing here is exported. */
+#ifndef TRITPACK_INTERNAL_H
+#define TRITPACK_INTERNAL_H
+
+#include "include/tritpack.h"
+#include "kernels/kernels.h"
+
+#define TP_MAX_COLS (INT64_C(1) << 21)      /* int32 sums hold for any bytes up to here: 3 * 128 * 2^21 < 2^30 */
+#define TP_MAX_THREADS 256
+
+/* ---- cpu.c ---- */
+int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
+
+/* ---- dispatch.c ---- */
+typedef enum tp_op {
+    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RMSNORM, TP_OP_GLU, TP_OP_ROPE,
+    TP_OP_ATTENTION, TP_OP_COUNT
+} tp_op;
+
+/* How a linear kernel wants its int8 activations. */
+typedef struct tp_arrangement {
+    int tokens;                                                             /* per piece: pieces are independent */
+    size_t (*bytes)(int64_t n, int64_t cols);
+    void (*fill)(const int8_t *q /* (n, cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
+} tp_arrangement;
+
+typedef struct tp_kernel {
+    const char *symbol;
+    tp_op op;
+    int layout;
+    int isa;
+    tp_linear_fn *linear;                   /* matvec, matmul */
+    const tp_arrangement *arrangement;      /* matvec, matmul; NULL = (n, cols) as it is */
+    int panel_rows;                         /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch; 0 = none */
+    tp_head_fn *head;
+    tp_quantize_fn *quantize;
+    tp_quantize16_fn *quantize16;
+    tp_rmsnorm_fn *rmsnorm;
+    tp_glu_fn *glu;
+    tp_rope_fn *rope;
+    tp_attention_fn *attention;
+} tp_kernel;
+
+const tp_kernel *tp_kernel_at(int index);                               /* NULL past the end */
+int tp_kernel_index(const tp_kernel *k);
+const tp_kernel *tp_kernel_best(tp_op op, int layout, int isa);         /* best at or below isa on this CPU; NULL if none */
+
+/* ---- tensor.c ---- */
+int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment */
+float tp_tensor_scale(const tp_tensor *t);                              /* of an I2_S tensor */
+void *tp_alloc(size_t count, size_t size);                              /* zeroed, 64-byte aligned, NULL on overflow */
+void tp_free(void *p);
+
+/* ---- threads.c ---- */
+typedef struct tp_pool tp_pool;
+typedef void tp_task_fn(void *ctx, int thread, int64_t begin, int64_t end);
+tp_pool *tp_pool_new(int threads, int *status);                         /* threads include the caller */
+void tp_pool_free(tp_pool *pool);
+int tp_pool_threads(const tp_pool *pool);
+/* Runs fn over [0, items) in chunks; returns when all are done. Each thread starts with one contiguous piece. */
+void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk);
+
+/* ---- product.c: the two kinds of matrix product over a pool ---- */
+typedef struct tp_acts8 {           /* quantised activations of a batch */
+    int8_t *q;                      /* (n, cols) */
+    float *s;                       /* (n) */
+    int32_t *sum;                   /* (n) */
+    void *arranged;                 /* capacity bytes, in the order of `arrangement` */
+    const tp_arrangement *arrangement;
+} tp_acts8;
+
+typedef struct tp_linear_job {
+    const tp_tensor *w;
+    const tp_kernel *kernel;
+    float *y;                       /* (n, w->rows), or NULL */
+    int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
+    int64_t grain;                  /* rows a chunk; set by tp_linears_run */
+    int64_t chunks;
+} tp_linear_job;
+
+size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n);    /* bytes a thread */
+/* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
+void tp_linears_run(tp_pool *pool, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
+                    uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
+
+size_t tp_acts16_bytes(int64_t n, int64_t cols);
+void tp_acts16_place(void *memory /* tp_acts16_bytes */, int64_t n, int64_t cols, tp_head_acts *out);
+void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x /* (n, cols) */,
+                 int64_t n, void *acts16 /* tp_acts16_bytes, or NULL for float layouts */, float *out /* (n, rows) */);
+
+#endif

@@ -1,0 +1,9 @@
+#define CACHED float
+#define LOAD lanes_load
+#define LOAD_N lanes_load_n
+#include "attention.h"
+
+void attention_f32_avx2(const float *q, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale, float *scores,
+                         float *out) {
+    attention_body(q, keys, values, n_pos, head_dim, scale, scores, out);
+}

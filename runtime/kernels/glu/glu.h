@@ -1,0 +1,17 @@
+/* Gated activations, for AVX2 and AVX-512. */
+#include "../lanes16.h"
+
+LANES_INLINE lanes activated(lanes g, int activation) {
+    if (activation == TP_ACT_SILU)
+        return lanes_div(g, lanes_add(lanes_splat(1.0f), lanes_exp(lanes_sub(lanes_splat(-0.0f), g))));
+    const lanes r = lanes_max(g, lanes_splat(0.0f));
+    return lanes_mul(r, r);
+}
+
+LANES_INLINE void glu_body(const float *gate, const float *up, int64_t cols, int activation, float *y) {
+    assert(activation == TP_ACT_RELU2 || activation == TP_ACT_SILU);
+    int64_t i = 0;
+    for (; i + 16 <= cols; i += 16) lanes_store(y + i, lanes_mul(activated(lanes_load(gate + i), activation), lanes_load(up + i)));
+    if (i < cols)
+        lanes_store_n(y + i, lanes_mul(activated(lanes_load_n(gate + i, cols - i), activation), lanes_load_n(up + i, cols - i)), cols - i);
+}

@@ -1,0 +1,47 @@
+/* The calling convention of every kernel. Kernels allocate nothing, log nothing and keep no state. */
+#ifndef TRITPACK_KERNELS_H
+#define TRITPACK_KERNELS_H
+
+#include "../include/tritpack.h"
+
+/* Whether x86 kernels are built. -DTP_SCALAR_ONLY with `make TP_ISAS=scalar` gives what other machines get, for tests. */
+#if defined(__x86_64__) && !defined(TP_SCALAR_ONLY)
+#define TP_X86 1
+#else
+#define TP_X86 0
+#endif
+
+/* Integer product of rows row0 .. row1-1: out[t * ld + r - row0] = sum over k of code[r][k] * q[t][k] - sum_q[t], exact.
+ * matvec kernels are called with n = 1. */
+typedef void tp_linear_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (n, cols) int8, in the kernel's arrangement */,
+                          const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
+                          void *scratch /* panel_rows * cols bytes, 64-byte aligned */);
+
+/* Activations of the head. Float layouts read x; q8_0 and q6_k read 16-bit integers:
+ * element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2] if odd (zero beyond cols). */
+typedef struct tp_head_acts {
+    const float *x;         /* (n, cols) */
+    int16_t *q;             /* (n, padded) padded = cols rounded up to 64 */
+    float *step;            /* (n, blocks) one per 256 columns, blocks = ceil(cols / 256): x ~ q * step */
+    int32_t *bias;          /* (n, padded / 4) -32 * (sum of the 4 elements 4 i .. 4 i + 3), for q6_k */
+    int64_t padded, blocks;
+} tp_head_acts;
+
+/* out[t * ld + r - row0] = dot(w[r], x[t]) for rows row0 .. row1-1. */
+typedef void tp_head_fn(const tp_tensor *w /* (rows, cols) */, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1,
+                        float *out /* (n, ld) */, int64_t ld);
+
+typedef void tp_quantize_fn(const float *x /* (cols) */, int64_t cols, int8_t *q /* (cols) */, float *s /* (1) */, int32_t *sum_q /* (1) */);
+typedef void tp_quantize16_fn(const float *x /* (cols) */, int64_t cols, int16_t *q /* (padded) */, float *step /* (blocks) */,
+                              int32_t *bias /* (padded / 4) */);
+typedef void tp_rmsnorm_fn(const float *x /* (cols) */, const float *w /* (cols) */, int64_t cols, float eps, float *y /* (cols), may be x */);
+/* y = act(gate) * up. */
+typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be gate */);
+/* Rotates pairs (i, i + head_dim/2) of every head in place. */
+typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
+/* One query head over n_pos >= 1 cached positions. */
+typedef void tp_attention_fn(const float *q /* (head_dim) */, const void *k /* (n_pos, head_dim) f32 or f16 */, const void *v /* as k */,
+                             int64_t n_pos, int64_t head_dim, float scale, float *scores /* (n_pos rounded up to 16) */,
+                             float *out /* (head_dim) */);
+
+#endif

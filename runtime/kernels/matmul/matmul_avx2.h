@@ -1,0 +1,60 @@
+/* The AVX2 product of many tokens: a layout's file unpacks 16 rows at a time into a panel, this multiplies it.
+ *
+ * panel: [cols / 4][2][8 rows][4 columns] u8 codes 0 .. 3. acts: tiles of 4 tokens, each [cols / 4][4 tokens][4 columns].
+ * maddubs leaves pairs in int16, at most 2 * 3 * 128 = 768 each, so 32 steps (24576) are safe before they are widened. */
+#ifndef TRITPACK_MATMUL_AVX2_H
+#define TRITPACK_MATMUL_AVX2_H
+
+#include <immintrin.h>
+
+#include "../common.h"
+
+#define TP_INLINE static inline __attribute__((always_inline, unused))
+
+enum { PANEL_ROWS = 16, TILE = 4, STEPS_IN_INT16 = 32 };
+
+#define ACC_STEP(t) { \
+        int32_t four; \
+        memcpy(&four, q + 4 * t, 4); \
+        const __m256i s = _mm256_set1_epi32(four); \
+        lo##t = _mm256_add_epi16(lo##t, _mm256_maddubs_epi16(w0, s)); \
+        hi##t = _mm256_add_epi16(hi##t, _mm256_maddubs_epi16(w1, s)); \
+    }
+#define ACC_WIDEN(t) \
+    sums[2 * t] = _mm256_add_epi32(sums[2 * t], _mm256_madd_epi16(lo##t, ones)); \
+    sums[2 * t + 1] = _mm256_add_epi32(sums[2 * t + 1], _mm256_madd_epi16(hi##t, ones));
+
+static void tile_4(const uint8_t *panel, const int8_t *q, int64_t quads, int32_t *to /* (4 tokens, 16 rows) */) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sums[8];
+    for (int i = 0; i < 8; i++) sums[i] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < quads;) {
+        const int64_t stop = k + STEPS_IN_INT16 < quads ? k + STEPS_IN_INT16 : quads;
+        __m256i lo0 = _mm256_setzero_si256(), hi0 = lo0, lo1 = lo0, hi1 = lo0, lo2 = lo0, hi2 = lo0, lo3 = lo0, hi3 = lo0;
+        for (; k < stop; k++, panel += 64, q += 16) {
+            const __m256i w0 = _mm256_load_si256((const __m256i *)panel), w1 = _mm256_load_si256((const __m256i *)(panel + 32));
+            ACC_STEP(0) ACC_STEP(1) ACC_STEP(2) ACC_STEP(3)
+        }
+        ACC_WIDEN(0) ACC_WIDEN(1) ACC_WIDEN(2) ACC_WIDEN(3)
+    }
+    for (int i = 0; i < 8; i++) _mm256_storeu_si256((__m256i *)(to + 8 * i), sums[i]);
+}
+
+typedef void unpack_panel_fn(const tp_tensor *w, int64_t row, int rows /* 1 .. 16 */, uint8_t *panel /* (16, cols) */);
+
+TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
+                             int32_t *out, int64_t ld, uint8_t *panel, unpack_panel_fn *unpack) {
+    assert(w->cols % 4 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0 && (uintptr_t)panel % 64 == 0);
+    for (int64_t r = row0; r < row1; r += PANEL_ROWS) {
+        const int rows = row1 - r < PANEL_ROWS ? (int)(row1 - r) : PANEL_ROWS;
+        unpack(w, r, rows, panel);
+        for (int64_t t = 0; t < n; t += TILE) {
+            int32_t sums[TILE * PANEL_ROWS];
+            tile_4(panel, acts + t * w->cols, w->cols / 4, sums);
+            for (int64_t u = 0; u < TILE && t + u < n; u++)
+                for (int i = 0; i < rows; i++) out[(t + u) * ld + r - row0 + i] = sums[u * PANEL_ROWS + i] - sum_q[t + u];
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,46 @@
+#include "matmul_avx2.h"
+
+#include "../i2_s.h"
+
+/* Transposes 8 x 8 dwords. */
+TP_INLINE void transpose8(__m256i v[8]) {
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 4) {
+        const __m256i a = _mm256_unpacklo_epi32(v[i], v[i + 1]), b = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+        const __m256i c = _mm256_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm256_unpackhi_epi32(v[i + 2], v[i + 3]);
+        t[i] = _mm256_unpacklo_epi64(a, c);
+        t[i + 1] = _mm256_unpackhi_epi64(a, c);
+        t[i + 2] = _mm256_unpacklo_epi64(b, d);
+        t[i + 3] = _mm256_unpackhi_epi64(b, d);
+    }
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x20);
+        v[4 + j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x31);
+    }
+}
+
+static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
+    const __m256i three = _mm256_set1_epi8(3);
+    for (int64_t byte = 0; byte < w->cols / 4; byte += 32)
+        for (int half = 0; half < 2; half++) {
+            __m256i v[8];
+            for (int i = 0; i < 8; i++) {
+                const int r = 8 * half + i;
+                v[i] = r < rows ? _mm256_loadu_si256((const __m256i *)(i2_s_row(w, row + r) + byte)) : _mm256_setzero_si256();
+            }
+            transpose8(v);
+            for (int p = 0; p < 8; p++) {       /* columns 4 byte + 32 g + 4 p .. + 3 */
+                uint8_t *to = panel + (byte + p) * 64 + 32 * half;
+                _mm256_store_si256((__m256i *)to, _mm256_and_si256(_mm256_srli_epi16(v[p], 6), three));
+                _mm256_store_si256((__m256i *)(to + 8 * 64), _mm256_and_si256(_mm256_srli_epi16(v[p], 4), three));
+                _mm256_store_si256((__m256i *)(to + 16 * 64), _mm256_and_si256(_mm256_srli_epi16(v[p], 2), three));
+                _mm256_store_si256((__m256i *)(to + 24 * 64), _mm256_and_si256(v[p], three));
+            }
+        }
+}
+
+void matmul_i2_s_avx2(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
+                      int64_t ld, void *scratch) {
+    assert(w->cols % 128 == 0);
+    matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, unpack_i2_s);
+}

@@ -1,0 +1,55 @@
+#include "matmul_avx512vnni.h"
+
+#include "../i2_s.h"
+
+/* Transposes 16 x 16 dwords in registers. */
+TP_INLINE void transpose16(__m512i v[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 4) {
+        const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+        const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+        t[i] = _mm512_unpacklo_epi64(a, c);         /* column 0 of each 128-bit quarter, rows i .. i + 3 */
+        t[i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[i + 2] = _mm512_unpacklo_epi64(b, d);
+        t[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    for (int j = 0; j < 4; j++) {
+        const __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x44), b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xee);
+        const __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x44), d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xee);
+        v[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+        v[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        v[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+        v[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+
+/* Packed dwords are transposed first, fields are taken apart after: one transpose gives 16 x 256 codes. */
+static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
+    const __m512i three = _mm512_set1_epi8(3);
+    for (int64_t byte = 0; byte < w->cols / 4; byte += 64) {
+        const int blocks = w->cols / 4 - byte >= 64 ? 2 : 1;
+        for (int half = 0; half < 2; half++) {
+            __m512i v[16];
+            for (int i = 0; i < 16; i++) {
+                const int r = 16 * half + i;
+                v[i] = r < rows ? _mm512_maskz_loadu_epi32(blocks == 2 ? 0xffff : 0xff, i2_s_row(w, row + r) + byte) : _mm512_setzero_si512();
+            }
+            transpose16(v);
+            for (int b = 0; b < blocks; b++)
+                for (int p = 0; p < 8; p++) {   /* columns 4 byte + 128 b + 32 g + 4 p .. + 3 */
+                    uint8_t *to = panel + (byte + 32 * b + p) * 128 + 64 * half;
+                    const __m512i x = v[8 * b + p];
+                    _mm512_store_si512(to, _mm512_and_si512(_mm512_srli_epi16(x, 6), three));
+                    _mm512_store_si512(to + 8 * 128, _mm512_and_si512(_mm512_srli_epi16(x, 4), three));
+                    _mm512_store_si512(to + 16 * 128, _mm512_and_si512(_mm512_srli_epi16(x, 2), three));
+                    _mm512_store_si512(to + 24 * 128, _mm512_and_si512(x, three));
+                }
+        }
+    }
+}
+
+void matmul_i2_s_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
+                            int64_t ld, void *scratch) {
+    assert(w->cols % 128 == 0);
+    matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, unpack_i2_s);
+}

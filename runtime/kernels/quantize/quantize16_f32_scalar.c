@@ -1,0 +1,27 @@
+#include "../quants.h"
+
+/* 16-bit activations of the q8_0 and q6_k heads: per block of 256, a = max|x|, step = a / 32767,
+ * q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30 counts as zero. */
+void quantize16_f32_scalar(const float *x, int64_t cols, int16_t *q, float *step, int32_t *bias) {
+    const int64_t padded = (cols + 63) / 64 * 64;
+    for (int64_t i = cols; i < padded; i++) q[acts16_index(i)] = 0;
+    for (int64_t b = 0; b * 256 < cols; b++) {
+        const int64_t end = b * 256 + 256 < cols ? b * 256 + 256 : cols;
+        float a = 0;
+        for (int64_t i = b * 256; i < end; i++) {
+            const float m = x[i] < 0 ? -x[i] : x[i];
+            a = m > a ? m : a;
+        }
+        const float s = a < 1e-30f ? 0.0f : 32767.0f / a;
+        step[b] = a < 1e-30f ? 0.0f : a / 32767.0f;
+        for (int64_t i = b * 256; i < end; i++) {
+            const int32_t v = tp_round_even(x[i] * s);
+            q[acts16_index(i)] = (int16_t)(v > 32767 ? 32767 : v < -32767 ? -32767 : v);
+        }
+    }
+    for (int64_t i = 0; i < padded / 4; i++) {
+        int32_t sum = 0;
+        for (int j = 0; j < 4; j++) sum += q[acts16_index(4 * i + j)];
+        bias[i] = -32 * sum;
+    }
+}

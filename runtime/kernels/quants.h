@@ -1,0 +1,27 @@
+/* Q8_0 and Q6_K as ggml stores them, and the one order in which their head products are summed:
+ *
+ * activations are int16 per block of 256 columns (x ~ q * step). Elements 4 i .. 4 i + 3 are multiplied and added as integers,
+ * v = sum w * q, exact and below 2^24; then lane (i mod 16) += (float)v * f, in order of i, f being the float factor of
+ * that place: q8_0: d * step; q6_k: (d * step) * (float)scale. Last the tree of common.h. */
+#ifndef TRITPACK_QUANTS_H
+#define TRITPACK_QUANTS_H
+
+#include "common.h"
+
+enum { Q8_0_BYTES = 34, Q6_K_BYTES = 210, Q6_K_QH = 128, Q6_K_SCALES = 192, Q6_K_D = 208 };
+
+static inline const uint8_t *q8_0_row(const tp_tensor *w, int64_t r) { return (const uint8_t *)w->data + r * (w->cols / 32) * Q8_0_BYTES; }
+static inline const uint8_t *q6_k_row(const tp_tensor *w, int64_t r) { return (const uint8_t *)w->data + r * (w->cols / 256) * Q6_K_BYTES; }
+
+/* The 6-bit code (0 .. 63, weight + 32) of element e of a Q6_K block. */
+static inline int q6_k_code(const uint8_t *block /* (210) */, int e) {
+    const int half = e / 128, l = e % 128;
+    const int low = block[64 * half + l % 64] >> (l < 64 ? 0 : 4) & 15;
+    const int high = block[Q6_K_QH + 32 * half + l % 32] >> (2 * (l / 32)) & 3;
+    return low | high << 4;
+}
+
+/* Where element e of the activations lies (kernels.h). */
+static inline int64_t acts16_index(int64_t e) { return e / 64 * 64 + e % 2 * 32 + e % 64 / 2; }
+
+#endif

@@ -1,0 +1,577 @@
+"""The ctypes face of the C library (runtime/include/tritpack.h): kernels, models, sessions.
+
+Knows nothing of files; runtime/model.py brings the tensors. The library is loaded on first use, by absolute path beside
+this file, so importing this module needs no compiler. Every failure is a TritpackError; a missing library is
+MissingRequirement (exit code 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from formats.model_spec import LINEARS, NORMS, SUB_NORMS, ModelSpec
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+I8 = npt.NDArray[np.int8]
+TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
+"""(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
+
+ABI_VERSION = 1
+ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
+LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5}
+ACTIVATION_IDS = {"relu2": 0, "silu": 1}
+KV_TYPE_IDS = {"f32": 0, "f16": 1}
+LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
+DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
+MAX_THREADS = 256
+
+ERRORS: dict[int, type[TritpackError]] = {
+    1: UsageError,  # argument
+    2: Unreadable,  # shape
+    3: Unsupported,  # layout
+    4: Unreadable,  # bytes
+    5: MissingRequirement,  # isa
+    6: UsageError,  # token
+    7: UsageError,  # context
+    8: UsageError,  # memory: too much was asked of this machine
+    9: UsageError,  # threads
+}
+"""tp_status -> exception."""
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("cols", ctypes.c_int64),
+        ("nbytes", ctypes.c_uint64),
+        ("layout", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class _KernelDesc(ctypes.Structure):
+    _fields_ = (
+        ("symbol", ctypes.c_char_p),
+        ("op", ctypes.c_char_p),
+        ("layout", ctypes.c_char_p),
+        ("isa", ctypes.c_char_p),
+        ("available", ctypes.c_int32),
+    )
+
+
+class _Hparams(ctypes.Structure):
+    _fields_ = (
+        ("vocab_size", ctypes.c_int32),
+        ("hidden", ctypes.c_int32),
+        ("ffn", ctypes.c_int32),
+        ("layers", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("kv_heads", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("context_length", ctypes.c_int32),
+        ("norm_eps", ctypes.c_float),
+        ("activation", ctypes.c_int32),
+        ("inv_freq", ctypes.c_void_p),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = tuple(
+        (name, _Tensor)
+        for name in (
+            "attn_norm",
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_sub_norm",
+            "attn_output",
+            "ffn_norm",
+            "ffn_gate",
+            "ffn_up",
+            "ffn_sub_norm",
+            "ffn_down",
+        )
+    )
+
+
+class _SessionParams(ctypes.Structure):
+    _fields_ = (
+        ("n_ctx", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("isa", ctypes.c_int32),
+        ("kv_type", ctypes.c_int32),
+        ("batch", ctypes.c_int32),
+    )
+
+
+_TRACE = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+)
+
+_P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "tp_abi_version": (_I, ()),
+    "tp_status_text": (ctypes.c_char_p, (_I,)),
+    "tp_error_place": (ctypes.c_char_p, ()),
+    "tp_isa_available": (_I, (_I,)),
+    "tp_best_isa": (_I, ()),
+    "tp_cpu_description": (ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_size_t)),
+    "tp_tensor_nbytes": (ctypes.c_uint64, (_I, _L, _L)),
+    "tp_kernel_count": (_I, ()),
+    "tp_kernel_info": (_I, (_I, ctypes.POINTER(_KernelDesc))),
+    "tp_model_new": (_I, (_P, _P, _P, _P, _P, _P)),
+    "tp_model_free": (None, (_P,)),
+    "tp_session_new": (_I, (_P, _P, _P)),
+    "tp_session_free": (None, (_P,)),
+    "tp_eval": (_I, (_P, _P, _L, _I, _P)),
+    "tp_eval_hidden": (_I, (_P, _P, _L, _P)),
+    "tp_n_past": (_L, (_P,)),
+    "tp_rewind": (_I, (_P, _L)),
+    "tp_set_trace": (None, (_P, _TRACE, _P)),
+    "tp_session_kernels": (_I, (_P, ctypes.POINTER(ctypes.c_char_p), _I)),
+    "tp_quantize_activations": (_I, (_I, _P, _L, _L, _P, _P, _P)),
+    "tp_kernel_matmul_int": (_I, (_I, _P, _P, _L, _P)),
+    "tp_head_matmul": (_I, (_I, _P, _P, _L, _P)),
+    "tp_tensor_row": (_I, (_P, _L, _P)),
+    "tp_self_test": (_I, (ctypes.c_char_p, ctypes.c_size_t)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Isa:
+    """One instruction set and whether this CPU runs it."""
+
+    name: str
+    available: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One kernel of the library: symbol `OP_LAYOUT_ISA`, as its file is called."""
+
+    index: int
+    symbol: str
+    op: str
+    layout: str
+    isa: str
+    available: bool
+
+
+class CTensor:
+    """A tensor as C sees it: bytes kept where they are (a mapped file) unless they are not aligned or not contiguous.
+
+    data: any buffer of exactly the layout's bytes. layout: a key of LAYOUT_IDS. rows, cols: shape; a norm has rows 1.
+    Raises Unsupported for a layout the library has no kernel for.
+    """
+
+    def __init__(self, data: Any, layout: str | None, rows: int, cols: int) -> None:
+        if layout not in LAYOUT_IDS:
+            raise Unsupported(f"tensor layout {layout!r} cannot be run", hint=f"can be run: {', '.join(LAYOUT_IDS)}")
+        array = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+        array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if array.ctypes.data % 4:
+            array = np.concatenate([array])  # a copy, which numpy aligns
+        self.data: npt.NDArray[np.uint8] = array
+        self.layout = layout
+        self.rows = rows
+        self.cols = cols
+
+    def struct(self) -> _Tensor:
+        return _Tensor(self.data.ctypes.data, self.rows, self.cols, self.data.nbytes, LAYOUT_IDS[self.layout], 0)
+
+
+class Library:
+    """The loaded library. Use `library()`; construct only to load another path."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise MissingRequirement(
+                f"the C library {path} is not there, so models cannot run",
+                hint="run `make lib` in the source tree, or reinstall tritpack where a C compiler and make are found",
+            )
+        try:
+            self.c: Any = ctypes.CDLL(str(path.resolve()))
+            version = int(self.c.tp_abi_version())
+        except (OSError, AttributeError) as error:
+            raise MissingRequirement(f"{path} cannot be loaded: {error}", hint="run `make lib` again") from error
+        if version != ABI_VERSION:
+            raise MissingRequirement(
+                f"{path} has ABI version {version}, this tritpack needs {ABI_VERSION}", hint="run `make lib` again"
+            )
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(self.c, name)
+            function.restype = result
+            function.argtypes = arguments
+        self.path = path
+
+    def check(self, status: int, what: str) -> None:
+        """Raise what ERRORS has for a tp_status other than 0."""
+        if status:
+            raise ERRORS.get(status, CheckFailed)(f"{what}: {self.c.tp_status_text(status).decode()}")
+
+    def isas(self) -> list[Isa]:
+        """Every instruction set the library knows, in ladder order."""
+        return [Isa(name, bool(self.c.tp_isa_available(i))) for i, name in enumerate(ISA_NAMES)]
+
+    def isa_id(self, name: str | None) -> int:
+        """Id of an ISA that this CPU has; None is the best. UsageError if unknown, MissingRequirement if not here."""
+        if name is None:
+            return int(self.c.tp_best_isa())
+        if name not in ISA_NAMES:
+            raise UsageError(f"unknown instruction set {name!r}", hint=f"known: {', '.join(ISA_NAMES)}")
+        if not self.c.tp_isa_available(ISA_NAMES.index(name)):
+            available = ", ".join(isa.name for isa in self.isas() if isa.available)
+            raise MissingRequirement(f"instruction set {name} is not available on this CPU", hint=f"here: {available}")
+        return ISA_NAMES.index(name)
+
+    def best_isa(self) -> str:
+        return ISA_NAMES[self.isa_id(None)]
+
+    def cpu(self) -> str:
+        """Brand and features of this CPU."""
+        text = ctypes.create_string_buffer(1024)
+        self.c.tp_cpu_description(text, len(text))
+        return text.value.decode("ascii", "replace")
+
+    def kernels(self) -> list[Kernel]:
+        """The whole kernel table, also what this CPU cannot run."""
+        table = []
+        for index in range(self.c.tp_kernel_count()):
+            desc = _KernelDesc()
+            self.check(self.c.tp_kernel_info(index, ctypes.byref(desc)), f"kernel {index}")
+            names = (desc.symbol.decode(), desc.op.decode(), desc.layout.decode(), desc.isa.decode())
+            table.append(Kernel(index, *names, bool(desc.available)))
+        return table
+
+    def self_test(self) -> tuple[int, list[str]]:
+        """Run every kernel of this CPU against scalar, and scalar against a known answer: failures, report lines."""
+        text = ctypes.create_string_buffer(1 << 16)
+        failures = int(self.c.tp_self_test(text, len(text)))
+        if failures < 0:
+            raise UsageError("the kernel self-test ran out of memory")
+        return failures, text.value.decode().splitlines()
+
+    def nbytes(self, layout: str, rows: int, cols: int) -> int:
+        """Bytes of a tensor; 0 if the layout cannot hold the shape."""
+        return int(self.c.tp_tensor_nbytes(LAYOUT_IDS[layout], rows, cols))
+
+    def quantize_activations(self, x: npt.ArrayLike, isa: str | None = None) -> tuple[I8, F32, I32]:
+        """int8 codes (n, cols), scales s (n,) and code sums (n,) of float32 x (n, cols)."""
+        x = _float_rows(x)
+        q = np.empty(x.shape, np.int8)
+        s = np.empty(len(x), np.float32)
+        sums = np.empty(len(x), np.int32)
+        status = self.c.tp_quantize_activations(
+            self.isa_id(isa), x.ctypes.data, *x.shape, q.ctypes.data, s.ctypes.data, sums.ctypes.data
+        )
+        self.check(status, "quantize_activations")
+        return q, s, sums
+
+    def integer_product(self, kernel: Kernel | str, tensor: CTensor, q: npt.ArrayLike) -> I32:
+        """int32 (n, rows): sum over columns of (code - 1) * q, exact, by one matvec or matmul kernel.
+
+        q: int8 (n, cols). MissingRequirement if this CPU cannot run the kernel, Unsupported for another layout.
+        """
+        if isinstance(kernel, str):
+            found = [k for k in self.kernels() if k.symbol == kernel]
+            if not found:
+                raise UsageError(f"there is no kernel {kernel!r}")
+            kernel = found[0]
+        q = np.ascontiguousarray(np.atleast_2d(q), np.int8)
+        _require_cols(tensor, q.shape[1])
+        out = np.empty((len(q), tensor.rows), np.int32)
+        struct = tensor.struct()
+        status = self.c.tp_kernel_matmul_int(kernel.index, ctypes.byref(struct), q.ctypes.data, len(q), out.ctypes.data)
+        self.check(status, kernel.symbol)
+        return out
+
+    def head_product(self, tensor: CTensor, x: npt.ArrayLike, isa: str | None = None) -> F32:
+        """float32 (n, rows) = x (n, cols) times an embedding or head tensor, as the head of a model computes it."""
+        x = _float_rows(x)
+        _require_cols(tensor, x.shape[1])
+        out = np.empty((len(x), tensor.rows), np.float32)
+        struct = tensor.struct()
+        status = self.c.tp_head_matmul(self.isa_id(isa), ctypes.byref(struct), x.ctypes.data, len(x), out.ctypes.data)
+        self.check(status, f"head product of a {tensor.layout} tensor")
+        return out
+
+    def tensor_row(self, tensor: CTensor, row: int) -> F32:
+        """One dequantised row, float32 (cols,), of an embedding tensor."""
+        out = np.empty(tensor.cols, np.float32)
+        struct = tensor.struct()
+        self.check(
+            self.c.tp_tensor_row(ctypes.byref(struct), row, out.ctypes.data), f"row {row} of a {tensor.layout} tensor"
+        )
+        return out
+
+
+def library_path() -> Path:
+    """Where the library has to lie: beside this file."""
+    return Path(__file__).resolve().parent / ("libtritpack.dylib" if sys.platform == "darwin" else "libtritpack.so")
+
+
+_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: Path) -> Library:
+    return Library(path)
+
+
+def library() -> Library:
+    """The library beside this file, loaded once. MissingRequirement if it is absent, broken or of another version."""
+    with _lock:
+        return _load(library_path())
+
+
+def available_isas() -> list[str]:
+    """Names of the instruction sets this CPU runs, in ladder order. Without the library only `scalar`, so that whoever
+    loops over them meets MissingRequirement in the first round."""
+    try:
+        return [isa.name for isa in library().isas() if isa.available]
+    except MissingRequirement:
+        return [ISA_NAMES[0]]
+
+
+class CModel:
+    """A model in C: the shapes checked, the weights where they were. Owns the C object and keeps the tensors alive.
+
+    tensors: GGUF name -> CTensor, all that spec.tensor_shapes() names. Raises Unreadable for sizes that do not fit,
+    Unsupported for layouts without a kernel, naming the tensor.
+    """
+
+    def __init__(self, spec: ModelSpec, tensors: Mapping[str, CTensor]) -> None:
+        self.library = library()
+        self.spec = spec
+        self._tensors = dict(tensors)  # C reads their bytes as long as the model lives
+        inv_freq = np.ascontiguousarray(spec.inverse_frequencies(), np.float32)
+        if inv_freq.shape != (spec.head_dim // 2,):
+            raise Unreadable(f"{inv_freq.size} rotary frequencies, expected {spec.head_dim // 2}")
+        hparams = _Hparams(
+            spec.vocab_size,
+            spec.hidden_size,
+            spec.intermediate_size,
+            spec.layers,
+            spec.heads,
+            spec.kv_heads,
+            spec.head_dim,
+            spec.context_length,
+            spec.norm_eps,
+            ACTIVATION_IDS[spec.activation],
+            inv_freq.ctypes.data,
+        )
+        layers = (_Layer * spec.layers)()
+        parts = LINEARS + NORMS + (SUB_NORMS if spec.sub_norms else ())
+        for index, layer in enumerate(layers):
+            for part in parts:
+                setattr(layer, part, self._tensors[f"blk.{index}.{part}.weight"].struct())
+        embedding = self._tensors["token_embd.weight"].struct()
+        norm = self._tensors["output_norm.weight"].struct()
+        output = _Tensor() if spec.tied else self._tensors["output.weight"].struct()
+        handle = ctypes.c_void_p()
+        status = self.library.c.tp_model_new(
+            ctypes.byref(hparams),
+            layers,
+            ctypes.byref(embedding),
+            ctypes.byref(norm),
+            ctypes.byref(output),
+            ctypes.byref(handle),
+        )
+        self.library.check(status, f"model, {self.library.c.tp_error_place().decode()}")
+        self._handle = handle
+        self._free = weakref.finalize(self, self.library.c.tp_model_free, handle)
+        self.sessions: weakref.WeakSet[CSession] = weakref.WeakSet()
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        if not self._free.alive:
+            raise UsageError("the model is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Free the C object, its sessions first."""
+        for session in list(self.sessions):
+            session.close()
+        self._free()
+
+    def __enter__(self) -> CModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CSession:
+    """One conversation with a CModel: KV cache, threads, kernels. Owns the C object; use from one thread at a time.
+
+    n_ctx: positions, default the model's. threads: the caller's included. isa: for each operation the best kernel at
+    or below it, default all this CPU has. kv_type: f32 or f16. batch: tokens worked on at once, default 256, which
+    changes no bit.
+    Raises MissingRequirement for an ISA that is not here, UsageError for sizes that are out of range.
+    """
+
+    def __init__(
+        self,
+        model: CModel,
+        *,
+        n_ctx: int | None = None,
+        threads: int = 1,
+        isa: str | None = None,
+        kv_type: str = "f32",
+        batch: int | None = None,
+    ) -> None:
+        self.library = model.library
+        self.model = model
+        self.n_ctx = n_ctx or model.spec.context_length
+        if kv_type not in KV_TYPE_IDS:
+            raise UsageError(f"unknown KV cache type {kv_type!r}", hint=f"known: {', '.join(KV_TYPE_IDS)}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"{threads} threads, expected 1 to {MAX_THREADS}")
+        if not 1 <= self.n_ctx <= 1 << 24:
+            raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {1 << 24}")
+        params = _SessionParams(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], batch or 0)
+        handle = ctypes.c_void_p()
+        status = self.library.c.tp_session_new(model.handle, ctypes.byref(params), ctypes.byref(handle))
+        self.library.check(status, f"session of {self.n_ctx} positions on {threads} threads")
+        self._handle = handle
+        self._free = weakref.finalize(self, self.library.c.tp_session_free, handle)
+        model.sessions.add(self)
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        if not self._free.alive:
+            raise UsageError("the session is closed")
+        return self._handle
+
+    @property
+    def n_past(self) -> int:
+        """Positions in the KV cache."""
+        return int(self.library.c.tp_n_past(self.handle))
+
+    def eval(self, tokens: Sequence[int] | npt.NDArray[Any], logits: str = "last") -> F32:
+        """Append tokens. Logits float32 (n, vocab) for "all", (1, vocab) for "last", (0, vocab) for "none".
+
+        UsageError for no tokens, a token outside the vocabulary or more than the context holds; the session stays as
+        it was.
+        """
+        if logits not in LOGITS_MODES:
+            raise UsageError(f"unknown logits mode {logits!r}", hint=f"known: {', '.join(LOGITS_MODES)}")
+        ids = self._ids(tokens)
+        rows = {"none": 0, "last": 1, "all": len(ids)}[logits]
+        out = np.empty((rows, self.model.spec.vocab_size), np.float32)
+        status = self.library.c.tp_eval(
+            self.handle, ids.ctypes.data, len(ids), LOGITS_MODES[logits], out.ctypes.data if rows else None
+        )
+        self.library.check(status, f"evaluating {len(ids)} tokens")
+        return out
+
+    def hidden(self, tokens: Sequence[int] | npt.NDArray[Any]) -> F32:
+        """Append tokens; float32 (n, hidden) states after the final norm. Errors as eval."""
+        ids = self._ids(tokens)
+        out = np.empty((len(ids), self.model.spec.hidden_size), np.float32)
+        self.library.check(
+            self.library.c.tp_eval_hidden(self.handle, ids.ctypes.data, len(ids), out.ctypes.data),
+            f"evaluating {len(ids)} tokens",
+        )
+        return out
+
+    def rewind(self, n_past: int) -> None:
+        """Forget positions >= n_past. UsageError unless 0 <= n_past <= self.n_past."""
+        self.library.check(self.library.c.tp_rewind(self.handle, n_past), f"rewinding to position {n_past}")
+
+    def kernels(self) -> list[str]:
+        """Symbols of the kernels that ran in this session so far."""
+        count = self.library.c.tp_session_kernels(self.handle, None, 0)
+        symbols = (ctypes.c_char_p * max(count, 1))()
+        self.library.c.tp_session_kernels(self.handle, symbols, count)
+        return [symbol.decode() for symbol in symbols[:count] if symbol is not None]
+
+    @contextlib.contextmanager
+    def traced(self, record: TraceFunction) -> Iterator[None]:
+        """Within the block, `record` is called after each step of an eval. What it raises leaves the block."""
+        raised: list[BaseException] = []
+
+        def on_step(_user: int, point: bytes, layer: int, dtype: int, rows: int, cols: int, data: int) -> None:
+            if raised:
+                return
+            try:
+                raw = ctypes.string_at(data, rows * cols * DTYPES[dtype].itemsize)
+                record(point.decode(), layer, np.frombuffer(raw, DTYPES[dtype]).reshape(rows, cols))
+            except BaseException as error:
+                raised.append(error)
+
+        callback = _TRACE(on_step)
+        self.library.c.tp_set_trace(self.handle, callback, None)
+        try:
+            yield
+        finally:
+            if self._free.alive:
+                self.library.c.tp_set_trace(self._handle, _TRACE(), None)
+        if raised:
+            raise raised[0]
+
+    def close(self) -> None:
+        """Free the C object and end its threads."""
+        self._free()
+
+    def __enter__(self) -> CSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ids(self, tokens: Sequence[int] | npt.NDArray[Any]) -> I32:
+        wide = np.asarray(tokens, np.int64).reshape(-1)
+        vocab, room = self.model.spec.vocab_size, self.n_ctx - self.n_past
+        if not len(wide):
+            raise UsageError("no tokens to evaluate")
+        outside = wide[(wide < 0) | (wide >= vocab)]
+        if len(outside):
+            raise UsageError(f"token {outside[0]} lies outside the vocabulary of {vocab}")
+        if len(wide) > room:
+            raise UsageError(
+                f"{len(wide)} tokens do not fit: {self.n_past} of the context's {self.n_ctx} positions are taken",
+                hint="shorten the prompt or raise the context",
+            )
+        return np.ascontiguousarray(wide, np.int32)
+
+
+class _HasCols(Protocol):
+    cols: int
+
+
+def _require_cols(tensor: _HasCols, cols: int) -> None:
+    if cols != tensor.cols:
+        raise UsageError(f"activations have {cols} columns, the tensor {tensor.cols}")
+
+
+def _float_rows(x: npt.ArrayLike) -> F32:
+    """float32 (n, cols), contiguous."""
+    return np.ascontiguousarray(np.atleast_2d(np.asarray(x, np.float32)))

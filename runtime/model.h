@@ -1,0 +1,16 @@
+/* The model as the graph sees it. */
+#ifndef TRITPACK_MODEL_H
+#define TRITPACK_MODEL_H
+
+#include "internal.h"
+
+struct tp_model {
+    tp_hparams hp;              /* inv_freq points to the copy below */
+    float *inv_freq;            /* (head_dim / 2) */
+    tp_layer *layers;           /* (layers) */
+    tp_tensor token_embd;       /* (vocab, hidden) */
+    tp_tensor output_norm;      /* (1, hidden) */
+    tp_tensor output;           /* (vocab, hidden); a copy of token_embd if tied */
+};
+
+#endif

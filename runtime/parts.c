@@ -1,0 +1,68 @@
+/* Single parts of the forward pass, for tests, verify and doctor. Slow paths: they allocate on every call. */
+#include <string.h>
+
+#include "internal.h"
+
+static int usable(int *isa) {
+    if (*isa == TP_ISA_BEST) *isa = tp_best_isa();
+    return tp_isa_available(*isa);
+}
+
+int tp_quantize_activations(int isa, const float *x, int64_t n, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
+    if (!x || !q || !s || !sum_q || n < 1 || cols < 1 || cols > TP_MAX_COLS) return TP_ERR_ARGUMENT;
+    if (!usable(&isa)) return TP_ERR_ISA;
+    const tp_kernel *k = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
+    for (int64_t t = 0; t < n; t++) k->quantize(x + t * cols, cols, q + t * cols, &s[t], &sum_q[t]);
+    return TP_OK;
+}
+
+int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
+    const tp_kernel *k = tp_kernel_at(index);
+    if (!k || !k->linear || !q || !out || n < 1) return TP_ERR_ARGUMENT;
+    int status = tp_tensor_check(w);
+    if (status) return status;
+    if (k->layout != w->layout) return TP_ERR_LAYOUT;
+    if (!tp_cpu_has(k->isa)) return TP_ERR_ISA;
+    const int64_t together = k->op == TP_OP_MATVEC ? 1 : n;
+    const size_t arranged = k->arrangement ? k->arrangement->bytes(together, w->cols) : 0;
+    const size_t scratch_bytes = tp_linear_scratch(k, w->rows, w->cols, together);
+    tp_pool *pool = tp_pool_new(1, &status);
+    int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
+    tp_acts8 acts = {.arranged = tp_alloc(1, arranged)};
+    uint8_t *scratch = tp_alloc(1, scratch_bytes);
+    int8_t *copy = tp_alloc((size_t)n, (size_t)w->cols);
+    if (pool && sum && acts.arranged && scratch && copy) {
+        memcpy(copy, q, (size_t)n * (size_t)w->cols);
+        for (int64_t t = 0; t < n; t++)
+            for (int64_t i = 0; i < w->cols; i++) sum[t] += q[t * w->cols + i];
+        for (int64_t t = 0; t < n; t += together) {
+            tp_linear_job job = {.w = w, .kernel = k, .sums = out + t * w->rows};
+            acts.q = copy + t * w->cols;
+            acts.sum = sum + t;
+            tp_linears_run(pool, &job, 1, &acts, together, scratch, scratch_bytes);
+        }
+    } else status = TP_ERR_MEMORY;
+    tp_free(copy);
+    tp_free(scratch);
+    tp_free(acts.arranged);
+    tp_free(sum);
+    tp_pool_free(pool);
+    return status;
+}
+
+int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float *out) {
+    if (!x || !out || n < 1) return TP_ERR_ARGUMENT;
+    int status = tp_tensor_check(w);
+    if (status) return status;
+    if (!usable(&isa)) return TP_ERR_ISA;
+    const tp_kernel *k = tp_kernel_best(TP_OP_HEAD, w->layout, isa);
+    if (!k) return TP_ERR_LAYOUT;
+    const int whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
+    tp_pool *pool = tp_pool_new(1, &status);
+    void *acts16 = whole ? tp_alloc(1, tp_acts16_bytes(n, w->cols)) : NULL;
+    if (!pool || (whole && !acts16)) status = TP_ERR_MEMORY;
+    else tp_head_run(pool, k, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, acts16, out);
+    tp_free(acts16);
+    tp_pool_free(pool);
+    return status;
+}

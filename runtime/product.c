@@ -1,0 +1,134 @@
+/* Matrix products over the pool: arrange the activations once, run a kernel over chunks of rows, rescale while the
+ * integers are still in cache. */
+#include <string.h>
+
+#include "internal.h"
+
+static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
+
+/* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. */
+static int64_t grain_of(const tp_kernel *k, int64_t rows, uint64_t nbytes) {
+    if (k->op == TP_OP_MATMUL) return 32;
+    const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
+    return grain < 8 ? 8 : grain > 128 ? 128 : grain;
+}
+
+size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n) {
+    const int64_t grain = grain_of(k, rows, (uint64_t)(rows * cols / 8));      /* no layout we have is below 1 bit */
+    return (size_t)(round64(n * grain * 4) + round64(k->panel_rows * cols));
+}
+
+typedef struct linears {
+    tp_linear_job *jobs;
+    int count;
+    const tp_arrangement *arrangement;      /* jobs with another one are skipped */
+    const tp_acts8 *acts;
+    int64_t n, cols;
+    uint8_t *scratch;
+    size_t scratch_bytes;
+} linears;
+
+static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
+    const linears *l = ctx;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->acts->q, l->n, l->cols, i, l->acts->arranged);
+}
+
+static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
+    const tp_tensor *w = job->w;
+    const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows;
+    const void *acts = l->arrangement ? l->acts->arranged : l->acts->q;
+    void *panel = scratch + round64(l->n * job->grain * 4);
+    if (job->sums) {
+        job->kernel->linear(w, acts, l->acts->sum, l->n, row0, row1, job->sums + row0, w->rows, panel);
+        return;
+    }
+    int32_t *sums = (int32_t *)(void *)scratch;
+    const float scale = tp_tensor_scale(w);
+    job->kernel->linear(w, acts, l->acts->sum, l->n, row0, row1, sums, job->grain, panel);
+    for (int64_t t = 0; t < l->n; t++) {
+        const float s = l->acts->s[t];
+        float *restrict y = job->y + t * w->rows;
+        const int32_t *restrict from = sums + t * job->grain;
+        for (int64_t r = row0; r < row1; r++) y[r] = ((float)from[r - row0] / s) * scale;
+    }
+}
+
+static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
+    const linears *l = ctx;
+    int64_t before = 0;
+    for (int j = 0; j < l->count; j++) {
+        const tp_linear_job *job = &l->jobs[j];
+        if (job->kernel->arrangement != l->arrangement) continue;
+        for (int64_t i = begin > before ? begin : before; i < end && i < before + job->chunks; i++)
+            run_chunk(l, job, i - before, l->scratch + (size_t)thread * l->scratch_bytes);
+        before += job->chunks;
+    }
+}
+
+void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
+    for (int j = 0; j < count; j++) {
+        jobs[j].grain = grain_of(jobs[j].kernel, jobs[j].w->rows, jobs[j].w->nbytes);
+        jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
+    }
+    for (int j = 0; j < count; j++) {
+        linears l = {jobs, count, jobs[j].kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
+        int64_t chunks = 0;
+        int done = 0;
+        for (int i = 0; i < count; i++) {
+            if (jobs[i].kernel->arrangement != l.arrangement) continue;
+            done |= i < j;
+            chunks += jobs[i].chunks;
+        }
+        if (done) continue;
+        if (l.arrangement) tp_pool_run(pool, arrange_pieces, &l, (n + l.arrangement->tokens - 1) / l.arrangement->tokens, 1);
+        tp_pool_run(pool, run_chunks, &l, chunks, 1);
+    }
+}
+
+size_t tp_acts16_bytes(int64_t n, int64_t cols) {
+    const int64_t padded = round64(cols), blocks = (cols + 255) / 256;
+    return (size_t)(round64(n * padded * 2) + round64(n * padded) + round64(n * blocks * 4));
+}
+
+void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
+    uint8_t *p = memory;
+    out->padded = round64(cols);
+    out->blocks = (cols + 255) / 256;
+    out->q = (int16_t *)(void *)p;
+    out->bias = (int32_t *)(void *)(p + round64(n * out->padded * 2));
+    out->step = (float *)(void *)(p + round64(n * out->padded * 2) + round64(n * out->padded));
+}
+
+typedef struct head_job {
+    const tp_kernel *head, *quantize16;
+    const tp_tensor *w;
+    tp_head_acts acts;
+    int64_t n;
+    float *out;
+} head_job;
+
+static void quantize_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
+    const head_job *h = ctx;
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        h->quantize16->quantize16(h->acts.x + t * h->w->cols, h->w->cols, h->acts.q + t * h->acts.padded, h->acts.step + t * h->acts.blocks,
+                                  h->acts.bias + t * (h->acts.padded / 4));
+}
+
+static void head_rows(void *ctx, int thread, int64_t begin, int64_t end) {
+    const head_job *h = ctx;
+    (void)thread;
+    h->head->head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
+}
+
+void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x, int64_t n, void *acts16,
+                 float *out) {
+    head_job h = {head, quantize16, w, {.x = x}, n, out};
+    if (acts16) {
+        tp_acts16_place(acts16, n, w->cols, &h.acts);
+        tp_pool_run(pool, quantize_tokens, &h, n, 1);
+    }
+    const int64_t grain = 32768 / (int64_t)(w->nbytes / (uint64_t)w->rows + 1) / 4 * 4;
+    tp_pool_run(pool, head_rows, &h, w->rows, n > 1 ? 64 : grain < 16 ? 16 : grain > 256 ? 256 : grain);
+}

@@ -1,0 +1,250 @@
+#include "selftest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/quants.h"
+
+uint32_t tp_random(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return (uint32_t)(*state * UINT64_C(2685821657736338717) >> 33);
+}
+
+float tp_random_float(uint64_t *state) {
+    float sum = 0;
+    for (int i = 0; i < 4; i++) sum += (float)(tp_random(state) >> 7) * (1.0f / 8388608.0f) - 1.0f;     /* 24 bits: exact */
+    return sum * 0.8660254f;
+}
+
+void tp_random_tensor(uint8_t *data, int layout, int64_t rows, int64_t cols, uint64_t *state) {
+    const uint64_t nbytes = tp_tensor_nbytes(layout, rows, cols);
+    const float scale = 0.75f;
+    for (uint64_t i = 0; i < nbytes; i++) data[i] = (uint8_t)tp_random(state);
+    switch ((tp_layout)layout) {
+        case TP_LAYOUT_F32:
+            for (int64_t i = 0; i < rows * cols; i++) {
+                const float f = tp_random_float(state);
+                memcpy(data + 4 * i, &f, 4);
+            }
+            break;
+        case TP_LAYOUT_F16:
+        case TP_LAYOUT_BF16:
+            for (int64_t i = 0; i < rows * cols; i++) {
+                const float f = tp_random_float(state);
+                const uint16_t h = layout == TP_LAYOUT_F16 ? tp_float_f16(f) : (uint16_t)(tp_float_bits(f) >> 16);
+                memcpy(data + 2 * i, &h, 2);
+            }
+            break;
+        case TP_LAYOUT_Q8_0:
+        case TP_LAYOUT_Q6_K:
+            for (uint64_t i = 0; i < nbytes; i += layout == TP_LAYOUT_Q8_0 ? Q8_0_BYTES : Q6_K_BYTES) {
+                const uint16_t h = tp_float_f16(tp_random_float(state) * 0.01f);
+                memcpy(data + i + (layout == TP_LAYOUT_Q8_0 ? 0 : Q6_K_D), &h, 2);
+            }
+            break;
+        case TP_LAYOUT_I2_S:
+            for (int64_t i = 0; i < rows * cols / 4; i++) {
+                uint8_t byte = 0;
+                for (int g = 0; g < 4; g++) byte = (uint8_t)(byte << 2 | tp_random(state) % 3);
+                data[i] = byte;
+            }
+            memcpy(data + rows * cols / 4, &scale, 4);
+            break;
+        default: break;
+    }
+}
+
+/* Buffers of a check: malloc'ed to the byte, freed together. */
+typedef struct heap {
+    void *all[24];
+    int count, failed;
+    uint64_t digest;
+} heap;
+
+static void *take(heap *h, size_t bytes) {
+    void *p = malloc(bytes ? bytes : 1);
+    if (!p || h->count == 24) {
+        h->failed = 1;
+        free(p);
+        return NULL;
+    }
+    memset(p, 0x55, bytes);
+    return h->all[h->count++] = p;
+}
+
+static void release(heap *h) {
+    for (int i = 0; i < h->count; i++) free(h->all[i]);
+}
+
+static float *random_floats(heap *h, int64_t n, uint64_t *state) {
+    float *p = take(h, (size_t)n * sizeof(float));
+    for (int64_t i = 0; p && i < n; i++) p[i] = tp_random_float(state);
+    return p;
+}
+
+/* Takes `want` into the digest (FNV-1a) and compares. */
+static int differ(heap *h, const void *want, const void *got, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) h->digest = (h->digest ^ ((const uint8_t *)want)[i]) * UINT64_C(1099511628211);
+    return memcmp(want, got, bytes) != 0;
+}
+
+static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+    const int64_t n = k->op == TP_OP_MATVEC ? 1 : s.n;
+    const uint64_t nbytes = tp_tensor_nbytes(k->layout, s.rows, s.cols);
+    uint8_t *data = take(h, nbytes);
+    int8_t *q = take(h, (size_t)(n * s.cols));
+    int32_t *sum = take(h, (size_t)n * 4), *want = take(h, (size_t)(n * s.rows) * 4), *got = take(h, (size_t)(n * s.rows) * 4);
+    uint8_t *scratch = tp_alloc(1, tp_linear_scratch(k, s.rows, s.cols, n));
+    void *arranged = tp_alloc(1, k->arrangement ? k->arrangement->bytes(n, s.cols) : 1);
+    int wrong = -1;
+    if (!h->failed && scratch && arranged) {
+        tp_random_tensor(data, k->layout, s.rows, s.cols, state);
+        if (s.extreme && k->layout == TP_LAYOUT_I2_S) memset(data, s.extreme == 3 ? 0xff : 0xaa, (size_t)(s.rows * s.cols / 4));
+        for (int64_t t = 0; t < n; t++) {
+            sum[t] = 0;
+            for (int64_t i = 0; i < s.cols; i++) {
+                const int v = (int)(tp_random(state) % 256) - 128;
+                q[t * s.cols + i] = (int8_t)(s.extreme == 1 ? 127 : s.extreme ? -128 : v);
+                sum[t] += q[t * s.cols + i];
+            }
+        }
+        const tp_tensor w = {data, s.rows, s.cols, nbytes, k->layout, 0};
+        const int64_t pieces = k->arrangement ? (n + k->arrangement->tokens - 1) / k->arrangement->tokens : 0;
+        for (int64_t i = 0; i < pieces; i++) k->arrangement->fill(q, n, s.cols, i, arranged);
+        const int64_t cut = s.rows / 3;     /* in two calls, to meet other row remainders */
+        const void *acts = k->arrangement ? arranged : (const void *)q;
+        scalar->linear(&w, q, sum, n, 0, s.rows, want, s.rows, NULL);
+        if (cut) k->linear(&w, acts, sum, n, 0, cut, got, s.rows, scratch);
+        k->linear(&w, acts, sum, n, cut, s.rows, got + cut, s.rows, scratch);
+        wrong = differ(h, want, got, (size_t)(n * s.rows) * 4);
+    }
+    tp_free(arranged);
+    tp_free(scratch);
+    return wrong;
+}
+
+static int check_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+    const int whole = k->layout == TP_LAYOUT_Q8_0 || k->layout == TP_LAYOUT_Q6_K;
+    const int64_t unit = k->layout == TP_LAYOUT_Q8_0 ? 32 : k->layout == TP_LAYOUT_Q6_K ? 256 : 1;
+    const int64_t cols = (s.cols + unit - 1) / unit * unit;
+    const uint64_t nbytes = tp_tensor_nbytes(k->layout, s.rows, cols);
+    tp_head_acts acts = {.padded = (cols + 63) / 64 * 64, .blocks = (cols + 255) / 256};
+    uint8_t *data = take(h, nbytes);
+    float *x = random_floats(h, s.n * cols, state), *want = take(h, (size_t)(s.n * s.rows) * 4), *got = take(h, (size_t)(s.n * s.rows) * 4);
+    acts.x = x;
+    acts.q = take(h, (size_t)(s.n * acts.padded) * 2);
+    acts.step = take(h, (size_t)(s.n * acts.blocks) * 4);
+    acts.bias = take(h, (size_t)(s.n * acts.padded));
+    if (h->failed) return -1;
+    tp_random_tensor(data, k->layout, s.rows, cols, state);
+    if (s.extreme)
+        for (int64_t i = 0; i < s.n * cols; i++) x[i] = s.extreme == 1 ? 3.0f : -3.0f;
+    const tp_kernel *quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, TP_ISA_SCALAR);
+    for (int64_t t = 0; whole && t < s.n; t++)
+        quantize16->quantize16(x + t * cols, cols, acts.q + t * acts.padded, acts.step + t * acts.blocks, acts.bias + t * (acts.padded / 4));
+    const tp_tensor w = {data, s.rows, cols, nbytes, k->layout, 0};
+    const int64_t cut = s.rows / 3;
+    scalar->head(&w, &acts, s.n, 0, s.rows, want, s.rows);
+    if (cut) k->head(&w, &acts, s.n, 0, cut, got, s.rows);
+    k->head(&w, &acts, s.n, cut, s.rows, got + cut, s.rows);
+    return differ(h, want, got, (size_t)(s.n * s.rows) * 4);
+}
+
+static int check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+    const int64_t n_pos = s.rows, dim = s.cols, padded = (n_pos + 15) / 16 * 16;
+    float *q = random_floats(h, dim, state), *scores = take(h, (size_t)padded * 4), *want = take(h, (size_t)dim * 4), *got = take(h, (size_t)dim * 4);
+    const size_t bytes = tp_tensor_nbytes(k->layout, n_pos, dim);
+    uint8_t *keys = take(h, bytes), *values = take(h, bytes);
+    if (h->failed) return -1;
+    tp_random_tensor(keys, k->layout, n_pos, dim, state);
+    tp_random_tensor(values, k->layout, n_pos, dim, state);
+    scalar->attention(q, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, want);
+    k->attention(q, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, got);
+    return differ(h, want, got, (size_t)dim * 4);
+}
+
+static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+    const int64_t n = s.cols;
+    float *x = random_floats(h, n, state), *w = random_floats(h, n, state), *want = take(h, (size_t)n * 4), *got = take(h, (size_t)n * 4);
+    int8_t *q0 = take(h, (size_t)n), *q1 = take(h, (size_t)n);
+    float scale[2] = {0, 0};
+    int32_t sum[2] = {0, 0};
+    int wrong = 0;
+    if (h->failed) return -1;
+    for (int64_t i = 0; i < n; i++) x[i] *= s.extreme == 1 ? 100.0f : s.extreme ? 1e-9f : 4.0f;
+    switch (k->op) {
+        case TP_OP_QUANTIZE:
+            scalar->quantize(x, n, q0, &scale[0], &sum[0]);
+            k->quantize(x, n, q1, &scale[1], &sum[1]);
+            return differ(h, q0, q1, (size_t)n) || differ(h, &scale[0], &scale[1], 4) || sum[0] != sum[1];
+        case TP_OP_RMSNORM:
+            scalar->rmsnorm(x, w, n, 1e-5f, want);
+            k->rmsnorm(x, w, n, 1e-5f, got);
+            return differ(h, want, got, (size_t)n * 4);
+        case TP_OP_GLU:
+            for (int act = TP_ACT_RELU2; act <= TP_ACT_SILU; act++) {
+                scalar->glu(x, w, n, act, want);
+                k->glu(x, w, n, act, got);
+                wrong |= differ(h, want, got, (size_t)n * 4);
+            }
+            return wrong;
+        case TP_OP_ROPE:
+            memcpy(want, x, (size_t)n * 4);
+            memcpy(got, x, (size_t)n * 4);
+            scalar->rope(want, 1, n / 2 * 2, w);
+            k->rope(got, 1, n / 2 * 2, w);
+            return differ(h, want, got, (size_t)n * 4);
+        default: return 0;      /* quantize16 is part of the q8_0 and q6_k heads */
+    }
+}
+
+int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest) {
+    const tp_kernel *scalar = tp_kernel_best(k->op, k->layout, TP_ISA_SCALAR);
+    uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    heap h = {{0}, 0, 0, *digest};
+    int result;
+    switch (k->op) {
+        case TP_OP_MATVEC:
+        case TP_OP_MATMUL: result = check_linear(k, scalar, shape, &state, &h); break;
+        case TP_OP_HEAD: result = check_head(k, scalar, shape, &state, &h); break;
+        case TP_OP_ATTENTION: result = check_attention(k, scalar, shape, &state, &h); break;
+        default: result = check_elementwise(k, scalar, shape, &state, &h); break;
+    }
+    release(&h);
+    *digest = h.digest;
+    return result;
+}
+
+/* What the scalar kernels gave on this data when they were checked against numpy: the same on every machine. */
+#define KNOWN_ANSWER UINT64_C(0xb7df8e901e7e00ca)
+
+int tp_self_test(char *report, size_t size) {
+    static const tp_check_shape shapes[] = {{7, 128, 1, 0}, {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2}, {5, 1280, 4, 3}};
+    size_t used = 0;
+    int failures = 0;
+    uint64_t scalar = UINT64_C(14695981039346656037), ignored = 0;
+    if (report && size) report[0] = 0;
+    for (int i = 0; i <= tp_kernel_count(); i++) {
+        const tp_kernel *k = tp_kernel_at(i);       /* the line behind the last kernel is the known answer */
+        const char *verdict = "good";
+        if (!k) verdict = scalar == KNOWN_ANSWER ? "good" : "WRONG";
+        else if (!tp_cpu_has(k->isa)) verdict = "not on this CPU";
+        else
+            for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
+                const int wrong = tp_check_kernel(k, shapes[j], 100 * (uint64_t)k->op + j + 1, k->isa == TP_ISA_SCALAR ? &scalar : &ignored);
+                if (wrong < 0) return -1;
+                if (wrong) verdict = "WRONG";
+            }
+        failures += strcmp(verdict, "WRONG") == 0;
+        if (report && used < size) {
+            const size_t room = size - used;
+            const size_t wrote = k ? (size_t)snprintf(report + used, room, "%s: %s\n", k->symbol, verdict)
+                                   : (size_t)snprintf(report + used, room, "known answer of scalar: %s (%016llx)\n", verdict, (unsigned long long)scalar);
+            used += wrote < room ? wrote : room;
+        }
+    }
+    return failures;
+}

@@ -1,0 +1,21 @@
+/* One kernel against scalar on deterministic data: the body of tp_self_test and of the C tests. */
+#ifndef TRITPACK_SELFTEST_H
+#define TRITPACK_SELFTEST_H
+
+#include "internal.h"
+
+typedef struct tp_check_shape {
+    int64_t rows, cols, n;
+    int extreme;                /* 1: codes 2, activations 127; 2: codes 2, activations -128; 3: codes 3, activations -128 */
+} tp_check_shape;
+
+/* Fills exact-size heap buffers, so that a sanitizer sees any read or write outside.
+ * Returns 0 if k gives the bits of scalar, 1 if not, -1 if out of memory. *digest takes in what scalar gave. */
+int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
+
+/* xorshift64*: a value below 2^31. state must not be 0. */
+uint32_t tp_random(uint64_t *state);
+float tp_random_float(uint64_t *state);     /* roughly normal, sigma 1 */
+void tp_random_tensor(uint8_t *data /* (tp_tensor_nbytes) */, int layout, int64_t rows, int64_t cols, uint64_t *state);
+
+#endif

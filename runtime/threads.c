@@ -1,0 +1,159 @@
+/* A pool of threads that lives with its session. A job's items are cut into one contiguous piece per thread (so that
+ * weights are read as one stream each); a thread that is done takes chunks from the others' pieces.
+ *
+ * The caller never waits for a thread that has not woken up: it takes that thread's chunks itself, closes the job, and
+ * waits only for those that are inside it (`inside`). So a busy CPU slows the pool down by its share, no more.
+ * Idle threads spin for about 50 us, since the next job usually comes at once, and then sleep. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+enum { SPINS = 600, SPINS_WAIT = 2000 };
+
+typedef struct piece {
+    _Alignas(64) atomic_llong next;
+    int64_t end;
+} piece;
+
+typedef struct worker {
+    tp_pool *pool;
+    pthread_t thread;
+    int index;
+} worker;
+
+struct tp_pool {
+    piece *pieces;              /* (threads) */
+    worker *workers;            /* (threads - 1) */
+    tp_task_fn *fn;
+    void *ctx;
+    int64_t chunk;
+    int threads, started;
+    _Alignas(64) atomic_uint epoch;     /* counts jobs */
+    atomic_int open;                    /* a job may be entered */
+    atomic_int quit;
+    atomic_int sleepers;
+    _Alignas(64) atomic_int inside;     /* workers looking at the job */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void take_chunks(tp_pool *pool, int thread) {
+    for (int i = 0; i < pool->threads; i++) {
+        piece *p = &pool->pieces[(thread + i) % pool->threads];
+        while (atomic_load_explicit(&p->next, memory_order_relaxed) < p->end) {
+            const int64_t begin = atomic_fetch_add(&p->next, pool->chunk);
+            if (begin >= p->end) break;
+            pool->fn(pool->ctx, thread, begin, begin + pool->chunk < p->end ? begin + pool->chunk : p->end);
+        }
+    }
+}
+
+static void await_epoch(tp_pool *pool, unsigned seen) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load(&pool->epoch) != seen) return;
+        relax();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->epoch) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *work(void *argument) {
+    worker *w = argument;
+    tp_pool *pool = w->pool;
+    for (unsigned seen = 0;;) {
+        await_epoch(pool, seen);
+        seen = atomic_load(&pool->epoch);
+        if (atomic_load(&pool->quit)) return NULL;
+        atomic_fetch_add(&pool->inside, 1);
+        if (atomic_load(&pool->open)) take_chunks(pool, w->index);  /* else: too late, and the caller did our share */
+        atomic_fetch_sub(&pool->inside, 1);
+    }
+}
+
+static void announce(tp_pool *pool) {
+    atomic_fetch_add(&pool->epoch, 1);
+    if (atomic_load(&pool->sleepers) == 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
+    if (pool->threads == 1 || items <= chunk) {
+        for (int64_t i = 0; i < items; i += chunk) fn(ctx, 0, i, i + chunk < items ? i + chunk : items);
+        return;
+    }
+    pool->fn = fn;
+    pool->ctx = ctx;
+    pool->chunk = chunk;
+    const int64_t chunks = (items + chunk - 1) / chunk;
+    for (int i = 0; i < pool->threads; i++) {
+        const int64_t begin = chunks * i / pool->threads * chunk, end = chunks * (i + 1) / pool->threads * chunk;
+        atomic_store_explicit(&pool->pieces[i].next, begin, memory_order_relaxed);
+        pool->pieces[i].end = end < items ? end : items;
+    }
+    atomic_store(&pool->open, 1);
+    announce(pool);
+    take_chunks(pool, 0);
+    atomic_store(&pool->open, 0);
+    for (int i = 0; atomic_load(&pool->inside) > 0; i++) {
+        if (i < SPINS_WAIT) relax();
+        else sched_yield();
+    }
+}
+
+int tp_pool_threads(const tp_pool *pool) { return pool->threads; }
+
+void tp_pool_free(tp_pool *pool) {
+    if (!pool) return;
+    atomic_store(&pool->quit, 1);
+    announce(pool);
+    for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->mutex);
+    tp_free(pool->pieces);
+    tp_free(pool->workers);
+    tp_free(pool);
+}
+
+tp_pool *tp_pool_new(int threads, int *status) {
+    tp_pool *pool = tp_alloc(1, sizeof *pool);
+    *status = TP_ERR_MEMORY;
+    if (!pool) return NULL;
+    pool->threads = threads;
+    pool->pieces = tp_alloc((size_t)threads, sizeof *pool->pieces);
+    pool->workers = tp_alloc((size_t)threads, sizeof *pool->workers);
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    if (!pool->pieces || !pool->workers) {
+        tp_pool_free(pool);
+        return NULL;
+    }
+    for (int i = 1; i < threads; i++) {
+        worker *w = &pool->workers[i - 1];
+        w->pool = pool;
+        w->index = i;
+        if (pthread_create(&w->thread, NULL, work, w)) {
+            tp_pool_free(pool);
+            *status = TP_ERR_THREADS;
+            return NULL;
+        }
+        pool->started++;
+    }
+    *status = TP_OK;
+    return pool;
+}

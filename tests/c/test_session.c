@@ -1,0 +1,208 @@
+/* A random two-layer model: the same bits on every instruction set, thread count and batch split; errors leave the session usable. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/selftest.h"
+
+static int failures;
+
+#define CHECK(condition, ...) \
+    do { \
+        if (!(condition)) { \
+            failures++; \
+            printf("FAILED %s:%d: %s ", __FILE__, __LINE__, #condition); \
+            printf(__VA_ARGS__); \
+            printf("\n"); \
+        } \
+    } while (0)
+
+enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 64 };
+
+typedef struct fixture {
+    tp_hparams hp;
+    tp_layer layers[LAYERS];
+    tp_tensor embd, norm, head;
+    float inv_freq[HEAD_DIM / 2];
+    void *parts[MAX_PARTS];     /* exact-size heap */
+    int count;
+    uint64_t state;
+} fixture;
+
+static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
+    const uint64_t nbytes = tp_tensor_nbytes(layout, rows, cols);
+    uint8_t *data = malloc(nbytes);
+    tp_random_tensor(data, layout, rows, cols, &f->state);
+    f->parts[f->count++] = data;
+    return (tp_tensor){data, rows, cols, nbytes, layout, 0};
+}
+
+static fixture *make(int embd_layout, int head_layout, int activation, int sub_norms) {
+    fixture *f = calloc(1, sizeof *f);
+    f->state = 42;
+    for (int i = 0; i < HEAD_DIM / 2; i++) f->inv_freq[i] = powf(10000.0f, -2.0f * (float)i / HEAD_DIM);
+    f->hp = (tp_hparams){VOCAB, HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, CONTEXT, 1e-5f, activation, f->inv_freq};
+    for (int i = 0; i < LAYERS; i++) {
+        tp_layer *l = &f->layers[i];
+        l->attn_norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
+        l->attn_q = tensor(f, TP_LAYOUT_I2_S, HEADS * HEAD_DIM, HIDDEN);
+        l->attn_k = tensor(f, TP_LAYOUT_I2_S, KV_HEADS * HEAD_DIM, HIDDEN);
+        l->attn_v = tensor(f, TP_LAYOUT_I2_S, KV_HEADS * HEAD_DIM, HIDDEN);
+        if (sub_norms) l->attn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, HEADS * HEAD_DIM);
+        l->attn_output = tensor(f, TP_LAYOUT_I2_S, HIDDEN, HEADS * HEAD_DIM);
+        l->ffn_norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
+        l->ffn_gate = tensor(f, TP_LAYOUT_I2_S, FFN, HIDDEN);
+        l->ffn_up = tensor(f, TP_LAYOUT_I2_S, FFN, HIDDEN);
+        if (sub_norms) l->ffn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, FFN);
+        l->ffn_down = tensor(f, TP_LAYOUT_I2_S, HIDDEN, FFN);
+    }
+    f->embd = tensor(f, embd_layout, VOCAB, HIDDEN);
+    f->norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
+    if (head_layout >= 0) f->head = tensor(f, head_layout, VOCAB, HIDDEN);
+    return f;
+}
+
+static void drop(fixture *f) {
+    for (int i = 0; i < f->count; i++) free(f->parts[i]);
+    free(f);
+}
+
+static tp_session *session(const tp_model *m, int isa, int threads, int batch, int kv_type) {
+    const tp_session_params p = {.n_ctx = CONTEXT, .threads = threads, .isa = isa, .kv_type = kv_type, .batch = batch};
+    tp_session *s = NULL;
+    const int status = tp_session_new(m, &p, &s);
+    CHECK(status == TP_OK, "%s", tp_status_text(status));
+    return s;
+}
+
+static void ran(const tp_session *s, const char *isa) {
+    const char *symbols[64];
+    const int count = tp_session_kernels(s, symbols, 64);
+    char want[64];
+    int found = 0;
+    snprintf(want, sizeof want, "matvec_i2_s_%s", isa);
+    for (int i = 0; i < count && i < 64; i++) found |= strcmp(symbols[i], want) == 0;
+    CHECK(found, "%s did not run", want);
+}
+
+static void test_same_bits(int embd_layout, int head_layout, int activation, int sub_norms, int kv_type) {
+    fixture *f = make(embd_layout, head_layout, activation, sub_norms);
+    tp_model *m = NULL;
+    int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, head_layout < 0 ? NULL : &f->head, &m);
+    CHECK(status == TP_OK, "%s: %s", tp_error_place(), tp_status_text(status));
+    static const int isas[] = {TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVX512VNNI};
+    static const int batches[] = {1, 5, 13, 64};
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (int32_t)(tp_random(&f->state) % VOCAB);
+    float *want = malloc(sizeof(float) * TOKENS * VOCAB), *got = malloc(sizeof(float) * TOKENS * VOCAB), *last = malloc(sizeof(float) * VOCAB);
+    int first = 1;
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        if (!tp_isa_available(isas[i])) {
+            printf("skipped sessions on %s: not on this CPU\n", tp_isa_name(isas[i]));
+            continue;
+        }
+        for (int threads = 1; threads <= 3; threads++)
+            for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+                tp_session *s = session(m, isas[i], threads, batches[b], kv_type);
+                if (!s) continue;
+                memset(got, 0x55, sizeof(float) * TOKENS * VOCAB);
+                CHECK(tp_eval(s, tokens, TOKENS, TP_LOGITS_ALL, got) == TP_OK, " ");
+                CHECK(tp_n_past(s) == TOKENS, " ");
+                if (first) {
+                    memcpy(want, got, sizeof(float) * TOKENS * VOCAB);
+                    for (int j = 0; j < TOKENS * VOCAB; j++) CHECK(isfinite(want[j]), "%d", j);
+                    first = 0;
+                }
+                CHECK(memcmp(want, got, sizeof(float) * TOKENS * VOCAB) == 0, "isa %s threads %d batch %d embd %d head %d", tp_isa_name(isas[i]), threads,
+                      batches[b], embd_layout, head_layout);
+                /* rewind, then the rest again in other pieces, only the last logits */
+                CHECK(tp_rewind(s, 10) == TP_OK, " ");
+                CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
+                CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
+                CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
+                if (isas[i] != TP_ISA_SSSE3) ran(s, tp_isa_name(isas[i]));
+                tp_session_free(s);
+            }
+    }
+    free(want);
+    free(got);
+    free(last);
+    tp_model_free(m);
+    drop(f);
+}
+
+typedef struct traced { int points, q8, layers_out, bad; } traced;
+
+static void on_trace(void *user, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
+    traced *t = user;
+    t->points++;
+    t->q8 += dtype == TP_DTYPE_INT8;
+    t->layers_out += strcmp(point, "layer_out") == 0;
+    t->bad += (strstr(point, ".q8") != NULL) != (dtype == TP_DTYPE_INT8) || rows < 1 || cols < 1 || !data || layer >= LAYERS;
+}
+
+static void test_errors(void) {
+    fixture *f = make(TP_LAYOUT_F16, -1, TP_ACT_RELU2, 1);
+    tp_model *m = NULL;
+    tp_tensor nothing = {0};
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &nothing, &m) == TP_OK, " ");
+    tp_session *s = session(m, TP_ISA_BEST, 2, 8, TP_KV_F32);
+    int32_t tokens[CONTEXT + 1];
+    float logits[VOCAB], again[VOCAB];
+    for (int i = 0; i <= CONTEXT; i++) tokens[i] = i % VOCAB;
+    CHECK(tp_eval(s, tokens, 3, TP_LOGITS_LAST, logits) == TP_OK, " ");
+    tokens[5] = VOCAB;
+    CHECK(tp_eval(s, tokens + 3, 5, TP_LOGITS_LAST, again) == TP_ERR_TOKEN && tp_n_past(s) == 3, " ");
+    tokens[5] = -1;
+    CHECK(tp_eval(s, tokens + 3, 5, TP_LOGITS_LAST, again) == TP_ERR_TOKEN, " ");
+    tokens[5] = 5;
+    CHECK(tp_eval(s, tokens, CONTEXT - 2, TP_LOGITS_LAST, again) == TP_ERR_CONTEXT && tp_n_past(s) == 3, " ");
+    CHECK(tp_eval(s, tokens, 0, TP_LOGITS_NONE, NULL) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval(s, tokens, 1, 7, again) == TP_ERR_ARGUMENT && tp_eval(s, tokens, 1, TP_LOGITS_LAST, NULL) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_rewind(s, 4) == TP_ERR_ARGUMENT && tp_rewind(s, -1) == TP_ERR_ARGUMENT && tp_rewind(s, 0) == TP_OK, " ");
+    traced t = {0, 0, 0, 0};
+    tp_set_trace(s, on_trace, &t);
+    CHECK(tp_eval(s, tokens, 3, TP_LOGITS_LAST, again) == TP_OK && memcmp(logits, again, sizeof logits) == 0, " ");
+    CHECK(t.points == 2 + 25 * LAYERS && t.q8 == 4 * LAYERS && t.layers_out == LAYERS && t.bad == 0, "%d %d %d %d", t.points, t.q8, t.layers_out, t.bad);
+    tp_set_trace(s, NULL, NULL);
+    CHECK(tp_eval(s, tokens, CONTEXT - 3, TP_LOGITS_NONE, NULL) == TP_OK && tp_n_past(s) == CONTEXT, " ");
+    CHECK(tp_eval(s, tokens, 1, TP_LOGITS_NONE, NULL) == TP_ERR_CONTEXT, " ");
+    float *hidden = malloc(sizeof(float) * 20 * HIDDEN);
+    CHECK(tp_rewind(s, 0) == TP_OK && tp_eval_hidden(s, tokens, 20, hidden) == TP_OK, " ");
+    CHECK(tp_rewind(s, 19) == TP_OK && tp_eval(s, tokens + 19, 1, TP_LOGITS_LAST, logits) == TP_OK, " ");
+    CHECK(tp_head_matmul(TP_ISA_SCALAR, &f->embd, hidden + 19 * HIDDEN, 1, again) == TP_OK && memcmp(logits, again, sizeof logits) == 0, " ");
+    free(hidden);
+    tp_session_free(s);
+
+    const tp_session_params none = {.isa = TP_ISA_NEON}, many = {.threads = 100000}, unknown = {.isa = 55};
+    CHECK(tp_isa_available(TP_ISA_NEON) || tp_session_new(m, &none, &s) == TP_ERR_ISA, " ");
+    CHECK(tp_session_new(m, &many, &s) == TP_ERR_ARGUMENT && tp_session_new(m, &unknown, &s) == TP_ERR_ISA, " ");
+    tp_model_free(m);
+
+    f->layers[1].ffn_down.rows--;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_ERR_SHAPE && strcmp(tp_error_place(), "layer 1 ffn_down") == 0, "%s",
+          tp_error_place());
+    f->layers[1].ffn_down.rows++;
+    f->layers[1].ffn_down.nbytes--;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_ERR_BYTES, " ");
+    f->layers[1].ffn_down.nbytes++;
+    f->layers[0].attn_q.layout = TP_LAYOUT_F16;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_ERR_LAYOUT, " ");
+    f->layers[0].attn_q.layout = TP_LAYOUT_I2_S;
+    f->layers[0].ffn_norm.data = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_ERR_ARGUMENT, " ");
+    f->hp.kv_heads = 3;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_ERR_ARGUMENT && strcmp(tp_error_place(), "kv_heads") == 0, " ");
+    CHECK(m == NULL, " ");
+    drop(f);
+}
+
+int main(void) {
+    static const int types[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) test_same_bits(types[i], -1, i % 2 ? TP_ACT_SILU : TP_ACT_RELU2, i % 2, i % 2);
+    test_same_bits(TP_LAYOUT_F16, TP_LAYOUT_Q6_K, TP_ACT_RELU2, 1, TP_KV_F32);
+    test_errors();
+    printf("%s: %d failures\n", __FILE__, failures);
+    return failures != 0;
+}

@@ -1,0 +1,301 @@
+"""The ctypes face: errors, sessions, traces; and the C graph, stage by stage, against numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from formats import float_types
+from formats.errors import ExitCode, MissingRequirement, Unreadable, Unsupported, UsageError
+from formats.model_spec import LINEARS, ModelSpec
+from runtime.library import (
+    ABI_VERSION,
+    ISA_NAMES,
+    CModel,
+    CSession,
+    CTensor,
+    Library,
+    available_isas,
+    library,
+    library_path,
+)
+
+F32 = npt.NDArray[np.float32]
+SCALE = np.float32(0.03)
+TOKENS = [5, 1, 44, 90, 3, 3, 17, 60, 2, 9, 11]
+
+
+def small_spec(activation: str, sub_norms: bool) -> ModelSpec:
+    return ModelSpec(
+        architecture="bitnet-b1.58",
+        vocab_size=96,
+        hidden_size=256,
+        intermediate_size=384,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        context_length=64,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        activation=activation,
+        tied=not sub_norms,
+        sub_norms=sub_norms,
+    )
+
+
+class Made:
+    """A random model: what C is given, and the same as float32 arrays by GGUF name."""
+
+    def __init__(self, spec: ModelSpec, embedding: str = "f16") -> None:
+        rng = np.random.default_rng(11)
+        self.spec = spec
+        self.tensors: dict[str, CTensor] = {}
+        self.values: dict[str, F32] = {}
+        for name, shape in spec.tensor_shapes().items():
+            rows, cols = shape if len(shape) == 2 else (1, shape[0])
+            if name.split(".")[-2] in LINEARS:
+                codes = rng.integers(0, 3, (rows, cols), np.uint8)
+                fields = codes.reshape(-1, 4, 32)
+                packed = fields[:, 0] << 6 | fields[:, 1] << 4 | fields[:, 2] << 2 | fields[:, 3]
+                data = np.concatenate([packed.reshape(-1), np.array([SCALE]).view(np.uint8), np.zeros(28, np.uint8)])
+                self.tensors[name] = CTensor(data, "i2_s", rows, cols)
+                self.values[name] = codes.astype(np.float32) - 1
+                continue
+            layout = embedding if len(shape) == 2 else "f32"
+            values = rng.standard_normal((rows, cols)).astype(np.float32) * np.float32(0.5)
+            data = float_types.encode(layout, values)
+            self.tensors[name] = CTensor(data, layout, rows, cols)
+            self.values[name] = float_types.decode(layout, data, rows, cols)
+
+
+@pytest.fixture(scope="module", params=[("relu2", True), ("silu", False)], ids=["relu2", "silu"])
+def made(request: pytest.FixtureRequest) -> Made:
+    return Made(small_spec(*request.param))
+
+
+def test_missing_library(tmp_path: Path) -> None:
+    with pytest.raises(MissingRequirement, match=r"libtritpack\.so is not there") as caught:
+        Library(tmp_path / "libtritpack.so")
+    assert caught.value.exit_code == ExitCode.MISSING
+    assert "make lib" in (caught.value.hint or "")
+
+
+def test_broken_library(tmp_path: Path) -> None:
+    path = tmp_path / "libtritpack.so"
+    path.write_bytes(b"not a library")
+    with pytest.raises(MissingRequirement, match="cannot be loaded"):
+        Library(path)
+
+
+def test_abi_version_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.library.ABI_VERSION", ABI_VERSION + 1)
+    with pytest.raises(MissingRequirement, match="ABI version"):
+        Library(library_path())
+
+
+def test_isas() -> None:
+    lib = library()
+    assert [isa.name for isa in lib.isas()] == list(ISA_NAMES)
+    assert available_isas()[0] == "scalar" and lib.best_isa() == available_isas()[-1]
+    with pytest.raises(UsageError, match="unknown instruction set"):
+        lib.isa_id("mmx")
+    foreign = next(isa.name for isa in lib.isas() if not isa.available)
+    with pytest.raises(MissingRequirement, match=foreign) as caught:
+        lib.isa_id(foreign)
+    assert caught.value.exit_code == ExitCode.MISSING
+    assert ";" in lib.cpu()
+
+
+def test_tensor_layouts_and_alignment() -> None:
+    with pytest.raises(Unsupported, match="'tq9_9' cannot be run"):
+        CTensor(np.zeros(4, np.uint8), "tq9_9", 1, 1)
+    values = np.arange(8, dtype=np.float32)
+    odd = np.frombuffer(b"\0" + values.tobytes(), np.uint8)[1:]
+    assert np.array_equal(library().tensor_row(CTensor(odd, "f32", 1, 8), 0), values)
+    with pytest.raises(Unreadable, match="size in bytes"):
+        library().tensor_row(CTensor(odd, "f32", 1, 9), 0)
+    with pytest.raises(UsageError):
+        library().tensor_row(CTensor(odd, "f32", 1, 8), 1)
+    for layout, rows, cols in (("f32", 3, 5), ("q8_0", 2, 96), ("q6_k", 2, 512)):
+        data = float_types.encode(layout, np.zeros((rows, cols), np.float32))
+        assert library().nbytes(layout, rows, cols) == len(data)
+    assert library().nbytes("i2_s", 4, 256) == 4 * 64 + 32
+
+
+def test_model_errors_name_the_tensor(made: Made) -> None:
+    name = "blk.1.ffn_down.weight"
+    good = made.tensors[name]
+    with pytest.raises(Unreadable, match="layer 1 ffn_down"):
+        CModel(made.spec, made.tensors | {name: CTensor(good.data, "i2_s", good.rows * 2, good.cols // 2)})
+    with pytest.raises(Unreadable, match="layer 1 ffn_down"):
+        CModel(made.spec, made.tensors | {name: CTensor(good.data[:-1], "i2_s", good.rows, good.cols)})
+    half = CTensor(np.zeros(good.rows * good.cols * 2, np.uint8), "f16", good.rows, good.cols)
+    with pytest.raises(Unsupported, match="layer 1 ffn_down"):
+        CModel(made.spec, made.tensors | {name: half})
+
+
+def test_session_errors_leave_it_usable(made: Made) -> None:
+    with CModel(made.spec, made.tensors) as model, CSession(model, n_ctx=8) as session:
+        first = session.eval([1, 2, 3])
+        for tokens in ([], [96], [-1], [0] * 6, [2**40]):
+            with pytest.raises(UsageError):
+                session.eval(tokens)
+        assert session.n_past == 3
+        with pytest.raises(UsageError):
+            session.rewind(4)
+        session.rewind(0)
+        assert session.eval([1, 2, 3], logits="none").shape == (0, 96)
+        session.rewind(2)
+        assert np.array_equal(session.eval([3]), first)
+        with pytest.raises(UsageError):
+            CSession(model, threads=0)
+        with pytest.raises(UsageError):
+            CSession(model, kv_type="q4")
+    with pytest.raises(UsageError, match="closed"):
+        session.eval([1])
+    with pytest.raises(UsageError, match="closed"):
+        CSession(model)
+
+
+def test_closing_a_model_closes_its_sessions(made: Made) -> None:
+    model = CModel(made.spec, made.tensors)
+    session = CSession(model, threads=2)
+    model.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.eval([1])
+
+
+@pytest.mark.parametrize("isa", ISA_NAMES)
+def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
+    if isa not in available_isas():
+        pytest.skip(f"{isa} is not on this CPU")
+    lib = library()
+    ladder = available_isas()[: available_isas().index(isa) + 1]
+    with CModel(made.spec, made.tensors) as model:
+        with CSession(model, isa="scalar") as session:
+            want = session.eval(TOKENS, logits="all")
+        for threads, batch, kv_type in ((1, 256, "f32"), (3, 4, "f32"), (2, 1, "f32")):
+            with CSession(model, isa=isa, threads=threads, batch=batch, kv_type=kv_type) as session:
+                assert np.array_equal(session.eval(TOKENS, logits="all"), want)
+                session.rewind(4)
+                session.eval(TOKENS[4:5])
+                ran = {kernel.symbol: kernel for kernel in lib.kernels() if kernel.symbol in session.kernels()}
+                assert all(kernel.isa in ladder for kernel in ran.values())
+                for op in ("matvec", "matmul") if batch > 1 else ("matvec",):
+                    best = [k.isa for k in lib.kernels() if k.op == op and k.layout == "i2_s" and k.isa in ladder]
+                    assert f"{op}_i2_s_{max(best, key=ISA_NAMES.index)}" in ran
+
+
+def test_f16_cache_is_close_and_counts_as_its_own(made: Made) -> None:
+    with CModel(made.spec, made.tensors) as model, CSession(model) as full, CSession(model, kv_type="f16") as half:
+        a, b = full.eval(TOKENS, logits="all"), half.eval(TOKENS, logits="all")
+        assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
+        assert any(symbol.startswith("attention_f16") for symbol in half.kernels())
+
+
+def close(a: F32, b: F32, tolerance: float = 2e-6) -> bool:
+    return bool(np.abs(a - b).max() <= tolerance * np.abs(b).max())
+
+
+def test_graph_stage_by_stage(made: Made) -> None:
+    """Each stage recomputed in numpy from what the trace says entered it: integers and linears exact, floats close."""
+    spec, values = made.spec, made.values
+    seen: dict[tuple[int, str], npt.NDArray[Any]] = {}
+    with (
+        CModel(spec, made.tensors) as model,
+        CSession(model) as session,
+        session.traced(lambda point, layer, data: seen.__setitem__((layer, point), data)),
+    ):
+        logits = session.eval(TOKENS, logits="all")
+
+    def norm(name: str, x: F32) -> F32:
+        weight = values[f"{name}.weight"][0]
+        return (
+            x
+            / np.sqrt(np.mean(x.astype(np.float64) ** 2, -1, keepdims=True) + spec.norm_eps).astype(np.float32)
+            * weight
+        )
+
+    def rotate(x: F32, heads: int) -> F32:
+        angle = (np.arange(len(x), dtype=np.float32)[:, None] * spec.inverse_frequencies()).astype(np.float64)
+        cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+        a, b = np.split(x.reshape(len(x), heads, spec.head_dim), 2, -1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1).reshape(x.shape).astype(np.float32)
+
+    x = seen[-1, "embd"]
+    assert np.array_equal(x, values["token_embd.weight"][TOKENS])
+    for layer in range(spec.layers):
+
+        def at(point: str, layer: int = layer) -> npt.NDArray[Any]:
+            return seen[layer, point]
+
+        def quantized(point: str) -> None:
+            h = at(point)
+            s = np.float32(127) / np.maximum(np.abs(h).max(-1, keepdims=True), np.float32(1e-5))
+            assert np.array_equal(at(f"{point}.scale"), s)
+            assert np.array_equal(at(f"{point}.q8"), np.clip(np.rint(h * s), -128, 127).astype(np.int8))
+
+        def linear(name: str, point: str, layer: int = layer) -> F32:
+            total = at(f"{point}.q8").astype(np.int64) @ values[f"blk.{layer}.{name}.weight"].astype(np.int64).T
+            return (total.astype(np.float32) / at(f"{point}.scale")) * SCALE
+
+        assert close(at("attn_in"), norm(f"blk.{layer}.attn_norm", x))
+        quantized("attn_in")
+        for name in ("attn_q", "attn_k", "attn_v"):
+            assert np.array_equal(at(name), linear(name, "attn_in"))
+        assert close(at("attn_q_rope"), rotate(at("attn_q"), spec.heads))
+        assert close(at("attn_k_rope"), rotate(at("attn_k"), spec.kv_heads))
+        n, group = len(TOKENS), spec.heads // spec.kv_heads
+        q = at("attn_q_rope").reshape(n, spec.heads, -1).astype(np.float64)
+        k = np.repeat(at("attn_k_rope").reshape(n, spec.kv_heads, -1), group, 1).astype(np.float64)
+        v = np.repeat(at("attn_v").reshape(n, spec.kv_heads, -1), group, 1).astype(np.float64)
+        scores = np.einsum("thd,phd->htp", q, k) / np.sqrt(spec.head_dim)
+        scores[:, ~np.tri(n, dtype=bool)] = -np.inf
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        assert close(at("attn_out"), np.einsum("htp,phd->thd", weights, v).reshape(n, -1).astype(np.float32), 1e-5)
+        mixed = at("attn_out")
+        assert close(at("attn_sub_norm"), norm(f"blk.{layer}.attn_sub_norm", mixed) if spec.sub_norms else mixed)
+        quantized("attn_sub_norm")
+        assert np.array_equal(at("attn_output"), linear("attn_output", "attn_sub_norm"))
+        assert np.array_equal(at("attn_residual"), x + at("attn_output"))
+        assert close(at("ffn_in"), norm(f"blk.{layer}.ffn_norm", at("attn_residual")))
+        quantized("ffn_in")
+        for name in ("ffn_gate", "ffn_up"):
+            assert np.array_equal(at(name), linear(name, "ffn_in"))
+        gate = at("ffn_gate").astype(np.float64)
+        act = np.maximum(gate, 0) ** 2 if spec.activation == "relu2" else gate / (1 + np.exp(-gate))
+        assert close(at("ffn_mul"), (act * at("ffn_up")).astype(np.float32))
+        product = at("ffn_mul")
+        assert close(at("ffn_down_in"), norm(f"blk.{layer}.ffn_sub_norm", product) if spec.sub_norms else product)
+        quantized("ffn_down_in")
+        assert np.array_equal(at("ffn_down"), linear("ffn_down", "ffn_down_in"))
+        assert np.array_equal(at("layer_out"), at("attn_residual") + at("ffn_down"))
+        x = at("layer_out")
+    final = seen[-1, "final_norm"]
+    assert close(final, norm("output_norm", x))
+    head = values["token_embd.weight" if spec.tied else "output.weight"]
+    assert close(logits, final @ head.T, 1e-5)
+
+
+def test_hidden_states_and_trace_errors(made: Made) -> None:
+    with CModel(made.spec, made.tensors) as model, CSession(model, batch=4) as session:
+        logits = session.eval(TOKENS, logits="all")
+        session.rewind(0)
+        hidden = session.hidden(TOKENS)
+        head = made.tensors["token_embd.weight" if made.spec.tied else "output.weight"]
+        assert np.array_equal(library().head_product(head, hidden), logits)
+        session.rewind(0)
+
+        def fail(point: str, layer: int, data: npt.NDArray[Any]) -> None:
+            raise KeyError(point)
+
+        with pytest.raises(KeyError, match="embd"), session.traced(fail):
+            session.eval(TOKENS)
+        session.rewind(0)
+        assert np.array_equal(session.eval(TOKENS)[0], logits[-1])
