@@ -1,4 +1,4 @@
-"""What `tritpack doctor` runs. A check that executes nothing proves nothing, so each kernel and a whole model are run."""
+"""What `tritpack doctor` runs. A check that executes nothing proves nothing: kernels and a model are run."""
 
 from __future__ import annotations
 

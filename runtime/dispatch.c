@@ -40,9 +40,9 @@ static void tiles_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, 
 static void tiles12_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) { tiles_fill(q, n, cols, piece, dst, 12); }
 static void tiles4_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) { tiles_fill(q, n, cols, piece, dst, 4); }
 
-static const tp_arrangement lines = {1, lines_bytes, lines_fill};
-static const tp_arrangement tiles12 = {12, tiles_bytes, tiles12_fill};
-static const tp_arrangement tiles4 = {4, tiles_bytes, tiles4_fill};
+__attribute__((unused)) static const tp_arrangement lines = {1, lines_bytes, lines_fill};
+__attribute__((unused)) static const tp_arrangement tiles12 = {12, tiles_bytes, tiles12_fill};
+__attribute__((unused)) static const tp_arrangement tiles4 = {4, tiles_bytes, tiles4_fill};
 
 /* ---- kernels ---- */
 

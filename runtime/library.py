@@ -48,7 +48,7 @@ ERRORS: dict[int, type[TritpackError]] = {
     5: MissingRequirement,  # isa
     6: UsageError,  # token
     7: UsageError,  # context
-    8: UsageError,  # memory: too much was asked of this machine
+    8: MissingRequirement,  # memory: more than this machine has
     9: UsageError,  # threads
 }
 """tp_status -> exception."""

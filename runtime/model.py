@@ -66,7 +66,8 @@ class Model:
 
     def eval(self, tokens: Sequence[int]) -> F32:
         """Append tokens to the session; float32 (vocab,) logits of the last one."""
-        return self._session.eval(tokens, logits="last")[-1]
+        last: F32 = self._session.eval(tokens, logits="last")[-1]
+        return last
 
     def logits(self, tokens: Sequence[int]) -> F32:
         """float32 (tokens, vocab) of a sequence by itself. Starts the session anew."""

@@ -51,7 +51,7 @@ TieBreaker = Callable[[int, str], "I8 | None"]
 
 TIE = 1e-2
 """In units of a code: values nearer than this to a rounding boundary may honestly round either way. Generous, because
-float32 noise grows with depth; what is adopted is one code at a hundredth of the places, and nothing can hide in that."""
+float32 noise grows with depth; what is adopted is one code at a fiftieth of the places: nothing can hide in that."""
 
 
 def forward(

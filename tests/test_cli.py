@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime.library import available_isas
 
+from runtime.library import available_isas
 from tests.checkpoints import edited_gguf
 from tests.conftest import REPOSITORY, exit_code_of, run
 from tests.test_verify import flip_code

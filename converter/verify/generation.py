@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from runtime.library import library
 
 from converter.verify.rung import Rung
 from formats.gguf_file import GgufFile
+from runtime.library import library
 from runtime.model import Model
 
 THREADS = (1, 2)

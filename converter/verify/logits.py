@@ -29,6 +29,9 @@ SAFE_MARGIN = 1e-6
 SAFE_TOLERANCE = 1e-5
 TEXT_POSITIONS = 500
 WINDOW = 256
+MAX_LOGITS = 1 << 26
+"""Logits of the text that are held at once, for each side: 256 MiB. It bounds the text for a large vocabulary."""
+POSITIONS_AT_ONCE = 64
 LIMITS = {"relative_rms": 5e-3, "worst_position": 2e-2, "kl": 1e-4}
 MIN_TOP1 = 0.99
 FLIP_TOLERANCE = 1e-4
@@ -80,8 +83,7 @@ def _deciding(model: Model, oracle: Oracle) -> Rung:
         rung.figures["method"] = "safe prompts"
     else:
         prompts = [np.random.default_rng(159).integers(0, oracle.spec.vocab_size, 6).tolist()]
-        found, flips = _following_ties(model, oracle, prompts[0])
-        pairs = [found]
+        pairs, flips = _following_ties(model, oracle, prompts)
         rung.figures |= {"method": "near-ties followed", "flips": flips.count}
         rung.notes.append(
             "the model is too large for prompts without near-ties; the oracle took the runtime's side at near-ties"
@@ -99,12 +101,19 @@ def _deciding(model: Model, oracle: Oracle) -> Rung:
 # -- ordinary text -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Flips:
     """Int8 codes where runtime and oracle rounded a near-tie differently: their number and the first one."""
 
-    count: int
-    first: tuple[int, str, int] | None  # layer, point, position
+    count: int = 0
+    first: tuple[int, str, int] | None = None  # layer, point, position among all
+
+    def note(self, free: QuantizedInput, codes: npt.NDArray[np.int8]) -> None:
+        """Count where the oracle, left to itself, differs from `codes` of the runtime."""
+        differing = np.argwhere(free.codes != codes)
+        self.count += len(differing)
+        if len(differing) and self.first is None:
+            self.first = (free.layer, free.point, int(differing[0][0]))
 
     def __str__(self) -> str:
         if self.first is None:
@@ -114,28 +123,25 @@ class Flips:
         return f"{self.count} int8 codes rounded the other way at a near-tie, first in {place}"
 
 
-def _following_ties(model: Model, oracle: Oracle, tokens: Tokens) -> tuple[tuple[F32, F32], Flips]:
+def _following_ties(model: Model, oracle: Oracle, windows: Sequence[Tokens]) -> tuple[list[tuple[F32, F32]], Flips]:
     """(runtime, oracle) logits where the oracle adopts the runtime's int8 codes at near-ties, and what it adopted."""
-    found, codes = model.traced_logits(tokens)
-    own: list[QuantizedInput] = []
-    free: list[QuantizedInput] = []
-    expected = oracle.logits(
-        [tokens], observe=own.append, tie_breaker=lambda *at: codes.get(at), observe_free=free.append
-    )[0]
-    count, first = 0, None
-    for followed, unforced in zip(own, free):
-        differing = np.argwhere(followed.codes != unforced.codes)
-        count += len(differing)
-        if len(differing) and first is None:
-            first = (followed.layer, followed.point, int(differing[0][0]))
-    return (found, expected), Flips(count, first)
+    traced = [model.traced_logits(tokens) for tokens in windows]
+    codes = {at: np.concatenate([each[at] for _, each in traced]) for at in traced[0][1]}
+    flips = Flips()
+
+    def count(free: QuantizedInput) -> None:
+        flips.note(free, codes[free.layer, free.point])
+
+    expected = oracle.logits(windows, tie_breaker=lambda *at: codes.get(at), observe_free=count)
+    return [(found, want) for (found, _), want in zip(traced, expected)], flips
 
 
-def _text(model: Model, oracle: Oracle, tokens: Tokens) -> Rung:
+def _text(model: Model, oracle: Oracle, text: Tokens) -> Rung:
     rung = Rung("text")
     window = min(WINDOW, model.context_length)
+    tokens = text[: max(TEXT_POSITIONS + 12, MAX_LOGITS // oracle.spec.vocab_size)]
     windows = [tokens[first : first + window] for first in range(0, len(tokens), window)]
-    pairs = [(model.logits(each), oracle.logits([each])[0]) for each in windows]
+    pairs = list(zip(map(model.logits, windows), oracle.logits(windows)))
     rung.figures |= _figures(pairs, windows)
     if len(tokens) < TEXT_POSITIONS:
         rung.skipped = f"{len(tokens)} positions are too few to judge by tolerance; give a longer --text"
@@ -149,13 +155,12 @@ def _text(model: Model, oracle: Oracle, tokens: Tokens) -> Rung:
         outside.append(f"top1 {rung.figures['top1']:.4f} (limit {MIN_TOP1:g})")
     if not outside:
         return rung
-    followed = [_following_ties(model, oracle, each) for each in windows]
-    worst = max(float(position_errors(*pair).max()) for pair, _ in followed)
-    flips = sum(flips.count for _, flips in followed)
-    rung.figures |= {"flips": flips, "worst_position_without_flips": worst}
+    del pairs
+    followed, flips = _following_ties(model, oracle, windows)
+    worst = max(float(position_errors(*pair).max()) for pair in followed)
+    rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst}
     if worst <= FLIP_TOLERANCE:
-        first = next((flips for _, flips in followed if flips.count), followed[0][1])
-        rung.notes.append(f"outside the usual tolerance ({', '.join(outside)}), all of it from rounding: {first}")
+        rung.notes.append(f"outside the usual tolerance ({', '.join(outside)}), all of it from rounding: {flips}")
     else:
         rung.findings.append(f"on text: {', '.join(outside)}; {worst:.3g} remains when rounding ties are followed")
     return rung
@@ -163,20 +168,27 @@ def _text(model: Model, oracle: Oracle, tokens: Tokens) -> Rung:
 
 def _figures(pairs: Sequence[tuple[F32, F32]], windows: Sequence[Tokens]) -> dict[str, Any]:
     errors = np.concatenate([position_errors(*pair) for pair in pairs])
-    squares = sum(float(np.square(found - want, dtype=np.float64).sum()) for found, want in pairs)
-    power = sum(float(np.square(want, dtype=np.float64).sum()) for _, want in pairs)
-    top1 = np.concatenate([found.argmax(-1) == want.argmax(-1) for found, want in pairs])
-    log_pairs = [(log_softmax(found), log_softmax(want)) for found, want in pairs]
-    kl = np.concatenate([(np.exp(want) * (want - found)).sum(-1) for found, want in log_pairs])
+    squares = power = 0.0
+    same: list[npt.NDArray[np.bool_]] = []
+    kl: list[npt.NDArray[np.float64]] = []
+    for pair in pairs:
+        # Float64 copies of a 128k vocabulary are large: a few positions at a time.
+        for first in range(0, len(pair[0]), POSITIONS_AT_ONCE):
+            found, want = (logits[first : first + POSITIONS_AT_ONCE] for logits in pair)
+            squares += float(np.square(found - want, dtype=np.float64).sum())
+            power += float(np.square(want, dtype=np.float64).sum())
+            same.append(found.argmax(-1) == want.argmax(-1))
+            log_found, log_want = log_softmax(found), log_softmax(want)
+            kl.append((np.exp(log_want) * (log_want - log_found)).sum(-1))
     return {
         "positions": int(errors.size),
         "relative_rms": float(np.sqrt(squares / power)),
         "worst_position": float(errors.max()),
-        "top1": float(top1.mean()),
-        "kl": float(kl.mean()),
+        "top1": float(np.concatenate(same).mean()),
+        "kl": float(np.concatenate(kl).mean()),
         "share_within_1e-5": float((errors <= 1e-5).mean()),
-        "perplexity": perplexity([found for found, _ in log_pairs], windows),
-        "perplexity_oracle": perplexity([want for _, want in log_pairs], windows),
+        "perplexity": perplexity([found for found, _ in pairs], windows),
+        "perplexity_oracle": perplexity([want for _, want in pairs], windows),
     }
 
 
@@ -187,9 +199,12 @@ def log_softmax(logits: F32) -> npt.NDArray[np.float64]:
     return result
 
 
-def perplexity(log_probabilities: Sequence[npt.NDArray[np.float64]], windows: Sequence[Tokens]) -> float:
+def perplexity(logits: Sequence[F32], windows: Sequence[Tokens]) -> float:
     """exp of the mean negative log-likelihood of each token given those before it in its window."""
-    scores = np.concatenate(
-        [table[np.arange(len(tokens) - 1), list(tokens[1:])] for table, tokens in zip(log_probabilities, windows)]
-    )
-    return float(np.exp(-scores.mean())) if scores.size else float("nan")
+    scores = [
+        log_softmax(table[first : first + len(targets)])[np.arange(len(targets)), targets]
+        for table, tokens in zip(logits, windows)
+        for first in range(0, len(tokens) - 1, POSITIONS_AT_ONCE)
+        for targets in [list(tokens[first + 1 : first + 1 + POSITIONS_AT_ONCE])]
+    ]
+    return float(np.exp(-np.concatenate(scores).mean())) if scores else float("nan")

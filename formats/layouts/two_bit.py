@@ -20,7 +20,8 @@ def bytes_with_three(body: Bytes) -> tuple[int, int] | None:
 
 
 def _threes(piece: Bytes) -> Bytes:
-    return piece & (piece >> 1) & np.uint8(0x55)
+    threes: Bytes = piece & (piece >> np.uint8(1)) & np.uint8(0x55)
+    return threes
 
 
 def _any_three(piece: Bytes) -> bool:
