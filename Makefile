@@ -17,10 +17,13 @@ include runtime/runtime.mk
 .PHONY: demo
 demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offline after the first time)
 	@mkdir -p $(BUILD)
-	$(RUN)/tritpack convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force >&2
-	$(RUN)/tritpack inspect $(BUILD)/demo.gguf --stats >&2
-	$(RUN)/tritpack verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint >&2
-	@$(RUN)/tritpack generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0
+	$(call show,convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force) >&2
+	$(call show,inspect $(BUILD)/demo.gguf) >&2
+	$(call show,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
+	$(call show,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0)
+
+# A command and its output, the command itself on stderr: stdout is for what was asked for.
+show = @echo '$$ tritpack $(1)' >&2; $(RUN)/tritpack $(1)
 
 .PHONY: install
 install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
@@ -66,14 +69,15 @@ requirements:
 
 # A stamp holds the set-up: made again only if what it depends on changes, so a second run needs no network.
 $(VENV)/.ready: pyproject.toml | requirements
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check hatchling editables >&2
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable . >&2
+	@echo "setting up $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check hatchling editables >&2
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable . >&2
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.ready
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[test]' >&2
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[test]' >&2
 	@touch $@
 
 # The library is rebuilt when its sources change, not only when the package is installed.
-demo test: $(LIB)
+demo test: $(TP_LIB)

@@ -57,6 +57,9 @@ def convert(
     if plan.unused:
         result.warnings.append(f"{len(plan.unused)} tensors of the checkpoint are not used, first {plan.unused[0]!r}")
 
+    if not plan.recognition.spec.tied:
+        result.warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
+
     def data() -> Iterator[Iterator[Bytes]]:
         for index, tensor in enumerate(plan.tensors):
             if progress:

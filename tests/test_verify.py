@@ -200,6 +200,27 @@ def test_what_cannot_be_judged(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path:
         verify(tiny_gguf, other)
 
 
+@pytest.mark.parametrize("level", ["weights", "full"])
+def test_an_illegal_code_is_a_finding_not_an_unreadable_file(
+    level: str, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    def three(tensors: dict[str, np.ndarray]) -> None:
+        tensors["blk.1.attn_k.weight"][9] = 0xFF
+
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=three), tiny_checkpoint, level=level)
+    assert report.verdict == "fail" and "'blk.1.attn_k.weight': i2_s: code 3" in findings(report)
+
+
+def test_a_norm_that_is_no_number_fails_every_rung_it_reaches(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    def nan(tensors: dict[str, np.ndarray]) -> None:
+        tensors["output_norm.weight"].view(np.float32)[3] = np.nan
+
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=nan), tiny_checkpoint, level="logits")
+    assert [rung.verdict for rung in report.rungs[1:]] == ["fail", "fail", "fail"]
+
+
 def test_a_missing_tensor_stops_the_climb_without_a_crash(
     tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
 ) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formats.errors import Unreadable, UsageError
+from formats.errors import CheckFailed, Unreadable, Unsupported, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from converter.verify.rung import Report
+    from converter.verify.oracle import Oracle
+    from converter.verify.rung import Report, Rung
     from formats.gguf_file import GgufFile
 
     F32 = npt.NDArray[np.float32]
@@ -51,28 +52,30 @@ def verify(
     progress("weights")
     report.rungs.append(check_weights(packed, oracle))
     names = {"weights": (), "logits": ("logits", "text"), "full": ("logits", "text", "generation")}[level]
-    if report.verdict == "fail" and not _can_run(report):
+    if report.rungs[0].verdict == "fail":
         report.rungs += [Rung(name, skipped="the file's structure is wrong") for name in names]
-        return report
-    if names:
-        from converter.verify.generation import check_generation
-        from converter.verify.logits import check_logits
-        from runtime.model import Model
-
-        progress("logits")
-        oracle = Oracle(Path(source), _rounding(packed))
-        with Model(packed) as model:
-            tokens = model.tokenizer.encode(words)
-            report.rungs += check_logits(model, oracle, tokens)
-        if "generation" in names:
-            progress("generation")
-            report.rungs.append(check_generation(packed, tokens[:8]))
+    elif names:
+        progress("running")
+        try:
+            report.rungs += _run(packed, Oracle(Path(source), _rounding(packed)), words, names)
+        except (Unreadable, Unsupported, UsageError, CheckFailed) as error:
+            report.rungs.append(Rung(names[0], findings=[f"the file cannot be run: {error.message}"]))
+            report.rungs += [Rung(name, skipped="the file cannot be run") for name in names[1:]]
     return report
 
 
-def _can_run(report: Report) -> bool:
-    """Whether running a file that failed says anything more: only if its structure is sound."""
-    return report.rungs[0].verdict == "pass"
+def _run(packed: GgufFile, oracle: Oracle, words: str, names: Sequence[str]) -> list[Rung]:
+    """The rungs that run FILE."""
+    from converter.verify.generation import check_generation
+    from converter.verify.logits import check_logits
+    from runtime.model import Model
+
+    with Model(packed) as model:
+        tokens = model.tokenizer.encode(words)
+        rungs = check_logits(model, oracle, tokens)
+    if "generation" in names:
+        rungs.append(check_generation(packed, tokens[:8]))
+    return rungs
 
 
 def _rounding(packed: GgufFile) -> Callable[[F32], F32]:

@@ -49,6 +49,11 @@ def position_errors(found: F32, expected: F32) -> F32:
     return errors
 
 
+def _worst(pairs: Sequence[tuple[F32, F32]]) -> float:
+    """The largest position error; NaN if there is one anywhere, which no limit lets pass."""
+    return float(np.max([position_errors(*pair).max() for pair in pairs]))
+
+
 # -- the deciding test -------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +94,7 @@ def _deciding(model: Model, oracle: Oracle) -> Rung:
             "the model is too large for prompts without near-ties; the oracle took the runtime's side at near-ties"
             + (f": {flips}" if flips.count else "")
         )
-    worst = max(float(position_errors(found, expected).max()) for found, expected in pairs)
+    worst = _worst(pairs)
     rung.figures |= {"prompts": prompts, "worst_position": worst, "tolerance": SAFE_TOLERANCE}
     if not worst <= SAFE_TOLERANCE:
         rung.findings.append(
@@ -157,7 +162,7 @@ def _text(model: Model, oracle: Oracle, text: Tokens) -> Rung:
         return rung
     del pairs
     followed, flips = _following_ties(model, oracle, windows)
-    worst = max(float(position_errors(*pair).max()) for pair in followed)
+    worst = _worst(followed)
     rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst}
     if worst <= FLIP_TOLERANCE:
         rung.notes.append(f"outside the usual tolerance ({', '.join(outside)}), all of it from rounding: {flips}")
