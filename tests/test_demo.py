@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from runtime.library import available_isas
 
 from runtime.generate import collect, generate
+from runtime.library import available_isas
 from runtime.model import Model
 from tests.conftest import DEMO, REPOSITORY
 
