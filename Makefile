@@ -20,7 +20,7 @@ demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offl
 	$(call show,convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force) >&2
 	$(call show,inspect $(BUILD)/demo.gguf) >&2
 	$(call show,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
-	$(call show,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0)
+	$(call show,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
 
 # A command and its output, the command itself on stderr: stdout is for what was asked for.
 show = @echo '$$ tritpack $(1)' >&2; $(RUN)/tritpack $(1)
@@ -31,7 +31,7 @@ install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
 ##@ Develop
 .PHONY: test
 test: $(VENV)/.test-ready lint c-test ## Lint, type-check, run the C tests under sanitizers and all Python tests
-	$(RUN)/python -m pytest
+	BUILD=$(abspath $(BUILD)) $(RUN)/python -m pytest
 
 .PHONY: lint
 lint: $(VENV)/.test-ready ## ruff and mypy
@@ -55,6 +55,7 @@ help: ## This list
 
 # What is missing is named before anything starts: system Pythons often come without venv, and images without a compiler.
 .PHONY: requirements
+lib: | requirements
 requirements:
 	@command -v $(firstword $(CC)) >/dev/null || \
 		{ echo "error: no C compiler '$(CC)'; on Debian: apt-get install gcc libc6-dev make" >&2; exit 7; }
@@ -68,7 +69,8 @@ requirements:
 		{ echo "error: Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 7; }
 
 # A stamp holds the set-up: made again only if what it depends on changes, so a second run needs no network.
-$(VENV)/.ready: pyproject.toml | requirements
+# The library comes first: pip would build it through the hook beside a parallel make.
+$(VENV)/.ready: pyproject.toml | requirements lib
 	@echo "setting up $(VENV)" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check hatchling editables >&2
@@ -80,4 +82,4 @@ $(VENV)/.test-ready: $(VENV)/.ready
 	@touch $@
 
 # The library is rebuilt when its sources change, not only when the package is installed.
-demo test: $(TP_LIB)
+demo test: lib

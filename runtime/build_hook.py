@@ -7,8 +7,10 @@ running ends with exit code 7. A compiler that fails fails the build.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,25 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
+        library = Path(self.root, "runtime", f"libtritpack.{'dylib' if sys.platform == 'darwin' else 'so'}")
         compiler = os.environ.get("CC", "cc").split()[0]
         missing = [tool for tool in ("make", compiler) if shutil.which(tool) is None]
         if missing:
+            tools = " and ".join(missing)
+            library.unlink(missing_ok=True)  # a wheel for any platform must not carry one platform's library
             self.app.display_warning(
-                f"{' and '.join(missing)} not found: tritpack is installed without its C library, so models cannot run"
+                f"{tools} not found: tritpack is installed without its C library; models cannot run"
             )
             return
         subprocess.run(["make", "--no-print-directory", "lib"], cwd=self.root, check=True)
-        if not any(Path(self.root, "runtime").glob("libtritpack.*")):
-            raise RuntimeError("make lib ended well but left no runtime/libtritpack.*")
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        if not library.is_file():
+            raise RuntimeError(f"make lib ended well but left no {library}")
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = f"py3-none-{_platform_tag()}"
+
+
+def _platform_tag() -> str:
+    tag = sysconfig.get_platform()
+    if tag.startswith("macosx"):  # "universal2" Pythons: the library has this machine's architecture only
+        tag = f"{tag.rsplit('-', 1)[0]}-{platform.machine()}"
+    return tag.replace("-", "_").replace(".", "_")

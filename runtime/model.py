@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
 from formats.model_spec import LINEARS, NORMS, SUB_NORMS, ModelSpec
-from runtime.library import CModel, CSession, CTensor
+from runtime.library import MAX_THREADS, CModel, CSession, CTensor
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
@@ -128,5 +129,9 @@ class Model:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on (affinity respected)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: affinity and the cgroup's quota (a container's --cpus) respected."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return min(cores, MAX_THREADS)

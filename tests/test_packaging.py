@@ -40,7 +40,7 @@ def build(source: Path, out: Path, **env: str) -> None:
         str(out),
         str(source),
     ]
-    subprocess.run(command, check=True, env={**os.environ, **env}, capture_output=True)
+    subprocess.run(command, check=True, env={**os.environ, "BUILD": "build", **env}, capture_output=True)
 
 
 def test_it_carries_the_library_and_the_data_but_no_tests(wheel: Path) -> None:
