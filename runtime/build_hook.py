@@ -27,14 +27,12 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         library = Path(self.root, "runtime", f"libtritpack.{'dylib' if sys.platform == 'darwin' else 'so'}")
         compiler = os.environ.get("CC", "cc").split()[0]
         missing = [tool for tool in ("make", compiler) if shutil.which(tool) is None]
-        if missing:
+        if missing and not library.is_file():
             tools = " and ".join(missing)
-            library.unlink(missing_ok=True)  # a wheel for any platform must not carry one platform's library
-            self.app.display_warning(
-                f"{tools} not found: tritpack is installed without its C library; models cannot run"
-            )
+            self.app.display_warning(f"{tools} not found: installed without the C library, so models cannot run")
             return
-        subprocess.run(["make", "--no-print-directory", "lib"], cwd=self.root, check=True)
+        if not missing:
+            subprocess.run(["make", "--no-print-directory", "lib"], cwd=self.root, check=True)
         if not library.is_file():
             raise RuntimeError(f"make lib ended well but left no {library}")
         build_data["pure_python"] = False

@@ -62,13 +62,14 @@ def forward(
     observe: Observer | None = None,
     tie_breaker: TieBreaker | None = None,
     observe_free: Observer | None = None,
+    attention_type: type[np.floating] = np.float32,
 ) -> list[F32]:
     """Logits, float32 (tokens, vocab), of each sequence by itself.
 
     observe: called with the codes that enter each group of linears. tie_breaker: given (layer, point), the int8 codes
     that another implementation used; they are adopted where they differ by one at a near-tie and nowhere else, which
     takes the chaos of rounding out of a comparison without hiding any other difference; observe_free sees the codes as
-    they were before that.
+    they were before that. attention_type: float64 shows how much of a result is float32 noise of the attention.
     """
     tokens = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
     bounds = np.cumsum([0] + [len(sequence) for sequence in sequences])
@@ -117,7 +118,8 @@ def forward(
         q = _rotate(product(f"{blk}.attn_q", inputs).reshape(-1, spec.heads, spec.head_dim), rotation)
         k = _rotate(product(f"{blk}.attn_k", inputs).reshape(-1, spec.kv_heads, spec.head_dim), rotation)
         v = product(f"{blk}.attn_v", inputs).reshape(-1, spec.kv_heads, spec.head_dim)
-        attended = np.concatenate([_attention(q[span], k[span], v[span]) for span in spans])
+        wide = [part.astype(attention_type, copy=False) for part in (q, k, v)]
+        attended = np.concatenate([_attention(*(part[span] for part in wide)) for span in spans]).astype(np.float32)
         inputs = quantized(layer, "attn_out_in", rms_norm(f"{blk}.attn_sub_norm", attended))
         x = x + product(f"{blk}.attn_output", inputs)
         inputs = quantized(layer, "ffn_in", rms_norm(f"{blk}.ffn_norm", x))
@@ -147,8 +149,8 @@ def _attention(q: F32, k: F32, v: F32) -> F32:
     """Causal attention with grouped keys and values: (n, heads, dim), (n, kv_heads, dim) -> (n, heads * dim)."""
     n, heads, dim = q.shape
     k, v = (np.repeat(part, heads // part.shape[1], axis=1).transpose(1, 0, 2) for part in (k, v))
-    scores = (q.transpose(1, 0, 2) @ k.transpose(0, 2, 1)) * np.float32(1 / np.sqrt(dim))
-    scores = np.where(np.tri(n, dtype=bool), scores, np.float32(-np.inf))
+    scores = (q.transpose(1, 0, 2) @ k.transpose(0, 2, 1)) * q.dtype.type(1 / np.sqrt(dim))
+    scores = np.where(np.tri(n, dtype=bool), scores, q.dtype.type(-np.inf))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     attended: F32 = (weights @ v).transpose(1, 0, 2).reshape(n, heads * dim)

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formats.errors import CheckFailed, Unreadable, Unsupported, UsageError
+from formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,11 @@ def verify(
         progress("running")
         try:
             report.rungs += _run(packed, Oracle(Path(source), _rounding(packed)), words, names)
+        except MissingRequirement as error:
+            if report.verdict == "pass":
+                raise
+            # What was found already must not be lost because the rest cannot run here.
+            report.rungs += [Rung(name, skipped=error.message) for name in names]
         except (Unreadable, Unsupported, UsageError, CheckFailed) as error:
             report.rungs.append(Rung(names[0], findings=[f"the file cannot be run: {error.message}"]))
             report.rungs += [Rung(name, skipped="the file cannot be run") for name in names[1:]]
@@ -78,13 +83,12 @@ def _run(packed: GgufFile, oracle: Oracle, words: str, names: Sequence[str]) -> 
     return rungs
 
 
-def _rounding(packed: GgufFile) -> Callable[[F32], F32]:
-    """The oracle computes with the embedding as FILE's type rounds it."""
+def _rounding(packed: GgufFile) -> Callable[[str, F32], F32]:
+    """The oracle computes with embedding and head as FILE's types round them."""
     from formats import float_types
 
-    kind = packed.tensors["token_embd.weight"].layout
-
-    def rounded(rows: F32) -> F32:
+    def rounded(name: str, rows: F32) -> F32:
+        kind = packed.tensors[f"{name}.weight"].layout
         return float_types.decode(kind, float_types.encode(kind, rows), rows.shape[0], rows.shape[1])
 
     return rounded

@@ -40,6 +40,8 @@ def check_generation(file: GgufFile, prompt: Sequence[int]) -> Rung:
 def _greedy(model: Model, prompt: Sequence[int]) -> tuple[list[int], str]:
     # A big model on the scalar kernels takes seconds a token: enough tokens to be telling, few enough to wait for.
     count = int(np.clip(2.5e9 // (model.file.size * 4), 3, 24))
+    prompt = prompt[: max(1, model.context_length // 2)]
+    count = min(count, model.context_length - len(prompt))
     digest, tokens = hashlib.sha256(), []
     model.reset()
     logits = model.eval(prompt)

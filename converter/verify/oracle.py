@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.errors import Unreadable, Unsupported
-from formats.model_spec import ModelSpec
+from formats.model_spec import ModelSpec, shortest_float
 from runtime import reference
 
 F32 = npt.NDArray[np.float32]
@@ -40,28 +40,48 @@ MODULES = {
 class Oracle:
     """A checkpoint folder as transformers understands it: `spec`, weights on demand, and logits.
 
-    round_embedding: how the file stores the embedding ("f16", "q6_k", ...), given as a function on float32 rows; the
-    oracle then computes with those rounded values, so that an asked-for rounding is no deviation.
+    rounded: given a GGUF name (`token_embd` or `output`) and float32 rows, what the file's type makes of them; the
+    oracle then computes with those values, so that an asked-for rounding is no deviation.
+    Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
     """
 
-    def __init__(self, folder: Path, round_embedding: Callable[[F32], F32] = lambda rows: rows) -> None:
-        self._round = round_embedding
+    def __init__(self, folder: Path, rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> None:
+        self._rounded = rounded
         try:
-            self.config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-            single = folder / "model.safetensors"
-            files = [single] if single.exists() else sorted(folder.glob("model*.safetensors"))
-            self._tensors = dict(item for path in files for item in _open(path))
-        except (OSError, ValueError, KeyError, struct.error) as error:
+            self.config: dict[str, Any] = dict(json.loads((folder / "config.json").read_text("utf-8")))
+            self._tensors = dict(item for name in _weight_files(folder) for item in _open(folder / name))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise Unreadable(f"{folder}: the checkpoint cannot be read: {error}") from error
+        self._refuse_other_kinds(folder)
+        try:
+            self.spec = self._spec()
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise Unreadable(f"{folder}: config.json makes no sense: {type(error).__name__} {error}") from error
+
+    def _refuse_other_kinds(self, folder: Path) -> None:
         quantization = self.config.get("quantization_config") or {}
-        if quantization.get("quant_method") != "bitnet" or not self.has(
-            "model.layers.0.self_attn.attn_sub_norm.weight"
-        ):
+        known = isinstance(quantization, dict) and quantization.get("quant_method") == "bitnet"
+        if not known or not self.has("model.layers.0.self_attn.attn_sub_norm.weight"):
             raise Unsupported(f"{folder}: the oracle knows only microsoft/bitnet-b1.58 checkpoints")
-        self.multiplies = quantization.get("linear_class") == "autobitlinear"
-        rope = self.config.get("rope_parameters") or self.config
+        linear_class = quantization.get("linear_class", "bitlinear")
+        mode = quantization.get("quantization_mode", "offline")
+        scaling = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
+        kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else scaling
+        if linear_class not in ("autobitlinear", "bitlinear") or mode not in ("offline", "online"):
+            raise Unsupported(f"{folder}: the oracle does not know linear_class {linear_class!r} with mode {mode!r}")
+        for what, given in {
+            "use_rms_norm": quantization.get("use_rms_norm"),
+            "attention_bias": self.config.get("attention_bias"),
+            f"rope scaling {kind!r}": kind != "default",
+        }.items():
+            if given:
+                raise Unsupported(f"{folder}: the oracle does not know {what}")
+        self.multiplies = linear_class == "autobitlinear"
+
+    def _spec(self) -> ModelSpec:
         c = self.config
-        self.spec = ModelSpec(
+        rope = {**c, **(c.get("rope_parameters") or {})}
+        return ModelSpec(
             architecture="bitnet-b1.58",
             vocab_size=c["vocab_size"],
             hidden_size=c["hidden_size"],
@@ -71,8 +91,8 @@ class Oracle:
             kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
             head_dim=c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"],
             context_length=c.get("max_position_embeddings", 2048),
-            rope_theta=float(rope.get("rope_theta", 500000.0)),
-            norm_eps=c.get("rms_norm_eps", 1e-5),
+            rope_theta=shortest_float(rope.get("rope_theta", 500000.0)),
+            norm_eps=shortest_float(c.get("rms_norm_eps", 1e-5)),
             activation=c.get("hidden_act", "relu2"),
             tied=bool(c.get("tie_word_embeddings", False)) or not self.has("lm_head.weight"),
         )
@@ -87,15 +107,14 @@ class Oracle:
     # -- the Weights protocol of runtime/reference.py ------------------------------------------------------------------
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        rows: F32 = self._round(self._rows("model.embed_tokens.weight", tokens))
-        return rows
+        return self._rounded("token_embd", self._rows("model.embed_tokens.weight", tokens))
 
     def norm(self, name: str) -> F32 | None:
         return self._float("model.norm.weight" if name == "output_norm" else self._module(name) + ".weight")
 
     def linear(self, name: str) -> tuple[npt.NDArray[np.int8], np.float32]:
         module = self._module(name)
-        kind, shape, raw = self._tensors[f"{module}.weight"]
+        kind, shape, raw = self._stored(f"{module}.weight")
         if kind == "U8":
             packed = raw.reshape(shape)
             codes = np.concatenate([(packed >> shift) & 3 for shift in (0, 2, 4, 6)]).astype(np.int8) - np.int8(1)
@@ -108,7 +127,7 @@ class Oracle:
     def head(self) -> Iterator[F32]:
         name = "token_embd" if self.spec.tied else "output"
         for first in range(0, self.spec.vocab_size, HEAD_ROWS):
-            yield self._round(self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
+            yield self._rounded(name, self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -121,15 +140,28 @@ class Oracle:
         _, layer, part = name.split(".")
         return f"model.layers.{layer}.{MODULES[part]}"
 
-    def _float(self, name: str) -> F32:
+    def _stored(self, name: str) -> tuple[str, list[int], npt.NDArray[np.uint8]]:
         if name not in self._tensors:
             raise Unreadable(f"the checkpoint has no tensor {name!r}")
-        kind, shape, raw = self._tensors[name]
+        return self._tensors[name]
+
+    def _float(self, name: str) -> F32:
+        kind, shape, raw = self._stored(name)
         return _widen(kind, raw).reshape(shape)
 
     def _rows(self, name: str, rows: npt.NDArray[np.int64] | slice) -> F32:
-        kind, shape, raw = self._tensors[name]
+        kind, shape, raw = self._stored(name)
         return _widen(kind, np.ascontiguousarray(raw.reshape(shape[0], -1)[rows]).reshape(-1)).reshape(-1, shape[1])
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """As transformers: one file, else what the index names, else every shard."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+        return ["model.safetensors"]
+    if index.exists():
+        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    return sorted(path.name for path in folder.glob("model*.safetensors"))
 
 
 def _open(path: Path) -> list[tuple[str, tuple[str, list[int], npt.NDArray[np.uint8]]]]:

@@ -22,19 +22,20 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     rung = Rung("weights")
     compared = 0
     digest = hashlib.sha256()
+    shapes, linears = oracle.spec.tensor_shapes(), set(oracle.spec.linear_names())
     for name, tensor in file.tensors.items():
+        if shapes.get(name) != tensor.shape or tensor.meaning is None:
+            continue  # the structure rung has said so
         if len(rung.findings) >= MAX_FINDINGS:
             rung.findings.append("and more; only the first are listed")
             break
         try:
-            if tensor.meaning is None or name not in oracle.spec.tensor_shapes():
-                continue
-            if tensor.meaning.layout is not None:
+            if name in linears and tensor.meaning.layout is not None:
                 ternary = tensor.meaning.layout.unpack(file.bytes_of(tensor), tensor.rows, tensor.cols)
                 digest.update(ternary.codes_sha256().encode())
                 _compare_linear(rung, name, ternary, *oracle.linear(name.removesuffix(".weight")))
                 compared += ternary.codes.size
-            elif tensor.layout in float_types.FLOAT_TYPES:
+            elif name not in linears and tensor.layout in float_types.FLOAT_TYPES:
                 _compare_float(rung, file, tensor, oracle)
         except TritpackError as error:
             rung.findings.append(f"tensor {name!r}: {error.message}")
@@ -45,8 +46,6 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
 def _compare_linear(
     rung: Rung, name: str, found: TernaryTensor, codes: npt.NDArray[np.int8], scale: np.float32
 ) -> None:
-    if found.codes.shape != codes.shape:
-        return  # the structure rung has said so
     if not np.array_equal(found.codes, codes):
         wrong = found.codes != codes
         row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
@@ -86,8 +85,8 @@ def _compare_float(rung: Rung, file: GgufFile, tensor: TensorInfo, oracle: Oracl
     if len(tensor.shape) == 1:
         want = oracle.norm(name)
         got = float_types.decode(tensor.layout, stored, 1, tensor.cols)[0]
-        if want is not None and want.shape == got.shape and not np.array_equal(got, want):
-            index = int((got != want).argmax())
+        if want is not None and not np.array_equal(got.view(np.uint32), want.view(np.uint32)):
+            index = int((got.view(np.uint32) != want.view(np.uint32)).argmax())
             rung.findings.append(
                 f"tensor {tensor.name!r}: value {index} is {float(got[index])!r}, the source has {float(want[index])!r}"
             )
@@ -99,13 +98,9 @@ def _compare_float(rung: Rung, file: GgufFile, tensor: TensorInfo, oracle: Oracl
         last = min(first + step, tensor.rows)
         exact = oracle.original_rows(name, first, last)
         piece = stored[first * row_bytes : last * row_bytes]
-        if not np.array_equal(float_types.encode(tensor.layout, exact), piece):
-            got = float_types.decode(tensor.layout, piece, last - first, tensor.cols)
-            want = float_types.decode(
-                tensor.layout, float_types.encode(tensor.layout, exact), last - first, tensor.cols
-            )
-            wrong = (got != want).any(-1)
-            row = first + int(wrong.argmax())
+        expected = float_types.encode(tensor.layout, exact)
+        if not np.array_equal(expected, piece):
+            row = first + int((expected != piece).argmax()) // row_bytes
             rung.findings.append(
                 f"tensor {tensor.name!r}: row {row} differs from the source encoded as {tensor.layout}"
             )
