@@ -49,8 +49,6 @@ def convert(
     """
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
-    if not path.parent.is_dir():
-        raise WriteFailed(f"{path}: the folder {path.parent} does not exist")
     folder = CheckpointFolder(source)
     plan = make_plan(folder, outtype=outtype, embedding_type=embedding_type, name=name)
     result = Conversion(plan, path, [], {})

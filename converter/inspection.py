@@ -99,7 +99,7 @@ def _file_problems(file: GgufFile) -> list[str]:
         ModelSpec.from_metadata(file.metadata, file.tensors)
     except TritpackError as error:
         problems.append(error.message)
-    if arch.startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:
+    if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:
         problems.append(f"{arch}.hidden_activation is missing: readers must guess the activation function")
     if "tokenizer.ggml.model" in file.metadata:
         if file.metadata.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" not in file.metadata:
@@ -118,6 +118,6 @@ def _file_problems(file: GgufFile) -> list[str]:
 def _summary(value: Any) -> Any:
     """Metadata for people and JSON: long arrays by their length and first elements."""
     if isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, str):
-        first = [item.item() if isinstance(item, np.generic) else item for item in value[:6]]
+        first = [_summary(item.item() if isinstance(item, np.generic) else item) for item in value[:6]]
         return first if len(value) <= 6 else {"length": len(value), "first": first}
     return value

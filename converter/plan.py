@@ -11,6 +11,7 @@ import numpy as np
 from converter import vocab
 from converter.families import Recognition, recognise
 from converter.sources import FLOATS, CheckpointFolder, StoredTensor
+from converter.version import VERSION
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import TensorPlan, file_size
@@ -51,9 +52,18 @@ class Plan:
 
 
 def make_plan(
-    source: CheckpointFolder, *, outtype: str = "auto", embedding_type: str = "auto", name: str | None = None
+    source: CheckpointFolder,
+    *,
+    outtype: str = "auto",
+    embedding_type: str = "auto",
+    name: str | None = None,
+    hashed: bool = True,
 ) -> Plan:
-    """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key."""
+    """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
+
+    hashed: false leaves zeros where the source's hashes belong, so that a plan reads no more than headers (and the
+    embedding, where `auto` has to look whether f16 holds it).
+    """
     recognition = recognise(source.config, source.tensors)
     spec, family = recognition.spec, recognition.family
     layout = _layout_name(outtype)
@@ -84,7 +94,15 @@ def make_plan(
             nbytes = float_types.FLOAT_TYPES[kind].nbytes(1 if len(shape) == 1 else shape[0], shape[-1])
         plan = TensorPlan(target, shape, catalog.type_of(kind).type_id, nbytes)
         planned.append(PlannedTensor(plan, kind, stored, scale if target in linears else None))
-    metadata = _metadata(source, recognition, layout, chosen, name)
+    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, "0" * 64)
+    metadata = {
+        **_metadata(recognition, layout, chosen, name or _title(source, recognition)),
+        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
+        "general.source.format": "safetensors",
+        "general.source.sha256": source.sha256 if hashed else "0" * 64,
+        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
+        **vocab.read_vocabulary(source.folder, source.config, source.generation_config),
+    }
     targets = [tensor.target for tensor in planned]
     largest = max(int(np.prod(tensor.target.shape)) for tensor in planned if tensor.ternary)
     return Plan(
@@ -145,13 +163,12 @@ def _check_float(stored: StoredTensor, shape: tuple[int, ...]) -> None:
         raise Unsupported(f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(FLOATS)}")
 
 
-def _metadata(
-    source: CheckpointFolder, known: Recognition, layout: str, embedding: str, name: str | None
-) -> dict[str, Any]:
-    from converter.version import VERSION
-
+def _title(source: CheckpointFolder, known: Recognition) -> str:
     given = source.config.get("_name_or_path")
-    title = name or (Path(given).name if isinstance(given, str) and given else known.family.name)
+    return Path(given).name if isinstance(given, str) and Path(given).name else known.family.name
+
+
+def _metadata(known: Recognition, layout: str, embedding: str, title: str) -> dict[str, Any]:
     return {
         "general.architecture": known.spec.architecture,
         "general.type": "model",
@@ -159,15 +176,10 @@ def _metadata(
         **known.spec.to_metadata(),
         "general.file_type": catalog.type_of(layout).file_type,
         "general.quantization_version": 2,
-        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
-        "general.source.format": "safetensors",
-        "general.source.sha256": source.sha256,
-        "tritpack.source.files": [f"{digest}  {file}" for file, digest in source.file_hashes.items()],
         "tritpack.source.family": known.family.name,
         "tritpack.source.form": known.form,
         "tritpack.version": VERSION,
         "tritpack.activation_quantization": known.family.activation_quantization,
         "tritpack.layout": layout,
         "tritpack.embedding_type": embedding,
-        **vocab.read_vocabulary(source.folder, source.config, source.generation_config),
     }

@@ -23,6 +23,10 @@ from formats.float_types import widen_bf16
 from formats.ternary import Bytes
 
 FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
+HASHED_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +100,7 @@ class CheckpointFolder:
             if required:
                 raise Unreadable(f"{self.folder}: has no {name}", hint="this is no transformers checkpoint") from None
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Unreadable(f"{path}: is not readable JSON: {error}") from error
         if not isinstance(value, dict):
             raise Unreadable(f"{path}: holds {type(value).__name__}, expected an object")
@@ -125,18 +129,16 @@ class CheckpointFolder:
             )
         raise Unreadable(f"{self.folder}: has no model*.safetensors file")
 
+    @property
+    def source_files(self) -> list[str]:
+        """Names of all files that the conversion depends on, sorted."""
+        names = [*HASHED_FILES, *self.weight_files]
+        return sorted(name for name in names if (self.folder / name).is_file())
+
     @functools.cached_property
     def file_hashes(self) -> dict[str, str]:
-        """SHA-256 of every file that the conversion depends on, by name."""
-        names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
-        names += [
-            "special_tokens_map.json",
-            "added_tokens.json",
-            "chat_template.jinja",
-            "tokenizer.model",
-            *self.weight_files,
-        ]
-        return {name: sha256_file(self.folder / name) for name in sorted(names) if (self.folder / name).is_file()}
+        """SHA-256 of every one of them, by name."""
+        return {name: sha256_file(self.folder / name) for name in self.source_files}
 
     @property
     def sha256(self) -> str:

@@ -301,6 +301,10 @@ def _chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     for entry in given if isinstance(given, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str):
             templates[entry["name"]] = entry["template"]
+    if (folder / "chat_template.json").is_file():  # as processors of transformers 4.x save it
+        given = _read_json(folder / "chat_template.json").get("chat_template")
+        if isinstance(given, str):
+            templates["default"] = given
     files = [("default", folder / "chat_template.jinja")]
     files += [(path.stem, path) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))]
     for name, path in files:

@@ -47,6 +47,7 @@ TYPE_NAMES = {
     0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "str", 9: "arr", 10: "u64",
     11: "i64", 12: "f64",
 }  # fmt: skip
+SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
 NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
 
 
@@ -288,10 +289,20 @@ def _encode_string(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _encode_value(key: str, value: Any) -> bytes:
-    """Type word and bytes of a value: bool, int (u32, wider where it must), float (f32), str, or an array."""
+def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
+    """Type word and bytes of a value: bool, int (u32, wider where it must), float (f32), str, or an array.
+
+    kind: a scalar's type as the reader names it ("f64"), where the default would be another. Arrays: np.ndarray of
+    numbers, a sequence of strings, or a list of arrays.
+    """
+    if kind in SCALAR_IDS and kind != "bool":
+        value = np.array(value, SCALARS[SCALAR_IDS[kind]])[()]
     if isinstance(value, (bool, np.bool_)):
         return struct.pack("<I?", BOOL, bool(value))
+    if isinstance(value, np.generic):
+        return struct.pack("<I", NUMPY_TYPE_IDS[value.dtype.str[1:]]) + bytes(
+            np.array(value).astype(value.dtype.newbyteorder("<")).tobytes()
+        )
     if isinstance(value, int):
         for type_id, form in ((4, "<II"), (5, "<Ii"), (10, "<IQ"), (11, "<Iq")):
             with contextlib.suppress(struct.error):
@@ -301,23 +312,26 @@ def _encode_value(key: str, value: Any) -> bytes:
         return struct.pack("<If", 6, value)
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _encode_string(value)
-    if isinstance(value, np.generic):
-        return struct.pack("<I", NUMPY_TYPE_IDS[value.dtype.str[1:]]) + bytes(
-            np.array(value).astype(value.dtype.newbyteorder("<")).tobytes()
-        )
     if isinstance(value, np.ndarray):
         little = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
         return struct.pack("<IIQ", ARRAY, NUMPY_TYPE_IDS[value.dtype.str[1:]], value.size) + little.tobytes()
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, each)[4:] for each in value)
     if isinstance(value, Sequence):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_encode_string, value))
     raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
 
 
-def encode_header(metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], alignment: int) -> bytes:
-    """Everything before the data section, padded to the alignment."""
+def encode_header(
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorPlan],
+    alignment: int = DEFAULT_ALIGNMENT,
+    types: Mapping[str, str] | None = None,
+) -> bytes:
+    """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types, to keep widths."""
     parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [_encode_string(key), _encode_value(key, value)]
+        parts += [_encode_string(key), _encode_value(key, value, (types or {}).get(key))]
     offset = 0
     for tensor in tensors:
         dimensions = tensor.shape[::-1]
@@ -328,10 +342,12 @@ def encode_header(metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], al
     return header + bytes(-len(header) % alignment)
 
 
-def file_size(metadata: Mapping[str, Any], tensors: Sequence[TensorPlan]) -> int:
+def file_size(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
+) -> int:
     """Exact bytes of the file that `write_gguf` makes of these."""
     data = sum(-(-tensor.nbytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors)
-    return len(encode_header(metadata, tensors, DEFAULT_ALIGNMENT)) + data
+    return len(encode_header(metadata, tensors, types=types)) + data
 
 
 @contextlib.contextmanager
@@ -342,6 +358,7 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
     for `size` bytes or a write fails.
     """
     refuse_existing(path, force=force)
+    path = path.resolve()  # --force on a link replaces what it points to, not the link
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         free = shutil.disk_usage(path.parent).free
@@ -363,9 +380,14 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raises UsageError if `path` exists and was not to be overwritten, or is a folder."""
+    """Raises UsageError if `path` exists and was not to be overwritten, or is no regular file (a folder, a device, a
+    link to nowhere); WriteFailed if its folder does not exist."""
+    if not path.parent.is_dir():
+        raise WriteFailed(f"{path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+    if os.path.lexists(path) and not path.is_file():
+        raise UsageError(f"{path}: is no regular file, so it is not replaced")
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already", hint="pass --force to overwrite it")
 
@@ -378,6 +400,7 @@ def write_gguf(
     *,
     force: bool = False,
     check: Callable[[Path], None] | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> None:
     """Write a GGUF v3 file in one streaming pass, under a temporary name until it is complete.
 
@@ -385,8 +408,8 @@ def write_gguf(
     name; what it raises leaves nothing behind. Raises UsageError, WriteFailed, and ValueError if the pieces of
     a tensor are not exactly its planned size (a bug of the caller).
     """
-    with atomic_output(path, file_size(metadata, tensors), force=force, check=check) as stream:
-        stream.write(encode_header(metadata, tensors, DEFAULT_ALIGNMENT))
+    with atomic_output(path, file_size(metadata, tensors, types), force=force, check=check) as stream:
+        stream.write(encode_header(metadata, tensors, types=types))
         for tensor, pieces in zip(tensors, data, strict=True):
             written = 0
             for piece in pieces:

@@ -6,7 +6,7 @@ What converter and runtime tell each other. Shapes of tensors are derived here a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +21,9 @@ ACTIVATIONS = ("relu2", "silu")
 IMPLIED_ACTIVATION = {"bitnet-b1.58": "relu2", "bitnet-25": "relu2", "bitnet": "silu"}
 """What files without `<arch>.hidden_activation` mean; all of them were written by other tools."""
 
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "context_length",
+)  # fmt: skip
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 NORMS = ("attn_norm", "ffn_norm")
 SUB_NORMS = ("attn_sub_norm", "ffn_sub_norm")
@@ -46,15 +49,20 @@ class ModelSpec:
     sub_norms: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
+        for name in SIZES:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise Unreadable(f"{name} is {value!r}, expected a positive integer")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+                raise Unreadable(f"{name} is {value!r}, expected a positive 31-bit integer")
+        for name in ("rope_theta", "norm_eps"):
+            value = getattr(self, name)
+            # What float32 would make infinite or zero means nothing to any engine.
+            if not isinstance(value, float) or not 1e-30 < value < 1e38:
+                raise Unreadable(f"{name} is {value!r}, expected a positive number that float32 can hold")
         if self.heads % self.kv_heads:
             raise Unreadable(f"{self.heads} attention heads are not a multiple of {self.kv_heads} key-value heads")
         if self.head_dim % 2:
             raise Unreadable(f"head_dim {self.head_dim} is odd; rotary embedding needs pairs")
-        if self.activation not in ACTIVATIONS:
+        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
             raise Unsupported(
                 f"activation function {self.activation!r} is not known",
                 hint=f"supported: {', '.join(ACTIVATIONS)}",
@@ -131,7 +139,7 @@ class ModelSpec:
         """The spec of a GGUF file. Raises Unsupported for an architecture or activation we cannot run, Unreadable for
         keys that are missing or impossible."""
         a = metadata.get("general.architecture")
-        if a not in IMPLIED_ACTIVATION:
+        if not isinstance(a, str) or a not in IMPLIED_ACTIVATION:
             raise Unsupported(
                 f"architecture {a!r} cannot be run", hint=f"supported: {', '.join(sorted(IMPLIED_ACTIVATION))}"
             )
@@ -142,22 +150,35 @@ class ModelSpec:
                 raise Unreadable(f"metadata key {a}.{key} is missing")
             return value
 
-        heads, hidden = need("attention.head_count"), need("embedding_length")
-        if not isinstance(heads, int) or heads < 1:
-            raise Unreadable(f"metadata key {a}.attention.head_count is {heads!r}, expected a positive integer")
+        def number(key: str, default: float | None = None) -> float:
+            value = need(key, default)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise Unreadable(f"metadata key {a}.{key} is {value!r}, expected a number")
+            return shortest_float(value)
+
+        heads, hidden, layers = need("attention.head_count"), need("embedding_length"), need("block_count")
+        for key, value in (("attention.head_count", heads), ("embedding_length", hidden), ("block_count", layers)):
+            if not isinstance(value, int) or value < 1:
+                raise Unreadable(f"metadata key {a}.{key} is {value!r}, expected a positive integer")
+        if layers > len(tensor_names):  # before anything is made for each of them
+            raise Unreadable(f"metadata key {a}.block_count is {layers}, but there are {len(tensor_names)} tensors")
+        scaling = metadata.get(f"{a}.rope.scaling.type", "none")
+        if scaling not in ("none", "linear") or metadata.get(f"{a}.rope.scaling.factor", 1.0) != 1.0:
+            raise Unsupported(f"rope scaling of type {scaling!r} cannot be run")
         head_dim = need("rope.dimension_count", metadata.get(f"{a}.attention.key_length", hidden // heads))
+        tokens = metadata.get("tokenizer.ggml.tokens")
         return cls(
             architecture=a,
-            vocab_size=need("vocab_size", len(metadata.get("tokenizer.ggml.tokens", ())) or None),
+            vocab_size=need("vocab_size", len(tokens) if isinstance(tokens, Sequence) else None),
             hidden_size=hidden,
             intermediate_size=need("feed_forward_length"),
-            layers=need("block_count"),
+            layers=layers,
             heads=heads,
             kv_heads=need("attention.head_count_kv", heads),
             head_dim=head_dim,
             context_length=need("context_length"),
-            rope_theta=shortest_float(need("rope.freq_base", 10000.0)),
-            norm_eps=shortest_float(need("attention.layer_norm_rms_epsilon")),
+            rope_theta=number("rope.freq_base", 10000.0),
+            norm_eps=number("attention.layer_norm_rms_epsilon"),
             activation=need("hidden_activation", IMPLIED_ACTIVATION[a]),
             tied="output.weight" not in tensor_names,
             sub_norms="blk.0.attn_sub_norm.weight" in tensor_names,
@@ -166,4 +187,8 @@ class ModelSpec:
 
 def shortest_float(value: float) -> float:
     """The shortest decimal that rounds to the same float32: 9.999999747378752e-06 was meant as 1e-05."""
-    return float(str(np.float32(value)))
+    try:
+        with np.errstate(over="ignore"):
+            return float(str(np.float32(value)))
+    except OverflowError:  # an integer of hundreds of digits
+        return float("inf")

@@ -126,7 +126,10 @@ class Tokenizer:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Tokenizer:
         """Build from GGUF metadata. Raises Unsupported (no or unknown tokenizer), Unreadable (contradictory keys)."""
-        return _build(metadata)
+        try:
+            return _build(metadata)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            raise Unreadable(f"the file's tokenizer metadata makes no sense: {error}") from error
 
     @property
     def bos_token(self) -> str | None:

@@ -128,6 +128,9 @@ MISTAKES = {
     "bad chat": (["tokenize", "{gguf}", "--chat", "{text}"], 2, "JSON"),
     "missing chat": (["tokenize", "{gguf}", "--chat", "{tmp}/none.json"], 3, "none.json"),
     "unsupported source": (["verify", "{gguf}", "--source", "{plain}"], 4, "oracle"),
+    "empty tokens": (["generate", "{gguf}", "--tokens", ""], 2, "--tokens"),
+    "huge token": (["logits", "{gguf}", "--tokens", "9" * 30, "-o", "{tmp}/l.npy"], 2, "--tokens"),
+    "dry run, no folder": (["convert", "{checkpoint}", "-o", "{tmp}/no/x.gguf", "--dry-run"], 5, "does not exist"),
     "no folder": (["convert", "{checkpoint}", "-o", "{tmp}/no/x.gguf"], 5, "does not exist"),
     "isa of another cpu": (["generate", "{gguf}", "-p", "a", "--isa", "{foreign}"], 7, "{foreign}"),
 }
@@ -161,6 +164,23 @@ def test_isa_from_the_environment(tiny_gguf: Path) -> None:
 def test_prompt_longer_than_the_context(tiny_gguf: Path) -> None:
     result = program("generate", tiny_gguf, "-p", "a " * 50, "-c", "8")
     assert result.returncode == 2 and "context of 8" in result.stderr
+
+
+def test_json_is_strict_even_about_nan(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("")
+    result = program("verify", tiny_gguf, "--source", tiny_checkpoint, "--text", short, "--json", "--level", "logits")
+    rungs = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["rungs"]
+    assert rungs[3]["figures"]["perplexity"] is None and rungs[3]["verdict"] == "skipped"
+
+
+def test_chat_without_input_or_with_bytes_that_are_no_text(demo_gguf: Path) -> None:
+    code = "from converter.cli.main import main; main()"
+    for feed, expected in ((b"", 0), (b"h\xe9llo\n", 2)):
+        env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        command = [sys.executable, "-c", code, "chat", str(demo_gguf), "-n", "2"]
+        result = subprocess.run(command, cwd=REPOSITORY, input=feed, capture_output=True, env=env)
+        assert result.returncode == expected and b"Traceback" not in result.stderr
 
 
 def test_a_closed_pipe_is_no_traceback(tiny_gguf: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -196,6 +197,33 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.gguf", tmp_path):
         with pytest.raises(Unreadable, match="cannot be read"):
             GgufFile(path)
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "nowhere.gguf").symlink_to(tmp_path / "gone")
+    for name in ("pipe.gguf", "nowhere.gguf"):
+        with pytest.raises(UsageError, match="no regular file"):
+            write_gguf(tmp_path / name, {}, [], [], force=True)
+
+
+def test_force_on_a_link_replaces_what_it_points_to(tmp_path: Path) -> None:
+    real, link = write(tmp_path / "real.gguf"), tmp_path / "link.gguf"
+    link.symlink_to(real)
+    write_gguf(link, {"k": 1}, [], [], force=True)
+    assert link.is_symlink() and GgufFile(real).metadata == {"k": 1}
+
+
+def test_any_metadata_comes_back_with_its_types(tmp_path: Path) -> None:
+    pairs = {"f64": 1e300, "u8": 7, "i64": -5, "nested": [["a", "b"], ["c"]], "numbers": [np.array([1, 2], np.int16)]}
+    types = {"f64": "f64", "u8": "u8", "i64": "i64"}
+    write_gguf(tmp_path / "a.gguf", pairs, [], [], types=types)
+    file = GgufFile(tmp_path / "a.gguf")
+    assert (file.metadata["f64"], file.metadata["u8"], file.metadata["i64"]) == (1e300, 7, -5)
+    assert {key: file.metadata_types[key] for key in types} == types
+    assert [list(each) for each in file.metadata["nested"]] == pairs["nested"]
+    write_gguf(tmp_path / "b.gguf", file.metadata, [], [], types=file.metadata_types)
+    assert (tmp_path / "b.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:

@@ -96,6 +96,28 @@ def test_quantized_activations(lib: Library, isa: str) -> None:
     assert np.array_equal(sums, want.astype(np.int32).sum(1))
 
 
+@pytest.mark.parametrize("isa", ("scalar", "avx2", "avx512vnni"))
+@pytest.mark.parametrize("poison", (np.nan, -np.nan, np.inf, -np.inf))
+def test_what_is_no_number_poisons_its_row(lib: Library, isa: str, poison: float) -> None:
+    runnable(lib, f"quantize_f32_{isa}")
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((4, 777)).astype(np.float32)
+    want = lib.quantize_activations(x, isa)
+    for row, column in ((0, 0), (2, 776)):
+        x[row, column] = poison
+    q, s, sums = lib.quantize_activations(x, isa)
+    assert (s[[0, 2]].view(np.uint32) == 0x7FC00000).all() and not q[[0, 2]].any() and not sums[[0, 2]].any()
+    for got, clean in zip((q, s, sums), want, strict=True):
+        assert np.array_equal(got[[1, 3]], clean[[1, 3]])
+    for layout, cols in (("q8_0", 768), ("q6_k", 768), ("f16", 777)):
+        weights = CTensor(
+            float_types.encode(layout, rng.standard_normal((5, cols)).astype(np.float32)), layout, 5, cols
+        )
+        out = lib.head_product(weights, x[:, 777 - cols :], isa)
+        assert np.isnan(out[2]).all() if np.isnan(poison) or layout != "f16" else not np.isfinite(out[2]).any()
+        assert np.isfinite(out[[1, 3]]).all()
+
+
 def lane_dot(x: npt.NDArray[np.float32], w: npt.NDArray[np.float32]) -> np.float32:
     """The documented order: element i in lane i mod 16, then the tree."""
     lanes = np.zeros(16, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,37 @@ def test_session_errors_leave_it_usable(made: Made) -> None:
         CSession(model)
 
 
+@pytest.mark.parametrize("kind", ["last", "all", "none", "hidden"])
+def test_ctrl_c_between_batches_leaves_the_session_as_it_was(
+    made: Made, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "tp_eval_hidden" if kind == "hidden" else "tp_eval"
+    real, calls = getattr(library().c, name), 0
+
+    def interrupted(*arguments: Any) -> int:
+        nonlocal calls
+        calls += 1
+        status = int(real(*arguments))
+        if calls == 2:
+            signal.raise_signal(signal.SIGINT)
+        return status
+
+    with CModel(made.spec, made.tensors) as model, CSession(model, batch=3) as session:
+
+        def run(tokens: list[int]) -> F32:
+            return session.hidden(tokens) if kind == "hidden" else session.eval(tokens, logits=kind)
+
+        first, want = run(TOKENS[:2]), run(TOKENS[2:])
+        session.rewind(2)
+        monkeypatch.setattr(library().c, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(TOKENS[2:])
+        assert calls == 2 and session.n_past == 2
+        assert np.array_equal(run(TOKENS[2:]), want) and calls == 5
+        session.rewind(0)
+        assert np.array_equal(run(TOKENS[:2]), first)
+
+
 def test_closing_a_model_closes_its_sessions(made: Made) -> None:
     model = CModel(made.spec, made.tensors)
     session = CSession(model, threads=2)
@@ -179,14 +211,15 @@ def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
     with CModel(made.spec, made.tensors) as model:
         with CSession(model, isa="scalar") as session:
             want = session.eval(TOKENS, logits="all")
-        for threads, batch, kv_type in ((1, 256, "f32"), (3, 4, "f32"), (2, 1, "f32")):
+        for threads, batch, kv_type in ((1, 256, "f32"), (3, 6, "f32"), (2, 1, "f32"), (2, 2, "f32"), (1, 4, "f32")):
             with CSession(model, isa=isa, threads=threads, batch=batch, kv_type=kv_type) as session:
                 assert np.array_equal(session.eval(TOKENS, logits="all"), want)
                 session.rewind(4)
                 session.eval(TOKENS[4:5])
                 ran = {kernel.symbol: kernel for kernel in lib.kernels() if kernel.symbol in session.kernels()}
                 assert all(kernel.isa in ladder for kernel in ran.values())
-                for op in ("matvec", "matmul") if batch > 1 else ("matvec",):
+                assert any(kernel.op == "matmul" for kernel in ran.values()) == (batch > 4)
+                for op in ("matvec", "matmul") if batch > 4 else ("matvec",):
                     best = [k.isa for k in lib.kernels() if k.op == op and k.layout == "i2_s" and k.isa in ladder]
                     assert f"{op}_i2_s_{max(best, key=ISA_NAMES.index)}" in ran
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from converter.verify import verify
 from converter.verify.logits import find_safe_prompts
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Report
-from formats.errors import Unreadable, Unsupported
+from formats.errors import MissingRequirement, Unreadable, Unsupported
+from formats.gguf_file import GgufFile, TensorPlan, write_gguf
 from formats.ternary import TernaryTensor
-from tests.checkpoints import edited_checkpoint, edited_gguf
+from tests.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.conftest import DEMO
 
 
@@ -48,7 +50,7 @@ def test_the_demo_passes(demo_gguf: Path) -> None:
 @pytest.mark.parametrize("kind", ["q8_0", "q6_k", "f32", "bf16"])
 def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
     convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)
-    report = verify(tmp_path / "e.gguf", tiny_checkpoint, level="weights")
+    report = verify(tmp_path / "e.gguf", tiny_checkpoint)
     assert report.verdict == "pass", findings(report)
     assert (report.rungs[1].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k"))
 
@@ -77,6 +79,12 @@ def swap_gate_and_up(tensors: dict[str, np.ndarray]) -> None:
     tensors[a], tensors[b] = tensors[b], tensors[a]
 
 
+def swap_tokens(metadata: dict) -> None:
+    tokens = list(metadata["tokenizer.ggml.tokens"])
+    tokens[300], tokens[301] = tokens[301], tokens[300]
+    metadata["tokenizer.ggml.tokens"] = tokens
+
+
 def key(name: str, value: object) -> Callable[[dict], None]:
     return lambda metadata: metadata.update({name: value})
 
@@ -95,11 +103,30 @@ MUTATIONS: dict[str, tuple[dict, list[str]]] = {
     "the rope base": ({"metadata": key("bitnet-b1.58.rope.freq_base", 10000.0)}, ["rope_theta is 10000.0"]),
     "the norm eps": ({"metadata": key("bitnet-b1.58.attention.layer_norm_rms_epsilon", 1e-6)}, ["norm_eps is 1e-06"]),
     "the recorded hash": ({"metadata": key("general.source.sha256", "0" * 64)}, ["general.source.sha256"]),
+    "the listed hashes": ({"metadata": key("tritpack.source.files", ["0  config.json"])}, ["tritpack.source.files"]),
     "end tokens": (
         {"metadata": key("tritpack.tokenizer.stop_token_ids", np.array([3], np.int32))},
         ["structure: tokenizer: end tokens"],
     ),
     "merges": ({"metadata": lambda m: m.update({"tokenizer.ggml.merges": []})}, ["structure: tokenizer:"]),
+    "two tokens": ({"metadata": swap_tokens}, ["tokenizer.ggml.tokens", "element 300"]),
+    "the template": ({"metadata": key("tokenizer.chat_template", "{{ messages }}")}, ["tokenizer.chat_template"]),
+    "no template": ({"metadata": lambda m: m.pop("tokenizer.chat_template")}, ["tokenizer.chat_template is missing"]),
+    "bos": ({"metadata": key("tokenizer.ggml.bos_token_id", 5)}, ["tokenizer.ggml.bos_token_id is 5"]),
+    "add_bos": ({"metadata": key("tokenizer.ggml.add_bos_token", False)}, ["tokenizer.ggml.add_bos_token is False"]),
+    "the pre-tokenizer": ({"metadata": key("tokenizer.ggml.pre", "default")}, ["tokenizer.ggml.pre is 'default'"]),
+    "no pre-tokenizer": ({"metadata": lambda m: m.pop("tokenizer.ggml.pre")}, ["tokenizer.ggml.pre is missing"]),
+    "rope scaling": (
+        {"metadata": lambda m: m.update({"bitnet-b1.58.rope.scaling.type": "yarn"})},
+        ["structure: metadata: rope scaling"],
+    ),
+    "key_length": ({"metadata": key("bitnet-b1.58.attention.key_length", 32)}, ["key_length is 32"]),
+    "the file type": ({"metadata": key("general.file_type", 1)}, ["general.file_type is 1"]),
+    "activation quantisation": ({"metadata": key("tritpack.activation_quantization", "none")}, ["'none'"]),
+    "a text for a number": ({"metadata": key("bitnet-b1.58.embedding_length", "many")}, ["embedding_length"]),
+    "billions of layers": ({"metadata": key("bitnet-b1.58.block_count", 2**31 - 1)}, ["block_count"]),
+    "no number of positions": ({"metadata": key("bitnet-b1.58.context_length", 0)}, ["context_length"]),
+    "tokens that are none": ({"metadata": key("tokenizer.ggml.tokens", 7)}, ["tokenizer"]),
 }
 
 
@@ -195,9 +222,19 @@ def test_what_cannot_be_judged(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path:
         verify(tiny_gguf, tmp_path / "none")
     with pytest.raises(Unreadable, match="UTF-8"):
         verify(tiny_gguf, tiny_checkpoint, text=tmp_path / "none.txt")
-    other = edited_checkpoint(tiny_checkpoint, tmp_path / "c", config=lambda c: c.pop("quantization_config"))
-    with pytest.raises(Unsupported):
-        verify(tiny_gguf, other)
+    changes = [
+        lambda c: c.pop("quantization_config"),
+        lambda c: c["quantization_config"].update(use_rms_norm=True),
+        lambda c: c["quantization_config"].update(linear_class="other"),
+        lambda c: c.update(rope_scaling={"type": "yarn", "factor": 2}),
+        lambda c: c.update(attention_bias=True),
+    ]
+    for number, change in enumerate(changes):
+        with pytest.raises(Unsupported):
+            verify(tiny_gguf, edited_checkpoint(tiny_checkpoint, tmp_path / str(number), config=change))
+    for number, change in enumerate([lambda c: c.pop("vocab_size"), lambda c: c.update(hidden_size="x")]):
+        with pytest.raises(Unreadable):
+            verify(tiny_gguf, edited_checkpoint(tiny_checkpoint, tmp_path / f"u{number}", config=change))
 
 
 @pytest.mark.parametrize("level", ["weights", "full"])
@@ -230,3 +267,80 @@ def test_a_missing_tensor_stops_the_climb_without_a_crash(
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=drop), tiny_checkpoint)
     assert report.verdict == "fail" and "'blk.1.attn_norm.weight' is missing" in findings(report)
     assert [rung.verdict for rung in report.rungs[2:]] == ["skipped"] * 3
+
+
+def test_an_untied_head_of_another_type(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Embedding f16, head bf16: each is judged as its own type rounds it."""
+
+    def untie(tensors: Tensors) -> None:
+        dtype, shape, data = tensors["model.embed_tokens.weight"]
+        bits = np.frombuffer(data, "<u2").copy()
+        bits[::7] = 0x2EDB  # about 1e-10, which f16 would flush to zero
+        tensors["lm_head.weight"] = (dtype, shape, bits.tobytes())
+
+    folder = edited_checkpoint(
+        tiny_checkpoint, tmp_path / "c", tensors=untie, config=lambda c: c.update(tie_word_embeddings=False)
+    )
+    result = convert(folder, tmp_path / "u.gguf")
+    assert {t.target.name: t.kind for t in result.plan.tensors}["output.weight"] == "bf16"
+    assert any("separate output head" in warning for warning in result.warnings)
+    report = verify(tmp_path / "u.gguf", folder)
+    assert report.verdict == "pass", findings(report)
+
+
+CONFIGS: dict[str, Callable[[dict], object]] = {
+    "widened float32": lambda c: c.update(rms_norm_eps=9.999999747378752e-06, rope_theta=500000.123),
+    "rope_parameters": lambda c: c.update(rope_parameters={"rope_type": "default", "rope_theta": c.pop("rope_theta")}),
+    "theta beside rope_parameters": lambda c: c.update(rope_parameters={"rope_type": "default"}, rope_theta=10000),
+    "dtype for torch_dtype": lambda c: c.update(dtype=c.pop("torch_dtype")),
+    "a short context": lambda c: c.update(max_position_embeddings=16),
+    "no key-value heads": lambda c: c.update(num_key_value_heads=2),
+    "silu": lambda c: c.update(hidden_act="silu"),
+    "dividing scales": lambda c: c["quantization_config"].pop("linear_class"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_honest_variants_are_not_accused(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c", config=CONFIGS[name])
+    convert(folder, tmp_path / "v.gguf")
+    report = verify(tmp_path / "v.gguf", folder)
+    assert report.verdict == "pass", findings(report)
+
+
+def test_padding_and_truncation_of_the_tokenizer_file_do_not_count(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c")
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    convert(folder, tmp_path / "t.gguf")
+    assert verify(tmp_path / "t.gguf", folder, level="weights").verdict == "pass"
+
+
+def test_files_that_hold_floats_where_codes_belong(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    """A plain F16 file under an I2_S name: the usual silent downgrade."""
+    file = GgufFile(tiny_gguf)
+    name = "blk.0.attn_q.weight"
+    plans, data = [], []
+    for tensor in file.tensors.values():
+        stored = file.bytes_of(tensor)
+        if tensor.name == name:
+            stored = np.zeros(2 * tensor.rows * tensor.cols, np.uint8)
+        plans.append(TensorPlan(tensor.name, tensor.shape, 1 if tensor.name == name else tensor.type_id, stored.size))
+        data.append([stored])
+    write_gguf(tmp_path / "f.gguf", file.metadata, plans, data)
+    report = verify(tmp_path / "f.gguf", tiny_checkpoint)
+    assert report.verdict == "fail" and f"{name!r} is stored as f16" in findings(report)
+
+
+def test_what_was_found_is_told_even_if_nothing_can_run(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise MissingRequirement("the C library is not built")
+
+    monkeypatch.setattr("runtime.model.Model.__init__", missing)
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=flip_code), tiny_checkpoint)
+    assert report.verdict == "fail" and report.rungs[2].skipped == "the C library is not built"
+    with pytest.raises(MissingRequirement):
+        verify(tiny_gguf, tiny_checkpoint)

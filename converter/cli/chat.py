@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 import click
 
 from converter.cli.running import model_options, open_model, sampling_options, sampling_params
+from formats.errors import UsageError
 
 
 @click.command("chat")
@@ -24,18 +26,37 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
     params = sampling_params(options)
     start: list[Message] = [{"role": "system", "content": system}] if system else []
     messages = list(start)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        click.echo(text, nl=False)
+
     with open_model(file, **options) as model:
-        while True:
-            if sys.stdin.isatty():
-                click.echo("> ", nl=False, err=True)
-            line = sys.stdin.readline().strip()
-            if not line:
-                return
+        while line := _read_line():
             if line == "/clear":
                 messages = list(start)
                 continue
             messages.append({"role": "user", "content": line})
-            steps = generate(model, model.tokenizer, chat_ids(model.tokenizer, messages), max_tokens, params)
-            answer = collect(steps, lambda text: click.echo(text, nl=False))
+            ids = chat_ids(model.tokenizer, messages)
+            while len(ids) >= model.context_length and len(messages) > len(start) + 1:
+                del messages[len(start) : len(start) + 2]  # the oldest question and its answer
+                ids = chat_ids(model.tokenizer, messages)
+            said.clear()
+            # Ctrl-C ends an answer, not the conversation.
+            with contextlib.suppress(KeyboardInterrupt):
+                collect(generate(model, model.tokenizer, ids, max_tokens, params), say)
             click.echo()
-            messages.append({"role": "assistant", "content": answer.text})
+            messages.append({"role": "assistant", "content": "".join(said)})
+
+
+def _read_line() -> str:
+    """The next line of stdin without its end; empty at the end of input. Raises UsageError for what is no UTF-8."""
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        click.echo("> ", nl=False, err=True)
+    try:
+        return sys.stdin.readline().strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the input is not UTF-8 text: {error}") from error

@@ -68,7 +68,9 @@ def command(
 
     if dry_run:
         refuse_existing(Path(output), force=force)
-        plan = make_plan(CheckpointFolder(source), outtype=outtype, embedding_type=embedding_type, name=name)
+        plan = make_plan(
+            CheckpointFolder(source), outtype=outtype, embedding_type=embedding_type, name=name, hashed=False
+        )
         tensors = [
             {"name": t.target.name, "type": t.kind, "shape": list(t.target.shape), "nbytes": t.target.nbytes}
             for t in plan.tensors

@@ -33,7 +33,11 @@ def command(
         raise UsageError("give a prompt with -p, or token ids with --tokens")
     params = sampling_params(options)
     with open_model(file, **options) as model:
-        ids = parse_tokens(tokens) if tokens else model.tokenizer.encode(prompt or "", add_special=not no_special)
+        ids = (
+            parse_tokens(tokens)
+            if tokens is not None
+            else model.tokenizer.encode(prompt or "", add_special=not no_special)
+        )
         steps = generate(model, model.tokenizer, ids, max_tokens, params)
         if as_json:
             result = collect(steps)

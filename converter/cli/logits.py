@@ -41,7 +41,11 @@ def command(
     target = Path(output)
     refuse_existing(target, force=force)
     with open_model(file, **options) as model:
-        ids = parse_tokens(tokens) if tokens else model.tokenizer.encode(prompt or "", add_special=not no_special)
+        ids = (
+            parse_tokens(tokens)
+            if tokens is not None
+            else model.tokenizer.encode(prompt or "", add_special=not no_special)
+        )
         values = model.logits(ids)
         kernels = model.kernels()
     with atomic_output(target, values.nbytes, force=force) as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -75,14 +76,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.WRITE_FAILED)
     except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
+        # Files name themselves; what is left is the output stream.
+        _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
     except MemoryError:
         _fail("this machine has not enough memory for that", ExitCode.MISSING)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on stdout; what JSON has no number for (NaN, infinity) is null."""
+    click.echo(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _fail(message: str, code: int, hint: str | None = None) -> None:

@@ -86,6 +86,6 @@ def parse_tokens(text: str) -> list[int]:
         ids = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         ids = []
-    if not ids:
-        raise UsageError(f"--tokens {text!r}: expected ids such as 1,2,3")
+    if not ids or not all(0 <= i < 2**31 for i in ids):
+        raise UsageError(f"--tokens {text[:60]!r}: expected ids such as 1,2,3")
     return ids

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from formats.errors import Unreadable, Unsupported
-from formats.model_spec import ModelSpec
+from formats.model_spec import ModelSpec, shortest_float
 
 Form = Literal["packed", "online"]
 
@@ -94,6 +94,9 @@ def recognise(config: Mapping[str, Any], tensor_names: Collection[str]) -> Recog
 
 def _spec(config: Mapping[str, Any], family: Family, tensor_names: Collection[str]) -> ModelSpec:
     # A config saved by transformers 5 has rope_parameters, one saved by 4.x has rope_theta and rope_scaling.
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(key) or {}, Mapping):
+            raise Unreadable(f"config.json: {key} is {config[key]!r}, expected an object")
     rope = {**config, **(config.get("rope_parameters") or {})}
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -114,7 +117,7 @@ def _spec(config: Mapping[str, Any], family: Family, tensor_names: Collection[st
         value = need(key, source)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
             raise Unreadable(f"config.json: {key} is {value!r}, expected a positive number")
-        return float(value)
+        return shortest_float(value)
 
     heads, hidden = need("num_attention_heads"), need("hidden_size")
     head_dim = config.get("head_dim")
@@ -122,17 +125,20 @@ def _spec(config: Mapping[str, Any], family: Family, tensor_names: Collection[st
         if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
             raise Unreadable(f"config.json: hidden_size {hidden!r} is not a multiple of num_attention_heads {heads!r}")
         head_dim = hidden // heads
+    layers = need("num_hidden_layers")
+    if isinstance(layers, int) and layers > len(tensor_names):  # before anything is made for each of them
+        raise Unreadable(f"config.json: num_hidden_layers is {layers}, but there are {len(tensor_names)} tensors")
     untied = family.globals["output.weight"] in tensor_names and not need("tie_word_embeddings")
     return ModelSpec(
         architecture=family.architecture,
         vocab_size=need("vocab_size"),
         hidden_size=hidden,
         intermediate_size=need("intermediate_size"),
-        layers=need("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=head_dim,
-        context_length=int(number("max_position_embeddings")),
+        context_length=need("max_position_embeddings"),
         rope_theta=number("rope_theta", rope),
         norm_eps=number("rms_norm_eps"),
         activation=need("hidden_act"),

@@ -171,8 +171,8 @@ def _text(model: Model, oracle: Oracle, text: Tokens) -> Rung:
         rung.notes.append(f"outside the usual tolerance ({', '.join(outside)}), all of it from rounding: {flips}")
     elif worst <= 10 * (noise := _own_noise(oracle, windows)):
         rung.notes.append(
-            f"outside the usual tolerance ({', '.join(outside)}), but the model is ill-conditioned: the oracle with its "
-            f"attention in float64 is {noise:.3g} away from itself, so text decides nothing here"
+            f"outside the usual tolerance ({', '.join(outside)}), but the model is ill-conditioned: with its attention "
+            f"in float64 the oracle is {noise:.3g} away from itself, so text decides nothing here"
         )
     else:
         rung.findings.append(f"on text: {', '.join(outside)}; {worst:.3g} remains when rounding ties are followed")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from converter import vocab
 from converter.sources import CheckpointFolder
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
-from formats.errors import TritpackError
+from formats.errors import TritpackError, Unreadable
 from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile
 from formats.layouts import catalog
 from formats.model_spec import LINEARS, ModelSpec
 
+if TYPE_CHECKING:
+    from runtime.tokenizer import Tokenizer
+
+NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
+"""Without these a file talks nonsense or never stops, whoever wrote it."""
 SAMPLES = (
     "Hello, world!",
     "  two  spaces,\ttab\nand\n\nlines ",
@@ -37,8 +45,10 @@ def check_structure(file: GgufFile, source: Path, oracle: Oracle) -> Rung:
     else:
         _compare_specs(rung, spec, expected)
     _check_tensors(rung, file, expected)
-    _check_tokenizer(rung, file, source)
-    _check_hashes(rung, file, source)
+    _check_metadata(rung, file, expected)
+    folder = CheckpointFolder(source)
+    _check_tokenizer(rung, file, folder)
+    _check_hashes(rung, file, folder)
     rung.figures |= {"tensors": len(file.tensors), "architecture": file.metadata.get("general.architecture")}
     return rung
 
@@ -68,21 +78,81 @@ def _check_tensors(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
     rung.findings += [f"tensor {name!r} is not part of this model" for name in file.tensors if name not in shapes]
 
 
-def _check_tokenizer(rung: Rung, file: GgufFile, source: Path) -> None:
-    from tokenizers import Tokenizer as Reference
+def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
+    """Keys that other engines act on, or that we wrote: present, they have to be right."""
+    arch = file.metadata.get("general.architecture")
+    kinds = {file.tensors[name].layout for name in expected.linear_names() if name in file.tensors}
+    right: dict[str, Any] = {
+        f"{arch}.attention.key_length": expected.head_dim,
+        f"{arch}.attention.value_length": expected.head_dim,
+        "tritpack.activation_quantization": "int8-per-token",
+    }
+    if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS:
+        right["general.file_type"] = catalog.type_of(kind).file_type
+    for key, value in right.items():
+        if file.metadata.get(key, value) != value:
+            rung.findings.append(f"{key} is {file.metadata[key]!r}, expected {value!r}")
 
+
+def _check_tokenizer(rung: Rung, file: GgufFile, source: CheckpointFolder) -> None:
+    """Every key against what the source's files say, then real encoding against the source's own tokenizer.json."""
     from runtime.tokenizer import Tokenizer
 
-    path = source / "tokenizer.json"
-    if not path.exists():
-        rung.notes.append("the source has no tokenizer.json to compare with")
-        return
+    _compare_vocabulary(rung, file, vocab.read_vocabulary(source.folder, source.config, source.generation_config))
     try:
         ours = Tokenizer.from_metadata(file.metadata)
-        reference = Reference.from_file(str(path))
     except TritpackError as error:
         rung.findings.append(f"tokenizer: {error.message}")
         return
+    if (path := source.folder / "tokenizer.json").is_file():
+        _compare_encoding(rung, ours, path)
+    expected = _expected_stops(source)
+    if missing := sorted(expected - set(ours.stop_ids)):
+        rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
+
+
+def _compare_vocabulary(rung: Rung, file: GgufFile, expected: dict[str, Any]) -> None:
+    written_by_us = "tritpack.version" in file.metadata
+    for key, value in expected.items():
+        if key not in file.metadata:
+            if written_by_us or key in NEEDED_KEYS:
+                rung.findings.append(f"tokenizer: {key} is missing")
+            continue
+        found = file.metadata[key]
+        if isinstance(value, (list, np.ndarray)):
+            differing = _first_difference(found, value)
+            if differing is not None:
+                rung.findings.append(f"tokenizer: {key} differs from the source, first at element {differing}")
+        elif found != value:
+            rung.findings.append(f"tokenizer: {key} is {_short(found)}, the source has {_short(value)}")
+    if written_by_us:
+        ours = ("tokenizer.", "tritpack.tokenizer.")
+        extra = [key for key in file.metadata if key.startswith(ours) and key not in expected]
+        rung.findings += [f"tokenizer: {key} has nothing to match it in the source" for key in extra]
+
+
+def _first_difference(found: Any, expected: Any) -> int | None:
+    if isinstance(found, (str, int, float)):
+        return 0
+    if len(found) != len(expected):
+        return min(len(found), len(expected))
+    return next((i for i, (a, b) in enumerate(zip(found, expected)) if a != b), None)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _compare_encoding(rung: Rung, ours: Tokenizer, path: Path) -> None:
+    from tokenizers import Tokenizer as Reference
+
+    try:
+        reference = Reference.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise Unreadable(f"{path}: is no tokenizer: {error}") from error
+    reference.no_padding()
+    reference.no_truncation()
     for sample in SAMPLES:
         want = reference.encode(sample).ids
         if (got := ours.encode(sample)) != want:
@@ -91,26 +161,26 @@ def _check_tokenizer(rung: Rung, file: GgufFile, source: Path) -> None:
             )
             break
     rung.figures["tokenizer_samples"] = len(SAMPLES)
-    expected = _expected_stops(source)
-    if missing := sorted(expected - set(ours.stop_ids)):
-        rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
 
 
-def _expected_stops(source: Path) -> set[int]:
-    folder = CheckpointFolder(source)
-    stops: set[int] = set()
-    for config in (folder.config, folder.generation_config):
-        ids: Any = config.get("eos_token_id")
-        stops |= {ids} if isinstance(ids, int) else set(ids or ())
-    return stops
+def _expected_stops(source: CheckpointFolder) -> set[int]:
+    """The end tokens that both configs name, as far as they are in the vocabulary."""
+    stops: list[Any] = []
+    for config in (source.config, source.generation_config):
+        ids = config.get("eos_token_id")
+        stops += ids if isinstance(ids, list) else [ids]
+    size = source.config.get("vocab_size", 0)
+    return {i for i in stops if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < size}
 
 
-def _check_hashes(rung: Rung, file: GgufFile, source: Path) -> None:
+def _check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder) -> None:
     recorded = file.metadata.get("general.source.sha256")
     if recorded is None:
         rung.notes.append("the file records no hash of its source")
         return
-    actual = CheckpointFolder(source).sha256
-    rung.figures["source_sha256"] = actual
-    if recorded != actual:
-        rung.findings.append(f"general.source.sha256 is {recorded}, this source has {actual}")
+    rung.figures["source_sha256"] = source.sha256
+    if recorded != source.sha256:
+        rung.findings.append(f"general.source.sha256 is {recorded}, this source has {source.sha256}")
+    lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
+    if _first_difference(file.metadata.get("tritpack.source.files", lines), lines) is not None:
+        rung.findings.append("tritpack.source.files are not the hashes of this source's files")

@@ -45,15 +45,20 @@ static void test_kernel(const tp_kernel *k) {
             for (int64_t cols = 1; cols <= 80; cols++) check(k, 5, cols, 3, 0);
             for (int64_t cols = 96; cols <= 1024; cols += 32) check(k, 7, cols, 5, 0);
             for (int64_t n = 1; n <= 9; n++) check(k, 9, 544, n, (int)(n % 3));
+            for (int extreme = 4; extreme <= 6; extreme++)
+                for (int64_t cols = 1; cols <= 801; cols += 32) check(k, 5, cols, 1 + cols % 6, extreme);
             break;
         case TP_OP_ATTENTION:
             for (int64_t dim = 2; dim <= 272; dim += dim < 40 ? 2 : 24) check(k, 21, dim, 1, 0);
             for (int64_t n_pos = 1; n_pos <= 70; n_pos++) check(k, n_pos, 128, 1, (int)(n_pos % 2));
+            for (int64_t n_pos = 1; n_pos <= 40; n_pos++) check(k, n_pos, 72, 1, 4 + (int)(n_pos % 3));
             break;
         default:
             for (int64_t cols = 1; cols <= 100; cols++)
-                for (int extreme = 0; extreme <= 2; extreme++) check(k, 1, cols, 1, extreme);
+                for (int extreme = 0; extreme <= 6; extreme++)
+                    if (extreme != 3) check(k, 1, cols, 1, extreme);
             check(k, 1, 6912, 1, 0);
+            check(k, 1, 6912, 1, 4);
     }
 }
 
@@ -140,6 +145,7 @@ int main(void) {
         else {
             check(k, 9, k->op == TP_OP_ATTENTION ? 64 : 512, 3, 0);
             check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, 1);
+            for (int extreme = 4; extreme <= 6; extreme++) check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, extreme);
         }
     }
     char report[4096];

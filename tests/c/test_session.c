@@ -1,9 +1,16 @@
 /* A random two-layer model: the same bits on every instruction set, thread count and batch split; errors leave the session usable. */
+#include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
+#include "runtime/kernels/common.h"
 #include "runtime/selftest.h"
 
 static int failures;
@@ -92,7 +99,7 @@ static void test_same_bits(int embd_layout, int head_layout, int activation, int
     int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, head_layout < 0 ? NULL : &f->head, &m);
     CHECK(status == TP_OK, "%s: %s", tp_error_place(), tp_status_text(status));
     static const int isas[] = {TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVX512VNNI};
-    static const int batches[] = {1, 5, 13, 64};
+    static const int batches[] = {1, 2, 5, 13, 64};
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = (int32_t)(tp_random(&f->state) % VOCAB);
     float *want = malloc(sizeof(float) * TOKENS * VOCAB), *got = malloc(sizeof(float) * TOKENS * VOCAB), *last = malloc(sizeof(float) * VOCAB);
@@ -198,11 +205,134 @@ static void test_errors(void) {
     drop(f);
 }
 
+static int nans(const float *x, int n) {
+    int count = 0;
+    for (int i = 0; i < n; i++) count += isnan(x[i]) != 0;
+    return count;
+}
+
+/* A NaN of either sign in token 3's embedding: its logits and all later ones are NaN on every ISA, earlier ones keep
+ * their bits. One in a scale or a norm: all logits are NaN. */
+static void test_nan(int head_layout, int place, int sign) {
+    enum { POISON = 3, N = 8 };
+    fixture *f = make(TP_LAYOUT_F32, head_layout, place % 2 ? TP_ACT_SILU : TP_ACT_RELU2, place % 2);
+    const float nan = tp_bits_float(TP_NAN_BITS | (sign ? 0x80000000u : 0));
+    tp_layer *l = &f->layers[1];
+    tp_tensor *const scaled[] = {&l->attn_q, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+    tp_tensor *const norms[] = {&l->attn_norm, &l->ffn_norm, &f->norm};
+    tp_tensor *const t = place < 6 ? scaled[place] : place < 9 ? norms[place - 6] : &f->embd;
+    const size_t at = place < 6 ? (size_t)(t->rows * t->cols / 4) : place < 9 ? 4 * 17 : (POISON * HIDDEN + 40) * 4;
+    tp_model *m = NULL;
+    memcpy((uint8_t *)(uintptr_t)t->data + at, &nan, 4);
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m) == TP_OK, " ");
+    int32_t tokens[N];
+    for (int i = 0; i < N; i++) tokens[i] = i;
+    float want[N * VOCAB], got[N * VOCAB];
+    for (int isa = 0, first = 1; isa < tp_isa_count(); isa++) {
+        if (!tp_isa_available(isa)) continue;
+        for (int batch = 1; batch <= N; batch += 7, first = 0) {
+            tp_session *s = session(m, isa, 2, batch, TP_KV_F32);
+            CHECK(tp_eval(s, tokens, N, TP_LOGITS_ALL, got) == TP_OK, " ");
+            if (first) memcpy(want, got, sizeof want);
+            const int clean = place < 9 ? 0 : POISON;
+            CHECK(nans(got, clean * VOCAB) == 0 && memcmp(want, got, sizeof(float) * (size_t)clean * VOCAB) == 0, "isa %d place %d", isa, place);
+            CHECK(nans(got + clean * VOCAB, VOCAB) == VOCAB, "isa %d batch %d head %d place %d sign %d: %d", isa, batch, head_layout, place, sign,
+                  nans(got + clean * VOCAB, VOCAB));
+            if (place < 9) CHECK(nans(got, N * VOCAB) == N * VOCAB, "isa %d place %d", isa, place);
+            tp_session_free(s);
+        }
+    }
+    tp_model_free(m);
+    drop(f);
+}
+
+/* In a forked child a session still gives its bits, and can be freed; so can one whose threads sleep. */
+static void test_fork(void) {
+    fixture *f = make(TP_LAYOUT_F16, -1, TP_ACT_RELU2, 1);
+    tp_model *m = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
+    tp_session *s = session(m, TP_ISA_BEST, 3, 0, TP_KV_F32);
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = i;
+    float want[VOCAB], got[VOCAB];
+    for (int i = 0; i < 12; i++) {
+        tp_rewind(s, 0);
+        CHECK(tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, want) == TP_OK, " ");
+        if (i % 2) usleep(3000);
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(30);
+            int bad = 0;
+            if (i % 4 < 2) {
+                tp_rewind(s, 0);
+                bad = tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, got) != TP_OK || memcmp(want, got, sizeof want) != 0;
+            }
+            tp_session_free(s);
+            const tp_session_params p = {.threads = 2};
+            bad |= tp_session_new(m, &p, &s) != TP_OK || tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, got) != TP_OK || memcmp(want, got, sizeof want) != 0;
+            tp_session_free(s);
+            _exit(bad);
+        }
+        int status = -1;
+        CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "child %d: %x", i, (unsigned)status);
+    }
+    tp_session_free(s);
+    tp_model_free(m);
+    drop(f);
+}
+
+/* The caller's rounding mode and flushing of subnormals change no bit, and are there again afterwards. */
+static void test_fp_environment(void) {
+    static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    fixture *f = make(TP_LAYOUT_F32, TP_LAYOUT_Q8_0, TP_ACT_SILU, 1);
+    tp_model *m = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m) == TP_OK, " ");
+    for (int i = 0; i < HIDDEN; i++) ((float *)(uintptr_t)f->embd.data)[i] *= 1e-38f;
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = i;
+    float want[VOCAB], got[VOCAB], hidden[2][HIDDEN], s[2], row[2][HIDDEN];
+    int8_t q[2][HIDDEN];
+    int32_t sum[2];
+    for (int i = 0; i < 8; i++) {
+        const int isa = i % 2 ? TP_ISA_BEST : TP_ISA_SCALAR;
+        fesetround(modes[i % 4]);
+#if defined(__x86_64__)
+        if (i >= 4) _mm_setcsr(_mm_getcsr() | 0x8040);
+        const unsigned before = _mm_getcsr();
+#endif
+        tp_session *session_here = session(m, isa, 1 + i % 3, 0, TP_KV_F32);
+        CHECK(tp_eval(session_here, tokens, TOKENS, TP_LOGITS_LAST, got) == TP_OK, " ");
+        CHECK(tp_rewind(session_here, 0) == TP_OK && tp_eval_hidden(session_here, tokens, 1, hidden[i > 0]) == TP_OK, " ");
+        CHECK(tp_quantize_activations(isa, hidden[0], 1, HIDDEN, q[i > 0], &s[i > 0], &sum[i > 0]) == TP_OK, " ");
+        CHECK(tp_tensor_row(&f->head, 1, row[i > 0]) == TP_OK, " ");
+        CHECK(tp_self_test(NULL, 0) == 0, " ");
+        const int round_after = fegetround();
+#if defined(__x86_64__)
+        CHECK(_mm_getcsr() == before, "%x", _mm_getcsr());
+        _mm_setcsr(0x1f80);
+#endif
+        fesetround(FE_TONEAREST);
+        CHECK(round_after == modes[i % 4], "%d", round_after);
+        tp_session_free(session_here);
+        if (i == 0) memcpy(want, got, sizeof want);
+        else {
+            CHECK(memcmp(want, got, sizeof want) == 0 && memcmp(hidden[0], hidden[1], sizeof hidden[0]) == 0, "%d", i);
+            CHECK(memcmp(q[0], q[1], HIDDEN) == 0 && memcmp(&s[0], &s[1], 4) == 0 && sum[0] == sum[1] && memcmp(row[0], row[1], sizeof row[0]) == 0, "%d", i);
+        }
+    }
+    tp_model_free(m);
+    drop(f);
+}
+
 int main(void) {
     static const int types[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) test_same_bits(types[i], -1, i % 2 ? TP_ACT_SILU : TP_ACT_RELU2, i % 2, i % 2);
     test_same_bits(TP_LAYOUT_F16, TP_LAYOUT_Q6_K, TP_ACT_RELU2, 1, TP_KV_F32);
     test_errors();
+    static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
+    for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2);
+    test_fork();
+    test_fp_environment();
     printf("%s: %d failures\n", __FILE__, failures);
     return failures != 0;
 }
