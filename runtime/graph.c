@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "angles.h"
+#include "fpenv.h"
 #include "kernels/common.h"
 #include "model.h"
 
@@ -108,7 +109,7 @@ static void enter_linears(tp_session *s, norm_step step, const char *point, cons
 static void linears(tp_session *s, int count, const tp_tensor *const *w /* (count) */, float *const *y /* (count) */) {
     tp_linear_job jobs[3];
     for (int i = 0; i < count; i++) {
-        jobs[i] = (tp_linear_job){.w = w[i], .kernel = (s->n == 1 ? s->matvec : s->matmul)[w[i]->layout], .y = y[i]};
+        jobs[i] = (tp_linear_job){.w = w[i], .kernel = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w[i]->layout], .y = y[i]};
         mark(s, jobs[i].kernel);
     }
     tp_linears_run(s->pool, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
@@ -212,7 +213,7 @@ static void run_layer(tp_session *s) {
 
 typedef enum wanted { NOTHING, LAST_LOGITS, ALL_LOGITS, HIDDEN } wanted;
 
-static void run_batch(tp_session *s, const int32_t *tokens, int64_t n, wanted want, float *out) {
+static TP_NOINLINE void run_batch(tp_session *s, const int32_t *tokens, int64_t n, wanted want, float *out) {
     const tp_model *m = s->model;
     const int64_t hidden = m->hp.hidden;
     s->tokens = tokens;
@@ -244,11 +245,13 @@ static int eval(tp_session *s, const int32_t *tokens, int64_t n, wanted want, fl
         if (tokens[i] < 0 || tokens[i] >= s->model->hp.vocab_size) return TP_ERR_TOKEN;
     if (n > s->n_ctx - s->n_past) return TP_ERR_CONTEXT;
     const int64_t width = want == HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
+    const tp_fpenv before = tp_fpenv_enter();
     for (int64_t i = 0; i < n; i += s->batch) {
         const int64_t here = n - i < s->batch ? n - i : s->batch;
         const int ends = i + here == n;
         run_batch(s, tokens + i, here, want == LAST_LOGITS && !ends ? NOTHING : want, want == ALL_LOGITS || want == HIDDEN ? out + i * width : out);
     }
+    tp_fpenv_leave(before);
     return TP_OK;
 }
 
@@ -309,9 +312,9 @@ static size_t linears_scratch(const tp_session *s) {
         const tp_layer *l = &s->model->layers[i];
         const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
         for (size_t j = 0; j < sizeof w / sizeof *w; j++) {
-            const size_t one = tp_linear_scratch(s->matvec[w[j]->layout], w[j]->rows, w[j]->cols, 1);
+            const size_t few = tp_linear_scratch(s->matvec[w[j]->layout], w[j]->rows, w[j]->cols, TP_FEW_TOKENS);
             const size_t many = tp_linear_scratch(s->matmul[w[j]->layout], w[j]->rows, w[j]->cols, s->batch);
-            most = one > most ? one : most;
+            most = few > most ? few : most;
             most = many > most ? many : most;
         }
     }

@@ -7,6 +7,7 @@
 
 #define TP_MAX_COLS (INT64_C(1) << 21)      /* int32 sums hold for any bytes up to here: 3 * 128 * 2^21 < 2^30 */
 #define TP_MAX_THREADS 256
+#define TP_FEW_TOKENS 4             /* up to here matvec, token by token, is faster than matmul, which unpacks the weights first */
 
 /* ---- cpu.c ---- */
 int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */

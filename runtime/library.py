@@ -38,6 +38,7 @@ ACTIVATION_IDS = {"relu2": 0, "silu": 1}
 KV_TYPE_IDS = {"f32": 0, "f16": 1}
 LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
 DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
+DEFAULT_BATCH = 256
 MAX_THREADS = 256
 
 ERRORS: dict[int, type[TritpackError]] = {
@@ -454,7 +455,8 @@ class CSession:
             raise UsageError(f"{threads} threads, expected 1 to {MAX_THREADS}")
         if not 1 <= self.n_ctx <= 1 << 24:
             raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {1 << 24}")
-        params = _SessionParams(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], batch or 0)
+        self._batch = batch or DEFAULT_BATCH
+        params = _SessionParams(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], self._batch)
         handle = ctypes.c_void_p()
         status = self.library.c.tp_session_new(model.handle, ctypes.byref(params), ctypes.byref(handle))
         self.library.check(status, f"session of {self.n_ctx} positions on {threads} threads")
@@ -476,28 +478,37 @@ class CSession:
     def eval(self, tokens: Sequence[int] | npt.NDArray[Any], logits: str = "last") -> F32:
         """Append tokens. Logits float32 (n, vocab) for "all", (1, vocab) for "last", (0, vocab) for "none".
 
-        UsageError for no tokens, a token outside the vocabulary or more than the context holds; the session stays as
-        it was.
+        UsageError for no tokens, a token outside the vocabulary or more than the context holds. Whatever is raised,
+        KeyboardInterrupt included: the session stays as it was.
         """
         if logits not in LOGITS_MODES:
             raise UsageError(f"unknown logits mode {logits!r}", hint=f"known: {', '.join(LOGITS_MODES)}")
         ids = self._ids(tokens)
         rows = {"none": 0, "last": 1, "all": len(ids)}[logits]
         out = np.empty((rows, self.model.spec.vocab_size), np.float32)
-        status = self.library.c.tp_eval(
-            self.handle, ids.ctypes.data, len(ids), LOGITS_MODES[logits], out.ctypes.data if rows else None
-        )
-        self.library.check(status, f"evaluating {len(ids)} tokens")
+
+        def evaluate(piece: I32, first: int) -> int:
+            wanted = "none" if logits == "last" and first + len(piece) < len(ids) else logits
+            target = {"none": None, "last": out, "all": out[first:]}[wanted]
+            address = None if target is None else target.ctypes.data
+            return int(
+                self.library.c.tp_eval(self.handle, piece.ctypes.data, len(piece), LOGITS_MODES[wanted], address)
+            )
+
+        self._in_pieces(ids, evaluate)
         return out
 
     def hidden(self, tokens: Sequence[int] | npt.NDArray[Any]) -> F32:
         """Append tokens; float32 (n, hidden) states after the final norm. Errors as eval."""
         ids = self._ids(tokens)
         out = np.empty((len(ids), self.model.spec.hidden_size), np.float32)
-        self.library.check(
-            self.library.c.tp_eval_hidden(self.handle, ids.ctypes.data, len(ids), out.ctypes.data),
-            f"evaluating {len(ids)} tokens",
-        )
+
+        def evaluate(piece: I32, first: int) -> int:
+            return int(
+                self.library.c.tp_eval_hidden(self.handle, piece.ctypes.data, len(piece), out[first:].ctypes.data)
+            )
+
+        self._in_pieces(ids, evaluate)
         return out
 
     def rewind(self, n_past: int) -> None:
@@ -546,6 +557,18 @@ class CSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _in_pieces(self, ids: I32, evaluate: Callable[[I32, int], int]) -> None:
+        """`evaluate(piece, index of its first token)` over pieces of the batch size, which C cuts alike and no bit
+        depends on: between two of them Python handles signals, so that Ctrl-C ends a long prompt."""
+        before = self.n_past
+        try:
+            for first in range(0, len(ids), self._batch):
+                self.library.check(evaluate(ids[first : first + self._batch], first), f"evaluating {len(ids)} tokens")
+        except BaseException:
+            if self._free.alive:
+                self.library.c.tp_rewind(self._handle, before)
+            raise
 
     def _ids(self, tokens: Sequence[int] | npt.NDArray[Any]) -> I32:
         wide = np.asarray(tokens, np.int64).reshape(-1)

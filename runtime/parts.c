@@ -1,6 +1,7 @@
 /* Single parts of the forward pass, for tests, verify and doctor. Slow paths: they allocate on every call. */
 #include <string.h>
 
+#include "fpenv.h"
 #include "internal.h"
 
 static int usable(int *isa) {
@@ -12,7 +13,9 @@ int tp_quantize_activations(int isa, const float *x, int64_t n, int64_t cols, in
     if (!x || !q || !s || !sum_q || n < 1 || cols < 1 || cols > TP_MAX_COLS) return TP_ERR_ARGUMENT;
     if (!usable(&isa)) return TP_ERR_ISA;
     const tp_kernel *k = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
+    const tp_fpenv before = tp_fpenv_enter();
     for (int64_t t = 0; t < n; t++) k->quantize(x + t * cols, cols, q + t * cols, &s[t], &sum_q[t]);
+    tp_fpenv_leave(before);
     return TP_OK;
 }
 
@@ -60,8 +63,10 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     const int whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
     tp_pool *pool = tp_pool_new(1, &status);
     void *acts16 = whole ? tp_alloc(1, tp_acts16_bytes(n, w->cols)) : NULL;
+    const tp_fpenv before = tp_fpenv_enter();
     if (!pool || (whole && !acts16)) status = TP_ERR_MEMORY;
     else tp_head_run(pool, k, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, acts16, out);
+    tp_fpenv_leave(before);
     tp_free(acts16);
     tp_pool_free(pool);
     return status;

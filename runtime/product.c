@@ -34,18 +34,29 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
+/* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
+static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, void *panel) {
+    const tp_kernel *k = job->kernel;
+    const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
+    if (k->op == TP_OP_MATMUL) {
+        k->linear(job->w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
+        return;
+    }
+    const size_t stride = l->arrangement ? l->arrangement->bytes(1, l->cols) : (size_t)l->cols;
+    for (int64_t t = 0; t < l->n; t++) k->linear(job->w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
+}
+
 static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
     const tp_tensor *w = job->w;
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows;
-    const void *acts = l->arrangement ? l->acts->arranged : l->acts->q;
     void *panel = scratch + round64(l->n * job->grain * 4);
     if (job->sums) {
-        job->kernel->linear(w, acts, l->acts->sum, l->n, row0, row1, job->sums + row0, w->rows, panel);
+        run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel);
         return;
     }
     int32_t *sums = (int32_t *)(void *)scratch;
     const float scale = tp_tensor_scale(w);
-    job->kernel->linear(w, acts, l->acts->sum, l->n, row0, row1, sums, job->grain, panel);
+    run_kernel(l, job, row0, row1, sums, job->grain, panel);
     for (int64_t t = 0; t < l->n; t++) {
         const float s = l->acts->s[t];
         float *restrict y = job->y + t * w->rows;

@@ -1,6 +1,7 @@
 # Builds runtime/libtritpack.so and runs the C tests. Included by the top-level Makefile; stands alone too:
 #   make -f runtime/runtime.mk lib c-test
-# Paths are relative to the repository root. BUILD=dir puts objects elsewhere.
+# Paths are relative to the repository root. BUILD=dir puts objects elsewhere. CC, CFLAGS, CPPFLAGS and LDFLAGS are yours;
+# whatever changes is rebuilt, and several makes may run at once.
 
 BUILD ?= build
 CC ?= cc
@@ -9,10 +10,16 @@ CPPFLAGS ?=
 LDFLAGS ?=
 
 TP_MACHINE := $(shell $(CC) -dumpmachine)
-TP_LIB := runtime/libtritpack.$(if $(findstring darwin,$(TP_MACHINE)),dylib,so)
+TP_NAME := libtritpack.$(if $(findstring darwin,$(TP_MACHINE))$(findstring macos,$(TP_MACHINE)),dylib,so)
+TP_LIB := runtime/$(TP_NAME)
 
-TP_CFLAGS := -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -fvisibility=hidden -fPIC -pthread
+TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -pthread
 TP_TEST_CFLAGS := $(TP_CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+# Behind CFLAGS, since every operation rounds as written: no user's flag may change a bit. Those that also link start-up
+# code which changes the rounding of the whole process never reach the linker.
+TP_FLOAT_CFLAGS := -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math \
+	-fno-finite-math-only -fsigned-zeros -fno-math-errno -ffp-contract=off
+tp_link_flags = $(filter-out -Ofast -ffast-math -funsafe-math-optimizations,$(CFLAGS) $(LDFLAGS))
 
 # ISA flags, for kernel files named *_ISA.c and nothing else.
 TP_FLAGS_avx2 := -mavx2 -mf16c
@@ -25,27 +32,44 @@ TP_SOURCES := $(sort $(wildcard runtime/*.c) $(foreach isa,$(TP_ISAS),$(wildcard
 TP_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/%.o)
 TP_TEST_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/asan/%.o)
 TP_TESTS := $(patsubst tests/c/%.c,$(BUILD)/asan/%,$(wildcard tests/c/test_*.c))
+# Everything built depends on these: a file that changes when the flags or the list of sources do, and this one.
+TP_RULES := $(BUILD)/flags runtime/runtime.mk
 
-.PHONY: lib c-test
+# What was asked for, as one shell word, to compare with last time.
+tp_quote = '$(subst ','\'',$1)'
+TP_ASKED = $(CC) | $(TP_MACHINE) | $(CPPFLAGS) | $(CFLAGS) | $(LDFLAGS) | $(TP_SOURCES)
+
+# Everything is written under a name of its process ($$$$ is the shell's id) and then renamed.
+tp_temporary = $@.$$$$.tmp
+tp_compile = $(CC) $(CPPFLAGS) $1 $(call tp_isa_flags,$<) $(CFLAGS) $(TP_FLOAT_CFLAGS) -MMD -MP -MT $@ -MF $(tp_temporary).d -o $(tp_temporary)
+tp_rename = mv -f $(tp_temporary) $@
+tp_rename_both = mv -f $(tp_temporary).d $(basename $@).d && $(tp_rename)
+
+.PHONY: lib c-test tp-always
 .SECONDARY: $(TP_TEST_OBJECTS)
 
-lib: $(TP_LIB) ## build the C library, runtime/libtritpack
+lib: $(BUILD)/$(TP_NAME) ## build the C library, runtime/libtritpack
+	@cmp -s $< $(TP_LIB) || { cp $< runtime/.$$$$.$(TP_NAME) && mv -f runtime/.$$$$.$(TP_NAME) $(TP_LIB); }
 
-$(TP_LIB): $(TP_OBJECTS)
-	$(CC) $(TP_CFLAGS) $(CFLAGS) -shared $(LDFLAGS) -o $@.tmp $^
-	mv $@.tmp $@
-
-$(BUILD)/runtime/%.o: runtime/%.c
+$(BUILD)/flags: tp-always
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(TP_CFLAGS) $(call tp_isa_flags,$<) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@printf '%s\n' $(call tp_quote,$(TP_ASKED)) > $(tp_temporary); \
+		if cmp -s $(tp_temporary) $@; then rm -f $(tp_temporary); else $(tp_rename); fi
 
-$(BUILD)/asan/runtime/%.o: runtime/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(TP_TEST_CFLAGS) $(call tp_isa_flags,$<) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/$(TP_NAME): $(TP_OBJECTS) $(TP_RULES)
+	$(CC) $(TP_CFLAGS) $(tp_link_flags) -shared -o $(tp_temporary) $(TP_OBJECTS) -lm && $(tp_rename)
 
-$(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS)
+$(BUILD)/runtime/%.o: runtime/%.c $(TP_RULES)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(TP_TEST_CFLAGS) $(CFLAGS) -MMD -MP -I. $(LDFLAGS) -o $@ $< $(TP_TEST_OBJECTS) -lm
+	$(call tp_compile,$(TP_CFLAGS)) -c $< && $(tp_rename_both)
+
+$(BUILD)/asan/runtime/%.o: runtime/%.c $(TP_RULES)
+	@mkdir -p $(@D)
+	$(call tp_compile,$(TP_TEST_CFLAGS)) -c $< && $(tp_rename_both)
+
+$(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
+	@mkdir -p $(@D)
+	$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
 c-test: $(TP_TESTS) ## run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $$t; done

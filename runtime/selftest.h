@@ -6,11 +6,13 @@
 
 typedef struct tp_check_shape {
     int64_t rows, cols, n;
-    int extreme;                /* 1: codes 2, activations 127; 2: codes 2, activations -128; 3: codes 3, activations -128 */
+    int extreme;                /* 1: codes 2, activations 127; 2: codes 2, activations -128; 3: codes 3, activations -128;
+                                 * 4, 5, 6: NaN, -NaN, infinity somewhere in the first token's activations */
 } tp_check_shape;
 
 /* Fills exact-size heap buffers, so that a sanitizer sees any read or write outside.
- * Returns 0 if k gives the bits of scalar, 1 if not, -1 if out of memory. *digest takes in what scalar gave. */
+ * Returns 0 if k gives the bits of scalar (any NaN for NaN, and NaN where NaN went in), 1 if not, -1 if out of memory.
+ * *digest takes in what scalar gave. */
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
 
 /* xorshift64*: a value below 2^31. state must not be 0. */

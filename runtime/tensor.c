@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fpenv.h"
 #include "internal.h"
 #include "kernels/quants.h"
 
@@ -59,7 +60,7 @@ int tp_tensor_check(const tp_tensor *t) {
 
 float tp_tensor_scale(const tp_tensor *t) { return tp_load_f32((const uint8_t *)t->data + t->rows * t->cols / 4); }
 
-int tp_tensor_row(const tp_tensor *w, int64_t row, float *out) {
+static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
     const int status = tp_tensor_check(w);
     if (status) return status;
     if (!out || row < 0 || row >= w->rows) return TP_ERR_ARGUMENT;
@@ -87,6 +88,13 @@ int tp_tensor_row(const tp_tensor *w, int64_t row, float *out) {
             return TP_OK;
         default: return TP_ERR_LAYOUT;
     }
+}
+
+int tp_tensor_row(const tp_tensor *w, int64_t row, float *out) {
+    const tp_fpenv before = tp_fpenv_enter();
+    const int status = tensor_row(w, row, out);
+    tp_fpenv_leave(before);
+    return status;
 }
 
 /* calloc, so that a big KV cache costs no memory before it is used; the real pointer lies before the aligned one. */

@@ -3,12 +3,16 @@
  *
  * The caller never waits for a thread that has not woken up: it takes that thread's chunks itself, closes the job, and
  * waits only for those that are inside it (`inside`). So a busy CPU slows the pool down by its share, no more.
- * Idle threads spin for about 50 us, since the next job usually comes at once, and then sleep. */
+ * Idle threads spin for about 50 us, since the next job usually comes at once, and then sleep.
+ *
+ * fork() copies no threads: in a child the caller does a job alone, and there is nothing to join. */
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "fpenv.h"
 #include "internal.h"
 
 enum { SPINS = 600, SPINS_WAIT = 2000 };
@@ -31,6 +35,7 @@ struct tp_pool {
     void *ctx;
     int64_t chunk;
     int threads, started;
+    pid_t owner;                /* process that has the threads */
     _Alignas(64) atomic_uint epoch;     /* counts jobs */
     atomic_int open;                    /* a job may be entered */
     atomic_int quit;
@@ -74,6 +79,7 @@ static void await_epoch(tp_pool *pool, unsigned seen) {
 static void *work(void *argument) {
     worker *w = argument;
     tp_pool *pool = w->pool;
+    tp_fpenv_enter();           /* a thread starts with the environment of whoever made it */
     for (unsigned seen = 0;;) {
         await_epoch(pool, seen);
         seen = atomic_load(&pool->epoch);
@@ -93,7 +99,7 @@ static void announce(tp_pool *pool) {
 }
 
 void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
-    if (pool->threads == 1 || items <= chunk) {
+    if (pool->threads == 1 || items <= chunk || getpid() != pool->owner) {
         for (int64_t i = 0; i < items; i += chunk) fn(ctx, 0, i, i + chunk < items ? i + chunk : items);
         return;
     }
@@ -120,11 +126,13 @@ int tp_pool_threads(const tp_pool *pool) { return pool->threads; }
 
 void tp_pool_free(tp_pool *pool) {
     if (!pool) return;
-    atomic_store(&pool->quit, 1);
-    announce(pool);
-    for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
+    if (getpid() == pool->owner) {      /* a child has the mutex and the condition as they happened to be */
+        atomic_store(&pool->quit, 1);
+        announce(pool);
+        for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+        pthread_cond_destroy(&pool->wake);
+        pthread_mutex_destroy(&pool->mutex);
+    }
     tp_free(pool->pieces);
     tp_free(pool->workers);
     tp_free(pool);
@@ -135,6 +143,7 @@ tp_pool *tp_pool_new(int threads, int *status) {
     *status = TP_ERR_MEMORY;
     if (!pool) return NULL;
     pool->threads = threads;
+    pool->owner = getpid();
     pool->pieces = tp_alloc((size_t)threads, sizeof *pool->pieces);
     pool->workers = tp_alloc((size_t)threads, sizeof *pool->workers);
     pthread_mutex_init(&pool->mutex, NULL);

@@ -5,7 +5,8 @@
  *
  * A tp_model describes weights that the caller keeps in memory (a mapped file, say) for as long as the model lives.
  * A tp_session holds the KV cache, the work buffers and the threads of one conversation; it is used by one thread at a
- * time, several sessions may share one model. Functions that can fail return a tp_status: TP_OK (0) or a reason.
+ * time, several sessions may share one model; in a child after fork() it works on that one thread. The caller's rounding
+ * mode changes nothing and comes back. Functions that can fail return a tp_status: TP_OK (0) or a reason.
  * (a, b) in a comment is the shape of what a pointer points to, row-major. */
 #ifndef TRITPACK_H
 #define TRITPACK_H
@@ -162,9 +163,9 @@ typedef enum tp_dtype { TP_DTYPE_F32 = 0, TP_DTYPE_INT8 = 1 } tp_dtype;
 
 /* Called in tp_eval's thread after each step; data is (rows, cols), valid during the call, rows = tokens of the batch.
  * layer is -1 outside the layers. Points, in order: embd; per layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope
- * attn_k_rope attn_out attn_sub_norm attn_sub_norm.q8 attn_output attn_residual ffn_in ffn_in.q8 ffn_gate ffn_up ffn_mul
- * ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm. NAME.q8 are the int8 codes that enter the linears and
- * NAME.scale (f32, one column) their s; both come also where a sub-norm is absent. */
+ * attn_k_rope attn_out attn_sub_norm attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate ffn_up ffn_mul
+ * ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm. NAME.q8 are the int8 codes that enter the linears, and
+ * after each NAME.scale (f32, one column), their s; both come also where a sub-norm is absent. */
 typedef void tp_trace_fn(void *user, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data);
 TP_API void tp_set_trace(tp_session *session, tp_trace_fn *callback /* NULL = off */, void *user);
 
@@ -173,7 +174,8 @@ TP_API int tp_session_kernels(const tp_session *session, const char **symbols /*
 
 /* ---- Parts, for tests, verify and doctor ----------------------------------------------------------------------- */
 
-/* Per token: a = max(max|x|, 1e-5), s = 127 / a, q = clip(round_half_even(x * s), -128, 127), sum_q = sum of q. */
+/* Per token: a = max(max|x|, 1e-5), s = 127 / a, q = clip(round_half_even(x * s), -128, 127), sum_q = sum of q.
+ * A token with NaN or an infinity: s = NaN, q = 0, sum_q = 0; so all it enters is NaN. */
 TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int64_t n, int64_t cols, int8_t *q /* (n, cols) */,
                                    float *s /* (n) */, int32_t *sum_q /* (n) */);
 

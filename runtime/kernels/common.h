@@ -15,9 +15,15 @@
 #if FLT_EVAL_METHOD != 0
 #error "tritpack needs float arithmetic that rounds every operation to its own type (no x87)"
 #endif
-#if defined(__FAST_MATH__)
-#error "tritpack must not be built with -ffast-math: results are promised bit by bit"
+#if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "tritpack must not be built with -ffast-math or a part of it: results are promised bit by bit"
 #endif
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "tritpack reads little-endian weights where they lie: big-endian machines are not supported"
+#endif
+
+#define TP_INF_BITS 0x7f800000u
+#define TP_NAN_BITS 0x7fc00000u     /* the one NaN we make ourselves; which bits arithmetic gives depends on the machine */
 
 static inline float tp_tree16(const float v[16]) {
     float t[8];

@@ -4,7 +4,7 @@
 LANES_INLINE lanes activated(lanes g, int activation) {
     if (activation == TP_ACT_SILU)
         return lanes_div(g, lanes_add(lanes_splat(1.0f), lanes_exp(lanes_sub(lanes_splat(-0.0f), g))));
-    const lanes r = lanes_max(g, lanes_splat(0.0f));
+    const lanes r = lanes_max(lanes_splat(0.0f), g);   /* of two, max gives the second if one is NaN */
     return lanes_mul(r, r);
 }
 

@@ -13,12 +13,43 @@ LANES_INLINE __m128i quantize16(lanes x, lanes s) {
 #endif
 }
 
+/* Lane by lane the higher of m and the magnitude of x, as bits: quantize_f32_scalar.c. */
+#if LANES_NATIVE == 16
+typedef struct magnitudes { __m512i v; } magnitudes;
+LANES_INLINE magnitudes splat_magnitude(float x) { return (magnitudes){_mm512_set1_epi32((int32_t)tp_float_bits(x))}; }
+LANES_INLINE magnitudes higher(magnitudes m, lanes x) { return (magnitudes){_mm512_max_epi32(m.v, _mm512_castps_si512(lanes_abs(x).v))}; }
+#else
+typedef struct magnitudes { __m256i lo, hi; } magnitudes;
+LANES_INLINE magnitudes splat_magnitude(float x) {
+    const __m256i v = _mm256_set1_epi32((int32_t)tp_float_bits(x));
+    return (magnitudes){v, v};
+}
+LANES_INLINE magnitudes higher(magnitudes m, lanes x) {
+    const lanes a = lanes_abs(x);
+    return (magnitudes){_mm256_max_epi32(m.lo, _mm256_castps_si256(a.lo)), _mm256_max_epi32(m.hi, _mm256_castps_si256(a.hi))};
+}
+#endif
+
+LANES_INLINE uint32_t highest_magnitude(magnitudes m) {
+    uint32_t bits[16], most = 0;
+    memcpy(bits, &m, sizeof bits);
+    for (int i = 0; i < 16; i++) most = bits[i] > most ? bits[i] : most;
+    return most;
+}
+
 LANES_INLINE void quantize_body(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
-    lanes most = lanes_splat(1e-5f);
+    magnitudes seen = splat_magnitude(1e-5f);
     int64_t i = 0;
-    for (; i + 16 <= cols; i += 16) most = lanes_max(lanes_abs(lanes_load(x + i)), most);
-    if (i < cols) most = lanes_max(lanes_abs(lanes_load_n(x + i, cols - i)), most);
-    *s = 127.0f / lanes_highest(most);
+    for (; i + 16 <= cols; i += 16) seen = higher(seen, lanes_load(x + i));
+    if (i < cols) seen = higher(seen, lanes_load_n(x + i, cols - i));
+    const uint32_t most = highest_magnitude(seen);
+    if (most >= TP_INF_BITS) {
+        *s = tp_bits_float(TP_NAN_BITS);
+        *sum_q = 0;
+        memset(q, 0, (size_t)cols);
+        return;
+    }
+    *s = 127.0f / tp_bits_float(most);
     const lanes by = lanes_splat(*s);
     __m256i sum = _mm256_setzero_si256();
     const __m256i ones = _mm256_set1_epi16(1);

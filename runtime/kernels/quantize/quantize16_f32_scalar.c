@@ -1,18 +1,24 @@
 #include "../quants.h"
 
 /* 16-bit activations of the q8_0 and q6_k heads: per block of 256, a = max|x|, step = a / 32767,
- * q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30 counts as zero. */
+ * q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30 counts as zero;
+ * in one with NaN or an infinity step = NaN, q = 0, so that every product is NaN. */
 void quantize16_f32_scalar(const float *x, int64_t cols, int16_t *q, float *step, int32_t *bias) {
     const int64_t padded = (cols + 63) / 64 * 64;
     for (int64_t i = cols; i < padded; i++) q[acts16_index(i)] = 0;
     for (int64_t b = 0; b * 256 < cols; b++) {
         const int64_t end = b * 256 + 256 < cols ? b * 256 + 256 : cols;
-        float a = 0;
+        uint32_t most = 0;      /* as in quantize_f32_scalar.c */
         for (int64_t i = b * 256; i < end; i++) {
-            const float m = x[i] < 0 ? -x[i] : x[i];
-            a = m > a ? m : a;
+            const uint32_t m = tp_float_bits(x[i]) & 0x7fffffffu;
+            most = m > most ? m : most;
         }
-        const float s = a < 1e-30f ? 0.0f : 32767.0f / a;
+        if (most >= TP_INF_BITS) {
+            step[b] = tp_bits_float(TP_NAN_BITS);
+            for (int64_t i = b * 256; i < end; i++) q[acts16_index(i)] = 0;
+            continue;
+        }
+        const float a = tp_bits_float(most), s = a < 1e-30f ? 0.0f : 32767.0f / a;
         step[b] = a < 1e-30f ? 0.0f : a / 32767.0f;
         for (int64_t i = b * 256; i < end; i++) {
             const int32_t v = tp_round_even(x[i] * s);

@@ -1,0 +1,42 @@
+/* The floating-point environment of the calling thread: bits are promised for rounding to nearest with subnormal numbers,
+ * and the caller may have set something else (another library's start-up code is known to). What computes enters at its
+ * beginning and leaves at its end; a function between the two must not be inlined, so that no operation moves out. */
+#ifndef TRITPACK_FPENV_H
+#define TRITPACK_FPENV_H
+
+#include <stdint.h>
+
+#define TP_NOINLINE __attribute__((noinline))
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+typedef unsigned tp_fpenv;
+/* To nearest, no FTZ, no DAZ, every exception masked. Returns what was before, for tp_fpenv_leave. */
+static inline tp_fpenv tp_fpenv_enter(void) {
+    const tp_fpenv old = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return old;
+}
+static inline void tp_fpenv_leave(tp_fpenv old) { _mm_setcsr(old); }
+#elif defined(__aarch64__)
+typedef uint64_t tp_fpenv;
+static inline void tp_fpenv_leave(tp_fpenv old) { __asm__ volatile("msr fpcr, %0" : : "r"(old) : "memory"); }
+static inline tp_fpenv tp_fpenv_enter(void) {
+    tp_fpenv old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old) : : "memory");
+    tp_fpenv_leave(0);
+    return old;
+}
+#else
+#include <fenv.h>
+typedef fenv_t tp_fpenv;
+static inline tp_fpenv tp_fpenv_enter(void) {
+    tp_fpenv old;
+    fegetenv(&old);
+    fesetenv(FE_DFL_ENV);
+    return old;
+}
+static inline void tp_fpenv_leave(tp_fpenv old) { fesetenv(&old); }
+#endif
+
+#endif
