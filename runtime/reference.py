@@ -133,7 +133,8 @@ def forward(
 
 def _activate(name: str, x: F32) -> F32:
     if name == "relu2":
-        return np.square(np.maximum(x, np.float32(0)))
+        squared: F32 = np.square(np.maximum(x, np.float32(0)))
+        return squared
     with np.errstate(over="ignore"):
         return np.divide(x, np.float32(1) + np.exp(-x), dtype=np.float32)
 

@@ -57,19 +57,23 @@ $(BUILD)/flags: tp-always
 		if cmp -s $(tp_temporary) $@; then rm -f $(tp_temporary); else $(tp_rename); fi
 
 $(BUILD)/$(TP_NAME): $(TP_OBJECTS) $(TP_RULES)
-	$(CC) $(TP_CFLAGS) $(tp_link_flags) -shared -o $(tp_temporary) $(TP_OBJECTS) -lm && $(tp_rename)
+	@echo "  link $@" >&2
+	@$(CC) $(TP_CFLAGS) $(tp_link_flags) -shared -o $(tp_temporary) $(TP_OBJECTS) -lm && $(tp_rename)
 
 $(BUILD)/runtime/%.o: runtime/%.c $(TP_RULES)
 	@mkdir -p $(@D)
-	$(call tp_compile,$(TP_CFLAGS)) -c $< && $(tp_rename_both)
+	@echo "  cc $<" >&2
+	@$(call tp_compile,$(TP_CFLAGS)) -c $< && $(tp_rename_both)
 
 $(BUILD)/asan/runtime/%.o: runtime/%.c $(TP_RULES)
 	@mkdir -p $(@D)
-	$(call tp_compile,$(TP_TEST_CFLAGS)) -c $< && $(tp_rename_both)
+	@echo "  cc (sanitizers) $<" >&2
+	@$(call tp_compile,$(TP_TEST_CFLAGS)) -c $< && $(tp_rename_both)
 
 $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@mkdir -p $(@D)
-	$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
+	@echo "  cc (sanitizers) $<" >&2
+	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
 c-test: $(TP_TESTS) ## run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $$t; done
