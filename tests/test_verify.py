@@ -258,6 +258,13 @@ def test_a_norm_that_is_no_number_fails_every_rung_it_reaches(
     assert [rung.verdict for rung in report.rungs[1:]] == ["fail", "fail", "fail"]
 
 
+def test_bytes_behind_the_last_tensor_are_mentioned(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer.gguf"
+    longer.write_bytes(tiny_gguf.read_bytes() + bytes(1000))
+    report = verify(longer, tiny_checkpoint, level="weights")
+    assert report.verdict == "pass" and any("1000 bytes behind" in note for note in report.rungs[0].notes)
+
+
 def test_a_missing_tensor_stops_the_climb_without_a_crash(
     tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
 ) -> None:

@@ -76,6 +76,9 @@ def _check_tensors(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
         if not ternary and tensor.layout not in FLOAT_TYPES:
             rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a float type")
     rung.findings += [f"tensor {name!r} is not part of this model" for name in file.tensors if name not in shapes]
+    end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
+    if file.size - end >= file.alignment:
+        rung.notes.append(f"{file.size - end} bytes behind the last tensor belong to nothing")
 
 
 def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
