@@ -26,7 +26,7 @@ def test_every_command_has_help_and_stands_in_the_readme(name: str) -> None:
     assert command is not None and command.help
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert parameter.help or parameter.type, f"{name} {parameter.name} has no help"
+            assert parameter.help, f"{name} {parameter.name} has no help"
 
 
 def test_every_command_shown_in_the_readme_exists() -> None:

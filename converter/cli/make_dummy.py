@@ -12,7 +12,13 @@ from converter.cli.progress import Progress
 @click.option(
     "-o", "--output", required=True, metavar="DIR|FILE.gguf", help="Checkpoint folder, or GGUF file, to write."
 )
-@click.option("--shape", type=click.Choice(["bitnet-2b-4t", "tiny"]), default="bitnet-2b-4t", show_default=True)
+@click.option(
+    "--shape",
+    type=click.Choice(["bitnet-2b-4t", "tiny"]),
+    default="bitnet-2b-4t",
+    show_default=True,
+    help="The published 2B-4T's sizes, or two small layers.",
+)
 @click.option(
     "--mode",
     type=click.Choice(["offline", "online"]),
@@ -20,7 +26,9 @@ from converter.cli.progress import Progress
     show_default=True,
     help="Packed codes, or bf16 masters.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."
+)
 @click.option("--force", is_flag=True, help="Overwrite an existing GGUF file.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

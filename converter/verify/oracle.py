@@ -62,7 +62,10 @@ class Oracle:
         quantization = self.config.get("quantization_config") or {}
         known = isinstance(quantization, dict) and quantization.get("quant_method") == "bitnet"
         if not known or not self.has("model.layers.0.self_attn.attn_sub_norm.weight"):
-            raise Unsupported(f"{folder}: the oracle knows only microsoft/bitnet-b1.58 checkpoints")
+            raise Unsupported(
+                f"{folder}: the oracle knows only microsoft/bitnet-b1.58 checkpoints",
+                hint="verify needs a source with quant_method bitnet and attn_sub_norm tensors",
+            )
         linear_class = quantization.get("linear_class", "bitlinear")
         mode = quantization.get("quantization_mode", "offline")
         scaling = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
