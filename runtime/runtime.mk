@@ -48,7 +48,7 @@ tp_rename_both = mv -f $(tp_temporary).d $(basename $@).d && $(tp_rename)
 .PHONY: lib c-test tp-always
 .SECONDARY: $(TP_TEST_OBJECTS)
 
-lib: $(BUILD)/$(TP_NAME) ## build the C library, runtime/libtritpack
+lib: $(BUILD)/$(TP_NAME) ## Build the C library, runtime/libtritpack
 	@cmp -s $< $(TP_LIB) || { cp $< runtime/.$$$$.$(TP_NAME) && mv -f runtime/.$$$$.$(TP_NAME) $(TP_LIB); }
 
 $(BUILD)/flags: tp-always
@@ -75,7 +75,7 @@ $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@echo "  cc (sanitizers) $<" >&2
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
-c-test: $(TP_TESTS) ## run the C tests under AddressSanitizer and UBSan
+c-test: $(TP_TESTS) ## Run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $$t; done
 
 -include $(TP_OBJECTS:.o=.d) $(TP_TEST_OBJECTS:.o=.d) $(TP_TESTS:=.d)
