@@ -204,6 +204,18 @@ def test_wide_models_are_judged_with_near_ties_followed(
     assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
 
 
+def test_a_flip_on_a_prompt_that_was_not_safe_accuses_nobody(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long prompts are sure to hold a flip: reported for a good file, no excuse for a wrong one."""
+    prompts = np.random.default_rng(3).integers(0, 512, (4, 200)).tolist()
+    monkeypatch.setattr("converter.verify.logits.find_safe_prompts", lambda oracle: prompts)
+    good = verify(tiny_gguf, tiny_checkpoint, level="logits").rungs[2]
+    assert good.verdict == "pass" and good.figures["flips"] > 0 and "all rounding" in good.notes[0]
+    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
+    assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
+
+
 def test_safe_prompts_are_really_safe(tiny_checkpoint: Path) -> None:
     oracle = Oracle(tiny_checkpoint)
     prompts = find_safe_prompts(oracle)

@@ -99,10 +99,18 @@ def _deciding(model: Model, oracle: Oracle) -> Rung:
     worst = _worst(pairs)
     limit, _ = _tolerances(model)
     rung.figures |= {"prompts": prompts, "worst_position": worst, "tolerance": limit}
-    if not worst <= limit:
-        rung.findings.append(
-            f"logits deviate by {worst:.3g} of the largest where no rounding can explain it (limit {limit:g})"
-        )
+    if worst <= limit:
+        return rung
+    if rung.figures["method"] == "safe prompts":
+        # Float noise of a deep model can reach past SAFE_MARGIN: a flip there must not accuse a good file.
+        followed, flips = _following_ties(model, oracle, prompts)
+        rung.figures |= {"flips": flips.count, "worst_position_without_flips": _worst(followed)}
+        if flips.count and _worst(followed) <= limit:
+            rung.notes.append(f"the deviation of {worst:.3g} is all rounding: {flips}")
+            return rung
+    rung.findings.append(
+        f"logits deviate by {worst:.3g} of the largest where no rounding can explain it (limit {limit:g})"
+    )
     return rung
 
 
