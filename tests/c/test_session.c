@@ -258,6 +258,8 @@ static void test_fork(void) {
     for (int i = 0; i < 12; i++) {
         tp_rewind(s, 0);
         CHECK(tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, want) == TP_OK, " ");
+        /* A thread that is still starting holds locks of the sanitizers' run-time, which no child would ever get. */
+        if (i == 0) usleep(200000);
         if (i % 2) usleep(3000);
         const pid_t child = fork();
         if (child == 0) {
@@ -268,7 +270,11 @@ static void test_fork(void) {
                 bad = tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, got) != TP_OK || memcmp(want, got, sizeof want) != 0;
             }
             tp_session_free(s);
+#if defined(__SANITIZE_ADDRESS__)
+            const tp_session_params p = {.threads = 1};  /* nor may a child of threads make threads under them */
+#else
             const tp_session_params p = {.threads = 2};
+#endif
             bad |= tp_session_new(m, &p, &s) != TP_OK || tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, got) != TP_OK || memcmp(want, got, sizeof want) != 0;
             tp_session_free(s);
             _exit(bad);
