@@ -7,18 +7,7 @@
 #include "runtime/angles.h"
 #include "runtime/kernels/common.h"
 #include "runtime/selftest.h"
-
-static int failures;
-
-#define CHECK(condition, ...) \
-    do { \
-        if (!(condition)) { \
-            failures++; \
-            printf("FAILED %s:%d: %s ", __FILE__, __LINE__, #condition); \
-            printf(__VA_ARGS__); \
-            printf("\n"); \
-        } \
-    } while (0)
+#include "tests/c/check.h"
 
 static void check(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n, int extreme) {
     uint64_t digest = 0;

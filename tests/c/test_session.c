@@ -12,18 +12,7 @@
 
 #include "runtime/kernels/common.h"
 #include "runtime/selftest.h"
-
-static int failures;
-
-#define CHECK(condition, ...) \
-    do { \
-        if (!(condition)) { \
-            failures++; \
-            printf("FAILED %s:%d: %s ", __FILE__, __LINE__, #condition); \
-            printf(__VA_ARGS__); \
-            printf("\n"); \
-        } \
-    } while (0)
+#include "tests/c/check.h"
 
 enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 64 };
 
