@@ -1,19 +1,17 @@
-"""The one pipeline: a checkpoint's plan -> one streaming pass -> a GGUF that is checked before it gets its name."""
+"""The one pipeline: a source's plan -> one streaming pass -> a GGUF that is checked before it gets its name."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from converter.plan import Plan, PlannedTensor, make_plan, pieces_f32
-from converter.sources import CheckpointFolder
-from converter.ternarize import ternarize
+from converter.opening import open_source
+from converter.plan import Plan, PlannedTensor, make_plan
 from formats import float_types
-from formats.errors import TritpackError, Unreadable, WriteFailed
+from formats.errors import TritpackError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
 from formats.layouts import catalog
 from formats.ternary import Bytes, TernaryTensor
@@ -24,7 +22,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass
 class Conversion:
-    """What came of it: the plan, the output, and one line for everything a user should know."""
+    """What came of it: the plan, the output, one line for everything a user should know, and by tensor the scale (the
+    largest, where there are several)."""
 
     plan: Plan
     path: Path
@@ -39,23 +38,25 @@ def convert(
     outtype: str = "auto",
     embedding_type: str = "auto",
     name: str | None = None,
+    quantize: str | None = None,
+    revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Convert a checkpoint folder to a GGUF file.
+    """Convert a checkpoint (a folder, or ORG/NAME[@REVISION] on the Hub) or a GGUF file to a GGUF file.
 
     Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
-    bounded by the largest tensor. Raises a TritpackError: Unreadable, Unsupported, UsageError, WriteFailed.
+    bounded by the largest tensor. quantize: `absmean` takes a plain float checkpoint for masters. Raises Unreadable,
+    Unsupported, UsageError, IntegrityFailed, WriteFailed.
     """
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
-    folder = CheckpointFolder(source)
-    plan = make_plan(folder, outtype=outtype, embedding_type=embedding_type, name=name)
+    opened = open_source(source, revision=revision, progress=progress is not None)
+    plan = make_plan(opened, outtype=outtype, embedding_type=embedding_type, name=name, quantize=quantize)
     result = Conversion(plan, path, [], {})
     if plan.unused:
-        result.warnings.append(f"{len(plan.unused)} tensors of the checkpoint are not used, first {plan.unused[0]!r}")
-
-    if not plan.recognition.spec.tied:
+        result.warnings.append(f"{len(plan.unused)} tensors of the source are not used, first {plan.unused[0]!r}")
+    if not plan.spec.tied and plan.spec.architecture == "bitnet-b1.58":
         result.warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
 
     def data() -> Iterator[Iterator[Bytes]]:
@@ -63,7 +64,7 @@ def convert(
             if progress:
                 progress(tensor.target.name, index, len(plan.tensors))
             yield _pieces(tensor, result)
-            tensor.weight.release()
+            tensor.origin.release()
         if progress:
             progress("", len(plan.tensors), len(plan.tensors))
 
@@ -75,21 +76,19 @@ def convert(
 def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
     if not tensor.ternary:
         try:
-            for piece in pieces_f32(tensor.weight):
-                if not np.isfinite(piece).all():
-                    raise Unreadable("holds a value that is not finite")
+            for piece in tensor.origin.pieces():
                 yield float_types.encode(tensor.kind, piece)
         except TritpackError as error:
-            raise type(error)(f"tensor {tensor.weight.name!r}: {error.message}", hint=error.hint) from error
+            raise type(error)(f"tensor {tensor.origin.name!r}: {error.message}", hint=error.hint) from error
         return
-    rows, cols = tensor.target.shape
-    ternary = ternarize(tensor.weight, tensor.scale, rows, cols, result.plan.recognition)
+    ternary = tensor.origin.ternary()
+    assert ternary is not None  # the plan has looked
     if not ternary.codes.any():
-        result.warnings.append(f"tensor {tensor.weight.name!r} is all zero; is the checkpoint intact?")
+        result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
     layout = catalog.LAYOUTS[tensor.kind]
     packed = layout.pack(ternary)
     _check_round_trip(tensor, layout, packed, ternary)
-    result.scales[tensor.target.name] = float(ternary.scales.reshape(-1)[0])
+    result.scales[tensor.target.name] = float(ternary.scales.max())
     yield packed
 
 
@@ -101,7 +100,7 @@ def _check_round_trip(tensor: PlannedTensor, layout: catalog.Layout, packed: Byt
 
 def _check_written(path: Path, plan: Plan) -> None:
     """Re-read the header of a finished file: every tensor must be what was planned, nothing silently downgraded."""
-    written: dict[str, Any] = {tensor.name: tensor for tensor in GgufFile(path).tensors.values()}
+    written = GgufFile(path).tensors
     for tensor in plan.tensors:
         found = written.get(tensor.target.name)
         if found is None or (found.layout, found.shape, found.nbytes) != (

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from converter.families import families
+from converter.families import family
 from formats.errors import UsageError, WriteFailed
 from formats.float_types import narrow_bf16
 from formats.gguf_file import atomic_output, refuse_existing
@@ -99,10 +99,10 @@ class _Entry:
 
 
 def _entries(spec: ModelSpec, mode: str) -> Iterator[_Entry]:
-    family = families()[0]
+    names = family("bitnet")
     linears = set(spec.linear_names())
     for name, shape in spec.tensor_shapes().items():
-        source = family.source_name(name)
+        source = names.source_name(name)
         if name not in linears:
             yield _Entry(source, "BF16", shape, _norm if len(shape) == 1 else _embedding)
         elif mode == "online":

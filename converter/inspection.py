@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from formats.errors import TritpackError, Unreadable
 from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile, TensorInfo
 from formats.model_spec import ModelSpec
-from formats.ternary import entropy_bits
+from formats.ternary import TernaryTensor, entropy_bits
 
 SCHEMA = "tritpack.inspect/1"
 
@@ -24,6 +25,7 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
     stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256); what cannot be decoded is a problem.
     """
     file = GgufFile(path)
+    spec = _spec(file)
     problems: list[str] = []
     tensors = []
     for tensor in file.tensors.values():
@@ -39,11 +41,11 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
             problems.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
         if stats and tensor.meaning and tensor.meaning.layout:
             try:
-                row |= _statistics(file, tensor)
+                row |= _statistics(file, tensor, spec)
             except Unreadable as error:
                 problems.append(f"tensor {tensor.name!r}: {error.message}")
         tensors.append(row)
-    weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES]
+    weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
     ternary_weights = sum(t.rows * t.cols for t in weights)
     problems += _file_problems(file)
     return {
@@ -58,37 +60,51 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "parameters": sum(tensor.rows * tensor.cols for tensor in file.tensors.values()),
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
-        "model": _model(file),
+        "model": dataclasses.asdict(spec) if spec else None,
         "metadata": {key: _summary(value) for key, value in file.metadata.items()},
         "problems": problems,
         "tensors": tensors,
     }
 
 
-def _statistics(file: GgufFile, tensor: TensorInfo) -> dict[str, Any]:
+def _statistics(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> dict[str, Any]:
     assert tensor.meaning is not None and tensor.meaning.layout is not None
     ternary = tensor.meaning.layout.unpack(file.bytes_of(tensor), tensor.rows, tensor.cols)
     counts = ternary.counts()
     shares = [count / ternary.codes.size for count in counts]
-    scales: dict[str, Any] = (
-        {"scale": float(ternary.scales.item())} if ternary.scales.size == 1 else {"scales": ternary.scales.tolist()}
-    )
     return {
-        **scales,
+        **_scales(ternary, ""),
         "granularity": ternary.granularity,
         **dict(zip(("minus", "zero", "plus"), shares)),
         "counts": list(counts),
         "entropy_bits": entropy_bits(counts),
         "codes_sha256": ternary.codes_sha256(),
+        **_as_in_transformers(tensor, ternary, spec),
     }
 
 
-def _model(file: GgufFile) -> dict[str, Any] | None:
+def _scales(ternary: TernaryTensor, suffix: str) -> dict[str, Any]:
+    """`scale`, or `scales` as rows of blocks, each the multiplier of the part of the matrix that it tiles."""
+    if ternary.scales.size == 1:
+        return {f"scale{suffix}": float(ternary.scales.item())}
+    return {f"scales{suffix}": ternary.scales.tolist()}
+
+
+def _as_in_transformers(tensor: TensorInfo, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
+    """For tensors whose rows GGUF orders otherwise: the same figures after undoing it, to compare with a checkpoint."""
+    order = spec.row_order(tensor.name) if spec else None
+    if order is None or len(order) != tensor.rows:
+        return {}
+    back = ternary.with_rows(np.argsort(order))
+    scales = {} if back.scales.size == 1 else _scales(back, "_hf")
+    return {"codes_sha256_hf": back.codes_sha256(), **scales}
+
+
+def _spec(file: GgufFile) -> ModelSpec | None:
     try:
-        spec = ModelSpec.from_metadata(file.metadata, file.tensors)
+        return ModelSpec.of_gguf(file)
     except TritpackError:
         return None
-    return dict(vars(spec))
 
 
 def _file_problems(file: GgufFile) -> list[str]:
@@ -96,7 +112,7 @@ def _file_problems(file: GgufFile) -> list[str]:
     problems = []
     arch = file.metadata.get("general.architecture", "")
     try:
-        ModelSpec.from_metadata(file.metadata, file.tensors)
+        ModelSpec.of_gguf(file)
     except TritpackError as error:
         problems.append(error.message)
     if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:

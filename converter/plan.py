@@ -1,26 +1,30 @@
-"""The plan that comes before work: from headers alone, every tensor's place, size and type, and every refusal."""
+"""The plan that comes before work: every tensor's place, size and type, and every refusal, from headers; and where only
+the values tell how ternary floats are scaled, from those."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converter import vocab
-from converter.families import Recognition, recognise
-from converter.sources import FLOATS, CheckpointFolder, StoredTensor
+from converter import ternarize, vocab
+from converter.families.recognition import Recognition, recognise
+from converter.origins import PIECE_BYTES, CheckpointTensor, Computed, GgufTensor, Origin, check_floats, check_linear
+from converter.sources import CheckpointFolder, sha256_file
 from converter.version import VERSION
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
-from formats.gguf_file import TensorPlan, file_size
+from formats.gguf_file import GgufFile, TensorPlan, file_size
 from formats.layouts import catalog
+from formats.model_spec import ROPE_FACTORS, TABLES, ModelSpec
+from formats.ternary import granularity
 
-OUTTYPES = ("auto", "i2_s")
+OUTTYPES = ("auto", "i2_s", "t2")
 EMBEDDING_TYPES = ("auto", *float_types.FLOAT_TYPES)
-PIECE_BYTES = 64 << 20
-"""Float scratch that one piece of a tensor may take."""
+PARTS = ("weight_scale", "scales", "biases")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,7 @@ class PlannedTensor:
 
     target: TensorPlan
     kind: str
-    weight: StoredTensor
-    scale: StoredTensor | None = None
+    origin: Origin
 
     @property
     def ternary(self) -> bool:
@@ -39,11 +42,14 @@ class PlannedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `convert` will do. `peak_bytes` is working memory above the interpreter: the largest tensor bounds it."""
+    """What `convert` will do. `why`: what was recognised, in a line. granularity: how the scales tile, in tensors each.
+    `peak_bytes` is working memory above the interpreter: the largest tensor bounds it."""
 
-    recognition: Recognition
+    why: str
+    spec: ModelSpec
     outtype: str
     embedding_type: str
+    granularity: dict[str, int]
     tensors: tuple[PlannedTensor, ...]
     metadata: dict[str, Any]
     unused: tuple[str, ...]
@@ -51,116 +57,252 @@ class Plan:
     peak_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class _Material:
+    """What a source gives to a plan, whatever kind of source it is."""
+
+    why: str
+    spec: ModelSpec
+    origins: dict[str, Origin]  # by GGUF name
+    metadata: dict[str, Any]
+    unused: tuple[str, ...] = ()
+
+
 def make_plan(
-    source: CheckpointFolder,
+    source: CheckpointFolder | GgufFile,
     *,
     outtype: str = "auto",
     embedding_type: str = "auto",
     name: str | None = None,
+    quantize: str | None = None,
     hashed: bool = True,
 ) -> Plan:
     """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
 
-    hashed: false leaves zeros where the source's hashes belong, so that a plan reads no more than headers (and the
-    embedding, where `auto` has to look whether f16 holds it).
+    quantize: `absmean` takes a plain float checkpoint for masters. hashed: false leaves zeros where the source's hashes
+    belong, so that a plan reads no more than it must.
     """
-    recognition = recognise(source.config, source.tensors)
-    spec, family = recognition.spec, recognition.family
-    layout = _layout_name(outtype)
-    planned: list[PlannedTensor] = []
-    used: set[str] = set()
-    linears = set(spec.linear_names())
-    chosen = embedding_type
+    if outtype not in OUTTYPES:
+        raise Unsupported(f"--outtype {outtype} is not supported", hint=f"choose one of: {', '.join(OUTTYPES)}")
+    if isinstance(source, GgufFile):
+        material = _of_gguf(source, hashed)
+    else:
+        material = _of_checkpoint(source, quantize, name, hashed)
+    spec = material.spec
+    blocks = _scale_blocks(material, embedding_type)
+    _refuse_grouped_int8(spec, blocks, material.origins)
+    layout = _choose_layout(outtype, spec, blocks, material.origins)
+    planned = []
     for target, shape in spec.tensor_shapes().items():
-        stored = source.tensors.get(family.source_name(target))
-        if stored is None:
-            raise Unreadable(f"{source.folder}: tensor {family.source_name(target)!r} is missing")
-        scale = source.tensors.get(stored.name + "_scale")
-        used |= {stored.name} | ({scale.name} if scale else set())
-        if target in linears:
-            rows, cols = shape[0], shape[1]
-            _check_linear(stored, rows, cols, recognition)
+        origin = material.origins[target]
+        if target in blocks:
             kind = layout
-            if reason := catalog.LAYOUTS[kind].fits(rows, cols):
-                raise Unsupported(
-                    f"{kind} cannot hold tensor {stored.name!r} ({rows} x {cols}): {reason}",
-                    hint="no other layout of this version holds it either",
-                )
-            nbytes = catalog.LAYOUTS[kind].nbytes(rows, cols)
+            nbytes = catalog.LAYOUTS[kind].nbytes(shape[0], shape[1], blocks[target])
         else:
-            _check_float(stored, shape)
-            kind = "f32" if len(shape) == 1 else resolve_embedding_type(stored, embedding_type)
-            chosen = kind if target == "token_embd.weight" else chosen
+            kind = "f32" if len(shape) == 1 else resolve_embedding_type(origin, embedding_type)
             nbytes = float_types.FLOAT_TYPES[kind].nbytes(1 if len(shape) == 1 else shape[0], shape[-1])
         plan = TensorPlan(target, shape, catalog.type_of(kind).type_id, nbytes)
-        planned.append(PlannedTensor(plan, kind, stored, scale if target in linears else None))
-    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, "0" * 64)
+        planned.append(PlannedTensor(plan, kind, origin))
+    embedding = next(tensor.kind for tensor in planned if tensor.target.name == "token_embd.weight")
+    kinds = Counter(granularity(spec.tensor_shapes()[target], found) for target, found in blocks.items())  # type: ignore[arg-type]
     metadata = {
-        **_metadata(recognition, layout, chosen, name or _title(source, recognition)),
-        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
-        "general.source.format": "safetensors",
-        "general.source.sha256": source.sha256 if hashed else "0" * 64,
-        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
-        **vocab.read_vocabulary(source.folder, source.config, source.generation_config),
+        "general.architecture": spec.architecture,
+        "general.type": "model",
+        "general.name": name or material.metadata.get("general.name", spec.architecture),
+        **spec.to_metadata(),
+        "general.file_type": catalog.type_of(layout).file_type,
+        "general.quantization_version": 2,
+        **{key: value for key, value in material.metadata.items() if key != "general.name"},
+        "tritpack.version": VERSION,
+        "tritpack.layout": layout,
+        "tritpack.embedding_type": embedding,
     }
     targets = [tensor.target for tensor in planned]
     largest = max(int(np.prod(tensor.target.shape)) for tensor in planned if tensor.ternary)
     return Plan(
-        recognition=recognition,
+        why=material.why,
+        spec=spec,
         outtype=layout,
-        embedding_type=chosen,
+        embedding_type=embedding,
+        granularity=dict(kinds),
         tensors=tuple(planned),
         metadata=metadata,
-        unused=tuple(sorted(set(source.tensors) - used)),
+        unused=material.unused,
         output_bytes=file_size(metadata, targets),
-        peak_bytes=4 * largest + 2 * PIECE_BYTES,
+        peak_bytes=(4 if set(kinds) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
     )
 
 
-def resolve_embedding_type(stored: StoredTensor, asked: str) -> str:
-    """`auto` is f16 if every value survives it, else the checkpoint's own type; anything else is what was asked for."""
+def resolve_embedding_type(origin: Origin, asked: str) -> str:
+    """`auto` is f16 if every value survives it, else the source's own type; anything else is what was asked for."""
     if asked != "auto":
         return asked
-    own = {"BF16": "bf16", "F16": "f16", "F32": "f32"}[stored.dtype]
-    if own == "f16":
+    own = origin.float_type()
+    if own not in ("bf16", "f32"):
         return own
-    return "f16" if all(float_types.survives("f16", piece) for piece in pieces_f32(stored)) else own
+    return "f16" if all(float_types.survives("f16", piece) for piece in origin.pieces()) else own
 
 
-def pieces_f32(stored: StoredTensor) -> Any:
-    """The rows of a float tensor in float32 pieces of at most PIECE_BYTES."""
-    cols = stored.shape[-1]
-    step = max(1, PIECE_BYTES // 4 // cols)
-    for first in range(0, stored.rows, step):
-        yield stored.rows_f32(first, min(first + step, stored.rows))
-        stored.release()
+def _scale_blocks(material: _Material, embedding_type: str) -> dict[str, tuple[int, int]]:
+    """GGUF name -> how the scales tile it, of every tensor that will be ternary: the linears, and tables that are."""
+    blocks = {name: material.origins[name].scale_blocks() for name in material.spec.linear_names()}
+    for table in TABLES:
+        name = f"{table}.weight"
+        if name in material.origins and embedding_type == "auto":
+            found = _table_blocks(material.origins[name])
+            if found is not None:
+                blocks[name] = found
+    return blocks
 
 
-def _layout_name(outtype: str) -> str:
-    if outtype not in OUTTYPES:
-        raise Unsupported(f"--outtype {outtype} is not supported", hint=f"choose one of: {', '.join(OUTTYPES)}")
-    return "i2_s" if outtype == "auto" else outtype
+def _table_blocks(origin: Origin) -> tuple[int, int] | None:
+    if isinstance(origin, CheckpointTensor) and origin.form not in ("exact", "mlx"):
+        return None  # these forms keep their tables as floats
+    found = origin.ternary()
+    origin.release()
+    return None if found is None else found.scale_blocks
 
 
-def _check_linear(stored: StoredTensor, rows: int, cols: int, recognition: Recognition) -> None:
-    expected = (rows // 4, cols) if recognition.form == "packed" else (rows, cols)
-    if recognition.form == "packed" and stored.dtype != "U8":
-        raise Unsupported(f"tensor {stored.name!r} is {stored.dtype} in a packed checkpoint, expected U8")
-    if recognition.form == "online" and stored.dtype not in FLOATS:
+def _refuse_grouped_int8(spec: ModelSpec, blocks: dict[str, tuple[int, int]], origins: dict[str, Origin]) -> None:
+    for name in spec.linear_names():
+        if spec.int8_activations and blocks[name][1] > 1:
+            raise Unsupported(
+                f"tensor {origins[name].name!r} has {blocks[name][1]} scales along its rows, and the model takes int8 "
+                "activations: no model is made that way, and no kernel here runs it"
+            )
+
+
+def _choose_layout(
+    outtype: str, spec: ModelSpec, blocks: dict[str, tuple[int, int]], origins: dict[str, Origin]
+) -> str:
+    """`auto` is i2_s if every ternary tensor fits it exactly, else t2: one layout for the whole model."""
+    shapes = spec.tensor_shapes()
+
+    def misfit(layout: str) -> tuple[str, str] | None:
+        for name, found in blocks.items():
+            rows, cols = shapes[name][0], shapes[name][1]
+            if reason := catalog.LAYOUTS[layout].fits(rows, cols, found):
+                return f"{origins[name].name!r} ({rows} x {cols})", reason
+        return None
+
+    if outtype == "auto":
+        return "t2" if misfit("i2_s") else "i2_s"
+    if problem := misfit(outtype):
         raise Unsupported(
-            f"tensor {stored.name!r} is {stored.dtype} in an online checkpoint, expected {' or '.join(FLOATS)}"
+            f"{outtype} cannot hold tensor {problem[0]}: {problem[1]}", hint="--outtype t2 (or auto) holds it exactly"
         )
-    if recognition.form == "packed" and rows % 4:
-        raise Unsupported(f"tensor {stored.name!r} has {rows} output rows, which is not a multiple of 4")
-    if stored.shape != expected:
-        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(expected)}")
+    return outtype
 
 
-def _check_float(stored: StoredTensor, shape: tuple[int, ...]) -> None:
-    if stored.shape != shape:
-        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(shape)}")
-    if stored.dtype not in FLOATS:
-        raise Unsupported(f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(FLOATS)}")
+# -- a checkpoint ------------------------------------------------------------------------------------------------------
+
+
+def _of_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None, hashed: bool) -> _Material:
+    known = recognise(source.config, source.dtypes, quantize=quantize, pooling=source.pooling(), notes=source.notes)
+    known = _with_own_head(source, known)
+    origins: dict[str, Origin] = {}
+    used: set[str] = set()
+    for target, shape in known.spec.tensor_shapes().items():
+        if target == ROPE_FACTORS:
+            assert known.spec.rope_scaling is not None
+            origins[target] = Computed(target, np.array(known.spec.rope_scaling.frequency_factors, np.float32))
+            continue
+        origin = _origin(source, known, target, shape)
+        origins[target] = origin
+        used |= {origin.stored.name, *(part.name for part in origin.parts.values())}
+    if known.form == "absmean":
+        _refuse_ternary_masters(origins, known)
+    unused = tuple(sorted(set(source.tensors) - used))
+    _refuse_unknown_norms(unused, known)
+    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, "0" * 64)
+    vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
+    metadata = {
+        "general.name": name or _title(source, known),
+        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
+        "general.source.format": "safetensors",
+        "general.source.sha256": source.sha256 if hashed else "0" * 64,
+        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
+        "tritpack.source.family": known.family.name,
+        "tritpack.source.form": known.form,
+        **_embedding_metadata(known, vocabulary),
+        **vocabulary,
+    }
+    return _Material(known.why, known.spec, origins, metadata, unused)
+
+
+def _origin(source: CheckpointFolder, known: Recognition, target: str, shape: tuple[int, ...]) -> CheckpointTensor:
+    name = known.source_name(target)
+    stored = source.tensors.get(name)
+    if stored is None:
+        hint = "config.json says that the head is not tied to the embedding" if target == "output.weight" else None
+        raise Unreadable(f"{source.folder}: tensor {name!r} is missing", hint=hint)
+    stem = name.removesuffix("weight")
+    beside = {part: source.tensors[stem + part] for part in PARTS if stem + part in source.tensors}
+    linear = target in set(known.spec.linear_names())
+    form = known.form
+    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside):
+        form = "packed"  # each tensor tells for itself how it is kept
+    offset = 0.0
+    if len(shape) == 1 and not target.endswith("_norm_in.weight"):
+        offset = known.family.norm_offset
+    table = target.removesuffix(".weight") in TABLES
+    tensor = CheckpointTensor(
+        stored,
+        shape,
+        form,
+        known.scale_multiplies,
+        beside if linear or (table and known.form == "mlx") else {},
+        known.spec.row_order(target),
+        offset,
+    )
+    if linear or (table and known.form == "mlx" and stored.dtype == "U32"):
+        check_linear(tensor)
+    else:
+        check_floats(stored, shape)
+    return tensor
+
+
+def _with_own_head(source: CheckpointFolder, known: Recognition) -> Recognition:
+    """As transformers 5: a head that is there and differs from the embedding is not tied, whatever config.json says."""
+    head, table = (source.tensors.get(known.source_name(f"{name}.weight")) for name in ("output", "token_embd"))
+    if not known.spec.tied or known.spec.is_embedding_model or head is None or table is None:
+        return known
+    same = (head.dtype, head.shape) == (table.dtype, table.shape) and np.array_equal(head.data, table.data)
+    return known if same else dataclasses.replace(known, spec=dataclasses.replace(known.spec, tied=False))
+
+
+def _refuse_ternary_masters(origins: dict[str, Origin], known: Recognition) -> None:
+    """absmean on weights that are ternary already would shrink their scale by the share of non-zeros."""
+    origin = origins[known.spec.linear_names()[0]]
+    assert isinstance(origin, CheckpointTensor)
+    if ternarize.recover(origin.stored) is not None:
+        raise Unsupported(
+            f"tensor {origin.name!r} is ternary already, so --quantize absmean would spoil its scale",
+            hint="leave --quantize out: the codes and scales are recovered exactly",
+        )
+
+
+def _refuse_unknown_norms(unused: tuple[str, ...], known: Recognition) -> None:
+    """A norm or bias that nobody asked for means that the graph is another one: the silent failure of other loaders."""
+    for name in unused:
+        module, _, kind = name.rpartition(".")
+        normal = kind == "weight" and ("norm" in module.rpartition(".")[2] or module.endswith("_ln"))
+        if name.startswith(f"{known.prefix}layers.") and (kind == "bias" or normal):
+            raise Unsupported(
+                f"tensor {name!r} has no place in {known.family.title}: without it the model would be another one",
+                hint="tritpack families lists what is supported and how it is recognised",
+            )
+
+
+def _embedding_metadata(known: Recognition, vocabulary: dict[str, Any]) -> dict[str, Any]:
+    """The token that an embedding model wants behind every text, whatever its tokenizer does by itself."""
+    token = known.family.embedding.get("append")
+    if token is None:
+        return {}
+    tokens = vocabulary["tokenizer.ggml.tokens"]
+    ids = [i for i, text in enumerate(tokens) if text == token]
+    last = ids[0] if ids else vocabulary.get("tokenizer.ggml.eos_token_id")
+    return {} if last is None else {"tritpack.embedding.append_token_id": int(last)}
 
 
 def _title(source: CheckpointFolder, known: Recognition) -> str:
@@ -168,18 +310,39 @@ def _title(source: CheckpointFolder, known: Recognition) -> str:
     return Path(given).name if isinstance(given, str) and Path(given).name else known.family.name
 
 
-def _metadata(known: Recognition, layout: str, embedding: str, title: str) -> dict[str, Any]:
-    return {
-        "general.architecture": known.spec.architecture,
-        "general.type": "model",
-        "general.name": title,
-        **known.spec.to_metadata(),
-        "general.file_type": catalog.type_of(layout).file_type,
-        "general.quantization_version": 2,
-        "tritpack.source.family": known.family.name,
-        "tritpack.source.form": known.form,
-        "tritpack.version": VERSION,
-        "tritpack.activation_quantization": known.family.activation_quantization,
-        "tritpack.layout": layout,
-        "tritpack.embedding_type": embedding,
-    }
+# -- a GGUF ------------------------------------------------------------------------------------------------------------
+
+
+def _of_gguf(file: GgufFile, hashed: bool) -> _Material:
+    """A packed file as a source: its tensors through their layouts, its keys read and written anew."""
+    from converter.families.recognition import refuse_by_name
+
+    rotated = {key: True for key in file.metadata if key.startswith("prism.hadamard")}
+    refuse_by_name({"model_type": file.metadata.get("general.architecture"), "prism.hadamard": rotated}, file.tensors)
+    spec = ModelSpec.of_gguf(file)
+    if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
+        spec = dataclasses.replace(spec, architecture="bitnet-b1.58")
+    origins: dict[str, Origin] = {}
+    for target, shape in spec.tensor_shapes().items():
+        info = file.tensors.get(target)
+        if info is None:
+            raise Unreadable(f"{file.path}: tensor {target!r} is missing")
+        if info.shape != shape:
+            raise Unreadable(f"{file.path}: tensor {target!r} has shape {list(info.shape)}, expected {list(shape)}")
+        origins[target] = GgufTensor(file, info)
+    kept = ("general.", "tritpack.source.", "tritpack.embedding.")
+    recorded = {key: value for key, value in file.metadata.items() if key.startswith(kept)}
+    if "general.source.sha256" not in recorded:
+        digest = sha256_file(file.path) if hashed else "0" * 64
+        recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
+    for key in ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version"):
+        recorded.pop(key, None)
+    layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
+    why = (
+        f"GGUF of architecture {file.metadata.get('general.architecture')} with "
+        f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "
+        f"{'int8' if spec.int8_activations else 'float'} activations"
+    )
+    vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
+    unused = tuple(sorted(set(file.tensors) - set(spec.tensor_shapes())))
+    return _Material(why, spec, origins, {**recorded, **vocabulary}, unused)

@@ -22,10 +22,13 @@ from formats.errors import Unreadable, Unsupported
 from formats.float_types import widen_bf16
 from formats.ternary import Bytes
 
+SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
+INDEX = "model.safetensors.index.json"
 FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
 HASHED_FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt",
+    "modules.json",
 )  # fmt: skip
 
 
@@ -81,15 +84,39 @@ class CheckpointFolder:
             )
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
+        found = sorted(self.folder.glob("*_Pooling/config.json"))
+        self.pooling_file = found[0].relative_to(self.folder).as_posix() if found else None
         self.weight_files = self._weight_files()
         self.tensors: dict[str, StoredTensor] = {}
+        self.notes = ""  # the free text of the files' headers
         for name in self.weight_files:
-            for tensor in _read_safetensors(self.folder / name):
+            tensors, note = _read_safetensors(self.folder / name)
+            self.notes += note
+            for tensor in tensors:
                 if tensor.name in self.tensors:
                     raise Unreadable(
                         f"tensor {tensor.name!r} stands in both {self.tensors[tensor.name].file} and {name}"
                     )
                 self.tensors[tensor.name] = tensor
+        self._check_index()
+
+    def pooling(self) -> dict[str, Any] | None:
+        """What sentence-transformers puts behind the model: the config of its pooling, or None if there is none.
+        Raises Unsupported for modules that we do not run (a projection, say)."""
+        path = self.folder / "modules.json"
+        if path.is_file():
+            try:
+                kinds = {str(entry["type"]).rpartition(".")[2] for entry in json.loads(path.read_text("utf-8"))}
+            except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+                raise Unreadable(f"{path}: is no list of modules: {error}") from error
+            if other := sorted(kinds - SENTENCE_MODULES):
+                raise Unsupported(f"{path}: asks for {', '.join(other)} behind the model, which is not run here")
+        return None if self.pooling_file is None else self._json(self.pooling_file, required=True)
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Tensor name -> dtype, from the headers alone."""
+        return {name: tensor.dtype for name, tensor in self.tensors.items()}
 
     def _json(self, name: str, *, required: bool) -> dict[str, Any]:
         path = self.folder / name
@@ -107,11 +134,13 @@ class CheckpointFolder:
         return value
 
     def _weight_files(self) -> list[str]:
-        index = self._json("model.safetensors.index.json", required=False)
+        self.weight_map: dict[str, str] = {}
+        index = self._json(INDEX, required=False)
         if index and not (self.folder / "model.safetensors").is_file():
             mapping = index.get("weight_map")
             if not isinstance(mapping, dict) or not all(isinstance(file, str) for file in mapping.values()):
-                raise Unreadable(f"{self.folder}: model.safetensors.index.json has no weight_map of file names")
+                raise Unreadable(f"{self.folder}: {INDEX} has no weight_map of file names")
+            self.weight_map = mapping
             names = sorted(set(mapping.values()))
             for name in names:
                 if Path(name).name != name or not (self.folder / name).is_file():
@@ -129,10 +158,21 @@ class CheckpointFolder:
             )
         raise Unreadable(f"{self.folder}: has no model*.safetensors file")
 
+    def _check_index(self) -> None:
+        """Shards of one checkpoint hold what their index says; those of two, or swapped ones, do not."""
+        for name, file in self.weight_map.items():
+            found = self.tensors[name].file if name in self.tensors else None
+            if found != file:
+                raise Unreadable(
+                    f"{self.folder}: {INDEX} places tensor {name!r} in {file}, it is "
+                    + (f"in {found}" if found else "in no file"),
+                    hint="the shards are not those of this index; fetch the checkpoint again",
+                )
+
     @property
     def source_files(self) -> list[str]:
         """Names of all files that the conversion depends on, sorted."""
-        names = [*HASHED_FILES, *self.weight_files]
+        names = [*HASHED_FILES, *self.weight_files, *([self.pooling_file] if self.pooling_file else [])]
         return sorted(name for name in names if (self.folder / name).is_file())
 
     @functools.cached_property
@@ -156,7 +196,7 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> list[StoredTensor]:
+def _read_safetensors(path: Path) -> tuple[list[StoredTensor], str]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -170,11 +210,11 @@ def _read_safetensors(path: Path) -> list[StoredTensor]:
         ) from error
     (length,) = struct.unpack_from("<Q", mapping)
     header = json.loads(mapping[8 : 8 + length])
-    header.pop("__metadata__", None)
+    note = json.dumps(header.pop("__metadata__", None))
     data: Bytes = np.frombuffer(mapping, np.uint8)
     tensors = []
     for name, entry in header.items():
         first, last = (8 + length + offset for offset in entry["data_offsets"])
         shape = tuple(entry["shape"])
         tensors.append(StoredTensor(name, entry["dtype"], shape, data[first:last], path.name, mapping, first))
-    return tensors
+    return tensors, note

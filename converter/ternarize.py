@@ -1,29 +1,41 @@
-"""From what a checkpoint stores to TernaryTensor: unpacking, or absmean on float masters. Never both.
+"""From what a checkpoint stores to TernaryTensor: unpacking, absmean of float masters, or recovery of floats that are
+ternary already. Never two of them.
 
-Formulas: transformers' BitNet integration (AutoBitLinear, BitLinear); the paper is arXiv 2402.17764.
+Formulas: transformers' BitNet integration (AutoBitLinear, BitLinear), mlx's affine quantisation; the paper is arXiv
+2402.17764. A tensor that makes no sense raises Unreadable or Unsupported with its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from converter.families import Recognition
-from converter.sources import StoredTensor
-from formats.errors import Unreadable
+from converter.sources import FLOATS, StoredTensor
+from formats.errors import Unreadable, Unsupported
 from formats.layouts import hf_u8
-from formats.ternary import TernaryTensor
+from formats.ternary import Codes, TernaryTensor, coarsest
 
 ABSMEAN_FLOOR = 1e-5
 PIECE = 1 << 22
 """Elements widened to float32 at a time."""
+SMALLEST_GROUP = 16
+"""Fewer weights than this under one scale prove nothing: any float is ternary in groups of one."""
 
 
-def ternarize(
-    weight: StoredTensor, scale: StoredTensor | None, rows: int, cols: int, known: Recognition
+def unpack(
+    weight: StoredTensor, scale: StoredTensor | None, rows: int, cols: int, *, multiplies: bool
 ) -> TernaryTensor:
-    """Codes and multiplier of one linear of (rows, cols). Raises Unreadable, naming the tensor."""
-    if known.form == "online":
-        return absmean(weight)
+    """Codes of a transformers linear, packed in uint8 or unpacked as floats -1, 0, 1, and its `weight_scale`."""
+    multiplier = _weight_scale(weight, scale, multiplies)
+    if weight.dtype in FLOATS:
+        return TernaryTensor.per_tensor(_plain_codes(weight), multiplier)
+    if problems := hf_u8.check(weight.data, rows, cols):
+        raise Unreadable(f"tensor {weight.name!r}: {problems[0]}")
+    return TernaryTensor.per_tensor(hf_u8.unpack(weight.data, rows, cols).codes, multiplier)
+
+
+def _weight_scale(weight: StoredTensor, scale: StoredTensor | None, multiplies: bool) -> np.float32:
     if scale is None:
         raise Unreadable(f"tensor {weight.name!r} is packed but the checkpoint has no {weight.name}_scale")
     if int(np.prod(scale.shape, dtype=np.int64)) != 1:
@@ -31,10 +43,20 @@ def ternarize(
     stored = np.float32(scale.rows_f32(0, 1).reshape(-1)[0])
     if not np.isfinite(stored) or stored <= 0:
         raise Unreadable(f"tensor {scale.name!r} is {stored}, expected a positive number")
-    multiplier = stored if known.scale_multiplies else np.float32(1) / stored
-    if problems := hf_u8.check(weight.data, rows, cols):
-        raise Unreadable(f"tensor {weight.name!r}: {problems[0]}")
-    return TernaryTensor.per_tensor(hf_u8.unpack(weight.data, rows, cols).codes, multiplier)
+    return stored if multiplies else np.float32(1) / stored
+
+
+def _plain_codes(weight: StoredTensor) -> Codes:
+    codes = np.empty(weight.shape, np.int8)
+    for first, last in _spans(*weight.shape):
+        values = weight.rows_f32(first, last)
+        if not np.isin(values, (-1, 0, 1)).all():
+            raise Unreadable(
+                f"tensor {weight.name!r} is stored as {weight.dtype} beside a weight_scale but holds other values than "
+                "-1, 0 and 1"
+            )
+        codes[first:last] = values
+    return codes
 
 
 def absmean(weight: StoredTensor) -> TernaryTensor:
@@ -43,8 +65,7 @@ def absmean(weight: StoredTensor) -> TernaryTensor:
     The mean is taken in float64 over fixed pieces and rounded once, so that it does not depend on any thread count.
     """
     rows, cols = weight.shape
-    step = max(1, PIECE // cols)
-    spans = [(first, min(first + step, rows)) for first in range(0, rows, step)]
+    spans = list(_spans(rows, cols))
     total = sum(float(np.abs(weight.rows_f32(*span)).sum(dtype=np.float64)) for span in spans)
     if not np.isfinite(total):
         raise Unreadable(f"tensor {weight.name!r} holds a value that is not finite")
@@ -54,3 +75,98 @@ def absmean(weight: StoredTensor) -> TernaryTensor:
     for first, last in spans:
         codes[first:last] = np.clip(np.rint(weight.rows_f32(first, last) * reciprocal), -1, 1)
     return TernaryTensor.per_tensor(codes, scale)
+
+
+def recover(weight: StoredTensor) -> TernaryTensor | None:
+    """Codes and scales of floats that are ternary already, exactly; None if they are not.
+
+    The scales are the largest blocks in which all non-zeros have one magnitude: the tensor, shards of rows or columns,
+    rows, or groups of consecutive inputs. A block of zeros has the scale 0. Raises Unreadable for NaN and infinity.
+    """
+    rows, cols = weight.shape
+    blocks = next((n for n in _divisions(cols) if _one_magnitude(weight, n)), None)
+    if blocks is None:
+        return None
+    codes = np.empty((rows, cols), np.int8)
+    scales = np.empty((rows, blocks), np.float32)
+    for first, last in _spans(rows, cols):
+        values = weight.rows_f32(first, last)
+        codes[first:last] = np.sign(values)
+        scales[first:last] = np.abs(values).reshape(last - first, blocks, -1).max(-1)
+    return TernaryTensor(codes, coarsest(scales, zero_fits=True))
+
+
+def _divisions(cols: int) -> list[int]:
+    """Into how many equal pieces a row may fall, fewest first."""
+    return [n for n in range(1, max(1, cols // SMALLEST_GROUP) + 1) if cols % n == 0]
+
+
+def _one_magnitude(weight: StoredTensor, blocks: int) -> bool:
+    """Whether each of `blocks` pieces of each row holds one magnitude beside zero. A few rows, asked first, mostly
+    settle it."""
+    rows, cols = weight.shape
+    for first, last in [(0, min(rows, 8)), *_spans(rows, cols)]:
+        values = weight.rows_f32(first, last)
+        if not np.isfinite(values).all():
+            raise Unreadable(f"tensor {weight.name!r} holds a value that is not finite")
+        pieces = np.abs(values).reshape(last - first, blocks, -1)
+        if not ((pieces == 0) | (pieces == pieces.max(-1, keepdims=True))).all():
+            return False
+    return True
+
+
+def not_ternary(weight: StoredTensor) -> Unsupported:
+    """The refusal of a plain float tensor, with how far from ternary it was found to be."""
+    rows, cols = weight.shape
+    first = weight.rows_f32(0, min(rows, max(1, PIECE // cols)))
+    magnitudes = np.abs(first)
+    whole = ((magnitudes == 0) | (magnitudes == magnitudes.max(-1, keepdims=True))).all(-1).mean()
+    mean = max(float(magnitudes.mean(dtype=np.float64)), ABSMEAN_FLOOR)
+    rounded = np.clip(np.rint(first / mean), -1, 1) * mean
+    power = float(np.square(first, dtype=np.float64).sum())
+    loss = np.sqrt(float(np.square(first - rounded, dtype=np.float64).sum()) / power) if power else 0.0
+    return Unsupported(
+        f"tensor {weight.name!r} is not ternary: {100 * whole:.1f} % of its rows hold one magnitude beside zero, and "
+        f"rounding it to three values would change it by {100 * loss:.0f} % of its norm",
+        hint="if these are masters of a BitNet model (Falcon-E's prequantized revision, say), pass --quantize absmean; "
+        "an ordinary float model becomes rubbish by it",
+    )
+
+
+def unpack_mlx(
+    weight: StoredTensor, scales: StoredTensor | None, biases: StoredTensor | None, cols: int
+) -> TernaryTensor:
+    """MLX affine 2-bit: 16 codes a uint32, low bits first, w = scale * q + bias; ternary means bias = -scale."""
+    for part, kind in ((scales, "scales"), (biases, "biases")):
+        if part is None:
+            raise Unreadable(f"tensor {weight.name!r} is packed but the checkpoint has no {kind} for it")
+    assert scales is not None and biases is not None
+    rows = weight.shape[0]
+    if weight.shape != (rows, cols // 16) or cols % 16:
+        raise Unreadable(f"tensor {weight.name!r} has shape {list(weight.shape)}, expected {[rows, cols // 16]}")
+    for part in (scales, biases):
+        if len(part.shape) != 2 or part.shape[0] != rows or part.shape != scales.shape or cols % part.shape[1]:
+            raise Unreadable(f"tensor {part.name!r} of shape {list(part.shape)} does not tile {rows} x {cols} weights")
+    scale, bias = scales.rows_f32(0, rows), biases.rows_f32(0, rows)
+    if not np.isfinite(scale).all() or (scale < 0).any():
+        raise Unreadable(f"tensor {scales.name!r} holds a scale that is negative or not finite")
+    if not np.array_equal(bias, -scale):
+        raise Unsupported(f"tensor {biases.name!r} is not minus {scales.name!r}: these 2-bit weights are not ternary")
+    packed = weight.data.view("<u4").reshape(rows, -1, 1)
+    codes = np.empty((rows, cols), np.int8)
+    for first, last in _spans(rows, cols):
+        two_bits = (packed[first:last] >> np.arange(0, 32, 2, dtype=np.uint32)) & np.uint32(3)
+        if (two_bits == 3).any():
+            row, word, _ = (int(i) for i in np.argwhere(two_bits == 3)[0])
+            raise Unsupported(
+                f"tensor {weight.name!r} uses the fourth code (3) in row {first + row}, word {word}: "
+                "these 2-bit weights are not ternary"
+            )
+        codes[first:last] = two_bits.reshape(last - first, cols).astype(np.int8) - np.int8(1)
+    return TernaryTensor(codes, coarsest(scale))
+
+
+def _spans(rows: int, cols: int) -> Iterator[tuple[int, int]]:
+    step = max(1, PIECE // max(cols, 1))
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)

@@ -28,6 +28,8 @@ MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
 MAX_NAME = 1 << 16
+HEAD_BYTES = 64
+"""How much of a tensor its layout may look at to tell its size."""
 
 SCALARS = {
     0: "<u1",
@@ -76,7 +78,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     type_id: int
     file_offset: int  # from byte 0 of the file
-    room: int  # bytes up to the next tensor or the end of the file
+    nbytes: int  # stored bytes, trailer included; for an unknown type all up to the next tensor
     meaning: catalog.TypeMeaning | None
 
     @property
@@ -91,12 +93,6 @@ class TensorInfo:
     def layout(self) -> str:
         """The layout's name, or `unknown(ID)`."""
         return self.meaning.name if self.meaning else f"unknown({self.type_id})"
-
-    @property
-    def nbytes(self) -> int:
-        """Stored bytes, trailer included; for an unknown type all the room there is."""
-        size = self.meaning.nbytes(self.rows, self.cols) if self.meaning else None
-        return self.room if size is None else size
 
 
 class GgufFile:
@@ -259,16 +255,19 @@ class GgufFile:
             raise self._bad(f"tensor {name!r} has the impossible shape {list(shape)}")
         room = following.get(start, 0) if start < self.size else 0
         room = max(room - start, 0)
-        meaning = catalog.resolve(type_id, math.prod(shape[:-1]), shape[-1], room, self.alignment)
+        rows, cols = math.prod(shape[:-1]), shape[-1]
+        head = self._bytes[start : start + min(room, HEAD_BYTES)]
+        found = catalog.resolve(type_id, rows, cols, room, self.alignment, head)
         known = catalog.meanings(type_id)
-        if known and meaning is None:
-            sizes = [size for each in known if (size := each.nbytes(math.prod(shape[:-1]), shape[-1])) is not None]
-            needed = f"needs {min(sizes)} bytes" if sizes else "has no defined size for this shape"
+        if known and found is None:
+            sizes = [size for each in known if (size := each.nbytes(rows, cols, head)) is not None]
+            needed = f"needs {min(sizes)} bytes" if sizes else "has no defined size for this shape and header"
             raise Unreadable(
                 f"{self.path}: tensor {name!r} ({known[0].name}, {list(shape)}) {needed}, {room} are there",
                 hint="the file is truncated or was written by a broken tool; download or convert it again",
             )
-        self.tensors[name] = TensorInfo(name, shape, type_id, start, room, meaning)
+        meaning, size = found if found else (None, room)
+        self.tensors[name] = TensorInfo(name, shape, type_id, start, size, meaning)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

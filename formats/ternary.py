@@ -48,14 +48,19 @@ class TernaryTensor:
         return self.codes.shape[0], self.codes.shape[1]
 
     @property
+    def scale_blocks(self) -> tuple[int, int]:
+        """(row_blocks, col_blocks): how the scales tile the matrix."""
+        return self.scales.shape[0], self.scales.shape[1]
+
+    @property
     def granularity(self) -> str:
         """`tensor`, `row`, `rows/N`, `cols/N` (shards) or `group N` (N consecutive inputs of one row)."""
-        (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape
-        if (row_blocks, col_blocks) == (1, 1):
-            return "tensor"
-        if col_blocks == 1:
-            return "row" if row_blocks == rows else f"rows/{row_blocks}"
-        return f"group {cols // col_blocks}" if row_blocks == rows else f"cols/{col_blocks}"
+        return granularity(self.shape, self.scale_blocks)
+
+    def with_rows(self, order: npt.NDArray[np.int64]) -> TernaryTensor:
+        """The same matrix with its rows in another order, its scales as coarse as that leaves them."""
+        scales = np.repeat(self.scales, self.shape[0] // self.scales.shape[0], axis=0)[order]
+        return TernaryTensor(np.ascontiguousarray(self.codes[order]), coarsest(scales))
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """float32 (rows, cols): codes times scales."""
@@ -72,6 +77,33 @@ class TernaryTensor:
         plus = int(np.count_nonzero(self.codes == 1))
         minus = int(np.count_nonzero(self.codes == -1))
         return minus, self.codes.size - plus - minus, plus
+
+
+def granularity(shape: tuple[int, int], scale_blocks: tuple[int, int]) -> str:
+    """`tensor`, `row`, `rows/N`, `cols/N` (shards) or `group N` of scales that tile a matrix so."""
+    (rows, cols), (row_blocks, col_blocks) = shape, scale_blocks
+    if scale_blocks == (1, 1):
+        return "tensor"
+    if col_blocks == 1:
+        return "row" if row_blocks == rows else f"rows/{row_blocks}"
+    if row_blocks == 1:
+        return f"cols/{col_blocks}"
+    return f"group {cols // col_blocks}" + ("" if row_blocks == rows else f" of rows/{row_blocks}")
+
+
+def coarsest(scales: Scales, *, zero_fits: bool = False) -> Scales:
+    """Scales (rows, m) with equal rows merged into the fewest blocks that still tile: (n, m).
+
+    zero_fits: a scale of 0 has only zeros under it, so that any other may take its place.
+    """
+    rows = len(scales)
+    for blocks in (count for count in range(1, rows + 1) if rows % count == 0):
+        grouped = scales.reshape(blocks, rows // blocks, -1)
+        merged: Scales = grouped.max(1)
+        equal = grouped == merged[:, None]
+        if (equal | (grouped == 0) if zero_fits else equal).all():
+            return merged
+    return scales
 
 
 def entropy_bits(counts: tuple[int, int, int]) -> float:

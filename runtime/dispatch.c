@@ -61,9 +61,10 @@ DECLARE(tp_head_fn, head_q8_0);
 DECLARE(tp_head_fn, head_q6_k);
 DECLARE(tp_quantize_fn, quantize_f32);
 tp_quantize16_fn quantize16_f32_scalar;
+DECLARE(tp_decode_fn, decode_i2_s);
 DECLARE(tp_rmsnorm_fn, rmsnorm_f32);
 DECLARE(tp_glu_fn, glu_f32);
-tp_rope_fn rope_f32_scalar;
+tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 DECLARE(tp_attention_fn, attention_f32);
 DECLARE(tp_attention_fn, attention_f16);
 
@@ -95,14 +96,17 @@ static const tp_kernel kernels[] = {
     LADDER(HEAD, head, Q6_K, q6_k, head),
     LADDER(QUANTIZE, quantize, F32, f32, quantize),
     SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16),   /* once a token: scalar is fast enough */
+    LADDER(DECODE, decode, I2_S, i2_s, decode),
     LADDER(RMSNORM, rmsnorm, F32, f32, rmsnorm),
     LADDER(GLU, glu, F32, f32, glu),
     SCALAR(ROPE, rope, F32, f32, rope),                     /* elementwise: the compiler vectorises it */
+    SCALAR(ROPEPAIRS, ropepairs, F32, f32, rope),
     LADDER(ATTENTION, attention, F32, f32, attention),
     LADDER(ATTENTION, attention, F16, f16, attention),
 };
 
-static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "head", "quantize", "quantize16", "rmsnorm", "glu", "rope", "attention"};
+static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "head", "quantize", "quantize16", "decode", "rmsnorm", "glu", "rope",
+                                                     "ropepairs", "attention"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 

@@ -1,61 +1,19 @@
-/* A session and the forward pass, one function per stage in the order of the graph:
+/* The forward pass, one function per stage in the order of the graph:
  *
- *   x = embd[token]
- *   per layer: norm, quantise -> q, k, v -> RoPE, cache -> attention -> (sub norm), quantise -> attn_output -> x +=
- *              norm, quantise -> gate, up -> act(gate) * up -> (sub norm), quantise -> ffn_down -> x +=
+ *   x = embd[token] * embedding_scale
+ *   per layer: norm -> q, k, v -> (norm of each head) -> RoPE, cache -> attention -> (sub norm) -> attn_output -> (norm) -> x +=
+ *              norm -> gate, up -> act(gate) * up -> (sub norm) -> ffn_down -> (norm) -> x +=
  *   final norm -> head
  *
+ * What enters a linear is quantised to int8 first where the model says so, behind a norm of the linear's own if it has one.
  * Each stage is a loop over tokens, heads or rows given to the pool. Nothing depends on how it is cut. */
 #include <string.h>
 
 #include "angles.h"
 #include "fpenv.h"
 #include "kernels/common.h"
-#include "model.h"
+#include "session.h"
 
-struct tp_session {
-    const tp_model *model;
-    tp_pool *pool;
-    int64_t n_ctx, batch, n_past;
-    int kv_type;
-    tp_trace_fn *trace;
-    void *trace_user;
-
-    const tp_kernel *matvec[TP_LAYOUT_COUNT], *matmul[TP_LAYOUT_COUNT], *quantize, *quantize16, *rmsnorm, *glu, *rope, *attention, *head;
-    uint8_t *used;              /* (kernels) 1 = ran in this session */
-
-    void *k_cache, *v_cache;    /* (layers, kv_heads, n_ctx, head_dim) f32 or f16 */
-    float *x;                   /* (batch, hidden) residual stream */
-    float *h;                   /* (batch, widest) input of the next linears */
-    float *q;                   /* (batch, heads * head_dim) */
-    float *k, *v;               /* (batch, kv_heads * head_dim) */
-    float *mixed;               /* (batch, heads * head_dim) attention output */
-    float *gate, *up;           /* (batch, ffn) */
-    float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
-    float *cos_sin;             /* (batch, 2, head_dim / 2) */
-    float *scores;              /* (threads, n_ctx rounded up + 16) */
-    tp_acts8 acts;              /* (batch, widest) */
-    uint8_t *scratch;           /* (threads, scratch_bytes) of the linears */
-    size_t scratch_bytes;
-    void *acts16;               /* of the head; NULL for float heads */
-
-    /* the batch at work */
-    const int32_t *tokens;      /* (n) */
-    int64_t n;
-    const tp_layer *layer;
-    int layer_index;
-};
-
-typedef struct norm_step {      /* what enters a linear group */
-    tp_session *s;
-    const float *from;          /* (n, cols) */
-    const tp_tensor *weight;    /* (1, cols) or absent */
-    const float *add;           /* (n, cols) added to s->x first, or NULL */
-    int64_t cols;
-} norm_step;
-
-static size_t kv_size(const tp_session *s) { return s->kv_type == TP_KV_F16 ? 2 : 4; }
-static int64_t scores_stride(const tp_session *s) { return (s->n_ctx + 15) / 16 * 16 + 16; }
 static void mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
 
 static void trace(tp_session *s, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
@@ -67,59 +25,134 @@ static void trace_f32(tp_session *s, const char *point, int64_t cols, const floa
 
 /* ---- stages over tokens ---- */
 
+static void turn(float *c /* (2, half) */, float position, const float *inv_freq, int64_t half, float factor) {
+    for (int64_t i = 0; i < half; i++) {
+        tp_cos_sin(position * inv_freq[i], &c[i], &c[half + i]);
+        c[i] *= factor;
+        c[half + i] *= factor;
+    }
+}
+
 static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
-    const tp_model *m = s->model;
-    const int64_t half = m->hp.head_dim / 2;
+    const tp_hparams *hp = &s->model->hp;
+    const int64_t dim = hp->head_dim;
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
-        tp_tensor_row(&m->token_embd, s->tokens[t], s->x + t * m->hp.hidden);
-        float *c = s->cos_sin + t * 2 * half;
-        for (int64_t i = 0; i < half; i++) tp_cos_sin((float)(s->n_past + t) * m->inv_freq[i], &c[i], &c[half + i]);
+        float *x = s->x + t * hp->hidden;
+        tp_tensor_row(&s->model->token_embd, s->tokens[t], x);
+        for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
+        turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2, hp->rope_factor);
+        if (hp->inv_freq_sliding) turn(s->cos_sin[1] + t * dim, (float)(s->n_past + t), hp->inv_freq_sliding, dim / 2, 1.0f);
     }
 }
 
-static void add_tokens(float *x, const float *y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) x[i] += y[i];
+/* What a block gives joins the residual stream. */
+static void add_token(const tp_session *s, int64_t t, const tp_tensor *post_norm) {
+    const tp_hparams *hp = &s->model->hp;
+    float *restrict x = s->x + t * hp->hidden, *restrict y = s->add + t * hp->hidden;
+    if (post_norm->data) s->rmsnorm->rmsnorm(y, post_norm->data, hp->hidden, hp->norm_eps, y);
+    for (int64_t i = 0; i < hp->hidden; i++) x[i] += y[i] * hp->residual_scale;
 }
 
-static void norm_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
-    const norm_step *step = ctx;
-    tp_session *s = step->s;
-    const int64_t cols = step->cols;
+typedef struct step {           /* towards what enters linears */
+    tp_session *s;
+    const tp_tensor *add_behind;    /* s->add joins s->x first, behind this norm (which may be absent); NULL: it does not */
+    const float *from;              /* (n, cols) */
+    const tp_tensor *norm;          /* (1, cols) or absent */
+    float eps;
+    float *to;                      /* (n, cols) */
+    int64_t cols;
+    int quantize;                   /* into s->acts as well */
+} step;
+
+static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
+    const step *p = ctx;
+    tp_session *s = p->s;
+    const int64_t cols = p->cols, padded = tp_padded_cols(cols);
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
-        if (step->add) add_tokens(s->x + t * cols, step->add + t * cols, cols);
-        if (step->weight->data) s->rmsnorm->rmsnorm(step->from + t * cols, step->weight->data, cols, s->model->hp.norm_eps, s->h + t * cols);
-        else memcpy(s->h + t * cols, step->from + t * cols, (size_t)cols * sizeof(float));
-        s->quantize->quantize(s->h + t * cols, cols, s->acts.q + t * cols, &s->acts.s[t], &s->acts.sum[t]);
+        if (p->add_behind) add_token(s, t, p->add_behind);
+        if (p->norm->data) s->rmsnorm->rmsnorm(p->from + t * cols, p->norm->data, cols, p->eps, p->to + t * cols);
+        else if (p->from != p->to) memcpy(p->to + t * cols, p->from + t * cols, (size_t)cols * sizeof(float));
+        if (!p->quantize) continue;
+        int8_t *q = s->acts.q + t * padded;
+        s->quantize->quantize(p->to + t * cols, cols, q, &s->acts.s[t], &s->acts.sum[t]);
+        memset(q + cols, 0, (size_t)(padded - cols));
     }
 }
 
-/* Norm (if any) and quantisation into s->h and s->acts; the trace points `point`, .q8 and .scale. */
-static void enter_linears(tp_session *s, norm_step step, const char *point, const char *q8, const char *scale) {
-    tp_pool_run(s->pool, norm_tokens, &step, s->n, 1);
-    if (step.weight->data) mark(s, s->rmsnorm);
-    mark(s, s->quantize);
-    trace_f32(s, point, step.cols, s->h);
-    trace(s, q8, s->layer_index, TP_DTYPE_INT8, s->n, step.cols, s->acts.q);
-    trace(s, scale, s->layer_index, TP_DTYPE_F32, s->n, 1, s->acts.s);
+static void take_step(const step *p) {
+    tp_session *s = p->s;
+    tp_pool_run(s->pool, step_tokens, (void *)(uintptr_t)p, s->n, 1);
+    if (p->norm->data || (p->add_behind && p->add_behind->data)) mark(s, s->rmsnorm);
+    if (p->quantize) mark(s, s->quantize);
 }
 
-static void linears(tp_session *s, int count, const tp_tensor *const *w /* (count) */, float *const *y /* (count) */) {
+/* ---- linears ---- */
+
+typedef struct point { const char *floats, *codes, *scales; } point;    /* names of trace points */
+#define POINT(name) {name, name ".q8", name ".scale"}
+
+typedef struct linear { const tp_tensor *w, *own_norm; float *y; point own; } linear;
+
+static void trace_codes(tp_session *s, point at, int64_t cols) {
+    if (!s->trace) return;
+    const int64_t padded = tp_padded_cols(cols);
+    int8_t *plain = s->acts.arranged;       /* not in use before the product */
+    for (int64_t t = 0; t < s->n; t++) memcpy(plain + t * cols, s->acts.q + t * padded, (size_t)cols);
+    trace(s, at.codes, s->layer_index, TP_DTYPE_INT8, s->n, cols, plain);
+    trace(s, at.scales, s->layer_index, TP_DTYPE_F32, s->n, 1, s->acts.s);
+}
+
+/* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
+static void products(tp_session *s, const linear *group, int count, const float *x) {
     tp_linear_job jobs[3];
     for (int i = 0; i < count; i++) {
-        jobs[i] = (tp_linear_job){.w = w[i], .kernel = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w[i]->layout], .y = y[i]};
-        mark(s, jobs[i].kernel);
+        const tp_tensor *w = group[i].w;
+        if (s->model->hp.int8_activations) {
+            jobs[i] = (tp_linear_job){.w = w, .kernel = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w->layout], .y = group[i].y};
+            mark(s, jobs[i].kernel);
+            continue;
+        }
+        const tp_float_kernels k = {s->decode[w->layout], s->head_f32};
+        mark(s, k.decode);
+        mark(s, k.head);
+        tp_linear_float_run(s->pool, k, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
-    tp_linears_run(s->pool, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
+    if (s->model->hp.int8_activations) tp_linears_run(s->pool, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
+}
+
+/* A step into s->h, then the linears that read it, all at once or each behind a norm of its own. */
+static void linears(tp_session *s, step in, point at, const linear *group, int count) {
+    const tp_hparams *hp = &s->model->hp;
+    int own = 0;
+    for (int i = 0; i < count; i++) own |= group[i].own_norm->data != NULL;
+    in.s = s;
+    in.eps = hp->norm_eps;
+    in.to = s->h;
+    in.quantize = hp->int8_activations && !own;
+    take_step(&in);
+    trace_f32(s, at.floats, in.cols, s->h);
+    if (!own) {
+        if (in.quantize) trace_codes(s, at, in.cols);
+        products(s, group, count, s->h);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        const step behind = {s, NULL, s->h, group[i].own_norm, hp->projection_norm_eps, s->own, in.cols, hp->int8_activations};
+        take_step(&behind);
+        trace_f32(s, group[i].own.floats, in.cols, s->own);
+        if (behind.quantize) trace_codes(s, group[i].own, in.cols);
+        products(s, &group[i], 1, s->own);
+    }
 }
 
 /* ---- attention ---- */
 
 static void *cache_at(const tp_session *s, void *cache, int64_t head, int64_t pos) {
     const tp_hparams *hp = &s->model->hp;
-    return (uint8_t *)cache + (((s->layer_index * hp->kv_heads + head) * s->n_ctx + pos) * hp->head_dim) * (int64_t)kv_size(s);
+    return (uint8_t *)cache + (((s->layer_index * hp->kv_heads + head) * s->n_ctx + pos) * hp->head_dim) * (int64_t)tp_kv_size(s);
 }
 
 static void store_cached(const tp_session *s, void *to, const float *from, int64_t n) {
@@ -131,16 +164,25 @@ static void store_cached(const tp_session *s, void *to, const float *from, int64
     for (int64_t i = 0; i < n; i++) half[i] = tp_float_f16(from[i]);
 }
 
+static void norm_heads(const tp_session *s, float *x, int64_t heads, const tp_tensor *norm) {
+    const int64_t dim = s->model->hp.head_dim;
+    for (int64_t h = 0; norm->data && h < heads; h++) s->rmsnorm->rmsnorm(x + h * dim, norm->data, dim, s->model->hp.norm_eps, x + h * dim);
+}
+
 static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
     const int64_t dim = hp->head_dim;
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
-        s->rope->rope(s->q + t * hp->heads * dim, hp->heads, dim, s->cos_sin + t * dim);
-        s->rope->rope(s->k + t * hp->kv_heads * dim, hp->kv_heads, dim, s->cos_sin + t * dim);
+        float *q = s->q + t * hp->heads * dim, *k = s->k + t * hp->kv_heads * dim;
+        const float *cos_sin = s->cos_sin[s->layer->slides != 0] + t * dim;
+        norm_heads(s, q, hp->heads, &s->layer->attn_q_norm);
+        norm_heads(s, k, hp->kv_heads, &s->layer->attn_k_norm);
+        s->rope->rope(q, hp->heads, dim, cos_sin);
+        s->rope->rope(k, hp->kv_heads, dim, cos_sin);
         for (int64_t h = 0; h < hp->kv_heads; h++) {
-            store_cached(s, cache_at(s, s->k_cache, h, s->n_past + t), s->k + (t * hp->kv_heads + h) * dim, dim);
+            store_cached(s, cache_at(s, s->k_cache, h, s->n_past + t), k + h * dim, dim);
             store_cached(s, cache_at(s, s->v_cache, h, s->n_past + t), s->v + (t * hp->kv_heads + h) * dim, dim);
         }
     }
@@ -149,11 +191,11 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    const float scale = 1.0f / __builtin_sqrtf((float)hp->head_dim);
     for (int64_t i = begin; i < end; i++) {     /* (head, token): neighbours share the cache of a kv head */
         const int64_t head = i / s->n, t = i % s->n, kv = head / (hp->heads / hp->kv_heads), at = (t * hp->heads + head) * hp->head_dim;
-        s->attention->attention(s->q + at, cache_at(s, s->k_cache, kv, 0), cache_at(s, s->v_cache, kv, 0), s->n_past + t + 1, hp->head_dim, scale,
-                                s->scores + thread * scores_stride(s), s->mixed + at);
+        const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
+        s->attention->attention(s->q + at, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
+                                hp->attention_scale, s->scores + thread * tp_scores_stride(s), s->mixed + at);
     }
 }
 
@@ -168,9 +210,8 @@ static void glu_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
 
 static void add_down(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
-    const int64_t hidden = s->model->hp.hidden;
     (void)thread;
-    add_tokens(s->x + begin * hidden, s->add + begin * hidden, (end - begin) * hidden);
+    for (int64_t t = begin; t < end; t++) add_token(s, t, &s->layer->post_ffw_norm);
 }
 
 /* ---- the whole ---- */
@@ -180,8 +221,10 @@ static void run_layer(tp_session *s) {
     const tp_layer *l = s->layer;
     const int64_t hidden = hp->hidden, q_cols = (int64_t)hp->heads * hp->head_dim, kv_cols = (int64_t)hp->kv_heads * hp->head_dim;
 
-    enter_linears(s, (norm_step){s, s->x, &l->attn_norm, NULL, hidden}, "attn_in", "attn_in.q8", "attn_in.scale");
-    linears(s, 3, (const tp_tensor *const[]){&l->attn_q, &l->attn_k, &l->attn_v}, (float *const[]){s->q, s->k, s->v});
+    const linear qkv[] = {{&l->attn_q, &l->attn_q_norm_in, s->q, POINT("attn_q_in")},
+                          {&l->attn_k, &l->attn_k_norm_in, s->k, POINT("attn_k_in")},
+                          {&l->attn_v, &l->attn_v_norm_in, s->v, POINT("attn_v_in")}};
+    linears(s, (step){.from = s->x, .norm = &l->attn_norm, .cols = hidden}, (point)POINT("attn_in"), qkv, 3);
     trace_f32(s, "attn_q", q_cols, s->q);
     trace_f32(s, "attn_k", kv_cols, s->k);
     trace_f32(s, "attn_v", kv_cols, s->v);
@@ -192,28 +235,41 @@ static void run_layer(tp_session *s) {
     tp_pool_run(s->pool, attend, s, s->n * hp->heads, s->n == 1 ? 1 : 8);
     mark(s, s->attention);
     trace_f32(s, "attn_out", q_cols, s->mixed);
-    enter_linears(s, (norm_step){s, s->mixed, &l->attn_sub_norm, NULL, q_cols}, "attn_sub_norm", "attn_sub_norm.q8", "attn_sub_norm.scale");
-    linears(s, 1, (const tp_tensor *const[]){&l->attn_output}, (float *const[]){s->add});
+    const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm")};
+    linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols}, (point)POINT("attn_sub_norm"), &out, 1);
     trace_f32(s, "attn_output", hidden, s->add);
 
-    enter_linears(s, (norm_step){s, s->x, &l->ffn_norm, s->add, hidden}, "ffn_in", "ffn_in.q8", "ffn_in.scale");
+    const linear gate_up[] = {{&l->ffn_gate, &l->ffn_gate_norm_in, s->gate, POINT("ffn_gate_in")},
+                              {&l->ffn_up, &l->ffn_up_norm_in, s->up, POINT("ffn_up_in")}};
+    const step into = {.add_behind = &l->post_attention_norm, .from = s->x, .norm = &l->ffn_norm, .cols = hidden};
+    linears(s, into, (point)POINT("ffn_in"), gate_up, 2);
     trace_f32(s, "attn_residual", hidden, s->x);
-    linears(s, 2, (const tp_tensor *const[]){&l->ffn_gate, &l->ffn_up}, (float *const[]){s->gate, s->up});
     trace_f32(s, "ffn_gate", hp->ffn, s->gate);
     trace_f32(s, "ffn_up", hp->ffn, s->up);
     tp_pool_run(s->pool, glu_tokens, s, s->n, 1);
     mark(s, s->glu);
     trace_f32(s, "ffn_mul", hp->ffn, s->gate);
-    enter_linears(s, (norm_step){s, s->gate, &l->ffn_sub_norm, NULL, hp->ffn}, "ffn_down_in", "ffn_down_in.q8", "ffn_down_in.scale");
-    linears(s, 1, (const tp_tensor *const[]){&l->ffn_down}, (float *const[]){s->add});
+    const linear down = {&l->ffn_down, &l->ffn_down_norm_in, s->add, POINT("ffn_down_in")};
+    linears(s, (step){.from = s->gate, .norm = &l->ffn_sub_norm, .cols = hp->ffn}, (point)POINT("ffn_down_in"), &down, 1);
     trace_f32(s, "ffn_down", hidden, s->add);
     tp_pool_run(s->pool, add_down, s, s->n, 1);
     trace_f32(s, "layer_out", hidden, s->x);
 }
 
-typedef enum wanted { NOTHING, LAST_LOGITS, ALL_LOGITS, HIDDEN } wanted;
+static void run_head(tp_session *s, const float *states, int64_t n, float *logits) {
+    const tp_tensor *w = &s->model->output;
+    mark(s, s->head);
+    if (tp_is_ternary(w->layout)) {
+        const tp_float_kernels k = {s->decode[w->layout], s->head};
+        mark(s, k.decode);
+        tp_linear_float_run(s->pool, k, w, states, n, s->scratch, s->scratch_bytes, logits);
+        return;
+    }
+    if (s->acts16) mark(s, s->quantize16);
+    tp_head_run(s->pool, s->head, s->quantize16, w, states, n, s->acts16, logits);
+}
 
-static TP_NOINLINE void run_batch(tp_session *s, const int32_t *tokens, int64_t n, wanted want, float *out) {
+TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want, float *out) {
     const tp_model *m = s->model;
     const int64_t hidden = m->hp.hidden;
     s->tokens = tokens;
@@ -226,167 +282,14 @@ static TP_NOINLINE void run_batch(tp_session *s, const int32_t *tokens, int64_t 
         run_layer(s);
     }
     s->n_past += n;
-    if (want == NOTHING) return;
-    const int64_t first = want == LAST_LOGITS ? n - 1 : 0;
-    float *const normed = want == HIDDEN ? out : s->h;
+    if (want == TP_WANT_NOTHING) return;
+    const int64_t first = want == TP_WANT_LAST ? n - 1 : 0;
+    float *const states = want == TP_WANT_HIDDEN ? out : s->h;
     for (int64_t t = first; t < n; t++)
-        s->rmsnorm->rmsnorm(s->x + t * hidden, m->output_norm.data, hidden, m->hp.norm_eps, normed + (t - first) * hidden);
+        s->rmsnorm->rmsnorm(s->x + t * hidden, m->output_norm.data, hidden, m->hp.norm_eps, states + (t - first) * hidden);
     mark(s, s->rmsnorm);
-    trace(s, "final_norm", -1, TP_DTYPE_F32, n - first, hidden, normed);
-    if (want == HIDDEN) return;
-    if (s->acts16) mark(s, s->quantize16);
-    mark(s, s->head);
-    tp_head_run(s->pool, s->head, s->quantize16, &m->output, normed, n - first, s->acts16, out);
-}
-
-static int eval(tp_session *s, const int32_t *tokens, int64_t n, wanted want, float *out) {
-    if (!s || !tokens || n < 1 || (want != NOTHING && !out)) return TP_ERR_ARGUMENT;
-    for (int64_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || tokens[i] >= s->model->hp.vocab_size) return TP_ERR_TOKEN;
-    if (n > s->n_ctx - s->n_past) return TP_ERR_CONTEXT;
-    const int64_t width = want == HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
-    const tp_fpenv before = tp_fpenv_enter();
-    for (int64_t i = 0; i < n; i += s->batch) {
-        const int64_t here = n - i < s->batch ? n - i : s->batch;
-        const int ends = i + here == n;
-        run_batch(s, tokens + i, here, want == LAST_LOGITS && !ends ? NOTHING : want, want == ALL_LOGITS || want == HIDDEN ? out + i * width : out);
-    }
-    tp_fpenv_leave(before);
-    return TP_OK;
-}
-
-int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, float *logits) {
-    switch (logits_mode) {
-        case TP_LOGITS_NONE: return eval(s, tokens, n, NOTHING, NULL);
-        case TP_LOGITS_LAST: return eval(s, tokens, n, LAST_LOGITS, logits);
-        case TP_LOGITS_ALL: return eval(s, tokens, n, ALL_LOGITS, logits);
-        default: return TP_ERR_ARGUMENT;
-    }
-}
-
-int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) { return eval(s, tokens, n, HIDDEN, hidden); }
-
-int64_t tp_n_past(const tp_session *s) { return s ? s->n_past : 0; }
-
-int tp_rewind(tp_session *s, int64_t n_past) {
-    if (!s || n_past < 0 || n_past > s->n_past) return TP_ERR_ARGUMENT;
-    s->n_past = n_past;
-    return TP_OK;
-}
-
-void tp_set_trace(tp_session *s, tp_trace_fn *callback, void *user) {
-    if (!s) return;
-    s->trace = callback;
-    s->trace_user = user;
-}
-
-int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
-    int count = 0;
-    for (int i = 0; s && i < tp_kernel_count(); i++) {
-        if (!s->used[i]) continue;
-        if (symbols && count < max) symbols[count] = tp_kernel_at(i)->symbol;
-        count++;
-    }
-    return count;
-}
-
-/* ---- making one ---- */
-
-static void choose_kernels(tp_session *s, int isa) {
-    for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
-        s->matvec[layout] = tp_kernel_best(TP_OP_MATVEC, layout, isa);
-        s->matmul[layout] = tp_kernel_best(TP_OP_MATMUL, layout, isa);
-    }
-    s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
-    s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
-    s->rmsnorm = tp_kernel_best(TP_OP_RMSNORM, TP_LAYOUT_F32, isa);
-    s->glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa);
-    s->rope = tp_kernel_best(TP_OP_ROPE, TP_LAYOUT_F32, isa);
-    s->attention = tp_kernel_best(TP_OP_ATTENTION, s->kv_type == TP_KV_F16 ? TP_LAYOUT_F16 : TP_LAYOUT_F32, isa);
-    s->head = tp_kernel_best(TP_OP_HEAD, s->model->output.layout, isa);
-}
-
-static size_t linears_scratch(const tp_session *s) {
-    size_t most = 0;
-    for (int i = 0; i < s->model->hp.layers; i++) {
-        const tp_layer *l = &s->model->layers[i];
-        const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++) {
-            const size_t few = tp_linear_scratch(s->matvec[w[j]->layout], w[j]->rows, w[j]->cols, TP_FEW_TOKENS);
-            const size_t many = tp_linear_scratch(s->matmul[w[j]->layout], w[j]->rows, w[j]->cols, s->batch);
-            most = few > most ? few : most;
-            most = many > most ? many : most;
-        }
-    }
-    return most;
-}
-
-static int allocate(tp_session *s, int threads) {
-    const tp_hparams *hp = &s->model->hp;
-    const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
-    const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim, kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
-    size_t widest = hidden > ffn ? hidden : ffn;
-    widest = q_cols > widest ? q_cols : widest;
-    const size_t cached = (size_t)hp->layers * kv_cols;
-    int fine = 1;
-#define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
-    TAKE(s->used, (size_t)tp_kernel_count(), 1);
-    TAKE(s->k_cache, cached, (size_t)s->n_ctx * kv_size(s));
-    TAKE(s->v_cache, cached, (size_t)s->n_ctx * kv_size(s));
-    TAKE(s->x, batch, hidden * sizeof(float));
-    TAKE(s->h, batch, widest * sizeof(float));
-    TAKE(s->q, batch, q_cols * sizeof(float));
-    TAKE(s->k, batch, kv_cols * sizeof(float));
-    TAKE(s->v, batch, kv_cols * sizeof(float));
-    TAKE(s->mixed, batch, q_cols * sizeof(float));
-    TAKE(s->gate, batch, ffn * sizeof(float));
-    TAKE(s->up, batch, ffn * sizeof(float));
-    TAKE(s->add, batch, hidden * sizeof(float));
-    TAKE(s->cos_sin, batch, (size_t)hp->head_dim * sizeof(float));
-    TAKE(s->scores, (size_t)threads, (size_t)scores_stride(s) * sizeof(float));
-    TAKE(s->acts.q, batch, widest);
-    TAKE(s->acts.s, batch, sizeof(float));
-    TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.arranged, batch + 12, (widest + 255) / 256 * 256);     /* every arrangement of dispatch.c fits */
-    s->scratch_bytes = linears_scratch(s);
-    TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
-    if (s->model->output.layout == TP_LAYOUT_Q8_0 || s->model->output.layout == TP_LAYOUT_Q6_K)
-        TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
-#undef TAKE
-    return fine ? TP_OK : TP_ERR_MEMORY;
-}
-
-int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session **out) {
-    if (!out) return TP_ERR_ARGUMENT;
-    *out = NULL;
-    if (!model || !p || p->threads < 0 || p->threads > TP_MAX_THREADS || p->n_ctx < 0 || p->n_ctx > 1 << 24 || p->batch < 0 || p->batch > 1 << 16 ||
-        (p->kv_type != TP_KV_F32 && p->kv_type != TP_KV_F16))
-        return TP_ERR_ARGUMENT;
-    const int isa = p->isa == TP_ISA_BEST ? tp_best_isa() : p->isa, threads = p->threads ? p->threads : 1;
-    if (!tp_isa_available(isa)) return TP_ERR_ISA;
-    tp_session *s = tp_alloc(1, sizeof *s);
-    if (!s) return TP_ERR_MEMORY;
-    s->model = model;
-    s->n_ctx = p->n_ctx ? p->n_ctx : model->hp.context_length;
-    s->batch = p->batch ? p->batch : 256;
-    if (s->batch > s->n_ctx) s->batch = s->n_ctx;
-    s->kv_type = p->kv_type;
-    choose_kernels(s, isa);
-    int status = allocate(s, threads);
-    if (!status) s->pool = tp_pool_new(threads, &status);
-    if (status) {
-        tp_session_free(s);
-        return status;
-    }
-    *out = s;
-    return TP_OK;
-}
-
-void tp_session_free(tp_session *s) {
-    if (!s) return;
-    tp_pool_free(s->pool);
-    void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin,
-                           s->scores, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
-    tp_free(s);
+    trace(s, "final_norm", -1, TP_DTYPE_F32, n - first, hidden, states);
+    if (want == TP_WANT_HIDDEN) return;
+    for (int64_t i = 0; i < (n - first) * hidden; i++) states[i] *= m->hp.logit_scale;
+    run_head(s, states, n - first, out);
 }

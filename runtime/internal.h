@@ -14,8 +14,8 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
-    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RMSNORM, TP_OP_GLU, TP_OP_ROPE,
-    TP_OP_ATTENTION, TP_OP_COUNT
+    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_DECODE, TP_OP_RMSNORM, TP_OP_GLU, TP_OP_ROPE,
+    TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
 } tp_op;
 
 /* How a linear kernel wants its int8 activations. */
@@ -36,6 +36,7 @@ typedef struct tp_kernel {
     tp_head_fn *head;
     tp_quantize_fn *quantize;
     tp_quantize16_fn *quantize16;
+    tp_decode_fn *decode;
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
     tp_rope_fn *rope;
@@ -47,10 +48,22 @@ int tp_kernel_index(const tp_kernel *k);
 const tp_kernel *tp_kernel_best(tp_op op, int layout, int isa);         /* best at or below isa on this CPU; NULL if none */
 
 /* ---- tensor.c ---- */
-int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment */
-float tp_tensor_scale(const tp_tensor *t);                              /* of an I2_S tensor */
+int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment, header */
 void *tp_alloc(size_t count, size_t size);                              /* zeroed, 64-byte aligned, NULL on overflow */
 void tp_free(void *p);
+
+/* A ternary tensor apart: its codes as kernels take them, and its scales. */
+typedef struct tp_ternary {
+    tp_tensor codes;                /* (rows, padded columns) in kernel_layout, without header and trailer */
+    const uint8_t *scales;          /* (row_blocks, col_blocks) f32, unaligned */
+    int64_t row_blocks, col_blocks;
+} tp_ternary;
+int tp_is_ternary(int layout);
+int tp_kernel_layout(int layout);                                       /* whose kernels run it: I2_S for T2, itself for others */
+int64_t tp_padded_cols(int64_t cols);                                   /* of the activations that enter ternary linears */
+tp_ternary tp_ternary_of(const tp_tensor *t);                           /* t has passed tp_tensor_check and is ternary */
+float tp_row_scale(const tp_ternary *t, int64_t row, int64_t col_block);
+void tp_decode_row(const tp_kernel *decode, const tp_ternary *t, int64_t row, int64_t cols, float *out /* (cols) */);
 
 /* ---- threads.c ---- */
 typedef struct tp_pool tp_pool;
@@ -61,13 +74,12 @@ int tp_pool_threads(const tp_pool *pool);
 /* Runs fn over [0, items) in chunks; returns when all are done. Each thread starts with one contiguous piece. */
 void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk);
 
-/* ---- product.c: the two kinds of matrix product over a pool ---- */
+/* ---- product.c: matrix products over a pool ---- */
 typedef struct tp_acts8 {           /* quantised activations of a batch */
-    int8_t *q;                      /* (n, cols) */
+    int8_t *q;                      /* (n, padded cols), zeros behind cols */
     float *s;                       /* (n) */
     int32_t *sum;                   /* (n) */
-    void *arranged;                 /* capacity bytes, in the order of `arrangement` */
-    const tp_arrangement *arrangement;
+    void *arranged;                 /* in the order of a kernel's arrangement */
 } tp_acts8;
 
 typedef struct tp_linear_job {
@@ -75,14 +87,21 @@ typedef struct tp_linear_job {
     const tp_kernel *kernel;
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
-    int64_t grain;                  /* rows a chunk; set by tp_linears_run */
+    tp_ternary parts;               /* this and the rest are set by tp_linears_run */
+    int64_t grain;                  /* rows a chunk */
     int64_t chunks;
 } tp_linear_job;
 
-size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n);    /* bytes a thread */
+size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n);    /* bytes a thread; cols padded */
 /* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
 void tp_linears_run(tp_pool *pool, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
+
+/* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. */
+typedef struct tp_float_kernels { const tp_kernel *decode, *head; } tp_float_kernels;   /* head: head_f32 */
+size_t tp_float_scratch(int64_t rows, int64_t cols);                                    /* bytes a thread */
+void tp_linear_float_run(tp_pool *pool, tp_float_kernels k, const tp_tensor *w, const float *x /* (n, cols) */, int64_t n,
+                         uint8_t *scratch, size_t scratch_bytes, float *y /* (n, rows) */);
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols);
 void tp_acts16_place(void *memory /* tp_acts16_bytes */, int64_t n, int64_t cols, tp_head_acts *out);

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
-from formats.model_spec import LINEARS, NORMS, SUB_NORMS, ModelSpec
+from formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -31,10 +31,10 @@ I8 = npt.NDArray[np.int8]
 TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
 """(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
-LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5}
-ACTIVATION_IDS = {"relu2": 0, "silu": 1}
+LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5, "t2": 6}
+ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
 KV_TYPE_IDS = {"f32": 0, "f16": 1}
 LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
 DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
@@ -87,28 +87,35 @@ class _Hparams(ctypes.Structure):
         ("head_dim", ctypes.c_int32),
         ("context_length", ctypes.c_int32),
         ("norm_eps", ctypes.c_float),
+        ("projection_norm_eps", ctypes.c_float),
         ("activation", ctypes.c_int32),
+        ("int8_activations", ctypes.c_int32),
+        ("rope_interleaved", ctypes.c_int32),
+        ("window", ctypes.c_int32),
+        ("embedding_scale", ctypes.c_float),
+        ("residual_scale", ctypes.c_float),
+        ("logit_scale", ctypes.c_float),
+        ("attention_scale", ctypes.c_float),
+        ("rope_factor", ctypes.c_float),
         ("inv_freq", ctypes.c_void_p),
+        ("inv_freq_sliding", ctypes.c_void_p),
     )
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = tuple(
-        (name, _Tensor)
-        for name in (
-            "attn_norm",
-            "attn_q",
-            "attn_k",
-            "attn_v",
-            "attn_sub_norm",
-            "attn_output",
-            "ffn_norm",
-            "ffn_gate",
-            "ffn_up",
-            "ffn_sub_norm",
-            "ffn_down",
-        )
-    )
+    _fields_ = (
+        *(
+            (name, _Tensor)
+            for name in (
+                "attn_norm", "attn_q", "attn_k", "attn_v", "attn_q_norm", "attn_k_norm", "attn_sub_norm", "attn_output",
+                "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down", "post_ffw_norm",
+                "attn_q_norm_in", "attn_k_norm_in", "attn_v_norm_in", "attn_output_norm_in",
+                "ffn_gate_norm_in", "ffn_up_norm_in", "ffn_down_norm_in",
+            )
+        ),
+        ("slides", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )  # fmt: skip
 
 
 class _SessionParams(ctypes.Structure):
@@ -276,7 +283,7 @@ class Library:
         return failures, text.value.decode().splitlines()
 
     def nbytes(self, layout: str, rows: int, cols: int) -> int:
-        """Bytes of a tensor; 0 if the layout cannot hold the shape."""
+        """Bytes of a tensor (t2: with one scale); 0 if the layout cannot hold the shape."""
         return int(self.c.tp_tensor_nbytes(LAYOUT_IDS[layout], rows, cols))
 
     def quantize_activations(self, x: npt.ArrayLike, isa: str | None = None) -> tuple[I8, F32, I32]:
@@ -368,26 +375,11 @@ class CModel:
         self.library = library()
         self.spec = spec
         self._tensors = dict(tensors)  # C reads their bytes as long as the model lives
-        inv_freq = np.ascontiguousarray(spec.inverse_frequencies(), np.float32)
-        if inv_freq.shape != (spec.head_dim // 2,):
-            raise Unreadable(f"{inv_freq.size} rotary frequencies, expected {spec.head_dim // 2}")
-        hparams = _Hparams(
-            spec.vocab_size,
-            spec.hidden_size,
-            spec.intermediate_size,
-            spec.layers,
-            spec.heads,
-            spec.kv_heads,
-            spec.head_dim,
-            spec.context_length,
-            spec.norm_eps,
-            ACTIVATION_IDS[spec.activation],
-            inv_freq.ctypes.data,
-        )
+        hparams, frequencies = _hparams(spec)
         layers = (_Layer * spec.layers)()
-        parts = LINEARS + NORMS + (SUB_NORMS if spec.sub_norms else ())
         for index, layer in enumerate(layers):
-            for part in parts:
+            layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
+            for part in LINEARS + spec.layer_norms:
                 setattr(layer, part, self._tensors[f"blk.{index}.{part}.weight"].struct())
         embedding = self._tensors["token_embd.weight"].struct()
         norm = self._tensors["output_norm.weight"].struct()
@@ -401,6 +393,7 @@ class CModel:
             ctypes.byref(output),
             ctypes.byref(handle),
         )
+        del frequencies  # C has copied them
         self.library.check(status, f"model, {self.library.c.tp_error_place().decode()}")
         self._handle = handle
         self._free = weakref.finalize(self, self.library.c.tp_model_free, handle)
@@ -425,6 +418,37 @@ class CModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _hparams(spec: ModelSpec) -> tuple[_Hparams, list[F32]]:
+    """The C struct, and the arrays that it points to."""
+    frequencies = [np.ascontiguousarray(spec.inverse_frequencies(), np.float32)]
+    if any(spec.sliding_layers):
+        frequencies.append(np.ascontiguousarray(spec.inverse_frequencies(local=True), np.float32))
+    hparams = _Hparams(
+        vocab_size=spec.vocab_size,
+        hidden=spec.hidden_size,
+        ffn=spec.intermediate_size,
+        layers=spec.layers,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        context_length=spec.context_length,
+        norm_eps=spec.norm_eps,
+        projection_norm_eps=spec.projection_norm_eps,
+        activation=ACTIVATION_IDS[spec.activation],
+        int8_activations=spec.int8_activations,
+        rope_interleaved=spec.architecture in INTERLEAVED_ROPE,
+        window=spec.sliding_window,
+        embedding_scale=spec.embedding_scale,
+        residual_scale=spec.residual_scale,
+        logit_scale=spec.logit_scale,
+        attention_scale=spec.query_key_scale(),
+        rope_factor=spec.rope_scaling.attention_factor if spec.rope_scaling else 1.0,
+        inv_freq=frequencies[0].ctypes.data,
+        inv_freq_sliding=frequencies[1].ctypes.data if len(frequencies) > 1 else None,
+    )
+    return hparams, frequencies
 
 
 class CSession:

@@ -14,24 +14,17 @@ static int fail(int status, int layer, const char *name) {
     return status;
 }
 
-typedef enum role { NORM, OPTIONAL_NORM, LINEAR, HEAD } role;
+typedef enum role { NORM, OPTIONAL_NORM, LINEAR, TABLE } role;
 
-static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols) {
+static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols, int int8) {
     if (!t->data) return r == OPTIONAL_NORM ? TP_OK : TP_ERR_ARGUMENT;
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
-    switch (r) {
-        case NORM:
-        case OPTIONAL_NORM:
-            if (t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
-            break;
-        case LINEAR:
-            if (!tp_kernel_best(TP_OP_MATVEC, t->layout, TP_ISA_SCALAR) || !tp_kernel_best(TP_OP_MATMUL, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
-            break;
-        case HEAD:
-            if (!tp_kernel_best(TP_OP_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
-            break;
-    }
-    return tp_tensor_check(t);
+    if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
+    if (r == LINEAR && !tp_is_ternary(t->layout)) return TP_ERR_LAYOUT;
+    const int status = tp_tensor_check(t);
+    /* Groups of columns under int8 activations would need a sum each; no model is made that way. */
+    if (!status && r == LINEAR && int8 && tp_ternary_of(t).col_blocks > 1) return TP_ERR_LAYOUT;
+    return status;
 }
 
 static int between(int64_t v, int64_t lo, int64_t hi) { return lo <= v && v <= hi; }
@@ -50,27 +43,55 @@ static int check_hparams(const tp_hparams *hp) {
     REQUIRE((int64_t)hp->heads * hp->head_dim <= TP_MAX_COLS, "head_dim");
     REQUIRE(between(hp->context_length, 1, 1 << 24), "context_length");
     REQUIRE(hp->norm_eps >= 0 && hp->norm_eps < 1, "norm_eps");
-    REQUIRE(hp->activation == TP_ACT_RELU2 || hp->activation == TP_ACT_SILU, "activation");
+    REQUIRE(hp->projection_norm_eps >= 0 && hp->projection_norm_eps < 1, "projection_norm_eps");
+    REQUIRE(between(hp->activation, TP_ACT_RELU2, TP_ACT_GELU_TANH), "activation");
+    REQUIRE(between(hp->int8_activations, 0, 1), "int8_activations");
+    REQUIRE(between(hp->rope_interleaved, 0, 1), "rope_interleaved");
     REQUIRE(hp->inv_freq, "inv_freq");
+    REQUIRE(!hp->inv_freq_sliding || hp->window > 0, "window");
+    const float factors[] = {hp->embedding_scale, hp->residual_scale, hp->logit_scale, hp->attention_scale, hp->rope_factor};
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) REQUIRE(factors[i] > 0 && factors[i] < 1e38f, "scales");
 #undef REQUIRE
     return TP_OK;
 }
 
 static int check_layer(const tp_hparams *hp, const tp_layer *l, int index) {
-    const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim, kv = (int64_t)hp->kv_heads * hp->head_dim;
+    const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim, kv = (int64_t)hp->kv_heads * hp->head_dim, d = hp->head_dim;
     const struct { const char *name; const tp_tensor *t; role r; int64_t rows, cols; } parts[] = {
-        {"attn_norm", &l->attn_norm, NORM, 1, h},      {"attn_q", &l->attn_q, LINEAR, q, h},
-        {"attn_k", &l->attn_k, LINEAR, kv, h},         {"attn_v", &l->attn_v, LINEAR, kv, h},
-        {"attn_sub_norm", &l->attn_sub_norm, OPTIONAL_NORM, 1, q}, {"attn_output", &l->attn_output, LINEAR, h, q},
-        {"ffn_norm", &l->ffn_norm, NORM, 1, h},        {"ffn_gate", &l->ffn_gate, LINEAR, f, h},
-        {"ffn_up", &l->ffn_up, LINEAR, f, h},          {"ffn_sub_norm", &l->ffn_sub_norm, OPTIONAL_NORM, 1, f},
+        {"attn_norm", &l->attn_norm, NORM, 1, h},
+        {"attn_q", &l->attn_q, LINEAR, q, h},
+        {"attn_k", &l->attn_k, LINEAR, kv, h},
+        {"attn_v", &l->attn_v, LINEAR, kv, h},
+        {"attn_q_norm", &l->attn_q_norm, OPTIONAL_NORM, 1, d},
+        {"attn_k_norm", &l->attn_k_norm, OPTIONAL_NORM, 1, d},
+        {"attn_sub_norm", &l->attn_sub_norm, OPTIONAL_NORM, 1, q},
+        {"attn_output", &l->attn_output, LINEAR, h, q},
+        {"post_attention_norm", &l->post_attention_norm, OPTIONAL_NORM, 1, h},
+        {"ffn_norm", &l->ffn_norm, NORM, 1, h},
+        {"ffn_gate", &l->ffn_gate, LINEAR, f, h},
+        {"ffn_up", &l->ffn_up, LINEAR, f, h},
+        {"ffn_sub_norm", &l->ffn_sub_norm, OPTIONAL_NORM, 1, f},
         {"ffn_down", &l->ffn_down, LINEAR, h, f},
+        {"post_ffw_norm", &l->post_ffw_norm, OPTIONAL_NORM, 1, h},
+        {"attn_q_norm_in", &l->attn_q_norm_in, OPTIONAL_NORM, 1, h},
+        {"attn_k_norm_in", &l->attn_k_norm_in, OPTIONAL_NORM, 1, h},
+        {"attn_v_norm_in", &l->attn_v_norm_in, OPTIONAL_NORM, 1, h},
+        {"attn_output_norm_in", &l->attn_output_norm_in, OPTIONAL_NORM, 1, q},
+        {"ffn_gate_norm_in", &l->ffn_gate_norm_in, OPTIONAL_NORM, 1, h},
+        {"ffn_up_norm_in", &l->ffn_up_norm_in, OPTIONAL_NORM, 1, h},
+        {"ffn_down_norm_in", &l->ffn_down_norm_in, OPTIONAL_NORM, 1, f},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        const int status = check(parts[i].t, parts[i].r, parts[i].rows, parts[i].cols);
+        const int status = check(parts[i].t, parts[i].r, parts[i].rows, parts[i].cols, hp->int8_activations);
         if (status) return fail(status, index, parts[i].name);
     }
-    return TP_OK;
+    return l->slides && !hp->inv_freq_sliding ? fail(TP_ERR_ARGUMENT, index, "slides") : TP_OK;
+}
+
+static float *copied(const float *from, int64_t n) {
+    float *to = tp_alloc((size_t)n, sizeof *to);
+    if (to) memcpy(to, from, (size_t)n * sizeof *to);
+    return to;
 }
 
 int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
@@ -83,23 +104,24 @@ int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *
     if (!layers) return fail(TP_ERR_ARGUMENT, -1, "layers");
     for (int i = 0; i < hp->layers; i++)
         if ((status = check_layer(hp, &layers[i], i))) return status;
-    if (!token_embd || (status = check(token_embd, HEAD, hp->vocab_size, hp->hidden))) return fail(token_embd ? status : TP_ERR_ARGUMENT, -1, "token_embd");
-    if (!output_norm || (status = check(output_norm, NORM, 1, hp->hidden))) return fail(output_norm ? status : TP_ERR_ARGUMENT, -1, "output_norm");
+    if (!token_embd || (status = check(token_embd, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(token_embd ? status : TP_ERR_ARGUMENT, -1, "token_embd");
+    if (!output_norm || (status = check(output_norm, NORM, 1, hp->hidden, 0))) return fail(output_norm ? status : TP_ERR_ARGUMENT, -1, "output_norm");
     const int tied = !output || !output->data;
-    if (!tied && (status = check(output, HEAD, hp->vocab_size, hp->hidden))) return fail(status, -1, "output");
+    if (!tied && (status = check(output, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(status, -1, "output");
 
     tp_model *m = tp_alloc(1, sizeof *m);
     if (!m) return fail(TP_ERR_MEMORY, -1, "model");
     m->layers = tp_alloc((size_t)hp->layers, sizeof *layers);
-    m->inv_freq = tp_alloc((size_t)hp->head_dim / 2, sizeof(float));
-    if (!m->layers || !m->inv_freq) {
+    m->inv_freq = copied(hp->inv_freq, hp->head_dim / 2);
+    m->inv_freq_sliding = hp->inv_freq_sliding ? copied(hp->inv_freq_sliding, hp->head_dim / 2) : NULL;
+    if (!m->layers || !m->inv_freq || (hp->inv_freq_sliding && !m->inv_freq_sliding)) {
         tp_model_free(m);
         return fail(TP_ERR_MEMORY, -1, "model");
     }
     m->hp = *hp;
     memcpy(m->layers, layers, (size_t)hp->layers * sizeof *layers);
-    memcpy(m->inv_freq, hp->inv_freq, (size_t)hp->head_dim / 2 * sizeof(float));
     m->hp.inv_freq = m->inv_freq;
+    m->hp.inv_freq_sliding = m->inv_freq_sliding;
     m->token_embd = *token_embd;
     m->output_norm = *output_norm;
     m->output = tied ? *token_embd : *output;
@@ -111,5 +133,6 @@ void tp_model_free(tp_model *m) {
     if (!m) return;
     tp_free(m->layers);
     tp_free(m->inv_freq);
+    tp_free(m->inv_freq_sliding);
     tp_free(m);
 }

@@ -5,8 +5,9 @@
 #include "internal.h"
 
 struct tp_model {
-    tp_hparams hp;              /* inv_freq points to the copy below */
+    tp_hparams hp;              /* its pointers point to the copies below */
     float *inv_freq;            /* (head_dim / 2) */
+    float *inv_freq_sliding;    /* (head_dim / 2) or NULL */
     tp_layer *layers;           /* (layers) */
     tp_tensor token_embd;       /* (vocab, hidden) */
     tp_tensor output_norm;      /* (1, hidden) */

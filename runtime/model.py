@@ -15,18 +15,13 @@ import numpy.typing as npt
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
-from formats.model_spec import LINEARS, NORMS, SUB_NORMS, ModelSpec
+from formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
 from runtime.library import MAX_THREADS, CModel, CSession, CTensor
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
-QUANTIZED_POINTS = {
-    "attn_in.q8": "attn_in",
-    "attn_sub_norm.q8": "attn_out_in",
-    "ffn_in.q8": "ffn_in",
-    "ffn_down_in.q8": "ffn_down_in",
-}
-"""The C graph's trace points of int8 codes, and what runtime/reference.py calls them."""
+CODES = ".q8"
+"""How the C graph's trace points of int8 codes end; before it stands what runtime/reference.py calls the point."""
 
 
 class Model:
@@ -48,7 +43,7 @@ class Model:
     ) -> None:
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         try:
-            self.spec = ModelSpec.from_metadata(self.file.metadata, self.file.tensors)
+            self.spec = ModelSpec.of_gguf(self.file)
         except (Unreadable, Unsupported) as error:
             raise type(error)(f"{self.file.path}: {error.message}", hint=error.hint) from error
         self.context_length = min(context or self.spec.context_length, self.spec.context_length)
@@ -75,17 +70,26 @@ class Model:
         self.reset()
         return self._session.eval(tokens, logits="all")
 
-    def traced_logits(self, tokens: Sequence[int]) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
-        """`logits`, and the int8 codes that entered each group of linears, by (layer, reference.py's point)."""
+    def hidden(self, tokens: Sequence[int]) -> F32:
+        """float32 (tokens, hidden): states after the final norm of a sequence by itself. Starts the session anew."""
+        self.reset()
+        return self._session.hidden(tokens)
+
+    def outputs(self, tokens: Sequence[int]) -> F32:
+        """What the model is for: `hidden` of an embedding model, `logits` of any other."""
+        return self.hidden(tokens) if self.spec.is_embedding_model else self.logits(tokens)
+
+    def traced_outputs(self, tokens: Sequence[int]) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
+        """`outputs`, and the int8 codes that entered each group of linears, by (layer, reference.py's point)."""
         pieces: dict[tuple[int, str], list[npt.NDArray[np.int8]]] = {}
 
         def record(point: str, layer: int, data: npt.NDArray[np.generic]) -> None:
-            if point in QUANTIZED_POINTS:
-                pieces.setdefault((layer, QUANTIZED_POINTS[point]), []).append(data.astype(np.int8))
+            if point.endswith(CODES):
+                pieces.setdefault((layer, point.removesuffix(CODES)), []).append(data.astype(np.int8))
 
         with self._session.traced(record):
-            logits = self.logits(tokens)
-        return logits, {key: np.concatenate(parts) for key, parts in pieces.items()}
+            outputs = self.outputs(tokens)
+        return outputs, {key: np.concatenate(parts) for key, parts in pieces.items()}
 
     def kernels(self) -> list[str]:
         """Symbols of the kernels that really ran in this session."""
@@ -107,6 +111,8 @@ class Model:
         """Every tensor of the model as C wants it, shapes checked; all but the norms stay where they are mapped."""
         tensors = {}
         for name, shape in self.spec.tensor_shapes().items():
+            if name == ROPE_FACTORS:
+                continue  # in the spec's frequencies already
             info = self.file.tensors.get(name)
             if info is None:
                 raise Unreadable(f"{self.file.path}: tensor {name!r} is missing")
@@ -119,11 +125,11 @@ class Model:
     def _tensor(self, info: TensorInfo) -> CTensor:
         stored = self.file.bytes_of(info)
         part = info.name.split(".")[-2]
-        if part in NORMS + SUB_NORMS + ("output_norm",) and info.layout in float_types.FLOAT_TYPES:
+        if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
             values = float_types.decode(info.layout, stored, 1, info.cols)
             return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
         layout = info.meaning.layout if info.meaning else None
-        if part in LINEARS and layout and (problems := layout.check(stored, info.rows, info.cols)):
+        if layout and (problems := layout.check(stored, info.rows, info.cols)):
             raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
         return CTensor(stored, info.layout, info.rows, info.cols)
 

@@ -24,23 +24,24 @@ int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t
     if (!k || !k->linear || !q || !out || n < 1) return TP_ERR_ARGUMENT;
     int status = tp_tensor_check(w);
     if (status) return status;
-    if (k->layout != w->layout) return TP_ERR_LAYOUT;
+    if (!tp_is_ternary(w->layout) || k->layout != tp_kernel_layout(w->layout)) return TP_ERR_LAYOUT;
     if (!tp_cpu_has(k->isa)) return TP_ERR_ISA;
-    const int64_t together = k->op == TP_OP_MATVEC ? 1 : n;
-    const size_t arranged = k->arrangement ? k->arrangement->bytes(together, w->cols) : 0;
-    const size_t scratch_bytes = tp_linear_scratch(k, w->rows, w->cols, together);
+    const int64_t together = k->op == TP_OP_MATVEC ? 1 : n, padded = tp_padded_cols(w->cols);
+    const size_t arranged = k->arrangement ? k->arrangement->bytes(together, padded) : 0;
+    const size_t scratch_bytes = tp_linear_scratch(k, w->rows, padded, together);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
     tp_acts8 acts = {.arranged = tp_alloc(1, arranged)};
     uint8_t *scratch = tp_alloc(1, scratch_bytes);
-    int8_t *copy = tp_alloc((size_t)n, (size_t)w->cols);
+    int8_t *copy = tp_alloc((size_t)n, (size_t)padded);
     if (pool && sum && acts.arranged && scratch && copy) {
-        memcpy(copy, q, (size_t)n * (size_t)w->cols);
-        for (int64_t t = 0; t < n; t++)
+        for (int64_t t = 0; t < n; t++) {
+            memcpy(copy + t * padded, q + t * w->cols, (size_t)w->cols);
             for (int64_t i = 0; i < w->cols; i++) sum[t] += q[t * w->cols + i];
+        }
         for (int64_t t = 0; t < n; t += together) {
             tp_linear_job job = {.w = w, .kernel = k, .sums = out + t * w->rows};
-            acts.q = copy + t * w->cols;
+            acts.q = copy + t * padded;
             acts.sum = sum + t;
             tp_linears_run(pool, &job, 1, &acts, together, scratch, scratch_bytes);
         }
@@ -58,16 +59,19 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     int status = tp_tensor_check(w);
     if (status) return status;
     if (!usable(&isa)) return TP_ERR_ISA;
-    const tp_kernel *k = tp_kernel_best(TP_OP_HEAD, w->layout, isa);
-    if (!k) return TP_ERR_LAYOUT;
-    const int whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
+    const int ternary = tp_is_ternary(w->layout), whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
+    const tp_kernel *head = tp_kernel_best(TP_OP_HEAD, ternary ? TP_LAYOUT_F32 : w->layout, isa);
+    const size_t bytes = ternary ? tp_float_scratch(w->rows, w->cols) : whole ? tp_acts16_bytes(n, w->cols) : 0;
     tp_pool *pool = tp_pool_new(1, &status);
-    void *acts16 = whole ? tp_alloc(1, tp_acts16_bytes(n, w->cols)) : NULL;
+    void *scratch = tp_alloc(1, bytes);
     const tp_fpenv before = tp_fpenv_enter();
-    if (!pool || (whole && !acts16)) status = TP_ERR_MEMORY;
-    else tp_head_run(pool, k, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, acts16, out);
+    if (!pool || !scratch) status = TP_ERR_MEMORY;
+    else if (ternary) {
+        const tp_float_kernels k = {tp_kernel_best(TP_OP_DECODE, tp_kernel_layout(w->layout), isa), head};
+        tp_linear_float_run(pool, k, w, x, n, scratch, bytes, out);
+    } else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
     tp_fpenv_leave(before);
-    tp_free(acts16);
+    tp_free(scratch);
     tp_pool_free(pool);
     return status;
 }

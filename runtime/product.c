@@ -1,5 +1,5 @@
-/* Matrix products over the pool: arrange the activations once, run a kernel over chunks of rows, rescale while the
- * integers are still in cache. */
+/* Matrix products over the pool. Of int8 activations: arrange them once, run a kernel over chunks of rows, rescale while
+ * the integers are still in cache. Of float ones: make a panel of rows floats, multiply it as the head would. */
 #include <string.h>
 
 #include "internal.h"
@@ -23,7 +23,7 @@ typedef struct linears {
     int count;
     const tp_arrangement *arrangement;      /* jobs with another one are skipped */
     const tp_acts8 *acts;
-    int64_t n, cols;
+    int64_t n, cols;                        /* cols padded, as acts->q has them */
     uint8_t *scratch;
     size_t scratch_bytes;
 } linears;
@@ -38,12 +38,13 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
 static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, void *panel) {
     const tp_kernel *k = job->kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
+    const tp_tensor *w = &job->parts.codes;
     if (k->op == TP_OP_MATMUL) {
-        k->linear(job->w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
+        k->linear(w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
         return;
     }
     const size_t stride = l->arrangement ? l->arrangement->bytes(1, l->cols) : (size_t)l->cols;
-    for (int64_t t = 0; t < l->n; t++) k->linear(job->w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
+    for (int64_t t = 0; t < l->n; t++) k->linear(w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
 }
 
 static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
@@ -55,13 +56,18 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
         return;
     }
     int32_t *sums = (int32_t *)(void *)scratch;
-    const float scale = tp_tensor_scale(w);
     run_kernel(l, job, row0, row1, sums, job->grain, panel);
-    for (int64_t t = 0; t < l->n; t++) {
-        const float s = l->acts->s[t];
-        float *restrict y = job->y + t * w->rows;
-        const int32_t *restrict from = sums + t * job->grain;
-        for (int64_t r = row0; r < row1; r++) y[r] = ((float)from[r - row0] / s) * scale;
+    const int64_t rows_a_scale = w->rows / job->parts.row_blocks;
+    for (int64_t first = row0, last; first < row1; first = last) {      /* a run of rows under one scale */
+        const float scale = tp_row_scale(&job->parts, first, 0);
+        last = (first / rows_a_scale + 1) * rows_a_scale;
+        last = last < row1 ? last : row1;
+        for (int64_t t = 0; t < l->n; t++) {
+            const float s = l->acts->s[t];
+            float *restrict y = job->y + t * w->rows;
+            const int32_t *restrict from = sums + t * job->grain;
+            for (int64_t r = first; r < last; r++) y[r] = ((float)from[r - row0] / s) * scale;
+        }
     }
 }
 
@@ -79,11 +85,12 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
 
 void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
     for (int j = 0; j < count; j++) {
+        jobs[j].parts = tp_ternary_of(jobs[j].w);
         jobs[j].grain = grain_of(jobs[j].kernel, jobs[j].w->rows, jobs[j].w->nbytes);
         jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
     }
     for (int j = 0; j < count; j++) {
-        linears l = {jobs, count, jobs[j].kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
+        linears l = {jobs, count, jobs[j].kernel->arrangement, acts, n, jobs[j].parts.codes.cols, scratch, scratch_bytes};
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {
@@ -95,6 +102,47 @@ void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *act
         if (l.arrangement) tp_pool_run(pool, arrange_pieces, &l, (n + l.arrangement->tokens - 1) / l.arrangement->tokens, 1);
         tp_pool_run(pool, run_chunks, &l, chunks, 1);
     }
+}
+
+typedef struct float_linear {
+    tp_float_kernels k;
+    const tp_tensor *w;
+    tp_ternary parts;
+    const float *x;
+    int64_t n, grain;
+    uint8_t *scratch;
+    size_t scratch_bytes;
+    float *y;
+} float_linear;
+
+/* Rows a panel: it stays in the cache between being made and being read. */
+static int64_t float_grain(int64_t cols) {
+    const int64_t grain = 65536 / cols / 4 * 4;
+    return grain < 4 ? 4 : grain > 64 ? 64 : grain;
+}
+
+size_t tp_float_scratch(int64_t rows, int64_t cols) {
+    const int64_t grain = float_grain(cols);
+    return (size_t)round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
+}
+
+static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
+    const float_linear *l = ctx;
+    const int64_t cols = l->w->cols, rows = l->w->rows;
+    float *panel = (float *)(void *)(l->scratch + (size_t)thread * l->scratch_bytes);
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t row0 = i * l->grain, here = row0 + l->grain < rows ? l->grain : rows - row0;
+        for (int64_t r = 0; r < here; r++) tp_decode_row(l->k.decode, &l->parts, row0 + r, cols, panel + r * cols);
+        const tp_tensor w = {panel, here, cols, (uint64_t)(here * cols) * sizeof(float), TP_LAYOUT_F32, 0};
+        const tp_head_acts acts = {.x = l->x};
+        l->k.head->head(&w, &acts, l->n, 0, here, l->y + row0, rows);
+    }
+}
+
+void tp_linear_float_run(tp_pool *pool, tp_float_kernels k, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch, size_t scratch_bytes,
+                         float *y) {
+    float_linear l = {k, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+    tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols) {

@@ -1,8 +1,9 @@
-"""The BitNet forward pass in numpy, float32 and exact integers: slow, obvious, and the measure of the C graph.
+"""Every architecture's forward pass in numpy, float32 and exact integers: slow, obvious, the measure of the C graph.
 
 Arithmetic only: a ModelSpec and arrays go in, logits come out. Where the arrays come from is the caller's business
-(converter/verify/oracle.py reads them from a checkpoint with its own code). Formulas: arXiv 2402.17764 and
-transformers' BitNet classes; activations per token to int8, a = max(max|x|, 1e-5), q = round_half_even(x * 127 / a).
+(converter/verify/oracle.py reads them from a checkpoint with its own code). Formulas: arXiv 2402.17764, the BitNet,
+Llama, Qwen3 and Gemma3 classes of transformers, and MiniCPM's own; activations per token to int8 where the model says
+so, a = max(max|x|, 1e-5), q = round_half_even(x * 127 / a).
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ class Weights(Protocol):
     """Where the arrays come from, a layer at a time so that a big model need not be held whole."""
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        """float32 (tokens, hidden)."""
+        """float32 (tokens, hidden), as stored: not scaled yet."""
 
     def norm(self, name: str) -> F32 | None:
-        """float32 (size,) of a GGUF norm name without `.weight`, or None if the model has none."""
+        """float32 (size,) factors of a GGUF norm name without `.weight`, or None if the model has none."""
 
-    def linear(self, name: str) -> tuple[I8, np.float32]:
-        """int8 (rows, cols) codes and the multiplier of a GGUF linear name without `.weight`."""
+    def linear(self, name: str) -> tuple[I8, F32]:
+        """int8 (rows, cols) codes and float32 (row_blocks, col_blocks) multipliers of a GGUF linear name without
+        `.weight`, rows in transformers' order."""
 
     def head(self) -> Iterator[F32]:
         """float32 (rows, hidden) blocks of the output head, together (vocab, hidden)."""
@@ -38,7 +40,8 @@ class Weights(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedInput:
-    """What entered one group of linears: `point` is one of attn_in, attn_out_in, ffn_in, ffn_down_in."""
+    """What entered one group of linears: `point` is one of attn_in, attn_sub_norm, ffn_in, ffn_down_in, or where each
+    projection has its own norm attn_q_in, attn_k_in, attn_v_in, ffn_gate_in, ffn_up_in. The C graph traces the same."""
 
     layer: int
     point: str
@@ -63,8 +66,9 @@ def forward(
     tie_breaker: TieBreaker | None = None,
     observe_free: Observer | None = None,
     attention_type: type[np.floating] = np.float32,
+    hidden: bool = False,
 ) -> list[F32]:
-    """Logits, float32 (tokens, vocab), of each sequence by itself.
+    """Logits, float32 (tokens, vocab), of each sequence by itself; hidden: the states after the final norm instead.
 
     observe: called with the codes that enter each group of linears. tie_breaker: given (layer, point), the int8 codes
     that another implementation used; they are adopted where they differ by one at a near-tie and nowhere else, which
@@ -75,10 +79,14 @@ def forward(
     bounds = np.cumsum([0] + [len(sequence) for sequence in sequences])
     spans = [slice(start, end) for start, end in zip(bounds, bounds[1:])]
     positions = np.concatenate([np.arange(len(sequence)) for sequence in sequences]).astype(np.float32)
-    angles = (positions[:, None] * spec.inverse_frequencies()).astype(np.float64)
-    rotation = np.cos(angles).astype(np.float32)[:, None], np.sin(angles).astype(np.float32)[:, None]
+    factor = spec.rope_scaling.attention_factor if spec.rope_scaling else 1.0
+    rotations = [_rotation(positions, spec.inverse_frequencies(), factor)]
+    if spec.sliding_layers:
+        rotations.append(_rotation(positions, spec.inverse_frequencies(local=True), 1.0))
 
-    def quantized(layer: int, point: str, x: F32) -> tuple[F32, F32]:
+    def quantized(layer: int, point: str, x: F32) -> tuple[F32, F32 | None]:
+        if not spec.int8_activations:
+            return x, None
         step = np.float32(127) / np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-5))
         scaled = x * step
         codes = np.clip(np.rint(scaled), -128, 127).astype(np.int8)
@@ -93,50 +101,97 @@ def forward(
             observe(QuantizedInput(layer, point, codes, margins))
         return codes.astype(np.float32), step
 
-    def product(name: str, inputs: tuple[F32, F32]) -> F32:
-        codes, scale = weights.linear(name)
-        activations, step = inputs
+    def product(name: str, inputs: tuple[F32, F32 | None]) -> F32:
+        codes, scales = weights.linear(name)
+        x, step = inputs
+        (rows, cols), (row_blocks, col_blocks) = codes.shape, scales.shape
+        scale = np.repeat(scales, rows // row_blocks, axis=0)  # (rows, col_blocks)
+        if step is None:
+            return x @ (codes * np.repeat(scale, cols // col_blocks, axis=1)).T
         # |sum| <= 128 cols: every partial sum is an integer that float32 (float64 for wide rows) holds exactly, in any
         # order, so BLAS may do it.
-        kind = np.float32 if 128 * codes.shape[1] < 2**24 else np.float64
-        total = activations.astype(kind, copy=False) @ codes.T.astype(kind)
-        result: F32 = (total.astype(np.float32) / step) * scale
+        kind = np.float32 if 128 * cols < 2**24 else np.float64
+        result = np.zeros((len(x), rows), np.float32)
+        width = cols // col_blocks
+        for block in range(col_blocks):
+            part = slice(block * width, (block + 1) * width)
+            total = x[:, part].astype(kind, copy=False) @ codes[:, part].T.astype(kind)
+            result += (total.astype(np.float32) / step) * scale[:, block]
         return result
 
-    def rms_norm(name: str, x: F32) -> F32:
+    def rms_norm(name: str, x: F32, eps: float = spec.norm_eps) -> F32:
         weight = weights.norm(name)
         if weight is None:
             return x
         mean = np.mean(x * x, -1, keepdims=True, dtype=np.float32)
-        inverse: F32 = np.divide(np.float32(1), np.sqrt(mean + np.float32(spec.norm_eps)), dtype=np.float32)
+        inverse: F32 = np.divide(np.float32(1), np.sqrt(mean + np.float32(eps)), dtype=np.float32)
         return (x * inverse) * weight
 
-    x = weights.embedding(tokens)
+    def linears(layer: int, point: str, x: F32, names: Sequence[str]) -> list[F32]:
+        """The products of `names` with x: quantised once for all, or each behind a norm of its own."""
+        blk = f"blk.{layer}"
+        if not spec.projection_norms:
+            inputs = quantized(layer, point, x)
+            return [product(f"{blk}.{name}", inputs) for name in names]
+        results = []
+        for name in names:
+            own = point if len(names) == 1 else f"{name}_in"
+            normed = rms_norm(f"{blk}.{name}_norm_in", x, spec.projection_norm_eps)
+            results.append(product(f"{blk}.{name}", quantized(layer, own, normed)))
+        return results
+
+    residual = np.float32(spec.residual_scale)
+    x = weights.embedding(tokens) * np.float32(spec.embedding_scale)
     for layer in range(spec.layers):
         blk = f"blk.{layer}"
-        inputs = quantized(layer, "attn_in", rms_norm(f"{blk}.attn_norm", x))
-        q = _rotate(product(f"{blk}.attn_q", inputs).reshape(-1, spec.heads, spec.head_dim), rotation)
-        k = _rotate(product(f"{blk}.attn_k", inputs).reshape(-1, spec.kv_heads, spec.head_dim), rotation)
-        v = product(f"{blk}.attn_v", inputs).reshape(-1, spec.kv_heads, spec.head_dim)
-        wide = [part.astype(attention_type, copy=False) for part in (q, k, v)]
-        attended = np.concatenate([_attention(*(part[span] for part in wide)) for span in spans]).astype(np.float32)
-        inputs = quantized(layer, "attn_out_in", rms_norm(f"{blk}.attn_sub_norm", attended))
-        x = x + product(f"{blk}.attn_output", inputs)
-        inputs = quantized(layer, "ffn_in", rms_norm(f"{blk}.ffn_norm", x))
-        gated = _activate(spec.activation, product(f"{blk}.ffn_gate", inputs)) * product(f"{blk}.ffn_up", inputs)
-        inputs = quantized(layer, "ffn_down_in", rms_norm(f"{blk}.ffn_sub_norm", gated))
-        x = x + product(f"{blk}.ffn_down", inputs)
+        sliding = bool(spec.sliding_layers) and spec.sliding_layers[layer]
+        q, k, v = linears(layer, "attn_in", rms_norm(f"{blk}.attn_norm", x), ("attn_q", "attn_k", "attn_v"))
+        q = rms_norm(f"{blk}.attn_q_norm", q.reshape(-1, spec.heads, spec.head_dim))
+        k = rms_norm(f"{blk}.attn_k_norm", k.reshape(-1, spec.kv_heads, spec.head_dim))
+        q, k = _rotate(q, rotations[sliding]), _rotate(k, rotations[sliding])
+        v = v.reshape(-1, spec.kv_heads, spec.head_dim)
+        q, k, v = (part.astype(attention_type, copy=False) for part in (q, k, v))
+        window = spec.sliding_window if sliding else len(tokens)
+        scale = spec.query_key_scale()
+        parts = [_attention(q[span], k[span], v[span], scale, window) for span in spans]
+        attended = rms_norm(f"{blk}.attn_sub_norm", np.concatenate(parts).astype(np.float32))
+        [output] = linears(layer, "attn_sub_norm", attended, ("attn_output",))
+        x = x + rms_norm(f"{blk}.post_attention_norm", output) * residual
+        gate, up = linears(layer, "ffn_in", rms_norm(f"{blk}.ffn_norm", x), ("ffn_gate", "ffn_up"))
+        gated = rms_norm(f"{blk}.ffn_sub_norm", _activate(spec.activation, gate) * up)
+        [output] = linears(layer, "ffn_down_in", gated, ("ffn_down",))
+        x = x + rms_norm(f"{blk}.post_ffw_norm", output) * residual
     final = rms_norm("output_norm", x)
+    if hidden:
+        return [final[span] for span in spans]
+    final = final * np.float32(spec.logit_scale)
     logits = np.concatenate([final @ block.T for block in weights.head()], -1)
     return [logits[span] for span in spans]
+
+
+def pool(spec: ModelSpec, states: F32) -> F32:
+    """The embedding, float32 (hidden,) of length 1, of one text's hidden states (tokens, hidden)."""
+    vector = {"last": states[-1], "cls": states[0], "mean": states.mean(0)}[spec.pooling]
+    length = np.float32(np.sqrt(np.square(vector, dtype=np.float64).sum()))
+    unit: F32 = np.divide(vector, length, dtype=np.float32)
+    return unit
 
 
 def _activate(name: str, x: F32) -> F32:
     if name == "relu2":
         squared: F32 = np.square(np.maximum(x, np.float32(0)))
         return squared
+    # gelu's tanh form is a silu of another slope: 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u)).
+    u = x if name == "silu" else np.float32(2 * np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * (x * x * x))
     with np.errstate(over="ignore"):
-        return np.divide(x, np.float32(1) + np.exp(-x), dtype=np.float32)
+        return np.divide(x, np.float32(1) + np.exp(-u), dtype=np.float32)
+
+
+def _rotation(positions: F32, frequencies: F32, factor: float) -> tuple[F32, F32]:
+    """cos and sin, float32 (tokens, 1, head_dim / 2), times the attention factor."""
+    angles = (positions[:, None] * frequencies).astype(np.float64)
+    cos, sin = (part.astype(np.float32)[:, None] * np.float32(factor) for part in (np.cos(angles), np.sin(angles)))
+    return cos, sin
 
 
 def _rotate(x: F32, rotation: tuple[F32, F32]) -> F32:
@@ -146,12 +201,14 @@ def _rotate(x: F32, rotation: tuple[F32, F32]) -> F32:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def _attention(q: F32, k: F32, v: F32) -> F32:
-    """Causal attention with grouped keys and values: (n, heads, dim), (n, kv_heads, dim) -> (n, heads * dim)."""
+def _attention(q: F32, k: F32, v: F32, scale: np.float32, window: int) -> F32:
+    """Causal attention with grouped keys and values over the last `window` positions:
+    (n, heads, dim), (n, kv_heads, dim) -> (n, heads * dim)."""
     n, heads, dim = q.shape
     k, v = (np.repeat(part, heads // part.shape[1], axis=1).transpose(1, 0, 2) for part in (k, v))
-    scores = (q.transpose(1, 0, 2) @ k.transpose(0, 2, 1)) * q.dtype.type(1 / np.sqrt(dim))
-    scores = np.where(np.tri(n, dtype=bool), scores, q.dtype.type(-np.inf))
+    scores = (q.transpose(1, 0, 2) @ k.transpose(0, 2, 1)) * q.dtype.type(scale)
+    seen = np.tri(n, dtype=bool) & ~np.tri(n, k=-window, dtype=bool)
+    scores = np.where(seen, scores, q.dtype.type(-np.inf))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     attended: F32 = (weights @ v).transpose(1, 0, 2).reshape(n, heads * dim)

@@ -32,6 +32,7 @@ static const struct { const char *name; int elements, bytes, trailer, align; } l
     [TP_LAYOUT_Q8_0] = {"q8_0", 32, Q8_0_BYTES, 0, 1},
     [TP_LAYOUT_Q6_K] = {"q6_k", 256, Q6_K_BYTES, 0, 1},
     [TP_LAYOUT_I2_S] = {"i2_s", 128, 32, 32, 1},
+    [TP_LAYOUT_T2] = {"t2", 1, 0, 0, 1},    /* its header says more: t2_nbytes */
 };
 
 static int known(int layout) { return layout >= 0 && layout < TP_LAYOUT_COUNT; }
@@ -44,8 +45,55 @@ int tp_layout_from_name(const char *name) {
     return -1;
 }
 
+/* ---- ternary layouts ---- */
+
+enum { T2_HEADER = 32, T2_UNIT = 32, T2_MAGIC = 0x00013254, BLOCK = 128 };
+
+int tp_is_ternary(int layout) { return layout == TP_LAYOUT_I2_S || layout == TP_LAYOUT_T2; }
+int tp_kernel_layout(int layout) { return layout == TP_LAYOUT_T2 ? TP_LAYOUT_I2_S : layout; }
+int64_t tp_padded_cols(int64_t cols) { return (cols + BLOCK - 1) / BLOCK * BLOCK; }
+
+static uint64_t t2_codes(uint64_t scales) { return T2_HEADER + (4 * scales + T2_UNIT - 1) / T2_UNIT * T2_UNIT; }
+static uint64_t t2_nbytes(int64_t rows, int64_t cols, uint64_t scales) { return t2_codes(scales) + (uint64_t)rows * (uint64_t)(tp_padded_cols(cols) / 4); }
+
+/* 1 if the header fits the shape and the size. */
+static int t2_header(const tp_tensor *t, int64_t *row_blocks, int64_t *col_blocks) {
+    uint32_t words[3];
+    if (t->nbytes < T2_HEADER) return 0;
+    memcpy(words, t->data, sizeof words);
+    *row_blocks = words[1];
+    *col_blocks = words[2];
+    return words[0] == T2_MAGIC && words[1] && words[2] && t->rows % *row_blocks == 0 && t->cols % *col_blocks == 0 &&
+           t->nbytes == t2_nbytes(t->rows, t->cols, (uint64_t)words[1] * words[2]);
+}
+
+tp_ternary tp_ternary_of(const tp_tensor *t) {
+    const uint8_t *data = t->data;
+    tp_ternary parts = {*t, data + t->rows * t->cols / 4, 1, 1};
+    if (t->layout == TP_LAYOUT_T2) {
+        t2_header(t, &parts.row_blocks, &parts.col_blocks);
+        parts.scales = data + T2_HEADER;
+        parts.codes.data = data + t2_codes((uint64_t)(parts.row_blocks * parts.col_blocks));
+        parts.codes.cols = tp_padded_cols(t->cols);
+    }
+    parts.codes.layout = tp_kernel_layout(t->layout);
+    parts.codes.nbytes = (uint64_t)(parts.codes.rows * parts.codes.cols / 4);
+    return parts;
+}
+
+float tp_row_scale(const tp_ternary *t, int64_t row, int64_t col_block) {
+    return tp_load_f32(t->scales + 4 * (row / (t->codes.rows / t->row_blocks) * t->col_blocks + col_block));
+}
+
+void tp_decode_row(const tp_kernel *decode, const tp_ternary *t, int64_t row, int64_t cols, float *out) {
+    const uint8_t *codes = (const uint8_t *)t->codes.data + row * (t->codes.cols / 4);
+    const uint8_t *scales = t->scales + 4 * (row / (t->codes.rows / t->row_blocks) * t->col_blocks);
+    decode->decode(codes, cols, scales, t->col_blocks, out);
+}
+
 uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols) {
     if (!known(layout) || rows < 1 || cols < 1 || rows > INT32_MAX || cols > TP_MAX_COLS || cols % layouts[layout].elements) return 0;
+    if (layout == TP_LAYOUT_T2) return t2_nbytes(rows, cols, 1);
     return (uint64_t)rows * (uint64_t)(cols / layouts[layout].elements) * (uint64_t)layouts[layout].bytes + (uint64_t)layouts[layout].trailer;
 }
 
@@ -53,12 +101,11 @@ int tp_tensor_check(const tp_tensor *t) {
     if (!t || !t->data) return TP_ERR_ARGUMENT;
     if (!known(t->layout)) return TP_ERR_LAYOUT;
     const uint64_t nbytes = tp_tensor_nbytes(t->layout, t->rows, t->cols);
+    int64_t blocks[2];
     if (nbytes == 0) return TP_ERR_SHAPE;
-    if (nbytes != t->nbytes) return TP_ERR_BYTES;
+    if (t->layout == TP_LAYOUT_T2 ? !t2_header(t, &blocks[0], &blocks[1]) : nbytes != t->nbytes) return TP_ERR_BYTES;
     return (uintptr_t)t->data % (uintptr_t)layouts[t->layout].align ? TP_ERR_ARGUMENT : TP_OK;
 }
-
-float tp_tensor_scale(const tp_tensor *t) { return tp_load_f32((const uint8_t *)t->data + t->rows * t->cols / 4); }
 
 static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
     const int status = tp_tensor_check(w);
@@ -86,6 +133,12 @@ static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
                 out[i] = (tp_f16_float(tp_load_u16(block + Q6_K_D)) * (float)(int8_t)block[Q6_K_SCALES + e / 16]) * (float)(q6_k_code(block, e) - 32);
             }
             return TP_OK;
+        case TP_LAYOUT_I2_S:
+        case TP_LAYOUT_T2: {
+            const tp_ternary parts = tp_ternary_of(w);
+            tp_decode_row(tp_kernel_best(TP_OP_DECODE, parts.codes.layout, TP_ISA_SCALAR), &parts, row, w->cols, out);
+            return TP_OK;
+        }
         default: return TP_ERR_LAYOUT;
     }
 }

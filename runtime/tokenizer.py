@@ -2,8 +2,8 @@
 
 Our converter keeps under `tritpack.tokenizer.*` what `tokenizer.ggml.*` cannot say (normaliser, split pattern, what the
 post-processor adds, flags of added tokens), so that the checkpoint's own tokenizer is rebuilt exactly. Files of other
-writers are served by the table `PRE_TOKENIZERS`, keyed by `tokenizer.ggml.pre` as llama.cpp's loader has it
-(src/llama-vocab.cpp), and sentencepiece merges are rebuilt from scores.
+writers are served by the table in pretokenizers.py, keyed by `tokenizer.ggml.pre`, and sentencepiece merges are rebuilt
+from scores.
 
 The `tokenizers` library does the splitting and merging; it is imported when a tokenizer is built, never before.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from runtime.pretokenizers import Pipeline, foreign_pipeline
 
 
 class TokenType(enum.IntEnum):
@@ -30,7 +31,7 @@ class TokenType(enum.IntEnum):
     BYTE = 6
 
 
-# Our own keys. Written by converter/vocab.py, read here first.
+# Our own keys. Written by converter/vocab, read here first.
 KEY_PIPELINE = "tritpack.tokenizer.pipeline"  # JSON object: normalizer, pre_tokenizer, post_processor, decoder, model
 KEY_ADDED_TOKENS = "tritpack.tokenizer.added_tokens"  # JSON object: id -> flags that differ from ADDED_TOKEN_DEFAULTS
 KEY_ADDED_IN_MODEL = "tritpack.tokenizer.added_in_model"  # int32: added tokens that are in the BPE vocabulary as well
@@ -46,50 +47,6 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "byte_fallback": False,
     "ignore_merges": False,
 }
-
-_GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN35_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def _split_then_bytes(*patterns: str) -> dict[str, Any]:
-    """Pre-tokenizer JSON: cut by each regular expression in turn, then map bytes to printable characters."""
-    steps: list[dict[str, Any]] = [
-        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        for pattern in patterns
-    ]
-    steps.append({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False})
-    return {"type": "Sequence", "pretokenizers": steps}
-
-
-# Name in `tokenizer.ggml.pre` -> pre-tokenizer JSON. The converter looks for the entry that cuts as the checkpoint's.
-PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
-    "llama-bpe": _split_then_bytes(_LLAMA3_SPLIT),
-    "qwen2": _split_then_bytes(_LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")),
-    "qwen35": _split_then_bytes(_QWEN35_SPLIT),
-    "gpt-2": _split_then_bytes(_GPT2_SPLIT),
-    "starcoder": _split_then_bytes(r"\p{N}", _GPT2_SPLIT),
-    "falcon": _split_then_bytes(r"[\p{P}\$\+<=>\^~\|`]+", _GPT2_SPLIT, "[0-9][0-9][0-9]"),
-    "default": _split_then_bytes(r"[\p{P}\$\+<=>\^~\|]+", _GPT2_SPLIT, r"\p{N}+", "[0-9][0-9][0-9]"),
-}
-# Other names that llama.cpp and its forks treat as one of the above.
-_PRE_ALIASES = {
-    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon_e", "falcon-e", "falcon-h1"), "llama-bpe"),
-    **dict.fromkeys(("pixtral", "midm-2.0", "lfm2", "smaug-bpe", "dbrx"), "llama-bpe"),
-    **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez"), "qwen2"),
-    **dict.fromkeys(("olmo", "mpt", "phi-2", "jais", "trillion", "roberta-bpe"), "gpt-2"),
-    **dict.fromkeys(("refact", "command-r", "smollm", "codeshell", "exaone"), "starcoder"),
-}
-_PRE_WITHOUT_IGNORE_MERGES = ("smaug-bpe", "dbrx")  # the only ones of the llama-bpe group that llama.cpp merges plainly
-
-# Arches that only ever held the Llama-3 vocabulary and whose published files lack `tokenizer.ggml.pre`.
-_LLAMA3_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
 
 # Tokens that end a turn, known by name: foreign files rarely say so (the list of llama.cpp's loader).
 END_OF_TURN_NAMES = (
@@ -108,6 +65,8 @@ BITNET_TEMPLATE = (
 class Tokenizer:
     """A checkpoint's tokenizer. Build it with `from_metadata`."""
 
+    backend: Any  # tokenizers.Tokenizer
+    types: list[int]  # TokenType of each token
     vocab_size: int
     bos_id: int | None
     eos_id: int | None
@@ -115,9 +74,9 @@ class Tokenizer:
     chat_template: str | None
 
     def __init__(self, backend: Any, tokens: list[str], types: list[int], byte_level: bool) -> None:
-        self._backend = backend  # tokenizers.Tokenizer
+        self.backend = backend
         self._tokens = tokens
-        self._types = types
+        self.types = types
         self._byte_level = byte_level
         self.vocab_size = len(tokens)
         self.bos_id = self.eos_id = self.chat_template = None
@@ -145,9 +104,9 @@ class Tokenizer:
         `add_special`: with what the checkpoint's tokenizer adds by itself (a BOS, say). `parse_special`: the text of a
         control token inside `text` becomes that token, as transformers does by default; False spells it out.
         """
-        self._backend.encode_special_tokens = not parse_special
+        self.backend.encode_special_tokens = not parse_special
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special).ids
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special).ids
         except (UnicodeEncodeError, TypeError) as exc:
             raise UsageError(
                 f"the text cannot be tokenized: it is not valid Unicode ({exc})", hint="give UTF-8 text"
@@ -162,21 +121,19 @@ class Tokenizer:
         if self._byte_level:
             return b"".join(self.token_bytes(i) for i in chosen).decode("utf-8", errors="replace")
         # Sentencepiece decoders look at the whole sequence (they drop the first space): theirs to say.
-        text: str = self._backend.decode(chosen, skip_special_tokens=False)
+        text: str = self.backend.decode(chosen, skip_special_tokens=False)
         return text
 
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of one token; half a character may be among them. Empty for unused ids."""
-        kind, text = self._types[self._checked(token_id)], self._tokens[token_id]
+        kind, text = self.types[self._checked(token_id)], self._tokens[token_id]
         if kind == TokenType.UNUSED:
             return b""
-        if kind in (TokenType.CONTROL, TokenType.USER_DEFINED):
-            return text.encode("utf-8")
         if self._byte_level:
             table = _byte_of_char()
-            if all(char in table for char in text):
-                return bytes(table[char] for char in text)
-            return text.encode("utf-8")
+            if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) or any(char not in table for char in text):
+                return text.encode("utf-8")
+            return bytes(table[char] for char in text)
         if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
             try:
                 return bytes([int(text[3:5], 16)])
@@ -190,7 +147,7 @@ class Tokenizer:
 
     def is_control(self, token_id: int) -> bool:
         """Whether the token is a mark (BOS, end of turn ...) and not text."""
-        return self._types[self._checked(token_id)] in (TokenType.CONTROL, TokenType.UNKNOWN)
+        return self.types[self._checked(token_id)] in (TokenType.CONTROL, TokenType.UNKNOWN)
 
     def _checked(self, token_id: int) -> int:
         if not 0 <= token_id < self.vocab_size:
@@ -247,7 +204,7 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
         merges = merges_from_scores(tokens, types, metadata.get("tokenizer.ggml.scores"))
     if merges is None:
         raise Unreadable("the file's BPE tokenizer has no tokenizer.ggml.merges")
-    pipeline = _own_pipeline(metadata) or _foreign_pipeline(metadata, tokens, special)
+    pipeline = _own_pipeline(metadata) or foreign_pipeline(metadata, tokens, special["bos"], special["eos"])
     backend = _backend(metadata, tokens, types, list(merges), pipeline)
 
     tokenizer = Tokenizer(backend, tokens, types, (pipeline.get("decoder") or {}).get("type") == "ByteLevel")
@@ -273,7 +230,7 @@ def _special_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int 
     return int(value)
 
 
-def _own_pipeline(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+def _own_pipeline(metadata: Mapping[str, Any]) -> Pipeline | None:
     """What our converter kept, or None for a foreign file."""
     if KEY_PIPELINE not in metadata:
         return None
@@ -293,64 +250,6 @@ def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _foreign_pipeline(metadata: Mapping[str, Any], tokens: list[str], special: dict[str, int | None]) -> dict[str, Any]:
-    """The pipeline that llama.cpp's loader would mean by the file's keys."""
-    if metadata["tokenizer.ggml.model"] == "llama":
-        pipeline = sentencepiece_pipeline(bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
-        add_bos = True
-    else:
-        pre = metadata.get("tokenizer.ggml.pre")
-        if pre is None and metadata.get("general.architecture") in _LLAMA3_ARCHITECTURES:
-            pre = "llama-bpe"
-        pre = pre or "default"
-        base = _PRE_ALIASES.get(pre, pre)
-        if base not in PRE_TOKENIZERS:
-            raise Unsupported(
-                f"the file's pre-tokenizer {pre!r} (tokenizer.ggml.pre) is not known here",
-                hint="convert the checkpoint with tritpack: it keeps the exact split pattern in the file",
-            )
-        add_bos = base == "llama-bpe" and pre not in _PRE_WITHOUT_IGNORE_MERGES
-        pipeline = {
-            "pre_tokenizer": PRE_TOKENIZERS[base],
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-            "model": {"ignore_merges": add_bos},
-        }
-    bos = special["bos"] if bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos)) else None
-    eos = special["eos"] if bool(metadata.get("tokenizer.ggml.add_eos_token", False)) else None
-    single: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
-    if bos is not None:
-        single.insert(0, {"SpecialToken": {"id": tokens[bos], "type_id": 0}})
-    if eos is not None:
-        single.append({"SpecialToken": {"id": tokens[eos], "type_id": 0}})
-    if len(single) > 1:
-        used = {i for i in (bos, eos) if i is not None}
-        pipeline["post_processor"] = {
-            "type": "TemplateProcessing",
-            "single": single,
-            "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {tokens[i]: {"id": tokens[i], "ids": [i], "tokens": [tokens[i]]} for i in used},
-        }
-    return pipeline
-
-
-def sentencepiece_pipeline(add_space_prefix: bool) -> dict[str, Any]:
-    """Llama-2's tokenizer.json around a sentencepiece BPE model, as transformers converts it."""
-    replace: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
-    normalizers = [{"type": "Prepend", "prepend": "\u2581"}, replace] if add_space_prefix else [replace]
-    decoders: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ]
-    if add_space_prefix:
-        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    return {
-        "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"byte_fallback": True, "fuse_unk": True},
-    }
-
-
 def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list[str]:
     """Merges of a sentencepiece BPE model: every way to halve a token, best score first, then lowest ids."""
     if scores is None or len(scores) != len(tokens):
@@ -367,7 +266,7 @@ def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list
 
 
 def _backend(
-    metadata: Mapping[str, Any], tokens: list[str], types: list[int], merges: Sequence[str], pipeline: dict[str, Any]
+    metadata: Mapping[str, Any], tokens: list[str], types: list[int], merges: Sequence[str], pipeline: Pipeline
 ) -> Any:
     """A `tokenizers.Tokenizer` of these parts, checked to give every added token its id."""
     library = import_tokenizers()

@@ -12,6 +12,7 @@ import pytest
 from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 from runtime.chat import chat_ids, chat_text, check_messages, parse_messages, render_chat
 from runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, _byte_of_char
+from tests.tokenizers_made import CHATML, GEMMA_CHAT
 
 pytest.importorskip("jinja2")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "checkpoints"
@@ -69,7 +70,7 @@ def test_the_template_alone_decides_about_specials() -> None:
 
 
 TEMPLATES = [
-    BITNET_TEMPLATE,
+    BITNET_TEMPLATE, CHATML, GEMMA_CHAT,
     "{% for m in messages %}\n  {% if m.role == 'user' %}\n    U:{{ m.content }}\n  {% endif %}\n{% endfor %}",
     "{%- for m in messages -%}{{ m | tojson }}{%- if loop.first %}{% continue %}{% endif %}!{%- endfor -%}",
     "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m['content']|upper }}{% endfor %}",

@@ -97,7 +97,7 @@ def test_a_dividing_scale_is_inverted(tiny_checkpoint: Path, tmp_path: Path) -> 
     folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c", config=bitlinear)
     result = convert(folder, tmp_path / "d.gguf")
     multiplying = convert(tiny_checkpoint, tmp_path / "m.gguf")
-    assert "divides" in result.plan.recognition.why and "multiplies" in multiplying.plan.recognition.why
+    assert "divides" in result.plan.why and "multiplies" in multiplying.plan.why
     for name, scale in result.scales.items():
         assert scale == np.float32(1) / np.float32(multiplying.scales[name])
 
@@ -193,7 +193,7 @@ BROKEN = {
         Unreadable,
         "model.norm.weight",
     ),
-    "float linear": ({"tensors": set_tensor(Q0, ("BF16", [256, 256], bytes(131072)))}, Unsupported, Q0),
+    "float linear": ({"tensors": set_tensor(Q0, ("BF16", [256, 256], b"\0\x3f" * 65536))}, Unreadable, Q0),
     "quant_method": ({"config": lambda c: c["quantization_config"].update(quant_method="awq")}, Unsupported, "awq"),
     "linear_class": (
         {"config": lambda c: c["quantization_config"].update(linear_class="x")},
@@ -207,12 +207,13 @@ BROKEN = {
     ),
     "use_rms_norm": (
         {"config": lambda c: c["quantization_config"].update(use_rms_norm=True)},
-        Unsupported,
-        "use_rms_norm",
+        Unreadable,
+        "q_proj.rms_norm.weight' is missing",
     ),
     "no quantization": ({"config": lambda c: c.pop("quantization_config")}, Unsupported, "quantization_config"),
     "activation": ({"config": lambda c: c.update(hidden_act="gelu")}, Unsupported, "gelu"),
-    "rope scaling": ({"config": lambda c: c.update(rope_scaling={"type": "yarn", "factor": 4})}, Unsupported, "yarn"),
+    "rope scaling": ({"config": lambda c: c.update(rope_scaling={"type": "dynamic"})}, Unsupported, "dynamic"),
+    "rope factor": ({"config": lambda c: c.update(rope_scaling={"type": "yarn", "factor": -4})}, Unreadable, "factor"),
     "rope_parameters a text": ({"config": lambda c: c.update(rope_parameters="x")}, Unreadable, "rope_parameters"),
     "huge theta": ({"config": lambda c: c.update(rope_theta=10**400)}, Unreadable, "rope_theta"),
     "tiny eps": ({"config": lambda c: c.update(rms_norm_eps=1e-60)}, Unreadable, "norm_eps"),
@@ -243,7 +244,8 @@ def test_rows_that_do_not_fit_i2_s_are_refused_by_name(tmp_path: Path, monkeypat
     monkeypatch.setitem(dummy.SHAPES, "tiny", narrow)
     dummy.make_dummy(tmp_path / "c", shape="tiny")
     with pytest.raises(Unsupported, match=r"down_proj.*736 weights are not a multiple of 128"):
-        convert(tmp_path / "c", tmp_path / "x.gguf")
+        convert(tmp_path / "c", tmp_path / "x.gguf", outtype="i2_s")
+    assert convert(tmp_path / "c", tmp_path / "x.gguf").plan.outtype == "t2"
 
 
 def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
@@ -299,10 +301,10 @@ def test_the_plan_knows_the_exact_size(tiny_checkpoint: Path, tiny_gguf: Path) -
 def test_an_interrupted_conversion_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path, number: int) -> None:
     """A real process, stopped while it writes: the slow tensor gives the signal time to arrive."""
     program = (
-        "import sys, time, converter.convert as c\n"
-        "real = c.ternarize\n"
-        "def slow(*a):\n    print('writing', flush=True); time.sleep(30); return real(*a)\n"
-        "c.ternarize = slow\n"
+        "import sys, time, converter.ternarize as t\n"
+        "real = t.unpack\n"
+        "def slow(*a, **k):\n    print('writing', flush=True); time.sleep(30); return real(*a, **k)\n"
+        "t.unpack = slow\n"
         "from converter.cli.main import main\nmain()\n"
     )
     arguments = ["convert", str(tiny_checkpoint), "-o", str(tmp_path / "x.gguf")]

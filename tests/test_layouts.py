@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from formats.errors import Unreadable, Unsupported
-from formats.layouts import catalog, hf_u8, i2_s
+from formats.layouts import catalog, hf_u8, i2_s, t2
 from formats.layouts.catalog import LAYOUTS
 from formats.ternary import TernaryTensor
 from tests.conftest import SHARED
@@ -26,15 +26,18 @@ def random_tensor(rows: int, cols: int, seed: int, scale: float = 0.75) -> Terna
     return TernaryTensor.per_tensor(codes, scale)
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['rows']}x{v['cols']}")
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['rows']}x{v['cols']}-{v['seed']}")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_known_answers(vector: dict, name: str) -> None:
     if name not in vector:
-        pytest.skip(f"{name} does not hold {vector['rows']} rows")
-    tensor = TernaryTensor.per_tensor(np.array(vector["codes"], np.int8), vector["scale"])
+        pytest.skip(f"{name} does not hold {vector['rows']} x {vector['cols']} with {len(vector['scales'])} scales")
+    scales = np.array(vector["scales"], np.float32).reshape(vector["scale_blocks"])
+    tensor = TernaryTensor(np.array(vector["codes"], np.int8), scales)
     packed = LAYOUTS[name].pack(tensor)
     assert packed.tobytes().hex() == vector[name]
-    assert np.array_equal(LAYOUTS[name].unpack(packed, vector["rows"], vector["cols"]).codes, tensor.codes)
+    back = LAYOUTS[name].unpack(packed, vector["rows"], vector["cols"])
+    assert np.array_equal(back.codes, tensor.codes)
+    assert name == "hf_u8" or np.array_equal(back.scales, tensor.scales)
 
 
 @pytest.mark.parametrize("name", ["i2_s", "hf_u8"])
@@ -76,6 +79,44 @@ def test_hf_u8_round_trip(quarter: int, cols: int, seed: int) -> None:
     packed = hf_u8.pack(tensor)
     assert packed.size == hf_u8.nbytes(*tensor.shape)
     assert np.array_equal(hf_u8.unpack(packed, *tensor.shape).codes, tensor.codes)
+
+
+@given(
+    rows=st.sampled_from([1, 2, 4, 6, 12]),
+    cols=st.sampled_from([1, 3, 96, 127, 128, 129, 192, 200, 256, 328]),
+    row_blocks=st.sampled_from([1, 2, 3, 12]),
+    col_blocks=st.sampled_from([1, 2, 3, 4, 41]),
+    seed=st.integers(0, 2**32),
+)
+def test_t2_round_trip(rows: int, cols: int, row_blocks: int, col_blocks: int, seed: int) -> None:
+    """Any shape, any granularity: the same codes and the same bits of every scale."""
+    assume(rows % row_blocks == 0 and cols % col_blocks == 0)
+    scales = np.random.default_rng(seed).uniform(0, 3, (row_blocks, col_blocks)).astype(np.float32)
+    tensor = TernaryTensor(random_tensor(rows, cols, seed).codes, scales)
+    packed = t2.pack(tensor)
+    assert packed.size == t2.nbytes(rows, cols, tensor.scale_blocks) == t2.nbytes_by_header(rows, cols, packed[:64])
+    assert packed.size % 32 == 0 and t2.check(packed, rows, cols) == []
+    back = t2.unpack(packed, rows, cols)
+    assert np.array_equal(back.codes, tensor.codes) and np.array_equal(back.scales, tensor.scales)
+
+
+def test_t2_refuses_what_is_not_canonical() -> None:
+    tensor = TernaryTensor(random_tensor(4, 200, 1).codes, np.full((4, 2), 0.5, np.float32))
+    good = t2.pack(tensor)
+    offset = good.size - 4 * 64
+    cases = {
+        "header": (0, 0x00), "header of a": (4, 3), "padding": (offset + 63, 0x54), "reserved": (13, 1),
+        "scale is": (35, 0xFF),
+    }  # fmt: skip
+    for words, (place, value) in cases.items():
+        bad = good.copy()
+        bad[place] = value
+        with pytest.raises(Unreadable, match=words):
+            t2.unpack(bad, 4, 200)
+    with pytest.raises(Unreadable, match="expected"):
+        t2.unpack(good[:-1], 4, 200)
+    with pytest.raises(Unsupported, match="scale"):
+        t2.pack(TernaryTensor(tensor.codes, np.full((1, 1), np.nan, np.float32)))
 
 
 @given(place=st.integers(0, 4 * 256 - 1))
@@ -150,10 +191,11 @@ def test_codes_hash_is_of_the_int8_codes() -> None:
 def test_colliding_type_ids_are_told_apart_by_size() -> None:
     """39 and 42 mean MXFP4, TL2, Q2_0 or PrismML's group-128 form; only the room in the file decides."""
     rows, cols = 256, 512
+    head = np.zeros(64, np.uint8)
     for type_id, name in ((39, "mxfp4"), (39, "tl2"), (42, "q2_0"), (42, "pq2_0"), (42, "tl2")):
         meaning = next(m for m in catalog.meanings(type_id) if m.name == name)
-        size = meaning.nbytes(rows, cols)
+        size = meaning.nbytes(rows, cols, head)
         assert size is not None
-        found = catalog.resolve(type_id, rows, cols, -(-size // 32) * 32, 32)
-        assert found is not None and found.name == name
-    assert catalog.resolve(9999, rows, cols, 10**9, 32) is None
+        found = catalog.resolve(type_id, rows, cols, -(-size // 32) * 32, 32, head)
+        assert found is not None and (found[0].name, found[1]) == (name, size)
+    assert catalog.resolve(9999, rows, cols, 10**9, 32, head) is None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import subprocess
 import sys
 import time
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +15,12 @@ import pytest
 
 from formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
 from runtime import tokenizer as module
-from runtime.tokenizer import BITNET_TEMPLATE, PRE_TOKENIZERS, Tokenizer, merges_from_scores
+from runtime.pretokenizers import PRE_TOKENIZERS
+from runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, merges_from_scores
+from tests.texts_made import awkward_texts
+from tests.tokenizers_made import write_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
-
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
-CORPUS = [
-    "The quiet machine counted 12 lanterns near the harbour wall, and nobody asked why.",
-    "def add(a, b):\n    return a + b  # tabs\tand 2024-11-30\n",
-    "Ёлка и море, 海と港, 한국어 문장, हिन्दी पाठ, naïve café ", "emoji 😀 👩‍💻 🇫🇷 they've we'll I'M",
-]  # fmt: skip
-
-
-def awkward_texts() -> list[str]:
-    """A few hundred texts that tokenizers disagree on: scripts, marks, emoji, blanks, digits, code, specials inside."""
-    chance = random.Random(7)
-    letters = [chr(c) for c in range(0x20, 0x3000, 7) if unicodedata.category(chr(c)) not in ("Cn", "Cs")]
-    letters += list("日本語한국어😀👩‍💻🏳️‍🌈\ufeff\u200b\u00a0\u3000\x00\x07\x7f") + [" ", "  ", "\n", "\r\n", "\t"] * 8
-    letters += ["12", "345", "6789", "0", "'s", "'LL", "e\u0301", "é", "Å", "ﬁ", "\U0010ffff", *SPECIALS, "<|eot_id"]
-    texts = ["", " ", "\n", "    x = 1\n\n\n\ty", "a" * 300, " " * 40 + "b", "1234567890" * 5, "<|eot_id|>" * 3]
-    texts += ["the <|end_of_text|>end", " <|eot_id|> ", "user\u00a0<|begin_of_text|>", "e\u0301\u0301", *CORPUS]
-    return texts + ["".join(chance.choices(letters, k=chance.randint(1, 40))) for _ in range(300)]
-
-
-def llama3_style() -> Any:
-    """A small trained byte-level BPE in the shape of Llama 3's, by the library itself."""
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=True))
-    pre = tokenizers.pre_tokenizers
-    split = pre.Split(tokenizers.Regex(LLAMA3_SPLIT), "isolated")
-    made.pre_tokenizer = pre.Sequence([split, pre.ByteLevel(add_prefix_space=False, use_regex=False)])
-    made.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre.ByteLevel.alphabet())
-    made.train_from_iterator(CORPUS * 3, trainer)
-    made.add_special_tokens(SPECIALS)
-    bos = made.token_to_id(SPECIALS[0])
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{SPECIALS[0]} $A", pair=f"{SPECIALS[0]} $A $B", special_tokens=[(SPECIALS[0], bos)]
-    )
-    return made
 
 
 def foreign_metadata(made: Any, **more: Any) -> dict[str, Any]:
@@ -66,21 +28,24 @@ def foreign_metadata(made: Any, **more: Any) -> dict[str, Any]:
     document = json.loads(made.to_str())
     ids = made.get_vocab(with_added_tokens=True)
     tokens = sorted(ids, key=ids.__getitem__)
+    added = made.get_added_tokens_decoder()
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "llama-bpe",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": np.array([3 if t in SPECIALS else 1 for t in tokens], dtype=np.int32),
+        "tokenizer.ggml.token_type": np.array([3 if ids[t] in added else 1 for t in tokens], dtype=np.int32),
         "tokenizer.ggml.merges": [" ".join(pair) for pair in document["model"]["merges"]],
-        "tokenizer.ggml.bos_token_id": ids[SPECIALS[0]],
-        "tokenizer.ggml.eos_token_id": ids[SPECIALS[1]],
+        "tokenizer.ggml.bos_token_id": ids["<|begin_of_text|>"],
+        "tokenizer.ggml.eos_token_id": ids["<|end_of_text|>"],
         **more,
     }
 
 
 @pytest.fixture(scope="module")
-def made() -> Any:
-    return llama3_style()
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("llama3")
+    write_tokenizer(folder, "llama3")
+    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def test_foreign_llama_bpe_equals_the_library(made: Any) -> None:
@@ -97,6 +62,8 @@ def test_decode_and_token_bytes_give_the_text_back(made: Any) -> None:
         ids = ours.encode(text, add_special=False)
         assert b"".join(map(ours.token_bytes, ids)) == text.encode()
         assert ours.decode(ids) == text
+    for text in awkward_texts()[::9]:
+        ids = ours.encode(text, add_special=False)
         for end in range(len(ids)):  # every prefix as the library decodes it, cut characters included
             assert ours.decode(ids[:end]) == made.decode(ids[:end], skip_special_tokens=False)
 
@@ -108,7 +75,8 @@ def test_specials_can_be_left_out_of_parsing_and_of_text(made: Any) -> None:
     assert ours.decode(ours.encode("a<|eot_id|>", parse_special=False), skip_special=True) == "a<|eot_id|>"
     assert ours.decode(ours.encode("a<|eot_id|>"), skip_special=True) == "a"
     assert ours.is_control(eot) and not ours.is_control(0)
-    assert ours.stop_ids == {made.token_to_id("<|end_of_text|>"), eot}  # <|eot_id|> by its name
+    named = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")  # the latter two by their names
+    assert ours.stop_ids == {made.token_to_id(text) for text in named}
     assert (ours.bos_token, ours.eos_token) == ("<|begin_of_text|>", "<|end_of_text|>")
     assert ours.token_text(eot) == "<|eot_id|>"
 

@@ -1,98 +1,43 @@
-"""converter/vocab.py: tokenizer files -> metadata -> the same tokenizer."""
+"""converter/vocab: what is taken from which file, and what is refused. The families: test_tokenizer_families.py."""
 
 from __future__ import annotations
 
+import functools
 import json
-import random
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pytest
 
 from converter.vocab import read_vocabulary
 from formats.errors import Unreadable, Unsupported
 from runtime import tokenizer as reader
 from runtime.tokenizer import Tokenizer
+from tests.texts_made import awkward_texts
+from tests.tokenizers_made import CHATML, CORPUS, train_sentencepiece, write_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "checkpoints"
-CORPUS = [
-    "The quiet machine counted 12 lanterns near the harbour wall, and nobody asked why. It's 2024.",
-    "def add(a, b):\n    return a + b\n", "Ёлка и море, 海と港, 한국어, हिन्दी, naïve café 😀 they've",
-]  # fmt: skip
-CHATML = (
-    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
-)
 
 
-def awkward_texts() -> list[str]:
-    chance = random.Random(11)
-    letters = [chr(c) for c in range(0x20, 0x3100, 9) if unicodedata.category(chr(c)) not in ("Cn", "Cs")]
-    letters += list("日本語한국어😀👩‍💻\ufeff\u200b\u00a0\u3000\x00") + [" ", "  ", "     ", "\n", "\r\n", "\t"] * 8
-    letters += ["12", "345", "6789", "'s", "'LL", "e\u0301", "Å", "<s>", "</s>", "<think>", "<|im_end|>", "<|eot_id|>"]
-    texts = ["", " ", "  a", "\n\n x", *CORPUS, "x = {\n\t'a': 1}\n", "é" * 9, "<|eot_id|><think> </think>", "▁a ▁"]
-    return texts + ["".join(chance.choices(letters, k=chance.randint(1, 30))) for _ in range(300)]
+@functools.cache
+def _document(kind: str) -> str:
+    with TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder), kind)
+        return (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def byte_level(kind: str) -> Any:
-    """A small trained tokenizer in the shape of a family's: llama3, qwen2, neox, falcon3 or unknown."""
-    model = tokenizers.models.BPE(ignore_merges=kind == "llama3")
-    made = tokenizers.Tokenizer(model)
-    name = {"llama3": "llama-bpe", "falcon3": "llama-bpe", "qwen2": "qwen2", "neox": "gpt-2"}.get(kind)
-    pre = tokenizers.pre_tokenizers
-    if kind == "neox":
-        made.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
-    else:
-        pattern = r"\p{L}+|\p{N}{2}|." if name is None else None
-        if name is not None:
-            pattern = reader.PRE_TOKENIZERS[name]["pretokenizers"][0]["pattern"]["Regex"]
-        split = pre.Split(tokenizers.Regex(pattern), "isolated")
-        made.pre_tokenizer = pre.Sequence([split, pre.ByteLevel(add_prefix_space=False, use_regex=False)])
-    if kind in ("qwen2", "neox"):
-        made.normalizer = tokenizers.normalizers.NFC()
-    made.decoder = tokenizers.decoders.ByteLevel()
-    low = ["<|pad|>", "<|endoftext|>", "<|user|>"] if kind == "falcon3" else []
-    alphabet = pre.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=380, initial_alphabet=alphabet, special_tokens=low)
-    made.train_from_iterator(CORPUS * 3, trainer)
-    added = tokenizers.AddedToken
-    if kind == "llama3":
-        made.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"])
-        bos = made.token_to_id("<|begin_of_text|>")
-        made.post_processor = tokenizers.processors.TemplateProcessing(
-            single="<|begin_of_text|> $A",
-            pair="<|begin_of_text|> $A $B",
-            special_tokens=[("<|begin_of_text|>", bos)],
-        )
-    elif kind == "qwen2":
-        made.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-        made.add_tokens([added("<think>", normalized=False), added("</think>", normalized=False)])
-    elif kind == "neox":
-        made.add_special_tokens(["<|endoftext|>"])
-        made.add_tokens([added(" " * n, normalized=False) for n in range(8, 1, -1)])
-    elif kind == "unknown":
-        made.add_special_tokens([added("<|mask|>", lstrip=True)])
-        made.add_tokens([added("word", single_word=True, normalized=True)])
-    return made
-
-
-def sentencepiece() -> Any:
-    """A byte-fallback BPE with a visible space, in the shape of Llama 2's."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
-    letters = sorted({c for text in CORPUS[:2] for c in text.replace(" ", "▁")} - {"\n"})
-    merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "a"), ("a", "n"), ("e", "r"), ("an", "d"), ("▁", "and")]
-    vocabulary = {p: i for i, p in enumerate([*pieces, *letters, *(a + b for a, b in merges)])}
-    model = tokenizers.models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    made = tokenizers.Tokenizer(model)
-    n, d = tokenizers.normalizers, tokenizers.decoders
-    made.normalizer = n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")])
-    made.decoder = d.Sequence([d.Replace("▁", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)])
-    made.add_special_tokens(["<unk>", "<s>", "</s>"])
-    made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    """A family's tokenizer; "unknown" cuts as none does and has added tokens of every sort."""
+    document = json.loads(_document("llama3" if kind == "unknown" else kind))
+    if kind == "unknown":
+        document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\p{L}+|\p{N}{2}|."
+    made = tokenizers.Tokenizer.from_str(json.dumps(document))
+    if kind == "unknown":
+        made.add_special_tokens([tokenizers.AddedToken("<|mask|>", lstrip=True)])
+        made.add_tokens([tokenizers.AddedToken("word", single_word=True, normalized=True)])
     return made
 
 
@@ -108,27 +53,14 @@ def same_everywhere(ours: Tokenizer, theirs: Any) -> None:
         ids = ours.encode(text, add_special=False)
         assert ids == theirs.encode(text, add_special_tokens=False).ids, repr(text)
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False), repr(text)
-        theirs.encode_special_tokens = True
-        assert ours.encode(text, parse_special=False) == theirs.encode(text).ids, repr(text)
-        theirs.encode_special_tokens = False
 
 
-@pytest.mark.parametrize(
-    ("kind", "pre"),
-    [
-        ("llama3", "llama-bpe"),
-        ("qwen2", "qwen2"),
-        ("neox", "gpt-2"),
-        ("falcon3", "falcon3"),
-        ("unknown", "default"),
-    ],
-)
-def test_byte_level_families_come_back_exactly(tmp_path: Path, kind: str, pre: str) -> None:
-    made = byte_level(kind)
+def test_a_tokenizer_of_no_known_kind_comes_back_exactly(tmp_path: Path) -> None:
+    made = byte_level("unknown")
     metadata = read_vocabulary(checkpoint(tmp_path, made), {"vocab_size": 448}, {})
-    assert (metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]) == ("gpt2", pre)
+    assert (metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]) == ("gpt2", "default")
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-    assert len(tokens) == len(types) == 448 and types.dtype == np.int32
+    assert len(tokens) == len(types) == 448 and types.dtype.name == "int32"
     assert tokens[447] == "[PAD447]" and types[447] == 5
     assert all(isinstance(merge, str) and merge.count(" ") == 1 for merge in metadata["tokenizer.ggml.merges"])
     same_everywhere(Tokenizer.from_metadata(metadata), made)
@@ -145,18 +77,6 @@ def test_pre_is_found_by_behaviour_not_by_spelling(tmp_path: Path) -> None:
     document["model"]["ignore_merges"] = False
     made = tokenizers.Tokenizer.from_str(json.dumps(document))
     assert read_vocabulary(checkpoint(tmp_path, made), {}, {})["tokenizer.ggml.pre"] == "smaug-bpe"
-
-
-def test_sentencepiece_comes_back_exactly(tmp_path: Path) -> None:
-    made = sentencepiece()
-    metadata = read_vocabulary(checkpoint(tmp_path, made, bos_token="<s>", eos_token="</s>"), {}, {})
-    assert metadata["tokenizer.ggml.model"] == "llama" and metadata["tokenizer.ggml.add_space_prefix"] is True
-    assert metadata["tokenizer.ggml.add_bos_token"] is True and metadata["tokenizer.ggml.bos_token_id"] == 1
-    assert metadata["tokenizer.ggml.token_type"][:4].tolist() == [2, 3, 3, 6]
-    same_everywhere(Tokenizer.from_metadata(metadata), made)
-    # Without our keys the merges come from the scores, and plain text still gives the same ids.
-    foreign = {key: value for key, value in metadata.items() if not key.startswith("tritpack.")}
-    assert Tokenizer.from_metadata(foreign).encode(CORPUS[0]) == made.encode(CORPUS[0]).ids
 
 
 def test_ids_of_special_tokens_and_stops(tmp_path: Path) -> None:
@@ -241,6 +161,31 @@ def test_both_spellings_of_merges_and_saved_truncation(tmp_path: Path) -> None:
     assert ours.decode(ours.encode(CORPUS[0], add_special=False)) == CORPUS[0]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("GPTNeoXTokenizer", "neox"), ("GPT2TokenizerFast", "neox")])
+def test_vocab_and_merges_by_their_class(tmp_path: Path, name: str, kind: str) -> None:
+    document = json.loads(_document(kind))
+    (tmp_path / "vocab.json").write_text(json.dumps(document["model"]["vocab"]))
+    merges = "".join(f"{' '.join(pair)}\n" for pair in document["model"]["merges"])
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + merges)
+    settings = {"tokenizer_class": name, "eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}
+    added = {token["id"]: token for token in document["added_tokens"]}
+    settings["added_tokens_decoder"] = {i: {k: v for k, v in token.items() if k != "id"} for i, token in added.items()}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.from_metadata(read_vocabulary(tmp_path, {}, {}))
+    document["normalizer"] = None if name.startswith("GPT2") else document["normalizer"]
+    same_everywhere(ours, tokenizers.Tokenizer.from_str(json.dumps(document)))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "add_bos_token": True}))
+    assert Tokenizer.from_metadata(read_vocabulary(tmp_path, {}, {})).encode("a")[0] == 0
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "OddTokenizer"}))
+    with pytest.raises(Unsupported, match="OddTokenizer"):
+        read_vocabulary(tmp_path, {}, {})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "add_prefix_space": True}))
+    assert Tokenizer.from_metadata(read_vocabulary(tmp_path, {}, {})).decode(ours.encode("a")) == "a"
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(Unreadable, match=r"merges\.txt"):
+        read_vocabulary(tmp_path, {}, {})
+
+
 def _word_level(folder: Path) -> None:
     tokenizers.Tokenizer(tokenizers.models.WordPiece()).save(str(folder / "tokenizer.json"))
 
@@ -249,8 +194,16 @@ def _nothing(folder: Path) -> None:
     pass
 
 
-def _sentencepiece_only(folder: Path) -> None:
+def _no_sentencepiece(folder: Path) -> None:
     (folder / "tokenizer.model").write_bytes(b"x")
+
+
+def _half_a_sentencepiece(folder: Path) -> None:
+    (folder / "tokenizer.model").write_bytes(train_sentencepiece(384)[:2000])
+
+
+def _vocab_txt(folder: Path) -> None:
+    (folder / "vocab.txt").write_text("[PAD]")
 
 
 def _cut_short(folder: Path) -> None:
@@ -275,7 +228,9 @@ def _too_many(folder: Path) -> None:
     ("prepare", "error", "words"),
     [
         (_nothing, Unreadable, "tokenizer.json"),
-        (_sentencepiece_only, Unsupported, "tokenizer.model"),
+        (_no_sentencepiece, Unreadable, "tokenizer.model: not a sentencepiece model"),
+        (_half_a_sentencepiece, Unreadable, "tokenizer.model: not a sentencepiece model"),
+        (_vocab_txt, Unsupported, r"vocab\.txt.*WordPiece"),
         (_cut_short, Unreadable, "tokenizer.json"),
         (_wrong_inside, Unreadable, "tokenizer.json"),
         (_word_level, Unsupported, "WordPiece"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from converter.cli.running import model_options, open_model, sampling_options, sampling_params
+from converter.cli.running import model_options, open_model, require_logits, sampling_options, sampling_params
 from formats.errors import UsageError
 
 
@@ -33,6 +33,7 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
         click.echo(text, nl=False)
 
     with open_model(file, **options) as model:
+        require_logits(model)
         while line := _read_line():
             if line == "/clear":
                 messages = list(start)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from converter.cli.main import print_json
+from converter.cli.opening import quantize_option
 from converter.cli.progress import Progress
 
 
@@ -16,18 +17,21 @@ from converter.cli.progress import Progress
 @click.option("-o", "--outfile", "--output", "output", required=True, metavar="OUT.gguf", help="File to write.")
 @click.option(
     "--outtype",
-    type=click.Choice(["auto", "i2_s"]),
+    type=click.Choice(["auto", "i2_s", "t2"]),
     default="auto",
     show_default=True,
-    help="Layout of the ternary weights.",
+    help="Layout of the ternary weights; auto is i2_s if it holds all of them exactly, else t2.",
 )
 @click.option(
     "--embedding-type",
     type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0", "q6_k"]),
     default="auto",
     show_default=True,
-    help="Type of embedding and head; auto is f16 if every value survives it, else the checkpoint's own.",
+    help="Type of embedding and head; auto keeps ternary ones ternary, and takes f16 if every value survives it, else "
+    "the checkpoint's own.",
 )
+@click.option("--revision", help="Branch, tag or commit of a repository on the Hub (or write ORG/NAME@REVISION).")
+@quantize_option
 @click.option("--name", help="general.name of the file.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, refusals) and write nothing.")
@@ -38,19 +42,26 @@ def command(
     output: str,
     outtype: str,
     embedding_type: str,
+    revision: str | None,
+    quantize: str | None,
     name: str | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Convert the checkpoint folder SOURCE to a GGUF file, keeping every code and scale exactly.
+    """Convert SOURCE to a GGUF file, keeping every code and scale exactly.
 
-    Example: tritpack convert bitnet-b1.58-2B-4T -o model.gguf --outtype i2_s
+    SOURCE is a checkpoint folder, a GGUF file, or a repository on the Hub (ORG/NAME or ORG/NAME@REVISION; HF_TOKEN,
+    HF_ENDPOINT and HF_HUB_OFFLINE are respected). What was recognised, and why, is said in one line.
+
+    \b
+    Examples: tritpack convert bitnet-b1.58-2B-4T -o model.gguf --outtype i2_s
+              tritpack convert tiiuae/Falcon-E-1B-Base@prequantized -o model.gguf --quantize absmean
     """
     from converter.convert import convert
+    from converter.opening import open_source
     from converter.plan import Plan, make_plan
-    from converter.sources import CheckpointFolder
     from formats.gguf_file import refuse_existing
 
     def summary(plan: Plan) -> dict[str, object]:
@@ -58,8 +69,10 @@ def command(
             "schema": "tritpack.convert/1",
             "source": source,
             "output": output,
-            "recognised": plan.recognition.why,
+            "recognised": plan.why,
+            "architecture": plan.spec.architecture,
             "outtype": plan.outtype,
+            "granularity": plan.granularity,
             "embedding_type": plan.embedding_type,
             "output_bytes": plan.output_bytes,
             "peak_bytes": plan.peak_bytes,
@@ -69,7 +82,12 @@ def command(
     if dry_run:
         refuse_existing(Path(output), force=force)
         plan = make_plan(
-            CheckpointFolder(source), outtype=outtype, embedding_type=embedding_type, name=name, hashed=False
+            open_source(source, revision=revision, progress=not quiet),
+            outtype=outtype,
+            embedding_type=embedding_type,
+            name=name,
+            quantize=quantize,
+            hashed=False,
         )
         tensors = [
             {"name": t.target.name, "type": t.kind, "shape": list(t.target.shape), "nbytes": t.target.nbytes}
@@ -80,7 +98,7 @@ def command(
             return
         for tensor in tensors:
             click.echo(f"{tensor['name']:<32} {tensor['type']:<6} {tensor['nbytes']:>12}  {tensor['shape']}")
-        click.echo(f"recognised: {plan.recognition.why}")
+        click.echo(f"recognised: {plan.why}")
         click.echo(
             f"would write {plan.output_bytes} bytes to {output}, working memory about {plan.peak_bytes >> 20} MiB"
         )
@@ -92,6 +110,8 @@ def command(
         outtype=outtype,
         embedding_type=embedding_type,
         name=name,
+        quantize=quantize,
+        revision=revision,
         force=force,
         progress=Progress("converting", quiet=quiet),
     )
@@ -100,10 +120,11 @@ def command(
     if as_json:
         print_json({**summary(result.plan), "dry_run": False, "warnings": result.warnings, "scales": result.scales})
         return
-    click.echo(f"recognised: {result.plan.recognition.why}")
-    scales = sorted(result.scales.values())
-    click.echo(f"scales: {scales[0]:.6g} to {scales[-1]:.6g} in {len(scales)} ternary tensors")
+    plan, scales = result.plan, sorted(result.scales.values())
+    click.echo(f"recognised: {plan.why}")
+    units = ", ".join(f"{count} x {unit}" for unit, count in plan.granularity.items())
+    click.echo(f"scales: {scales[0]:.6g} to {scales[-1]:.6g} in {len(scales)} ternary tensors, one a unit of: {units}")
     click.echo(
-        f"wrote {output}: {result.plan.output_bytes} bytes, {result.plan.outtype}, "
-        f"embedding {result.plan.embedding_type}, {time.monotonic() - started:.1f} s"
+        f"wrote {output}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}, "
+        f"{time.monotonic() - started:.1f} s"
     )

@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from converter.cli.main import print_json
-from converter.cli.running import model_options, open_model, parse_tokens, sampling_options, sampling_params
+from converter.cli.running import (
+    model_options,
+    open_model,
+    parse_tokens,
+    require_logits,
+    sampling_options,
+    sampling_params,
+)
 from formats.errors import UsageError
 
 
@@ -33,6 +40,7 @@ def command(
         raise UsageError("give a prompt with -p, or token ids with --tokens")
     params = sampling_params(options)
     with open_model(file, **options) as model:
+        require_logits(model)
         ids = (
             parse_tokens(tokens)
             if tokens is not None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from converter.cli.main import print_json
-from converter.cli.running import model_options, open_model, parse_tokens
+from converter.cli.running import model_options, open_model, parse_tokens, require_logits
 from formats.errors import UsageError
 
 
@@ -41,6 +41,7 @@ def command(
     target = Path(output)
     refuse_existing(target, force=force)
     with open_model(file, **options) as model:
+        require_logits(model)
         ids = (
             parse_tokens(tokens)
             if tokens is not None

@@ -17,13 +17,15 @@ from converter.version import VERSION
 from formats.errors import ExitCode, TritpackError
 
 COMMANDS = {
-    "convert": "Convert a checkpoint to a GGUF file.",
+    "convert": "Convert a checkpoint or a packed file to a GGUF file.",
     "inspect": "Show what a packed file really is.",
     "verify": "Prove a file against the checkpoint it came from.",
     "generate": "Write text from a prompt.",
     "chat": "Talk with a model.",
     "tokenize": "Print the token ids of a text or a chat.",
     "logits": "Write the logits of a prompt as .npy.",
+    "embed": "Write the embedding of a text as .npy.",
+    "families": "List the checkpoints that are supported, how they are recognised, and what is refused.",
     "make-dummy": "Write a checkpoint of a real shape with random ternary weights.",
     "doctor": "Check this machine: CPU, library, every kernel against a known answer.",
 }

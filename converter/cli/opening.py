@@ -1,4 +1,5 @@
-"""FILE arguments: a GGUF, or a checkpoint folder that runs through the same conversion into a temporary file."""
+"""FILE arguments: a GGUF, or a checkpoint (folder or ORG/NAME) that runs through the same conversion into a temporary
+file. And the option that says how to read a plain float one."""
 
 from __future__ import annotations
 
@@ -7,19 +8,34 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 from converter.cli.progress import Progress
+
+quantize_option = click.option(
+    "--quantize",
+    type=click.Choice(["absmean"]),
+    help="Take a plain float checkpoint for masters and quantise it. Only for BitNet masters: others become rubbish.",
+)
 
 
 @contextlib.contextmanager
 def as_gguf(path: str) -> Iterator[Path]:
     """The path itself, or of a converted copy that is removed at the end."""
+    from converter.hub import parse_reference
+
     given = Path(path)
-    if not given.is_dir():
+    if not given.is_dir() and (given.exists() or parse_reference(path) is None):
         yield given
         return
     from converter.convert import convert
+    from converter.opening import local_path
 
+    local = local_path(path, progress=True)
+    if local.is_file():
+        yield local
+        return
     with tempfile.TemporaryDirectory(prefix="tritpack-") as folder:
         target = Path(folder) / "model.gguf"
-        convert(given, target, progress=Progress("converting"))
+        convert(local, target, progress=Progress("converting"))
         yield target

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.cli.opening import as_gguf
-from formats.errors import UsageError
+from formats.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
     from runtime.model import Model
@@ -78,6 +78,15 @@ def open_model(file: str, **options: Any) -> Iterator[Model]:
 
     with as_gguf(file) as path, Model(path, **options) as model:
         yield model
+
+
+def require_logits(model: Model) -> None:
+    """Raises Unsupported for an embedding model: it has a head only by name, and what that says means nothing."""
+    if model.spec.is_embedding_model:
+        raise Unsupported(
+            f"{model.file.path}: is an embedding model, which was not trained to say a next token",
+            hint="tritpack embed gives its vector",
+        )
 
 
 def parse_tokens(text: str) -> list[int]:

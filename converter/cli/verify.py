@@ -8,13 +8,18 @@ from typing import Any
 import click
 
 from converter.cli.main import print_json
-from converter.cli.opening import as_gguf
+from converter.cli.opening import as_gguf, quantize_option
 from formats.errors import ExitCode
 
 
 @click.command("verify")
 @click.argument("file", metavar="FILE")
-@click.option("--source", required=True, metavar="SOURCE", help="The checkpoint folder FILE was made from.")
+@click.option(
+    "--source",
+    required=True,
+    metavar="SOURCE",
+    help="The checkpoint FILE was made from: a folder, or ORG/NAME[@REVISION].",
+)
 @click.option(
     "--level",
     type=click.Choice(["weights", "logits", "full"]),
@@ -22,11 +27,24 @@ from formats.errors import ExitCode
     show_default=True,
     help="How far to climb.",
 )
+@click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
+@quantize_option
 @click.option("--text", metavar="FILE", help="Ordinary text for the text rung; a built-in one otherwise.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def command(file: str, source: str, level: str, text: str | None, as_json: bool, quiet: bool) -> None:
+def command(
+    file: str,
+    source: str,
+    level: str,
+    revision: str | None,
+    quantize: str | None,
+    text: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Prove that FILE is the model in SOURCE: structure, every code and scale, logits, text, every ISA.
+
+    --quantize is needed where convert needed it.
 
     Ends with 1 if anything is wrong in FILE, 3 if FILE or SOURCE cannot be read, 4 for a SOURCE that is not supported.
     """
@@ -37,7 +55,7 @@ def command(file: str, source: str, level: str, text: str | None, as_json: bool,
             click.echo(f"\r{rung + ' ...':<20}", nl=False, err=True)
 
     with as_gguf(file) as path:
-        report = verify(path, source, level=level, text=text, progress=progress)
+        report = verify(path, source, level=level, quantize=quantize, revision=revision, text=text, progress=progress)
     if not quiet and sys.stderr.isatty():
         click.echo("\r" + " " * 20 + "\r", nl=False, err=True)
     report.file = file

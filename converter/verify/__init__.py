@@ -27,15 +27,18 @@ def verify(
     source: str | Path,
     *,
     level: str = "full",
+    quantize: str | None = None,
+    revision: str | None = None,
     text: str | Path | None = None,
     progress: Callable[[str], None] = lambda rung: None,
 ) -> Report:
-    """Hold FILE against the checkpoint SOURCE.
+    """Hold FILE against the checkpoint SOURCE (a folder, or ORG/NAME[@REVISION] on the Hub).
 
     level: `weights` proves bytes, `logits` also runs FILE against the oracle, `full` also compares ISAs and threads.
-    text: a file of ordinary text for the `text` rung; a built-in one otherwise. Raises Unreadable if FILE or SOURCE
-    cannot be parsed and Unsupported for a SOURCE we do not know; anything wrong in a FILE that parses is a finding.
-    """
+    quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
+    quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
+    otherwise. Raises Unreadable if FILE or SOURCE"""
+    from converter.opening import local_path
     from converter.verify.oracle import Oracle
     from converter.verify.rung import Report, Rung
     from converter.verify.structure import check_structure
@@ -46,9 +49,10 @@ def verify(
         raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
     words = _read_text(text)
     packed = GgufFile(file)
-    oracle = Oracle(Path(source))
+    folder = local_path(source, revision=revision)
+    oracle = Oracle(folder, quantize=quantize)
     progress("structure")
-    report = Report(str(file), str(source), [check_structure(packed, Path(source), oracle)])
+    report = Report(str(file), str(source), [check_structure(packed, folder, oracle)])
     progress("weights")
     report.rungs.append(check_weights(packed, oracle))
     names = {"weights": (), "logits": ("logits", "text"), "full": ("logits", "text", "generation")}[level]
@@ -57,7 +61,7 @@ def verify(
     elif names:
         progress("running")
         try:
-            report.rungs += _run(packed, Oracle(Path(source), _rounding(packed)), words, names)
+            report.rungs += _run(packed, Oracle(folder, _rounding(packed), quantize=quantize), words, names)
         except MissingRequirement as error:
             if report.verdict == "pass":
                 raise
@@ -89,6 +93,8 @@ def _rounding(packed: GgufFile) -> Callable[[str, F32], F32]:
 
     def rounded(name: str, rows: F32) -> F32:
         kind = packed.tensors[f"{name}.weight"].layout
+        if kind not in float_types.FLOAT_TYPES:
+            return rows  # a ternary table holds its values exactly, or the weights rung has said so
         return float_types.decode(kind, float_types.encode(kind, rows), rows.shape[0], rows.shape[1])
 
     return rounded

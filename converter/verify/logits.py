@@ -1,4 +1,4 @@
-"""Rung 5: the C runtime on FILE against the numpy oracle on SOURCE.
+"""Rung 5: the C runtime on FILE against the numpy oracle on SOURCE: logits, or an embedding model's hidden states.
 
 Int8 rounding makes two correct float32 programs agree to 1e-7 at a position or, after one code flipped, to a few 1e-3,
 with nothing in between. So the deciding test runs where no flip is possible: on prompts whose activations all lie away
@@ -74,7 +74,7 @@ def find_safe_prompts(oracle: Oracle, wanted: int = 3, length: int = 5) -> list[
         def note(inputs: QuantizedInput, margins: F32 = margins) -> None:
             np.minimum(margins, inputs.margins, out=margins)
 
-        oracle.logits(prompts, observe=note)
+        oracle.outputs(prompts, observe=note)
         safe = margins.reshape(16, length).min(1) > SAFE_MARGIN
         found += [prompt for prompt, good in zip(prompts, safe) if good]
         if len(found) >= wanted:
@@ -86,7 +86,7 @@ def _deciding(model: Model, oracle: Oracle) -> Rung:
     rung = Rung("logits")
     prompts = find_safe_prompts(oracle)
     if prompts:
-        pairs = list(zip(map(model.logits, prompts), oracle.logits(prompts)))
+        pairs = list(zip(map(model.outputs, prompts), oracle.outputs(prompts)))
         rung.figures["method"] = "safe prompts"
     else:
         prompts = [np.random.default_rng(159).integers(0, oracle.spec.vocab_size, 6).tolist()]
@@ -141,14 +141,14 @@ class Flips:
 
 def _following_ties(model: Model, oracle: Oracle, windows: Sequence[Tokens]) -> tuple[list[tuple[F32, F32]], Flips]:
     """(runtime, oracle) logits where the oracle adopts the runtime's int8 codes at near-ties, and what it adopted."""
-    traced = [model.traced_logits(tokens) for tokens in windows]
+    traced = [model.traced_outputs(tokens) for tokens in windows]
     codes = {at: np.concatenate([each[at] for _, each in traced]) for at in traced[0][1]}
     flips = Flips()
 
     def count(free: QuantizedInput) -> None:
         flips.note(free, codes[free.layer, free.point])
 
-    expected = oracle.logits(windows, tie_breaker=lambda *at: codes.get(at), observe_free=count)
+    expected = oracle.outputs(windows, tie_breaker=lambda *at: codes.get(at), observe_free=count)
     return [(found, want) for (found, _), want in zip(traced, expected)], flips
 
 
@@ -157,17 +157,17 @@ def _text(model: Model, oracle: Oracle, text: Tokens) -> Rung:
     window = min(WINDOW, model.context_length)
     tokens = text[: max(TEXT_POSITIONS + 12, MAX_LOGITS // oracle.spec.vocab_size)]
     windows = [tokens[first : first + window] for first in range(0, len(tokens), window)]
-    pairs = list(zip(map(model.logits, windows), oracle.logits(windows)))
-    rung.figures |= _figures(pairs, windows)
+    pairs = list(zip(map(model.outputs, windows), oracle.outputs(windows)))
+    rung.figures |= _figures(pairs, windows, states=model.spec.is_embedding_model)
     if len(tokens) < TEXT_POSITIONS:
         rung.skipped = f"{len(tokens)} positions are too few to judge by tolerance; give a longer --text"
         return rung
     outside = [
         f"{name} {rung.figures[name]:.3g} (limit {limit:g})"
         for name, limit in LIMITS.items()
-        if not rung.figures[name] <= limit
+        if name in rung.figures and not rung.figures[name] <= limit
     ]
-    if rung.figures["top1"] < MIN_TOP1:
+    if rung.figures.get("top1", 1.0) < MIN_TOP1:
         outside.append(f"top1 {rung.figures['top1']:.4f} (limit {MIN_TOP1:g})")
     if not outside:
         return rung
@@ -195,17 +195,20 @@ def _own_noise(oracle: Oracle, windows: Sequence[Tokens]) -> float:
     def keep(inputs: QuantizedInput) -> None:
         codes[inputs.layer, inputs.point] = inputs.codes
 
-    single = oracle.logits(windows, observe=keep)
-    double = oracle.logits(windows, tie_breaker=lambda *at: codes.get(at), attention_type=np.float64)
+    single = oracle.outputs(windows, observe=keep)
+    double = oracle.outputs(windows, tie_breaker=lambda *at: codes.get(at), attention_type=np.float64)
     return _worst(list(zip(double, single)))
 
 
 def _tolerances(model: Model) -> tuple[float, float]:
+    if model.spec.is_embedding_model:
+        return EXACT_HEAD
     head = model.file.tensors["token_embd.weight" if model.spec.tied else "output.weight"]
     return TOLERANCES.get(head.layout, EXACT_HEAD)
 
 
-def _figures(pairs: Sequence[tuple[F32, F32]], windows: Sequence[Tokens]) -> dict[str, Any]:
+def _figures(pairs: Sequence[tuple[F32, F32]], windows: Sequence[Tokens], *, states: bool) -> dict[str, Any]:
+    """Distances over all positions; states: the pairs hold hidden states, which have no top token and no perplexity."""
     errors = np.concatenate([position_errors(*pair) for pair in pairs])
     squares = power = 0.0
     same: list[npt.NDArray[np.bool_]] = []
@@ -213,19 +216,26 @@ def _figures(pairs: Sequence[tuple[F32, F32]], windows: Sequence[Tokens]) -> dic
     for pair in pairs:
         # Float64 copies of a 128k vocabulary are large: a few positions at a time.
         for first in range(0, len(pair[0]), POSITIONS_AT_ONCE):
-            found, want = (logits[first : first + POSITIONS_AT_ONCE] for logits in pair)
+            found, want = (outputs[first : first + POSITIONS_AT_ONCE] for outputs in pair)
             squares += float(np.square(found - want, dtype=np.float64).sum())
             power += float(np.square(want, dtype=np.float64).sum())
+            if states:
+                continue
             same.append(found.argmax(-1) == want.argmax(-1))
             log_found, log_want = log_softmax(found), log_softmax(want)
             kl.append((np.exp(log_want) * (log_want - log_found)).sum(-1))
-    return {
+    figures: dict[str, Any] = {
         "positions": int(errors.size),
         "relative_rms": float(np.sqrt(squares / power)) if power else 0.0,
         "worst_position": float(errors.max()),
+        "share_within_1e-5": float((errors <= 1e-5).mean()),
+    }
+    if states:
+        return figures
+    return {
+        **figures,
         "top1": float(np.concatenate(same).mean()),
         "kl": float(np.concatenate(kl).mean()),
-        "share_within_1e-5": float((errors <= 1e-5).mean()),
         "perplexity": perplexity([found for found, _ in pairs], windows),
         "perplexity_oracle": perplexity([want for _, want in pairs], windows),
     }

@@ -1,13 +1,14 @@
-"""The second opinion: a Microsoft BitNet checkpoint folder read by short code of its own, fed to runtime/reference.py.
+"""The second opinion: a checkpoint folder read by short code of its own, fed to runtime/reference.py.
 
-Imports neither families, ternarize, layouts nor the C library, so that a mistake in any of them cannot hide here. It
-knows only what transformers does with `config.json` and safetensors, and stops with Unsupported where it does not.
+Imports neither families, ternarize, plan, sources, layouts nor the C library, so that a mistake in any of them cannot
+hide here. What a checkpoint is: oracle_family.py and oracle_config.py. Its bytes: oracle_tensors.py, oracle_codes.py.
+Whatever it does not understand to the last tensor and switch it refuses.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,25 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converter.verify import oracle_codes
+from converter.verify.oracle_codes import Coded
+from converter.verify.oracle_family import Checkpoint
+from converter.verify.oracle_tensors import F32, Rows, Tensor, open_tensors
 from formats.errors import Unreadable, Unsupported
-from formats.model_spec import ModelSpec, shortest_float
+from formats.model_spec import PROJECTION_NORMS, ModelSpec
 from runtime import reference
 
-F32 = npt.NDArray[np.float32]
 HEAD_ROWS = 8192
-MODULES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_sub_norm": "self_attn.attn_sub_norm",
-    "ffn_sub_norm": "mlp.ffn_sub_norm",
-}
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, re.error,
+    struct.error,
+)  # fmt: skip
+"""What a damaged or hostile checkpoint makes Python raise."""
 
 
 class Oracle:
@@ -42,90 +38,77 @@ class Oracle:
 
     rounded: given a GGUF name (`token_embd` or `output`) and float32 rows, what the file's type makes of them; the
     oracle then computes with those values, so that an asked-for rounding is no deviation.
+    quantize: `absmean` quantises plain floats, which are refused otherwise; it changes nothing for other checkpoints.
     Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
     """
 
-    def __init__(self, folder: Path, rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> None:
+    spec: ModelSpec
+    config: dict[str, Any]
+
+    def __init__(
+        self,
+        folder: Path,
+        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
+        *,
+        quantize: str | None = None,
+    ) -> None:
         self._rounded = rounded
         try:
-            self.config: dict[str, Any] = dict(json.loads((folder / "config.json").read_text("utf-8")))
-            self._tensors = dict(item for name in _weight_files(folder) for item in _open(folder / name))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            raise Unreadable(f"{folder}: the checkpoint cannot be read: {error}") from error
-        self._refuse_other_kinds(folder)
+            self.config = dict(json.loads((folder / "config.json").read_text("utf-8")))
+            self._tensors, notes = open_tensors(folder)
+        except DAMAGE as error:
+            raise Unreadable(f"{folder}: the checkpoint cannot be read: {_sentence(error)}") from error
         try:
-            self.spec = self._spec()
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-            raise Unreadable(f"{folder}: config.json makes no sense: {type(error).__name__} {error}") from error
-
-    def _refuse_other_kinds(self, folder: Path) -> None:
-        quantization = self.config.get("quantization_config") or {}
-        known = isinstance(quantization, dict) and quantization.get("quant_method") == "bitnet"
-        if not known or not self.has("model.layers.0.self_attn.attn_sub_norm.weight"):
-            raise Unsupported(
-                f"{folder}: the oracle knows only microsoft/bitnet-b1.58 checkpoints",
-                hint="verify needs a source with quant_method bitnet and attn_sub_norm tensors",
-            )
-        linear_class = quantization.get("linear_class", "bitlinear")
-        mode = quantization.get("quantization_mode", "offline")
-        scaling = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
-        kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else scaling
-        if linear_class not in ("autobitlinear", "bitlinear") or mode not in ("offline", "online"):
-            raise Unsupported(f"{folder}: the oracle does not know linear_class {linear_class!r} with mode {mode!r}")
-        for what, given in {
-            "use_rms_norm": quantization.get("use_rms_norm"),
-            "attention_bias": self.config.get("attention_bias"),
-            f"rope scaling {kind!r}": kind != "default",
-        }.items():
-            if given:
-                raise Unsupported(f"{folder}: the oracle does not know {what}")
-        self.multiplies = linear_class == "autobitlinear"
-
-    def _spec(self) -> ModelSpec:
-        c = self.config
-        rope = {**c, **(c.get("rope_parameters") or {})}
-        return ModelSpec(
-            architecture="bitnet-b1.58",
-            vocab_size=c["vocab_size"],
-            hidden_size=c["hidden_size"],
-            intermediate_size=c["intermediate_size"],
-            layers=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
-            head_dim=c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"],
-            context_length=c.get("max_position_embeddings", 2048),
-            rope_theta=shortest_float(rope.get("rope_theta", 500000.0)),
-            norm_eps=shortest_float(c.get("rms_norm_eps", 1e-5)),
-            activation=c.get("hidden_act", "relu2"),
-            tied=bool(c.get("tie_word_embeddings", False)) or not self.has("lm_head.weight"),
-        )
+            checkpoint = Checkpoint(self.config, self._tensors, notes, folder, quantize)
+        except (Unreadable, Unsupported) as error:
+            raise type(error)(f"{folder}: {error.message}", hint=error.hint) from error
+        except DAMAGE as error:
+            raise Unreadable(f"{folder}: the configuration makes no sense: {_sentence(error)}") from error
+        self.spec, self._family, self._names = checkpoint.spec, checkpoint.family, checkpoint.names
+        self.unused = checkpoint.unused  # tensors that the model does not read
 
     def has(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name."""
         return name in self._tensors
 
     def logits(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
         """See reference.forward."""
         return reference.forward(self.spec, self, sequences, **options)
 
+    def hidden(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
+        """The states after the final norm; see reference.forward."""
+        return reference.forward(self.spec, self, sequences, hidden=True, **options)
+
+    def outputs(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
+        """What this model is for: hidden states of an embedding model, logits of every other."""
+        return (self.hidden if self.spec.is_embedding_model else self.logits)(sequences, **options)
+
     # -- the Weights protocol of runtime/reference.py ------------------------------------------------------------------
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        return self._rounded("token_embd", self._rows("model.embed_tokens.weight", tokens))
+        return self._rounded("token_embd", self._rows("token_embd", tokens))
 
     def norm(self, name: str) -> F32 | None:
-        return self._float("model.norm.weight" if name == "output_norm" else self._module(name) + ".weight")
+        if name not in self._names:
+            return None
+        weight = self._tensors[self._names[name]].floats()
+        # Gemma stores what its norms add to 1; the norms before projections are not Gemma's own.
+        adds_one = self.spec.architecture == "gemma3" and name.rpartition(".")[2] not in PROJECTION_NORMS
+        return np.float32(1) + weight if adds_one else weight
 
-    def linear(self, name: str) -> tuple[npt.NDArray[np.int8], np.float32]:
-        module = self._module(name)
-        kind, shape, raw = self._stored(f"{module}.weight")
-        if kind == "U8":
-            packed = raw.reshape(shape)
-            codes = np.concatenate([(packed >> shift) & 3 for shift in (0, 2, 4, 6)]).astype(np.int8) - np.int8(1)
-            stored = self._float(f"{module}.weight_scale").reshape(())
-            return codes, np.float32(stored) if self.multiplies else np.float32(1) / np.float32(stored)
-        masters = self._float(f"{module}.weight")
-        mean = np.float32(max(np.abs(masters).mean(dtype=np.float64), 1e-5))
-        return np.clip(np.rint(masters * (np.float32(1) / mean)), -1, 1).astype(np.int8), mean
+    def linear(self, name: str) -> Coded:
+        tensor = self._tensors[self._names[name]]
+        if self._family.kind == "absmean":
+            return oracle_codes.absmean(tensor)
+        if self._family.kind == "scaled":
+            scale = self._companion(tensor, "weight_scale")
+            if scale is None:
+                return oracle_codes.absmean(tensor)
+            return oracle_codes.scaled(tensor, scale, multiplies=self._family.multiplies)
+        coded = self._exactly_coded(tensor)
+        if coded is None:
+            raise Unsupported(f"tensor {tensor.name!r} is not ternary, though others of the checkpoint are")
+        return coded
 
     def head(self) -> Iterator[F32]:
         name = "token_embd" if self.spec.tied else "output"
@@ -136,52 +119,33 @@ class Oracle:
 
     def original_rows(self, name: str, first: int, last: int) -> F32:
         """Rows [first, last) of `token_embd` or `output` as the checkpoint has them, float32."""
-        source = "model.embed_tokens.weight" if name == "token_embd" else "lm_head.weight"
-        return self._rows(source, slice(first, last))
+        return self._rows(name, slice(first, last))
 
-    def _module(self, name: str) -> str:
-        _, layer, part = name.split(".")
-        return f"model.layers.{layer}.{MODULES[part]}"
+    def table_codes(self, name: str) -> Coded | None:
+        """Codes and multipliers of `token_embd` or `output` where the table is ternary, else None."""
+        tensor = self._tensors[self._names[name]]
+        return self._exactly_coded(tensor) if self._family.kind in ("exact", "mlx") else None
 
-    def _stored(self, name: str) -> tuple[str, list[int], npt.NDArray[np.uint8]]:
-        if name not in self._tensors:
-            raise Unreadable(f"the checkpoint has no tensor {name!r}")
-        return self._tensors[name]
+    def _exactly_coded(self, tensor: Tensor) -> Coded | None:
+        if tensor.kind == "U32":
+            return self._mlx(tensor)
+        return oracle_codes.recovered(tensor)
 
-    def _float(self, name: str) -> F32:
-        kind, shape, raw = self._stored(name)
-        return _widen(kind, raw).reshape(shape)
+    def _rows(self, name: str, rows: Rows) -> F32:
+        tensor = self._tensors[self._names[name]]
+        if tensor.kind != "U32":
+            return tensor.floats(rows)
+        codes, scales = self._mlx(tensor, rows)
+        return codes.astype(np.float32) * np.repeat(scales, codes.shape[1] // scales.shape[1], axis=1)
 
-    def _rows(self, name: str, rows: npt.NDArray[np.int64] | slice) -> F32:
-        kind, shape, raw = self._stored(name)
-        return _widen(kind, np.ascontiguousarray(raw.reshape(shape[0], -1)[rows]).reshape(-1)).reshape(-1, shape[1])
+    def _mlx(self, tensor: Tensor, rows: Rows = slice(None)) -> Coded:
+        scales, biases = self._companion(tensor, "scales"), self._companion(tensor, "biases")
+        assert scales is not None and biases is not None, "checked when the checkpoint was opened"
+        return oracle_codes.mlx(tensor, scales, biases, rows)
 
-
-def _weight_files(folder: Path) -> list[str]:
-    """As transformers: one file, else what the index names, else every shard."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists():
-        return ["model.safetensors"]
-    if index.exists():
-        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    return sorted(path.name for path in folder.glob("model*.safetensors"))
+    def _companion(self, tensor: Tensor, part: str) -> Tensor | None:
+        return self._tensors.get(f"{tensor.name.removesuffix('.weight')}.{part}")
 
 
-def _open(path: Path) -> list[tuple[str, tuple[str, list[int], npt.NDArray[np.uint8]]]]:
-    with open(path, "rb") as stream:
-        data = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    (size,) = struct.unpack("<Q", data[:8].tobytes())
-    header = json.loads(data[8 : 8 + size].tobytes())
-    header.pop("__metadata__", None)
-    return [
-        (name, (entry["dtype"], entry["shape"], data[8 + size :][slice(*entry["data_offsets"])]))
-        for name, entry in header.items()
-    ]
-
-
-def _widen(kind: str, raw: npt.NDArray[np.uint8]) -> F32:
-    if kind == "BF16":
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if kind in ("F16", "F32"):
-        return raw.view("<f2" if kind == "F16" else "<f4").astype(np.float32)
-    raise Unsupported(f"the oracle does not read {kind} tensors")
+def _sentence(error: BaseException) -> str:
+    return f"{error}" if isinstance(error, (OSError, json.JSONDecodeError)) else f"{type(error).__name__} {error}"

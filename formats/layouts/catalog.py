@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from formats.float_types import FLOAT_TYPES
-from formats.layouts import hf_u8, i2_s
+from formats.layouts import hf_u8, i2_s, t2
 from formats.ternary import Bytes, TernaryTensor
 
 
@@ -22,7 +22,7 @@ class Layout(Protocol):
     NAME: str
 
     def fits(self, rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | None: ...
-    def nbytes(self, rows: int, cols: int) -> int: ...
+    def nbytes(self, rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> int: ...
     def pack(self, tensor: TernaryTensor) -> Bytes: ...
     def unpack(self, data: Bytes, rows: int, cols: int) -> TernaryTensor: ...
     def check(self, data: Bytes, rows: int, cols: int) -> list[str]: ...
@@ -32,18 +32,22 @@ def _layout(module: ModuleType) -> Layout:
     return cast(Layout, module)
 
 
-LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (i2_s, hf_u8)}
+LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (i2_s, t2, hf_u8)}
 """Every ternary layout by its name. Adding one is adding a module here and a meaning below."""
+
+
+Size = Callable[[int, int, Bytes], "int | None"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TypeMeaning:
-    """One meaning of a GGUF type id. `nbytes(rows, cols)` is None where a size is not defined for the shape."""
+    """One meaning of a GGUF type id. `nbytes(rows, cols, head)` is the stored size, which some layouts tell in the
+    bytes they begin with (`head`); None where there is no size for the shape."""
 
     type_id: int
     name: str
     dialect: str
-    nbytes: Callable[[int, int], int | None]
+    nbytes: Size
     file_type: int | None = None
 
     @property
@@ -51,24 +55,24 @@ class TypeMeaning:
         return LAYOUTS.get(self.name)
 
 
-def _blocks(block: int, size: int) -> Callable[[int, int], int | None]:
-    return lambda rows, cols: None if cols % block else rows * cols // block * size
+def _blocks(block: int, size: int) -> Size:
+    return lambda rows, cols, head: None if cols % block else rows * cols // block * size
 
 
-def _rows(header: int, block: int, size: int) -> Callable[[int, int], int | None]:
+def _rows(header: int, block: int, size: int) -> Size:
     """ik_llama.cpp: a header at the start of each row, then blocks."""
-    return lambda rows, cols: None if cols % block else rows * (header + cols // block * size)
+    return lambda rows, cols, head: None if cols % block else rows * (header + cols // block * size)
 
 
-def _i2_s(rows: int, cols: int) -> int | None:
+def _i2_s(rows: int, cols: int, head: Bytes) -> int | None:
     return None if i2_s.fits(rows, cols) else i2_s.nbytes(rows, cols)
 
 
-def _tl1(rows: int, cols: int) -> int | None:
+def _tl1(rows: int, cols: int, head: Bytes) -> int | None:
     return None if cols % 4 else rows * cols // 4 + 32
 
 
-def _tl2(rows: int, cols: int) -> int | None:
+def _tl2(rows: int, cols: int, head: Bytes) -> int | None:
     if cols < 256:
         return None
     body = (cols - 256) * rows // 3 * 5 // 8 + 256 * rows // 2 * 4 // 8
@@ -109,6 +113,7 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(335, "iq2_bn_r4", "ik_llama.cpp", _rows(4, 64, 16), 337),
     TypeMeaning(142, "pq2_0", "PrismML", _blocks(128, 34)),
     TypeMeaning(143, "ptq1_0", "PrismML", _blocks(128, 28)),
+    TypeMeaning(1582, "t2", "tritpack", t2.nbytes_by_header, 1582),
 )
 
 
@@ -117,17 +122,19 @@ def meanings(type_id: int) -> list[TypeMeaning]:
     return [meaning for meaning in MEANINGS if meaning.type_id == type_id]
 
 
-def resolve(type_id: int, rows: int, cols: int, room: int, alignment: int) -> TypeMeaning | None:
-    """The meaning whose size fills the room exactly, else the first whose size fits in it, else None.
+def resolve(
+    type_id: int, rows: int, cols: int, room: int, alignment: int, head: Bytes
+) -> tuple[TypeMeaning, int] | None:
+    """The meaning whose size fills the room exactly, else the first whose size fits in it, with that size; else None.
 
-    room: bytes from the tensor's offset to the next tensor's (or to the end of the file). Writers pad each tensor to
-    the alignment, so a size fills its room if only that padding is left.
+    room: bytes from the tensor's offset to the next tensor's (or to the end of the file), head: the first of them.
+    Writers pad each tensor to the alignment, so a size fills its room if only that padding is left.
     """
-    sized = [(meaning, size) for meaning in meanings(type_id) if (size := meaning.nbytes(rows, cols)) is not None]
+    sized = [(meaning, size) for meaning in meanings(type_id) if (size := meaning.nbytes(rows, cols, head)) is not None]
     for meaning, size in sized:
         if size <= room < size + alignment:
-            return meaning
-    return next((meaning for meaning, size in sized if size <= room), None)
+            return meaning, size
+    return next(((meaning, size) for meaning, size in sized if size <= room), None)
 
 
 def type_of(name: str) -> TypeMeaning:

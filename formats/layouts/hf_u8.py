@@ -25,7 +25,7 @@ def fits(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | 
     return None
 
 
-def nbytes(rows: int, cols: int) -> int:
+def nbytes(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> int:
     """Bytes of the packed tensor, without its weight_scale: rows * cols / 4."""
     return rows * cols // 4
 
@@ -33,8 +33,7 @@ def nbytes(rows: int, cols: int) -> int:
 def pack(tensor: TernaryTensor) -> Bytes:
     """uint8 (nbytes,), to be shaped (rows / 4, cols). Raises Unsupported if the shape or the scales do not fit."""
     rows, cols = tensor.shape
-    row_blocks, col_blocks = tensor.scales.shape
-    if reason := fits(rows, cols, (row_blocks, col_blocks)):
+    if reason := fits(rows, cols, tensor.scale_blocks):
         raise Unsupported(f"hf_u8 cannot hold this {rows} x {cols} tensor: {reason}")
     quarters = (tensor.codes.view(np.uint8) + np.uint8(1)).reshape(4, -1)
     out = np.zeros(nbytes(rows, cols), np.uint8)

@@ -9,13 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from formats.errors import Unreadable, Unsupported
-from formats.layouts.two_bit import bytes_with_three
-from formats.ternary import Bytes, Codes, TernaryTensor
+from formats.layouts.two_bit import BLOCK, illegal_code, pack_blocks, unpack_blocks
+from formats.ternary import Bytes, TernaryTensor
 
 NAME = "i2_s"
-BLOCK = 128
 TRAILER = 32
-SHIFTS = np.array([6, 4, 2, 0], np.uint8)
 
 
 def fits(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | None:
@@ -27,7 +25,7 @@ def fits(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | 
     return None
 
 
-def nbytes(rows: int, cols: int) -> int:
+def nbytes(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> int:
     """Bytes of the stored tensor, trailer included: rows * cols / 4 + 32."""
     return rows * cols // 4 + TRAILER
 
@@ -35,14 +33,10 @@ def nbytes(rows: int, cols: int) -> int:
 def pack(tensor: TernaryTensor) -> Bytes:
     """uint8 (nbytes,). Raises Unsupported if the shape or the scales do not fit."""
     rows, cols = tensor.shape
-    row_blocks, col_blocks = tensor.scales.shape
-    if reason := fits(rows, cols, (row_blocks, col_blocks)):
+    if reason := fits(rows, cols, tensor.scale_blocks):
         raise Unsupported(f"i2_s cannot hold this {rows} x {cols} tensor: {reason}")
-    blocks = (tensor.codes.view(np.uint8) + np.uint8(1)).reshape(-1, 4, BLOCK // 4)
     out = np.zeros(nbytes(rows, cols), np.uint8)
-    body = out[: rows * cols // 4].reshape(-1, BLOCK // 4)
-    for group, shift in enumerate(SHIFTS):
-        body |= blocks[:, group] << shift
+    out[: rows * cols // 4] = pack_blocks(tensor.codes)
     out[rows * cols // 4 :][:4] = tensor.scales.reshape(1).astype("<f4").view(np.uint8)
     return out
 
@@ -51,7 +45,8 @@ def unpack(data: Bytes, rows: int, cols: int) -> TernaryTensor:
     """Codes and scale of a stored tensor. Raises Unreadable on a wrong size, a code of 3 or a bad scale."""
     if problems := check(data, rows, cols):
         raise Unreadable("i2_s: " + problems[0])
-    return TernaryTensor.per_tensor(_codes(data, rows, cols), _scale(data, rows, cols))
+    codes = unpack_blocks(data[: rows * cols // 4]).reshape(rows, cols)
+    return TernaryTensor.per_tensor(codes, _scale(data, rows, cols))
 
 
 def check(data: Bytes, rows: int, cols: int) -> list[str]:
@@ -61,21 +56,12 @@ def check(data: Bytes, rows: int, cols: int) -> list[str]:
     if data.size != nbytes(rows, cols):
         return [f"expected {nbytes(rows, cols)} bytes for {rows} x {cols}, found {data.size}"]
     problems = []
-    if threes := bytes_with_three(data[: rows * cols // 4]):
-        # Block b, byte p, pair g holds flat weight 128 b + 32 g + p.
-        byte, count = threes
-        pair = next(g for g, shift in enumerate(SHIFTS) if (int(data[byte]) >> int(shift)) & 3 == 3)
-        row, col = divmod(byte // 32 * BLOCK + 32 * pair + byte % 32, cols)
-        problems.append(f"code 3 at row {row}, column {col} ({count} bytes hold one); only 0, 1, 2 are legal")
+    if illegal := illegal_code(data[: rows * cols // 4], cols):
+        problems.append(illegal)
     scale = _scale(data, rows, cols)
     if not np.isfinite(scale) or scale < 0:
         problems.append(f"its scale is {scale}, expected a finite number >= 0")
     return problems
-
-
-def _codes(data: Bytes, rows: int, cols: int) -> Codes:
-    body = data[: rows * cols // 4].reshape(-1, 1, BLOCK // 4)
-    return (((body >> SHIFTS[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(rows, cols)
 
 
 def _scale(data: Bytes, rows: int, cols: int) -> np.float32:

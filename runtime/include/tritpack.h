@@ -23,7 +23,7 @@ extern "C" {
 /* ---- Version and errors ------------------------------------------------------------------------------------- */
 
 /* Raised whenever a struct or a signature below changes; compare with tp_abi_version() after loading. */
-#define TP_ABI_VERSION 1
+#define TP_ABI_VERSION 2
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -68,6 +68,7 @@ typedef enum tp_layout {
     TP_LAYOUT_Q8_0,         /* 32 weights: f16 scale, 32 int8. cols % 32 == 0 */
     TP_LAYOUT_Q6_K,         /* 256 weights: ql[128] qh[64] int8 scales[16] f16 d. cols % 256 == 0 */
     TP_LAYOUT_I2_S,         /* ternary, 128 weights in 32 bytes, one f32 scale behind the codes. cols % 128 == 0 */
+    TP_LAYOUT_T2,           /* ternary, header, f32 scales (row_blocks, col_blocks), then rows of I2_S blocks, padded */
     TP_LAYOUT_COUNT
 } tp_layout;
 TP_API const char *tp_layout_name(int layout);        /* "f32", "i2_s", ...; NULL if layout is no id */
@@ -76,17 +77,17 @@ TP_API int tp_layout_from_name(const char *name);     /* id, or -1 */
 typedef struct tp_tensor {
     const void *data;       /* (nbytes); NULL = absent. f32 needs 4-byte, f16 and bf16 2-byte alignment */
     int64_t rows, cols;     /* a norm has rows 1 */
-    uint64_t nbytes;        /* checked against layout and shape; I2_S: rows*cols/4 + 32 */
+    uint64_t nbytes;        /* checked against layout, shape and header; I2_S: rows*cols/4 + 32 */
     int32_t layout;         /* tp_layout */
     int32_t reserved;       /* 0 */
 } tp_tensor;
 
-/* Bytes of a tensor, or 0 if the layout cannot hold the shape. */
+/* Bytes of a tensor (T2: with one scale), or 0 if the layout cannot hold the shape. */
 TP_API uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols);
 
 typedef struct tp_kernel_desc {
     const char *symbol;     /* = file name: "matvec_i2_s_avx2" */
-    const char *op;         /* matvec matmul (int8 activations), head, quantize, rmsnorm, glu, rope, attention */
+    const char *op;         /* matvec matmul (int8 activations), head, quantize, decode (ternary row to float), rmsnorm, ... */
     const char *layout;     /* of the weights, or of the data worked on */
     const char *isa;
     int32_t available;      /* on this CPU */
@@ -97,28 +98,41 @@ TP_API int tp_kernel_info(int index, tp_kernel_desc *out /* (1) */);   /* TP_OK 
 
 /* ---- Model ----------------------------------------------------------------------------------------------------- */
 
-typedef enum tp_activation { TP_ACT_RELU2 = 0, TP_ACT_SILU = 1 } tp_activation;
+typedef enum tp_activation { TP_ACT_RELU2 = 0, TP_ACT_SILU = 1, TP_ACT_GELU_TANH = 2 } tp_activation;
 
 typedef struct tp_hparams {
     int32_t vocab_size, hidden, ffn, layers;
     int32_t heads, kv_heads, head_dim, context_length;
     float norm_eps;
-    int32_t activation;         /* tp_activation */
-    const float *inv_freq;      /* (head_dim / 2) RoPE angle per position; half-split pairs (i, i + head_dim/2) */
+    float projection_norm_eps;      /* of the norms named *_norm_in */
+    int32_t activation;             /* tp_activation */
+    int32_t int8_activations;       /* 1: what enters a linear is int8 per token; 0: it stays float */
+    int32_t rope_interleaved;       /* RoPE pairs: 0 (i, i + head_dim/2), 1 (2 i, 2 i + 1) */
+    int32_t window;                 /* positions that sliding layers see */
+    float embedding_scale, residual_scale, logit_scale;     /* multipliers; 1 for most models */
+    float attention_scale;          /* of q.k; 1 / sqrt(head_dim) for most */
+    float rope_factor;              /* multiplies cos and sin of the layers that do not slide (YaRN); 1 for most */
+    const float *inv_freq;          /* (head_dim / 2) RoPE angle per position */
+    const float *inv_freq_sliding;  /* (head_dim / 2) the same for layers that slide, or NULL */
 } tp_hparams;
 
-typedef struct tp_layer {       /* linears (rows, cols) = (out, in), I2_S; norms f32 (1, cols) */
-    tp_tensor attn_norm;        /* (1, hidden) */
-    tp_tensor attn_q;           /* (heads * head_dim, hidden) */
-    tp_tensor attn_k;           /* (kv_heads * head_dim, hidden) */
-    tp_tensor attn_v;           /* (kv_heads * head_dim, hidden) */
-    tp_tensor attn_sub_norm;    /* (1, heads * head_dim) or absent */
-    tp_tensor attn_output;      /* (hidden, heads * head_dim) */
-    tp_tensor ffn_norm;         /* (1, hidden) */
-    tp_tensor ffn_gate;         /* (ffn, hidden) */
-    tp_tensor ffn_up;           /* (ffn, hidden) */
-    tp_tensor ffn_sub_norm;     /* (1, ffn) or absent */
-    tp_tensor ffn_down;         /* (hidden, ffn) */
+typedef struct tp_layer {       /* linears (rows, cols) = (out, in), ternary; norms f32 (1, cols), "or absent" = data NULL */
+    tp_tensor attn_norm;                                        /* (1, hidden) */
+    tp_tensor attn_q;                                           /* (heads * head_dim, hidden) */
+    tp_tensor attn_k, attn_v;                                   /* (kv_heads * head_dim, hidden) */
+    tp_tensor attn_q_norm, attn_k_norm;                         /* (1, head_dim) of each head before RoPE, or absent */
+    tp_tensor attn_sub_norm;                                    /* (1, heads * head_dim) or absent */
+    tp_tensor attn_output;                                      /* (hidden, heads * head_dim) */
+    tp_tensor post_attention_norm;                              /* (1, hidden) of what is added to the stream, or absent */
+    tp_tensor ffn_norm;                                         /* (1, hidden) */
+    tp_tensor ffn_gate, ffn_up;                                 /* (ffn, hidden) */
+    tp_tensor ffn_sub_norm;                                     /* (1, ffn) or absent */
+    tp_tensor ffn_down;                                         /* (hidden, ffn) */
+    tp_tensor post_ffw_norm;                                    /* (1, hidden) or absent */
+    tp_tensor attn_q_norm_in, attn_k_norm_in, attn_v_norm_in, attn_output_norm_in,  /* (1, cols of the linear) of its own */
+        ffn_gate_norm_in, ffn_up_norm_in, ffn_down_norm_in;                         /* input, or absent */
+    int32_t slides;                                             /* 1: sees hparams.window positions */
+    int32_t reserved;                                           /* 0 */
 } tp_layer;
 
 typedef struct tp_model tp_model;
@@ -127,7 +141,7 @@ typedef struct tp_session tp_session;
 /* Checks every shape and size, then copies the tables (not the weights, which must outlive the model).
  * output may have data NULL: the head is token_embd. Returns TP_OK and *out, or a reason (see tp_error_place). */
 TP_API int tp_model_new(const tp_hparams *hparams /* (1) */, const tp_layer *layers /* (hparams->layers) */,
-                        const tp_tensor *token_embd /* (1), (vocab_size, hidden) f32 f16 bf16 q8_0 q6_k */,
+                        const tp_tensor *token_embd /* (1), (vocab_size, hidden), any layout */,
                         const tp_tensor *output_norm /* (1), (1, hidden) f32 */,
                         const tp_tensor *output /* (1), as token_embd; or NULL */, tp_model **out /* (1) */);
 TP_API void tp_model_free(tp_model *model);     /* NULL is fine. Free its sessions first */
@@ -165,7 +179,9 @@ typedef enum tp_dtype { TP_DTYPE_F32 = 0, TP_DTYPE_INT8 = 1 } tp_dtype;
  * layer is -1 outside the layers. Points, in order: embd; per layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope
  * attn_k_rope attn_out attn_sub_norm attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate ffn_up ffn_mul
  * ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm. NAME.q8 are the int8 codes that enter the linears, and
- * after each NAME.scale (f32, one column), their s; both come also where a sub-norm is absent. */
+ * after each NAME.scale (f32, one column), their s; both come also where a sub-norm is absent, and not at all where
+ * activations stay float. Where a linear has its own norm, attn_in.q8 is attn_q_in.q8 attn_k_in.q8 attn_v_in.q8, and
+ * ffn_in.q8 is ffn_gate_in.q8 ffn_up_in.q8, each after the float NAME. */
 typedef void tp_trace_fn(void *user, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data);
 TP_API void tp_set_trace(tp_session *session, tp_trace_fn *callback /* NULL = off */, void *user);
 
@@ -179,14 +195,14 @@ TP_API int tp_session_kernels(const tp_session *session, const char **symbols /*
 TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int64_t n, int64_t cols, int8_t *q /* (n, cols) */,
                                    float *s /* (n) */, int32_t *sum_q /* (n) */);
 
-/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or matmul). */
+/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or matmul; I2_S's run T2 too). */
 TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w /* (1) */, const int8_t *q /* (n, cols) */, int64_t n,
                                 int32_t *out /* (n, rows) */);
 
-/* out = w * x for an embedding or head tensor, as the head computes it (q8_0, q6_k: 16-bit activations). */
+/* out = w * x with float activations, as the head computes it (q8_0, q6_k: 16-bit ones) and float ternary linears. */
 TP_API int tp_head_matmul(int isa, const tp_tensor *w /* (1) */, const float *x /* (n, cols) */, int64_t n, float *out /* (n, rows) */);
 
-/* One dequantised row of an embedding tensor. */
+/* One dequantised row. */
 TP_API int tp_tensor_row(const tp_tensor *w /* (1) */, int64_t row, float *out /* (cols) */);
 
 /* Runs every available kernel against scalar on built-in data. Returns the number of failures, -1 if out of memory;

@@ -76,6 +76,9 @@ static inline int32_t tp_round_even(float v) { return (int32_t)(tp_float_bits(v 
 #define TP_EXP_C4 1.6666665459e-1f
 #define TP_EXP_C5 5.0000001201e-1f
 
+#define TP_GELU_SLOPE 1.5957691216057308f   /* 2 sqrt(2 / pi) */
+#define TP_GELU_CUBE 0.044715f
+
 static inline float tp_exp(float x) {
     const float c = x < TP_EXP_LO ? TP_EXP_LO : x > TP_EXP_HI ? TP_EXP_HI : x;
     const float m = c * TP_EXP_LOG2E + TP_EXP_MAGIC;

@@ -17,6 +17,10 @@ typedef void tp_linear_fn(const tp_tensor *w /* (rows, cols) */, const void *act
                           const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
                           void *scratch /* panel_rows * cols bytes, 64-byte aligned */);
 
+/* One row of ternary weights as floats: out[c] = (code[c] - 1) * scale of the block of columns that holds c. */
+typedef void tp_decode_fn(const uint8_t *codes /* one row */, int64_t cols, const uint8_t *scales /* (col_blocks) f32, unaligned */,
+                          int64_t col_blocks, float *out /* (cols) */);
+
 /* Activations of the head. Float layouts read x; q8_0 and q6_k read 16-bit integers:
  * element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2] if odd (zero beyond cols). */
 typedef struct tp_head_acts {
@@ -37,7 +41,7 @@ typedef void tp_quantize16_fn(const float *x /* (cols) */, int64_t cols, int16_t
 typedef void tp_rmsnorm_fn(const float *x /* (cols) */, const float *w /* (cols) */, int64_t cols, float eps, float *y /* (cols), may be x */);
 /* y = act(gate) * up. */
 typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be gate */);
-/* Rotates pairs (i, i + head_dim/2) of every head in place. */
+/* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
 /* One query head over n_pos >= 1 cached positions. */
 typedef void tp_attention_fn(const float *q /* (head_dim) */, const void *k /* (n_pos, head_dim) f32 or f16 */, const void *v /* as k */,

@@ -14,7 +14,7 @@
 #include "runtime/selftest.h"
 #include "tests/c/check.h"
 
-enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 64 };
+enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 128 };
 
 typedef struct fixture {
     tp_hparams hp;
@@ -34,28 +34,58 @@ static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
     return (tp_tensor){data, rows, cols, nbytes, layout, 0};
 }
 
-static fixture *make(int embd_layout, int head_layout, int activation, int sub_norms) {
-    fixture *f = calloc(1, sizeof *f);
-    f->state = 42;
-    for (int i = 0; i < HEAD_DIM / 2; i++) f->inv_freq[i] = powf(10000.0f, -2.0f * (float)i / HEAD_DIM);
-    f->hp = (tp_hparams){VOCAB, HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, CONTEXT, 1e-5f, activation, f->inv_freq};
+/* The parts of a model that families differ in. Negative head: tied. Rich: every optional norm, sliding layers, scales, pairs. */
+typedef struct recipe { int embd, head, activation, sub_norms, linear, floats, rich, hidden, ffn; } recipe;
+
+#define PLAIN ((recipe){.embd = TP_LAYOUT_F16, .head = -1, .activation = TP_ACT_RELU2, .sub_norms = 1, .linear = TP_LAYOUT_I2_S})
+
+static void add_rich_parts(fixture *f) {
+    const tp_hparams *hp = &f->hp;
+    f->hp.rope_interleaved = 1;
+    f->hp.window = 7;
+    f->hp.inv_freq_sliding = f->inv_freq;
+    f->hp.embedding_scale = 3.5f, f->hp.residual_scale = 0.7f, f->hp.logit_scale = 0.3f, f->hp.rope_factor = 1.1f;
     for (int i = 0; i < LAYERS; i++) {
         tp_layer *l = &f->layers[i];
-        l->attn_norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
-        l->attn_q = tensor(f, TP_LAYOUT_I2_S, HEADS * HEAD_DIM, HIDDEN);
-        l->attn_k = tensor(f, TP_LAYOUT_I2_S, KV_HEADS * HEAD_DIM, HIDDEN);
-        l->attn_v = tensor(f, TP_LAYOUT_I2_S, KV_HEADS * HEAD_DIM, HIDDEN);
-        if (sub_norms) l->attn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, HEADS * HEAD_DIM);
-        l->attn_output = tensor(f, TP_LAYOUT_I2_S, HIDDEN, HEADS * HEAD_DIM);
-        l->ffn_norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
-        l->ffn_gate = tensor(f, TP_LAYOUT_I2_S, FFN, HIDDEN);
-        l->ffn_up = tensor(f, TP_LAYOUT_I2_S, FFN, HIDDEN);
-        if (sub_norms) l->ffn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, FFN);
-        l->ffn_down = tensor(f, TP_LAYOUT_I2_S, HIDDEN, FFN);
+        l->slides = i % 2;
+        l->attn_q_norm = tensor(f, TP_LAYOUT_F32, 1, HEAD_DIM);
+        l->attn_k_norm = tensor(f, TP_LAYOUT_F32, 1, HEAD_DIM);
+        l->post_attention_norm = tensor(f, TP_LAYOUT_F32, 1, hp->hidden);
+        l->post_ffw_norm = tensor(f, TP_LAYOUT_F32, 1, hp->hidden);
+        tp_tensor *const own[] = {&l->attn_q_norm_in, &l->attn_k_norm_in, &l->attn_v_norm_in, &l->ffn_gate_norm_in, &l->ffn_up_norm_in};
+        for (size_t j = 0; j < sizeof own / sizeof *own; j++) *own[j] = tensor(f, TP_LAYOUT_F32, 1, hp->hidden);
+        l->attn_output_norm_in = tensor(f, TP_LAYOUT_F32, 1, HEADS * HEAD_DIM);
+        l->ffn_down_norm_in = tensor(f, TP_LAYOUT_F32, 1, hp->ffn);
     }
-    f->embd = tensor(f, embd_layout, VOCAB, HIDDEN);
-    f->norm = tensor(f, TP_LAYOUT_F32, 1, HIDDEN);
-    if (head_layout >= 0) f->head = tensor(f, head_layout, VOCAB, HIDDEN);
+}
+
+static fixture *make(recipe r) {
+    fixture *f = calloc(1, sizeof *f);
+    const int hidden = r.hidden ? r.hidden : HIDDEN, ffn = r.ffn ? r.ffn : FFN;
+    f->state = 42;
+    for (int i = 0; i < HEAD_DIM / 2; i++) f->inv_freq[i] = powf(10000.0f, -2.0f * (float)i / HEAD_DIM);
+    f->hp = (tp_hparams){.vocab_size = VOCAB, .hidden = hidden, .ffn = ffn, .layers = LAYERS, .heads = HEADS, .kv_heads = KV_HEADS,
+                         .head_dim = HEAD_DIM, .context_length = CONTEXT, .norm_eps = 1e-5f, .projection_norm_eps = 1e-6f,
+                         .activation = r.activation, .int8_activations = !r.floats, .embedding_scale = 1, .residual_scale = 1,
+                         .logit_scale = 1, .attention_scale = 1.0f / sqrtf(HEAD_DIM), .rope_factor = 1, .inv_freq = f->inv_freq};
+    for (int i = 0; i < LAYERS; i++) {
+        tp_layer *l = &f->layers[i];
+        l->attn_norm = tensor(f, TP_LAYOUT_F32, 1, hidden);
+        l->attn_q = tensor(f, r.linear, HEADS * HEAD_DIM, hidden);
+        l->attn_k = tensor(f, r.linear, KV_HEADS * HEAD_DIM, hidden);
+        l->attn_v = tensor(f, r.linear, KV_HEADS * HEAD_DIM, hidden);
+        if (r.sub_norms) l->attn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, HEADS * HEAD_DIM);
+        l->attn_output = tensor(f, r.linear, hidden, HEADS * HEAD_DIM);
+        l->ffn_norm = tensor(f, TP_LAYOUT_F32, 1, hidden);
+        l->ffn_gate = tensor(f, r.linear, ffn, hidden);
+        l->ffn_up = tensor(f, r.linear, ffn, hidden);
+        if (r.sub_norms) l->ffn_sub_norm = tensor(f, TP_LAYOUT_F32, 1, ffn);
+        l->ffn_down = tensor(f, r.linear, hidden, ffn);
+    }
+    f->embd = tensor(f, r.embd, VOCAB, hidden);
+    f->norm = tensor(f, TP_LAYOUT_F32, 1, hidden);
+    if (r.head >= 0) f->head = tensor(f, r.head, VOCAB, hidden);
+    if (r.rich) add_rich_parts(f);
     return f;
 }
 
@@ -72,20 +102,20 @@ static tp_session *session(const tp_model *m, int isa, int threads, int batch, i
     return s;
 }
 
-static void ran(const tp_session *s, const char *isa) {
+static void ran(const tp_session *s, const char *kernel, const char *isa) {
     const char *symbols[64];
     const int count = tp_session_kernels(s, symbols, 64);
     char want[64];
     int found = 0;
-    snprintf(want, sizeof want, "matvec_i2_s_%s", isa);
+    snprintf(want, sizeof want, "%s_%s", kernel, isa);
     for (int i = 0; i < count && i < 64; i++) found |= strcmp(symbols[i], want) == 0;
     CHECK(found, "%s did not run", want);
 }
 
-static void test_same_bits(int embd_layout, int head_layout, int activation, int sub_norms, int kv_type) {
-    fixture *f = make(embd_layout, head_layout, activation, sub_norms);
+static void test_same_bits(recipe r, int kv_type) {
+    fixture *f = make(r);
     tp_model *m = NULL;
-    int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, head_layout < 0 ? NULL : &f->head, &m);
+    int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, r.head < 0 ? NULL : &f->head, &m);
     CHECK(status == TP_OK, "%s: %s", tp_error_place(), tp_status_text(status));
     static const int isas[] = {TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVX512VNNI};
     static const int batches[] = {1, 2, 5, 13, 64};
@@ -111,13 +141,13 @@ static void test_same_bits(int embd_layout, int head_layout, int activation, int
                     first = 0;
                 }
                 CHECK(memcmp(want, got, sizeof(float) * TOKENS * VOCAB) == 0, "isa %s threads %d batch %d embd %d head %d", tp_isa_name(isas[i]), threads,
-                      batches[b], embd_layout, head_layout);
+                      batches[b], r.embd, r.head);
                 /* rewind, then the rest again in other pieces, only the last logits */
                 CHECK(tp_rewind(s, 10) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
-                if (isas[i] != TP_ISA_SSSE3) ran(s, tp_isa_name(isas[i]));
+                if (isas[i] != TP_ISA_SSSE3) ran(s, r.floats ? "decode_i2_s" : "matvec_i2_s", tp_isa_name(isas[i]));
                 tp_session_free(s);
             }
     }
@@ -139,7 +169,7 @@ static void on_trace(void *user, const char *point, int layer, int dtype, int64_
 }
 
 static void test_errors(void) {
-    fixture *f = make(TP_LAYOUT_F16, -1, TP_ACT_RELU2, 1);
+    fixture *f = make(PLAIN);
     tp_model *m = NULL;
     tp_tensor nothing = {0};
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &nothing, &m) == TP_OK, " ");
@@ -204,7 +234,7 @@ static int nans(const float *x, int n) {
  * their bits. One in a scale or a norm: all logits are NaN. */
 static void test_nan(int head_layout, int place, int sign) {
     enum { POISON = 3, N = 8 };
-    fixture *f = make(TP_LAYOUT_F32, head_layout, place % 2 ? TP_ACT_SILU : TP_ACT_RELU2, place % 2);
+    fixture *f = make((recipe){.embd = TP_LAYOUT_F32, .head = head_layout, .activation = place % 2, .sub_norms = place % 2, .linear = TP_LAYOUT_I2_S});
     const float nan = tp_bits_float(TP_NAN_BITS | (sign ? 0x80000000u : 0));
     tp_layer *l = &f->layers[1];
     tp_tensor *const scaled[] = {&l->attn_q, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
@@ -237,7 +267,7 @@ static void test_nan(int head_layout, int place, int sign) {
 
 /* In a forked child a session still gives its bits, and can be freed; so can one whose threads sleep. */
 static void test_fork(void) {
-    fixture *f = make(TP_LAYOUT_F16, -1, TP_ACT_RELU2, 1);
+    fixture *f = make(PLAIN);
     tp_model *m = NULL;
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
     tp_session *s = session(m, TP_ISA_BEST, 3, 0, TP_KV_F32);
@@ -279,7 +309,7 @@ static void test_fork(void) {
 /* The caller's rounding mode and flushing of subnormals change no bit, and are there again afterwards. */
 static void test_fp_environment(void) {
     static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
-    fixture *f = make(TP_LAYOUT_F32, TP_LAYOUT_Q8_0, TP_ACT_SILU, 1);
+    fixture *f = make((recipe){.embd = TP_LAYOUT_F32, .head = TP_LAYOUT_Q8_0, .activation = TP_ACT_SILU, .sub_norms = 1, .linear = TP_LAYOUT_I2_S});
     tp_model *m = NULL;
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m) == TP_OK, " ");
     for (int i = 0; i < HIDDEN; i++) ((float *)(uintptr_t)f->embd.data)[i] *= 1e-38f;
@@ -321,8 +351,14 @@ static void test_fp_environment(void) {
 
 int main(void) {
     static const int types[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) test_same_bits(types[i], -1, i % 2 ? TP_ACT_SILU : TP_ACT_RELU2, i % 2, i % 2);
-    test_same_bits(TP_LAYOUT_F16, TP_LAYOUT_Q6_K, TP_ACT_RELU2, 1, TP_KV_F32);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) 
+        test_same_bits((recipe){.embd = types[i], .head = -1, .activation = (int)i % 2, .sub_norms = i % 2, .linear = TP_LAYOUT_I2_S}, (int)i % 2);
+    test_same_bits((recipe){.embd = TP_LAYOUT_F16, .head = TP_LAYOUT_Q6_K, .sub_norms = 1, .linear = TP_LAYOUT_I2_S}, TP_KV_F32);
+    /* Rows that are no whole blocks, ternary tables, float activations, and every optional part of the graph. */
+    for (int floats = 0; floats < 2; floats++)
+        for (int rich = 0; rich < 2; rich++)
+            test_same_bits((recipe){.embd = TP_LAYOUT_T2, .head = rich ? TP_LAYOUT_T2 : -1, .activation = TP_ACT_GELU_TANH, .sub_norms = !rich,
+                                    .linear = TP_LAYOUT_T2, .floats = floats, .rich = rich, .hidden = 200, .ffn = 328}, TP_KV_F32);
     test_errors();
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2);

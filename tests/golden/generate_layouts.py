@@ -41,13 +41,34 @@ def hf_u8(matrix: list[list[int]]) -> bytes:
     return bytes(body)
 
 
+def t2(matrix: list[list[int]], scales: list[float], scale_blocks: list[int]) -> bytes:
+    """Header, scales padded to 32 bytes, then every row in blocks of I2_S, padded with zero weights."""
+    header = b"T2" + struct.pack("<HII", 1, *scale_blocks) + bytes(20)
+    stored = b"".join(struct.pack("<f", scale) for scale in scales)
+    padded = [row + [0] * (-len(row) % 128) for row in matrix]
+    return header + stored + bytes(-len(stored) % 32) + i2_s(padded, 0.0)[:-32]
+
+
 if __name__ == "__main__":
     vectors = []
     for rows, cols, seed in ((1, 128, 1), (4, 256, 2), (8, 384, 3)):
         matrix = codes(rows, cols, seed)
-        vector = {"rows": rows, "cols": cols, "seed": seed, "scale": 0.037109375, "codes": matrix}
+        vector = {"rows": rows, "cols": cols, "seed": seed, "scales": [0.037109375], "scale_blocks": [1, 1]}
+        vector["codes"] = matrix
         vector["i2_s"] = i2_s(matrix, 0.037109375).hex()
         if rows % 4 == 0:
             vector["hf_u8"] = hf_u8(matrix).hex()
+        vector["t2"] = t2(matrix, [0.037109375], [1, 1]).hex()
+        vectors.append(vector)
+    for rows, cols, seed, blocks in (
+        (3, 100, 4, [1, 1]),
+        (4, 130, 5, [2, 1]),
+        (6, 192, 6, [6, 2]),
+        (2, 328, 7, [1, 41]),
+    ):
+        matrix = codes(rows, cols, seed)
+        scales = [(i + 1) / 64 for i in range(blocks[0] * blocks[1])]
+        vector = {"rows": rows, "cols": cols, "seed": seed, "scales": scales, "scale_blocks": blocks, "codes": matrix}
+        vector["t2"] = t2(matrix, scales, blocks).hex()
         vectors.append(vector)
     (Path(__file__).parent / "layouts.json").write_text(json.dumps(vectors, separators=(",", ":")) + "\n")

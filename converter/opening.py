@@ -1,0 +1,37 @@
+"""SOURCE arguments: a checkpoint folder, a GGUF file, or a repository on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter import hub
+from converter.sources import CheckpointFolder
+from formats.errors import UsageError
+from formats.gguf_file import GgufFile
+
+
+def local_path(source: str | Path, *, revision: str | None = None, progress: bool = False) -> Path:
+    """Where the source lies here, after a download if it is ORG/NAME[@REVISION] and no such folder exists."""
+    path = Path(source)
+    reference = hub.parse_reference(source) if isinstance(source, str) and not path.exists() else None
+    if reference is None:
+        if revision is not None:
+            raise UsageError(f"{source}: --revision is for repositories on the Hub, and this is a local path")
+        return path
+    repository, named = reference
+    if revision is not None and named is not None and revision != named:
+        raise UsageError(f"{source} names the revision {named!r}, and --revision {revision!r}")
+    return hub.download(repository, named or revision, progress=progress)
+
+
+def open_source(
+    source: str | Path, *, revision: str | None = None, progress: bool = False
+) -> CheckpointFolder | GgufFile:
+    """The source, opened. Raises Unreadable, Unsupported, IntegrityFailed, MissingRequirement, UsageError."""
+    path = local_path(source, revision=revision, progress=progress)
+    return GgufFile(path) if path.is_file() and _is_gguf(path) else CheckpointFolder(path)
+
+
+def _is_gguf(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(4) == b"GGUF" or path.suffix == ".gguf"

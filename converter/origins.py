@@ -1,0 +1,218 @@
+"""Where one tensor of the output comes from, and how it becomes codes and scales or floats when its turn comes.
+
+A checkpoint's tensors go through ternarize.py; a GGUF's through its layout. The plan asks what they are, the conversion
+for their data; neither needs to know which kind it deals with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from converter import ternarize
+from converter.families import Form
+from converter.sources import FLOATS, StoredTensor
+from formats import float_types
+from formats.errors import Unreadable, Unsupported
+from formats.gguf_file import GgufFile, TensorInfo
+from formats.ternary import TernaryTensor
+
+F32 = npt.NDArray[np.float32]
+PIECE_BYTES = 64 << 20
+"""Float scratch that one piece of a tensor may take."""
+
+
+class Origin(Protocol):
+    """One tensor of a source. `name` is what the source calls it, for messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def ternary(self) -> TernaryTensor | None:
+        """Its codes and scales in GGUF's row order; None if it holds floats that are not ternary."""
+
+    def scale_blocks(self) -> tuple[int, int]:
+        """How its scales tile it, found with as little reading as that takes."""
+
+    def float_type(self) -> str:
+        """The float type that it is stored in."""
+
+    def pieces(self) -> Iterator[F32]:
+        """Its rows as float32 (some rows, cols)."""
+
+    def release(self) -> None:
+        """Let go of the pages that were read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointTensor:
+    """A tensor of a checkpoint. parts: what stands beside it, by suffix (`weight_scale`, `scales`, `biases`).
+
+    order: int64 (rows,), the source's row at each place of the output, where GGUF orders them otherwise.
+    offset: added to every value (norms that store w for a factor 1 + w).
+    """
+
+    stored: StoredTensor
+    shape: tuple[int, ...]
+    form: Form
+    multiplies: bool = True
+    parts: dict[str, StoredTensor] = dataclasses.field(default_factory=dict)
+    order: npt.NDArray[np.int64] | None = None
+    offset: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    def ternary(self) -> TernaryTensor | None:
+        found = self._in_source_order()
+        return found if found is None or self.order is None else found.with_rows(self.order)
+
+    def _in_source_order(self) -> TernaryTensor | None:
+        rows, cols = self.shape
+        if self.form == "packed":
+            scale = self.parts.get("weight_scale")
+            return ternarize.unpack(self.stored, scale, rows, cols, multiplies=self.multiplies)
+        if self.form == "mlx":
+            return ternarize.unpack_mlx(self.stored, self.parts.get("scales"), self.parts.get("biases"), cols)
+        return ternarize.recover(self.stored) if self.form == "exact" else ternarize.absmean(self.stored)
+
+    def scale_blocks(self) -> tuple[int, int]:
+        if self.form in ("packed", "online", "absmean"):
+            return (1, 1)
+        found = self.ternary()
+        self.release()
+        if found is None:
+            raise ternarize.not_ternary(self.stored)
+        return found.scale_blocks
+
+    def float_type(self) -> str:
+        return {"BF16": "bf16", "F16": "f16", "F32": "f32"}[self.stored.dtype]
+
+    def pieces(self) -> Iterator[F32]:
+        cols = self.shape[-1]
+        step = max(1, PIECE_BYTES // 4 // cols)
+        for first in range(0, self.stored.rows, step):
+            values = self.stored.rows_f32(first, min(first + step, self.stored.rows))
+            if not np.isfinite(values).all():
+                raise Unreadable("holds a value that is not finite")
+            yield values + np.float32(self.offset) if self.offset else values
+            self.stored.release()
+
+    def release(self) -> None:
+        for part in (self.stored, *self.parts.values()):
+            part.release()
+
+
+def check_linear(tensor: CheckpointTensor) -> None:
+    """Shape and dtype of a linear from its header. Raises Unreadable or Unsupported with the tensor's name."""
+    stored, (rows, cols) = tensor.stored, tensor.shape
+    expected: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    if tensor.form == "mlx":
+        expected, dtypes = (rows, cols // 16), ("U32",)
+    elif tensor.form == "packed" and stored.dtype not in FLOATS:
+        if rows % 4:
+            raise Unsupported(f"tensor {stored.name!r} has {rows} output rows, which is not a multiple of 4")
+        expected, dtypes = (rows // 4, cols), ("U8",)
+    else:
+        expected, dtypes = (rows, cols), tuple(FLOATS)
+        if tensor.form == "packed" and "weight_scale" not in tensor.parts:
+            raise Unsupported(
+                f"tensor {stored.name!r} is {stored.dtype} in a packed checkpoint, expected U8 (or unpacked codes "
+                "beside a weight_scale)"
+            )
+    if stored.dtype == "U8" and tensor.form in ("exact", "absmean", "online"):
+        raise Unsupported(
+            f"tensor {stored.name!r} is packed (U8), but no quantization_config in config.json says whether its "
+            "weight_scale multiplies or divides, which cannot be guessed"
+        )
+    if stored.dtype not in dtypes:
+        raise Unsupported(
+            f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(dtypes)} in "
+            f"{'an' if tensor.form[0] in 'aeiou' else 'a'} {tensor.form} checkpoint"
+        )
+    if stored.shape != expected:
+        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(expected)}")
+
+
+def check_floats(stored: StoredTensor, shape: tuple[int, ...]) -> None:
+    """Shape and dtype of a norm or table from its header. Raises Unreadable or Unsupported with the tensor's name."""
+    if stored.shape != shape:
+        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(shape)}")
+    if stored.dtype not in FLOATS:
+        raise Unsupported(f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(FLOATS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Computed:
+    """A small float tensor that no source holds: the rotary factors."""
+
+    name: str
+    values: F32
+
+    def ternary(self) -> TernaryTensor | None:
+        return None
+
+    def scale_blocks(self) -> tuple[int, int]:
+        raise Unsupported(f"{self.name} is not ternary")
+
+    def float_type(self) -> str:
+        return "f32"
+
+    def pieces(self) -> Iterator[F32]:
+        yield self.values.reshape(1, -1)
+
+    def release(self) -> None:
+        pass
+
+
+@dataclasses.dataclass(frozen=True)
+class GgufTensor:
+    """A tensor of a GGUF file."""
+
+    file: GgufFile
+    info: TensorInfo
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def ternary(self) -> TernaryTensor | None:
+        layout = self.info.meaning.layout if self.info.meaning else None
+        if layout is None:
+            return None
+        return layout.unpack(self.file.bytes_of(self.info), self.info.rows, self.info.cols)
+
+    def scale_blocks(self) -> tuple[int, int]:
+        found = self.ternary()
+        if found is None:
+            raise Unsupported(
+                f"tensor {self.name!r} is stored as {self.info.layout}, which is no ternary layout that is read here"
+            )
+        return found.scale_blocks
+
+    def float_type(self) -> str:
+        if self.info.layout not in float_types.FLOAT_TYPES:
+            raise Unsupported(f"tensor {self.name!r} is stored as {self.info.layout}, which cannot be read here")
+        return self.info.layout
+
+    def pieces(self) -> Iterator[F32]:
+        kind, stored = self.float_type(), self.file.bytes_of(self.info)
+        step = max(1, PIECE_BYTES // 4 // self.info.cols)
+        row_bytes = self.info.nbytes // self.info.rows
+        for first in range(0, self.info.rows, step):
+            last = min(first + step, self.info.rows)
+            values = float_types.decode(
+                kind, stored[first * row_bytes : last * row_bytes], last - first, self.info.cols
+            )
+            if not np.isfinite(values).all():
+                raise Unreadable("holds a value that is not finite")
+            yield values
+
+    def release(self) -> None:
+        pass

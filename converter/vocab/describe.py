@@ -1,0 +1,134 @@
+"""A tokenizer of the `tokenizers` library -> the GGUF keys from which runtime/tokenizer.py rebuilds it exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.vocab.pre_name import pre_name
+from formats.errors import Unsupported
+from runtime import tokenizer as reader
+from runtime.tokenizer import TokenType
+
+_SPACE = "\u2581"  # sentencepiece's visible space
+_NO_SCORE = -1000.0  # as llama.cpp's converter scores tokens that the sentencepiece model does not know
+
+
+def describe(backend: Any, vocab_size: int, path: Path, scores: Mapping[str, float] | None) -> dict[str, Any]:
+    """Kind, tokens, types, merges and pipeline; `scores` are a sentencepiece model's own, by piece.
+
+    `path` is named in a refusal.
+    """
+    document = json.loads(backend.to_str())
+    model = document["model"]
+    kind = "gpt2" if _is_byte_level(document) else "llama"
+    tokens, types = _tokens_and_types(backend.get_vocab(with_added_tokens=True), document, vocab_size, kind)
+    merges = [_merge_text(pair, path) for pair in model["merges"]]
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": kind,
+        "tokenizer.ggml.pre": pre_name(backend, document) if kind == "gpt2" else "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.asarray(types, dtype=np.int32),
+    }
+    if kind == "gpt2":
+        metadata["tokenizer.ggml.merges"] = merges
+    else:
+        values = _scores(tokens, model["merges"]) if scores is None else [scores.get(t, _NO_SCORE) for t in tokens]
+        metadata["tokenizer.ggml.scores"] = np.asarray(values, dtype=np.float32)
+        metadata[reader.KEY_MERGES] = merges
+    if kind == "llama" or _adds_space(document):
+        metadata["tokenizer.ggml.add_space_prefix"] = _adds_space(document)
+    return {**metadata, **own_keys(document)}
+
+
+def surroundings(backend: Any) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after a text by itself."""
+    bare: list[int] = backend.encode("a", add_special_tokens=False).ids
+    full: list[int] = backend.encode("a", add_special_tokens=True).ids
+    for start in range(len(full) - len(bare) + 1):
+        if bare and full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    return [], []
+
+
+def own_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """The `tritpack.tokenizer.*` keys of a tokenizer.json, compact: defaults are left out."""
+    model = document["model"]
+    pipeline = {part: document[part] for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
+    kept = {key: model[key] for key, usual in reader.MODEL_DEFAULTS.items() if model.get(key, usual) != usual}
+    pipeline = {part: value for part, value in pipeline.items() if value is not None}
+    flags = {}
+    for added in document["added_tokens"]:
+        odd = {flag: added[flag] for flag, usual in reader.ADDED_TOKEN_DEFAULTS.items() if added[flag] != usual}
+        if odd:
+            flags[str(added["id"])] = odd
+    in_model = [added["id"] for added in document["added_tokens"] if added["content"] in model["vocab"]]
+    keys: dict[str, Any] = {reader.KEY_PIPELINE: compact({**pipeline, "model": kept})}
+    if flags:
+        keys[reader.KEY_ADDED_TOKENS] = compact(flags)
+    if in_model:
+        keys[reader.KEY_ADDED_IN_MODEL] = np.asarray(in_model, dtype=np.int32)
+    return keys
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _steps(document: dict[str, Any], *stages: tuple[str, str]) -> list[dict[str, Any]]:
+    """The steps of the named stages, those inside a Sequence one by one."""
+    steps: list[dict[str, Any]] = []
+    for stage, inner in stages:
+        step = document.get(stage) or {}
+        steps += step.get(inner, [step])
+    return steps
+
+
+def _is_byte_level(document: dict[str, Any]) -> bool:
+    """Whether the tokens are spelt in GPT-2's printable bytes."""
+    steps = _steps(document, ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders"))
+    return any(step.get("type") == "ByteLevel" for step in steps)
+
+
+def _adds_space(document: dict[str, Any]) -> bool:
+    """Whether the tokenizer puts a space before a text."""
+    return any(
+        (step.get("type") == "Prepend" and step.get("prepend") == _SPACE)
+        or (step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
+        or (step.get("type") == "ByteLevel" and bool(step.get("add_prefix_space")))
+        for step in _steps(document, ("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"))
+    )
+
+
+def _tokens_and_types(
+    ids: dict[str, int], document: dict[str, Any], vocab_size: int, kind: str
+) -> tuple[list[str], list[int]]:
+    """One text and one type for every row of the embedding; rows that no token has become [PADn]."""
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    types = [int(TokenType.UNUSED)] * vocab_size
+    for text, i in ids.items():
+        is_byte = kind == "llama" and len(text) == 6 and text.startswith("<0x") and text.endswith(">")
+        tokens[i], types[i] = text, int(TokenType.BYTE if is_byte else TokenType.NORMAL)
+    for added in document["added_tokens"]:
+        types[added["id"]] = int(TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED)
+        if kind == "llama" and added["special"] and added["content"] == document["model"].get("unk_token"):
+            types[added["id"]] = int(TokenType.UNKNOWN)  # llama.cpp's sentencepiece loader looks for it
+    return tokens, types
+
+
+def _merge_text(pair: list[str], path: Path) -> str:
+    if any(" " in half for half in pair):
+        raise Unsupported(f"{path}: the merge {pair!r} has a space in a half, which GGUF's merges cannot write")
+    return " ".join(pair)
+
+
+def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
+    """Sentencepiece scores of a tokenizer.json: minus the rank of the first merge that makes the token, else 0."""
+    rank: dict[str, int] = {}
+    for place, (left, right) in enumerate(merges):
+        rank.setdefault(left + right, place)
+    return [0.0 - rank.get(text, 0) for text in tokens]

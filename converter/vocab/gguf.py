@@ -1,0 +1,69 @@
+"""The tokenizer of a GGUF file -> the keys that a file of ours made from it should have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from converter.vocab.chat import end_of_turn
+from converter.vocab.describe import own_keys, surroundings
+from formats.errors import Unsupported
+from runtime.pretokenizers import pre_of
+from runtime.tokenizer import KEY_MERGES, KEY_PIPELINE, KEY_STOP_IDS, Tokenizer, TokenType
+
+_FORKS_NAMES = {"falcon_e": "falcon3", "falcon-e": "falcon3"}  # what mainline llama.cpp calls it
+
+
+def vocabulary_of_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """What read_vocabulary gives, out of a GGUF file's metadata; the model has `vocab_size` rows.
+
+    A file of our own keeps its keys as they are. A foreign one keeps its tokens, and what it leaves to its reader is
+    written down: the name of the pre-tokenizer, the whole pipeline, every stop token, the template behind a stub.
+    Raises Unsupported and Unreadable.
+    """
+    tokenizer = Tokenizer.from_metadata(metadata)  # refuses what nobody could use
+    count = tokenizer.vocab_size
+    if count > vocab_size:
+        raise Unsupported(f"the file's tokenizer has {count} tokens, but the model has a vocabulary of {vocab_size}")
+    keys = {key: value for key, value in metadata.items() if key.startswith(("tokenizer.", "tritpack.tokenizer."))}
+    keys |= {key: list(keys[key]) for key in keys if _holds_strings(keys[key])}
+    if KEY_PIPELINE in metadata and count == vocab_size:
+        return keys
+
+    rest = range(count, vocab_size)
+    types = [*tokenizer.types, *(TokenType.UNUSED for _ in rest)]
+    keys["tokenizer.ggml.tokens"] = [*keys["tokenizer.ggml.tokens"], *(f"[PAD{i}]" for i in rest)]
+    keys["tokenizer.ggml.token_type"] = np.asarray(types, dtype=np.int32)
+    document = json.loads(tokenizer.backend.to_str())
+    if keys["tokenizer.ggml.model"] == "llama":
+        scores = np.asarray(keys["tokenizer.ggml.scores"], dtype=np.float32)
+        keys["tokenizer.ggml.scores"] = np.pad(scores, (0, len(rest)))
+        keys["tokenizer.ggml.pre"] = "default"
+        keys["tokenizer.ggml.add_space_prefix"] = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+        keys[KEY_MERGES] = [" ".join(pair) for pair in document["model"]["merges"]]
+    else:
+        pre = pre_of(metadata)
+        keys["tokenizer.ggml.pre"] = _FORKS_NAMES.get(pre, pre)
+    before, after = surroundings(tokenizer.backend)
+    keys["tokenizer.ggml.add_bos_token"] = bool(before) and before[0] == tokenizer.bos_id
+    keys["tokenizer.ggml.add_eos_token"] = bool(after) and after[-1] == tokenizer.eos_id
+
+    template, stops = tokenizer.chat_template, set(tokenizer.stop_ids)
+    if template is not None:
+        keys["tokenizer.chat_template"] = template
+    added = {token.content: i for i, token in tokenizer.backend.get_added_tokens_decoder().items()}
+    turn = end_of_turn(template, added, tokenizer.bos_token, tokenizer.eos_token)
+    if turn is not None:
+        stops.add(turn)
+        if turn != tokenizer.eos_id:
+            keys["tokenizer.ggml.eot_token_id"] = turn
+    if stops:
+        keys[KEY_STOP_IDS] = np.asarray(sorted(stops), dtype=np.int32)
+    return {**keys, **own_keys(document)}
+
+
+def _holds_strings(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, str) for v in value[:1])

@@ -1,0 +1,34 @@
+"""`tokenizer.ggml.pre`: a pre-tokenizer's name in llama.cpp's table, found by how it cuts, not by how it is spelt."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from converter.vocab.probes import awkward_texts
+from runtime.pretokenizers import PRE_TOKENIZERS
+from runtime.tokenizer import import_tokenizers
+
+
+def pre_name(backend: Any, document: dict[str, Any]) -> str:
+    """The known pre-tokenizer that cuts text as this byte-level tokenizer does, else "default"."""
+    name = "default"
+    if backend.pre_tokenizer is not None:
+        pieces = _cut(backend)
+        name = next((n for n, pre in PRE_TOKENIZERS.items() if _cut(_only(pre)) == pieces), "default")
+    if name == "llama-bpe" and not document["model"].get("ignore_merges"):
+        # Same cut; the names differ in what else they stand for. Falcon's vocabularies begin with their specials.
+        first = min((added["id"] for added in document["added_tokens"]), default=None)
+        return "falcon3" if first == 0 else "smaug-bpe"
+    return name
+
+
+def _only(pre_tokenizer: dict[str, Any]) -> Any:
+    document = {"version": "1.0", "pre_tokenizer": pre_tokenizer, "added_tokens": []}
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    return import_tokenizers().Tokenizer.from_str(json.dumps({**document, "model": model}))
+
+
+def _cut(backend: Any) -> list[list[str]]:
+    pre = backend.pre_tokenizer
+    return [[piece for piece, _ in pre.pre_tokenize_str(text)] for text in awkward_texts()]

@@ -1,0 +1,26 @@
+"""Awkward texts, on which two tokenizers that are not the same part ways."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+
+def awkward_texts() -> list[str]:
+    """Letters of many scripts, marks, digits, contractions, blanks, symbols, in some hundred mixtures."""
+    parts = [
+        *"aZsé́ßжЖαअिक्日本한עש", *"0123456789٣Ⅷ½", *" \t\n\r\u00a0\u3000", *".,!?'’\"-_()[]{}<>#$%&*+=/\\|~`^@€…—",
+        "😀", "👩\u200d💻",
+        "'s", "'T", "'LL", "'re", "word", "Word", "  ", "\r\n", "\n\n", "12345", "<|x|>", " the", "naïve",
+    ]  # fmt: skip
+    chance = random.Random(158)
+    return ["", " ", "a", *("".join(chance.choices(parts, k=chance.randint(2, 24))) for _ in range(400))]
+
+
+def texts_of_pieces(pieces: Sequence[str]) -> list[str]:
+    """Pieces of a vocabulary alone and glued together, and long runs of one character."""
+    chance = random.Random(159)
+    alone = chance.sample(pieces, min(len(pieces), 4000))
+    glued = ["".join(chance.choices(pieces, k=chance.randint(2, 9))) for _ in range(2000)]
+    runs = [char * count for char in " \n\t=-#*._ae0日" for count in (2, 3, 4, 5, 7, 8, 13, 16, 31, 40)]
+    return [*alone, *glued, *runs, *(f"{run}x" for run in runs)]

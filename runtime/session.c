@@ -1,0 +1,172 @@
+/* A session's life: made, asked to evaluate, rewound, freed. What it computes is in graph.c. */
+#include "fpenv.h"
+#include "session.h"
+
+static int eval(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want, float *out) {
+    if (!s || !tokens || n < 1 || (want != TP_WANT_NOTHING && !out)) return TP_ERR_ARGUMENT;
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->model->hp.vocab_size) return TP_ERR_TOKEN;
+    if (n > s->n_ctx - s->n_past) return TP_ERR_CONTEXT;
+    const int64_t width = want == TP_WANT_HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
+    const tp_fpenv before = tp_fpenv_enter();
+    for (int64_t i = 0; i < n; i += s->batch) {
+        const int64_t here = n - i < s->batch ? n - i : s->batch;
+        const int ends = i + here == n;
+        tp_run_batch(s, tokens + i, here, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want, want == TP_WANT_ALL || want == TP_WANT_HIDDEN ? out + i * width : out);
+    }
+    tp_fpenv_leave(before);
+    return TP_OK;
+}
+
+int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, float *logits) {
+    switch (logits_mode) {
+        case TP_LOGITS_NONE: return eval(s, tokens, n, TP_WANT_NOTHING, NULL);
+        case TP_LOGITS_LAST: return eval(s, tokens, n, TP_WANT_LAST, logits);
+        case TP_LOGITS_ALL: return eval(s, tokens, n, TP_WANT_ALL, logits);
+        default: return TP_ERR_ARGUMENT;
+    }
+}
+
+int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) { return eval(s, tokens, n, TP_WANT_HIDDEN, hidden); }
+
+int64_t tp_n_past(const tp_session *s) { return s ? s->n_past : 0; }
+
+int tp_rewind(tp_session *s, int64_t n_past) {
+    if (!s || n_past < 0 || n_past > s->n_past) return TP_ERR_ARGUMENT;
+    s->n_past = n_past;
+    return TP_OK;
+}
+
+void tp_set_trace(tp_session *s, tp_trace_fn *callback, void *user) {
+    if (!s) return;
+    s->trace = callback;
+    s->trace_user = user;
+}
+
+int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
+    int count = 0;
+    for (int i = 0; s && i < tp_kernel_count(); i++) {
+        if (!s->used[i]) continue;
+        if (symbols && count < max) symbols[count] = tp_kernel_at(i)->symbol;
+        count++;
+    }
+    return count;
+}
+
+/* ---- making one ---- */
+
+static void choose_kernels(tp_session *s, int isa) {
+    for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
+        s->matvec[layout] = tp_kernel_best(TP_OP_MATVEC, tp_kernel_layout(layout), isa);
+        s->matmul[layout] = tp_kernel_best(TP_OP_MATMUL, tp_kernel_layout(layout), isa);
+        s->decode[layout] = tp_kernel_best(TP_OP_DECODE, tp_kernel_layout(layout), isa);
+    }
+    s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
+    s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
+    s->rmsnorm = tp_kernel_best(TP_OP_RMSNORM, TP_LAYOUT_F32, isa);
+    s->glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa);
+    s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE, TP_LAYOUT_F32, isa);
+    s->attention = tp_kernel_best(TP_OP_ATTENTION, s->kv_type == TP_KV_F16 ? TP_LAYOUT_F16 : TP_LAYOUT_F32, isa);
+    s->head_f32 = tp_kernel_best(TP_OP_HEAD, TP_LAYOUT_F32, isa);
+    s->head = tp_is_ternary(s->model->output.layout) ? s->head_f32 : tp_kernel_best(TP_OP_HEAD, s->model->output.layout, isa);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t scratch_of(const tp_session *s, const tp_tensor *w, int int8) {
+    if (!int8) return tp_float_scratch(w->rows, w->cols);
+    const int64_t cols = tp_padded_cols(w->cols);
+    return larger(tp_linear_scratch(s->matvec[w->layout], w->rows, cols, TP_FEW_TOKENS), tp_linear_scratch(s->matmul[w->layout], w->rows, cols, s->batch));
+}
+
+static size_t products_scratch(const tp_session *s) {
+    const tp_model *m = s->model;
+    size_t most = tp_is_ternary(m->output.layout) ? scratch_of(s, &m->output, 0) : 0;
+    for (int i = 0; i < m->hp.layers; i++) {
+        const tp_layer *l = &m->layers[i];
+        const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+        for (size_t j = 0; j < sizeof w / sizeof *w; j++) most = larger(most, scratch_of(s, w[j], m->hp.int8_activations));
+    }
+    return most;
+}
+
+static int has_own_norms(const tp_model *m) {
+    for (int i = 0; i < m->hp.layers; i++) {
+        const tp_layer *l = &m->layers[i];
+        if (l->attn_q_norm_in.data || l->attn_k_norm_in.data || l->attn_v_norm_in.data || l->attn_output_norm_in.data || l->ffn_gate_norm_in.data ||
+            l->ffn_up_norm_in.data || l->ffn_down_norm_in.data)
+            return 1;
+    }
+    return 0;
+}
+
+static int allocate(tp_session *s, int threads) {
+    const tp_hparams *hp = &s->model->hp;
+    const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
+    const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim, kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
+    const size_t widest = larger(larger(hidden, ffn), q_cols), padded = (widest + 255) / 256 * 256;
+    const size_t cached = (size_t)hp->layers * kv_cols;
+    int fine = 1;
+#define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
+    TAKE(s->used, (size_t)tp_kernel_count(), 1);
+    TAKE(s->k_cache, cached, (size_t)s->n_ctx * tp_kv_size(s));
+    TAKE(s->v_cache, cached, (size_t)s->n_ctx * tp_kv_size(s));
+    TAKE(s->x, batch, hidden * sizeof(float));
+    TAKE(s->h, batch, widest * sizeof(float));
+    if (has_own_norms(s->model)) TAKE(s->own, batch, widest * sizeof(float));
+    TAKE(s->q, batch, q_cols * sizeof(float));
+    TAKE(s->k, batch, kv_cols * sizeof(float));
+    TAKE(s->v, batch, kv_cols * sizeof(float));
+    TAKE(s->mixed, batch, q_cols * sizeof(float));
+    TAKE(s->gate, batch, ffn * sizeof(float));
+    TAKE(s->up, batch, ffn * sizeof(float));
+    TAKE(s->add, batch, hidden * sizeof(float));
+    TAKE(s->cos_sin[0], batch, (size_t)hp->head_dim * sizeof(float));
+    if (hp->inv_freq_sliding) TAKE(s->cos_sin[1], batch, (size_t)hp->head_dim * sizeof(float));
+    TAKE(s->scores, (size_t)threads, (size_t)tp_scores_stride(s) * sizeof(float));
+    TAKE(s->acts.q, batch, padded);
+    TAKE(s->acts.s, batch, sizeof(float));
+    TAKE(s->acts.sum, batch, sizeof(int32_t));
+    TAKE(s->acts.arranged, batch + 12, padded);     /* every arrangement of dispatch.c fits */
+    s->scratch_bytes = products_scratch(s);
+    TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
+    if (s->model->output.layout == TP_LAYOUT_Q8_0 || s->model->output.layout == TP_LAYOUT_Q6_K)
+        TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
+#undef TAKE
+    return fine ? TP_OK : TP_ERR_MEMORY;
+}
+
+int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session **out) {
+    if (!out) return TP_ERR_ARGUMENT;
+    *out = NULL;
+    if (!model || !p || p->threads < 0 || p->threads > TP_MAX_THREADS || p->n_ctx < 0 || p->n_ctx > 1 << 24 || p->batch < 0 || p->batch > 1 << 16 ||
+        (p->kv_type != TP_KV_F32 && p->kv_type != TP_KV_F16))
+        return TP_ERR_ARGUMENT;
+    const int isa = p->isa == TP_ISA_BEST ? tp_best_isa() : p->isa, threads = p->threads ? p->threads : 1;
+    if (!tp_isa_available(isa)) return TP_ERR_ISA;
+    tp_session *s = tp_alloc(1, sizeof *s);
+    if (!s) return TP_ERR_MEMORY;
+    s->model = model;
+    s->n_ctx = p->n_ctx ? p->n_ctx : model->hp.context_length;
+    s->batch = p->batch ? p->batch : 256;
+    if (s->batch > s->n_ctx) s->batch = s->n_ctx;
+    s->kv_type = p->kv_type;
+    choose_kernels(s, isa);
+    int status = allocate(s, threads);
+    if (!status) s->pool = tp_pool_new(threads, &status);
+    if (status) {
+        tp_session_free(s);
+        return status;
+    }
+    *out = s;
+    return TP_OK;
+}
+
+void tp_session_free(tp_session *s) {
+    if (!s) return;
+    tp_pool_free(s->pool);
+    void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->own, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin[0],
+                           s->cos_sin[1], s->scores, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
+    tp_free(s);
+}

@@ -1,0 +1,50 @@
+/* One conversation: what graph.c works on and session.c makes. */
+#ifndef TRITPACK_SESSION_H
+#define TRITPACK_SESSION_H
+
+#include "model.h"
+
+struct tp_session {
+    const tp_model *model;
+    tp_pool *pool;
+    int64_t n_ctx, batch, n_past;
+    int kv_type;
+    tp_trace_fn *trace;
+    void *trace_user;
+
+    const tp_kernel *matvec[TP_LAYOUT_COUNT], *matmul[TP_LAYOUT_COUNT], *decode[TP_LAYOUT_COUNT];
+    const tp_kernel *quantize, *quantize16, *rmsnorm, *glu, *rope, *attention, *head, *head_f32;
+    uint8_t *used;              /* (kernels) 1 = ran in this session */
+
+    void *k_cache, *v_cache;    /* (layers, kv_heads, n_ctx, head_dim) f32 or f16 */
+    float *x;                   /* (batch, hidden) residual stream */
+    float *h;                   /* (batch, widest) input of the next linears */
+    float *own;                 /* (batch, widest) the same behind a linear's own norm; NULL where none has one */
+    float *q;                   /* (batch, heads * head_dim) */
+    float *k, *v;               /* (batch, kv_heads * head_dim) */
+    float *mixed;               /* (batch, heads * head_dim) attention output */
+    float *gate, *up;           /* (batch, ffn) */
+    float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
+    float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all, and of those that slide (or NULL) */
+    float *scores;              /* (threads, n_ctx rounded up + 16) */
+    tp_acts8 acts;              /* (batch, widest padded) */
+    uint8_t *scratch;           /* (threads, scratch_bytes) of the products */
+    size_t scratch_bytes;
+    void *acts16;               /* of the head; NULL for other heads than q8_0 and q6_k */
+
+    /* the batch at work */
+    const int32_t *tokens;      /* (n) */
+    int64_t n;
+    const tp_layer *layer;
+    int layer_index;
+};
+
+typedef enum tp_wanted { TP_WANT_NOTHING, TP_WANT_LAST, TP_WANT_ALL, TP_WANT_HIDDEN } tp_wanted;
+
+/* graph.c: appends n <= batch tokens that are known to fit. out: (vocab), (n, vocab) or (n, hidden). */
+void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want, float *out);
+
+static inline size_t tp_kv_size(const tp_session *s) { return s->kv_type == TP_KV_F16 ? 2 : 4; }
+static inline int64_t tp_scores_stride(const tp_session *s) { return (s->n_ctx + 15) / 16 * 16 + 16; }
+
+#endif
