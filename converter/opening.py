@@ -6,7 +6,7 @@ from pathlib import Path
 
 from converter import hub
 from converter.sources import CheckpointFolder
-from formats.errors import UsageError
+from formats.errors import Unreadable, UsageError
 from formats.gguf_file import GgufFile
 
 
@@ -29,9 +29,17 @@ def open_source(
 ) -> CheckpointFolder | GgufFile:
     """The source, opened. Raises Unreadable, Unsupported, IntegrityFailed, MissingRequirement, UsageError."""
     path = local_path(source, revision=revision, progress=progress)
-    return GgufFile(path) if path.is_file() and _is_gguf(path) else CheckpointFolder(path)
+    return GgufFile(path) if is_gguf(path) else CheckpointFolder(path)
 
 
-def _is_gguf(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(4) == b"GGUF" or path.suffix == ".gguf"
+def is_gguf(path: Path) -> bool:
+    """Whether this is a file that is, or means to be, a GGUF."""
+    if not path.is_file():
+        return False
+    if path.suffix == ".gguf":
+        return True
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(4) == b"GGUF"
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error

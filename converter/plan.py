@@ -317,8 +317,7 @@ def _of_gguf(file: GgufFile, hashed: bool) -> _Material:
     """A packed file as a source: its tensors through their layouts, its keys read and written anew."""
     from converter.families.recognition import refuse_by_name
 
-    rotated = {key: True for key in file.metadata if key.startswith("prism.hadamard")}
-    refuse_by_name({"model_type": file.metadata.get("general.architecture"), "prism.hadamard": rotated}, file.tensors)
+    refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
     spec = ModelSpec.of_gguf(file)
     if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
         spec = dataclasses.replace(spec, architecture="bitnet-b1.58")

@@ -32,14 +32,15 @@ def verify(
     text: str | Path | None = None,
     progress: Callable[[str], None] = lambda rung: None,
 ) -> Report:
-    """Hold FILE against the checkpoint SOURCE (a folder, or ORG/NAME[@REVISION] on the Hub).
+    """Hold FILE against SOURCE: a checkpoint folder, ORG/NAME[@REVISION] on the Hub, or another GGUF.
 
     level: `weights` proves bytes, `logits` also runs FILE against the oracle, `full` also compares ISAs and threads.
     quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
     quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
     otherwise. Raises Unreadable if FILE or SOURCE"""
-    from converter.opening import local_path
+    from converter.opening import is_gguf, local_path
     from converter.verify.oracle import Oracle
+    from converter.verify.packed_oracle import PackedOracle
     from converter.verify.rung import Report, Rung
     from converter.verify.structure import check_structure
     from converter.verify.weights import check_weights
@@ -49,10 +50,14 @@ def verify(
         raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
     words = _read_text(text)
     packed = GgufFile(file)
-    folder = local_path(source, revision=revision)
-    oracle = Oracle(folder, quantize=quantize)
+    origin = local_path(source, revision=revision)
+
+    def judge(rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> Oracle:
+        return PackedOracle(origin, rounded) if is_gguf(origin) else Oracle(origin, rounded, quantize=quantize)
+
+    oracle = judge()
     progress("structure")
-    report = Report(str(file), str(source), [check_structure(packed, folder, oracle)])
+    report = Report(str(file), str(source), [check_structure(packed, origin, oracle)])
     progress("weights")
     report.rungs.append(check_weights(packed, oracle))
     names = {"weights": (), "logits": ("logits", "text"), "full": ("logits", "text", "generation")}[level]
@@ -61,7 +66,7 @@ def verify(
     elif names:
         progress("running")
         try:
-            report.rungs += _run(packed, Oracle(folder, _rounding(packed), quantize=quantize), words, names)
+            report.rungs += _run(packed, judge(_rounding(packed)), words, names)
         except MissingRequirement as error:
             if report.verdict == "pass":
                 raise

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from converter import vocab
-from converter.sources import CheckpointFolder
+from converter.opening import open_source
+from converter.sources import CheckpointFolder, sha256_file
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
-from formats.errors import TritpackError, Unreadable
+from converter.verify.tokens import check_tokenizer, first_difference
+from formats.errors import TritpackError
 from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile
 from formats.layouts import catalog
 from formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, TABLES, ModelSpec
 
-if TYPE_CHECKING:
-    from runtime.tokenizer import Tokenizer
-
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
 """Names of one graph with one row order; what differs between them, the activation, is compared by itself."""
-NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
-"""Without these a file talks nonsense or never stops, whoever wrote it."""
-SAMPLES = (
-    "Hello, world!",
-    "  two  spaces,\ttab\nand\n\nlines ",
-    "I'll say 12345 words; don't we?",
-    "naïve café – “quotes” … Ünïcödé",
-    "数字 123 と 漢字、ひらがな",
-    "emoji 🙂👩‍👩‍👧 and \u200b zero width",
-    "def f(x):\n    return x**2  # code",
-)
 
 
 def check_structure(file: GgufFile, source: Path, oracle: Oracle) -> Rung:
@@ -48,9 +33,9 @@ def check_structure(file: GgufFile, source: Path, oracle: Oracle) -> Rung:
         _compare_specs(rung, spec, expected)
     _check_tensors(rung, file, oracle)
     _check_metadata(rung, file, expected)
-    folder = CheckpointFolder(source)
-    _check_tokenizer(rung, file, folder)
-    _check_hashes(rung, file, folder)
+    opened = open_source(source)
+    check_tokenizer(rung, file, opened, expected.vocab_size)
+    _check_hashes(rung, file, opened)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
     rung.figures |= {"tensors": len(file.tensors), "architecture": file.metadata.get("general.architecture")}
@@ -107,93 +92,25 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
             rung.findings.append(f"{key} is {file.metadata[key]!r}, expected {value!r}")
 
 
-def _check_tokenizer(rung: Rung, file: GgufFile, source: CheckpointFolder) -> None:
-    """Every key against what the source's files say, then real encoding against the source's own tokenizer.json."""
-    from runtime.tokenizer import Tokenizer
-
-    _compare_vocabulary(rung, file, vocab.read_vocabulary(source.folder, source.config, source.generation_config))
-    try:
-        ours = Tokenizer.from_metadata(file.metadata)
-    except TritpackError as error:
-        rung.findings.append(f"tokenizer: {error.message}")
-        return
-    if (path := source.folder / "tokenizer.json").is_file():
-        _compare_encoding(rung, ours, path)
-    expected = _expected_stops(source)
-    if missing := sorted(expected - set(ours.stop_ids)):
-        rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
-
-
-def _compare_vocabulary(rung: Rung, file: GgufFile, expected: dict[str, Any]) -> None:
-    written_by_us = "tritpack.version" in file.metadata
-    for key, value in expected.items():
-        if key not in file.metadata:
-            if written_by_us or key in NEEDED_KEYS:
-                rung.findings.append(f"tokenizer: {key} is missing")
-            continue
-        found = file.metadata[key]
-        if isinstance(value, (list, np.ndarray)):
-            differing = _first_difference(found, value)
-            if differing is not None:
-                rung.findings.append(f"tokenizer: {key} differs from the source, first at element {differing}")
-        elif found != value:
-            rung.findings.append(f"tokenizer: {key} is {_short(found)}, the source has {_short(value)}")
-    if written_by_us:
-        ours = ("tokenizer.", "tritpack.tokenizer.")
-        extra = [key for key in file.metadata if key.startswith(ours) and key not in expected]
-        rung.findings += [f"tokenizer: {key} has nothing to match it in the source" for key in extra]
-
-
-def _first_difference(found: Any, expected: Any) -> int | None:
-    if isinstance(found, (str, int, float)):
-        return 0
-    if len(found) != len(expected):
-        return min(len(found), len(expected))
-    return next((i for i, (a, b) in enumerate(zip(found, expected)) if a != b), None)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _compare_encoding(rung: Rung, ours: Tokenizer, path: Path) -> None:
-    from tokenizers import Tokenizer as Reference
-
-    try:
-        reference = Reference.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise Unreadable(f"{path}: is no tokenizer: {error}") from error
-    reference.no_padding()
-    reference.no_truncation()
-    for sample in SAMPLES:
-        want = reference.encode(sample).ids
-        if (got := ours.encode(sample)) != want:
-            rung.findings.append(
-                f"tokenizer: {sample!r} gives {got[:8]}..., the source's tokenizer gives {want[:8]}..."
-            )
-            break
-    rung.figures["tokenizer_samples"] = len(SAMPLES)
-
-
-def _expected_stops(source: CheckpointFolder) -> set[int]:
-    """The end tokens that both configs name, as far as they are in the vocabulary."""
-    stops: list[Any] = []
-    for config in (source.config, source.generation_config):
-        ids = config.get("eos_token_id")
-        stops += ids if isinstance(ids, list) else [ids]
-    size = source.config.get("vocab_size", 0)
-    return {i for i in stops if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < size}
-
-
-def _check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder) -> None:
+def _check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile) -> None:
     recorded = file.metadata.get("general.source.sha256")
     if recorded is None:
         rung.notes.append("the file records no hash of its source")
         return
-    rung.figures["source_sha256"] = source.sha256
-    if recorded != source.sha256:
-        rung.findings.append(f"general.source.sha256 is {recorded}, this source has {source.sha256}")
-    lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
-    if _first_difference(file.metadata.get("tritpack.source.files", lines), lines) is not None:
+    if isinstance(source, GgufFile):
+        # A file that names its own source hands that name on; any other is the source itself.
+        expected = source.metadata.get("general.source.sha256") or sha256_file(source.path)
+        lines = list(source.metadata.get("tritpack.source.files", ()))
+    else:
+        if file.metadata.get("general.source.format") == "gguf":
+            rung.notes.append(
+                "the file was made from another GGUF; whether that came from this checkpoint, hashes cannot tell"
+            )
+            return
+        expected = source.sha256
+        lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
+    rung.figures["source_sha256"] = expected
+    if recorded != expected:
+        rung.findings.append(f"general.source.sha256 is {recorded}, this source has {expected}")
+    if first_difference(file.metadata.get("tritpack.source.files", lines), lines) is not None:
         rung.findings.append("tritpack.source.files are not the hashes of this source's files")

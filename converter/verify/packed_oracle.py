@@ -1,0 +1,91 @@
+"""A GGUF file as the source that another file is held against: the same reference arithmetic on its decoded tensors.
+
+Less independent than oracle.py: a checkpoint has to be read by other code than the converter's, while a packed file is
+read through formats/, which the engines' own bytes have proved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.verify.oracle import Oracle
+from formats import float_types
+from formats.errors import Unreadable, Unsupported
+from formats.gguf_file import GgufFile, TensorInfo
+from formats.model_spec import ModelSpec
+from formats.ternary import TernaryTensor
+
+F32 = npt.NDArray[np.float32]
+Coded = tuple[npt.NDArray[np.int8], F32]
+
+
+class PackedOracle(Oracle):
+    """See Oracle; `file` instead of a checkpoint folder. Raises Unreadable and Unsupported."""
+
+    def __init__(self, path: Path, rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> None:
+        self._rounded = rounded
+        self.file = GgufFile(path)
+        self.spec = ModelSpec.of_gguf(self.file)
+        self.unused = sorted(set(self.file.tensors) - set(self.spec.tensor_shapes()))
+        for name, shape in self.spec.tensor_shapes().items():
+            if name not in self.file.tensors or self.file.tensors[name].shape != shape:
+                raise Unreadable(f"{path}: tensor {name!r} is missing or has another shape than {list(shape)}")
+
+    def has(self, name: str) -> bool:
+        return name in self.file.tensors
+
+    def norm(self, name: str) -> F32 | None:
+        info = self.file.tensors.get(f"{name}.weight")
+        return None if info is None else self._floats(info, 0, 1)[0]
+
+    def linear(self, name: str) -> Coded:
+        coded = self._coded(f"{name}.weight")
+        if coded is None:
+            raise Unsupported(f"{self.file.path}: tensor {name!r} is not stored in a ternary layout that is read here")
+        return coded
+
+    def table_codes(self, name: str) -> Coded | None:
+        return self._coded(f"{name}.weight")
+
+    def original_rows(self, name: str, first: int, last: int) -> F32:
+        info = self.file.tensors[f"{name}.weight"]
+        ternary = self._unpacked(info)
+        return self._floats(info, first, last) if ternary is None else _part(ternary, first, last).dequantize()
+
+    def _rows(self, name: str, rows: npt.NDArray[np.int64] | slice) -> F32:
+        if isinstance(rows, slice):
+            return self.original_rows(name, rows.start, rows.stop)
+        found = {int(row): self.original_rows(name, int(row), int(row) + 1)[0] for row in np.unique(rows)}
+        return np.stack([found[int(row)] for row in rows])
+
+    def _coded(self, name: str) -> Coded | None:
+        ternary = self._unpacked(self.file.tensors[name])
+        if ternary is None:
+            return None
+        if (order := self.spec.row_order(name)) is not None:
+            ternary = ternary.with_rows(np.argsort(order))
+        return ternary.codes, ternary.scales
+
+    def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
+        layout = info.meaning.layout if info.meaning else None
+        return None if layout is None else layout.unpack(self.file.bytes_of(info), info.rows, info.cols)
+
+    def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
+        if info.layout not in float_types.FLOAT_TYPES:
+            raise Unsupported(
+                f"{self.file.path}: tensor {info.name!r} is stored as {info.layout}, which is not read here"
+            )
+        width = info.nbytes // info.rows
+        return float_types.decode(
+            info.layout, self.file.bytes_of(info)[first * width : last * width], last - first, info.cols
+        )
+
+
+def _part(ternary: TernaryTensor, first: int, last: int) -> TernaryTensor:
+    scales = np.repeat(ternary.scales, ternary.shape[0] // len(ternary.scales), axis=0)
+    return dataclasses.replace(ternary, codes=ternary.codes[first:last], scales=scales[first:last])
