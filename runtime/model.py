@@ -20,6 +20,8 @@ from runtime.library import MAX_THREADS, CModel, CSession, CTensor
 from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
+DEFAULT_CACHE_BYTES = 4 << 30
+"""What a KV cache may take where nobody asks for a context: long-context models would want more than most machines have."""
 CODES = ".q8"
 """How the C graph's trace points of int8 codes end; before it stands what runtime/reference.py calls the point."""
 
@@ -28,7 +30,7 @@ class Model:
     """A model with one session. `eval` continues it, `reset` forgets it, `logits` starts anew.
 
     threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or f16.
-    context: positions of the KV cache, at most the model's. Raises a TritpackError: Unreadable for a file that is no
+    context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them. Raises a TritpackError: Unreadable for a file that is no
     model, Unsupported for one we cannot run, MissingRequirement without the C library or for an ISA this CPU lacks.
     """
 
@@ -46,7 +48,7 @@ class Model:
             self.spec = ModelSpec.of_gguf(self.file)
         except (Unreadable, Unsupported) as error:
             raise type(error)(f"{self.file.path}: {error.message}", hint=error.hint) from error
-        self.context_length = min(context or self.spec.context_length, self.spec.context_length)
+        self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)
         self._model = CModel(self.spec, self._tensors())
         self._session = CSession(
             self._model, n_ctx=self.context_length, threads=threads or usable_cores(), isa=isa, kv_type=kv_type
@@ -132,6 +134,12 @@ class Model:
         if layout and (problems := layout.check(stored, info.rows, info.cols)):
             raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
         return CTensor(stored, info.layout, info.rows, info.cols)
+
+
+def default_context(spec: ModelSpec, kv_type: str) -> int:
+    """Positions of the KV cache where nobody says: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
+    position = 2 * spec.layers * spec.kv_heads * spec.head_dim * (2 if kv_type == "f16" else 4)
+    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // position))
 
 
 def usable_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from pathlib import Path
 from typing import Any
@@ -332,3 +333,15 @@ def test_hidden_states_and_trace_errors(made: Made) -> None:
             session.eval(TOKENS)
         session.rewind(0)
         assert np.array_equal(session.eval(TOKENS)[0], logits[-1])
+
+
+def test_a_default_context_fits_a_machine(tiny_gguf: Path) -> None:
+    """A model of 131072 positions would reserve tens of GiB; what is asked for is given all the same."""
+    from runtime.model import DEFAULT_CACHE_BYTES, Model, default_context
+
+    with Model(tiny_gguf) as model:
+        assert model.context_length == default_context(model.spec, "f32") == 1024
+        long = dataclasses.replace(model.spec, layers=64, kv_heads=4, context_length=131072)
+    position = 2 * 64 * 4 * 64
+    assert default_context(long, "f32") == DEFAULT_CACHE_BYTES // (4 * position)
+    assert default_context(long, "f16") == 2 * default_context(long, "f32")

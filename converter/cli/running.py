@@ -22,7 +22,10 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """-t, --isa, --kv-type, -c."""
     for option in (
         click.option(
-            "-c", "--context", type=click.IntRange(min=1), help="Positions to keep; the model's own by default."
+            "-c",
+            "--context",
+            type=click.IntRange(min=1),
+            help="Positions to keep; by default the model's own, as far as 4 GiB hold them.",
         ),
         click.option(
             "--kv-type",
