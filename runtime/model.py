@@ -21,7 +21,7 @@ from runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 4 << 30
-"""What a KV cache may take where nobody asks for a context: long-context models would want more than most machines have."""
+"""What a KV cache may take where nobody asks for a context: long ones would want more than most machines have."""
 CODES = ".q8"
 """How the C graph's trace points of int8 codes end; before it stands what runtime/reference.py calls the point."""
 
@@ -30,8 +30,9 @@ class Model:
     """A model with one session. `eval` continues it, `reset` forgets it, `logits` starts anew.
 
     threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or f16.
-    context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them. Raises a TritpackError: Unreadable for a file that is no
-    model, Unsupported for one we cannot run, MissingRequirement without the C library or for an ISA this CPU lacks.
+    context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them.
+    Raises a TritpackError: Unreadable for a file that is no model, Unsupported for one we cannot run, MissingRequirement
+    without the C library or for an ISA this CPU lacks.
     """
 
     def __init__(
