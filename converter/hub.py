@@ -16,12 +16,12 @@ import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+from converter.hub_errors import in_words, kinds_of, passes, persist
 from converter.version import VERSION
 from formats.errors import (
     IntegrityFailed,
@@ -36,8 +36,6 @@ from formats.errors import (
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-Result = TypeVar("Result")
-
 PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 REPO = re.compile(rf"(?!.*(?:--|\.\.|\.git$|\.gguf$|\.safetensors$)){PART}/{PART}")
 REVISION = re.compile(r"(?!.*(?:\.\.|//|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*")
@@ -50,8 +48,6 @@ SMALL_FILES = re.compile(
 )
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
-PASSING = (408, 429, 500, 502, 503, 504)
-PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds between tries
 
 
 def parse_reference(text: str) -> tuple[str, str | None] | None:
@@ -94,7 +90,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
         try:
             source.ask()
         except Exception as error:
-            if not (_passes(error) or "OfflineModeIsEnabled" in _kinds(error)):
+            if not (passes(error) or "OfflineModeIsEnabled" in kinds_of(error)):
                 raise
             return source.from_cache(error)
         path = _take(repo, source.files, source.fetch, source.folder)
@@ -103,7 +99,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
     except TritpackError:
         raise
     except Exception as error:
-        raise _in_words(error, repo, source.revision) from error
+        raise in_words(error, repo, source.revision) from error
 
 
 def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folder: Path) -> Path:
@@ -166,7 +162,7 @@ class _Repository:
         api = HfApi(library_name="tritpack", library_version=VERSION)
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         # No network at all is told at once; the tries are for a Hub that is there and busy.
-        info = _persist(
+        info = persist(
             lambda: api.model_info(self.repo, revision=self.revision, files_metadata=True, timeout=timeout),
             tries=4,
             unless={"ConnectError", "ConnectTimeout"},
@@ -184,7 +180,7 @@ class _Repository:
             path = _take(self.repo, names, lambda name: self._checked(self.folder / name), self.folder)
         except (Unreadable, Unsupported):
             raise reason from None
-        if _passes(reason):
+        if passes(reason):
             logging.getLogger(__name__).warning("%s: no answer; commit %s of the cache is used", self.repo, self.commit)
         return path
 
@@ -208,7 +204,7 @@ class _Repository:
         if lfs and re.fullmatch("[0-9a-f]{64}", lfs.sha256):
             self._fetch_large(name, lfs.sha256, lfs.size)
         # Small files come through the client; a large one it now finds in the cache, and links.
-        path = _persist(lambda: hf_hub_download(self.repo, name, revision=self.commit, tqdm_class=Silent))
+        path = persist(lambda: hf_hub_download(self.repo, name, revision=self.commit, tqdm_class=Silent))
         return self._checked(Path(path))
 
     def _fetch_large(self, name: str, sha256: str, size: int) -> None:
@@ -222,7 +218,7 @@ class _Repository:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             if not blob.exists():
-                _persist(lambda: self._go_on(name, partial, size))
+                persist(lambda: self._go_on(name, partial, size))
                 os.replace(partial, blob)
 
     def _go_on(self, name: str, partial: Path, size: int) -> None:
@@ -275,78 +271,3 @@ class _Repository:
                 hint="it was removed from the cache; run this again to fetch it anew",
             )
         return path
-
-
-def _persist(action: Callable[[], Result], *, tries: int = 6, unless: Collection[str] = ()) -> Result:
-    """Try again, a bounded number of times, what failed for a reason that passes."""
-    for pause in PAUSES[: tries - 1]:
-        try:
-            return action()
-        except Exception as error:
-            if not _passes(error) or _kinds(error) & {*unless}:
-                raise
-            time.sleep(pause)
-    return action()  # the last try speaks for itself
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """Names of the error's classes: the client changed its HTTP library twice, these names stayed."""
-    return {kind.__name__ for kind in type(error).__mro__}
-
-
-def _status(error: BaseException) -> int:
-    return int(getattr(getattr(error, "response", None), "status_code", 0))
-
-
-def _passes(error: BaseException) -> bool:
-    kinds = _kinds(error)
-    cut = "OfflineModeIsEnabled" not in kinds and not kinds.isdisjoint({"TransportError", "ConnectionError"})
-    return cut or _status(error) in PASSING
-
-
-def _in_words(error: BaseException, repo: str, revision: str) -> TritpackError:
-    """What went wrong as one sentence, with the exit code it deserves."""
-    from huggingface_hub import constants
-
-    if "LocalEntryNotFoundError" in _kinds(error) and error.__cause__ is not None:
-        return _in_words(error.__cause__, repo, revision)
-    kinds, status, host = _kinds(error), _status(error), urlsplit(constants.ENDPOINT).hostname or "HF_ENDPOINT"
-    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-    login = "set HF_TOKEN, or run `hf auth login`"
-    again = "try again later; what was fetched is kept, and a cut file goes on where it stopped"
-    if isinstance(error, OSError) and error.errno is not None and not status and not _passes(error):
-        return WriteFailed(
-            f"{repo}: the cache cannot be written: {error.filename or constants.HF_HUB_CACHE}: {error.strerror}",
-            hint="free some space, or let HF_HOME name another disk; a cut file goes on where it stopped",
-        )
-    if "Consistency check failed" in reason:
-        return IntegrityFailed(f"{repo}: a file has not the size that {host} announced", hint="run this again")
-    cases: list[tuple[object, str, str]] = [
-        (
-            "GatedRepoError" in kinds,
-            f"is gated, and {host} granted no access",
-            f"accept its licence on its page; {login}",
-        ),
-        (
-            "RevisionNotFoundError" in kinds,
-            f"has no revision {revision!r}",
-            "give a branch, a tag or a full commit hash",
-        ),
-        (
-            "RepositoryNotFoundError" in kinds or (status == 404 and "EntryNotFoundError" not in kinds),
-            f"{host} has no such repository, or it is private",
-            f"check the spelling; without a token a private one looks missing: {login}",
-        ),
-        (
-            "OfflineModeIsEnabled" in kinds,
-            f"revision {revision!r} is not complete in the cache, and offline mode is on",
-            "unset HF_HUB_OFFLINE, or fetch it once while it is unset",
-        ),
-        (status in (401, 403), f"{host} refused access (HTTP {status})", f"check the token: {login}"),
-        (status == 429, f"{host} asks for fewer requests (HTTP 429)", f"{again}; with a token more are allowed"),
-        (status, f"{host} answered HTTP {status}", again if status in PASSING else "check HF_ENDPOINT and the proxy"),
-        (_passes(error), f"the connection to {host} failed: {reason}", f"check network, proxy, HF_ENDPOINT; {again}"),
-        (True, f"{host} does not answer as a Hub does: {reason}", "check HF_ENDPOINT and the proxy"),
-    ]
-    sentence, hint = next((sentence, hint) for holds, sentence, hint in cases if holds)
-    return Unreadable(f"{repo}: {sentence}", hint=hint)

@@ -21,7 +21,10 @@ def local_path(source: str | Path, *, revision: str | None = None, progress: boo
     repository, named = reference
     if revision is not None and named is not None and revision != named:
         raise UsageError(f"{source} names the revision {named!r}, and --revision {revision!r}")
-    return hub.download(repository, named or revision, progress=progress)
+    try:
+        return hub.download(repository, named or revision, progress=progress)
+    except Unreadable as error:
+        raise Unreadable(error.message, hint=f"no folder {source!r} is here either; {error.hint}") from error
 
 
 def open_source(

@@ -26,6 +26,15 @@ PIECE_BYTES = 64 << 20
 """Float scratch that one piece of a tensor may take."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """blocks: (row_blocks, col_blocks) of the scales in GGUF's row order. unit: what one scale covers in the source, in
+    words (`tensor`, `rows/2`, `group 128`)."""
+
+    blocks: tuple[int, int]
+    unit: str
+
+
 class Origin(Protocol):
     """One tensor of a source. `name` is what the source calls it, for messages."""
 
@@ -35,7 +44,7 @@ class Origin(Protocol):
     def ternary(self) -> TernaryTensor | None:
         """Its codes and scales in GGUF's row order; None if it holds floats that are not ternary."""
 
-    def scale_blocks(self) -> tuple[int, int]:
+    def tiling(self) -> Tiling:
         """How its scales tile it, found with as little reading as that takes."""
 
     def float_type(self) -> str:
@@ -81,14 +90,15 @@ class CheckpointTensor:
             return ternarize.unpack_mlx(self.stored, self.parts.get("scales"), self.parts.get("biases"), cols)
         return ternarize.recover(self.stored) if self.form == "exact" else ternarize.absmean(self.stored)
 
-    def scale_blocks(self) -> tuple[int, int]:
+    def tiling(self) -> Tiling:
         if self.form in ("packed", "online", "absmean"):
-            return (1, 1)
-        found = self.ternary()
+            return Tiling((1, 1), "tensor")
+        found = self._in_source_order()
         self.release()
         if found is None:
             raise ternarize.not_ternary(self.stored)
-        return found.scale_blocks
+        stored = found if self.order is None else found.with_rows(self.order)
+        return Tiling(stored.scale_blocks, found.granularity)
 
     def float_type(self) -> str:
         return {"BF16": "bf16", "F16": "f16", "F32": "f32"}[self.stored.dtype]
@@ -158,7 +168,7 @@ class Computed:
     def ternary(self) -> TernaryTensor | None:
         return None
 
-    def scale_blocks(self) -> tuple[int, int]:
+    def tiling(self) -> Tiling:
         raise Unsupported(f"{self.name} is not ternary")
 
     def float_type(self) -> str:
@@ -188,13 +198,13 @@ class GgufTensor:
             return None
         return layout.unpack(self.file.bytes_of(self.info), self.info.rows, self.info.cols)
 
-    def scale_blocks(self) -> tuple[int, int]:
+    def tiling(self) -> Tiling:
         found = self.ternary()
         if found is None:
             raise Unsupported(
                 f"tensor {self.name!r} is stored as {self.info.layout}, which is no ternary layout that is read here"
             )
-        return found.scale_blocks
+        return Tiling(found.scale_blocks, found.granularity)
 
     def float_type(self) -> str:
         if self.info.layout not in float_types.FLOAT_TYPES:

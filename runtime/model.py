@@ -31,8 +31,8 @@ class Model:
 
     threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or f16.
     context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them.
-    Raises a TritpackError: Unreadable for a file that is no model, Unsupported for one we cannot run, MissingRequirement
-    without the C library or for an ISA this CPU lacks.
+    Raises Unreadable for a file that is no model, Unsupported for one we cannot run, MissingRequirement without the C
+    library or for an ISA this CPU lacks.
     """
 
     def __init__(
