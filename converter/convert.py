@@ -76,6 +76,9 @@ def convert(
 def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
     if not tensor.ternary:
         try:
+            if (stored := tensor.origin.stored_as(tensor.kind)) is not None:
+                yield stored  # quantised once is enough
+                return
             for piece in tensor.origin.pieces():
                 yield float_types.encode(tensor.kind, piece)
         except TritpackError as error:

@@ -19,7 +19,7 @@ from converter.sources import FLOATS, StoredTensor
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
-from formats.ternary import TernaryTensor
+from formats.ternary import Bytes, TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 PIECE_BYTES = 64 << 20
@@ -49,6 +49,9 @@ class Origin(Protocol):
 
     def float_type(self) -> str:
         """The float type that it is stored in."""
+
+    def stored_as(self, kind: str) -> Bytes | None:
+        """Its bytes as they are, if the source is a packed file and holds it as this block type already."""
 
     def pieces(self) -> Iterator[F32]:
         """Its rows as float32 (some rows, cols)."""
@@ -101,9 +104,15 @@ class CheckpointTensor:
         return Tiling(stored.scale_blocks, found.granularity)
 
     def float_type(self) -> str:
-        return {"BF16": "bf16", "F16": "f16", "F32": "f32"}[self.stored.dtype]
+        return {"BF16": "bf16", "F16": "f16", "F32": "f32"}.get(self.stored.dtype, "f32")
+
+    def stored_as(self, kind: str) -> Bytes | None:
+        return None
 
     def pieces(self) -> Iterator[F32]:
+        if self.stored.dtype not in FLOATS and (ternary := self.ternary()) is not None:
+            yield from _dequantized(ternary)
+            return
         cols = self.shape[-1]
         step = max(1, PIECE_BYTES // 4 // cols)
         for first in range(0, self.stored.rows, step):
@@ -158,6 +167,16 @@ def check_floats(stored: StoredTensor, shape: tuple[int, ...]) -> None:
         raise Unsupported(f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(FLOATS)}")
 
 
+def _dequantized(ternary: TernaryTensor) -> Iterator[F32]:
+    """A ternary table that was asked for as floats."""
+    rows, cols = ternary.shape
+    step = max(1, PIECE_BYTES // 4 // cols)
+    scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
+    for first in range(0, rows, step):
+        part = slice(first, first + step)
+        yield TernaryTensor(ternary.codes[part], scales[part]).dequantize()
+
+
 @dataclasses.dataclass(frozen=True)
 class Computed:
     """A small float tensor that no source holds: the rotary factors."""
@@ -173,6 +192,9 @@ class Computed:
 
     def float_type(self) -> str:
         return "f32"
+
+    def stored_as(self, kind: str) -> Bytes | None:
+        return None
 
     def pieces(self) -> Iterator[F32]:
         yield self.values.reshape(1, -1)
@@ -207,11 +229,20 @@ class GgufTensor:
         return Tiling(found.scale_blocks, found.granularity)
 
     def float_type(self) -> str:
+        if self.info.meaning and self.info.meaning.layout:
+            return "f32"
         if self.info.layout not in float_types.FLOAT_TYPES:
             raise Unsupported(f"tensor {self.name!r} is stored as {self.info.layout}, which cannot be read here")
         return self.info.layout
 
+    def stored_as(self, kind: str) -> Bytes | None:
+        # Plain floats go through `pieces`, which looks at their values.
+        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in ("q8_0", "q6_k") else None
+
     def pieces(self) -> Iterator[F32]:
+        if (ternary := self.ternary()) is not None:
+            yield from _dequantized(ternary)
+            return
         kind, stored = self.float_type(), self.file.bytes_of(self.info)
         step = max(1, PIECE_BYTES // 4 // self.info.cols)
         row_bytes = self.info.nbytes // self.info.rows

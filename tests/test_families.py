@@ -1,9 +1,11 @@
-"""Every checkpoint family from its on-disk layout to logits: recognised, converted, verified, compared with transformers;
-broken in the ways that downloads and relatives are, and refused in one sentence."""
+"""Every checkpoint family from its files to logits: recognised, converted, verified, compared with transformers; and
+broken in the ways that downloads and relatives are, which one sentence refuses."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from converter.convert import convert
 from converter.families import families, refusals
+from converter.families.recognition import recognise
 from converter.verify import verify
 from converter.verify.logits import find_safe_prompts, position_errors
 from converter.verify.oracle import Oracle
@@ -24,7 +27,7 @@ from runtime import embedding
 from runtime.model import Model
 from tests.checkpoints import Tensors
 from tests.conftest import exit_code_of, run
-from tests.families_made import FAMILIES, LAYERS, Made, all_tensors, edited, entry, make, quarters, values_of
+from tests.families_made import FAMILIES, Made, all_tensors, edited, entry, make, values_of
 
 Config = dict[str, Any]
 Checkpoints = Callable[[str], Made]
@@ -111,19 +114,18 @@ def test_verified(made: Made, packed: Path) -> None:
 
 def test_a_wrong_scale_fails(made: Made, packed: Path, tmp_path: Path) -> None:
     """So that the pass above means something."""
-    other = make(made.name, tmp_path / "c")
 
     def disturb(tensors: Tensors) -> None:
         name = f"{made.family.prefix}layers.1.mlp.up_proj.weight"
         for part, key in (("weight_scale", f"{name}_scale"), ("scales", f"{name[:-7]}.scales"), ("weight", name)):
             if key in tensors:
-                dtype, shape, _ = tensors[key]
+                dtype = tensors[key][0]
                 tensors[key] = entry(values_of(tensors[key]) * np.float32(1.03125), dtype)
                 if part == "scales":
                     tensors[f"{name[:-7]}.biases"] = entry(-values_of(tensors[key]), dtype)
                 return
 
-    report = verify(packed, edited(other.folder, tmp_path / "e", tensors=disturb), level="weights",
+    report = verify(packed, edited(made.folder, tmp_path / "e", tensors=disturb), level="weights",
                     quantize=made.family.quantize)  # fmt: skip
     findings = [finding for rung in report.rungs for finding in rung.findings]
     assert report.verdict == "fail" and any("blk.1.ffn_up" in finding for finding in findings), findings
@@ -145,6 +147,11 @@ def transformers() -> Any:
 
 
 def test_outputs_of_transformers(made: Made, packed: Path, transformers: Any) -> None:
+    _compare(made, packed, transformers)
+
+
+def _compare(made: Made, packed: Path, transformers: Any) -> None:
+    """Where no int8 code is near a rounding boundary, to 1e-5 of the largest output at every position."""
     import torch
 
     theirs = _reference(made, transformers)
@@ -162,50 +169,53 @@ def test_outputs_of_transformers(made: Made, packed: Path, transformers: Any) ->
             assert position_errors(ours.outputs(prompt), expected).max() <= 1e-5
 
 
-BUILT = ("onebitllm", "embedding_qwen3", "embedding_gemma3", "falcon_e_prequantized", "bonsai_mlx", "bitcpm",
-         "bitcpm_longrope")  # fmt: skip
-"""What transformers cannot load, or loads wrong in silence: built from its parts instead."""
-
-
 def _reference(made: Made, transformers: Any) -> Any:
     """A float32 model of transformers that computes what the checkpoint means."""
     import torch
 
-    if made.name not in BUILT:
+    family = made.family
+    natively = family.family in ("bitnet", "llama", "qwen3", "gemma3") and family.form in ("packed", "online", "exact")
+    if natively:
         model = transformers.AutoModelForCausalLM.from_pretrained(made.folder, dtype=torch.float32)
         # It widens only the linears; the model's own .float() refuses on quantised models.
         return torch.nn.Module.float(model).eval()
+    # What transformers cannot load, or loads wrong in silence, is built from its parts.
     config = json.loads((made.folder / "config.json").read_text())
-    kind = {"onebitllm": "bitnet", "minicpm": "llama"}.get(made.family.family, config["model_type"])
+    kind = {"onebitllm": "bitnet", "minicpm": "llama"}.get(family.family, config["model_type"])
     config = {key: value for key, value in config.items() if not key.startswith(("quantization", "auto_map"))}
     settings = transformers.CONFIG_MAPPING[kind].from_dict({**config, "model_type": kind})
-    of = transformers.AutoModel if made.family.sentence else transformers.AutoModelForCausalLM
+    of = transformers.AutoModel if family.sentence else transformers.AutoModelForCausalLM
     model = of.from_config(settings, dtype=torch.float32)
-    if made.family.form in ("online", "absmean"):
-        _quantise_online(model, torch, norms=made.family.projection_norm is not None)
+    if family.form in ("packed", "online", "absmean"):
+        _use_bit_linears(model, torch, online=family.form != "packed", norms=family.projection_norm is not None)
     missing, unexpected = model.load_state_dict(_state(made, torch), strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     model.tie_weights()
-    if made.family.family == "minicpm":
+    if family.family == "minicpm":
         _scale_as_minicpm(model, config)
     return model.eval()
 
 
-def _quantise_online(model: Any, torch: Any, *, norms: bool) -> None:
+def _use_bit_linears(model: Any, torch: Any, *, online: bool, norms: bool) -> None:
     from transformers.integrations.bitnet import AutoBitLinear
 
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             sizes = (module.in_features, module.out_features, False)
-            model.set_submodule(name, AutoBitLinear(*sizes, online_quant=True, use_rms_norm=norms, rms_norm_eps=1e-6))
+            linear = AutoBitLinear(*sizes, online_quant=online, use_rms_norm=norms, rms_norm_eps=1e-6)
+            model.set_submodule(name, linear)
 
 
 def _state(made: Made, torch: Any) -> dict[str, Any]:
-    """The checkpoint's values under the names of transformers' classes."""
-    tensors = all_tensors(made.folder)
-    values = {name: made.truth[name].dequantize() for name in made.truth if tensors[name][0] == "U32"}
-    values |= {name: values_of(stored) for name, stored in tensors.items() if name not in values}
-    values = {name: array for name, array in values.items() if not name.endswith((".scales", ".biases"))}
+    """The checkpoint's values under the names of transformers' classes; codes where a weight_scale stands beside."""
+    values = {}
+    for name, stored in all_tensors(made.folder).items():
+        if stored[0] == "U8":
+            values[name] = made.truth[name].codes.astype(np.float32)
+        elif stored[0] == "U32":
+            values[name] = made.truth[name].dequantize()
+        elif not name.endswith((".scales", ".biases")):
+            values[name] = values_of(stored)
     names = {"_proj.norm.": "_proj.rms_norm.", "inner_attn_ln": "attn_sub_norm", "ffn_layernorm": "ffn_sub_norm"}
 
     def renamed(name: str) -> str:
@@ -227,3 +237,528 @@ def _scale_as_minicpm(model: Any, config: Config) -> None:
     for layer in model.model.layers:
         for branch in (layer.self_attn.o_proj, layer.mlp):
             scale(branch, config["scale_depth"] / config["num_hidden_layers"] ** 0.5)
+
+
+# -- broken in the ways that downloads and relatives are ---------------------------------------------------------------
+
+Edit = Callable[[Config, Tensors], object]
+Q0, UP1 = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"
+
+
+def drop(*pieces: str) -> Edit:
+    """Without the tensors whose names hold a piece."""
+
+    def edit(config: Config, tensors: Tensors) -> None:
+        for name in [name for name in tensors if any(piece in name for piece in pieces)]:
+            del tensors[name]
+
+    return edit
+
+
+def settings(**keys: Any) -> Edit:
+    return lambda config, tensors: config.update(keys)
+
+
+def without(*keys: str) -> Edit:
+    return lambda config, tensors: [config.pop(key) for key in keys]
+
+
+def quantization(**keys: Any) -> Edit:
+    return lambda config, tensors: config["quantization_config"].update(keys)
+
+
+def extra(name: str, size: int) -> Edit:
+    return lambda config, tensors: tensors.update({name: entry(np.ones(size), "BF16")})
+
+
+def poke(name: str, *values: float, at: int = 0, dtype: str | None = None) -> Edit:
+    """Some elements of a float tensor overwritten."""
+
+    def edit(config: Config, tensors: Tensors) -> None:
+        array = values_of(tensors[name]).copy()
+        array.reshape(-1)[at : at + len(values)] = values
+        tensors[name] = entry(array, dtype or tensors[name][0])
+
+    return edit
+
+
+def reshaped(name: str, shape: Callable[[list[int]], list[int]]) -> Edit:
+    """The bytes of a tensor under another shape, cut or repeated to fit."""
+
+    def edit(config: Config, tensors: Tensors) -> None:
+        dtype, old, raw = tensors[name]
+        new = shape(old)
+        size = len(raw) * int(np.prod(new)) // int(np.prod(old))
+        tensors[name] = dtype, new, (raw * (size // len(raw) + 1))[:size]
+
+    return edit
+
+
+def byte(name: str, value: int, at: int = 5) -> Edit:
+    def edit(config: Config, tensors: Tensors) -> None:
+        dtype, shape, raw = tensors[name]
+        tensors[name] = dtype, shape, raw[:at] + bytes([value]) + raw[at + 1 :]
+
+    return edit
+
+
+BAD: list[tuple[str, Edit, type[TritpackError], str]] = [
+    # packed
+    ("ms_2b4t_packed", drop(f"{Q0}.weight_scale"), Unreadable, f"{Q0}.weight_scale"),
+    ("falcon3", drop(f"{UP1}.weight_scale"), Unreadable, f"{UP1}.weight_scale"),
+    ("hf1bit_llama3", poke(f"{Q0}.weight_scale", 0.0), Unreadable, f"{Q0}.weight_scale"),
+    ("hf1bit_llama3", poke(f"{Q0}.weight_scale", -1.0), Unreadable, f"{Q0}.weight_scale"),
+    ("hf1bit_llama3", poke(f"{Q0}.weight_scale", np.nan), Unreadable, f"{Q0}.weight_scale"),
+    ("hf1bit_llama3", poke(f"{Q0}.weight_scale", 1e-39, dtype="F32"), Unreadable, f"{Q0}.weight_scale"),
+    ("falcon_e", reshaped(f"{Q0}.weight_scale", lambda old: [2]), Unreadable, f"{Q0}.weight_scale"),
+    ("falcon_e", reshaped(f"{Q0}.weight_scale", lambda old: [0]), Unreadable, f"{Q0}.weight_scale"),
+    ("ms_2b4t_packed", byte(f"{UP1}.weight", 0b11_01_01_01), Unreadable, f"{UP1}.weight"),
+    ("falcon_e", byte(f"{UP1}.weight", 0b01_01_11_01), Unreadable, f"{UP1}.weight"),
+    ("hf1bit_llama3", reshaped(f"{UP1}.weight", lambda old: [old[0] * 2, old[1]]), Unreadable, f"{UP1}.weight"),
+    ("hf1bit_llama3", reshaped(f"{UP1}.weight", lambda old: old[::-1]), Unreadable, f"{UP1}.weight"),
+    ("hf1bit_llama3", reshaped(f"{UP1}.weight", lambda old: [old[0] * old[1]]), Unreadable, f"{UP1}.weight"),
+    ("hf1bit_llama3", settings(intermediate_size=222), Unsupported, "222 output rows"),
+    ("hf1bit_llama3", without("quantization_config"), Unsupported, f"{Q0}.weight"),
+    ("ms_2b4t_packed", without("quantization_config"), Unsupported, f"{Q0}.weight"),
+    ("hf1bit_llama3", quantization(quant_method="gptq"), Unsupported, "gptq"),
+    ("hf1bit_llama3", quantization(linear_class="weirdlinear"), Unsupported, "weirdlinear"),
+    ("hf1bit_llama3", quantization(quantization_mode="sometimes"), Unsupported, "sometimes"),
+    ("falcon3", quantization(modules_to_not_convert=["lm_head", Q0]), Unsupported, Q0),
+    ("falcon3", quantization(modules_to_not_convert=["lm_head", "down_proj"]), Unsupported, "down_proj"),
+    ("falcon3", quantization(modules_to_not_convert=["lm_head", r"model\.layers\.1"]), Unsupported, "layers.1"),
+    ("falcon3", quantization(modules_to_not_convert=[]), Unsupported, "lm_head"),
+    ("falcon3", quantization(modules_to_not_convert="lm_head"), Unreadable, "modules_to_not_convert"),
+    ("falcon3", settings(quantization_config="bitnet"), Unreadable, "quantization_config"),
+    # masters
+    ("ms_2b4t_online", poke(f"{UP1}.weight", np.nan, at=7), Unreadable, f"{UP1}.weight"),
+    ("onebitllm", poke(f"{UP1}.weight", np.inf, at=7), Unreadable, f"{UP1}.weight"),
+    ("embedding_qwen3", poke("layers.0.mlp.down_proj.weight", -np.inf), Unreadable, "layers.0.mlp.down_proj.weight"),
+    ("llama_online", reshaped(f"{UP1}.weight", lambda old: [old[0] + 1, old[1]]), Unreadable, f"{UP1}.weight"),
+    ("falcon_e_prequantized", poke(f"{UP1}.weight", np.nan), Unreadable, f"{UP1}.weight"),
+    # ternary floats
+    ("trilm", poke(f"{UP1}.weight", np.nan, at=999), Unreadable, f"{UP1}.weight"),
+    ("trilm_2_shards", poke(f"{UP1}.weight", 0.5, at=999), Unsupported, f"{UP1}.weight"),
+    ("bonsai_tied", poke(f"{UP1}.weight", 0.5, at=999), Unsupported, f"{UP1}.weight"),
+    ("bitcpm", poke(f"{UP1}.weight", *np.linspace(0.1, 0.2, 64)), Unsupported, f"{UP1}.weight"),
+    ("falcon_e_bfloat16", poke(f"{UP1}.weight", *np.linspace(0.1, 0.2, 999)), Unsupported, f"{UP1}.weight"),
+    # MLX
+    ("bonsai_mlx", poke(f"{Q0}.biases", 0.5), Unsupported, f"{Q0}.biases"),
+    ("bonsai_mlx", byte(f"{UP1}.weight", 0b01_11_00_10), Unsupported, f"{UP1}.weight"),
+    ("bonsai_mlx", byte("model.embed_tokens.weight", 255), Unsupported, "model.embed_tokens.weight"),
+    ("bonsai_mlx", drop(f"{Q0}.scales"), Unreadable, f"{Q0}.weight"),
+    ("bonsai_mlx", drop(f"{Q0}.biases"), Unreadable, f"{Q0}.weight"),
+    ("bonsai_mlx", reshaped(f"{Q0}.scales", lambda old: [old[0], 3]), Unreadable, f"{Q0}.scales"),
+    ("bonsai_mlx", poke(f"{Q0}.scales", -0.5), Unreadable, f"{Q0}.scales"),
+    ("bonsai_mlx", settings(quantization={"bits": 4, "group_size": 64},
+                            quantization_config={"bits": 4, "group_size": 64}), Unsupported, "4 bits"),
+    # norms, tables, what belongs to another graph
+    ("hf1bit_llama3", drop("layers.1.input_layernorm"), Unreadable, "layers.1.input_layernorm"),
+    ("ms_2b4t_packed", drop("layers.1.mlp.ffn_sub_norm"), Unreadable, "layers.1.mlp.ffn_sub_norm"),
+    ("ms_2b4t_packed", drop("attn_sub_norm"), Unsupported, "ffn_sub_norm"),
+    ("onebitllm", drop("0.self_attn.inner_attn_ln"), Unsupported, "ffn_layernorm"),
+    ("embedding_qwen3", drop("1.mlp.up_proj.norm"), Unreadable, "1.mlp.up_proj.norm"),
+    ("embedding_qwen3", drop("q_proj.norm"), Unsupported, "_proj.norm.weight"),
+    ("embedding_gemma3", drop("1.post_feedforward_layernorm"), Unreadable, "1.post_feedforward_layernorm"),
+    ("llama_rms_norm_packed", drop(f"{Q0}.rms_norm"), Unreadable, f"{Q0}.rms_norm"),
+    ("llama_rms_norm_packed", quantization(use_rms_norm=False), Unsupported, "rms_norm"),
+    ("qwen3_packed", drop("1.self_attn.k_norm"), Unreadable, "1.self_attn.k_norm"),
+    ("hf1bit_llama3", drop("lm_head"), Unreadable, "lm_head.weight"),
+    ("bonsai_untied_yarn", drop("lm_head"), Unreadable, "lm_head.weight"),
+    ("hf1bit_llama3", drop("embed_tokens"), Unreadable, "embed_tokens"),
+    ("hf1bit_llama3", drop("layers.1."), Unreadable, "layers.1."),
+    ("trilm", poke("model.norm.weight", np.nan), Unreadable, "model.norm.weight"),
+    ("hf1bit_llama3", poke("lm_head.weight", np.inf), Unreadable, "lm_head.weight"),
+    ("hf1bit_llama3", reshaped("model.norm.weight", lambda old: [old[0] // 2]), Unreadable, "model.norm.weight"),
+    ("hf1bit_llama3", extra(f"{Q0}.norm.weight", 128), Unsupported, f"{Q0}.norm.weight"),
+    ("hf1bit_llama3", extra("model.layers.1.post_feedforward_layernorm.weight", 128), Unsupported, "post_feedforward"),
+    ("hf1bit_llama3", extra(f"{UP1}.bias", 224), Unsupported, f"{UP1}.bias"),
+    ("trilm", extra("model.layers.1.self_attn.q_norm.weight", 16), Unsupported, "layers.1.self_attn.q_norm"),
+    ("bitcpm", extra("model.layers.0.self_attn.o_proj.norm.weight", 128), Unsupported, "o_proj.norm"),
+    # configs
+    ("hf1bit_llama3", settings(model_type="granite"), Unsupported, "granite"),
+    ("hf1bit_llama3", settings(model_type="qwen3"), Unsupported, "qwen3"),
+    ("hf1bit_llama3", settings(model_type="gemma3_text"), Unsupported, "gemma3_text"),
+    ("qwen3_packed", settings(model_type="gemma3_text"), Unsupported, "gemma3_text"),
+    ("bitcpm", without("scale_depth"), Unsupported, "scale_depth"),
+    ("hf1bit_llama3", settings(hidden_act="gelu"), Unsupported, "gelu"),
+    ("hf1bit_llama3", settings(attention_bias=True), Unsupported, "attention_bias"),
+    ("hf1bit_llama3", settings(mlp_bias=True), Unsupported, "mlp_bias"),
+    ("hf1bit_llama3", settings(rope_scaling={"rope_type": "dynamic", "factor": 2.0}), Unsupported, "dynamic"),
+    ("hf1bit_llama3", settings(rope_scaling={"rope_type": "llama3"}), Unreadable, "factor"),
+    ("bitcpm_longrope", settings(rope_scaling={"rope_type": "longrope", "short_factor": 1}), Unreadable, "factor"),
+    ("hf1bit_llama3", settings(partial_rotary_factor=0.5), Unsupported, "partial_rotary_factor"),
+    ("hf1bit_llama3", without("hidden_size"), Unreadable, "hidden_size"),
+    ("hf1bit_llama3", without("vocab_size"), Unreadable, "vocab_size"),
+    ("hf1bit_llama3", settings(num_hidden_layers=3), Unreadable, "layers.2."),
+    ("hf1bit_llama3", settings(num_hidden_layers=10**9), Unreadable, "num_hidden_layers"),
+    ("hf1bit_llama3", settings(num_attention_heads=0), Unreadable, "num_attention_heads"),
+    ("falcon3", settings(head_dim=24), Unreadable, f"{Q0}.weight"),
+    ("falcon3", without("head_dim"), Unreadable, f"{Q0}.weight"),
+    ("embedding_gemma3", settings(layer_types=["sliding_attention"]), Unreadable, "layer_types"),
+    ("embedding_gemma3", settings(layer_types=["sliding_attention", "chunked_attention"]), Unreadable, "layer_types"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "edit", "error", "told"), BAD)
+def test_broken(
+    name: str, edit: Edit, error: type[TritpackError], told: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    made = checkpoints(name)
+    folder = broken(made, tmp_path / "broken", edit)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(error) as caught:
+        convert(folder, tmp_path / "out" / "m.gguf", quantize=made.family.quantize)
+    assert told in caught.value.message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def broken(made: Made, folder: Path, edit: Edit) -> Path:
+    tensors = all_tensors(made.folder)
+    config = json.loads((made.folder / "config.json").read_text())
+    edit(config, tensors)
+
+    def take(table: Tensors) -> None:
+        table.clear()
+        table.update(tensors)
+
+    return edited(made.folder, folder, config=lambda old: (old.clear(), old.update(config)), tensors=take)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantize", "told"),
+    [
+        ("falcon_e_prequantized", None, "is not ternary"),
+        ("falcon_e_bfloat16", "absmean", "is ternary already"),
+        ("trilm_6_shards", "absmean", "is ternary already"),
+        ("falcon_e", "absmean", "this is none"),
+        ("onebitllm", "absmean", "absmean anyway"),
+        ("embedding_gemma3", "absmean", "absmean anyway"),
+        ("bonsai_mlx", "absmean", "this is none"),
+    ],
+)
+def test_quantise_is_for_plain_floats(
+    name: str, quantize: str | None, told: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match=told) as caught:
+        convert(checkpoints(name).folder, tmp_path / "m.gguf", quantize=quantize)
+    assert (quantize is None) == ("--quantize absmean" in (caught.value.hint or ""))
+    assert list(tmp_path.iterdir()) == []
+
+
+def swap_shards(folder: Path) -> None:
+    first, second = sorted(folder.glob("model-*.safetensors"))[:2]
+    first_bytes, second_bytes = first.read_bytes(), second.read_bytes()
+    first.write_bytes(second_bytes)
+    second.write_bytes(first_bytes)
+
+
+def index(edit: Callable[[dict[str, str]], object]) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        path = folder / "model.safetensors.index.json"
+        document = json.loads(path.read_text())
+        edit(document["weight_map"])
+        path.write_text(json.dumps(document))
+
+    return act
+
+
+def only_pickles(folder: Path) -> None:
+    for path in folder.glob("model*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def cut(folder: Path) -> None:
+    path = sorted(folder.glob("model*.safetensors"))[-1]
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def twice(folder: Path) -> None:
+    first, second = sorted(folder.glob("model-*.safetensors"))[:2]
+    second.write_bytes(first.read_bytes())
+
+
+def rewrite(name: str, edit: Callable[[Any], object]) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        document = json.loads((folder / name).read_text())
+        edit(document)
+        (folder / name).write_text(json.dumps(document))
+
+    return act
+
+
+FIRST, SECOND = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "error", "told"),
+    [
+        ("falcon3", swap_shards, Unreadable, "model.safetensors.index.json places tensor"),
+        ("onebitllm", index(lambda places: places.update({f"{Q0}.weight": SECOND})), Unreadable, f"{Q0}.weight"),
+        ("onebitllm", index(lambda places: places.update({f"{Q0}.bias": FIRST})), Unreadable, "in no file"),
+        ("onebitllm", index(lambda places: places.update({f"{Q0}.weight": "../x.safetensors"})), Unreadable, "../x"),
+        ("onebitllm", lambda folder: (folder / SECOND).unlink(), Unreadable, SECOND),
+        ("onebitllm", twice, Unreadable, "stands in both"),
+        ("bonsai_untied_yarn", cut, Unreadable, "model-00003-of-00003.safetensors"),
+        ("trilm", cut, Unreadable, "model.safetensors"),
+        ("trilm", only_pickles, Unsupported, "pytorch_model.bin"),
+        ("trilm", lambda folder: (folder / "model.safetensors").unlink(), Unreadable, "model*.safetensors"),
+        ("trilm", lambda folder: (folder / "config.json").unlink(), Unreadable, "config.json"),
+        ("trilm", lambda folder: (folder / "config.json").write_text("{"), Unreadable, "config.json"),
+        (
+            "embedding_qwen3",
+            rewrite("1_Pooling/config.json", lambda c: c.update(pooling_mode_lasttoken=False)),
+            Unsupported,
+            "pooling",
+        ),
+        (
+            "embedding_qwen3",
+            rewrite("1_Pooling/config.json", lambda c: c.update(pooling_mode_max_tokens=True)),
+            Unsupported,
+            "max_tokens",
+        ),
+        (
+            "embedding_gemma3",
+            rewrite("modules.json", lambda m: m.append({"type": "sentence_transformers.models.Dense"})),
+            Unsupported,
+            "Dense",
+        ),
+    ],
+)
+def test_broken_files(
+    name: str,
+    act: Callable[[Path], object],
+    error: type[TritpackError],
+    told: str,
+    checkpoints: Checkpoints,
+    tmp_path: Path,
+) -> None:
+    folder, out = tmp_path / "broken", tmp_path / "out"
+    shutil.copytree(checkpoints(name).folder, folder)
+    act(folder)
+    out.mkdir()
+    result = run("convert", folder, "-o", out / "m.gguf")
+    assert isinstance(result.exception, error) and told in result.exception.message
+    assert exit_code_of(result) == {Unreadable: 3, Unsupported: 4}[error]
+    assert list(out.iterdir()) == []
+
+
+# -- refused by name ---------------------------------------------------------------------------------------------------
+
+LLAMA0 = {f"model.layers.0.{name}.weight": "BF16" for name in ("self_attn.q_proj", "mlp.gate_proj", "input_layernorm")}
+
+
+@pytest.mark.parametrize(
+    ("config", "names", "notes", "refused"),
+    [
+        ({"model_type": "qwen3_5"}, [], "", "Bonsai 2"),
+        ({"model_type": "gemma3", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "Bonsai 2"),
+        ({"model_type": "qwen3", "prism": {"hadamard": {"block": 64}}}, [], "", "Bonsai 2"),
+        ({"model_type": "qwen3"}, [], '{"prism.hadamard.block": "64"}', "Bonsai 2"),
+        ({"model_type": "maple"}, [], "", "experts"),
+        ({"model_type": "llama", "num_experts": 8}, [], "", "experts"),
+        ({"model_type": "llama", "num_local_experts": 8}, [], "", "experts"),
+        ({}, ["model.layers.0.mlp.experts.0.up_proj.weight"], "", "experts"),
+        ({"model_type": "parakeet_tdt"}, [], "", "speech"),
+        ({}, ["encoder.layers.0.conv.pointwise_conv1.weight"], "", "speech"),
+        ({"model_type": "hunyuan_v1_dense"}, [], "", "Hunyuan"),
+        ({"model_type": None}, ["model.layers.0.self_attn.query_layernorm.weight"], "", "Hunyuan"),
+        ({"model_type": "minicpm3"}, [], "", "latent"),
+        ({}, ["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"], "", "latent"),
+        ({"model_type": "falcon_h1"}, [], "", "recurrent"),
+        ({}, ["model.layers.0.linear_attn.in_proj.weight"], "", "recurrent"),
+        ({"model_type": "gemma3"}, ["vision_tower.vision_model.embeddings.patch_embedding.weight"], "", "vision"),
+        ({"model_type": "qwen3"}, ["model.visual.blocks.0.attn.qkv.weight"], "", "vision"),
+    ],
+)
+def test_refused_by_name(config: Config, names: list[str], notes: str, refused: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        recognise(config, {**LLAMA0, **dict.fromkeys(names, "BF16")}, notes=notes)
+    refusal = next(refusal for refusal in refusals() if refused in refusal.name)
+    assert caught.value.message.startswith(f"{refusal.name} cannot be run (")
+    assert caught.value.message.endswith(refusal.reason)
+
+
+def test_refusals_end_commands(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    hadamard = edited(
+        checkpoints("bonsai_tied").folder,
+        tmp_path / "c",
+        config=lambda config: config.update(prism={"hadamard": {"block_size": 64}}),
+    )
+    for command in (("convert", hadamard, "-o", tmp_path / "m.gguf"), ("inspect", hadamard)):
+        result = run(*command)
+        assert exit_code_of(result) == 4 and "rotated basis" in str(result.exception), command
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_families_are_listed() -> None:
+    plain, document = run("families"), json.loads(run("families", "--json").stdout)
+    assert plain.exit_code == 0 and document["schema"] == "tritpack.families/1"
+    assert [family["name"] for family in document["families"]] == [family.name for family in families()]
+    assert [entry["name"] for entry in document["refused"]] == [refusal.name for refusal in refusals()]
+    for family in families():
+        assert family.title in plain.stdout
+        assert all(repository in plain.stdout for repository in family.checkpoints.values())
+    for refusal in refusals():
+        assert f"{refusal.name}: {refusal.reason}" in plain.stdout
+    forms = {(family["name"], form["form"]) for family in document["families"] for form in family["forms"]}
+    assert {(family.family, family.form) for family in FAMILIES.values()} == forms  # each of them was converted above
+
+
+# -- unusual and good --------------------------------------------------------------------------------------------------
+
+
+def converted(folder: Path, target: Path, quantize: str | None = None) -> GgufFile:
+    convert(folder, target, quantize=quantize)
+    assert verify(target, folder, level="logits", quantize=quantize).verdict == "pass"
+    return GgufFile(target)
+
+
+def same_tensors(one: GgufFile, other: GgufFile) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        np.array_equal(one.bytes_of(info), other.bytes_of(other.tensors[name])) for name, info in one.tensors.items()
+    )
+
+
+def test_unused_tensors_are_told(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    folder = edited(
+        checkpoints("hf1bit_llama3").folder,
+        tmp_path / "c",
+        tensors=lambda tensors: tensors.update({name: entry(np.ones(16), "F32")}),
+    )
+    result = run("convert", folder, "-o", tmp_path / "m.gguf", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["unused"] == [name]
+    assert f"1 tensors of the source are not used, first {name!r}" in result.stderr
+    assert verify(tmp_path / "m.gguf", folder, level="logits").verdict == "pass"
+
+
+def test_order_and_shards_change_nothing(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("falcon3")
+
+    def shuffle(tensors: Tensors) -> None:
+        names = np.random.default_rng(1).permutation(list(tensors)).tolist()
+        mixed = {name: tensors[name] for name in names}
+        tensors.clear()
+        tensors.update(mixed)
+
+    usual = converted(made.folder, tmp_path / "usual.gguf")
+    for shards in (1, 3):
+        other = edited(made.folder, tmp_path / f"{shards}", tensors=shuffle, shards=shards)
+        assert same_tensors(usual, converted(other, tmp_path / f"{shards}.gguf"))
+    assert len(list((tmp_path / "3").glob("model-*-of-00003.safetensors"))) == 3
+
+
+def test_zeros_are_told(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("ms_2b4t_zeros")
+    result = run("convert", made.folder, "-o", tmp_path / "m.gguf")
+    for module in ("gate_proj", "down_proj"):
+        assert f"tensor 'model.layers.0.mlp.{module}.weight' is all zero" in result.stderr
+    assert result.stderr.count("all zero") == 2
+
+
+@pytest.mark.parametrize("name", ["ms_2b4t_online", "trilm_2_shards", "bonsai_tied", "bitcpm"])
+def test_zeros_among_floats(name: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    def clear(tensors: Tensors) -> None:
+        dtype, shape, raw = tensors[f"{UP1}.weight"]
+        tensors[f"{UP1}.weight"] = dtype, shape, bytes(len(raw))
+
+    folder = edited(checkpoints(name).folder, tmp_path / "c", tensors=clear)
+    result = convert(folder, tmp_path / "m.gguf")
+    assert result.warnings == [f"tensor '{UP1}.weight' is all zero; is the checkpoint intact?"]
+    assert verify(tmp_path / "m.gguf", folder, level="logits").verdict == "pass"
+
+
+def test_a_tied_head_that_is_there_too(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("ms_2b4t_packed")
+    folder = edited(
+        made.folder,
+        tmp_path / "c",
+        tensors=lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"]}),
+    )
+    assert same_tensors(converted(folder, tmp_path / "a.gguf"), converted(made.folder, tmp_path / "b.gguf"))
+
+
+def test_a_head_that_differs_is_not_tied(checkpoints: Checkpoints, transformers: Any, tmp_path: Path) -> None:
+    """As transformers 5 does, whatever tie_word_embeddings says."""
+    made = checkpoints("bonsai_tied")
+
+    def add_head(tensors: Tensors) -> None:
+        rng, table = np.random.default_rng(2), tensors["model.embed_tokens.weight"]
+        tensors["lm_head.weight"] = entry(rng.permutation(values_of(table)), "F16")
+
+    folder = edited(made.folder, tmp_path / "c", tensors=add_head)
+    assert "output.weight" in converted(folder, tmp_path / "m.gguf").tensors
+    _compare(dataclasses.replace(made, folder=folder), tmp_path / "m.gguf", transformers)
+
+
+def test_codes_that_are_not_packed(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """A float weight of -1, 0, 1 beside its weight_scale, among packed ones: each tensor tells how it is kept."""
+    made = checkpoints("hf1bit_llama3")
+
+    def unpack(tensors: Tensors) -> None:
+        for name in (f"{Q0}.weight", f"{UP1}.weight"):
+            tensors[name] = entry(made.truth[name].codes, "BF16")
+
+    folder = edited(made.folder, tmp_path / "c", tensors=unpack)
+    assert same_tensors(converted(folder, tmp_path / "a.gguf"), converted(made.folder, tmp_path / "b.gguf"))
+    spoilt = edited(folder, tmp_path / "d", tensors=lambda tensors: poke(f"{UP1}.weight", 0.5)({}, tensors))
+    with pytest.raises(Unreadable, match=f"{UP1}.weight"):
+        convert(spoilt, tmp_path / "d.gguf")
+
+
+@pytest.mark.parametrize("name", ["falcon3", "embedding_gemma3", "bonsai_untied_yarn"])
+def test_config_as_transformers_5_saves_it(name: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints(name)
+
+    def modern(config: Config) -> None:
+        config["dtype"] = config.pop("torch_dtype")
+        theta, scaling = config.pop("rope_theta"), config.pop("rope_scaling") or {"rope_type": "default"}
+        rope = {**scaling, "rope_theta": theta}
+        if "rope_local_base_freq" in config:
+            local = {"rope_type": "default", "rope_theta": config.pop("rope_local_base_freq")}
+            rope = {"full_attention": rope, "sliding_attention": local}
+        config["rope_parameters"] = rope
+
+    folder = edited(made.folder, tmp_path / "c", config=modern)
+    one, other = converted(folder, tmp_path / "a.gguf"), converted(made.folder, tmp_path / "b.gguf")
+    assert same_tensors(one, other)
+    assert {k: v for k, v in one.metadata.items() if "rope" in k} == {
+        k: v for k, v in other.metadata.items() if "rope" in k
+    }
+
+
+def test_scalar_weight_scales(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("falcon_e")
+
+    def flatten(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.endswith("_scale")]:
+            tensors[name] = tensors[name][0], [], tensors[name][2]
+
+    folder = edited(made.folder, tmp_path / "c", tensors=flatten)
+    assert same_tensors(converted(folder, tmp_path / "a.gguf"), converted(made.folder, tmp_path / "b.gguf"))
+
+
+@pytest.mark.parametrize("name", ["embedding_qwen3", "embedding_gemma3"])
+def test_embedding_of_a_text(name: str, checkpoints: Checkpoints, transformers: Any, tmp_path: Path) -> None:
+    """The end token is appended once, the last state is taken, its length is 1; with or without the pooling's files."""
+    import torch
+
+    made, target = checkpoints(name), tmp_path / "m.gguf"
+    bare = edited(made.folder, tmp_path / "c")
+    shutil.rmtree(bare / "1_Pooling")
+    (bare / "modules.json").unlink()
+    assert same_tensors(converted(bare, tmp_path / "bare.gguf"), converted(made.folder, target))
+    text = "Two lanterns"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(made.folder)
+    result = run("embed", target, "-p", text, "-o", tmp_path / "a.npy", "--json")
+    ids = json.loads(result.stdout)["ids"]
+    end = {"embedding_qwen3": "<|endoftext|>", "embedding_gemma3": "<eos>"}[name]
+    assert ids == tokenizer(text).input_ids and ids[-1] == tokenizer.convert_tokens_to_ids(end)
+    vector = np.load(tmp_path / "a.npy")
+    assert vector.shape == (made.family.hidden,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    with torch.no_grad():
+        state = _reference(made, transformers)(torch.tensor([ids])).last_hidden_state[0, -1].numpy()
+    assert vector @ state / np.linalg.norm(state) >= 1 - 1e-4
+    assert run("embed", tmp_path / "bare.gguf", "-p", text, "-o", tmp_path / "b.npy").exit_code == 0
+    assert np.array_equal(np.load(tmp_path / "b.npy"), vector)

@@ -92,3 +92,14 @@ def test_sources_that_cannot_be_used(tiny_gguf: Path, shared: Path, tmp_path: Pa
         convert(tiny_gguf, tiny_gguf)
     assert exit_code_of(run("convert", cut, "-o", tmp_path / "x.gguf")) == 3
     assert not (tmp_path / "x.gguf").exists()
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q6_k"])
+def test_a_quantised_embedding_is_not_quantised_again(kind: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    convert(tiny_gguf, tmp_path / "q.gguf", embedding_type=kind)
+    convert(tmp_path / "q.gguf", tmp_path / "again.gguf", outtype="t2")
+    one, other = GgufFile(tmp_path / "q.gguf"), GgufFile(tmp_path / "again.gguf")
+    stored = [file.bytes_of(file.tensors["token_embd.weight"]).tobytes() for file in (one, other)]
+    assert stored[0] == stored[1]
+    assert verify(tmp_path / "again.gguf", tmp_path / "q.gguf", level="weights").verdict == "pass"
+    assert verify(tmp_path / "again.gguf", tiny_gguf, level="weights").rungs[1].verdict == "pass"
