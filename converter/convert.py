@@ -10,8 +10,9 @@ import numpy as np
 
 from converter.opening import open_source
 from converter.plan import Plan, PlannedTensor, make_plan
+from converter.sources import CheckpointFolder
 from formats import float_types
-from formats.errors import TritpackError, WriteFailed
+from formats.errors import TritpackError, Unreadable, UsageError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
 from formats.layouts import catalog
 from formats.ternary import Bytes, TernaryTensor
@@ -52,6 +53,10 @@ def convert(
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
     opened = open_source(source, revision=revision, progress=progress is not None)
+    if isinstance(opened, CheckpointFolder) and path.resolve() in {
+        (opened.folder / name).resolve() for name in opened.source_files
+    }:
+        raise UsageError(f"{path}: is a file of the source itself")
     plan = make_plan(opened, outtype=outtype, embedding_type=embedding_type, name=name, quantize=quantize)
     result = Conversion(plan, path, [], {})
     if plan.unused:
@@ -86,6 +91,8 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
         return
     ternary = tensor.origin.ternary()
     assert ternary is not None  # the plan has looked
+    if not np.isfinite(ternary.scales).all():
+        raise Unreadable(f"tensor {tensor.origin.name!r}: a scale is not finite as a multiplier")
     if not ternary.codes.any():
         result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
     layout = catalog.LAYOUTS[tensor.kind]

@@ -4,6 +4,7 @@ kind of source; the plan does not know which it was."""
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import numpy as np
 from converter import ternarize, vocab
 from converter.families.recognition import Recognition, recognise, refuse_by_name
 from converter.origins import CheckpointTensor, Computed, GgufTensor, Origin, check_floats, check_linear
-from converter.sources import CheckpointFolder, sha256_file
+from converter.sources import FLOATS, CheckpointFolder, sha256_file
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile
-from formats.model_spec import ROPE_FACTORS, TABLES, ModelSpec
+from formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
 
 PARTS = ("weight_scale", "scales", "biases")
+GRAPH_PARTS = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj(\.\w+)+|sinks|gamma|lora_\w+(\.\w+)*|\.weight_scale)$")
+"""How names end of tensors that would take part in the computation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,24 +80,31 @@ def _origin(source: CheckpointFolder, known: Recognition, target: str, shape: tu
         raise Unreadable(f"{source.folder}: tensor {name!r} is missing", hint=hint)
     stem = name.removesuffix("weight")
     beside = {part: source.tensors[stem + part] for part in PARTS if stem + part in source.tensors}
-    linear = target in set(known.spec.linear_names())
+    linear = target.removesuffix(".weight").rpartition(".")[2] in LINEARS
     form = known.form
-    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside):
+    if "weight_scale" in beside and not known.scales_are_told:
+        raise Unsupported(
+            f"tensor {stem + 'weight_scale'!r} is there, but no quantization_config in config.json says whether it "
+            "multiplies or divides, which cannot be guessed"
+        )
+    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside) and known.scales_are_told:
         form = "packed"  # each tensor tells for itself how it is kept
     offset = 0.0
     if len(shape) == 1 and not target.endswith("_norm_in.weight"):
         offset = known.family.norm_offset
     table = target.removesuffix(".weight") in TABLES
+    if table and form == "mlx" and stored.dtype in FLOATS:
+        form = "exact"  # mlx-lm leaves some tables as they were
     tensor = CheckpointTensor(
         stored,
         shape,
         form,
         known.scale_multiplies,
-        beside if linear or (table and known.form == "mlx") else {},
+        beside if linear or (table and form == "mlx") else {},
         known.spec.row_order(target),
         offset,
     )
-    if linear or (table and known.form == "mlx" and stored.dtype == "U32"):
+    if linear or (table and form == "mlx"):
         check_linear(tensor)
     else:
         check_floats(stored, shape)
@@ -122,11 +132,11 @@ def _refuse_ternary_masters(origins: dict[str, Origin], known: Recognition) -> N
 
 
 def _refuse_unknown_norms(unused: tuple[str, ...], known: Recognition) -> None:
-    """A norm or bias that nobody asked for means that the graph is another one: the silent failure of other loaders."""
+    """A norm, bias or projection that nobody asked for means that the graph is another one: the silent failure of other
+    loaders. What else is unused (rotary_emb.inv_freq of old checkpoints) is reported."""
+    head = known.source_name("output.weight").removesuffix("weight")
     for name in unused:
-        module, _, kind = name.rpartition(".")
-        normal = kind == "weight" and ("norm" in module.rpartition(".")[2] or module.endswith("_ln"))
-        if name.startswith(f"{known.prefix}layers.") and (kind == "bias" or normal):
+        if name.startswith((known.prefix, head)) and GRAPH_PARTS.search(name):
             raise Unsupported(
                 f"tensor {name!r} has no place in {known.family.title}: without it the model would be another one",
                 hint="tritpack families lists what is supported and how it is recognised",
@@ -154,8 +164,15 @@ def _title(source: CheckpointFolder, known: Recognition) -> str:
 
 def of_gguf(file: GgufFile, hashed: bool) -> Material:
     """A packed file as a source: its tensors through their layouts, its keys read and written anew."""
-    refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
-    spec = ModelSpec.of_gguf(file)
+    try:
+        refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
+        spec = ModelSpec.of_gguf(file)
+    except (Unreadable, Unsupported) as error:
+        raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
+    if unknown := spec.unknown_tensors(file.tensors):
+        raise Unsupported(
+            f"{file.path}: tensor {unknown[0]!r} has no place in a {spec.architecture} model that is run here"
+        )
     if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
         spec = dataclasses.replace(spec, architecture="bitnet-b1.58")
     origins: dict[str, Origin] = {}
@@ -180,5 +197,4 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
         f"{'int8' if spec.int8_activations else 'float'} activations"
     )
     vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
-    unused = tuple(sorted(set(file.tensors) - set(spec.tensor_shapes())))
-    return Material(why, spec, origins, {**recorded, **vocabulary}, unused)
+    return Material(why, spec, origins, {**recorded, **vocabulary})

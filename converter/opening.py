@@ -13,7 +13,13 @@ from formats.gguf_file import GgufFile
 def local_path(source: str | Path, *, revision: str | None = None, progress: bool = False) -> Path:
     """Where the source lies here, after a download if it is ORG/NAME[@REVISION] and no such folder exists."""
     path = Path(source)
-    reference = hub.parse_reference(source) if isinstance(source, str) and not path.exists() else None
+    if source == "":
+        raise UsageError("the source is empty")
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name that no file system takes
+        raise UsageError(f"{str(source)[:60]}...: is no path: {error.strerror}") from error
+    reference = hub.parse_reference(source) if isinstance(source, str) and not exists else None
     if reference is None:
         if revision is not None:
             raise UsageError(f"{source}: --revision is for repositories on the Hub, and this is a local path")

@@ -218,13 +218,16 @@ class GgufTensor:
         layout = self.info.meaning.layout if self.info.meaning else None
         if layout is None:
             return None
-        return layout.unpack(self.file.bytes_of(self.info), self.info.rows, self.info.cols)
+        try:
+            return layout.unpack(self.file.bytes_of(self.info), self.info.rows, self.info.cols)
+        except Unreadable as error:
+            raise Unreadable(f"{self.file.path}: tensor {self.name!r}: {error.message}", hint=error.hint) from error
 
     def tiling(self) -> Tiling:
         found = self.ternary()
         if found is None:
             raise Unsupported(
-                f"tensor {self.name!r} is stored as {self.info.layout}, which is no ternary layout that is read here"
+                f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, no ternary layout read here"
             )
         return Tiling(found.scale_blocks, found.granularity)
 
@@ -232,7 +235,9 @@ class GgufTensor:
         if self.info.meaning and self.info.meaning.layout:
             return "f32"
         if self.info.layout not in float_types.FLOAT_TYPES:
-            raise Unsupported(f"tensor {self.name!r} is stored as {self.info.layout}, which cannot be read here")
+            raise Unsupported(
+                f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, which cannot be read here"
+            )
         return self.info.layout
 
     def stored_as(self, kind: str) -> Bytes | None:

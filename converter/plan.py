@@ -14,13 +14,12 @@ from converter.origins import PIECE_BYTES, CheckpointTensor, Origin, Tiling
 from converter.sources import CheckpointFolder
 from converter.version import VERSION
 from formats import float_types
-from formats.errors import Unsupported
+from formats.errors import Unsupported, UsageError
 from formats.gguf_file import GgufFile, TensorPlan, file_size
 from formats.layouts import catalog
 from formats.model_spec import TABLES, ModelSpec
 
 OUTTYPES = ("auto", "i2_s", "t2")
-EMBEDDING_TYPES = ("auto", *float_types.FLOAT_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,10 @@ def make_plan(
     if outtype not in OUTTYPES:
         raise Unsupported(f"--outtype {outtype} is not supported", hint=f"choose one of: {', '.join(OUTTYPES)}")
     if isinstance(source, GgufFile):
+        if quantize is not None:
+            raise UsageError(
+                f"--quantize {quantize} is for plain float checkpoints, and {source.path} is a packed file"
+            )
         material = of_gguf(source, hashed)
     else:
         material = of_checkpoint(source, quantize, name, hashed)
@@ -86,7 +89,7 @@ def make_plan(
             nbytes = catalog.LAYOUTS[kind].nbytes(shape[0], shape[1], blocks[target])
         else:
             kind = "f32" if len(shape) == 1 else resolve_embedding_type(origin, embedding_type)
-            nbytes = float_types.FLOAT_TYPES[kind].nbytes(1 if len(shape) == 1 else shape[0], shape[-1])
+            nbytes = _float_bytes(origin, kind, shape)
         plan = TensorPlan(target, shape, catalog.type_of(kind).type_id, nbytes)
         planned.append(PlannedTensor(plan, kind, origin))
     embedding = next(tensor.kind for tensor in planned if tensor.target.name == "token_embd.weight")
@@ -117,6 +120,13 @@ def make_plan(
         output_bytes=file_size(metadata, targets),
         peak_bytes=(4 if set(kinds) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
     )
+
+
+def _float_bytes(origin: Origin, kind: str, shape: tuple[int, ...]) -> int:
+    try:
+        return float_types.FLOAT_TYPES[kind].nbytes(1 if len(shape) == 1 else shape[0], shape[-1])
+    except Unsupported as error:
+        raise Unsupported(f"tensor {origin.name!r}: {error.message}", hint="choose another --embedding-type") from error
 
 
 def resolve_embedding_type(origin: Origin, asked: str) -> str:

@@ -188,11 +188,14 @@ class CheckpointFolder:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
+    """SHA-256 of a file, in hex. Raises Unreadable."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 
@@ -204,7 +207,9 @@ def _read_safetensors(path: Path) -> tuple[list[StoredTensor], str]:
             pass
         with open(path, "rb") as stream:
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
         raise Unreadable(
             f"{path}: is not a whole safetensors file: {error}", hint="the download may be cut short; fetch it again"
         ) from error

@@ -145,7 +145,13 @@ def unpack_mlx(
     if weight.shape != (rows, cols // 16) or cols % 16:
         raise Unreadable(f"tensor {weight.name!r} has shape {list(weight.shape)}, expected {[rows, cols // 16]}")
     for part in (scales, biases):
-        if len(part.shape) != 2 or part.shape[0] != rows or part.shape != scales.shape or cols % part.shape[1]:
+        if (
+            len(part.shape) != 2
+            or 0 in part.shape
+            or part.shape[0] != rows
+            or part.shape != scales.shape
+            or cols % part.shape[1]
+        ):
             raise Unreadable(f"tensor {part.name!r} of shape {list(part.shape)} does not tile {rows} x {cols} weights")
     scale, bias = scales.rows_f32(0, rows), biases.rows_f32(0, rows)
     if not np.isfinite(scale).all() or (scale < 0).any():

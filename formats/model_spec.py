@@ -6,7 +6,7 @@ What converter and runtime tell each other. Shapes of tensors are derived here a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ OPTIONAL_NORMS = {
 }
 """Switch of ModelSpec -> the norms of each layer that it stands for."""
 ALL_NORMS = (*NORMS, *(norm for group in OPTIONAL_NORMS.values() for norm in group))
+SCALES = ("embedding_scale", "residual_scale", "logit_scale")
 TABLES = ("token_embd", "output")
 ROPE_FACTORS = "rope_freqs.weight"
 POOLING = ("none", "mean", "cls", "last")
@@ -108,6 +109,8 @@ class ModelSpec:
             # What float32 would make infinite or zero means nothing to any engine.
             if not isinstance(value, float) or not 1e-30 < value < 1e38:
                 raise Unreadable(f"{name} is {value!r}, expected a positive number that float32 can hold")
+        if not self.norm_eps < 1 or not self.projection_norm_eps < 1:
+            raise Unreadable(f"norm_eps is {self.norm_eps!r} or {self.projection_norm_eps!r}, expected less than 1")
         if self.heads % self.kv_heads:
             raise Unreadable(f"{self.heads} attention heads are not a multiple of {self.kv_heads} key-value heads")
         if self.head_dim % 2:
@@ -125,6 +128,8 @@ class ModelSpec:
             raise Unreadable(f"sliding_window is {window!r}, expected a positive 31-bit integer")
         if self.sliding_layers and len(self.sliding_layers) != self.layers:
             raise Unreadable(f"{len(self.sliding_layers)} layers are said to slide or not, there are {self.layers}")
+        if self.rope_scaling and self.rope_scaling.kind == "yarn" and not self.rope_theta > 1:
+            raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
         if self.pooling not in POOLING:
             raise Unsupported(f"pooling {self.pooling!r} is not known", hint=f"supported: {', '.join(POOLING)}")
 
@@ -178,6 +183,10 @@ class ModelSpec:
                 shapes[f"blk.{layer}.{linear}.weight"] = self.linear_shape(linear)
         return shapes
 
+    def unknown_tensors(self, names: Iterable[str]) -> list[str]:
+        """Those of a file's tensors that have no place in this model: another graph would use them."""
+        return sorted(set(names) - set(self.tensor_shapes()))
+
     def linear_names(self) -> list[str]:
         """GGUF names of the tensors that are always ternary, in file order."""
         return [f"blk.{layer}.{linear}.weight" for layer in range(self.layers) for linear in LINEARS]
@@ -221,10 +230,12 @@ class ModelSpec:
             f"{a}.rope.freq_base": self.rope_theta,
             f"{a}.hidden_activation": self.activation,
         }
-        for key in ("embedding_scale", "residual_scale", "logit_scale"):
+        for key in SCALES:
             # llama.cpp's MiniCPM takes its own defaults for keys that are missing.
             if getattr(self, key) != 1.0 or a == "minicpm":
                 pairs[f"{a}.{key}"] = getattr(self, key)
+        if a == "minicpm":  # llama.cpp divides by this one; ours says it exactly
+            pairs |= {f"{a}.logit_scale": 1.0 / self.logit_scale, "tritpack.logit_scale": self.logit_scale}
         if self.attention_scale is not None:
             pairs[f"{a}.attention.scale"] = self.attention_scale
         if self.sliding_layers:
@@ -340,9 +351,7 @@ class _Reader:
             **{switch: self.has(f"blk.0.{group[0]}") for switch, group in OPTIONAL_NORMS.items()},
             projection_norm_eps=self.ours("tritpack.projection_norm_epsilon", 1e-6),
             int8_activations=ACTIVATION_QUANTIZATION[quantization],
-            embedding_scale=self.number("embedding_scale", 1.0),
-            residual_scale=self.number("residual_scale", 1.0),
-            logit_scale=self.number("logit_scale", 1.0),
+            **self._scales(hidden),
             attention_scale=None if self.get("attention.scale") is None else self.number("attention.scale"),
             rope_scaling=self._scaling(),
             local_rope_theta=self.number("rope.freq_base_swa", 10000.0) if sliding else None,
@@ -351,10 +360,25 @@ class _Reader:
             pooling=POOLING[pooling],
         )
 
+    def _scales(self, hidden: int) -> dict[str, Any]:
+        """As llama.cpp's graphs take them: Gemma's is not in its files, MiniCPM's last one divides."""
+        if self.architecture == "minicpm":
+            divisor = self.number("logit_scale")
+            if not divisor > 0:
+                raise Unreadable(f"metadata key minicpm.logit_scale is {divisor!r}, expected a positive number")
+            scales = {key: self.number(key) for key in SCALES[:2]}
+            return {**scales, "logit_scale": self.ours("tritpack.logit_scale", 1.0 / divisor)}
+        implied = shortest_float(hidden**0.5) if self.architecture == "gemma3" else 1.0
+        return {
+            "embedding_scale": self.number("embedding_scale", implied),
+            **{key: self.number(key, 1.0) for key in SCALES[1:]},
+        }
+
     def _sliding(self, layers: int) -> tuple[bool, ...]:
         if self.get("attention.sliding_window") is None:
             return ()
-        pattern = self.get("attention.sliding_window_pattern", 6)  # Gemma 3: every sixth layer sees everything
+        # Gemma 3: every sixth layer sees everything. In other architectures the key alone says nothing.
+        pattern = self.get("attention.sliding_window_pattern", 6 if self.architecture == "gemma3" else None)
         if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
             return tuple((layer + 1) % pattern != 0 for layer in range(layers))
         if isinstance(pattern, np.ndarray) and pattern.shape == (layers,):
@@ -363,9 +387,17 @@ class _Reader:
 
     def _scaling(self) -> RopeScaling | None:
         kind = self.get("rope.scaling.type", "none")
+        if not isinstance(kind, str):
+            raise Unreadable(f"metadata key {self.architecture}.rope.scaling.type is no text")
         attention = self.file.metadata.get("tritpack.rope.attention_factor")
         if ROPE_FACTORS in self.file.tensors:
             info = self.file.tensors[ROPE_FACTORS]
+            if info.layout not in ("f32", "f16", "bf16") or len(info.shape) != 1:
+                raise Unreadable(
+                    f"tensor {ROPE_FACTORS!r} is {info.layout} {list(info.shape)}, expected one row of floats"
+                )
+            if kind != "none":
+                raise Unsupported(f"rope scaling of type {kind!r} beside {ROPE_FACTORS!r} cannot be run")
             values = float_types.decode(info.layout, self.file.bytes_of(info), 1, info.cols)[0]
             total = self.ours("tritpack.rope.attention_factor", self.number("rope.scaling.attn_factor", 1.0))
             return RopeScaling("factors", attention_factor=total, frequency_factors=float32_tuple(values))

@@ -40,10 +40,13 @@ class RopeScaling:
         if self.kind not in KINDS:
             raise Unreadable(f"rope scaling of kind {self.kind!r} is not one of {', '.join(KINDS)}")
         numbers = (self.factor, self.beta_fast, self.beta_slow, self.attention_factor, *self.frequency_factors)
-        if not all(math.isfinite(number) and number > 0 for number in numbers):
+        if not all(isinstance(number, float) and math.isfinite(number) and number > 0 for number in numbers):
             raise Unreadable(f"rope scaling {self.kind}: a number is not finite and positive")
-        if self.kind == "yarn" and self.original_context < 1:
-            raise Unreadable(f"rope scaling yarn: the original context is {self.original_context}")
+        if self.kind == "linear" and self.attention_factor != 1.0:
+            raise Unreadable("rope scaling linear: it has no attention factor")
+        original = self.original_context
+        if self.kind == "yarn" and (not isinstance(original, int) or not 0 < original < 2**31):
+            raise Unreadable(f"rope scaling yarn: the original context is {original!r}, expected a positive integer")
 
 
 def inverse_frequencies(theta: float, head_dim: int, scaling: RopeScaling | None = None) -> F32:
@@ -79,9 +82,9 @@ def _yarn_range(theta: float, head_dim: int, scaling: RopeScaling) -> tuple[floa
     return low, high + 0.001 if low == high else high
 
 
-def yarn_attention_factor(factor: float) -> float:
+def yarn_attention_factor(factor: float, mscale: float = 1.0) -> float:
     """YaRN's own choice of the attention factor."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def longrope_attention_factor(factor: float, original_context: int) -> float:

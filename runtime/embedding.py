@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import CheckFailed, UsageError
+from formats.errors import CheckFailed, Unreadable, UsageError
 from runtime.model import Model
 
 F32 = npt.NDArray[np.float32]
@@ -16,10 +16,14 @@ KEY_APPEND = "tritpack.embedding.append_token_id"
 
 def text_ids(model: Model, text: str) -> list[int]:
     """Token ids of a text for embedding: as the tokenizer has it, and behind it the token whose state the model was
-    trained to read, if the tokenizer does not add it by itself."""
+    trained to read, if the tokenizer does not add it by itself. Raises Unreadable if the file names no token there."""
     ids = model.tokenizer.encode(text)
     last = model.file.metadata.get(KEY_APPEND)
-    return ids if last is None or (ids and ids[-1] == last) else [*ids, int(last)]
+    if last is None or (ids and ids[-1] == last):
+        return ids
+    if not isinstance(last, int) or not 0 <= last < model.spec.vocab_size:
+        raise Unreadable(f"{model.file.path}: metadata key {KEY_APPEND} is {last!r}, expected a token id")
+    return [*ids, last]
 
 
 def embed(model: Model, tokens: Sequence[int], *, pooling: str | None = None, normalize: bool = True) -> F32:

@@ -40,6 +40,7 @@ LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
 DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
 DEFAULT_BATCH = 256
 MAX_THREADS = 256
+MAX_CONTEXT = 1 << 24
 
 ERRORS: dict[int, type[TritpackError]] = {
     1: UsageError,  # argument
@@ -433,7 +434,7 @@ def _hparams(spec: ModelSpec) -> tuple[_Hparams, list[F32]]:
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
-        context_length=spec.context_length,
+        context_length=min(spec.context_length, MAX_CONTEXT),
         norm_eps=spec.norm_eps,
         projection_norm_eps=spec.projection_norm_eps,
         activation=ACTIVATION_IDS[spec.activation],
@@ -477,8 +478,8 @@ class CSession:
             raise UsageError(f"unknown KV cache type {kv_type!r}", hint=f"known: {', '.join(KV_TYPE_IDS)}")
         if not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"{threads} threads, expected 1 to {MAX_THREADS}")
-        if not 1 <= self.n_ctx <= 1 << 24:
-            raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {1 << 24}")
+        if not 1 <= self.n_ctx <= MAX_CONTEXT:
+            raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {MAX_CONTEXT}")
         self._batch = batch or DEFAULT_BATCH
         params = _SessionParams(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], self._batch)
         handle = ctypes.c_void_p()

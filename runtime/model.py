@@ -113,6 +113,11 @@ class Model:
     def _tensors(self) -> dict[str, CTensor]:
         """Every tensor of the model as C wants it, shapes checked; all but the norms stay where they are mapped."""
         tensors = {}
+        if unknown := self.spec.unknown_tensors(self.file.tensors):
+            raise Unsupported(
+                f"{self.file.path}: tensor {unknown[0]!r} has no place in its {self.spec.architecture} model",
+                hint="without it the model would be another one",
+            )
         for name, shape in self.spec.tensor_shapes().items():
             if name == ROPE_FACTORS:
                 continue  # in the spec's frequencies already

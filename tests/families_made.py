@@ -224,7 +224,9 @@ def make(name: str, folder: Path) -> Made:
         "num_key_value_heads": family.kv_heads,
         **({"head_dim": family.head_dim} if family.head_dim else {}),
     }
-    usual = {"hidden_act": "silu", "initializer_range": 0.02, "rope_scaling": None, "use_cache": True}
+    usual: dict[str, Any] = {"initializer_range": 0.02, "rope_scaling": None, "use_cache": True}
+    if "hidden_activation" not in family.config:  # Gemma's name for it
+        usual["hidden_act"] = "silu"
     words = write_tokenizer(folder, family.tokenizer, append_eos=family.sentence)
     config = {**usual, **sizes, "tie_word_embeddings": family.tied, **words, **family.config}
     text = json.dumps(config, indent=2)
@@ -458,6 +460,9 @@ FAMILIES: dict[str, Family] = {
     "trilm": _TRILM,
     "trilm_2_shards": _trilm(2),
     "trilm_6_shards": _trilm(6),
+    "llama_rows": dataclasses.replace(
+        _TRILM, granularity={"row": ALL}, store=exact("BF16", lambda module, shape: (shape[0], 1)), floats="BF16"
+    ),
     "embedding_qwen3": _EMBEDDING,
     "embedding_gemma3": Family(
         family="bitnet_embedding_gemma3", form="online", granularity={"tensor": ALL}, tokenizer="gemma",
@@ -538,10 +543,17 @@ def _as(base: Family, form: str) -> Family:
     """A family whose linears are stored otherwise: skeleton and form are independent of each other."""
     store, quantization = _FORMS[form]
     plain = {key: value for key, value in base.config.items() if not key.startswith("quantization")}
+    grouped = {"group 32": ALL + 2 - base.tied} if form == "mlx" else {"tensor": ALL}
     return dataclasses.replace(
-        base, form=form, store=store, tables=None, first_quantization=None, config={**plain, **quantization},
-        granularity={"group 32": ALL + 2 - base.tied} if form == "mlx" else {"tensor": ALL}, quantize="absmean" if form == "absmean" else None,
-    )  # fmt: skip
+        base,
+        form=form,
+        store=store,
+        tables=store if form == "mlx" else None,
+        granularity=grouped,
+        config={**plain, **quantization},
+        first_quantization=None,
+        quantize="absmean" if form == "absmean" else None,
+    )
 
 
 _OTHERS = {

@@ -217,7 +217,11 @@ BROKEN = {
     "rope_parameters a text": ({"config": lambda c: c.update(rope_parameters="x")}, Unreadable, "rope_parameters"),
     "huge theta": ({"config": lambda c: c.update(rope_theta=10**400)}, Unreadable, "rope_theta"),
     "tiny eps": ({"config": lambda c: c.update(rms_norm_eps=1e-60)}, Unreadable, "norm_eps"),
-    "endless positions": ({"config": lambda c: c.update(max_position_embeddings=2**33)}, Unreadable, "context_length"),
+    "endless positions": (
+        {"config": lambda c: c.update(max_position_embeddings=2**33)},
+        Unreadable,
+        "max_position_embeddings",
+    ),
     "10**8 layers": ({"config": lambda c: c.update(num_hidden_layers=10**8)}, Unreadable, "num_hidden_layers"),
     "no hidden_size": ({"config": lambda c: c.pop("hidden_size")}, Unreadable, "hidden_size"),
     "negative layers": ({"config": lambda c: c.update(num_hidden_layers=-1)}, Unreadable, "layers"),

@@ -360,11 +360,16 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
         (folder / "model.safetensors").write_bytes(damaged)
         with pytest.raises(Unreadable):
             Oracle(folder)
-    for config in ({"num_hidden_layers": 10**9}, {"num_attention_heads": 0}, {"vocab_size": "many"},
-                   {"rope_theta": float("nan")}, {"rope_scaling": {"rope_type": "llama3"}}, {"hidden_size": 63},
-                   {"quantization_config": {**OFFLINE, "modules_to_not_convert": ["("]}}):  # fmt: skip
+    for config in (
+        {"num_hidden_layers": 10**9}, {"num_attention_heads": 0}, {"vocab_size": "many"}, {"hidden_size": 63},
+        {"rope_theta": float("nan")}, {"rope_scaling": {"rope_type": "llama3"}},
+    ):  # fmt: skip
         with pytest.raises(Unreadable):
             Oracle(checkpoint(tmp_path / "c", tensors, **config))
+    kept = "modules_to_not_convert"
+    for wild in ("(", "((\\w|\\.)+)+!"):
+        with pytest.raises(Unsupported, match=kept):
+            Oracle(checkpoint(tmp_path / "c", tensors, quantization_config={**OFFLINE, kept: [wild]}))
     (folder / "config.json").write_text("[]")
     with pytest.raises(Unreadable):
         Oracle(folder)

@@ -30,7 +30,8 @@ REFUSED = "refused.yaml"
 class Family:
     """One YAML file. `globals` and `layer` map GGUF names to checkpoint names.
 
-    has, lacks: names in layer 0 that tell the family; config_keys: keys of config.json that must be there as well.
+    has, lacks: names in layer 0 that tell the family. model_types: those that may come with them, its own first.
+    config_keys: keys of config.json that must be there as well, unless model_type is the family's own.
     floats: what floats without a quantization_config are, `absmean` masters or `exact` ternary values.
     ternary_activations: how exact ternary floats take their activations; all other forms take int8 per token.
     norm_offset: the factor of a norm is this plus what is stored (not of the projection norms).
@@ -42,6 +43,7 @@ class Family:
     title: str
     rank: int
     architecture: str
+    model_types: tuple[str, ...]
     has: tuple[str, ...]
     lacks: tuple[str, ...]
     floats: Literal["exact", "absmean"]
@@ -54,13 +56,14 @@ class Family:
     config_keys: tuple[str, ...] = ()
     norm_offset: float = 0.0
     sliding_pattern: int = 0
+    activation_key: str = "hidden_act"
     formulas: Mapping[str, str] = dataclasses.field(default_factory=dict)
     embedding: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def source_name(self, name: str, prefix: str = "model.") -> str:
         """The checkpoint's name of a GGUF tensor; prefix is what its layer names begin with."""
         if name in self.globals:
-            return self.globals[name].format(prefix=prefix)
+            return self.globals[name].format(prefix=prefix, outer=prefix.removesuffix("model."))
         _, layer, part = name.split(".", 2)
         return f"{prefix}layers.{layer}.{self.layer[part]}"
 
@@ -119,7 +122,7 @@ def _complete(document: dict[str, Any], documents: Mapping[str, dict[str, Any]])
         base = _complete(documents[f"{parent}.yaml"], documents)
         for key in ("layer", "config_defaults"):
             own[key] = {**base[key], **own.get(key, {})}
-        inherited = ("globals", "norm_offset", "sliding_pattern", "formulas", "tokenizer")
+        inherited = ("globals", "norm_offset", "sliding_pattern", "activation_key", "formulas", "tokenizer")
         own = {**{key: base[key] for key in inherited if key in base}, **own}
     return _tuples(own)
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from converter.families import Family, Form, families, refusals
 from converter.families.hyperparameters import model_spec, text_config
+from converter.families.keys import as_number
 from formats.errors import Unreadable, Unsupported
 from formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, ModelSpec
 
-MODEL_TYPES = ("bitnet", "gemma3", "gemma3_text", "llama", "minicpm", "qwen3", None)
-"""Tensor names decide which family it is; a type beyond these (granite, say) may give the same names another graph."""
 Dtypes = Mapping[str, str]
 """Tensor name -> dtype in safetensors' spelling."""
 
@@ -25,6 +24,7 @@ class Recognition:
     """A checkpoint's family, how its linears are stored, whether a stored scale multiplies, and where tensors lie.
 
     prefix: what layer names begin with. names: GGUF name in a layer -> checkpoint name in a layer.
+    scales_are_told: a quantization_config says how stored scales are meant.
     """
 
     family: Family
@@ -34,6 +34,7 @@ class Recognition:
     why: str
     prefix: str
     names: Mapping[str, str]
+    scales_are_told: bool
 
     def source_name(self, name: str) -> str:
         """The checkpoint's name of a GGUF tensor."""
@@ -58,45 +59,50 @@ def recognise(
     refuse_by_name(text, dtypes, notes)
     prefix = _prefix(dtypes)
     layer0 = {name.removeprefix(f"{prefix}layers.0.") for name in dtypes if name.startswith(f"{prefix}layers.0.")}
-    family = next(
-        (
-            each
-            for each in families()
-            if layer0.issuperset(each.has)
-            and not layer0 & set(each.lacks)
-            and all(text.get(k) for k in each.config_keys)
-        ),
-        None,
-    )
-    kind = text.get("model_type")
-    if family is not None and kind not in MODEL_TYPES:
-        raise Unsupported(
-            f"model_type {kind!r} has tensors named as in {family.title}, but nothing says that it computes the same",
-            hint=f"known: {', '.join(sorted(filter(None, MODEL_TYPES)))}",
-        )
-    if family is None:
-        raise Unsupported(
-            f"tensors named as in layer 0 ({', '.join(sorted(layer0)[:4])}, ...) of architecture "
-            f"{config.get('architectures')} belong to no family we read",
-            hint="tritpack families lists what is supported and how it is recognised",
-        )
+    family = _family(text, layer0)
     quantization = _quantization(text)
     names = dict(family.layer)
     form, multiplies, told_by = _form(family, quantization, quantize)
     if form == "mlx" and form not in family.checkpoints:
         raise Unsupported(f"MLX 2-bit weights of {family.title} are not supported: no graph here runs their scales")
-    eps = None
+    eps = 1e-6
     if form in ("packed", "online") and quantization and quantization.get("use_rms_norm"):
         for linear in LINEARS:
             names[f"{linear}_norm_in.weight"] = names[f"{linear}.weight"].replace(".weight", ".rms_norm.weight")
-        eps = quantization.get("rms_norm_eps") or 1e-6
+        given = quantization.get("rms_norm_eps")
+        eps = eps if given is None else as_number("quantization_config.rms_norm_eps", given)
         told_by += ", use_rms_norm"
     _check_not_converted(family, prefix, names, form, quantization, dtypes)
     int8 = ACTIVATION_QUANTIZATION[family.activations(form)]
     spec = model_spec(text, family, names, dtypes, int8=int8, projection_norm_eps=eps, pooling=pooling)
     activations = "int8 activations" if int8 else "float activations"
     why = f"{family.title} ({told_by}), as {family.checkpoints.get(form, family.title)}; {activations}"
-    return Recognition(family, form, multiplies, spec, why, prefix, names)
+    told = quantization is not None and form in ("packed", "online")
+    return Recognition(family, form, multiplies, spec, why, prefix, names, told)
+
+
+def _family(config: Mapping[str, Any], layer0: Collection[str]) -> Family:
+    """The first family, by rank, whose names are there; model_type may not speak against it."""
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise Unreadable(f"config.json: model_type is {kind!r}, expected a text")
+    named = set(layer0)
+    for family in families():
+        by_config = kind == family.model_types[0] or all(config.get(key) for key in family.config_keys)
+        if not named.issuperset(family.has) or named & set(family.lacks) or not by_config:
+            continue
+        if kind is not None and kind not in family.model_types:
+            # granite or cohere, say, give the same names another graph.
+            raise Unsupported(
+                f"model_type {kind!r} names its tensors as {family.title} does, but need not compute the same",
+                hint=f"with these names: {', '.join(family.model_types)}",
+            )
+        return family
+    raise Unsupported(
+        f"layer 0 of architecture {config.get('architectures')} ({', '.join(sorted(named)[:4])}, ...) is that of "
+        "no family we read",
+        hint="tritpack families lists what is supported and how it is recognised",
+    )
 
 
 def refuse_by_name(config: Mapping[str, Any], tensor_names: Collection[str], notes: str = "") -> None:
@@ -189,13 +195,15 @@ def _check_not_converted(
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
         raise Unreadable(f"quantization_config.modules_to_not_convert is {listed!r}, expected a list of names")
 
+    # Patterns as people write them; anything wilder could keep the matcher busy for ever.
+    if wild := [entry for entry in listed if not re.fullmatch(r"(?:[\w-]|\\?\.\*?|\*)+", entry) or "**" in entry]:
+        raise Unsupported(
+            f"quantization_config.modules_to_not_convert holds {wild[0][:60]!r}, which is not read as a pattern"
+        )
+
     def spared(module: str) -> bool:
-        try:
-            return any(
-                re.match(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", module) or module.endswith(entry) for entry in listed
-            )
-        except re.error as error:
-            raise Unreadable(f"quantization_config.modules_to_not_convert: {error}") from error
+        boundary = r"(?:(?<=\.)|(?=\.|$))"
+        return any(re.match(f"(?:{entry.lstrip('*')}){boundary}", module) or module.endswith(entry) for entry in listed)
 
     layers = {int(m[1]) for name in dtypes if (m := re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", name))}
     for layer in sorted(layers):
@@ -206,7 +214,8 @@ def _check_not_converted(
                     f"quantization_config.modules_to_not_convert spares {module!r}: a model with float linears "
                     "among its ternary ones is not supported"
                 )
-    if family.globals["output.weight"] in dtypes and not spared("lm_head"):
+    head = family.source_name("output.weight", prefix)
+    if head in dtypes and not spared(head.removesuffix(".weight")):
         raise Unsupported(
             "quantization_config.modules_to_not_convert does not name lm_head, so its output head is quantised as "
             "well, which is not supported"

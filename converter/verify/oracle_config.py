@@ -95,6 +95,7 @@ def _refuse_unknown_switches(config: Config, architecture: str) -> None:
         "attn_logit_softcapping": config.get("attn_logit_softcapping"),
         "final_logit_softcapping": config.get("final_logit_softcapping"),
         "sparse_config": config.get("sparse_config"),
+        "is_causal false": config.get("is_causal") is False,
     }.items():
         if given:
             raise Unsupported(f"config.json asks for {what}, which cannot be run")

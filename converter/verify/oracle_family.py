@@ -63,7 +63,7 @@ POOLING = {
 }  # fmt: skip
 """sentence-transformers' switches, and the words that newer versions write as `pooling_mode`."""
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
-UNREAD = re.compile(r"\blayers\.\d+\..*(\.bias|(norm\w*|_ln)\.weight)$")
+UNREAD = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj\b.*|sinks|gamma|lora_\w+.*|\.weight_scale)$")
 """Tensors that only a model with another graph has. What else nobody reads is told, and no reason to refuse."""
 
 
@@ -212,6 +212,9 @@ class Checkpoint:
         spared = self._quantization.get("modules_to_not_convert")
         if spared is None:
             return
+        for entry in spared:
+            if not re.fullmatch(r"(?:[\w-]|\\?\.\*?|\*)+", entry) or "**" in entry:
+                raise Unsupported(f"modules_to_not_convert holds {entry[:60]!r}, which could match for ever")
         # transformers: from the start to the end of a module's name, plain or as a regular expression, or as a suffix
         patterns = [re.compile(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))") for entry in spared]
 
@@ -268,7 +271,7 @@ class Checkpoint:
             known |= self._check_companions(tensor, shape, is_linear)
         self.unused = sorted(name for name in self.tensors if name not in known)
         for name in self.unused:
-            if UNREAD.search(name):
+            if name.startswith((self._prefix, self._head.removesuffix("weight"))) and UNREAD.search(name):
                 raise Unsupported(f"the checkpoint has a tensor {name!r}, which this model must not have")
 
     def _need(self, name: str) -> Tensor:

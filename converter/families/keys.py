@@ -1,0 +1,69 @@
+"""Values of a config.json, each checked for its kind as it is read, so that nothing below meets a surprise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from formats.errors import Unreadable
+from formats.model_spec import shortest_float
+
+LARGEST = (1 << 31) - 1
+
+
+class Keys:
+    """config.json behind its class's defaults; a null counts as missing. Raises Unreadable, naming the key."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._config, self._defaults = config, defaults
+
+    def get(self, key: str) -> Any:
+        """The value as it is, or None."""
+        value = self._config.get(key)
+        return self._defaults.get(key) if value is None else value
+
+    def need(self, key: str) -> Any:
+        """The value as it is."""
+        value = self.get(key)
+        if value is None:
+            raise Unreadable(f"config.json has no {key!r}")
+        return value
+
+    def size(self, key: str, largest: int = LARGEST) -> int:
+        """A positive integer."""
+        return as_size(key, self.need(key), largest)
+
+    def number(self, key: str) -> float:
+        """A positive number, as float32 would keep it."""
+        return as_number(key, self.need(key))
+
+    def boolean(self, key: str) -> bool:
+        """true or false."""
+        value = self.need(key)
+        if not isinstance(value, bool):
+            raise Unreadable(f"config.json: {key} is {value!r}, expected true or false")
+        return value
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """An object; empty if it is missing."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise Unreadable(f"config.json: {key} is {value!r}, expected an object")
+        return value or {}
+
+
+def as_number(key: str, value: Any) -> float:
+    """See Keys.number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise Unreadable(f"config.json: {key} is {value!r}, expected a positive number")
+    number = shortest_float(value)
+    if not 0 < number < float("inf"):
+        raise Unreadable(f"config.json: {key} is {str(value)[:30]}, which float32 cannot hold")
+    return number
+
+
+def as_size(key: str, value: Any, largest: int = LARGEST) -> int:
+    """See Keys.size."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
+        raise Unreadable(f"config.json: {key} is {str(value)[:60]!r}, expected a positive integer up to {largest}")
+    return value

@@ -1,0 +1,152 @@
+"""The rotary embedding that a config.json describes: `rope_parameters` (transformers 5), where Gemma keeps one object
+for each kind of layer, or `rope_theta`, `rope_scaling` and `rope_local_base_freq` (4.x)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from converter.families.keys import Keys, as_number, as_size
+from formats.errors import Unreadable, Unsupported
+from formats.rope import (
+    RopeScaling,
+    float32_tuple,
+    llama3_factors,
+    longrope_attention_factor,
+    yarn_attention_factor,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """theta and scaling of layers that see everything, theta of those that slide, and how far positions may go."""
+
+    theta: float
+    scaling: RopeScaling | None
+    local_theta: float | None
+    context_length: int
+
+
+def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
+    """by_layer_kind: the class keeps parameters of its own for layers that slide. Raises Unreadable, Unsupported."""
+    full, local = _parameters(keys, by_layer_kind)
+    parameters = _Parameters(keys, full)
+    theta = parameters.number("rope_theta") if full.get("rope_theta") is not None else keys.number("rope_theta")
+    base = local.get("rope_theta")
+    if base is None:
+        base = keys.get("rope_local_base_freq")
+    if local.get("rope_type", "default") != "default":
+        raise Unsupported(f"rope scaling of type {local['rope_type']!r} in sliding layers is not supported")
+    for partial in (full.get("partial_rotary_factor"), keys.get("partial_rotary_factor")):
+        if partial is not None and partial != 1:
+            raise Unsupported("config.json: partial_rotary_factor is not 1; heads that turn in part are not supported")
+    scaling, context = _scaling(parameters, theta, head_dim)
+    return Rotary(theta, scaling, None if base is None else as_number("rope_local_base_freq", base), context)
+
+
+def _parameters(keys: Keys, by_layer_kind: bool) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Of layers that see everything, and of those that slide. rope_scaling wins, as in transformers."""
+    old, new = keys.mapping("rope_scaling"), keys.mapping("rope_parameters")
+    if not by_layer_kind:
+        return old or new, {}
+    if new and (old or "full_attention" not in new):
+        raise Unsupported(
+            "config.json: rope_parameters that are not by kind of layer, or beside a rope_scaling, are not read"
+        )
+    kinds = [new.get(kind) or {} for kind in ("full_attention", "sliding_attention")] if new else [old, {}]
+    if not all(isinstance(kind, Mapping) for kind in kinds):
+        raise Unreadable("config.json: rope_parameters holds no object for a kind of layer")
+    return kinds[0], kinds[1]
+
+
+class _Parameters:
+    """The numbers of one kind of layer."""
+
+    def __init__(self, keys: Keys, given: Mapping[str, Any]) -> None:
+        self.given = given
+        self.context_length = keys.size("max_position_embeddings")
+        # transformers 5 takes the top-level key first.
+        original = keys.get("original_max_position_embeddings")
+        self._original = given.get("original_max_position_embeddings") if original is None else original
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.given.get(key)
+        return default if value is None and default is not None else as_number(f"rope {key}", value)
+
+    def original_context(self) -> int:
+        value = self.context_length if self._original is None else self._original
+        return max(2, as_size("original_max_position_embeddings", value))
+
+    def growth(self) -> float:
+        """How many times longer the context has become."""
+        if self.given.get("factor") is not None:
+            return self.number("factor")
+        return self.context_length / self.original_context()
+
+
+def _scaling(rope: _Parameters, theta: float, head_dim: int) -> tuple[RopeScaling | None, int]:
+    kind = rope.given.get("rope_type") or rope.given.get("type") or "default"
+    if kind == "default":
+        return None, rope.context_length
+    if kind == "linear":
+        factor = rope.number("factor")
+        return (None if factor == 1.0 else RopeScaling("linear", factor)), rope.context_length
+    if kind == "llama3":
+        factors = llama3_factors(
+            theta,
+            head_dim,
+            factor=rope.number("factor"),
+            low_freq_factor=rope.number("low_freq_factor"),
+            high_freq_factor=rope.number("high_freq_factor"),
+            original_context=rope.original_context(),
+        )
+        return RopeScaling("factors", frequency_factors=factors), rope.context_length
+    if kind == "yarn":
+        return _yarn(rope), rope.context_length
+    if kind in ("longrope", "su"):
+        return _longrope(rope)
+    raise Unsupported(
+        f"rope scaling of type {kind!r} is not supported", hint="supported: linear, llama3, yarn, longrope"
+    )
+
+
+def _yarn(rope: _Parameters) -> RopeScaling:
+    if rope.given.get("truncate") is False:
+        raise Unsupported("rope scaling yarn without truncate is not supported")
+    factor = rope.growth()
+    attention = yarn_attention_factor(factor)
+    if rope.given.get("mscale") and rope.given.get("mscale_all_dim"):
+        both = (yarn_attention_factor(factor, rope.number(key)) for key in ("mscale", "mscale_all_dim"))
+        attention = next(both) / next(both)
+    return RopeScaling(
+        "yarn",
+        factor,
+        rope.original_context(),
+        rope.number("beta_fast", 32.0),
+        rope.number("beta_slow", 1.0),
+        as_number("rope attention_factor", rope.number("attention_factor", attention)),
+    )
+
+
+def _longrope(rope: _Parameters) -> tuple[RopeScaling, int]:
+    """Short and long contexts have factors of their own. We take the short ones; where the long ones differ, the
+    context ends where the short ones do, since a cache cannot turn from one to the other."""
+    factors = {}
+    for key in ("short_factor", "long_factor"):
+        given = rope.given.get(key)
+        if not isinstance(given, list):
+            raise Unreadable(f"config.json: rope {key} is no list of numbers")
+        factors[key] = float32_tuple([as_number(f"rope {key}", each) for each in given])
+    original = rope.original_context()
+    attention = rope.number("attention_factor", longrope_attention_factor(rope.growth(), original))
+    same = factors["short_factor"] == factors["long_factor"]
+    context = rope.context_length if same else min(rope.context_length, original)
+    return (
+        RopeScaling(
+            "factors",
+            attention_factor=as_number("rope attention_factor", attention),
+            frequency_factors=factors["short_factor"],
+        ),
+        context,
+    )
