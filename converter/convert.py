@@ -12,7 +12,7 @@ from converter.opening import open_source
 from converter.plan import Plan, PlannedTensor, make_plan
 from converter.sources import CheckpointFolder
 from formats import float_types
-from formats.errors import TritpackError, Unreadable, UsageError, WriteFailed
+from formats.errors import TritpackError, UsageError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
 from formats.layouts import catalog
 from formats.ternary import Bytes, TernaryTensor
@@ -87,12 +87,11 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
             for piece in tensor.origin.pieces():
                 yield float_types.encode(tensor.kind, piece)
         except TritpackError as error:
-            raise type(error)(f"tensor {tensor.origin.name!r}: {error.message}", hint=error.hint) from error
+            where = "" if tensor.origin.name in error.message else f"tensor {tensor.origin.name!r}: "
+            raise type(error)(where + error.message, hint=error.hint) from error
         return
     ternary = tensor.origin.ternary()
     assert ternary is not None  # the plan has looked
-    if not np.isfinite(ternary.scales).all():
-        raise Unreadable(f"tensor {tensor.origin.name!r}: a scale is not finite as a multiplier")
     if not ternary.codes.any():
         result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
     layout = catalog.LAYOUTS[tensor.kind]

@@ -118,7 +118,7 @@ class CheckpointTensor:
         for first in range(0, self.stored.rows, step):
             values = self.stored.rows_f32(first, min(first + step, self.stored.rows))
             if not np.isfinite(values).all():
-                raise Unreadable("holds a value that is not finite")
+                raise Unreadable(f"tensor {self.name!r} holds a value that is not finite")
             yield values + np.float32(self.offset) if self.offset else values
             self.stored.release()
 
@@ -257,7 +257,7 @@ class GgufTensor:
                 kind, stored[first * row_bytes : last * row_bytes], last - first, self.info.cols
             )
             if not np.isfinite(values).all():
-                raise Unreadable("holds a value that is not finite")
+                raise Unreadable(f"tensor {self.name!r} holds a value that is not finite")
             yield values
 
     def release(self) -> None:

@@ -43,7 +43,11 @@ def _weight_scale(weight: StoredTensor, scale: StoredTensor | None, multiplies: 
     stored = np.float32(scale.rows_f32(0, 1).reshape(-1)[0])
     if not np.isfinite(stored) or stored <= 0:
         raise Unreadable(f"tensor {scale.name!r} is {stored}, expected a positive number")
-    return stored if multiplies else np.float32(1) / stored
+    with np.errstate(over="ignore"):
+        multiplier = stored if multiplies else np.float32(1) / stored
+    if not np.isfinite(multiplier):
+        raise Unreadable(f"tensor {scale.name!r} is {stored}, too small to divide by")
+    return multiplier
 
 
 def _plain_codes(weight: StoredTensor) -> Codes:

@@ -319,7 +319,9 @@ def test_a_head_is_tied_only_if_it_equals_the_embedding(tmp_path: Path) -> None:
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     assert Oracle(checkpoint(tmp_path / "c", tensors, tie_word_embeddings=True)).spec.tied
     del tensors["lm_head.weight"]
-    assert Oracle(checkpoint(tmp_path / "c", tensors)).spec.tied
+    assert Oracle(checkpoint(tmp_path / "c", tensors, tie_word_embeddings=True)).spec.tied
+    with pytest.raises(Unreadable, match="lm_head"):
+        Oracle(checkpoint(tmp_path / "c", tensors, tie_word_embeddings=False))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def recognise(
         given = quantization.get("rms_norm_eps")
         eps = eps if given is None else as_number("quantization_config.rms_norm_eps", given)
         told_by += ", use_rms_norm"
-    _check_not_converted(family, prefix, names, form, quantization, dtypes)
+    embedding = bool(family.embedding or pooling)
+    _check_not_converted(family, prefix, names, form, quantization, dtypes, embedding=embedding)
     int8 = ACTIVATION_QUANTIZATION[family.activations(form)]
     spec = model_spec(text, family, names, dtypes, int8=int8, projection_norm_eps=eps, pooling=pooling)
     activations = "int8 activations" if int8 else "float activations"
@@ -151,6 +152,10 @@ def _form(family: Family, quantization: Mapping[str, Any] | None, quantize: str 
     _no_quantize(quantize, "its config.json has a quantization_config")
     if "quant_method" not in quantization and "group_size" in quantization:
         bits = quantization.get("bits")
+        if quantization.get("mode", "affine") != "affine":
+            raise Unsupported(
+                f"MLX weights of mode {quantization['mode']!r} are not read (quantization.mode in config.json)"
+            )
         if bits != 2:
             raise Unsupported(f"MLX weights of {bits} bits are not ternary (quantization.bits in config.json)")
         return "mlx", True, f"quantization bits 2, group_size {quantization['group_size']}"
@@ -187,6 +192,8 @@ def _check_not_converted(
     form: Form,
     quantization: Mapping[str, Any] | None,
     dtypes: Dtypes,
+    *,
+    embedding: bool,
 ) -> None:
     """modules_to_not_convert as transformers reads it: a module matched from its start, or as a suffix, stays float."""
     listed = (quantization or {}).get("modules_to_not_convert")
@@ -214,8 +221,8 @@ def _check_not_converted(
                     f"quantization_config.modules_to_not_convert spares {module!r}: a model with float linears "
                     "among its ternary ones is not supported"
                 )
-    head = family.source_name("output.weight", prefix)
-    if head in dtypes and not spared(head.removesuffix(".weight")):
+    head = family.source_name("output.weight", prefix).removesuffix(".weight")
+    if not embedding and not spared(head):  # also a tied one: transformers then quantises the embedding for it
         raise Unsupported(
             "quantization_config.modules_to_not_convert does not name lm_head, so its output head is quantised as "
             "well, which is not supported"

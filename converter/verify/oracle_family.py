@@ -167,6 +167,8 @@ class Checkpoint:
 
     def _family(self, quantize: str | None) -> Family:
         method, given_mlx = self._quantization.get("quant_method"), self._given.get("quantization")
+        if method is None and "group_size" in self._quantization:
+            given_mlx = given_mlx or self._quantization
         if method == "bitnet":
             return self._bitnet_family()
         if method is not None or (self._quantization and not given_mlx):
@@ -212,6 +214,8 @@ class Checkpoint:
         spared = self._quantization.get("modules_to_not_convert")
         if spared is None:
             return
+        if not isinstance(spared, list) or not all(isinstance(entry, str) for entry in spared):
+            raise Unreadable(f"modules_to_not_convert is {spared!r}, expected a list of names")
         for entry in spared:
             if not re.fullmatch(r"(?:[\w-]|\\?\.\*?|\*)+", entry) or "**" in entry:
                 raise Unsupported(f"modules_to_not_convert holds {entry[:60]!r}, which could match for ever")
@@ -232,6 +236,8 @@ class Checkpoint:
     def _tied(self, wanted: bool) -> bool:
         """As transformers 5: a head that is there and differs from the embedding is not tied, config.json or no."""
         if self._head not in self.tensors:
+            if not wanted:
+                raise Unreadable(f"the checkpoint has no tensor {self._head!r}, and its head is not tied")
             return True
         head, table = self.tensors[self._head], self.tensors[f"{self._prefix}embed_tokens.weight"]
         return wanted and (head.kind, head.shape) == (table.kind, table.shape) and np.array_equal(head.raw, table.raw)
