@@ -11,6 +11,7 @@ from converter.cli.main import LazyGroup, cli
 from converter.convert import convert
 from converter.dummy import make_dummy
 from formats.errors import TritpackError
+from tests.families_made import Checkpoints, Made, make
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -54,6 +55,19 @@ def demo_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("demo") / "demo.gguf"
     convert(DEMO / "checkpoint", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """Every checkpoint is made once."""
+    made: dict[str, Made] = {}
+
+    def get(name: str) -> Made:
+        if name not in made:
+            made[name] = make(name, tmp_path_factory.mktemp(name) / "checkpoint")
+        return made[name]
+
+    return get
 
 
 def run(*arguments: str | Path) -> Result:

@@ -212,6 +212,14 @@ class Made:
     truth: Mapping[str, TernaryTensor]
 
 
+Config = dict[str, Any]
+Edit = Callable[[Config, Tensors], object]
+"""Something done to a checkpoint's config and tensors."""
+Q0, UP1 = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"
+Checkpoints = Callable[[str], Made]
+"""A family's checkpoint by name, made once."""
+
+
 def make(name: str, folder: Path) -> Made:
     """Write the checkpoint of that name into a folder, in well under a second. The same call writes the same bytes."""
     family = FAMILIES[name]
@@ -594,3 +602,14 @@ def edited(
         tensors(table)
     write_shards(target, table, shards)
     return target
+
+
+def poke(name: str, *values: float, at: int = 0, dtype: str | None = None) -> Edit:
+    """Some elements of a float tensor overwritten."""
+
+    def edit(config: Config, tensors: Tensors) -> None:
+        array = values_of(tensors[name]).copy()
+        array.reshape(-1)[at : at + len(values)] = values
+        tensors[name] = entry(array, dtype or tensors[name][0])
+
+    return edit
