@@ -50,18 +50,25 @@ class StoredTensor:
             first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + self.data.size - first)
 
-    def rows_f32(self, first: int, last: int) -> npt.NDArray[np.float32]:
-        """Rows [first, last) widened to float32 (last - first, cols). Raises Unsupported for what is no float."""
+    def rows_bits(self, first: int, last: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Rows [first, last) as the bit patterns of their floats, uint16 or uint32 (last - first, cols). Raises
+        Unsupported for what is no float."""
         if self.dtype not in FLOATS:
             raise Unsupported(f"tensor {self.name!r} is stored as {self.dtype}, expected {' or '.join(FLOATS)}")
         cols = self.shape[-1] if self.shape else 1
-        size = FLOATS[self.dtype] * cols
-        raw = self.data[first * size : last * size]
+        size = FLOATS[self.dtype]
+        raw = self.data[first * size * cols : last * size * cols]
+        return raw.view(f"<u{size}").reshape(last - first, cols)
+
+    def rows_f32(self, first: int, last: int) -> npt.NDArray[np.float32]:
+        """Rows [first, last) widened to float32 (last - first, cols). Raises Unsupported for what is no float."""
+        return self.widened(self.rows_bits(first, last))
+
+    def widened(self, bits: npt.NDArray[np.unsignedinteger[Any]]) -> npt.NDArray[np.float32]:
+        """float32 values of bit patterns of this tensor's type."""
         if self.dtype == "BF16":
-            values = widen_bf16(raw.view("<u2"))
-        else:
-            values = raw.view("<f2" if self.dtype == "F16" else "<f4").astype(np.float32)
-        return values.reshape(last - first, cols)
+            return widen_bf16(bits.astype(np.uint16, copy=False))
+        return bits.view("<f2" if self.dtype == "F16" else "<f4").astype(np.float32)
 
     @property
     def rows(self) -> int:

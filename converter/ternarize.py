@@ -8,14 +8,19 @@ Formulas: transformers' BitNet integration (AutoBitLinear, BitLinear), mlx's aff
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from converter.sources import FLOATS, StoredTensor
 from formats.errors import Unreadable, Unsupported
 from formats.layouts import hf_u8
 from formats.ternary import Codes, TernaryTensor, coarsest
 
+Bits = npt.NDArray[np.unsignedinteger[Any]]
+INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}
+"""The bit pattern of infinity; larger ones are NaN."""
 ABSMEAN_FLOOR = 1e-5
 PIECE = 1 << 22
 """Elements widened to float32 at a time."""
@@ -94,9 +99,12 @@ def recover(weight: StoredTensor) -> TernaryTensor | None:
     codes = np.empty((rows, cols), np.int8)
     scales = np.empty((rows, blocks), np.float32)
     for first, last in _spans(rows, cols):
-        values = weight.rows_f32(first, last)
-        codes[first:last] = np.sign(values)
-        scales[first:last] = np.abs(values).reshape(last - first, blocks, -1).max(-1)
+        bits = weight.rows_bits(first, last)
+        magnitudes = _magnitudes(weight, bits)
+        nonzero = magnitudes != 0
+        negative = (nonzero & (bits != magnitudes)).view(np.int8)
+        codes[first:last] = nonzero.view(np.int8) - negative - negative
+        scales[first:last] = weight.widened(magnitudes.reshape(last - first, blocks, -1).max(-1))
     return TernaryTensor(codes, coarsest(scales, zero_fits=True))
 
 
@@ -110,13 +118,19 @@ def _one_magnitude(weight: StoredTensor, blocks: int) -> bool:
     settle it."""
     rows, cols = weight.shape
     for first, last in [(0, min(rows, 8)), *_spans(rows, cols)]:
-        values = weight.rows_f32(first, last)
-        if not np.isfinite(values).all():
-            raise Unreadable(f"tensor {weight.name!r} holds a value that is not finite")
-        pieces = np.abs(values).reshape(last - first, blocks, -1)
-        if not ((pieces == 0) | (pieces == pieces.max(-1, keepdims=True))).all():
+        magnitudes = _magnitudes(weight, weight.rows_bits(first, last)).reshape(last - first, blocks, -1)
+        if not ((magnitudes == 0) | (magnitudes == magnitudes.max(-1, keepdims=True))).all():
             return False
     return True
+
+
+def _magnitudes(weight: StoredTensor, bits: Bits) -> Bits:
+    """Bit patterns without their signs: they order and equal each other as the magnitudes do, with nothing converted.
+    Raises Unreadable for NaN and infinity."""
+    magnitudes = bits & bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
+    if magnitudes.size and magnitudes.max() >= INFINITE[weight.dtype]:
+        raise Unreadable(f"tensor {weight.name!r} holds a value that is not finite")
+    return magnitudes
 
 
 def not_ternary(weight: StoredTensor) -> Unsupported:
