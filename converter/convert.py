@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.opening import open_source
+from converter.opening import open_source, repository_name
 from converter.plan import Plan, PlannedTensor, make_plan
 from converter.sources import CheckpointFolder
 from formats import float_types
@@ -23,13 +23,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass
 class Conversion:
-    """What came of it: the plan, the output, one line for everything a user should know, and by tensor the scale (the
-    largest, where there are several)."""
+    """What came of it: the plan, the output, one line for everything a user should know, and by ternary tensor its
+    smallest scale that is not zero and its largest."""
 
     plan: Plan
     path: Path
     warnings: list[str]
-    scales: dict[str, float]
+    scales: dict[str, tuple[float, float]]
 
 
 def convert(
@@ -52,17 +52,14 @@ def convert(
     """
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
+    name = name or repository_name(source)
     opened = open_source(source, revision=revision, progress=progress is not None)
     if isinstance(opened, CheckpointFolder) and path.resolve() in {
         (opened.folder / name).resolve() for name in opened.source_files
     }:
         raise UsageError(f"{path}: is a file of the source itself")
     plan = make_plan(opened, outtype=outtype, embedding_type=embedding_type, name=name, quantize=quantize)
-    result = Conversion(plan, path, [], {})
-    if plan.unused:
-        result.warnings.append(f"{len(plan.unused)} tensors of the source are not used, first {plan.unused[0]!r}")
-    if not plan.spec.tied and plan.spec.architecture == "bitnet-b1.58":
-        result.warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
+    result = Conversion(plan, path, list(plan.warnings), {})
 
     def data() -> Iterator[Iterator[Bytes]]:
         for index, tensor in enumerate(plan.tensors):
@@ -97,7 +94,9 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
     layout = catalog.LAYOUTS[tensor.kind]
     packed = layout.pack(ternary)
     _check_round_trip(tensor, layout, packed, ternary)
-    result.scales[tensor.target.name] = float(ternary.scales.max())
+    largest = float(ternary.scales.max())
+    smallest = float(ternary.scales.min(initial=largest, where=ternary.scales > 0))
+    result.scales[tensor.target.name] = smallest, largest
     yield packed
 
 

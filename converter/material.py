@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter import ternarize, vocab
+from converter.families.hyperparameters import text_config
 from converter.families.recognition import Recognition, recognise, refuse_by_name
 from converter.origins import CheckpointTensor, Computed, GgufTensor, Origin, check_floats, check_linear
 from converter.sources import FLOATS, CheckpointFolder, sha256_file
@@ -33,6 +34,7 @@ class Material:
     origins: dict[str, Origin]  # by GGUF name
     metadata: dict[str, Any]
     unused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 # -- a checkpoint ------------------------------------------------------------------------------------------------------
@@ -69,7 +71,24 @@ def of_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | No
         **_embedding_metadata(known, vocabulary),
         **vocabulary,
     }
-    return Material(known.why, known.spec, origins, metadata, unused)
+    return Material(known.why, known.spec, origins, metadata, unused, _warnings(source, known, vocabulary))
+
+
+def _warnings(source: CheckpointFolder, known: Recognition, vocabulary: dict[str, Any]) -> tuple[str, ...]:
+    """What is right and should be known all the same."""
+    warnings = []
+    positions = text_config(source.config).get("max_position_embeddings")
+    if isinstance(positions, int) and positions > known.spec.context_length:
+        warnings.append(
+            f"the context ends at {known.spec.context_length} of {positions} positions: beyond, longrope has other "
+            "rotary factors, and what is cached cannot turn to them"
+        )
+    if vocabulary.get("tokenizer.ggml.model") == "gpt2" and vocabulary.get("tokenizer.ggml.pre") == "default":
+        warnings.append(
+            "no pre-tokenizer that llama.cpp knows by name cuts text as this one does: tritpack keeps its rule in the "
+            "file, other engines will give other token ids"
+        )
+    return tuple(warnings)
 
 
 def _origin(source: CheckpointFolder, known: Recognition, target: str, shape: tuple[int, ...]) -> CheckpointTensor:
@@ -87,8 +106,11 @@ def _origin(source: CheckpointFolder, known: Recognition, target: str, shape: tu
             f"tensor {stem + 'weight_scale'!r} is there, but no quantization_config in config.json says whether it "
             "multiplies or divides, which cannot be guessed"
         )
-    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside) and known.scales_are_told:
-        form = "packed"  # each tensor tells for itself how it is kept
+    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside):
+        raise Unsupported(
+            f"tensor {name!r} is packed or has a weight_scale, "
+            "and quantization_mode online means float masters without one"
+        )
     offset = 0.0
     if len(shape) == 1 and not target.endswith("_norm_in.weight"):
         offset = known.family.norm_offset

@@ -12,25 +12,36 @@ from formats.gguf_file import GgufFile
 
 def local_path(source: str | Path, *, revision: str | None = None, progress: bool = False) -> Path:
     """Where the source lies here, after a download if it is ORG/NAME[@REVISION] and no such folder exists."""
-    path = Path(source)
     if source == "":
         raise UsageError("the source is empty")
-    try:
-        exists = path.exists()
-    except OSError as error:  # a name that no file system takes
-        raise UsageError(f"{str(source)[:60]}...: is no path: {error.strerror}") from error
-    reference = hub.parse_reference(source) if isinstance(source, str) and not exists else None
+    reference = _reference(source)
     if reference is None:
         if revision is not None:
             raise UsageError(f"{source}: --revision is for repositories on the Hub, and this is a local path")
-        return path
+        return Path(source)
     repository, named = reference
     if revision is not None and named is not None and revision != named:
         raise UsageError(f"{source} names the revision {named!r}, and --revision {revision!r}")
     try:
         return hub.download(repository, named or revision, progress=progress)
     except Unreadable as error:
+        if "no such repository" not in error.message:
+            raise
         raise Unreadable(error.message, hint=f"no folder {source!r} is here either; {error.hint}") from error
+
+
+def repository_name(source: str | Path) -> str | None:
+    """NAME of a repository on the Hub; None for what lies here."""
+    reference = _reference(source)
+    return None if reference is None else reference[0].rpartition("/")[2]
+
+
+def _reference(source: str | Path) -> tuple[str, str | None] | None:
+    try:
+        exists = Path(source).exists()
+    except OSError as error:  # a name that no file system takes
+        raise UsageError(f"{str(source)[:60]}...: is no path: {error.strerror}") from error
+    return hub.parse_reference(source) if isinstance(source, str) and not exists else None
 
 
 def open_source(

@@ -48,6 +48,7 @@ class Plan:
     tensors: tuple[PlannedTensor, ...]
     metadata: dict[str, Any]
     unused: tuple[str, ...]
+    warnings: tuple[str, ...]
     output_bytes: int
     peak_bytes: int
 
@@ -117,9 +118,20 @@ def make_plan(
         tensors=tuple(planned),
         metadata=metadata,
         unused=material.unused,
+        warnings=_warnings(material),
         output_bytes=file_size(metadata, targets),
         peak_bytes=(4 if set(kinds) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
     )
+
+
+def _warnings(material: Material) -> tuple[str, ...]:
+    warnings = list(material.warnings)
+    if material.unused:
+        more = f" and {len(material.unused) - 1} more" if len(material.unused) > 1 else ""
+        warnings.append(f"unused: tensor {material.unused[0]!r} of the source{more}")
+    if not material.spec.tied and material.spec.architecture == "bitnet-b1.58":
+        warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
+    return tuple(warnings)
 
 
 def _float_bytes(origin: Origin, kind: str, shape: tuple[int, ...]) -> int:

@@ -136,16 +136,27 @@ def _magnitudes(weight: StoredTensor, bits: Bits) -> Bits:
 def not_ternary(weight: StoredTensor) -> Unsupported:
     """The refusal of a plain float tensor, with how far from ternary it was found to be."""
     rows, cols = weight.shape
-    first = weight.rows_f32(0, min(rows, max(1, PIECE // cols)))
-    magnitudes = np.abs(first)
-    whole = ((magnitudes == 0) | (magnitudes == magnitudes.max(-1, keepdims=True))).all(-1).mean()
+    groups = _divisions(cols)[-1]
+    sample = weight.rows_f32(0, min(rows, max(1, PIECE // cols)))
+    magnitudes = np.abs(sample)
+    pieces = magnitudes.reshape(len(sample), groups, -1)
+    whole = ((pieces == 0) | (pieces == pieces.max(-1, keepdims=True))).all(-1)
+    found = (
+        f"of the groups of {cols // groups} inputs in its first {len(sample)} rows, {whole.sum()} of {whole.size} hold "
+        "one magnitude beside zero"
+    )
+    if whole.mean() > 0.5:
+        return Unsupported(
+            f"tensor {weight.name!r} is not ternary throughout: {found}",
+            hint="most of it is ternary, so the checkpoint is damaged or half converted; fetch it again",
+        )
     mean = max(float(magnitudes.mean(dtype=np.float64)), ABSMEAN_FLOOR)
-    rounded = np.clip(np.rint(first / mean), -1, 1) * mean
-    power = float(np.square(first, dtype=np.float64).sum())
-    loss = np.sqrt(float(np.square(first - rounded, dtype=np.float64).sum()) / power) if power else 0.0
+    rounded = np.clip(np.rint(sample / mean), -1, 1) * mean
+    power = float(np.square(sample, dtype=np.float64).sum())
+    loss = np.sqrt(float(np.square(sample - rounded, dtype=np.float64).sum()) / power) if power else 0.0
     return Unsupported(
-        f"tensor {weight.name!r} is not ternary: {100 * whole:.1f} % of its rows hold one magnitude beside zero, and "
-        f"rounding it to three values would change it by {100 * loss:.0f} % of its norm",
+        f"tensor {weight.name!r} is not ternary: {found}, and rounding it to three values would change it by "
+        f"{100 * loss:.0f} % of its norm",
         hint="if these are masters of a BitNet model (Falcon-E's prequantized revision, say), pass --quantize absmean; "
         "an ordinary float model becomes rubbish by it",
     )

@@ -606,7 +606,12 @@ class CSession:
         if len(wide) > room:
             raise UsageError(
                 f"{len(wide)} tokens do not fit: {self.n_past} of the context's {self.n_ctx} positions are taken",
-                hint="shorten the prompt or raise the context",
+                hint="shorten the prompt"
+                + (
+                    " or raise the context"
+                    if self.n_ctx < self.model.spec.context_length
+                    else ": the model has no more"
+                ),
             )
         return np.ascontiguousarray(wide, np.int32)
 

@@ -98,8 +98,8 @@ def test_a_dividing_scale_is_inverted(tiny_checkpoint: Path, tmp_path: Path) -> 
     result = convert(folder, tmp_path / "d.gguf")
     multiplying = convert(tiny_checkpoint, tmp_path / "m.gguf")
     assert "divides" in result.plan.why and "multiplies" in multiplying.plan.why
-    for name, scale in result.scales.items():
-        assert scale == np.float32(1) / np.float32(multiplying.scales[name])
+    for name, (smallest, largest) in result.scales.items():
+        assert smallest == largest == np.float32(1) / np.float32(multiplying.scales[name][0])
 
 
 def test_sharded_checkpoints(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:

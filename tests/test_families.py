@@ -17,7 +17,7 @@ from converter.families import families
 from converter.verify import verify
 from converter.verify.logits import find_safe_prompts, position_errors
 from converter.verify.oracle import Oracle
-from formats.errors import Unreadable
+from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile
 from formats.layouts import catalog
 from formats.ternary import TernaryTensor
@@ -257,8 +257,44 @@ def test_unused_tensors_are_told(checkpoints: Checkpoints, tmp_path: Path) -> No
     )
     result = run("convert", folder, "-o", tmp_path / "m.gguf", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["unused"] == [name]
-    assert f"1 tensors of the source are not used, first {name!r}" in result.stderr
+    assert f"unused: tensor {name!r} of the source" in result.stderr
     assert verify(tmp_path / "m.gguf", folder, level="logits").verdict == "pass"
+
+
+def test_a_shortened_context_is_told(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    scaling = {**LONG, "original_max_position_embeddings": 64}
+    folder = edited(
+        checkpoints("hf1bit_llama3").folder,
+        tmp_path / "c",
+        config=lambda config: config.update(rope_scaling=scaling, max_position_embeddings=256),
+    )
+    for arguments in ((), ("--dry-run",)):
+        result = run("convert", folder, "-o", tmp_path / "m.gguf", "--force", *arguments)
+        assert result.exit_code == 0
+        assert "the context ends at 64 of 256 positions" in result.stderr
+
+
+def test_scales_are_a_range(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """One number where a tensor has one scale, the smallest and the largest where it has more."""
+    for name, kinds in (("hf1bit_llama3", {float}), ("bonsai_tied", {list})):
+        result = run("convert", checkpoints(name).folder, "-o", tmp_path / f"{name}.gguf", "--json")
+        scales = json.loads(result.stdout)["scales"]
+        assert {type(scale) for scale in scales.values()} == kinds
+        assert all(0 < scale[0] < scale[1] for scale in scales.values() if isinstance(scale, list))
+
+
+def test_a_damaged_ternary_tensor_is_told_from_a_float_one(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    def damage(tensors: Tensors) -> None:
+        name = next(name for name in tensors if name.endswith("q_proj.weight"))
+        dtype, shape, data = tensors[name]
+        spoiled = bytearray(data)
+        spoiled[:4] = b"\x11\x2a\x33\x2b"
+        tensors[name] = dtype, shape, bytes(spoiled)
+
+    folder = edited(checkpoints("bonsai_tied").folder, tmp_path / "c", tensors=damage)
+    with pytest.raises(Unsupported, match="first 256 rows, 4095 of 4096 hold") as caught:
+        convert(folder, tmp_path / "m.gguf")
+    assert "damaged" in (caught.value.hint or "") and "absmean" not in (caught.value.hint or "")
 
 
 def test_order_and_shards_change_nothing(checkpoints: Checkpoints, tmp_path: Path) -> None:

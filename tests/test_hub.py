@@ -365,6 +365,7 @@ def test_convert_takes_a_reference(home: Home, tmp_path: Path, tiny_gguf: Path) 
     converted, expected = GgufFile(tmp_path / "out.gguf"), GgufFile(tiny_gguf)
     for name, info in expected.tensors.items():
         assert bytes(converted.bytes_of(converted.tensors[name])) == bytes(expected.bytes_of(info))
+    assert converted.metadata["general.name"] == "tiny"
     assert convert(home, tmp_path / "offline.gguf", "org/tiny", HF_HUB_OFFLINE="1").returncode == 0
 
 

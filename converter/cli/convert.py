@@ -60,7 +60,7 @@ def command(
               tritpack convert tiiuae/Falcon-E-1B-Base@prequantized -o model.gguf --quantize absmean
     """
     from converter.convert import convert
-    from converter.opening import open_source
+    from converter.opening import open_source, repository_name
     from converter.plan import Plan, make_plan
     from formats.gguf_file import refuse_existing
 
@@ -85,16 +85,18 @@ def command(
             open_source(source, revision=revision, progress=not quiet),
             outtype=outtype,
             embedding_type=embedding_type,
-            name=name,
+            name=name or repository_name(source),
             quantize=quantize,
             hashed=False,
         )
+        for warning in plan.warnings:
+            click.echo(f"warning: {warning}", err=True)
         tensors = [
             {"name": t.target.name, "type": t.kind, "shape": list(t.target.shape), "nbytes": t.target.nbytes}
             for t in plan.tensors
         ]
         if as_json:
-            print_json({**summary(plan), "dry_run": True, "tensors": tensors})
+            print_json({**summary(plan), "dry_run": True, "warnings": plan.warnings, "tensors": tensors})
             return
         for tensor in tensors:
             click.echo(f"{tensor['name']:<32} {tensor['type']:<6} {tensor['nbytes']:>12}  {tensor['shape']}")
@@ -118,12 +120,14 @@ def command(
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
-        print_json({**summary(result.plan), "dry_run": False, "warnings": result.warnings, "scales": result.scales})
+        scales = {name: most if least == most else [least, most] for name, (least, most) in result.scales.items()}
+        print_json({**summary(result.plan), "dry_run": False, "warnings": result.warnings, "scales": scales})
         return
-    plan, scales = result.plan, sorted(result.scales.values())
+    plan, ranges = result.plan, result.scales.values()
     click.echo(f"recognised: {plan.why}")
     units = ", ".join(f"{count} x {unit}" for unit, count in plan.granularity.items())
-    click.echo(f"scales: {scales[0]:.6g} to {scales[-1]:.6g} in {len(scales)} ternary tensors, one a unit of: {units}")
+    least, most = min(low for low, _ in ranges), max(high for _, high in ranges)
+    click.echo(f"scales: {least:.6g} to {most:.6g} in {len(ranges)} ternary tensors, one a unit of: {units}")
     click.echo(
         f"wrote {output}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}, "
         f"{time.monotonic() - started:.1f} s"
