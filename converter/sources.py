@@ -87,7 +87,7 @@ class CheckpointFolder:
             missing = not self.folder.exists()
             raise Unreadable(
                 f"{self.folder}: {'does not exist' if missing else 'is a file, expected a checkpoint folder'}",
-                hint="give a folder with config.json and safetensors (hf download ORG/NAME --local-dir DIR)",
+                hint="give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub",
             )
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)

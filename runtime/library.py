@@ -1,4 +1,4 @@
-"""The ctypes face of the C library (runtime/include/tritpack.h): kernels, models, sessions.
+"""The Python face of the C library: kernels, models, sessions.
 
 Knows nothing of files; runtime/model.py brings the tensors. The library is loaded on first use, by absolute path beside
 this file, so importing this module needs no compiler. Every failure is a TritpackError; a missing library is
@@ -22,8 +22,25 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
 from formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
+from runtime.abi import (
+    ABI_VERSION,
+    ACTIVATION_IDS,
+    DTYPES,
+    ERRORS,
+    ISA_NAMES,
+    KV_TYPE_IDS,
+    LAYOUT_IDS,
+    LOGITS_MODES,
+    SIGNATURES,
+    TRACE,
+    HparamsStruct,
+    KernelStruct,
+    LayerStruct,
+    SessionStruct,
+    TensorStruct,
+)
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -31,142 +48,9 @@ I8 = npt.NDArray[np.int8]
 TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
 """(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
 
-ABI_VERSION = 2
-ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
-LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5, "t2": 6}
-ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
-KV_TYPE_IDS = {"f32": 0, "f16": 1}
-LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
-DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
 DEFAULT_BATCH = 256
 MAX_THREADS = 256
 MAX_CONTEXT = 1 << 24
-
-ERRORS: dict[int, type[TritpackError]] = {
-    1: UsageError,  # argument
-    2: Unreadable,  # shape
-    3: Unsupported,  # layout
-    4: Unreadable,  # bytes
-    5: MissingRequirement,  # isa
-    6: UsageError,  # token
-    7: UsageError,  # context
-    8: MissingRequirement,  # memory: more than this machine has
-    9: UsageError,  # threads
-}
-"""tp_status -> exception."""
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("cols", ctypes.c_int64),
-        ("nbytes", ctypes.c_uint64),
-        ("layout", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-    )
-
-
-class _KernelDesc(ctypes.Structure):
-    _fields_ = (
-        ("symbol", ctypes.c_char_p),
-        ("op", ctypes.c_char_p),
-        ("layout", ctypes.c_char_p),
-        ("isa", ctypes.c_char_p),
-        ("available", ctypes.c_int32),
-    )
-
-
-class _Hparams(ctypes.Structure):
-    _fields_ = (
-        ("vocab_size", ctypes.c_int32),
-        ("hidden", ctypes.c_int32),
-        ("ffn", ctypes.c_int32),
-        ("layers", ctypes.c_int32),
-        ("heads", ctypes.c_int32),
-        ("kv_heads", ctypes.c_int32),
-        ("head_dim", ctypes.c_int32),
-        ("context_length", ctypes.c_int32),
-        ("norm_eps", ctypes.c_float),
-        ("projection_norm_eps", ctypes.c_float),
-        ("activation", ctypes.c_int32),
-        ("int8_activations", ctypes.c_int32),
-        ("rope_interleaved", ctypes.c_int32),
-        ("window", ctypes.c_int32),
-        ("embedding_scale", ctypes.c_float),
-        ("residual_scale", ctypes.c_float),
-        ("logit_scale", ctypes.c_float),
-        ("attention_scale", ctypes.c_float),
-        ("rope_factor", ctypes.c_float),
-        ("inv_freq", ctypes.c_void_p),
-        ("inv_freq_sliding", ctypes.c_void_p),
-    )
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *(
-            (name, _Tensor)
-            for name in (
-                "attn_norm", "attn_q", "attn_k", "attn_v", "attn_q_norm", "attn_k_norm", "attn_sub_norm", "attn_output",
-                "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down", "post_ffw_norm",
-                "attn_q_norm_in", "attn_k_norm_in", "attn_v_norm_in", "attn_output_norm_in",
-                "ffn_gate_norm_in", "ffn_up_norm_in", "ffn_down_norm_in",
-            )
-        ),
-        ("slides", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class _SessionParams(ctypes.Structure):
-    _fields_ = (
-        ("n_ctx", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("isa", ctypes.c_int32),
-        ("kv_type", ctypes.c_int32),
-        ("batch", ctypes.c_int32),
-    )
-
-
-_TRACE = ctypes.CFUNCTYPE(
-    None,
-    ctypes.c_void_p,
-    ctypes.c_char_p,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int64,
-    ctypes.c_int64,
-    ctypes.c_void_p,
-)
-
-_P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "tp_abi_version": (_I, ()),
-    "tp_status_text": (ctypes.c_char_p, (_I,)),
-    "tp_error_place": (ctypes.c_char_p, ()),
-    "tp_isa_available": (_I, (_I,)),
-    "tp_best_isa": (_I, ()),
-    "tp_cpu_description": (ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_size_t)),
-    "tp_tensor_nbytes": (ctypes.c_uint64, (_I, _L, _L)),
-    "tp_kernel_count": (_I, ()),
-    "tp_kernel_info": (_I, (_I, ctypes.POINTER(_KernelDesc))),
-    "tp_model_new": (_I, (_P, _P, _P, _P, _P, _P)),
-    "tp_model_free": (None, (_P,)),
-    "tp_session_new": (_I, (_P, _P, _P)),
-    "tp_session_free": (None, (_P,)),
-    "tp_eval": (_I, (_P, _P, _L, _I, _P)),
-    "tp_eval_hidden": (_I, (_P, _P, _L, _P)),
-    "tp_n_past": (_L, (_P,)),
-    "tp_rewind": (_I, (_P, _L)),
-    "tp_set_trace": (None, (_P, _TRACE, _P)),
-    "tp_session_kernels": (_I, (_P, ctypes.POINTER(ctypes.c_char_p), _I)),
-    "tp_quantize_activations": (_I, (_I, _P, _L, _L, _P, _P, _P)),
-    "tp_kernel_matmul_int": (_I, (_I, _P, _P, _L, _P)),
-    "tp_head_matmul": (_I, (_I, _P, _P, _L, _P)),
-    "tp_tensor_row": (_I, (_P, _L, _P)),
-    "tp_self_test": (_I, (ctypes.c_char_p, ctypes.c_size_t)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +92,8 @@ class CTensor:
         self.rows = rows
         self.cols = cols
 
-    def struct(self) -> _Tensor:
-        return _Tensor(self.data.ctypes.data, self.rows, self.cols, self.data.nbytes, LAYOUT_IDS[self.layout], 0)
+    def struct(self) -> TensorStruct:
+        return TensorStruct(self.data.ctypes.data, self.rows, self.cols, self.data.nbytes, LAYOUT_IDS[self.layout], 0)
 
 
 class Library:
@@ -230,7 +114,7 @@ class Library:
             raise MissingRequirement(
                 f"{path} has ABI version {version}, this tritpack needs {ABI_VERSION}", hint="run `make lib` again"
             )
-        for name, (result, arguments) in _SIGNATURES.items():
+        for name, (result, arguments) in SIGNATURES.items():
             function = getattr(self.c, name)
             function.restype = result
             function.argtypes = arguments
@@ -269,7 +153,7 @@ class Library:
         """The whole kernel table, also what this CPU cannot run."""
         table = []
         for index in range(self.c.tp_kernel_count()):
-            desc = _KernelDesc()
+            desc = KernelStruct()
             self.check(self.c.tp_kernel_info(index, ctypes.byref(desc)), f"kernel {index}")
             names = (desc.symbol.decode(), desc.op.decode(), desc.layout.decode(), desc.isa.decode())
             table.append(Kernel(index, *names, bool(desc.available)))
@@ -377,14 +261,14 @@ class CModel:
         self.spec = spec
         self._tensors = dict(tensors)  # C reads their bytes as long as the model lives
         hparams, frequencies = _hparams(spec)
-        layers = (_Layer * spec.layers)()
+        layers = (LayerStruct * spec.layers)()
         for index, layer in enumerate(layers):
             layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
             for part in LINEARS + spec.layer_norms:
                 setattr(layer, part, self._tensors[f"blk.{index}.{part}.weight"].struct())
         embedding = self._tensors["token_embd.weight"].struct()
         norm = self._tensors["output_norm.weight"].struct()
-        output = _Tensor() if spec.tied else self._tensors["output.weight"].struct()
+        output = TensorStruct() if spec.tied else self._tensors["output.weight"].struct()
         handle = ctypes.c_void_p()
         status = self.library.c.tp_model_new(
             ctypes.byref(hparams),
@@ -421,12 +305,12 @@ class CModel:
         self.close()
 
 
-def _hparams(spec: ModelSpec) -> tuple[_Hparams, list[F32]]:
+def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32]]:
     """The C struct, and the arrays that it points to."""
     frequencies = [np.ascontiguousarray(spec.inverse_frequencies(), np.float32)]
     if any(spec.sliding_layers):
         frequencies.append(np.ascontiguousarray(spec.inverse_frequencies(local=True), np.float32))
-    hparams = _Hparams(
+    hparams = HparamsStruct(
         vocab_size=spec.vocab_size,
         hidden=spec.hidden_size,
         ffn=spec.intermediate_size,
@@ -481,7 +365,7 @@ class CSession:
         if not 1 <= self.n_ctx <= MAX_CONTEXT:
             raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {MAX_CONTEXT}")
         self._batch = batch or DEFAULT_BATCH
-        params = _SessionParams(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], self._batch)
+        params = SessionStruct(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], self._batch)
         handle = ctypes.c_void_p()
         status = self.library.c.tp_session_new(model.handle, ctypes.byref(params), ctypes.byref(handle))
         self.library.check(status, f"session of {self.n_ctx} positions on {threads} threads")
@@ -561,13 +445,13 @@ class CSession:
             except BaseException as error:
                 raised.append(error)
 
-        callback = _TRACE(on_step)
+        callback = TRACE(on_step)
         self.library.c.tp_set_trace(self.handle, callback, None)
         try:
             yield
         finally:
             if self._free.alive:
-                self.library.c.tp_set_trace(self._handle, _TRACE(), None)
+                self.library.c.tp_set_trace(self._handle, TRACE(), None)
         if raised:
             raise raised[0]
 

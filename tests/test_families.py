@@ -34,10 +34,9 @@ from tests.families_made import (
     Made,
     all_tensors,
     edited,
-    entry,
     poke,
-    values_of,
 )
+from tests.stores_made import entry, values_of
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -14,9 +14,8 @@ import pytest
 from formats import float_types
 from formats.errors import ExitCode, MissingRequirement, Unreadable, Unsupported, UsageError
 from formats.model_spec import LINEARS, ModelSpec
+from runtime.abi import ABI_VERSION, ISA_NAMES
 from runtime.library import (
-    ABI_VERSION,
-    ISA_NAMES,
     CModel,
     CSession,
     CTensor,

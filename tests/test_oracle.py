@@ -237,18 +237,20 @@ def test_packed_scales_divide_or_multiply(tmp_path: Path) -> None:
 
 def test_each_tensor_tells_how_it_is_kept(tmp_path: Path) -> None:
     codes = some_codes()
-    online = {**OFFLINE, "quantization_mode": "online"}
     tensors = packed(codes, 7.0)
     tensors["model.layers.0.mlp.up_proj.weight"] = floats(codes["ffn_up"])  # codes, not packed
-    masters = RNG.normal(size=(96, 64)).astype(np.float32)
-    tensors["model.layers.0.mlp.gate_proj.weight"] = floats(masters)
-    del tensors["model.layers.0.mlp.gate_proj.weight_scale"]
-    oracle = Oracle(checkpoint(tmp_path / "c", tensors, quantization_config=online))
-    up, gate = oracle.linear("blk.0.ffn_up"), oracle.linear("blk.0.ffn_gate")
+    up = Oracle(checkpoint(tmp_path / "c", tensors, quantization_config=OFFLINE)).linear("blk.0.ffn_up")
     assert np.array_equal(up[0], codes["ffn_up"]) and up[1].tolist() == [[7.0]]
-    assert gate[1][0, 0] == np.float32(np.abs(masters).mean(dtype=np.float64))
-    with pytest.raises(Unreadable, match=r"gate_proj.weight_scale"):
+    del tensors["model.layers.0.mlp.up_proj.weight_scale"]
+    with pytest.raises(Unreadable, match=r"up_proj.weight_scale"):
         Oracle(checkpoint(tmp_path / "c", tensors, quantization_config=OFFLINE))
+    online = {**OFFLINE, "quantization_mode": "online"}
+    for mixed in (
+        packed(codes, 7.0),
+        {**plain(codes), "model.layers.0.mlp.up_proj.weight_scale": floats(np.array([7.0]))},
+    ):
+        with pytest.raises(Unsupported):
+            Oracle(checkpoint(tmp_path / "c", mixed, quantization_config=online))
 
 
 def test_masters_that_are_all_zero(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.running import model_options, open_model, parse_tokens
-from formats.errors import UsageError
+from converter.cli.running import model_options, open_model, parse_tokens, require_one_input, write_npy
 
 
 @click.command("embed")
@@ -41,30 +39,13 @@ def command(
 
     Example: tritpack embed model.gguf -p "The sea" -o sea.npy
     """
-    import numpy as np
-
-    from formats.gguf_file import atomic_output, refuse_existing
+    from formats.gguf_file import refuse_existing
     from runtime.embedding import embed, text_ids
 
-    if (prompt is None) == (tokens is None):
-        raise UsageError("give a text with -p, or token ids with --tokens")
-    target = Path(output)
-    refuse_existing(target, force=force)
+    require_one_input(prompt, tokens)
+    refuse_existing(Path(output), force=force)
     with open_model(file, **options) as model:
         ids = parse_tokens(tokens) if tokens is not None else text_ids(model, prompt or "")
         vector = embed(model, ids, pooling=pooling, normalize=not no_normalize)
         kernels = model.kernels()
-    with atomic_output(target, vector.nbytes, force=force) as stream:
-        np.save(stream, vector)
-    if as_json:
-        print_json(
-            {
-                "schema": "tritpack.embed/1",
-                "output": output,
-                "shape": list(vector.shape),
-                "ids": ids,
-                "kernels": kernels,
-            }
-        )
-    else:
-        click.echo(f"wrote {output}: float32 {vector.shape[0]}, from {len(ids)} tokens")
+    write_npy(output, vector, ids=ids, kernels=kernels, schema="tritpack.embed/1", force=force, as_json=as_json)

@@ -12,10 +12,10 @@ from converter.cli.running import (
     open_model,
     parse_tokens,
     require_logits,
+    require_one_input,
     sampling_options,
     sampling_params,
 )
-from formats.errors import UsageError
 
 
 @click.command("generate")
@@ -36,8 +36,7 @@ def command(
     """
     from runtime.generate import collect, generate
 
-    if (prompt is None) == (tokens is None):
-        raise UsageError("give a prompt with -p, or token ids with --tokens")
+    require_one_input(prompt, tokens)
     params = sampling_params(options)
     with open_model(file, **options) as model:
         require_logits(model)

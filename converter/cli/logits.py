@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.running import model_options, open_model, parse_tokens, require_logits
-from formats.errors import UsageError
+from converter.cli.running import model_options, open_model, parse_tokens, require_logits, require_one_input, write_npy
 
 
 @click.command("logits")
@@ -32,14 +30,10 @@ def command(
     **options: Any,
 ) -> None:
     """Write the logits of every position of a prompt: for parity work."""
-    import numpy as np
+    from formats.gguf_file import refuse_existing
 
-    from formats.gguf_file import atomic_output, refuse_existing
-
-    if (prompt is None) == (tokens is None):
-        raise UsageError("give token ids with --tokens, or a text with -p")
-    target = Path(output)
-    refuse_existing(target, force=force)
+    require_one_input(prompt, tokens)
+    refuse_existing(Path(output), force=force)
     with open_model(file, **options) as model:
         require_logits(model)
         ids = (
@@ -49,17 +43,4 @@ def command(
         )
         values = model.logits(ids)
         kernels = model.kernels()
-    with atomic_output(target, values.nbytes, force=force) as stream:
-        np.save(stream, values)
-    if as_json:
-        print_json(
-            {
-                "schema": "tritpack.logits/1",
-                "output": output,
-                "shape": list(values.shape),
-                "ids": ids,
-                "kernels": kernels,
-            }
-        )
-    else:
-        click.echo(f"wrote {output}: float32 {values.shape[0]} x {values.shape[1]}")
+    write_npy(output, values, ids=ids, kernels=kernels, schema="tritpack.logits/1", force=force, as_json=as_json)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from converter.cli.main import print_json
 from converter.cli.opening import as_gguf
 from formats.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from runtime.model import Model
     from runtime.sampling import SamplingParams
 
@@ -90,6 +95,36 @@ def require_logits(model: Model) -> None:
             f"{model.file.path}: is an embedding model, which was not trained to say a next token",
             hint="tritpack embed gives its vector",
         )
+
+
+def require_one_input(prompt: str | None, tokens: str | None) -> None:
+    """Raises UsageError unless exactly one of -p and --tokens was given."""
+    if (prompt is None) == (tokens is None):
+        raise UsageError("give a text with -p, or token ids with --tokens")
+
+
+def write_npy(
+    output: str,
+    values: npt.NDArray[np.float32],
+    *,
+    ids: list[int],
+    kernels: list[str],
+    schema: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write what a model gave for `ids` as a whole .npy file or none, and say so."""
+    import numpy as np
+
+    from formats.gguf_file import atomic_output
+
+    with atomic_output(Path(output), values.nbytes, force=force) as stream:
+        np.save(stream, values)
+    shape = list(values.shape)
+    if as_json:
+        print_json({"schema": schema, "output": output, "shape": shape, "ids": ids, "kernels": kernels})
+    else:
+        click.echo(f"wrote {output}: float32 {' x '.join(map(str, shape))}, from {len(ids)} tokens")
 
 
 def parse_tokens(text: str) -> list[int]:

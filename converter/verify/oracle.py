@@ -102,8 +102,6 @@ class Oracle:
             return oracle_codes.absmean(tensor)
         if self._family.kind == "scaled":
             scale = self._companion(tensor, "weight_scale")
-            if scale is None:
-                return oracle_codes.absmean(tensor)
             return oracle_codes.scaled(tensor, scale, multiplies=self._family.multiplies)
         coded = self._exactly_coded(tensor)
         if coded is None:
@@ -140,12 +138,14 @@ class Oracle:
 
     def _mlx(self, tensor: Tensor, rows: Rows = slice(None)) -> Coded:
         scales, biases = self._companion(tensor, "scales"), self._companion(tensor, "biases")
-        assert scales is not None and biases is not None, "checked when the checkpoint was opened"
         return oracle_codes.mlx(tensor, scales, biases, rows)
 
-    def _companion(self, tensor: Tensor, part: str) -> Tensor | None:
-        return self._tensors.get(f"{tensor.name.removesuffix('.weight')}.{part}")
+    def _companion(self, tensor: Tensor, part: str) -> Tensor:
+        """That it is there was checked when the checkpoint was opened."""
+        return self._tensors[f"{tensor.name.removesuffix('.weight')}.{part}"]
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{Path(error.filename).name}: {error.strerror}"
     return f"{error}" if isinstance(error, (OSError, json.JSONDecodeError)) else f"{type(error).__name__} {error}"

@@ -72,12 +72,11 @@ class Family:
     """How the linears are kept: `scaled` (codes with a weight_scale), `absmean` (masters), `mlx`, or `exact` (floats
     that are ternary already).
 
-    multiplies: a weight_scale does; else it divides. masters: in `scaled`, linears without a weight_scale are masters.
+    multiplies: a weight_scale does; else it divides.
     """
 
     kind: str
     multiplies: bool = True
-    masters: bool = False
     projection_norm: str | None = None
     projection_norm_eps: float = 1e-6
 
@@ -201,10 +200,10 @@ class Checkpoint:
         if linear_class not in ("autobitlinear", "bitlinear") or mode not in ("offline", "online"):
             raise Unsupported(f"linear_class {linear_class!r} with quantization_mode {mode!r} is not known")
         own_norm = "norm" if self._has("self_attn.q_proj.norm") else None
+        multiplies = linear_class == "autobitlinear"
         return Family(
-            "scaled",
-            multiplies=linear_class == "autobitlinear",
-            masters=linear_class == "autobitlinear" and mode == "online",
+            "absmean" if multiplies and mode == "online" else "scaled",
+            multiplies=multiplies,
             projection_norm="rms_norm" if quantization.get("use_rms_norm") else own_norm,
             projection_norm_eps=number(quantization, "rms_norm_eps", 1e-6),
         )
@@ -299,12 +298,9 @@ class Checkpoint:
             if scales.shape != (shape[0], groups) or biases.shape != scales.shape or not groups or shape[1] % groups:
                 raise Unreadable(f"tensor {scales.name!r} is {list(scales.shape)}, not groups of {list(shape)}")
             return {scales.name, biases.name}
-        scale = f"{module}.weight_scale"
         if self.family.kind != "scaled" or not is_linear:
             return set()
-        if tensor.kind == "U8" or not self.family.masters or scale in self.tensors:
-            return {self._need(scale).name}
-        return set()
+        return {self._need(f"{module}.weight_scale").name}
 
 
 def _stored_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:

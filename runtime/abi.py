@@ -1,0 +1,145 @@
+"""The C library's interface (runtime/include/tritpack.h) in ctypes: ids, structs, signatures. It changes when, and only
+when, that header does; ABI_VERSION tells a library of another version."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+
+ABI_VERSION = 2
+ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
+LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5, "t2": 6}
+ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
+KV_TYPE_IDS = {"f32": 0, "f16": 1}
+LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
+DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
+
+ERRORS: dict[int, type[TritpackError]] = {
+    1: UsageError,  # argument
+    2: Unreadable,  # shape
+    3: Unsupported,  # layout
+    4: Unreadable,  # bytes
+    5: MissingRequirement,  # isa
+    6: UsageError,  # token
+    7: UsageError,  # context
+    8: MissingRequirement,  # memory: more than this machine has
+    9: UsageError,  # threads
+}
+"""tp_status -> exception."""
+
+
+class TensorStruct(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("cols", ctypes.c_int64),
+        ("nbytes", ctypes.c_uint64),
+        ("layout", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class KernelStruct(ctypes.Structure):
+    _fields_ = (
+        ("symbol", ctypes.c_char_p),
+        ("op", ctypes.c_char_p),
+        ("layout", ctypes.c_char_p),
+        ("isa", ctypes.c_char_p),
+        ("available", ctypes.c_int32),
+    )
+
+
+class HparamsStruct(ctypes.Structure):
+    _fields_ = (
+        ("vocab_size", ctypes.c_int32),
+        ("hidden", ctypes.c_int32),
+        ("ffn", ctypes.c_int32),
+        ("layers", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("kv_heads", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("context_length", ctypes.c_int32),
+        ("norm_eps", ctypes.c_float),
+        ("projection_norm_eps", ctypes.c_float),
+        ("activation", ctypes.c_int32),
+        ("int8_activations", ctypes.c_int32),
+        ("rope_interleaved", ctypes.c_int32),
+        ("window", ctypes.c_int32),
+        ("embedding_scale", ctypes.c_float),
+        ("residual_scale", ctypes.c_float),
+        ("logit_scale", ctypes.c_float),
+        ("attention_scale", ctypes.c_float),
+        ("rope_factor", ctypes.c_float),
+        ("inv_freq", ctypes.c_void_p),
+        ("inv_freq_sliding", ctypes.c_void_p),
+    )
+
+
+class LayerStruct(ctypes.Structure):
+    _fields_ = (
+        *(
+            (name, TensorStruct)
+            for name in (
+                "attn_norm", "attn_q", "attn_k", "attn_v", "attn_q_norm", "attn_k_norm", "attn_sub_norm", "attn_output",
+                "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down", "post_ffw_norm",
+                "attn_q_norm_in", "attn_k_norm_in", "attn_v_norm_in", "attn_output_norm_in",
+                "ffn_gate_norm_in", "ffn_up_norm_in", "ffn_down_norm_in",
+            )
+        ),
+        ("slides", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class SessionStruct(ctypes.Structure):
+    _fields_ = (
+        ("n_ctx", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("isa", ctypes.c_int32),
+        ("kv_type", ctypes.c_int32),
+        ("batch", ctypes.c_int32),
+    )
+
+
+TRACE = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+)
+
+_P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "tp_abi_version": (_I, ()),
+    "tp_status_text": (ctypes.c_char_p, (_I,)),
+    "tp_error_place": (ctypes.c_char_p, ()),
+    "tp_isa_available": (_I, (_I,)),
+    "tp_best_isa": (_I, ()),
+    "tp_cpu_description": (ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_size_t)),
+    "tp_tensor_nbytes": (ctypes.c_uint64, (_I, _L, _L)),
+    "tp_kernel_count": (_I, ()),
+    "tp_kernel_info": (_I, (_I, ctypes.POINTER(KernelStruct))),
+    "tp_model_new": (_I, (_P, _P, _P, _P, _P, _P)),
+    "tp_model_free": (None, (_P,)),
+    "tp_session_new": (_I, (_P, _P, _P)),
+    "tp_session_free": (None, (_P,)),
+    "tp_eval": (_I, (_P, _P, _L, _I, _P)),
+    "tp_eval_hidden": (_I, (_P, _P, _L, _P)),
+    "tp_n_past": (_L, (_P,)),
+    "tp_rewind": (_I, (_P, _L)),
+    "tp_set_trace": (None, (_P, TRACE, _P)),
+    "tp_session_kernels": (_I, (_P, ctypes.POINTER(ctypes.c_char_p), _I)),
+    "tp_quantize_activations": (_I, (_I, _P, _L, _L, _P, _P, _P)),
+    "tp_kernel_matmul_int": (_I, (_I, _P, _P, _L, _P)),
+    "tp_head_matmul": (_I, (_I, _P, _P, _L, _P)),
+    "tp_tensor_row": (_I, (_P, _L, _P)),
+    "tp_self_test": (_I, (ctypes.c_char_p, ctypes.c_size_t)),
+}
