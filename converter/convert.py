@@ -15,6 +15,7 @@ from formats import float_types
 from formats.errors import TritpackError, UsageError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
 from formats.layouts import catalog
+from formats.layouts.layout import Layout
 from formats.ternary import Bytes, TernaryTensor
 
 Progress = Callable[[str, int, int], None]
@@ -100,7 +101,7 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
     yield packed
 
 
-def _check_round_trip(tensor: PlannedTensor, layout: catalog.Layout, packed: Bytes, ternary: TernaryTensor) -> None:
+def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, ternary: TernaryTensor) -> None:
     back = layout.unpack(packed, *ternary.shape)
     if not (np.array_equal(back.codes, ternary.codes) and np.array_equal(back.scales, ternary.scales)):
         raise WriteFailed(f"tensor {tensor.target.name!r} did not survive {tensor.kind}; this is a bug of tritpack")

@@ -39,11 +39,11 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
         }
         if tensor.meaning is None:
             problems.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
-        if stats and tensor.meaning and tensor.meaning.layout:
+        if stats and file.layout_of(tensor):
             try:
                 row |= _statistics(file, tensor, spec)
             except Unreadable as error:
-                problems.append(f"tensor {tensor.name!r}: {error.message}")
+                problems.append(error.message.removeprefix(f"{path}: "))
         tensors.append(row)
     weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
     ternary_weights = sum(t.rows * t.cols for t in weights)
@@ -68,8 +68,8 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
 
 
 def _statistics(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> dict[str, Any]:
-    assert tensor.meaning is not None and tensor.meaning.layout is not None
-    ternary = tensor.meaning.layout.unpack(file.bytes_of(tensor), tensor.rows, tensor.cols)
+    ternary = file.ternary(tensor)
+    assert ternary is not None
     counts = ternary.counts()
     shares = [count / ternary.codes.size for count in counts]
     return {

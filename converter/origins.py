@@ -215,13 +215,7 @@ class GgufTensor:
         return self.info.name
 
     def ternary(self) -> TernaryTensor | None:
-        layout = self.info.meaning.layout if self.info.meaning else None
-        if layout is None:
-            return None
-        try:
-            return layout.unpack(self.file.bytes_of(self.info), self.info.rows, self.info.cols)
-        except Unreadable as error:
-            raise Unreadable(f"{self.file.path}: tensor {self.name!r}: {error.message}", hint=error.hint) from error
+        return self.file.ternary(self.info)
 
     def tiling(self) -> Tiling:
         found = self.ternary()
@@ -232,7 +226,7 @@ class GgufTensor:
         return Tiling(found.scale_blocks, found.granularity)
 
     def float_type(self) -> str:
-        if self.info.meaning and self.info.meaning.layout:
+        if self.file.layout_of(self.info):
             return "f32"
         if self.info.layout not in float_types.FLOAT_TYPES:
             raise Unsupported(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from converter.sources import FLOATS, StoredTensor
 from formats.errors import Unreadable, Unsupported
-from formats.layouts import hf_u8
+from formats.layouts import catalog
 from formats.ternary import Codes, TernaryTensor, coarsest
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
@@ -35,9 +35,10 @@ def unpack(
     multiplier = _weight_scale(weight, scale, multiplies)
     if weight.dtype in FLOATS:
         return TernaryTensor.per_tensor(_plain_codes(weight), multiplier)
-    if problems := hf_u8.check(weight.data, rows, cols):
+    layout = catalog.LAYOUTS["hf_u8"]
+    if problems := layout.check(weight.data, rows, cols):
         raise Unreadable(f"tensor {weight.name!r}: {problems[0]}")
-    return TernaryTensor.per_tensor(hf_u8.unpack(weight.data, rows, cols).codes, multiplier)
+    return TernaryTensor.per_tensor(layout.unpack(weight.data, rows, cols).codes, multiplier)
 
 
 def _weight_scale(weight: StoredTensor, scale: StoredTensor | None, multiplies: bool) -> np.float32:

@@ -2,7 +2,7 @@
 
 gguf-py cannot take the type ids and sizes of ternary files (I2_S is n/4 + 32 bytes, which no block size describes), and
 hangs on hostile counts; so the container is ours. The reader believes no number before it has checked it against the
-bytes that are left. Layouts are not decoded here: see formats/layouts.
+bytes that are left. How tensors are decoded is the business of formats/layouts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 
 from formats.errors import Unreadable, UsageError, WriteFailed
 from formats.layouts import catalog
-from formats.ternary import Bytes
+from formats.layouts.layout import Layout
+from formats.ternary import Bytes, TernaryTensor
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -107,6 +108,10 @@ class GgufFile:
         self.metadata: dict[str, Any] = {}
         self.metadata_types: dict[str, str] = {}
         self.tensors: dict[str, TensorInfo] = {}
+        self.layouts: dict[str, Layout] = {}
+        """What layout names mean in this file. To read a file that a broken tool wrote, put another one here."""
+        self.repair = False
+        """Read illegal codes and rubbish in padding as zeros instead of refusing them."""
         try:
             with open(self.path, "rb") as stream:
                 self.size = os.fstat(stream.fileno()).st_size
@@ -124,10 +129,37 @@ class GgufFile:
         """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
         return self._bytes[tensor.file_offset : tensor.file_offset + tensor.nbytes]
 
+    def layout_of(self, tensor: TensorInfo) -> Layout | None:
+        """The ternary layout of a tensor as this file means it; None if it has another type."""
+        return self.layouts.get(tensor.layout) if tensor.meaning else None
+
+    def ternary(self, tensor: TensorInfo) -> TernaryTensor | None:
+        """Codes and scales of a tensor, `.scale` beside it multiplied in; None if it has no ternary layout. Raises
+        Unreadable, naming the file and the tensor, on whatever its layout refuses."""
+        if (layout := self.layout_of(tensor)) is None:
+            return None
+        try:
+            found = layout.unpack(self.bytes_of(tensor), tensor.rows, tensor.cols, repair=self.repair)
+            return TernaryTensor(found.codes, found.scales * self.outer_scale(tensor))
+        except Unreadable as error:
+            raise self._bad(f"tensor {tensor.name!r}: {error.message}", error.hint) from error
+
+    def outer_scale(self, tensor: TensorInfo) -> np.float32:
+        """The one number of the tensor `NAME.scale` (llama.cpp's way to keep scales apart); 1 where there is none."""
+        beside = self.tensors.get(tensor.name.removesuffix("weight") + "scale")
+        if beside is None or not tensor.name.endswith(".weight"):
+            return np.float32(1)
+        if beside.layout != "f32" or beside.shape != (1,):
+            raise Unreadable(f"{beside.name!r} beside it is {beside.layout} {list(beside.shape)}, expected one f32")
+        scale = np.float32(self.bytes_of(beside).view("<f4")[0])
+        if not (np.isfinite(scale) and scale >= 0):
+            raise Unreadable(f"{beside.name!r} beside it is {scale}, expected a finite number >= 0")
+        return scale
+
     # -- header --------------------------------------------------------------------------------------------------------
 
-    def _bad(self, what: str) -> Unreadable:
-        return Unreadable(f"{self.path}: {what}")
+    def _bad(self, what: str, hint: str | None = None) -> Unreadable:
+        return Unreadable(f"{self.path}: {what}", hint=hint)
 
     def _take(self, form: str) -> int:
         end = self._cursor + struct.calcsize(form)
@@ -158,6 +190,10 @@ class GgufFile:
             raise self._bad(f"claims {pair_count} metadata pairs and {tensor_count} tensors in {left} bytes")
         for _ in range(pair_count):
             self._read_pair()
+        try:
+            self.layouts = catalog.layouts_of(self.metadata)
+        except Unreadable as error:
+            raise self._bad(error.message) from error
         self._read_tensors(tensor_count)
 
     def _read_string(self, what: str, limit: int) -> str:

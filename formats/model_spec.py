@@ -185,7 +185,8 @@ class ModelSpec:
 
     def unknown_tensors(self, names: Iterable[str]) -> list[str]:
         """Those of a file's tensors that have no place in this model: another graph would use them."""
-        return sorted(set(names) - set(self.tensor_shapes()))
+        beside = {name.removesuffix("weight") + "scale" for name in self.linear_names()}
+        return sorted(set(names) - set(self.tensor_shapes()) - beside)
 
     def linear_names(self) -> list[str]:
         """GGUF names of the tensors that are always ternary, in file order."""

@@ -106,6 +106,13 @@ def coarsest(scales: Scales, *, zero_fits: bool = False) -> Scales:
     return scales
 
 
+def coarsest_both(scales: Scales) -> Scales:
+    """Scales (rows, columns) merged along both into the fewest blocks that still tile; a 0 has only zeros under it."""
+    if scales.shape[1] > 1:
+        scales = np.ascontiguousarray(coarsest(np.ascontiguousarray(scales.T), zero_fits=True).T)
+    return coarsest(scales, zero_fits=True) if len(scales) > 1 else scales
+
+
 def entropy_bits(counts: tuple[int, int, int]) -> float:
     """Shannon entropy, in bits a weight, of codes drawn with these counts."""
     total = sum(counts)

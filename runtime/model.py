@@ -136,9 +136,11 @@ class Model:
         if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
             values = float_types.decode(info.layout, stored, 1, info.cols)
             return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
-        layout = info.meaning.layout if info.meaning else None
+        layout = self.file.layout_of(info)
         if layout and (problems := layout.check(stored, info.rows, info.cols)):
             raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
+        if layout and self.file.outer_scale(info) != 1:
+            raise Unsupported(f"{self.file.path}: tensor {info.name!r} has a scale beside it, which cannot be run yet")
         return CTensor(stored, info.layout, info.rows, info.cols)
 
 

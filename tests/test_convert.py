@@ -21,7 +21,6 @@ from converter.verify.oracle import Oracle
 from formats import float_types
 from formats.errors import TritpackError, Unreadable, Unsupported, UsageError, WriteFailed
 from formats.gguf_file import GgufFile
-from formats.layouts import i2_s
 from tests.checkpoints import Tensors, edited_checkpoint, read_safetensors
 from tests.conftest import REPOSITORY
 
@@ -40,7 +39,8 @@ def test_codes_and_scales_are_exact(tiny_checkpoint: Path, tiny_gguf: Path) -> N
     names = {"attn_q": "self_attn.q_proj", "attn_output": "self_attn.o_proj", "ffn_down": "mlp.down_proj"}
     for part, module in names.items():
         info = file.tensors[f"blk.1.{part}.weight"]
-        tensor = i2_s.unpack(file.bytes_of(info), info.rows, info.cols)
+        tensor = file.ternary(info)
+        assert tensor is not None
         source = f"model.layers.1.{module}.weight"
         assert np.array_equal(tensor.codes, codes_by_hand(stored[source][2], info.rows, info.cols))
         scale = np.frombuffer(b"\0\0" + stored[source + "_scale"][2], "<f4")[0]
@@ -84,7 +84,8 @@ def test_online_masters_are_quantised_by_absmean_once(online_checkpoint: Path, t
     file, oracle = GgufFile(tmp_path / "o.gguf"), Oracle(online_checkpoint)
     for name in ("blk.0.attn_q", "blk.1.ffn_down"):
         info = file.tensors[f"{name}.weight"]
-        tensor = i2_s.unpack(file.bytes_of(info), info.rows, info.cols)
+        tensor = file.ternary(info)
+        assert tensor is not None
         codes, scale = oracle.linear(name)
         assert np.array_equal(tensor.codes, codes) and tensor.scales[0, 0] == scale
         assert 0.2 < (codes == 0).mean() < 0.45

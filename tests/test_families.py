@@ -19,7 +19,6 @@ from converter.verify.logits import find_safe_prompts, position_errors
 from converter.verify.oracle import Oracle
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile
-from formats.layouts import catalog
 from formats.ternary import TernaryTensor
 from runtime import embedding
 from runtime.model import Model
@@ -85,8 +84,7 @@ def _ternary_tensors(path: Path, made: Made) -> dict[str, TernaryTensor]:
     family = next(family for family in families() if family.name == made.family.family)
     tensors = {}
     for name, info in (file := GgufFile(path)).tensors.items():
-        if (layout := catalog.LAYOUTS.get(info.layout)) is not None:
-            stored = layout.unpack(file.bytes_of(info), info.rows, info.cols)
+        if (stored := file.ternary(info)) is not None:
             order = spec.row_order(name)
             back = stored if order is None else stored.with_rows(np.argsort(order))
             tensors[family.source_name(name, made.family.prefix)] = back

@@ -46,8 +46,7 @@ def test_the_oracle_shares_nothing_with_what_it_judges() -> None:
 
 def test_layouts_have_one_face() -> None:
     from formats.layouts.catalog import LAYOUTS
+    from formats.layouts.layout import Layout
 
     for name, layout in LAYOUTS.items():
-        assert name == layout.NAME
-        for function in ("fits", "nbytes", "pack", "unpack", "check"):
-            assert callable(getattr(layout, function)), f"{name}.{function}"
+        assert name == layout.name and isinstance(layout, Layout)

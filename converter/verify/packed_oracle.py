@@ -31,7 +31,7 @@ class PackedOracle(Oracle):
         self._rounded = rounded
         self.file = GgufFile(path)
         self.spec = ModelSpec.of_gguf(self.file)
-        self.unused = sorted(set(self.file.tensors) - set(self.spec.tensor_shapes()))
+        self.unused = self.spec.unknown_tensors(self.file.tensors)
         for name, shape in self.spec.tensor_shapes().items():
             if name not in self.file.tensors or self.file.tensors[name].shape != shape:
                 raise Unreadable(f"{path}: tensor {name!r} is missing or has another shape than {list(shape)}")
@@ -72,8 +72,7 @@ class PackedOracle(Oracle):
         return ternary.codes, ternary.scales
 
     def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
-        layout = info.meaning.layout if info.meaning else None
-        return None if layout is None else layout.unpack(self.file.bytes_of(info), info.rows, info.cols)
+        return self.file.ternary(info)
 
     def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
         if info.layout not in float_types.FLOAT_TYPES:

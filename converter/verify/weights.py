@@ -32,8 +32,7 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
             rung.findings.append("and more; only the first are listed")
             break
         try:
-            if tensor.meaning.layout is not None:
-                ternary = tensor.meaning.layout.unpack(file.bytes_of(tensor), tensor.rows, tensor.cols)
+            if (ternary := file.ternary(tensor)) is not None:
                 if (order := oracle.spec.row_order(name)) is not None:
                     ternary = ternary.with_rows(np.argsort(order))
                 digest.update(ternary.codes_sha256().encode())

@@ -7,33 +7,56 @@ resolver lists every known meaning and keeps those whose size fits the room the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from types import ModuleType
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from formats.errors import Unreadable, UsageError
 from formats.float_types import FLOAT_TYPES
-from formats.layouts import hf_u8, i2_s, t2
-from formats.ternary import Bytes, TernaryTensor
+from formats.layouts.hf_u8 import HfU8
+from formats.layouts.i2_s import I2S, I2SArm, I2SRows
+from formats.layouts.iq1_bn import IQ1BN
+from formats.layouts.iq2_bn import IQ2BN, IQ2BNR4
+from formats.layouts.layout import Layout
+from formats.layouts.mlx2 import Mlx2
+from formats.layouts.q2_0 import PQ2, Q2
+from formats.layouts.t2 import T2
+from formats.layouts.t158 import T158
+from formats.layouts.tl import Tiled, parse_tilings
+from formats.layouts.tl1 import TL1
+from formats.layouts.tl2 import TL2
+from formats.layouts.tq1_0 import PTQ1, TQ1
+from formats.layouts.tq2_0 import TQ2
+from formats.ternary import Bytes
 
-
-class Layout(Protocol):
-    """The face every layout module has."""
-
-    NAME: str
-
-    def fits(self, rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | None: ...
-    def nbytes(self, rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> int: ...
-    def pack(self, tensor: TernaryTensor) -> Bytes: ...
-    def unpack(self, data: Bytes, rows: int, cols: int) -> TernaryTensor: ...
-    def check(self, data: Bytes, rows: int, cols: int) -> list[str]: ...
-
-
-def _layout(module: ModuleType) -> Layout:
-    return cast(Layout, module)
-
-
-LAYOUTS: dict[str, Layout] = {module.NAME: _layout(module) for module in (i2_s, t2, hf_u8)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        I2S(), T2(), T158(), TL1(), TL2(), TQ1(), TQ2(), Q2(), PTQ1(), PQ2(), IQ1BN(), IQ2BN(), IQ2BNR4(), HfU8(),
+        Mlx2(),
+    )
+}  # fmt: skip
 """Every ternary layout by its name. Adding one is adding a module here and a meaning below."""
+
+REPAIRABLE: dict[str, Layout] = {layout.name: layout for layout in (I2SArm(), I2SRows())}
+"""Orders that only broken tools have written under another layout's id: read on request, never written."""
+
+
+TILING_KEY = "tritpack.layout.tiling"
+
+
+def layouts_of(metadata: Mapping[str, Any]) -> dict[str, Layout]:
+    """The layouts as a file with this metadata means them: TL1 and TL2 with the tilings it records, and with no rule
+    where it does not."""
+    recorded = metadata.get(TILING_KEY)
+    words = recorded if isinstance(recorded, Sequence) and not isinstance(recorded, str) else ()
+    try:
+        tilings = parse_tilings(map(str, words))
+    except UsageError as error:
+        raise Unreadable(f"metadata {TILING_KEY}: {error.message}") from error
+    return {
+        name: type(layout)(tilings, by_rule=False) if isinstance(layout, Tiled) else layout
+        for name, layout in LAYOUTS.items()
+    }
 
 
 Size = Callable[[int, int, Bytes], "int | None"]
@@ -59,24 +82,8 @@ def _blocks(block: int, size: int) -> Size:
     return lambda rows, cols, head: None if cols % block else rows * cols // block * size
 
 
-def _rows(header: int, block: int, size: int) -> Size:
-    """ik_llama.cpp: a header at the start of each row, then blocks."""
-    return lambda rows, cols, head: None if cols % block else rows * (header + cols // block * size)
-
-
-def _i2_s(rows: int, cols: int, head: Bytes) -> int | None:
-    return None if i2_s.fits(rows, cols) else i2_s.nbytes(rows, cols)
-
-
-def _tl1(rows: int, cols: int, head: Bytes) -> int | None:
-    return None if cols % 4 else rows * cols // 4 + 32
-
-
-def _tl2(rows: int, cols: int, head: Bytes) -> int | None:
-    if cols < 256:
-        return None
-    body = (cols - 256) * rows // 3 * 5 // 8 + 256 * rows // 2 * 4 // 8
-    return (body + 31) // 32 * 32 + 32
+def _of(name: str) -> Size:
+    return LAYOUTS[name].stored_nbytes
 
 
 MEANINGS: tuple[TypeMeaning, ...] = (
@@ -97,23 +104,24 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(26, "i32", "ggml", _blocks(1, 4)),
     TypeMeaning(27, "i64", "ggml", _blocks(1, 8)),
     TypeMeaning(28, "f64", "ggml", _blocks(1, 8)),
-    TypeMeaning(34, "tq1_0", "llama.cpp", _blocks(256, 54), 36),
-    TypeMeaning(35, "tq2_0", "llama.cpp", _blocks(256, 66), 37),
-    TypeMeaning(36, "i2_s", "bitnet.cpp", _i2_s, 40),
-    TypeMeaning(38, "tl1", "bitnet.cpp", _tl1, 38),
-    TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _tl2, 39),
+    TypeMeaning(34, "tq1_0", "llama.cpp", _of("tq1_0"), 36),
+    TypeMeaning(35, "tq2_0", "llama.cpp", _of("tq2_0"), 37),
+    TypeMeaning(36, "i2_s", "bitnet.cpp", _of("i2_s"), 40),
+    TypeMeaning(38, "tl1", "bitnet.cpp", _of("tl1"), 38),
+    TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _of("tl2"), 39),
     TypeMeaning(39, "mxfp4", "llama.cpp", _blocks(32, 17)),
     TypeMeaning(40, "nvfp4", "llama.cpp", _blocks(64, 36)),
     TypeMeaning(41, "q1_0", "llama.cpp", _blocks(128, 18)),
-    TypeMeaning(42, "q2_0", "llama.cpp", _blocks(64, 18), 41),
-    TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _blocks(128, 34)),
-    TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _tl2, 39),
-    TypeMeaning(134, "iq1_bn", "ik_llama.cpp", _rows(2, 64, 13), 136),
-    TypeMeaning(135, "iq2_bn", "ik_llama.cpp", _rows(4, 64, 16), 137),
-    TypeMeaning(335, "iq2_bn_r4", "ik_llama.cpp", _rows(4, 64, 16), 337),
-    TypeMeaning(142, "pq2_0", "PrismML", _blocks(128, 34)),
-    TypeMeaning(143, "ptq1_0", "PrismML", _blocks(128, 28)),
-    TypeMeaning(1582, "t2", "tritpack", t2.nbytes_by_header, 1582),
+    TypeMeaning(42, "q2_0", "llama.cpp", _of("q2_0"), 41),
+    TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
+    TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
+    TypeMeaning(134, "iq1_bn", "ik_llama.cpp", _of("iq1_bn"), 136),
+    TypeMeaning(135, "iq2_bn", "ik_llama.cpp", _of("iq2_bn"), 137),
+    TypeMeaning(335, "iq2_bn_r4", "ik_llama.cpp", _of("iq2_bn_r4"), 337),
+    TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
+    TypeMeaning(143, "ptq1_0", "PrismML", _of("ptq1_0")),
+    TypeMeaning(1582, "t2", "tritpack", _of("t2"), 1582),
+    TypeMeaning(1585, "t158", "tritpack", _of("t158"), 1585),
 )
 
 

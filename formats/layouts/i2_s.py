@@ -1,68 +1,76 @@
 """I2_S, the layout of bitnet.cpp: 128 codes in 32 bytes, one float32 scale a tensor in a 32-byte trailer.
 
-The contract is in formats/README.md. Only the canonical 128/32 order is meant here; files made on ARM by
-bitnet.cpp since November 2025 hold 64-code blocks under the same type id and cannot be told apart by their bytes.
+The canonical order is the one in every published file. bitnet.cpp has written two others under the same type id, which
+cannot be told apart by their bytes: they are read on explicit request only, to repair such a file.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from formats.errors import Unreadable, Unsupported
-from formats.layouts.two_bit import BLOCK, illegal_code, pack_blocks, unpack_blocks
-from formats.ternary import Bytes, TernaryTensor
+from formats.layouts.layout import Blocks, Layout
+from formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
+from formats.ternary import Bytes, Codes, Scales, TernaryTensor
 
-NAME = "i2_s"
 TRAILER = 32
 
 
-def fits(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> str | None:
-    """Why a matrix of this shape and granularity cannot be held losslessly, or None if it can."""
-    if cols % BLOCK:
-        return f"rows of {cols} weights are not a multiple of {BLOCK}"
-    if scale_blocks != (1, 1):
-        return f"it holds one scale a tensor, not {scale_blocks[0]} x {scale_blocks[1]}"
-    return None
+class TrailingScale(Layout):
+    """One float32 scale a tensor, in the last 32 bytes; the 28 behind it MUST be ignored by readers."""
+
+    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+        return (1, 1)
+
+    def body(self, data: Bytes, rows: int, cols: int) -> Bytes:
+        return data[:-TRAILER]
+
+    def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:
+        out[-TRAILER:][:4] = tensor.scales.reshape(1).astype("<f4").view(np.uint8)
+
+    def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
+        return np.frombuffer(data[-TRAILER:][:4].tobytes(), "<f4").astype(np.float32).reshape(1, 1)
 
 
-def nbytes(rows: int, cols: int, scale_blocks: tuple[int, int] = (1, 1)) -> int:
-    """Bytes of the stored tensor, trailer included: rows * cols / 4 + 32."""
-    return rows * cols // 4 + TRAILER
+class I2S(TrailingScale):
+    """rows * cols / 4 + 32 bytes."""
+
+    name = "i2_s"
+    block = 128
+
+    def shape_misfit(self, rows: int, cols: int) -> str | None:
+        return f"rows of {cols} weights are not a multiple of {self.block}" if cols % self.block else None
+
+    def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
+        return rows * cols // 4 + TRAILER
+
+    def width(self, cols: int) -> int:
+        """Of the bit planes."""
+        return self.block // 4
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        body[:] = pack_planes(codes, self.width(codes.shape[1]), HIGH_FIRST)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        return unpack_planes(body, self.width(cols), HIGH_FIRST).reshape(rows, cols)
+
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        return count_threes(body)
 
 
-def pack(tensor: TernaryTensor) -> Bytes:
-    """uint8 (nbytes,). Raises Unsupported if the shape or the scales do not fit."""
-    rows, cols = tensor.shape
-    if reason := fits(rows, cols, tensor.scale_blocks):
-        raise Unsupported(f"i2_s cannot hold this {rows} x {cols} tensor: {reason}")
-    out = np.zeros(nbytes(rows, cols), np.uint8)
-    out[: rows * cols // 4] = pack_blocks(tensor.codes)
-    out[rows * cols // 4 :][:4] = tensor.scales.reshape(1).astype("<f4").view(np.uint8)
-    return out
+class I2SArm(I2S):
+    """What bitnet.cpp has written on ARM since November 2025: 64 codes in 16 bytes."""
+
+    name = "i2_s_arm"
+    block = 64
 
 
-def unpack(data: Bytes, rows: int, cols: int) -> TernaryTensor:
-    """Codes and scale of a stored tensor. Raises Unreadable on a wrong size, a code of 3 or a bad scale."""
-    if problems := check(data, rows, cols):
-        raise Unreadable("i2_s: " + problems[0])
-    codes = unpack_blocks(data[: rows * cols // 4]).reshape(rows, cols)
-    return TernaryTensor.per_tensor(codes, _scale(data, rows, cols))
+class I2SRows(I2S):
+    """What bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
 
+    name = "i2_s_rows4"
 
-def check(data: Bytes, rows: int, cols: int) -> list[str]:
-    """What makes these bytes no I2_S tensor; empty if nothing. The 28 bytes behind the scale are never judged."""
-    if reason := fits(rows, cols):
-        return [reason]
-    if data.size != nbytes(rows, cols):
-        return [f"expected {nbytes(rows, cols)} bytes for {rows} x {cols}, found {data.size}"]
-    problems = []
-    if illegal := illegal_code(data[: rows * cols // 4], cols):
-        problems.append(illegal)
-    scale = _scale(data, rows, cols)
-    if not np.isfinite(scale) or scale < 0:
-        problems.append(f"its scale is {scale}, expected a finite number >= 0")
-    return problems
+    def shape_misfit(self, rows: int, cols: int) -> str | None:
+        return f"{rows} rows are not a multiple of 4" if rows % 4 else None
 
-
-def _scale(data: Bytes, rows: int, cols: int) -> np.float32:
-    return np.float32(np.frombuffer(data[rows * cols // 4 :][:4].tobytes(), "<f4")[0])
+    def width(self, cols: int) -> int:
+        return cols

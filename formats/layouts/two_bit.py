@@ -1,61 +1,58 @@
-"""What the layouts with four 2-bit codes a byte share, and the block of 128 that I2_S and T2 are made of."""
+"""What the layouts with four 2-bit codes a byte share: their bit planes.
+
+A run of 4 * width weights takes width bytes: byte p holds weights p, width + p, 2 width + p and 3 width + p. Layouts
+differ in the width (1: neighbours; 16, 32; a quarter of the matrix) and in which of the four stands in the high bits.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from formats.ternary import Bytes, Codes
 
 PIECE = 1 << 18
 """Bytes looked at together: a piece and its scratch stay in the cache."""
-BLOCK = 128
-SHIFTS = np.array([6, 4, 2, 0], np.uint8)
-"""Of the four weights of byte p of a block: p, 32 + p, 64 + p, 96 + p."""
+HIGH_FIRST = np.array([6, 4, 2, 0], np.uint8)
+LOW_FIRST = np.array([0, 2, 4, 6], np.uint8)
 
 
-def pack_blocks(codes: Codes) -> Bytes:
-    """int8 codes, in number a multiple of 128, to uint8 blocks of 32 bytes, flat."""
-    blocks = (codes.view(np.uint8) + np.uint8(1)).reshape(-1, 4, BLOCK // 4)
-    out = np.zeros((len(blocks), BLOCK // 4), np.uint8)
-    for group, shift in enumerate(SHIFTS):
-        out |= blocks[:, group] << shift
-    return out.reshape(-1)
+def pack_planes(codes: Codes, width: int, shifts: Bytes) -> Bytes:
+    """int8 codes, in number a multiple of 4 * width, to uint8 bytes, flat."""
+    fields = (codes.view(np.uint8) + np.uint8(1)).reshape(-1, 4, width)
+    out = fields[:, 0] << shifts[0]
+    for each in range(1, 4):
+        out |= fields[:, each] << shifts[each]
+    packed: Bytes = out.reshape(-1)
+    return packed
 
 
-def unpack_blocks(data: Bytes) -> Codes:
-    """The codes of whole blocks, int8, flat: what pack_blocks was given. A code of 3 comes out as 2."""
-    body = data.reshape(-1, 1, BLOCK // 4)
-    codes: Codes = (((body >> SHIFTS[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(-1)
+def unpack_planes(data: Bytes, width: int, shifts: Bytes) -> Codes:
+    """What pack_planes was given, flat; a code of 3 comes out as +2."""
+    planes = np.ascontiguousarray(data).reshape(-1, 1, width)
+    codes: Codes = (((planes >> shifts[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(-1)
     return codes
 
 
-def illegal_code(body: Bytes, cols: int) -> str | None:
-    """Where blocks in rows of `cols` weights hold a code of 3, in words; None if all are legal."""
-    if not (threes := bytes_with_three(body)):
-        return None
-    byte, count = threes
-    pair = next(g for g, shift in enumerate(SHIFTS) if (int(body[byte]) >> int(shift)) & 3 == 3)
-    row, col = divmod(byte // 32 * BLOCK + 32 * pair + byte % 32, cols)
-    return f"code 3 at row {row}, column {col} ({count} bytes hold one); only 0, 1, 2 are legal"
+def count_threes(data: npt.NDArray[np.uint8]) -> int:
+    """How many bytes of an array of any shape hold a code of 3."""
+    if data.ndim == 2:  # blocks with scales between them: some at a time
+        step = max(1, PIECE // data.shape[1])
+        pieces = (data[first : first + step] for first in range(0, len(data), step))
+    else:
+        pieces = (data[first : first + PIECE] for first in range(0, data.size, PIECE))
+    return sum(_count(np.ascontiguousarray(piece).reshape(-1)) for piece in pieces)
 
 
-def bytes_with_three(body: Bytes) -> tuple[int, int] | None:
-    """(index of the first byte that holds a code of 3, how many bytes do), or None if all codes are legal."""
-    bad = [first for first in range(0, body.size, PIECE) if _any_three(body[first : first + PIECE])]
-    if not bad:
-        return None
-    places = [first + np.flatnonzero(_threes(body[first : first + PIECE])) for first in bad]
-    return int(places[0][0]), sum(len(each) for each in places)
+def _count(piece: Bytes) -> int:
+    whole = piece.size // 8 * 8
+    words = piece[:whole].view(np.uint64)
+    # A shift of whole words moves bits between bytes only into positions that the mask drops.
+    if not (words & (words >> np.uint64(1)) & np.uint64(0x5555555555555555)).any() and not _threes(piece[whole:]).any():
+        return 0
+    return int(np.count_nonzero(_threes(piece)))
 
 
 def _threes(piece: Bytes) -> Bytes:
     threes: Bytes = piece & (piece >> np.uint8(1)) & np.uint8(0x55)
     return threes
-
-
-def _any_three(piece: Bytes) -> bool:
-    whole = piece.size // 8 * 8
-    words = piece[:whole].view(np.uint64)
-    # A shift of whole words moves bits between bytes only into positions that the mask drops.
-    found = (words & (words >> np.uint64(1)) & np.uint64(0x5555555555555555)).any()
-    return bool(found or _threes(piece[whole:]).any())

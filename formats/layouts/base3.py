@@ -1,0 +1,54 @@
+"""What the layouts with five trits a byte share: base-3 numbers as fixed-point fractions.
+
+Five codes 0, 1, 2 make a number q below 243; the byte is 256 q / 243 rounded up. Then 3 times the byte, divided by 256,
+gives the first digit, and the rest of that product is the byte of the digits behind it. No table, no division.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.ternary import Bytes, Codes
+
+POWERS = np.array([81, 27, 9, 3, 1], np.uint16)
+"""Of the digits, most significant first."""
+
+
+def pack_trits(codes: npt.NDArray[np.int8]) -> Bytes:
+    """int8 codes (n, digits <= 5, width), most significant first, to bytes (n, width); missing digits are zero trits
+    at the low end, which stand for no weight."""
+    number = np.zeros((codes.shape[0], codes.shape[2]), np.uint16)
+    for digit in range(codes.shape[1]):
+        number += (codes[:, digit].view(np.uint8) + np.uint8(1)) * POWERS[digit]
+    return byte_of(number)
+
+
+def byte_of(number: npt.NDArray[np.uint16]) -> Bytes:
+    """The byte of a number below 243."""
+    return ((number * np.uint32(256) + np.uint32(242)) // np.uint32(243)).astype(np.uint8)
+
+
+def unpack_trits(data: Bytes, digits: int) -> Codes:
+    """Bytes (n, width) to codes (n, digits, width): what pack_trits was given."""
+    out = np.empty((data.shape[0], digits, data.shape[1]), np.int8)
+    left = data.astype(np.uint16)
+    for digit in range(digits):
+        left *= np.uint16(3)
+        np.subtract(left >> 8, 1, out=out[:, digit], dtype=np.int8, casting="unsafe")
+        left &= np.uint16(0xFF)
+    return out
+
+
+@functools.cache
+def _legal(digits: int) -> npt.NDArray[np.bool_]:
+    legal = np.zeros(256, bool)
+    legal[byte_of(np.arange(3**digits, dtype=np.uint16) * np.uint16(3 ** (5 - digits)))] = True
+    return legal
+
+
+def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
+    """How many bytes are no canonical form of so many trits."""
+    return int(data.size - np.count_nonzero(_legal(digits)[data]))

@@ -1,0 +1,43 @@
+"""IQ2_BN of ik_llama.cpp: a float32 scale a row, 64 weights in 16 bytes; and IQ2_BN_R4, which interleaves four rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from formats.layouts.blocks import RowScales
+from formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
+from formats.ternary import Bytes, Codes
+
+
+class IQ2BN(RowScales):
+    name = "iq2_bn"
+    block_nbytes = 16
+    scale_dtype = "<f4"
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        self.code_bytes(body, codes.shape[0])[:] = pack_planes(codes, 16, LOW_FIRST).reshape(codes.shape[0], -1)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        return unpack_planes(self.code_bytes(body, rows), 16, LOW_FIRST).reshape(rows, cols)
+
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        return count_threes(self.code_bytes(body, rows))
+
+
+class IQ2BNR4(IQ2BN):
+    """Byte 16 l + 4 k + i of a block of 4 x 64 has, of row k, weights 16 l + i, + 4, + 8 and + 12."""
+
+    name = "iq2_bn_r4"
+    run = 4
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        rows, cols = codes.shape
+        # (runs, row, block, l, plane, i) -> (runs, block, l, plane, row, i): planes of 16 = 4 rows x 4 weights
+        woven = codes.reshape(rows // 4, 4, cols // 64, 4, 4, 4).transpose(0, 2, 3, 4, 1, 5)
+        packed = pack_planes(np.ascontiguousarray(woven), 16, LOW_FIRST)
+        self.code_bytes(body, rows)[:] = packed.reshape(rows // 4, -1)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        woven = unpack_planes(self.code_bytes(body, rows), 16, LOW_FIRST)
+        codes = woven.reshape(rows // 4, cols // 64, 4, 4, 4, 4).transpose(0, 4, 1, 2, 3, 5)
+        return np.ascontiguousarray(codes).reshape(rows, cols)

@@ -1,0 +1,216 @@
+"""The face that every layout has, and what most of them share.
+
+A stored tensor is code bytes and scales. A layout says which shapes and granularities it holds, how codes become bytes
+and where its scales stand; packing, unpacking and refusing are the same for all and live here. The contract of the
+bytes is in formats/README.md.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import Unreadable, Unsupported
+from formats.layouts import twins
+from formats.layouts.twins import Tiling
+from formats.ternary import Bytes, Codes, Scales, TernaryTensor, coarsest_both
+
+Blocks = tuple[int, int]
+"""(row_blocks, col_blocks): how scales tile a matrix."""
+Element = TypeVar("Element", bound=np.generic)
+
+
+class Layout(abc.ABC):
+    """One way to store a ternary matrix."""
+
+    name: ClassVar[str]
+    alignment: ClassVar[int] = 32
+    """What a file that holds it should align tensors to."""
+    half_scales: ClassVar[bool] = False
+    """Whether scales are stored as float16."""
+    holds_scales: ClassVar[bool] = True
+    """Whether scales are in the tensor's bytes; where they are not, unpack gives a scale of one."""
+
+    # -- what a layout says of itself ----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def shape_misfit(self, rows: int, cols: int) -> str | None:
+        """Why a matrix of this shape cannot be held, or None if it can."""
+
+    @abc.abstractmethod
+    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+        """The granularity nearest to `scale_blocks` that it holds for this shape: the same if that is possible."""
+
+    @abc.abstractmethod
+    def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
+        """Bytes of the stored tensor, everything included."""
+
+    @abc.abstractmethod
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        """Write codes -1, 0, +1 into the bytes of a tensor that was all zero, scales left out."""
+
+    @abc.abstractmethod
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        """The codes, int8 (rows, cols); an illegal one comes out as +2."""
+
+    @abc.abstractmethod
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        """How many bytes hold what no packer writes: a code of 3, or no canonical form of five trits."""
+
+    def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:  # noqa: B027 (optional)
+        """Write the scales into the tensor's bytes."""
+
+    def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
+        """The scales as stored, float32, of a granularity that need not be the coarsest."""
+        return np.ones((1, 1), np.float32)
+
+    def body(self, data: Bytes, rows: int, cols: int) -> Bytes:
+        """The part of the tensor that `pack_codes` writes to."""
+        return data
+
+    def stored_nbytes(self, rows: int, cols: int, head: Bytes) -> int | None:
+        """Bytes of the stored tensor that begins with `head`; None if there is none of this shape."""
+        return None if self.shape_misfit(rows, cols) else self.nbytes(rows, cols)
+
+    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+        """What is wrong with bytes that are neither codes nor scales, in words."""
+        return None
+
+    def tiling_of(self, rows: int, cols: int) -> Tiling | None:
+        """The tiles of a matrix of this shape, where a layout has any. Raises Unreadable if nobody says them."""
+        return None
+
+    # -- the face ------------------------------------------------------------------------------------------------------
+
+    def fits(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> str | None:
+        """Why a matrix of this shape and granularity cannot be held losslessly, or None if it can."""
+        if reason := self.shape_misfit(rows, cols):
+            return reason
+        held = self.held(rows, cols, scale_blocks)
+        if held == scale_blocks:
+            return None
+        can = "one scale a tensor" if held == (1, 1) else f"{held[0]} x {held[1]} scales at most"
+        return f"it holds {can}, not {scale_blocks[0]} x {scale_blocks[1]}"
+
+    def as_stored(self, scales: Scales) -> Scales:
+        """The scales with the precision that is stored: rounded to float16, or the same."""
+        if not self.half_scales:
+            return scales
+        with np.errstate(over="ignore"):
+            return scales.astype(np.float16).astype(np.float32)
+
+    def rounds(self, scales: Scales) -> str | None:
+        """Which scale would not come back exactly, with the numbers; None if all do."""
+        if (reason := bad_scale(scales)) is not None:
+            return reason
+        stored = self.as_stored(scales)
+        if np.array_equal(stored, scales):
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.where(scales > 0, np.abs(stored.astype(np.float64) / scales - 1), 0)
+        worst = np.unravel_index(int(error.argmax()), error.shape)
+        return (
+            f"its scales are float16, and {scales[worst]:.9g} would become {stored[worst]:.9g} "
+            f"(off by {error[worst]:.1e} of it)"
+        )
+
+    def pack(self, tensor: TernaryTensor) -> Bytes:
+        """uint8 (nbytes,). Raises Unsupported if the shape, the granularity or a scale cannot be held exactly."""
+        rows, cols = tensor.shape
+        reason = self.fits(rows, cols, tensor.scale_blocks)
+        if reason or (reason := self.rounds(tensor.scales) if self.holds_scales else None):
+            raise Unsupported(f"{self.name} cannot hold this {rows} x {cols} tensor: {reason}")
+        out = np.zeros(self.nbytes(rows, cols, tensor.scale_blocks), np.uint8)
+        self.write_scales(out, tensor)
+        codes, body = np.ascontiguousarray(tensor.codes), self.body(out, rows, cols)
+        if not twins.pack(self.name, self.tiling_of(rows, cols), codes, body):
+            self.pack_codes(codes, body)
+        return out
+
+    def unpack(self, data: Bytes, rows: int, cols: int, *, repair: bool = False) -> TernaryTensor:
+        """Codes and scales of a stored tensor, the scales as coarse as they are. Raises Unreadable on whatever `check`
+        finds; repair: illegal codes and rubbish in padding are read as zeros instead (sizes and scales still have to be
+        right)."""
+        problems = self._frame_problems(data, rows, cols) if repair else self.check(data, rows, cols)
+        if problems:
+            raise Unreadable(f"{self.name}: {problems[0]}")
+        codes = self._codes(data, rows, cols)
+        if repair:
+            codes[codes == 2] = 0
+        scales = self.read_scales(data, rows, cols)
+        if (scales == 0).any():  # ik_llama.cpp stores +1 under a scale of 0
+            _clear_under_zero_scales(codes, scales)
+        return TernaryTensor(codes, coarsest_both(scales))
+
+    def check(self, data: Bytes, rows: int, cols: int) -> list[str]:
+        """What makes these bytes no tensor of this layout; empty if nothing."""
+        if problems := self._frame_problems(data, rows, cols):
+            return problems
+        problems = []
+        if count := self.illegal_bytes(self.body(data, rows, cols), rows, cols):
+            problems.append(self._first_illegal(data, rows, cols, count))
+        if reserved := self.reserved(data, rows, cols):
+            problems.append(reserved)
+        return problems
+
+    # -- parts of it ---------------------------------------------------------------------------------------------------
+
+    def _frame_problems(self, data: Bytes, rows: int, cols: int) -> list[str]:
+        """Of the shape, the size and the scales, without which there is nothing to read."""
+        if reason := self.shape_misfit(rows, cols):
+            return [reason]
+        expected = self.stored_nbytes(rows, cols, data)
+        if expected is None:
+            return [f"it does not begin with the header of a {rows} x {cols} tensor"]
+        if data.size != expected:
+            return [f"expected {expected} bytes for {rows} x {cols}, found {data.size}"]
+        reason = bad_scale(self.read_scales(data, rows, cols))
+        return [reason] if reason else []
+
+    def _codes(self, data: Bytes, rows: int, cols: int) -> Codes:
+        body = self.body(data, rows, cols)
+        codes = np.empty((rows, cols), np.int8)
+        if twins.unpack(self.name, self.tiling_of(rows, cols), body, codes):
+            return codes
+        return np.ascontiguousarray(self.unpack_codes(body, rows, cols))
+
+    def _first_illegal(self, data: Bytes, rows: int, cols: int, count: int) -> str:
+        threes = np.flatnonzero(self._codes(data, rows, cols) == 2)
+        held = f"({count} bytes hold one)"
+        if threes.size:
+            row, col = divmod(int(threes[0]), cols)
+            return f"code 3 at row {row}, column {col} {held}; only 0, 1, 2 are legal"
+        return f"a byte of codes that no packer writes {held}: not the canonical form of its trits"
+
+
+def bad_scale(scales: Scales) -> str | None:
+    """Which scale is no multiplier, in words; None if all are."""
+    good = np.isfinite(scales) & (scales >= 0)
+    if good.all():
+        return None
+    return f"a scale is {scales[~good][0]}, expected a finite number >= 0"
+
+
+def spread(blocks: npt.NDArray[Element], rows: int, cols: int) -> npt.NDArray[Element]:
+    """What there is one of a block, repeated to a finer tiling of (rows, cols) blocks."""
+    return np.repeat(np.repeat(blocks, rows // blocks.shape[0], axis=0), cols // blocks.shape[1], axis=1)
+
+
+def scales_by_block(tensor: TernaryTensor, block: int) -> Scales:
+    """The scale of every `block` columns of every row, (rows, cols / block): 0 where all codes are zero, as the engines
+    write it; but where a whole scale has only zeros under it, itself, so that none is lost."""
+    (rows, cols), (row_blocks, col_blocks) = tensor.shape, tensor.scale_blocks
+    used: npt.NDArray[np.bool_] = np.asarray(tensor.codes.reshape(rows, cols // block, block).any(2))
+    # Of each scale: whether any code under it is not zero.
+    anywhere = np.asarray(used.reshape(row_blocks, rows // row_blocks, col_blocks, -1).any((1, 3)))
+    keep = used | ~spread(anywhere, rows, cols // block)
+    return np.where(keep, spread(tensor.scales, rows, cols // block), np.float32(0))
+
+
+def _clear_under_zero_scales(codes: Codes, scales: Scales) -> None:
+    rows, cols = codes.shape
+    view = codes.reshape(scales.shape[0], rows // scales.shape[0], scales.shape[1], cols // scales.shape[1])
+    view[np.broadcast_to((scales == 0)[:, None, :, None], view.shape)] = 0

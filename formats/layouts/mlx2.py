@@ -1,0 +1,27 @@
+"""MLX's affine 2-bit weights: 16 codes a uint32, low bits first. Their scales and biases (minus the scales, so that
+scale * code + bias is ternary) are tensors of their own: pack drops the scales and unpack gives a scale of one."""
+
+from __future__ import annotations
+
+from formats.layouts.hf_u8 import HfU8
+from formats.layouts.layout import Blocks
+from formats.layouts.two_bit import LOW_FIRST, pack_planes, unpack_planes
+from formats.ternary import Bytes, Codes
+
+
+class Mlx2(HfU8):
+    """rows * cols / 4 bytes, to be seen as uint32 (rows, cols / 16)."""
+
+    name = "mlx2"
+
+    def shape_misfit(self, rows: int, cols: int) -> str | None:
+        return f"rows of {cols} weights are not a multiple of 32" if cols % 32 else None
+
+    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+        return scale_blocks
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        body[:] = pack_planes(codes, 1, LOW_FIRST)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        return unpack_planes(body, 1, LOW_FIRST).reshape(rows, cols)

@@ -1,0 +1,74 @@
+"""TL1 of bitnet.cpp (ARM): two weights a nibble, 3 a + b + 4, in tiles of BM rows by BK columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.layouts.i2_s import TRAILER
+from formats.layouts.layout import Blocks
+from formats.layouts.tl import Tiled, tile_rows
+from formats.layouts.twins import Tiling
+from formats.ternary import Bytes, Codes
+
+
+class TL1(Tiled):
+    """rows * cols / 4 + 32 bytes. A byte has four neighbours of one row, 16 rows stand together."""
+
+    name = "tl1"
+    inner = (32, 64)
+
+    @classmethod
+    def illegal_tiling(cls, rows: int, cols: int, tiling: Tiling) -> str | None:
+        BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
+        if bm not in cls.inner:
+            return f"bm is {bm}, expected 32 or 64"
+        if rows % BM or cols % BK:
+            return f"tiles of {BM} x {BK} do not divide {rows} x {cols}"
+        if BM % bm or BK % (256 // bm):
+            return f"tiles of {BM} x {BK} are not made of blocks of {bm} x {256 // bm}"
+        return None
+
+    @classmethod
+    def rule(cls, rows: int, cols: int) -> Tiling | None:
+        BK = next((size for size in (128, 64, 32, 16, 8) if cols % size == 0), None)
+        return Tiling(tile_rows(rows), BK, 32) if BK else None
+
+    def no_rule(self, cols: int) -> str:
+        return f"rows of {cols} weights are not a multiple of 8"
+
+    def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
+        return rows * cols // 4 + TRAILER
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        rows, cols = codes.shape
+        quads = codes.reshape(*_grid(rows, cols, self.tiling_of(rows, cols)), 4).transpose(0, 4, 1, 5, 2, 6, 3, 7)
+        body[:] = pack_pairs(quads).reshape(-1)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        t, i, s, e, u, j, q = _grid(rows, cols, self.tiling_of(rows, cols))
+        return unpack_pairs(body).reshape(t, u, i, j, s, q, e, 4).transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(rows, cols)
+
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        return int(np.count_nonzero((body > 0x8F) | (body & 15 > 8)))
+
+
+def _grid(rows: int, cols: int, tiling: Tiling) -> tuple[int, ...]:
+    """Rows as (tile, block, sub-block, 16), columns as (tile, block, quads of 4)."""
+    BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
+    by = 256 // bm
+    return rows // BM, BM // bm, bm // 16, 16, cols // BK, BK // by, by // 4
+
+
+def pack_pairs(quads: npt.NDArray[np.int8]) -> Bytes:
+    """int8 codes (..., 4) to bytes: the first pair in the high nibble."""
+    pairs = (3 * quads[..., 0::2] + quads[..., 1::2] + 4).view(np.uint8)
+    return np.asarray(pairs[..., 0] << 4 | pairs[..., 1], np.uint8)
+
+
+def unpack_pairs(data: Bytes) -> npt.NDArray[np.int8]:
+    """Bytes (...) to codes (..., 4); a nibble above 8 gives +2 first."""
+    nibbles: npt.NDArray[np.int8] = np.stack([data >> 4, data & 15], axis=-1).view(np.int8)
+    values = np.stack([nibbles // 3 - 1, nibbles % 3 - 1], axis=-1)
+    values[nibbles > 8] = 2
+    return np.asarray(values.reshape(*data.shape, 4), np.int8)

@@ -1,0 +1,121 @@
+"""TL2 of bitnet.cpp (x86): three weights a nibble and a sign bit, in tiles of BM rows by BK columns.
+
+The columns that whole tiles hold (`threes`) stand as nibbles |9 a + 3 b + c| and then as sign bits; the rest as in TL1.
+The body's size ignores the tiling, so there is padding behind it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from formats.layouts.i2_s import TRAILER
+from formats.layouts.layout import Blocks
+from formats.layouts.tl import Tiled, tile_rows
+from formats.layouts.tl1 import pack_pairs, unpack_pairs
+from formats.layouts.twins import Tiling
+from formats.ternary import Bytes, Codes
+
+ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
+"""Of the 32 rows whose bytes stand together."""
+SIGN_BITS = 15 - 2 * np.arange(8)
+"""Of the triples of 24 columns, for the first 16 of 32 rows; the other 16 stand one bit below."""
+
+
+class TL2(Tiled):
+    """About 1.68 bits a weight: nibbles, signs, pairs, zeros up to a multiple of 32; 32 bytes with the scale."""
+
+    name = "tl2"
+    inner = (32,)
+
+    @classmethod
+    def illegal_tiling(cls, rows: int, cols: int, tiling: Tiling) -> str | None:
+        BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
+        if bm != 32:
+            return f"bm is {bm}, expected 32"
+        if rows % BM or BM % 32:
+            return f"tiles of {BM} rows do not divide {rows} into blocks of 32"
+        if cols < 256:
+            return f"rows of {cols} weights are shorter than 256"
+        if BK % 24 or cols % BK % 32 or cols % BK > 256:
+            return f"tiles of {BK} columns do not cut {cols} into whole blocks of 24 and a rest of 32, 64, ... 256"
+        return None
+
+    @classmethod
+    def rule(cls, rows: int, cols: int) -> Tiling | None:
+        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, 192, *range(24, 1024, 24)))
+        return next((each for each in tilings if cls.illegal_tiling(rows, cols, each) is None), None)
+
+    def no_rule(self, cols: int) -> str:
+        if cols < 256:
+            return f"rows of {cols} weights are shorter than 256"
+        return f"rows of {cols} weights are no blocks of 24 and a rest of 32, 64, ... 256"
+
+    def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
+        body = (cols - 256) * rows // 3 * 5 // 8 + 256 * rows // 2 * 4 // 8
+        return (body + 31) // 32 * 32 + TRAILER
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        rows, cols = codes.shape
+        BM, BK = (tiling := self.tiling_of(rows, cols)).BM, tiling.BK
+        threes, nibble_part, sign_part, pair_part = _parts(rows, cols, BK)
+        t, i, u = rows // BM, BM // 32, threes // BK
+        values = codes[:, :threes].reshape(t, i, 32, u, BK // 3, 3).astype(np.int8) @ np.array([9, 3, 1], np.int8)
+        nibbles = np.abs(values).astype(np.uint8).reshape(t, i, 32, u, BK // 6, 2)
+        first = (nibbles[..., 0] << 4 | nibbles[..., 1])[:, :, ROW_ORDER].transpose(0, 3, 1, 4, 2)
+        signs = (values < 0).reshape(t, i, 2, 16, u, BK // 24, 8)
+        words = (signs[:, :, 0].astype(np.uint16) << 1 | signs[:, :, 1]) << (SIGN_BITS - 1)
+        words = words.sum(-1, dtype=np.uint16).transpose(0, 3, 1, 4, 2)
+        last = (
+            codes[:, threes:]
+            .reshape(t, i, 32, (cols - threes) // 32, 8, 4)[:, :, ROW_ORDER]
+            .transpose(0, 3, 1, 4, 2, 5)
+        )
+        body[nibble_part] = first.reshape(-1)
+        body[sign_part] = np.ascontiguousarray(words, "<u2").reshape(-1).view(np.uint8)
+        body[pair_part] = pack_pairs(last).reshape(-1)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        BM, BK = (tiling := self.tiling_of(rows, cols)).BM, tiling.BK
+        threes, nibble_part, sign_part, pair_part = _parts(rows, cols, BK)
+        t, i, u = rows // BM, BM // 32, threes // BK
+        first = body[nibble_part].reshape(t, u, i, BK // 6, 32)[..., np.argsort(ROW_ORDER)]
+        nibbles = np.stack([first >> 4, first & 15], axis=-1).transpose(0, 2, 4, 1, 3, 5).reshape(t, i, 32, u, BK // 3)
+        words = np.ascontiguousarray(body[sign_part]).view("<u2").reshape(t, u, i, BK // 24, 16, 1)
+        signs = np.stack([words >> SIGN_BITS & 1, words >> (SIGN_BITS - 1) & 1], axis=3)  # t u i 2 24s 16 8
+        minus = signs.transpose(0, 2, 3, 5, 1, 4, 6).reshape(t, i, 32, u, BK // 3).astype(bool)
+        values = np.where(minus, 13 - nibbles.astype(np.int8), nibbles.astype(np.int8) + 13)
+        triples = np.stack([values // 9 - 1, values // 3 % 3 - 1, values % 3 - 1], axis=-1).astype(np.int8)
+        triples[nibbles > 13] = 2
+        out = np.empty((rows, cols), np.int8)
+        out[:, :threes] = triples.reshape(rows, threes)
+        last = unpack_pairs(body[pair_part]).reshape(t, (cols - threes) // 32, i, 8, 32, 4)
+        last = last[:, :, :, :, np.argsort(ROW_ORDER)].transpose(0, 2, 4, 1, 3, 5)
+        out[:, threes:] = last.reshape(rows, cols - threes)
+        return out
+
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        _, nibble_part, _, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
+        nibbles, pairs = body[nibble_part], body[pair_part]
+        return int(
+            np.count_nonzero((nibbles > 0xDF) | (nibbles & 15 > 13))
+            + np.count_nonzero((pairs > 0x8F) | (pairs & 15 > 8))
+        )
+
+    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+        body = self.body(data, rows, cols)
+        _, _, sign_part, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
+        if body[pair_part.stop :].any():
+            return "the padding behind its codes is not zero"
+        again = np.zeros_like(body)
+        self.pack_codes(self.unpack_codes(body, rows, cols), again)
+        if not np.array_equal(again[sign_part], body[sign_part]):
+            return "a sign bit stands at a triple of zeros, where no packer sets one"
+        return None
+
+
+def _parts(rows: int, cols: int, BK: int) -> tuple[int, slice, slice, slice]:
+    """The columns in threes, and the nibbles, signs and pairs of the body."""
+    threes = cols // BK * BK
+    signs = rows * threes // 6
+    pairs = signs + rows * threes // 24
+    return threes, slice(0, signs), slice(signs, pairs), slice(pairs, pairs + rows * (cols - threes) // 4)

@@ -1,0 +1,48 @@
+"""TQ1_0 of llama.cpp (256 weights in 54 bytes), and PTQ1_0, its form with a scale every 128 (PrismML, 28 bytes).
+
+Five trits a byte, most significant first, the weights of a byte a stage's width apart; the last few, four a byte.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
+from formats.layouts.blocks import BlockScales, staged
+from formats.ternary import Bytes, Codes
+
+
+class TQ1(BlockScales):
+    """Stages of (bytes, trits a byte), then the scale."""
+
+    name = "tq1_0"
+    block = 256
+    block_nbytes = 54
+    scale_first = False
+    stages: ClassVar[tuple[tuple[int, int], ...]] = ((32, 5), (16, 5), (4, 4))
+
+    def pack_codes(self, codes: Codes, body: Bytes) -> None:
+        parts = [pack_trits(part) for part in staged(codes, self.stages, self.block)]
+        self.code_bytes(body)[:] = np.concatenate(parts, axis=1)
+
+    def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
+        out = np.empty((rows * cols // self.block, self.block), np.int8)
+        stored, first, at = self.code_bytes(body), 0, 0
+        for width, digits in self.stages:
+            part = unpack_trits(stored[:, first : first + width], digits)
+            out[:, at : at + digits * width] = part.reshape(len(out), -1)
+            first, at = first + width, at + digits * width
+        return out.reshape(rows, cols)
+
+    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+        stored, fours = self.code_bytes(body), self.stages[-1][0]
+        return count_illegal(stored[:, :-fours], 5) + count_illegal(stored[:, -fours:], 4)
+
+
+class PTQ1(TQ1):
+    name = "ptq1_0"
+    block = 128
+    block_nbytes = 28
+    stages = ((16, 5), (8, 5), (2, 4))
