@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from converter.opening import open_source, repository_name
 from converter.plan import Plan, PlannedTensor, make_plan
+from converter.reading import Reading, apply_reading
 from converter.sources import CheckpointFolder
 from formats import float_types
 from formats.errors import TritpackError, UsageError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
-from formats.layouts import catalog
 from formats.layouts.layout import Layout
-from formats.ternary import Bytes, TernaryTensor
+from formats.layouts.twins import Tiling
+from formats.ternary import Bytes, TernaryTensor, coarsest_both
+from runtime import packing
 
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name, the tensors done and their number."""
@@ -39,17 +41,23 @@ def convert(
     *,
     outtype: str = "auto",
     embedding_type: str = "auto",
+    target: str = "tritpack",
     name: str | None = None,
     quantize: str | None = None,
     revision: str | None = None,
+    allow_scale_rounding: bool = False,
+    allow_wrong_engine: bool = False,
+    tilings: Mapping[tuple[int, int], Tiling] | None = None,
+    tl2_id: int = 39,
+    reading: Reading | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a checkpoint (a folder, or ORG/NAME[@REVISION] on the Hub) or a GGUF file to a GGUF file.
 
     Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
-    bounded by the largest tensor. quantize: `absmean` takes a plain float checkpoint for masters. Raises Unreadable,
-    Unsupported, UsageError, IntegrityFailed, WriteFailed.
+    bounded by the largest tensor. reading: how to read a GGUF that needs to be told. The other arguments: make_plan.
+    Raises Unreadable, Unsupported, UsageError, IntegrityFailed, WriteFailed.
     """
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
@@ -59,14 +67,27 @@ def convert(
         (opened.folder / name).resolve() for name in opened.source_files
     }:
         raise UsageError(f"{path}: is a file of the source itself")
-    plan = make_plan(opened, outtype=outtype, embedding_type=embedding_type, name=name, quantize=quantize)
+    packing.install()
+    plan = make_plan(
+        opened,
+        outtype=outtype,
+        embedding_type=embedding_type,
+        target=target,
+        name=name,
+        quantize=quantize,
+        allow_scale_rounding=allow_scale_rounding,
+        allow_wrong_engine=allow_wrong_engine,
+        tilings=tilings,
+        tl2_id=tl2_id,
+        record=apply_reading(opened, reading),
+    )
     result = Conversion(plan, path, list(plan.warnings), {})
 
     def data() -> Iterator[Iterator[Bytes]]:
         for index, tensor in enumerate(plan.tensors):
             if progress:
                 progress(tensor.target.name, index, len(plan.tensors))
-            yield _pieces(tensor, result)
+            yield _pieces(tensor, plan, result)
             tensor.origin.release()
         if progress:
             progress("", len(plan.tensors), len(plan.tensors))
@@ -76,7 +97,7 @@ def convert(
     return result
 
 
-def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
+def _pieces(tensor: PlannedTensor, plan: Plan, result: Conversion) -> Iterator[Bytes]:
     if not tensor.ternary:
         try:
             if (stored := tensor.origin.stored_as(tensor.kind)) is not None:
@@ -92,9 +113,9 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
     assert ternary is not None  # the plan has looked
     if not ternary.codes.any():
         result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
-    layout = catalog.LAYOUTS[tensor.kind]
-    packed = layout.pack(ternary)
-    _check_round_trip(tensor, layout, packed, ternary)
+    layout, held = plan.fit.layout, plan.fit.stored(tensor.target.name, ternary)
+    packed = layout.pack(held)
+    _check_round_trip(tensor, layout, packed, held)
     largest = float(ternary.scales.max())
     smallest = float(ternary.scales.min(initial=largest, where=ternary.scales > 0))
     result.scales[tensor.target.name] = smallest, largest
@@ -103,7 +124,7 @@ def _pieces(tensor: PlannedTensor, result: Conversion) -> Iterator[Bytes]:
 
 def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, ternary: TernaryTensor) -> None:
     back = layout.unpack(packed, *ternary.shape)
-    if not (np.array_equal(back.codes, ternary.codes) and np.array_equal(back.scales, ternary.scales)):
+    if not (np.array_equal(back.codes, ternary.codes) and np.array_equal(back.scales, coarsest_both(ternary.scales))):
         raise WriteFailed(f"tensor {tensor.target.name!r} did not survive {tensor.kind}; this is a bug of tritpack")
 
 

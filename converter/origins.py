@@ -19,7 +19,7 @@ from converter.sources import FLOATS, StoredTensor
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
-from formats.ternary import Bytes, TernaryTensor
+from formats.ternary import Bytes, Scales, TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 PIECE_BYTES = 64 << 20
@@ -46,6 +46,9 @@ class Origin(Protocol):
 
     def tiling(self) -> Tiling:
         """How its scales tile it, found with as little reading as that takes."""
+
+    def scales(self) -> Scales:
+        """Its scales in GGUF's row order, found with as little reading as that takes."""
 
     def float_type(self) -> str:
         """The float type that it is stored in."""
@@ -102,6 +105,16 @@ class CheckpointTensor:
             raise ternarize.not_ternary(self.stored)
         stored = found if self.order is None else found.with_rows(self.order)
         return Tiling(stored.scale_blocks, found.granularity)
+
+    def scales(self) -> Scales:
+        if self.form == "packed":
+            scale = self.parts.get("weight_scale")
+            return np.array([[ternarize.packed_scale(self.stored, scale, self.multiplies)]], np.float32)
+        found = self.ternary()
+        self.release()
+        if found is None:
+            raise ternarize.not_ternary(self.stored)
+        return found.scales
 
     def float_type(self) -> str:
         return {"BF16": "bf16", "F16": "f16", "F32": "f32"}.get(self.stored.dtype, "f32")
@@ -179,7 +192,7 @@ def _dequantized(ternary: TernaryTensor) -> Iterator[F32]:
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """A small float tensor that no source holds: the rotary factors."""
+    """A small float tensor that no source holds as such: the rotary factors, a scale that stands apart."""
 
     name: str
     values: F32
@@ -188,6 +201,9 @@ class Computed:
         return None
 
     def tiling(self) -> Tiling:
+        raise Unsupported(f"{self.name} is not ternary")
+
+    def scales(self) -> Scales:
         raise Unsupported(f"{self.name} is not ternary")
 
     def float_type(self) -> str:
@@ -224,6 +240,11 @@ class GgufTensor:
                 f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, no ternary layout read here"
             )
         return Tiling(found.scale_blocks, found.granularity)
+
+    def scales(self) -> Scales:
+        found = self.ternary()
+        assert found is not None  # its tiling was asked for first
+        return found.scales
 
     def float_type(self) -> str:
         if self.file.layout_of(self.info):

@@ -4,22 +4,23 @@ the values tell how ternary floats are scaled, from those."""
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from converter.fitting import Fit, fit, type_id_of
 from converter.material import Material, of_checkpoint, of_gguf
-from converter.origins import PIECE_BYTES, CheckpointTensor, Origin, Tiling
+from converter.origins import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
 from converter.sources import CheckpointFolder
+from converter.targets import TARGETS, Target, check_target
 from converter.version import VERSION
 from formats import float_types
 from formats.errors import Unsupported, UsageError
 from formats.gguf_file import GgufFile, TensorPlan, file_size
 from formats.layouts import catalog
+from formats.layouts.twins import Tiling as TileSizes
 from formats.model_spec import TABLES, ModelSpec
-
-OUTTYPES = ("auto", "i2_s", "t2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +38,13 @@ class PlannedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `convert` will do. `why`: what was recognised, in a line. granularity: how the scales tile, in tensors each.
+    """What `convert` will do. `why`: what was recognised, in a line. fit: the layout, and what becomes of the scales.
     `peak_bytes` is working memory above the interpreter: the largest tensor bounds it."""
 
     why: str
     spec: ModelSpec
-    outtype: str
+    fit: Fit
     embedding_type: str
-    granularity: dict[str, int]
     tensors: tuple[PlannedTensor, ...]
     metadata: dict[str, Any]
     unused: tuple[str, ...]
@@ -52,23 +52,38 @@ class Plan:
     output_bytes: int
     peak_bytes: int
 
+    @property
+    def outtype(self) -> str:
+        return self.fit.layout.name
+
+    @property
+    def granularity(self) -> dict[str, int]:
+        """How the scales tile, in tensors each."""
+        return self.fit.units
+
 
 def make_plan(
     source: CheckpointFolder | GgufFile,
     *,
     outtype: str = "auto",
     embedding_type: str = "auto",
+    target: str = "tritpack",
     name: str | None = None,
     quantize: str | None = None,
+    allow_scale_rounding: bool = False,
+    allow_wrong_engine: bool = False,
+    tilings: Mapping[tuple[int, int], TileSizes] | None = None,
+    tl2_id: int = 39,
+    record: Mapping[str, Any] | None = None,
     hashed: bool = True,
 ) -> Plan:
     """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
 
-    quantize: `absmean` takes a plain float checkpoint for masters. hashed: false leaves zeros where the source's hashes
-    belong, so that a plan reads no more than it must.
+    target: the engine that the file is for, a key of TARGETS. quantize: `absmean` takes a plain float checkpoint for
+    masters. allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine
+    that would run another model. tilings, tl2_id: how TL1 and TL2 are written. record: more metadata. hashed: false
+    leaves zeros where the source's hashes belong, so that a plan reads no more than it must.
     """
-    if outtype not in OUTTYPES:
-        raise Unsupported(f"--outtype {outtype} is not supported", hint=f"choose one of: {', '.join(OUTTYPES)}")
     if isinstance(source, GgufFile):
         if quantize is not None:
             raise UsageError(
@@ -77,59 +92,79 @@ def make_plan(
         material = of_gguf(source, hashed)
     else:
         material = of_checkpoint(source, quantize, name, hashed)
-    spec = material.spec
-    tilings = _tilings(material, embedding_type)
-    blocks = {name: tiling.blocks for name, tiling in tilings.items()}
-    _refuse_grouped_int8(spec, blocks, material.origins)
-    layout = _choose_layout(outtype, spec, blocks, material.origins)
+    engine, spec = TARGETS[target], material.spec
+    found = _tilings(material, embedding_type, engine)
+    _refuse_grouped_int8(spec, found, material.origins)
+    fitted = fit(
+        spec,
+        material.origins,
+        found,
+        outtype=outtype,
+        target=engine,
+        allow_scale_rounding=allow_scale_rounding,
+        tiles=tilings or {},
+    )
+    layout, shapes = fitted.layout, spec.tensor_shapes()
+    engine_warnings = check_target(
+        engine, spec, layout.name, {name: shapes[name] for name in found}, allow_wrong=allow_wrong_engine
+    )
+    spec = dataclasses.replace(spec, architecture=engine.architecture(spec))
     planned = []
-    for target, shape in spec.tensor_shapes().items():
-        origin = material.origins[target]
-        if target in blocks:
-            kind = layout
-            nbytes = catalog.LAYOUTS[kind].nbytes(shape[0], shape[1], blocks[target])
-        else:
-            kind = "f32" if len(shape) == 1 else resolve_embedding_type(origin, embedding_type)
-            nbytes = _float_bytes(origin, kind, shape)
-        plan = TensorPlan(target, shape, catalog.type_of(kind).type_id, nbytes)
-        planned.append(PlannedTensor(plan, kind, origin))
+    for tensor, shape in shapes.items():
+        origin = material.origins[tensor]
+        if tensor in found:
+            nbytes = layout.nbytes(shape[0], shape[1], fitted.blocks[tensor])
+            place = TensorPlan(tensor, shape, type_id_of(layout.name, tl2_id), nbytes)
+            planned.append(PlannedTensor(place, layout.name, origin))
+            if tensor in fitted.apart:
+                beside = tensor.removesuffix("weight") + "scale"
+                scale = Computed(beside, np.array([fitted.apart[tensor]], np.float32))
+                planned.append(PlannedTensor(TensorPlan(beside, (1,), 0, 4), "f32", scale))
+            continue
+        kind = "f32" if len(shape) == 1 else resolve_embedding_type(origin, embedding_type)
+        place = TensorPlan(tensor, shape, catalog.type_of(kind).type_id, _float_bytes(origin, kind, shape))
+        planned.append(PlannedTensor(place, kind, origin))
     embedding = next(tensor.kind for tensor in planned if tensor.target.name == "token_embd.weight")
-    kinds = Counter(tiling.unit for tiling in tilings.values())
+    warnings = (*_warnings(material, engine), *engine_warnings)
     metadata = {
         "general.architecture": spec.architecture,
         "general.type": "model",
         "general.name": name or material.metadata.get("general.name", spec.architecture),
         **spec.to_metadata(),
-        "general.file_type": catalog.type_of(layout).file_type,
+        "general.file_type": catalog.type_of(layout.name).file_type,
         "general.quantization_version": 2,
         **{key: value for key, value in material.metadata.items() if key != "general.name"},
         "tritpack.version": VERSION,
-        "tritpack.layout": layout,
+        "tritpack.layout": layout.name,
         "tritpack.embedding_type": embedding,
+        **({} if engine.name == "tritpack" else {"tritpack.target": engine.name}),
+        **({"tritpack.warnings": engine_warnings} if allow_wrong_engine and engine_warnings else {}),
+        **fitted.record,
+        **(record or {}),
     }
+    metadata = {key: value for key, value in metadata.items() if value is not None}
     targets = [tensor.target for tensor in planned]
     largest = max(int(np.prod(tensor.target.shape)) for tensor in planned if tensor.ternary)
     return Plan(
         why=material.why,
         spec=spec,
-        outtype=layout,
+        fit=fitted,
         embedding_type=embedding,
-        granularity=dict(kinds),
         tensors=tuple(planned),
         metadata=metadata,
         unused=material.unused,
-        warnings=_warnings(material),
+        warnings=warnings,
         output_bytes=file_size(metadata, targets),
-        peak_bytes=(4 if set(kinds) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
+        peak_bytes=(4 if set(fitted.units) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
     )
 
 
-def _warnings(material: Material) -> tuple[str, ...]:
+def _warnings(material: Material, engine: Target) -> tuple[str, ...]:
     warnings = list(material.warnings)
     if material.unused:
         more = f" and {len(material.unused) - 1} more" if len(material.unused) > 1 else ""
         warnings.append(f"unused: tensor {material.unused[0]!r} of the source{more}")
-    if not material.spec.tied and material.spec.architecture == "bitnet-b1.58":
+    if not material.spec.tied and material.spec.architecture == "bitnet-b1.58" and engine.name == "tritpack":
         warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
     return tuple(warnings)
 
@@ -151,14 +186,14 @@ def resolve_embedding_type(origin: Origin, asked: str) -> str:
     return "f16" if all(float_types.survives("f16", piece) for piece in origin.pieces()) else own
 
 
-def _tilings(material: Material, embedding_type: str) -> dict[str, Tiling]:
-    """By GGUF name, of every tensor that will be ternary: the linears, and the tables that are."""
+def _tilings(material: Material, embedding_type: str, engine: Target) -> dict[str, Tiling]:
+    """By GGUF name, of every tensor that will be ternary: the linears, and for our own runtime the tables that are."""
     tilings = {name: material.origins[name].tiling() for name in material.spec.linear_names()}
     for table in TABLES:
         origin = material.origins.get(f"{table}.weight")
         # Packed checkpoints and masters keep their tables as floats.
         floats = isinstance(origin, CheckpointTensor) and origin.form not in ("exact", "mlx")
-        if origin is None or floats or embedding_type != "auto":
+        if origin is None or floats or embedding_type != "auto" or engine.name != "tritpack":
             continue
         found = origin.ternary()
         origin.release()
@@ -167,32 +202,10 @@ def _tilings(material: Material, embedding_type: str) -> dict[str, Tiling]:
     return tilings
 
 
-def _refuse_grouped_int8(spec: ModelSpec, blocks: dict[str, tuple[int, int]], origins: dict[str, Origin]) -> None:
+def _refuse_grouped_int8(spec: ModelSpec, tilings: Mapping[str, Tiling], origins: Mapping[str, Origin]) -> None:
     for name in spec.linear_names():
-        if spec.int8_activations and blocks[name][1] > 1:
+        if spec.int8_activations and tilings[name].blocks[1] > 1:
             raise Unsupported(
-                f"tensor {origins[name].name!r} has {blocks[name][1]} scales along its rows, and the model takes int8 "
-                "activations: no model is made that way, and no kernel here runs it"
+                f"tensor {origins[name].name!r} has {tilings[name].blocks[1]} scales along its rows, and the model "
+                "takes int8 activations: no model is made that way, and no kernel here runs it"
             )
-
-
-def _choose_layout(
-    outtype: str, spec: ModelSpec, blocks: dict[str, tuple[int, int]], origins: dict[str, Origin]
-) -> str:
-    """`auto` is i2_s if every ternary tensor fits it exactly, else t2: one layout for the whole model."""
-    shapes = spec.tensor_shapes()
-
-    def misfit(layout: str) -> tuple[str, str] | None:
-        for name, found in blocks.items():
-            rows, cols = shapes[name][0], shapes[name][1]
-            if reason := catalog.LAYOUTS[layout].fits(rows, cols, found):
-                return f"{origins[name].name!r} ({rows} x {cols})", reason
-        return None
-
-    if outtype == "auto":
-        return "t2" if misfit("i2_s") else "i2_s"
-    if problem := misfit(outtype):
-        raise Unsupported(
-            f"{outtype} cannot hold tensor {problem[0]}: {problem[1]}", hint="--outtype t2 (or auto) holds it exactly"
-        )
-    return outtype

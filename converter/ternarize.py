@@ -32,7 +32,7 @@ def unpack(
     weight: StoredTensor, scale: StoredTensor | None, rows: int, cols: int, *, multiplies: bool
 ) -> TernaryTensor:
     """Codes of a transformers linear, packed in uint8 or unpacked as floats -1, 0, 1, and its `weight_scale`."""
-    multiplier = _weight_scale(weight, scale, multiplies)
+    multiplier = packed_scale(weight, scale, multiplies)
     if weight.dtype in FLOATS:
         return TernaryTensor.per_tensor(_plain_codes(weight), multiplier)
     layout = catalog.LAYOUTS["hf_u8"]
@@ -41,7 +41,8 @@ def unpack(
     return TernaryTensor.per_tensor(layout.unpack(weight.data, rows, cols).codes, multiplier)
 
 
-def _weight_scale(weight: StoredTensor, scale: StoredTensor | None, multiplies: bool) -> np.float32:
+def packed_scale(weight: StoredTensor, scale: StoredTensor | None, multiplies: bool) -> np.float32:
+    """The multiplier that a packed tensor's `weight_scale` stands for."""
     if scale is None:
         raise Unreadable(f"tensor {weight.name!r} is packed but the checkpoint has no {weight.name}_scale")
     if int(np.prod(scale.shape, dtype=np.int64)) != 1:

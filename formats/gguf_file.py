@@ -357,13 +357,16 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
     raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
 
 
+def alignment_of(metadata: Mapping[str, Any]) -> int:
+    """What tensors of a file with this metadata are aligned to."""
+    return int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+
+
 def encode_header(
-    metadata: Mapping[str, Any],
-    tensors: Sequence[TensorPlan],
-    alignment: int = DEFAULT_ALIGNMENT,
-    types: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
 ) -> bytes:
     """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types, to keep widths."""
+    alignment = alignment_of(metadata)
     parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += [_encode_string(key), _encode_value(key, value, (types or {}).get(key))]
@@ -381,7 +384,8 @@ def file_size(
     metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
 ) -> int:
     """Exact bytes of the file that `write_gguf` makes of these."""
-    data = sum(-(-tensor.nbytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors)
+    alignment = alignment_of(metadata)
+    data = sum(-(-tensor.nbytes // alignment) * alignment for tensor in tensors)
     return len(encode_header(metadata, tensors, types=types)) + data
 
 
@@ -452,4 +456,4 @@ def write_gguf(
                 written += piece.size
             if written != tensor.nbytes:
                 raise ValueError(f"tensor {tensor.name!r}: planned {tensor.nbytes} bytes, got {written}")
-            stream.write(bytes(-written % DEFAULT_ALIGNMENT))
+            stream.write(bytes(-written % alignment_of(metadata)))

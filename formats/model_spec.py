@@ -16,6 +16,7 @@ from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile
 from formats.rope import RopeScaling, float32_tuple, inverse_frequencies, yarn_attention_factor
+from formats.ternary import coarsest_both
 
 ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
 """`hidden_act` of config.json, verbatim. relu2 is max(x, 0) ** 2."""
@@ -328,7 +329,7 @@ class _Reader:
             )
         head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
-        quantization = self.file.metadata.get("tritpack.activation_quantization", "int8-per-token")
+        quantization = self.file.metadata.get("tritpack.activation_quantization", self._implied_quantization())
         if not isinstance(quantization, str) or quantization not in ACTIVATION_QUANTIZATION:
             raise Unsupported(f"activation quantisation {quantization!r} is not known")
         pooling = self.get("pooling_type", 0)
@@ -360,6 +361,15 @@ class _Reader:
             sliding_layers=sliding,
             pooling=POOLING[pooling],
         )
+
+    def _implied_quantization(self) -> str:
+        """BitNet's, unless scales change within a row: such models (Bonsai) are trained with float activations."""
+        info = self.file.tensors.get("blk.0.ffn_down.weight")
+        layout = self.file.layout_of(info) if info else None
+        if info is None or layout is None:
+            return "int8-per-token"
+        scales = coarsest_both(layout.read_scales(self.file.bytes_of(info), info.rows, info.cols))
+        return "none" if scales.shape[1] > 1 else "int8-per-token"
 
     def _scales(self, hidden: int) -> dict[str, Any]:
         """As llama.cpp's graphs take them: Gemma's is not in its files, MiniCPM's last one divides."""

@@ -80,7 +80,7 @@ def test_a_file_over_four_gigabytes(tmp_path: Path) -> None:
     """Sparse: only the header and the last bytes are really on disk."""
     size = 5 << 30
     plans = [TensorPlan("big", (1, size), 24, size), TensorPlan("last", (1, 4), 0, 16)]
-    header = encode_header({}, plans, 32)
+    header = encode_header({}, plans)
     path = tmp_path / "big.gguf"
     with path.open("wb") as stream:
         stream.write(header)

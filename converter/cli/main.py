@@ -18,6 +18,7 @@ from formats.errors import ExitCode, TritpackError
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
+    "repack": "Write a packed file anew in another layout, exactly.",
     "inspect": "Show what a packed file really is.",
     "verify": "Prove a file against the checkpoint it came from.",
     "generate": "Write text from a prompt.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from converter.verify.oracle import Oracle
+    from converter.verify.oracle_codes import Coded
     from converter.verify.rung import Report, Rung
     from formats.gguf_file import GgufFile
 
@@ -36,8 +37,7 @@ def verify(
 
     level: `weights` proves bytes, `logits` also runs FILE against the oracle, `full` also compares ISAs and threads.
     quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
-    quantize: `absmean` where `convert` needed it. text: a file of ordinary text for the `text` rung; a built-in one
-    otherwise. Raises Unreadable if FILE or SOURCE"""
+    otherwise. Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind."""
     from converter.opening import is_gguf, local_path
     from converter.verify.oracle import Oracle
     from converter.verify.packed_oracle import PackedOracle
@@ -45,6 +45,7 @@ def verify(
     from converter.verify.structure import check_structure
     from converter.verify.weights import check_weights
     from formats.gguf_file import GgufFile
+    from runtime import packing
 
     if level not in LEVELS:
         raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
@@ -52,9 +53,10 @@ def verify(
     packed = GgufFile(file)
     origin = local_path(source, revision=revision)
 
-    def judge(rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> Oracle:
-        return PackedOracle(origin, rounded) if is_gguf(origin) else Oracle(origin, rounded, quantize=quantize)
+    def judge(**as_stored: Any) -> Oracle:
+        return PackedOracle(origin, **as_stored) if is_gguf(origin) else Oracle(origin, quantize=quantize, **as_stored)
 
+    packing.install()
     oracle = judge()
     progress("structure")
     report = Report(str(file), str(source), [check_structure(packed, origin, oracle)])
@@ -66,7 +68,7 @@ def verify(
     elif names:
         progress("running")
         try:
-            report.rungs += _run(packed, judge(_rounding(packed)), words, names)
+            report.rungs += _run(packed, judge(rounded=_rounding(packed), rescaled=_rescaling(packed)), words, names)
         except MissingRequirement as error:
             if report.verdict == "pass":
                 raise
@@ -103,6 +105,21 @@ def _rounding(packed: GgufFile) -> Callable[[str, F32], F32]:
         return float_types.decode(kind, float_types.encode(kind, rows), rows.shape[0], rows.shape[1])
 
     return rounded
+
+
+def _rescaling(packed: GgufFile) -> Callable[[str, Coded], Coded]:
+    """The oracle computes with scales as FILE's layouts can hold them; whether they do, the weights rung says."""
+    from converter.rounding import rounded
+    from formats.ternary import TernaryTensor
+
+    def rescaled(name: str, coded: Coded) -> Coded:
+        info = packed.tensors[f"{name}.weight"]
+        layout = packed.layout_of(info)
+        if layout is None or f"{name}.scale" in packed.tensors:
+            return coded
+        return coded[0], rounded(TernaryTensor(*coded), layout).scales
+
+    return rescaled
 
 
 def _read_text(path: str | Path | None) -> str:

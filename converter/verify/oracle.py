@@ -38,6 +38,7 @@ class Oracle:
 
     rounded: given a GGUF name (`token_embd` or `output`) and float32 rows, what the file's type makes of them; the
     oracle then computes with those values, so that an asked-for rounding is no deviation.
+    rescaled: the same for the scales of a linear.
     quantize: `absmean` quantises plain floats, which are refused otherwise; it changes nothing for other checkpoints.
     Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
     """
@@ -49,10 +50,11 @@ class Oracle:
         self,
         folder: Path,
         rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
+        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
         *,
         quantize: str | None = None,
     ) -> None:
-        self._rounded = rounded
+        self._rounded, self._rescaled = rounded, rescaled
         try:
             self.config = dict(json.loads((folder / "config.json").read_text("utf-8")))
             self._tensors, notes = open_tensors(folder)
@@ -97,6 +99,9 @@ class Oracle:
         return np.float32(1) + weight if adds_one else weight
 
     def linear(self, name: str) -> Coded:
+        return self._rescaled(name, self._linear(name))
+
+    def _linear(self, name: str) -> Coded:
         tensor = self._tensors[self._names[name]]
         if self._family.kind == "absmean":
             return oracle_codes.absmean(tensor)

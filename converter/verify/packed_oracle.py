@@ -27,8 +27,13 @@ Coded = tuple[npt.NDArray[np.int8], F32]
 class PackedOracle(Oracle):
     """See Oracle; `file` instead of a checkpoint folder. Raises Unreadable and Unsupported."""
 
-    def __init__(self, path: Path, rounded: Callable[[str, F32], F32] = lambda name, rows: rows) -> None:
-        self._rounded = rounded
+    def __init__(
+        self,
+        path: Path,
+        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
+        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
+    ) -> None:
+        self._rounded, self._rescaled = rounded, rescaled
         self.file = GgufFile(path)
         self.spec = ModelSpec.of_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
@@ -43,7 +48,7 @@ class PackedOracle(Oracle):
         info = self.file.tensors.get(f"{name}.weight")
         return None if info is None else self._floats(info, 0, 1)[0]
 
-    def linear(self, name: str) -> Coded:
+    def _linear(self, name: str) -> Coded:
         coded = self._coded(f"{name}.weight")
         if coded is None:
             raise Unsupported(f"{self.file.path}: tensor {name!r} is not stored in a ternary layout that is read here")

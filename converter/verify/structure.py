@@ -68,7 +68,9 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
             rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout")
         if not ternary and tensor.layout not in FLOAT_TYPES:
             rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a float type")
-    rung.findings += [f"tensor {name!r} is not part of this model" for name in file.tensors if name not in shapes]
+    rung.findings += [
+        f"tensor {name!r} is not part of this model" for name in oracle.spec.unknown_tensors(file.tensors)
+    ]
     end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
     if file.size - end >= file.alignment:
         rung.notes.append(f"{file.size - end} bytes behind the last tensor belong to nothing")

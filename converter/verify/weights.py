@@ -7,11 +7,13 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from converter import rounding
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
 from formats import float_types
 from formats.errors import TritpackError
 from formats.gguf_file import GgufFile, TensorInfo
+from formats.layouts.layout import Layout
 from formats.model_spec import ROPE_FACTORS
 from formats.ternary import TernaryTensor
 
@@ -39,17 +41,21 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
                 part = name.removesuffix(".weight")
                 expected = oracle.linear(part) if name in linears else oracle.table_codes(part)
                 if expected is not None:  # else the structure rung has said so
-                    _compare_ternary(rung, name, ternary, *expected)
+                    _compare_ternary(rung, name, ternary, file.layout_of(tensor), *expected)
                     compared += ternary.codes.size
             elif name not in linears and tensor.layout in float_types.FLOAT_TYPES:
                 _compare_float(rung, file, tensor, oracle)
         except TritpackError as error:
             rung.findings.append(f"tensor {name!r}: {error.message}")
+    if worst := rung.figures.get("scale_rounding"):
+        rung.notes.append(f"scales were rounded to what their layout holds, by at most {worst:.2g} of themselves")
     rung.figures |= {"ternary_weights": compared, "codes_sha256": digest.hexdigest()}
     return rung
 
 
-def _compare_ternary(rung: Rung, name: str, found: TernaryTensor, codes: npt.NDArray[np.int8], scales: F32) -> None:
+def _compare_ternary(
+    rung: Rung, name: str, found: TernaryTensor, layout: Layout | None, codes: npt.NDArray[np.int8], scales: F32
+) -> None:
     if not np.array_equal(found.codes, codes):
         wrong = found.codes != codes
         row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
@@ -60,6 +66,15 @@ def _compare_ternary(rung: Rung, name: str, found: TernaryTensor, codes: npt.NDA
     mine, theirs = _common_tiling(found.scales, scales, codes.shape)
     # Under a block of zeros any scale is as good as another.
     matters = (mine != theirs) & _tile_any(codes, mine.shape)
+    if matters.any() and layout is not None:
+        # What the layout cannot hold was rounded, if the scale is what rounding gives; the loss is a figure.
+        source = TernaryTensor(codes, scales)
+        stored = rounding.rounded(source, layout)
+        rounded, _ = _common_tiling(stored.scales, mine, codes.shape)
+        if stored is not source and rounded.shape == mine.shape and not ((rounded != mine) & matters).any():
+            worst = max(rung.figures.get("scale_rounding", 0.0), rounding.loss(source, stored))
+            rung.figures["scale_rounding"] = worst
+            matters[:] = False
     if matters.any():
         place = tuple(int(i) for i in np.argwhere(matters)[0])
         got, want = float(mine[place]), float(theirs[place])

@@ -123,6 +123,8 @@ class Layout(abc.ABC):
         reason = self.fits(rows, cols, tensor.scale_blocks)
         if reason or (reason := self.rounds(tensor.scales) if self.holds_scales else None):
             raise Unsupported(f"{self.name} cannot hold this {rows} x {cols} tensor: {reason}")
+        if (tensor.scales == 0).any() and tensor.codes[spread(tensor.scales == 0, rows, cols)].any():
+            raise Unsupported(f"this {rows} x {cols} tensor has a scale of 0 over codes that are not zero")
         out = np.zeros(self.nbytes(rows, cols, tensor.scale_blocks), np.uint8)
         self.write_scales(out, tensor)
         codes, body = np.ascontiguousarray(tensor.codes), self.body(out, rows, cols)

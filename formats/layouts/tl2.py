@@ -36,13 +36,13 @@ class TL2(Tiled):
             return f"tiles of {BM} rows do not divide {rows} into blocks of 32"
         if cols < 256:
             return f"rows of {cols} weights are shorter than 256"
-        if BK % 24 or cols % BK % 32 or cols % BK > 256:
+        if cols < BK or BK % 24 or cols % BK % 32 or cols % BK > 256:
             return f"tiles of {BK} columns do not cut {cols} into whole blocks of 24 and a rest of 32, 64, ... 256"
         return None
 
     @classmethod
     def rule(cls, rows: int, cols: int) -> Tiling | None:
-        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, 192, *range(24, 1024, 24)))
+        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, *range(24, 1024, 24)))
         return next((each for each in tilings if cls.illegal_tiling(rows, cols, each) is None), None)
 
     def no_rule(self, cols: int) -> str:

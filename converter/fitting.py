@@ -1,0 +1,135 @@
+"""How the ternary tensors of a model fit a layout: exactly, or with what was asked for, or not at all and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converter import rounding
+from converter.origins import Origin, Tiling
+from converter.targets import Target
+from formats.errors import Unsupported, UsageError
+from formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
+from formats.layouts.layout import Layout
+from formats.layouts.tl import Tiled, format_tilings
+from formats.layouts.twins import Tiling as TileSizes
+from formats.model_spec import ModelSpec
+from formats.ternary import TernaryTensor
+
+OUTTYPES = ("auto", *(name for name in LAYOUTS if name not in ("hf_u8", "mlx2")))
+"""What --outtype takes; hf_u8 and mlx2 are what checkpoints hold: see export."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """layout: the one for the whole model. units: what one scale covers, in words, and how many tensors have it so.
+    blocks: by tensor, how its stored scales tile it. apart: tensors whose scale stands in a tensor of its own. losses:
+    by tensor whose scales had to be changed, the largest change in parts of a scale. record: for the metadata."""
+
+    layout: Layout
+    units: dict[str, int]
+    blocks: dict[str, tuple[int, int]]
+    apart: dict[str, np.float32]
+    losses: dict[str, float]
+    record: dict[str, Any]
+
+    def stored(self, name: str, ternary: TernaryTensor) -> TernaryTensor:
+        """A tensor as it is packed: what its layout and the plan made of its scales."""
+        if name in self.apart:
+            return TernaryTensor(ternary.codes, np.ones((1, 1), np.float32))
+        return rounding.rounded(ternary, self.layout) if name in self.losses else ternary
+
+
+def fit(
+    spec: ModelSpec,
+    origins: Mapping[str, Origin],
+    tilings: Mapping[str, Tiling],
+    *,
+    outtype: str,
+    target: Target,
+    allow_scale_rounding: bool,
+    tiles: Mapping[tuple[int, int], TileSizes],
+) -> Fit:
+    """Decide the layout and what becomes of every scale. tilings: of each ternary tensor, from its source. Raises
+    Unsupported, naming the tensor, the reason and what would fit."""
+    if outtype not in OUTTYPES:
+        raise Unsupported(f"--outtype {outtype} is not supported", hint=f"choose one of: {', '.join(OUTTYPES)}")
+    shapes = {name: spec.tensor_shapes()[name] for name in tilings}
+    blocks = {name: tiling.blocks for name, tiling in tilings.items()}
+    name = _auto(target, shapes, blocks) if outtype == "auto" else outtype
+    layout = LAYOUTS[name]
+    if isinstance(layout, Tiled):
+        layout = type(layout)(tiles)
+    elif tiles:
+        raise UsageError(f"--tiling and --kernel-config are for tl1 and tl2, not for {name}")
+    may_stand_apart = set(spec.linear_names()) if target.architecture(spec) in target.scales_apart else set()
+    apart: dict[str, np.float32] = {}
+    losses: dict[str, float] = {}
+    for tensor, shape in shapes.items():
+        where = f"{origins[tensor].name!r} ({shape[0]} x {shape[1]})"
+        if reason := layout.shape_misfit(shape[0], shape[1]):
+            raise Unsupported(f"{name} cannot hold tensor {where}: {reason}", hint=_what_fits(shapes, blocks))
+        reason = layout.fits(shape[0], shape[1], blocks[tensor])
+        coarser = reason is not None
+        if reason is None and layout.half_scales:
+            scales = origins[tensor].scales()
+            reason = layout.rounds(scales)
+            if reason and scales.size == 1 and tensor in may_stand_apart:
+                apart[tensor] = scales[0, 0]
+                continue
+        if reason is None:
+            continue
+        if not allow_scale_rounding:
+            hint = f"{_what_fits(shapes, blocks)}; --allow-scale-rounding changes the scales and records the loss"
+            if not coarser and tilings[tensor].blocks == (1, 1):
+                hint += "; --for llama.cpp keeps them exactly, in tensors of their own"
+            raise Unsupported(f"{name} cannot hold tensor {where} exactly: {reason}", hint=hint)
+        losses[tensor], blocks[tensor] = _loss(origins[tensor], layout)
+    record: dict[str, Any] = {}
+    if isinstance(layout, Tiled):
+        record[TILING_KEY] = format_tilings({(s[0], s[1]): layout.tiling_of(s[0], s[1]) for s in shapes.values()})
+    if losses:
+        record["tritpack.scale_rounding"] = max(losses.values())
+    if layout.alignment != 32:
+        record["general.alignment"] = layout.alignment
+    units = Counter(tiling.unit for tiling in tilings.values())
+    return Fit(layout, dict(units), blocks, apart, losses, record)
+
+
+def _auto(target: Target, shapes: Mapping[str, tuple[int, ...]], blocks: Mapping[str, tuple[int, int]]) -> str:
+    """The first that holds every tensor exactly: i2_s or t2; of an engine's own layouts, in the engine's order."""
+    for name in target.layouts or ("i2_s", "t2"):
+        if all(LAYOUTS[name].fits(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items()):
+            return name
+    raise Unsupported(f"no layout that {target.name} runs holds this model", hint=_what_fits(shapes, blocks))
+
+
+def _what_fits(shapes: Mapping[str, tuple[int, ...]], blocks: Mapping[str, tuple[int, int]]) -> str:
+    """The layouts that hold every shape and granularity of the model, f32 scales first."""
+    names = [
+        name
+        for name in OUTTYPES[1:]
+        if all(LAYOUTS[name].fits(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items())
+    ]
+    exact = [name for name in names if not LAYOUTS[name].half_scales]
+    half = [name for name in names if LAYOUTS[name].half_scales]
+    return f"{', '.join(exact)} hold it exactly" + (f", {', '.join(half)} if its scales are float16" if half else "")
+
+
+def _loss(origin: Origin, layout: Layout) -> tuple[float, tuple[int, int]]:
+    ternary = origin.ternary()
+    assert ternary is not None
+    stored = rounding.rounded(ternary, layout)
+    origin.release()
+    if reason := layout.rounds(stored.scales):
+        raise Unsupported(f"{layout.name} cannot hold tensor {origin.name!r} even with its scales rounded: {reason}")
+    return rounding.loss(ternary, stored), stored.scale_blocks
+
+
+def type_id_of(layout: str, tl2_id: int) -> int:
+    """The GGUF type id to write: bitnet.cpp has given TL2 another one in July 2026."""
+    return tl2_id if layout == "tl2" else type_of(layout).type_id
