@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.families import family
+from converter.safetensors_file import Entry, write_safetensors
 from formats.errors import UsageError, WriteFailed
 from formats.float_types import narrow_bf16
-from formats.gguf_file import atomic_output, refuse_existing
+from formats.gguf_file import refuse_existing
 from formats.model_spec import ModelSpec
 
 SHAPES = {
@@ -79,37 +78,32 @@ def make_dummy(
 def _write_checkpoint(folder: Path, spec: ModelSpec, mode: str, seed: int, progress: Progress) -> int:
     for name, document in _documents(spec, mode, seed).items():
         (folder / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    _write_safetensors(folder / "model.safetensors", spec, mode, seed, progress)
+    drawn = sorted(_entries(spec, mode), key=lambda each: each[0].name)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    entries = [entry for entry, _ in drawn]
+    data = (draw(rng, entry.shape) for entry, draw in drawn)
+    write_safetensors(folder / "model.safetensors", entries, data, progress=progress)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
 Pieces = Iterator[npt.NDArray[Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: Callable[[np.random.Generator, tuple[int, ...]], Pieces]
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * (1 if self.dtype == "U8" else 2)
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Pieces]
 
 
-def _entries(spec: ModelSpec, mode: str) -> Iterator[_Entry]:
+def _entries(spec: ModelSpec, mode: str) -> Iterator[tuple[Entry, Draw]]:
     names = family("bitnet")
     linears = set(spec.linear_names())
     for name, shape in spec.tensor_shapes().items():
         source = names.source_name(name)
         if name not in linears:
-            yield _Entry(source, "BF16", shape, _norm if len(shape) == 1 else _embedding)
+            yield Entry(source, "BF16", shape), _norm if len(shape) == 1 else _embedding
         elif mode == "online":
-            yield _Entry(source, "BF16", shape, _masters)
+            yield Entry(source, "BF16", shape), _masters
         else:
-            yield _Entry(source, "U8", (shape[0] // 4, shape[1]), _packed)
-            yield _Entry(source + "_scale", "BF16", (1,), functools.partial(_scale, cols=shape[1]))
+            yield Entry(source, "U8", (shape[0] // 4, shape[1])), _packed
+            yield Entry(source + "_scale", "BF16", (1,)), functools.partial(_scale, cols=shape[1])
 
 
 def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
@@ -141,33 +135,6 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...], *, around: float, 
         values = np.float32(around) + values * np.float32(size)
         values[np.abs(values) < 2.0**-14] = 0
         yield narrow_bf16(values)
-
-
-def _write_safetensors(path: Path, spec: ModelSpec, mode: str, seed: int, progress: Progress) -> None:
-    entries = sorted(_entries(spec, mode), key=lambda entry: entry.name)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for entry in entries:
-        header[entry.name] = {
-            "dtype": entry.dtype,
-            "shape": entry.shape,
-            "data_offsets": [offset, offset + entry.nbytes],
-        }
-        offset += entry.nbytes
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    with atomic_output(path, offset + len(raw), force=False) as stream:
-        _write(stream, entries, raw, seed, progress)
-
-
-def _write(stream: BinaryIO, entries: list[_Entry], header: bytes, seed: int, progress: Progress) -> None:
-    stream.write(struct.pack("<Q", len(header)) + header)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    for index, entry in enumerate(entries):
-        progress(entry.name, index, len(entries))
-        for piece in entry.data(rng, entry.shape):
-            stream.write(np.ascontiguousarray(piece).data)
-    progress("", len(entries), len(entries))
 
 
 # -- config and tokenizer ----------------------------------------------------------------------------------------------

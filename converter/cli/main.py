@@ -19,6 +19,7 @@ from formats.errors import ExitCode, TritpackError
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
     "repack": "Write a packed file anew in another layout, exactly.",
+    "export": "Write a packed file as a checkpoint of transformers or MLX.",
     "inspect": "Show what a packed file really is.",
     "verify": "Prove a file against the checkpoint it came from.",
     "generate": "Write text from a prompt.",
