@@ -10,9 +10,17 @@ import numpy as np
 
 from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
-LAYOUT_IDS = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q6_k": 4, "i2_s": 5, "t2": 6}
+LAYOUT_IDS = {
+    name: index
+    for index, name in enumerate((
+        "f32", "f16", "bf16", "q8_0", "q6_k", "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0", "ptq1_0",
+        "pq2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4", "hf_u8", "mlx2", "u8",
+    ))
+}  # fmt: skip
+NOT_RUN = frozenset(("hf_u8", "mlx2", "u8"))
+"""Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
 ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
 KV_TYPE_IDS = {"f32": 0, "f16": 1}
 LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
@@ -39,6 +47,8 @@ class TensorStruct(ctypes.Structure):
         ("cols", ctypes.c_int64),
         ("nbytes", ctypes.c_uint64),
         ("layout", ctypes.c_int32),
+        ("tile", ctypes.c_int32 * 3),
+        ("scale", ctypes.c_float),
         ("reserved", ctypes.c_int32),
     )
 
@@ -125,6 +135,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_best_isa": (_I, ()),
     "tp_cpu_description": (ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_size_t)),
     "tp_tensor_nbytes": (ctypes.c_uint64, (_I, _L, _L)),
+    "tp_pack": (_I, (_I, _P, _L, _L, _P, _P, ctypes.c_uint64)),
+    "tp_unpack": (_I, (_I, _P, _L, _L, _P, ctypes.c_uint64, _P)),
     "tp_kernel_count": (_I, ()),
     "tp_kernel_info": (_I, (_I, ctypes.POINTER(KernelStruct))),
     "tp_model_new": (_I, (_P, _P, _P, _P, _P, _P)),

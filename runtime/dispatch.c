@@ -54,6 +54,8 @@ __attribute__((unused)) static const tp_arrangement tiles4 = {4, tiles_bytes, ti
 
 DECLARE(tp_linear_fn, matvec_i2_s);
 DECLARE(tp_linear_fn, matmul_i2_s);
+DECLARE(tp_linear_fn, matvec_u8);
+DECLARE(tp_linear_fn, matmul_u8);
 DECLARE(tp_head_fn, head_f32);
 DECLARE(tp_head_fn, head_f16);
 DECLARE(tp_head_fn, head_bf16);
@@ -62,6 +64,7 @@ DECLARE(tp_head_fn, head_q6_k);
 DECLARE(tp_quantize_fn, quantize_f32);
 tp_quantize16_fn quantize16_f32_scalar;
 DECLARE(tp_decode_fn, decode_i2_s);
+DECLARE(tp_decode_fn, decode_u8);
 DECLARE(tp_rmsnorm_fn, rmsnorm_f32);
 DECLARE(tp_glu_fn, glu_f32);
 tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
@@ -80,15 +83,33 @@ DECLARE(tp_attention_fn, attention_f16);
 #define LADDER(OP, o, LAYOUT, l, member) SCALAR(OP, o, LAYOUT, l, member)
 #endif
 
+/* Layouts of ternary tensors, for what every one of them has. */
+#define PACKED(X) \
+    X(I2_S, i2_s) X(T2, t2) X(T158, t158) X(TL1, tl1) X(TL2, tl2) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) \
+    X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4) X(HF_U8, hf_u8) X(MLX2, mlx2)
+#define DECLARE_TWINS(LAYOUT, l) \
+    tp_unpack_fn unpack_##l##_scalar; \
+    tp_pack_fn pack_##l##_scalar;
+#define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack), SCALAR(PACK, pack, LAYOUT, l, pack),
+
+PACKED(DECLARE_TWINS)
+
 static const tp_kernel kernels[] = {
     SCALAR(MATVEC, matvec, I2_S, i2_s, linear),
     SCALAR(MATMUL, matmul, I2_S, i2_s, linear),
+    SCALAR(MATVEC, matvec, U8, u8, linear),
+    SCALAR(MATMUL, matmul, U8, u8, linear),
 #if TP_X86
     ENTRY(MATVEC, matvec, I2_S, i2_s, AVX2, avx2, .linear = matvec_i2_s_avx2),
     ENTRY(MATVEC, matvec, I2_S, i2_s, AVX512VNNI, avx512vnni, .linear = matvec_i2_s_avx512vnni, .arrangement = &lines),
     ENTRY(MATMUL, matmul, I2_S, i2_s, AVX2, avx2, .linear = matmul_i2_s_avx2, .arrangement = &tiles4, .panel_rows = 16),
     ENTRY(MATMUL, matmul, I2_S, i2_s, AVX512VNNI, avx512vnni, .linear = matmul_i2_s_avx512vnni, .arrangement = &tiles12, .panel_rows = 32),
+    ENTRY(MATVEC, matvec, U8, u8, AVX2, avx2, .linear = matvec_u8_avx2),
+    ENTRY(MATVEC, matvec, U8, u8, AVX512VNNI, avx512vnni, .linear = matvec_u8_avx512vnni),
+    ENTRY(MATMUL, matmul, U8, u8, AVX2, avx2, .linear = matmul_u8_avx2, .arrangement = &tiles4, .panel_rows = 16),
+    ENTRY(MATMUL, matmul, U8, u8, AVX512VNNI, avx512vnni, .linear = matmul_u8_avx512vnni, .arrangement = &tiles12, .panel_rows = 32),
 #endif
+    PACKED(TWINS)                                           /* neighbouring bytes: the compiler vectorises them */
     LADDER(HEAD, head, F32, f32, head),
     LADDER(HEAD, head, F16, f16, head),
     LADDER(HEAD, head, BF16, bf16, head),
@@ -97,6 +118,7 @@ static const tp_kernel kernels[] = {
     LADDER(QUANTIZE, quantize, F32, f32, quantize),
     SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16),   /* once a token: scalar is fast enough */
     LADDER(DECODE, decode, I2_S, i2_s, decode),
+    LADDER(DECODE, decode, U8, u8, decode),
     LADDER(RMSNORM, rmsnorm, F32, f32, rmsnorm),
     LADDER(GLU, glu, F32, f32, glu),
     SCALAR(ROPE, rope, F32, f32, rope),                     /* elementwise: the compiler vectorises it */
@@ -105,8 +127,8 @@ static const tp_kernel kernels[] = {
     LADDER(ATTENTION, attention, F16, f16, attention),
 };
 
-static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "head", "quantize", "quantize16", "decode", "rmsnorm", "glu", "rope",
-                                                     "ropepairs", "attention"};
+static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "head", "quantize", "quantize16",
+                                                  "rmsnorm", "glu", "rope", "ropepairs", "attention"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 

@@ -15,6 +15,10 @@
 #include "session.h"
 
 static void mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
+static void mark_way(tp_session *s, tp_way way) {
+    mark(s, way.kernel);
+    if (way.unpack) mark(s, way.unpack);
+}
 
 static void trace(tp_session *s, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
     if (s->trace) s->trace(s->trace_user, point, layer, dtype, rows, cols, data);
@@ -37,10 +41,13 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
     const int64_t dim = hp->head_dim;
-    (void)thread;
+    const tp_tensor *embd = &s->model->token_embd;
+    const int ternary = tp_is_ternary(embd->layout);
+    const tp_ternary parts = ternary ? tp_ternary_of(embd) : (tp_ternary){.half = 0};
     for (int64_t t = begin; t < end; t++) {
         float *x = s->x + t * hp->hidden;
-        tp_tensor_row(&s->model->token_embd, s->tokens[t], x);
+        if (ternary) tp_decode_row(s->decode[embd->layout], &parts, s->tokens[t], x, s->scratch + (size_t)thread * s->scratch_bytes);
+        else tp_tensor_row(embd, s->tokens[t], x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
         turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2, hp->rope_factor);
         if (hp->inv_freq_sliding) turn(s->cos_sin[1] + t * dim, (float)(s->n_past + t), hp->inv_freq_sliding, dim / 2, 1.0f);
@@ -111,14 +118,13 @@ static void products(tp_session *s, const linear *group, int count, const float 
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].w;
         if (s->model->hp.int8_activations) {
-            jobs[i] = (tp_linear_job){.w = w, .kernel = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w->layout], .y = group[i].y};
-            mark(s, jobs[i].kernel);
+            jobs[i] = (tp_linear_job){.w = w, .way = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w->layout], .y = group[i].y};
+            mark_way(s, jobs[i].way);
             continue;
         }
-        const tp_float_kernels k = {s->decode[w->layout], s->head_f32};
-        mark(s, k.decode);
-        mark(s, k.head);
-        tp_linear_float_run(s->pool, k, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
+        mark_way(s, s->decode[w->layout]);
+        mark(s, s->head_f32);
+        tp_linear_float_run(s->pool, s->decode[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
     if (s->model->hp.int8_activations) tp_linears_run(s->pool, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
 }
@@ -260,9 +266,8 @@ static void run_head(tp_session *s, const float *states, int64_t n, float *logit
     const tp_tensor *w = &s->model->output;
     mark(s, s->head);
     if (tp_is_ternary(w->layout)) {
-        const tp_float_kernels k = {s->decode[w->layout], s->head};
-        mark(s, k.decode);
-        tp_linear_float_run(s->pool, k, w, states, n, s->scratch, s->scratch_bytes, logits);
+        mark_way(s, s->decode[w->layout]);
+        tp_linear_float_run(s->pool, s->decode[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
         return;
     }
     if (s->acts16) mark(s, s->quantize16);
@@ -276,6 +281,7 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
     s->n = n;
     s->layer_index = -1;
     tp_pool_run(s->pool, embed_tokens, s, n, 4);
+    if (tp_is_ternary(m->token_embd.layout)) mark_way(s, s->decode[m->token_embd.layout]);
     trace_f32(s, "embd", hidden, s->x);
     for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
         s->layer = &m->layers[s->layer_index];

@@ -14,8 +14,8 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
-    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_DECODE, TP_OP_RMSNORM, TP_OP_GLU, TP_OP_ROPE,
-    TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
+    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RMSNORM,
+    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
 } tp_op;
 
 /* How a linear kernel wants its int8 activations. */
@@ -36,6 +36,8 @@ typedef struct tp_kernel {
     tp_head_fn *head;
     tp_quantize_fn *quantize;
     tp_quantize16_fn *quantize16;
+    tp_unpack_fn *unpack;
+    tp_pack_fn *pack;
     tp_decode_fn *decode;
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
@@ -48,22 +50,44 @@ int tp_kernel_index(const tp_kernel *k);
 const tp_kernel *tp_kernel_best(tp_op op, int layout, int isa);         /* best at or below isa on this CPU; NULL if none */
 
 /* ---- tensor.c ---- */
-int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment, header */
 void *tp_alloc(size_t count, size_t size);                              /* zeroed, 64-byte aligned, NULL on overflow */
 void tp_free(void *p);
 
-/* A ternary tensor apart: its codes as kernels take them, and its scales. */
-typedef struct tp_ternary {
-    tp_tensor codes;                /* (rows, padded columns) in kernel_layout, without header and trailer */
-    const uint8_t *scales;          /* (row_blocks, col_blocks) f32, unaligned */
-    int64_t row_blocks, col_blocks;
-} tp_ternary;
-int tp_is_ternary(int layout);
-int tp_kernel_layout(int layout);                                       /* whose kernels run it: I2_S for T2, itself for others */
+/* ---- layouts.c ---- */
+int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment, header, tiles */
+int tp_is_ternary(int layout);                                          /* and its scales are in its bytes, so that it runs */
 int64_t tp_padded_cols(int64_t cols);                                   /* of the activations that enter ternary linears */
+
+/* A ternary tensor apart: its codes, and where its scales stand. That of row r and block b of columns is f32 or f16, unaligned, at
+ * scales + i / run * run_bytes + i % run * (size of one) + b * block_bytes, i being r / rows_a_scale; times body.scale. */
+typedef struct tp_ternary {
+    tp_tensor body;                 /* as unpack kernels take it: without header and trailer */
+    const uint8_t *scales;
+    int64_t rows_a_scale, run, run_bytes, col_blocks, block_bytes;
+    int half;                       /* f16 */
+} tp_ternary;
 tp_ternary tp_ternary_of(const tp_tensor *t);                           /* t has passed tp_tensor_check and is ternary */
-float tp_row_scale(const tp_ternary *t, int64_t row, int64_t col_block);
-void tp_decode_row(const tp_kernel *decode, const tp_ternary *t, int64_t row, int64_t cols, float *out /* (cols) */);
+uint64_t tp_body_nbytes(int layout, int64_t rows, int64_t cols);        /* 0 if the layout cannot hold the shape */
+int tp_tile_fits(const tp_tensor *t);                                   /* 1 for layouts without tiles */
+const uint8_t *tp_scales_at(const tp_ternary *t, int64_t row);           /* of its first block of columns */
+void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out /* (col_blocks) */);
+/* Whether each row has one scale, so that its integers may be summed as they are, and these scales. Under a scale of 0 all codes are
+ * zeros, so that any other may take its place. */
+int tp_one_scale_a_row(const tp_ternary *t);
+void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out /* (row1 - row0) */);
+void tp_clear_unscaled(const tp_ternary *t, int64_t row, uint8_t *codes /* (cols) */);     /* makes them zeros */
+
+/* ---- ternary.c: ternary tensors by kernels ---- */
+typedef struct tp_way {             /* how an operation is done to a layout */
+    const tp_kernel *kernel;        /* NULL: not at all */
+    const tp_kernel *unpack;        /* makes the plain codes (U8) that kernel takes; NULL: it takes what is stored */
+} tp_way;
+tp_way tp_way_of(tp_op op, int layout, int isa);
+tp_tensor tp_direct_codes(const tp_ternary *t);                         /* what kernels without unpacking take: whole blocks, I2_S for T2 */
+/* Codes of rows; those under a scale of 0 are 1, whatever is stored. */
+void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, int64_t row1, uint8_t *out /* (row1 - row0, ld) */, int64_t ld);
+size_t tp_decode_scratch(int64_t cols);
+void tp_decode_row(tp_way decode, const tp_ternary *t, int64_t row, float *out /* (cols) */, void *scratch /* tp_decode_scratch, aligned */);
 
 /* ---- threads.c ---- */
 typedef struct tp_pool tp_pool;
@@ -84,7 +108,7 @@ typedef struct tp_acts8 {           /* quantised activations of a batch */
 
 typedef struct tp_linear_job {
     const tp_tensor *w;
-    const tp_kernel *kernel;
+    tp_way way;
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
     tp_ternary parts;               /* this and the rest are set by tp_linears_run */
@@ -92,16 +116,16 @@ typedef struct tp_linear_job {
     int64_t chunks;
 } tp_linear_job;
 
-size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n);    /* bytes a thread; cols padded */
+/* bytes a thread; cols padded */
+size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n);
 /* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
 void tp_linears_run(tp_pool *pool, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
 
 /* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. */
-typedef struct tp_float_kernels { const tp_kernel *decode, *head; } tp_float_kernels;   /* head: head_f32 */
 size_t tp_float_scratch(int64_t rows, int64_t cols);                                    /* bytes a thread */
-void tp_linear_float_run(tp_pool *pool, tp_float_kernels k, const tp_tensor *w, const float *x /* (n, cols) */, int64_t n,
-                         uint8_t *scratch, size_t scratch_bytes, float *y /* (n, rows) */);
+void tp_linear_float_run(tp_pool *pool, tp_way decode, const tp_kernel *head_f32, const tp_tensor *w, const float *x /* (n, cols) */,
+                         int64_t n, uint8_t *scratch, size_t scratch_bytes, float *y /* (n, rows) */);
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols);
 void tp_acts16_place(void *memory /* tp_acts16_bytes */, int64_t n, int64_t cols, tp_head_acts *out);

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
+from formats.layouts.twins import Tiling
 from formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
 from runtime.abi import (
     ABI_VERSION,
@@ -33,6 +34,7 @@ from runtime.abi import (
     KV_TYPE_IDS,
     LAYOUT_IDS,
     LOGITS_MODES,
+    NOT_RUN,
     SIGNATURES,
     TRACE,
     HparamsStruct,
@@ -77,12 +79,23 @@ class CTensor:
     """A tensor as C sees it: bytes kept where they are (a mapped file) unless they are not aligned or not contiguous.
 
     data: any buffer of exactly the layout's bytes. layout: a key of LAYOUT_IDS. rows, cols: shape; a norm has rows 1.
+    tiling: of tl1 and tl2. scale: multiplies the scales of a ternary tensor.
     Raises Unsupported for a layout the library has no kernel for.
     """
 
-    def __init__(self, data: Any, layout: str | None, rows: int, cols: int) -> None:
-        if layout not in LAYOUT_IDS:
-            raise Unsupported(f"tensor layout {layout!r} cannot be run", hint=f"can be run: {', '.join(LAYOUT_IDS)}")
+    def __init__(
+        self,
+        data: Any,
+        layout: str | None,
+        rows: int,
+        cols: int,
+        *,
+        tiling: Tiling | None = None,
+        scale: float | np.floating = 1.0,
+    ) -> None:
+        if layout not in LAYOUT_IDS or layout in NOT_RUN:
+            runnable = ", ".join(name for name in LAYOUT_IDS if name not in NOT_RUN)
+            raise Unsupported(f"tensor layout {layout!r} cannot be run", hint=f"can be run: {runnable}")
         array = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         if array.ctypes.data % 4:
@@ -91,9 +104,13 @@ class CTensor:
         self.layout = layout
         self.rows = rows
         self.cols = cols
+        self.tiling = tiling
+        self.scale = float(scale)
 
     def struct(self) -> TensorStruct:
-        return TensorStruct(self.data.ctypes.data, self.rows, self.cols, self.data.nbytes, LAYOUT_IDS[self.layout], 0)
+        size = (self.rows, self.cols, self.data.nbytes)
+        tile = dataclasses.astuple(self.tiling) if self.tiling else (0, 0, 0)
+        return TensorStruct(self.data.ctypes.data, *size, LAYOUT_IDS[self.layout], tile, self.scale, 0)
 
 
 class Library:
@@ -168,7 +185,7 @@ class Library:
         return failures, text.value.decode().splitlines()
 
     def nbytes(self, layout: str, rows: int, cols: int) -> int:
-        """Bytes of a tensor (t2: with one scale); 0 if the layout cannot hold the shape."""
+        """Bytes of a tensor (t2, t158: with one scale); 0 if the layout cannot hold the shape."""
         return int(self.c.tp_tensor_nbytes(LAYOUT_IDS[layout], rows, cols))
 
     def quantize_activations(self, x: npt.ArrayLike, isa: str | None = None) -> tuple[I8, F32, I32]:
@@ -184,7 +201,8 @@ class Library:
         return q, s, sums
 
     def integer_product(self, kernel: Kernel | str, tensor: CTensor, q: npt.ArrayLike) -> I32:
-        """int32 (n, rows): sum over columns of (code - 1) * q, exact, by one matvec or matmul kernel.
+        """int32 (n, rows): sum over columns of (code - 1) * q, exact, by one matvec or matmul kernel; those of u8 take
+        any ternary tensor, unpacked.
 
         q: int8 (n, cols). MissingRequirement if this CPU cannot run the kernel, Unsupported for another layout.
         """

@@ -21,10 +21,12 @@ static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols, int int
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
     if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
     if (r == LINEAR && !tp_is_ternary(t->layout)) return TP_ERR_LAYOUT;
+    if (r == TABLE && !tp_is_ternary(t->layout) && !tp_kernel_best(TP_OP_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
     const int status = tp_tensor_check(t);
+    if (status || r != LINEAR || !int8) return status;
     /* Groups of columns under int8 activations would need a sum each; no model is made that way. */
-    if (!status && r == LINEAR && int8 && tp_ternary_of(t).col_blocks > 1) return TP_ERR_LAYOUT;
-    return status;
+    const tp_ternary parts = tp_ternary_of(t);
+    return tp_one_scale_a_row(&parts) ? TP_OK : TP_ERR_LAYOUT;
 }
 
 static int between(int64_t v, int64_t lo, int64_t hi) { return lo <= v && v <= hi; }

@@ -139,9 +139,10 @@ class Model:
         layout = self.file.layout_of(info)
         if layout and (problems := layout.check(stored, info.rows, info.cols)):
             raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
-        if layout and self.file.outer_scale(info) != 1:
-            raise Unsupported(f"{self.file.path}: tensor {info.name!r} has a scale beside it, which cannot be run yet")
-        return CTensor(stored, info.layout, info.rows, info.cols)
+        if layout is None:
+            return CTensor(stored, info.layout, info.rows, info.cols)
+        tiling, scale = layout.tiling_of(info.rows, info.cols), self.file.outer_scale(info)
+        return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 
 
 def default_context(spec: ModelSpec, kv_type: str) -> int:

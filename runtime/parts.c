@@ -24,11 +24,13 @@ int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t
     if (!k || !k->linear || !q || !out || n < 1) return TP_ERR_ARGUMENT;
     int status = tp_tensor_check(w);
     if (status) return status;
-    if (!tp_is_ternary(w->layout) || k->layout != tp_kernel_layout(w->layout)) return TP_ERR_LAYOUT;
+    if (!tp_is_ternary(w->layout)) return TP_ERR_LAYOUT;
     if (!tp_cpu_has(k->isa)) return TP_ERR_ISA;
+    const tp_way way = {k, k->layout == TP_LAYOUT_U8 ? tp_kernel_best(TP_OP_UNPACK, w->layout, k->isa) : NULL};
+    if (!way.unpack && tp_way_of(k->op, w->layout, k->isa).kernel->layout != k->layout) return TP_ERR_LAYOUT;
     const int64_t together = k->op == TP_OP_MATVEC ? 1 : n, padded = tp_padded_cols(w->cols);
     const size_t arranged = k->arrangement ? k->arrangement->bytes(together, padded) : 0;
-    const size_t scratch_bytes = tp_linear_scratch(k, w->rows, padded, together);
+    const size_t scratch_bytes = tp_linear_scratch(way, w->rows, padded, together);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
     tp_acts8 acts = {.arranged = tp_alloc(1, arranged)};
@@ -40,7 +42,7 @@ int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t
             for (int64_t i = 0; i < w->cols; i++) sum[t] += q[t * w->cols + i];
         }
         for (int64_t t = 0; t < n; t += together) {
-            tp_linear_job job = {.w = w, .kernel = k, .sums = out + t * w->rows};
+            tp_linear_job job = {.w = w, .way = way, .sums = out + t * w->rows};
             acts.q = copy + t * padded;
             acts.sum = sum + t;
             tp_linears_run(pool, &job, 1, &acts, together, scratch, scratch_bytes);
@@ -61,15 +63,14 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     if (!usable(&isa)) return TP_ERR_ISA;
     const int ternary = tp_is_ternary(w->layout), whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
     const tp_kernel *head = tp_kernel_best(TP_OP_HEAD, ternary ? TP_LAYOUT_F32 : w->layout, isa);
+    if (!head) return TP_ERR_LAYOUT;
     const size_t bytes = ternary ? tp_float_scratch(w->rows, w->cols) : whole ? tp_acts16_bytes(n, w->cols) : 0;
     tp_pool *pool = tp_pool_new(1, &status);
     void *scratch = tp_alloc(1, bytes);
     const tp_fpenv before = tp_fpenv_enter();
     if (!pool || !scratch) status = TP_ERR_MEMORY;
-    else if (ternary) {
-        const tp_float_kernels k = {tp_kernel_best(TP_OP_DECODE, tp_kernel_layout(w->layout), isa), head};
-        tp_linear_float_run(pool, k, w, x, n, scratch, bytes, out);
-    } else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
+    else if (ternary) tp_linear_float_run(pool, tp_way_of(TP_OP_DECODE, w->layout, isa), head, w, x, n, scratch, bytes, out);
+    else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
     tp_fpenv_leave(before);
     tp_free(scratch);
     tp_pool_free(pool);

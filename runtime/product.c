@@ -6,16 +6,19 @@
 
 static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 
-/* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. */
-static int64_t grain_of(const tp_kernel *k, int64_t rows, uint64_t nbytes) {
-    if (k->op == TP_OP_MATMUL) return 32;
+enum { MOST_ROWS = 128 };
+
+/* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. Unpacked rows stay in the second cache. */
+static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
+    if (way.kernel->op == TP_OP_MATMUL || way.unpack) return 32;
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
-    return grain < 8 ? 8 : grain > 128 ? 128 : grain;
+    return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain;
 }
 
-size_t tp_linear_scratch(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n) {
-    const int64_t grain = grain_of(k, rows, (uint64_t)(rows * cols / 8));      /* no layout we have is below 1 bit */
-    return (size_t)(round64(n * grain * 4) + round64(k->panel_rows * cols));
+/* Of a thread's scratch: sums (n, grain), the kernel's panel, unpacked codes (grain, cols). */
+size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
+    const int64_t grain = grain_of(way, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
+    return (size_t)(round64(n * grain * 4) + round64(way.kernel->panel_rows * cols) + (way.unpack ? grain * cols : 0));
 }
 
 typedef struct linears {
@@ -35,39 +38,42 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
 }
 
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
-static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, void *panel) {
-    const tp_kernel *k = job->kernel;
+static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel) {
+    const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
-    const tp_tensor *w = &job->parts.codes;
+    tp_tensor w = tp_direct_codes(&job->parts);
+    if (job->way.unpack) {
+        uint8_t *codes = panel + round64(k->panel_rows * l->cols);
+        tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, l->cols);
+        w = (tp_tensor){.data = codes, .rows = row1 - row0, .cols = l->cols, .layout = TP_LAYOUT_U8, .scale = 1};
+        row1 -= row0;
+        row0 = 0;
+    }
     if (k->op == TP_OP_MATMUL) {
-        k->linear(w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
+        k->linear(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
         return;
     }
     const size_t stride = l->arrangement ? l->arrangement->bytes(1, l->cols) : (size_t)l->cols;
-    for (int64_t t = 0; t < l->n; t++) k->linear(w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
+    for (int64_t t = 0; t < l->n; t++) k->linear(&w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
 }
 
 static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
     const tp_tensor *w = job->w;
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows;
-    void *panel = scratch + round64(l->n * job->grain * 4);
+    uint8_t *panel = scratch + round64(l->n * job->grain * 4);
     if (job->sums) {
         run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel);
         return;
     }
     int32_t *sums = (int32_t *)(void *)scratch;
+    float scales[MOST_ROWS];
     run_kernel(l, job, row0, row1, sums, job->grain, panel);
-    const int64_t rows_a_scale = w->rows / job->parts.row_blocks;
-    for (int64_t first = row0, last; first < row1; first = last) {      /* a run of rows under one scale */
-        const float scale = tp_row_scale(&job->parts, first, 0);
-        last = (first / rows_a_scale + 1) * rows_a_scale;
-        last = last < row1 ? last : row1;
-        for (int64_t t = 0; t < l->n; t++) {
-            const float s = l->acts->s[t];
-            float *restrict y = job->y + t * w->rows;
-            const int32_t *restrict from = sums + t * job->grain;
-            for (int64_t r = first; r < last; r++) y[r] = ((float)from[r - row0] / s) * scale;
-        }
+    tp_row_scales(&job->parts, row0, row1, scales);
+    for (int64_t t = 0; t < l->n; t++) {
+        const float s = l->acts->s[t];
+        float *restrict y = job->y + t * w->rows + row0;
+        const int32_t *restrict from = sums + t * job->grain;
+        for (int64_t r = 0; r < row1 - row0; r++) y[r] = ((float)from[r] / s) * scales[r];
     }
 }
 
@@ -76,7 +82,7 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int j = 0; j < l->count; j++) {
         const tp_linear_job *job = &l->jobs[j];
-        if (job->kernel->arrangement != l->arrangement) continue;
+        if (job->way.kernel->arrangement != l->arrangement) continue;
         for (int64_t i = begin > before ? begin : before; i < end && i < before + job->chunks; i++)
             run_chunk(l, job, i - before, l->scratch + (size_t)thread * l->scratch_bytes);
         before += job->chunks;
@@ -86,15 +92,15 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
 void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
     for (int j = 0; j < count; j++) {
         jobs[j].parts = tp_ternary_of(jobs[j].w);
-        jobs[j].grain = grain_of(jobs[j].kernel, jobs[j].w->rows, jobs[j].w->nbytes);
+        jobs[j].grain = grain_of(jobs[j].way, jobs[j].w->rows, jobs[j].w->nbytes);
         jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
     }
     for (int j = 0; j < count; j++) {
-        linears l = {jobs, count, jobs[j].kernel->arrangement, acts, n, jobs[j].parts.codes.cols, scratch, scratch_bytes};
+        linears l = {jobs, count, jobs[j].way.kernel->arrangement, acts, n, tp_padded_cols(jobs[j].w->cols), scratch, scratch_bytes};
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {
-            if (jobs[i].kernel->arrangement != l.arrangement) continue;
+            if (jobs[i].way.kernel->arrangement != l.arrangement) continue;
             done |= i < j;
             chunks += jobs[i].chunks;
         }
@@ -105,7 +111,8 @@ void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *act
 }
 
 typedef struct float_linear {
-    tp_float_kernels k;
+    tp_way decode;
+    const tp_kernel *head;
     const tp_tensor *w;
     tp_ternary parts;
     const float *x;
@@ -121,27 +128,30 @@ static int64_t float_grain(int64_t cols) {
     return grain < 4 ? 4 : grain > 64 ? 64 : grain;
 }
 
-size_t tp_float_scratch(int64_t rows, int64_t cols) {
+static size_t float_panel(int64_t rows, int64_t cols) {
     const int64_t grain = float_grain(cols);
     return (size_t)round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
 }
 
+size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
+
 static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
     const float_linear *l = ctx;
     const int64_t cols = l->w->cols, rows = l->w->rows;
-    float *panel = (float *)(void *)(l->scratch + (size_t)thread * l->scratch_bytes);
+    uint8_t *scratch = l->scratch + (size_t)thread * l->scratch_bytes;
+    float *panel = (float *)(void *)scratch;
     for (int64_t i = begin; i < end; i++) {
         const int64_t row0 = i * l->grain, here = row0 + l->grain < rows ? l->grain : rows - row0;
-        for (int64_t r = 0; r < here; r++) tp_decode_row(l->k.decode, &l->parts, row0 + r, cols, panel + r * cols);
-        const tp_tensor w = {panel, here, cols, (uint64_t)(here * cols) * sizeof(float), TP_LAYOUT_F32, 0};
+        for (int64_t r = 0; r < here; r++) tp_decode_row(l->decode, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
+        const tp_tensor w = {.data = panel, .rows = here, .cols = cols, .nbytes = (uint64_t)(here * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
         const tp_head_acts acts = {.x = l->x};
-        l->k.head->head(&w, &acts, l->n, 0, here, l->y + row0, rows);
+        l->head->head(&w, &acts, l->n, 0, here, l->y + row0, rows);
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_float_kernels k, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch, size_t scratch_bytes,
-                         float *y) {
-    float_linear l = {k, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+void tp_linear_float_run(tp_pool *pool, tp_way decode, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
+                         size_t scratch_bytes, float *y) {
+    float_linear l = {decode, head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 

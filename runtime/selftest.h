@@ -18,6 +18,9 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 /* xorshift64*: a value below 2^31. state must not be 0. */
 uint32_t tp_random(uint64_t *state);
 float tp_random_float(uint64_t *state);     /* roughly normal, sigma 1 */
-void tp_random_tensor(uint8_t *data /* (tp_tensor_nbytes) */, int layout, int64_t rows, int64_t cols, uint64_t *state);
+/* A tensor of this shape, without its data, in tiles that fit any columns that are a multiple of 128. nbytes 0: it cannot be held. */
+tp_tensor tp_test_tensor(int layout, int64_t rows, int64_t cols);
+/* Fills its bytes. Scales differ from row to row where they may, and some are 0. Returns -1 if out of memory. */
+int tp_random_tensor(const tp_tensor *t, uint8_t *data /* (t->nbytes) */, uint64_t *state);
 
 #endif

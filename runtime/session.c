@@ -57,9 +57,9 @@ int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
 
 static void choose_kernels(tp_session *s, int isa) {
     for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
-        s->matvec[layout] = tp_kernel_best(TP_OP_MATVEC, tp_kernel_layout(layout), isa);
-        s->matmul[layout] = tp_kernel_best(TP_OP_MATMUL, tp_kernel_layout(layout), isa);
-        s->decode[layout] = tp_kernel_best(TP_OP_DECODE, tp_kernel_layout(layout), isa);
+        s->matvec[layout] = tp_way_of(TP_OP_MATVEC, layout, isa);
+        s->matmul[layout] = tp_way_of(TP_OP_MATMUL, layout, isa);
+        s->decode[layout] = tp_way_of(TP_OP_DECODE, layout, isa);
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
     s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
@@ -82,6 +82,7 @@ static size_t scratch_of(const tp_session *s, const tp_tensor *w, int int8) {
 static size_t products_scratch(const tp_session *s) {
     const tp_model *m = s->model;
     size_t most = tp_is_ternary(m->output.layout) ? scratch_of(s, &m->output, 0) : 0;
+    if (tp_is_ternary(m->token_embd.layout)) most = larger(most, tp_decode_scratch(m->token_embd.cols));
     for (int i = 0; i < m->hp.layers; i++) {
         const tp_layer *l = &m->layers[i];
         const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};

@@ -12,7 +12,7 @@ struct tp_session {
     tp_trace_fn *trace;
     void *trace_user;
 
-    const tp_kernel *matvec[TP_LAYOUT_COUNT], *matmul[TP_LAYOUT_COUNT], *decode[TP_LAYOUT_COUNT];
+    tp_way matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], decode[TP_LAYOUT_COUNT];
     const tp_kernel *quantize, *quantize16, *rmsnorm, *glu, *rope, *attention, *head, *head_f32;
     uint8_t *used;              /* (kernels) 1 = ran in this session */
 

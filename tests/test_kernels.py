@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -13,10 +14,16 @@ import numpy.typing as npt
 import pytest
 
 from formats import float_types
+from formats.errors import Unreadable, Unsupported, UsageError
+from formats.layouts.catalog import LAYOUTS
+from formats.layouts.twins import Tiling
+from formats.ternary import TernaryTensor
+from runtime.abi import NOT_RUN
 from runtime.library import CTensor, Kernel, Library, library
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "runtime" / "kernels").glob("*/*_*.c"))
+TERNARY = [name for name in LAYOUTS if name not in NOT_RUN]
 HEAD_LAYOUTS = ("f32", "f16", "bf16", "q8_0", "q6_k")
 
 
@@ -32,6 +39,22 @@ def pack_i2_s(codes: npt.NDArray[np.uint8], scale: float = 0.5) -> CTensor:
     packed = fields[:, 0] << 6 | fields[:, 1] << 4 | fields[:, 2] << 2 | fields[:, 3]
     trailer = np.concatenate([np.array([scale], "<f4").view(np.uint8), np.full(28, 0xFF, np.uint8)])
     return CTensor(np.concatenate([packed.astype(np.uint8).reshape(-1), trailer]), "i2_s", rows, cols)
+
+
+def stored(name: str, tensor: TernaryTensor, scale: float = 1.0) -> CTensor:
+    """A tensor in a layout, with another scale beside it."""
+    layout, (rows, cols) = LAYOUTS[name], tensor.shape
+    return CTensor(layout.pack(tensor), name, rows, cols, tiling=layout.tiling_of(rows, cols), scale=scale)
+
+
+def grouped(name: str, rows: int, cols: int, seed: int) -> TernaryTensor:
+    """Random, with as many scales as the layout holds; of some of its blocks and rows all codes are zero."""
+    rng = np.random.default_rng(seed)
+    blocks = LAYOUTS[name].held(rows, cols, (rows, cols // math.gcd(cols, 64)))
+    codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
+    codes[:, : cols // blocks[1]] *= rng.integers(0, 2, (rows, 1)).astype(np.int8)
+    codes[3 % rows] = 0
+    return TernaryTensor(codes, rng.uniform(0.01, 2, blocks).astype(np.float16).astype(np.float32))
 
 
 def runnable(lib: Library, symbol: str) -> Kernel:
@@ -54,6 +77,40 @@ def test_table_and_files_agree(lib: Library) -> None:
     for kernel in lib.kernels():
         assert kernel.symbol == f"{kernel.op}_{kernel.layout}_{kernel.isa}"
         assert f"{kernel.op}_{kernel.layout}_scalar" in built
+
+
+@pytest.mark.parametrize("symbol", [symbol for symbol in symbols("matvec", "matmul") if "_u8_" in symbol])
+@pytest.mark.parametrize("name", TERNARY)
+def test_every_layout_by_its_plain_codes(lib: Library, symbol: str, name: str) -> None:
+    """Unpacked and multiplied, whatever the scales; where a scale is 0 the codes are zeros, whatever is stored."""
+    kernel = runnable(lib, symbol)
+    rng = np.random.default_rng(5)
+    for rows, cols in ((32, 256), (96, 768), (64, 6912), (37, 1280), (9, 200), (3, 1100)):
+        if LAYOUTS[name].shape_misfit(rows, cols):
+            continue
+        tensor = grouped(name, rows, cols, rows)
+        for n in (1, 5, 13):
+            q = rng.integers(-128, 128, (n, cols), np.int8)
+            want = q.astype(np.int64) @ tensor.codes.astype(np.int64).T
+            assert np.array_equal(lib.integer_product(kernel, stored(name, tensor), q), want)
+
+
+@pytest.mark.parametrize("name", ["tq2_0", "q2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4"])
+def test_codes_under_a_scale_of_zero_are_zeros(lib: Library, name: str) -> None:
+    layout, codes = LAYOUTS[name], np.ones((8, 512), np.int8)
+    data = layout.pack(TernaryTensor.per_tensor(codes, 0.0))
+    tensor = CTensor(data, name, 8, 512)
+    assert not lib.integer_product("matvec_u8_scalar", tensor, np.ones((1, 512), np.int8)).any()
+    assert lib.tensor_row(tensor, 5).tobytes() == bytes(4 * 512)
+
+
+def test_kernels_of_another_layout_are_refused(lib: Library) -> None:
+    tensor = grouped("tq2_0", 4, 256, 1)
+    q = np.zeros((1, 256), np.int8)
+    with pytest.raises(Unsupported):
+        lib.integer_product("matvec_i2_s_scalar", stored("tq2_0", tensor), q)
+    with pytest.raises(Unsupported):
+        lib.integer_product("matvec_u8_scalar", CTensor(np.zeros(4096, np.uint8), "f32", 4, 256), q)
 
 
 @pytest.mark.parametrize("symbol", symbols("matvec", "matmul"))
@@ -147,6 +204,42 @@ def test_head_product(lib: Library, layout: str, isa: str) -> None:
         assert np.array_equal(out, [[lane_dot(token, row) for row in weights] for token in x])
     for row in range(rows):
         assert np.array_equal(lib.tensor_row(tensor, row), weights[row])
+
+
+@pytest.mark.parametrize("isa", ("scalar", "avx2", "avx512vnni"))
+@pytest.mark.parametrize("name", TERNARY)
+def test_float_product_of_ternary_tensors(lib: Library, name: str, isa: str) -> None:
+    """A head or float linear: (code - 1) * scale, then the sums of a float head. Rows come the same way."""
+    runnable(lib, f"decode_u8_{isa}")
+    rng = np.random.default_rng(6)
+    for rows, cols in ((32, 256), (64, 1024), (5, 130)):
+        if LAYOUTS[name].shape_misfit(rows, cols):
+            continue
+        for outer in (np.float32(1), np.float32(0.37)):
+            tensor = grouped(name, rows, cols, cols)
+            weights = TernaryTensor(tensor.codes, tensor.scales * outer).dequantize()
+            held = stored(name, tensor, float(outer))
+            x = rng.standard_normal((3, cols)).astype(np.float32)
+            out = lib.head_product(held, x, isa)
+            plain = CTensor(float_types.encode("f32", weights), "f32", rows, cols)
+            assert np.array_equal(out, lib.head_product(plain, x, "scalar"))
+            for row in range(rows):
+                assert np.array_equal(lib.tensor_row(held, row), weights[row])
+
+
+def test_scale_and_tiling_are_checked(lib: Library) -> None:
+    tensor = grouped("tl2", 32, 256, 1)
+    data, tiling = LAYOUTS["tl2"].pack(tensor), Tiling(32, 96, 32)
+    for wrong in (None, Tiling(0, 96, 32), Tiling(32, 20, 32), Tiling(64, 96, 32), Tiling(32, 96, 64)):
+        with pytest.raises(Unreadable, match="tiles"):
+            lib.tensor_row(CTensor(data, "tl2", 32, 256, tiling=wrong), 0)
+    for scale in (np.nan, np.inf, -1.0):
+        with pytest.raises(UsageError):
+            lib.tensor_row(CTensor(data, "tl2", 32, 256, tiling=tiling, scale=scale), 0)
+    with pytest.raises(UsageError):
+        lib.tensor_row(CTensor(np.zeros(4, np.float32), "f32", 1, 4, scale=2.0), 0)
+    with pytest.raises(Unreadable):
+        lib.tensor_row(CTensor(data[:-1], "tl2", 32, 256, tiling=tiling), 0)
 
 
 def test_self_test(lib: Library) -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from formats import float_types
 from formats.errors import ExitCode, MissingRequirement, Unreadable, Unsupported, UsageError
+from formats.layouts.catalog import LAYOUTS
 from formats.model_spec import LINEARS, ModelSpec
-from runtime.abi import ABI_VERSION, ISA_NAMES
+from formats.ternary import TernaryTensor
+from runtime.abi import ABI_VERSION, ISA_NAMES, NOT_RUN
 from runtime.library import (
     CModel,
     CSession,
@@ -344,3 +346,80 @@ def test_a_default_context_fits_a_machine(tiny_gguf: Path) -> None:
     position = 2 * 64 * 4 * 64
     assert default_context(long, "f32") == DEFAULT_CACHE_BYTES // (4 * position)
     assert default_context(long, "f16") == 2 * default_context(long, "f32")
+
+
+# -- one model in every layout -----------------------------------------------------------------------------------------
+
+
+def in_layout(name: str, spec: ModelSpec, granularity: str = "tensor") -> dict[str, CTensor]:
+    """A random model with its linears and tables in one layout, another scale beside each of them."""
+    rng = np.random.default_rng(12)
+    layout, tensors = LAYOUTS[name], {}
+    for tensor_name, shape in spec.tensor_shapes().items():
+        rows, cols = shape if len(shape) == 2 else (1, shape[0])
+        if len(shape) == 1:
+            values = rng.standard_normal((rows, cols)).astype(np.float32)
+            tensors[tensor_name] = CTensor(float_types.encode("f32", values), "f32", rows, cols)
+            continue
+        codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
+        codes[7] = 0
+        codes[9, :256] = 0
+        scales = rng.integers(32, 64, (rows, cols // 64)).astype(np.float32) / 1024
+        blocks = {"tensor": (1, 1), "row": (rows, 1), "group": layout.held(rows, cols, (rows, cols // 64))}[granularity]
+        data = layout.pack(TernaryTensor(codes, np.ascontiguousarray(scales[: blocks[0], : blocks[1]])))
+        tiling = layout.tiling_of(rows, cols)
+        tensors[tensor_name] = CTensor(data, name, rows, cols, tiling=tiling, scale=np.float32(0.77))
+    return tensors
+
+
+def wide_spec(int8: bool) -> ModelSpec:
+    """Rows of whole blocks for every layout."""
+    return dataclasses.replace(
+        small_spec("relu2", True), hidden_size=512, intermediate_size=768, heads=8, int8_activations=int8
+    )
+
+
+RUN = [name for name in LAYOUTS if name not in NOT_RUN]
+
+
+@pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_the_same_model_in_every_layout_gives_the_same_bits(granularity: str, int8: bool) -> None:
+    spec, want = wide_spec(int8), None
+    for name in (name for name in RUN if granularity == "tensor" or LAYOUTS[name].held(96, 512, (96, 1))[0] == 96):
+        direct = name in ("i2_s", "t2")
+        kernel = f"{'matvec' if int8 else 'decode'}_{'i2_s' if direct else 'u8'}"
+        with CModel(spec, in_layout(name, spec, granularity)) as model:
+            for isa in available_isas():
+                for threads, batch in ((1, 256), (2, 3)):
+                    with CSession(model, isa=isa, threads=threads, batch=batch) as session:
+                        logits = session.eval(TOKENS, logits="all")
+                        want = logits if want is None else want
+                        assert np.array_equal(logits.view(np.uint32), want.view(np.uint32)), (name, isa, threads)
+                        session.rewind(4)
+                        session.eval(TOKENS[4:5])
+                        ran = session.kernels()
+                assert any(symbol.startswith(kernel) for symbol in ran)
+                assert direct or f"unpack_{name}_scalar" in ran
+
+
+@pytest.mark.parametrize("name", ["t2", "t158", "tq1_0", "tq2_0", "q2_0", "ptq1_0", "pq2_0"])
+def test_scales_along_a_row_need_float_activations(name: str) -> None:
+    with pytest.raises(Unsupported, match="layer 0 attn_q"):
+        CModel(wide_spec(True), in_layout(name, wide_spec(True), "group"))
+    spec = wide_spec(False)
+    with CModel(spec, in_layout(name, spec, "group")) as model, CSession(model) as session:
+        logits = session.eval(TOKENS)
+    with CModel(spec, in_layout("t2", spec, "group")) as model, CSession(model) as session:
+        same = LAYOUTS[name].held(512, 512, (512, 8)) == (512, 8)
+        assert np.array_equal(session.eval(TOKENS), logits) == same
+
+
+def test_a_table_of_a_layout_that_is_not_run_is_refused(made: Made) -> None:
+    spec = made.spec
+    table = CTensor(
+        np.zeros(spec.vocab_size * spec.hidden_size // 4, np.uint8), "i2_s", spec.vocab_size, spec.hidden_size
+    )
+    table.layout = "hf_u8"
+    with pytest.raises(Unsupported, match="token_embd"):
+        CModel(spec, made.tensors | {"token_embd.weight": table})

@@ -23,7 +23,7 @@ extern "C" {
 /* ---- Version and errors ------------------------------------------------------------------------------------- */
 
 /* Raised whenever a struct or a signature below changes; compare with tp_abi_version() after loading. */
-#define TP_ABI_VERSION 2
+#define TP_ABI_VERSION 3
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -62,13 +62,19 @@ TP_API int tp_best_isa(void);                   /* the highest available one */
 /* Writes "brand; features" and a NUL, cut to size. Returns the length it needed. */
 TP_API size_t tp_cpu_description(char *buf /* (size) */, size_t size);
 
-/* Layouts of tensor data. Row-major, rows whole. */
+/* Layouts of tensor data. Row-major, rows whole. Those from I2_S on are ternary; formats/README.md has their bytes. */
 typedef enum tp_layout {
     TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16,
     TP_LAYOUT_Q8_0,         /* 32 weights: f16 scale, 32 int8. cols % 32 == 0 */
     TP_LAYOUT_Q6_K,         /* 256 weights: ql[128] qh[64] int8 scales[16] f16 d. cols % 256 == 0 */
-    TP_LAYOUT_I2_S,         /* ternary, 128 weights in 32 bytes, one f32 scale behind the codes. cols % 128 == 0 */
-    TP_LAYOUT_T2,           /* ternary, header, f32 scales (row_blocks, col_blocks), then rows of I2_S blocks, padded */
+    TP_LAYOUT_I2_S,         /* 128 weights in 32 bytes, one f32 scale behind the codes. cols % 128 == 0 */
+    TP_LAYOUT_T2,           /* header, f32 scales (row_blocks, col_blocks), then rows of I2_S blocks, padded */
+    TP_LAYOUT_T158,         /* header and scales as T2, then five trits a byte */
+    TP_LAYOUT_TL1, TP_LAYOUT_TL2,                           /* in tiles (tp_tensor.tile), one f32 scale behind the codes */
+    TP_LAYOUT_TQ1_0, TP_LAYOUT_TQ2_0, TP_LAYOUT_Q2_0, TP_LAYOUT_PTQ1_0, TP_LAYOUT_PQ2_0,   /* blocks, each with an f16 scale */
+    TP_LAYOUT_IQ1_BN, TP_LAYOUT_IQ2_BN, TP_LAYOUT_IQ2_BN_R4,                               /* rows, each with an f16 or f32 scale */
+    TP_LAYOUT_HF_U8, TP_LAYOUT_MLX2,        /* scales are tensors of their own: packed and unpacked, not run */
+    TP_LAYOUT_U8,           /* codes 0, 1, 2, one a byte: what unpack kernels give and u8 kernels take; in no file */
     TP_LAYOUT_COUNT
 } tp_layout;
 TP_API const char *tp_layout_name(int layout);        /* "f32", "i2_s", ...; NULL if layout is no id */
@@ -79,15 +85,25 @@ typedef struct tp_tensor {
     int64_t rows, cols;     /* a norm has rows 1 */
     uint64_t nbytes;        /* checked against layout, shape and header; I2_S: rows*cols/4 + 32 */
     int32_t layout;         /* tp_layout */
+    int32_t tile[3];        /* TL1, TL2: BM rows by BK columns, blocks of bm rows inside; 0 for others */
+    float scale;            /* multiplies the scales of a ternary tensor; finite, >= 0. 1 for most, and for every float tensor */
     int32_t reserved;       /* 0 */
 } tp_tensor;
 
-/* Bytes of a tensor (T2: with one scale), or 0 if the layout cannot hold the shape. */
+/* Bytes of a tensor (T2, T158: with one scale), or 0 if the layout cannot hold the shape. */
 TP_API uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols);
+
+/* The code bytes of a ternary tensor to weights and back: its body, which is all of it but the header of T2 and T158 and the
+ * 32 bytes of scale behind I2_S, TL1 and TL2. Packing writes -1, 0, +1 into a body of zeros and leaves scales alone;
+ * unpacking gives +2 for what no packer writes. TP_ERR_BYTES if body_bytes is not its size. */
+TP_API int tp_pack(int layout, const int32_t *tile /* (3), or NULL */, int64_t rows, int64_t cols, const int8_t *codes /* (rows, cols) */,
+                   uint8_t *body /* (body_bytes) */, uint64_t body_bytes);
+TP_API int tp_unpack(int layout, const int32_t *tile /* (3), or NULL */, int64_t rows, int64_t cols, const uint8_t *body /* (body_bytes) */,
+                     uint64_t body_bytes, int8_t *codes /* (rows, cols) */);
 
 typedef struct tp_kernel_desc {
     const char *symbol;     /* = file name: "matvec_i2_s_avx2" */
-    const char *op;         /* matvec matmul (int8 activations), head, quantize, decode (ternary row to float), rmsnorm, ... */
+    const char *op;         /* matvec matmul (int8 activations), unpack, pack, decode (ternary row to float), head, quantize, ... */
     const char *layout;     /* of the weights, or of the data worked on */
     const char *isa;
     int32_t available;      /* on this CPU */
@@ -195,7 +211,8 @@ TP_API int tp_session_kernels(const tp_session *session, const char **symbols /*
 TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int64_t n, int64_t cols, int8_t *q /* (n, cols) */,
                                    float *s /* (n) */, int32_t *sum_q /* (n) */);
 
-/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or matmul; I2_S's run T2 too). */
+/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or matmul). I2_S's run T2 too; U8's
+ * run every ternary tensor, unpacked by the best kernel of their instruction set or below. Codes under a scale of 0 are zeros there. */
 TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w /* (1) */, const int8_t *q /* (n, cols) */, int64_t n,
                                 int32_t *out /* (n, rows) */);
 

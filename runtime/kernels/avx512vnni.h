@@ -6,8 +6,6 @@
 
 #include "common.h"
 
-#define TP_INLINE static inline __attribute__((always_inline, unused))
-
 /* acc += u * s, four u8 * s8 to a lane. Inline assembly, not the intrinsic: gcc 12 spills every accumulator of a big
  * register tile around the intrinsic, which halves the speed (tests/test_kernels.py looks for such spills). */
 TP_INLINE void dot_u8_s8(__m512i *acc, __m512i u, __m512i s) { __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(u), "v"(s)); }

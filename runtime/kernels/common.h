@@ -22,6 +22,8 @@
 #error "tritpack reads little-endian weights where they lie: big-endian machines are not supported"
 #endif
 
+#define TP_INLINE static inline __attribute__((always_inline, unused))
+
 #define TP_INF_BITS 0x7f800000u
 #define TP_NAN_BITS 0x7fc00000u     /* the one NaN we make ourselves; which bits arithmetic gives depends on the machine */
 

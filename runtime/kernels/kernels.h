@@ -17,9 +17,16 @@ typedef void tp_linear_fn(const tp_tensor *w /* (rows, cols) */, const void *act
                           const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
                           void *scratch /* panel_rows * cols bytes, 64-byte aligned */);
 
+/* Codes of rows row0 .. row1-1, one a byte: 0, 1, 2 for weights -1, 0, +1, and 3 for what no packer writes. */
+typedef void tp_unpack_fn(const tp_tensor *w /* (rows, cols), data: the body, without header and trailer */, int64_t row0, int64_t row1,
+                          uint8_t *out /* (row1 - row0, ld) */, int64_t ld);
+
+/* The other way, the whole tensor at once: weights -1, 0, +1 into a body of zeros. Scales are left alone. */
+typedef void tp_pack_fn(const int8_t *codes /* (rows, cols) */, const tp_tensor *w /* its shape; data is not used */, uint8_t *body);
+
 /* One row of ternary weights as floats: out[c] = (code[c] - 1) * scale of the block of columns that holds c. */
-typedef void tp_decode_fn(const uint8_t *codes /* one row */, int64_t cols, const uint8_t *scales /* (col_blocks) f32, unaligned */,
-                          int64_t col_blocks, float *out /* (cols) */);
+typedef void tp_decode_fn(const uint8_t *codes /* one row */, int64_t cols, const float *scales /* (col_blocks) */, int64_t col_blocks,
+                          float *out /* (cols) */);
 
 /* Activations of the head. Float layouts read x; q8_0 and q6_k read 16-bit integers:
  * element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2] if odd (zero beyond cols). */

@@ -30,6 +30,12 @@ static void test_kernel(const tp_kernel *k) {
                 check(k, 2, 53248, 2, extreme);
             }
             break;
+        case TP_OP_UNPACK:
+        case TP_OP_PACK:
+            for (int64_t cols = 1; cols <= 100; cols++) check(k, 1 + cols % 19, cols, 1, 0);
+            for (int64_t cols = 128; cols <= 1024; cols += 32) check(k, 1 + cols / 32 % 9, cols, 1, 0);
+            for (int64_t rows = 1; rows <= 64; rows++) check(k, rows, 400, 1, 0);
+            break;
         case TP_OP_HEAD:
             for (int64_t cols = 1; cols <= 80; cols++) check(k, 5, cols, 3, 0);
             for (int64_t cols = 96; cols <= 1024; cols += 32) check(k, 7, cols, 5, 0);
@@ -118,6 +124,8 @@ static void test_tables(void) {
     }
     CHECK(tp_tensor_nbytes(TP_LAYOUT_I2_S, 3, 256) == 3 * 64 + 32, " ");
     CHECK(tp_tensor_nbytes(TP_LAYOUT_I2_S, 3, 200) == 0 && tp_tensor_nbytes(TP_LAYOUT_Q8_0, 1, 48) == 0 && tp_tensor_nbytes(77, 1, 1) == 0, " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_T158, 9, 6912) == 64 + 9 * (21 * 64 + 48) && tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 256) == 2048 + 32, " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_TL1, 31, 256) == 0 && tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 248) == 0 && tp_tensor_nbytes(TP_LAYOUT_IQ2_BN_R4, 6, 64) == 0, " ");
     CHECK(tp_tensor_nbytes(TP_LAYOUT_Q6_K, 2, 512) == 840 && tp_tensor_nbytes(TP_LAYOUT_F32, INT64_MAX, 4) == 0, " ");
     for (int i = -1; i < 12; i++) CHECK(strlen(tp_status_text(i)) > 5, "%d", i);
 }
@@ -130,14 +138,14 @@ int main(void) {
     for (int i = 0; i < tp_kernel_count(); i++) {
         const tp_kernel *k = tp_kernel_at(i);
         if (!tp_isa_available(k->isa)) printf("skipped %s: %s is not on this CPU\n", k->symbol, tp_isa_name(k->isa));
-        else if (k->isa != TP_ISA_SCALAR) test_kernel(k);
+        else if (k->isa != TP_ISA_SCALAR || k->op == TP_OP_UNPACK || k->op == TP_OP_PACK) test_kernel(k);
         else {
             check(k, 9, k->op == TP_OP_ATTENTION ? 64 : 512, 3, 0);
             check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, 1);
             for (int extreme = 4; extreme <= 6; extreme++) check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, extreme);
         }
     }
-    char report[4096];
+    char report[8192];
     CHECK(tp_self_test(report, sizeof report) == 0, "\n%s", report);
     CHECK(tp_self_test(NULL, 0) == 0, " ");
     printf("%s: %d failures\n", __FILE__, failures);

@@ -26,16 +26,19 @@ typedef struct fixture {
     uint64_t state;
 } fixture;
 
+/* In this layout, or in I2_S if that cannot hold the shape. */
 static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
-    const uint64_t nbytes = tp_tensor_nbytes(layout, rows, cols);
-    uint8_t *data = malloc(nbytes);
-    tp_random_tensor(data, layout, rows, cols, &f->state);
+    tp_tensor t = tp_test_tensor(layout, rows, cols);
+    if (!t.nbytes) t = tp_test_tensor(TP_LAYOUT_I2_S, rows, cols);
+    uint8_t *data = malloc(t.nbytes);
+    CHECK(data && tp_random_tensor(&t, data, &f->state) == 0, "out of memory");
     f->parts[f->count++] = data;
-    return (tp_tensor){data, rows, cols, nbytes, layout, 0};
+    t.data = data;
+    return t;
 }
 
 /* The parts of a model that families differ in. Negative head: tied. Rich: every optional norm, sliding layers, scales, pairs. */
-typedef struct recipe { int embd, head, activation, sub_norms, linear, floats, rich, hidden, ffn; } recipe;
+typedef struct recipe { int embd, head, activation, sub_norms, linear, floats, rich, hidden, ffn, brief; } recipe;
 
 #define PLAIN ((recipe){.embd = TP_LAYOUT_F16, .head = -1, .activation = TP_ACT_RELU2, .sub_norms = 1, .linear = TP_LAYOUT_I2_S})
 
@@ -130,6 +133,7 @@ static void test_same_bits(recipe r, int kv_type) {
         }
         for (int threads = 1; threads <= 3; threads++)
             for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+                if (r.brief && (threads != 2 || batches[b] != 5)) continue;     /* 5, and 4 at the end: matmul and matvec */
                 tp_session *s = session(m, isas[i], threads, batches[b], kv_type);
                 if (!s) continue;
                 memset(got, 0x55, sizeof(float) * TOKENS * VOCAB);
@@ -147,7 +151,13 @@ static void test_same_bits(recipe r, int kv_type) {
                 CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
-                if (isas[i] != TP_ISA_SSSE3) ran(s, r.floats ? "decode_i2_s" : "matvec_i2_s", tp_isa_name(isas[i]));
+                const int direct = r.linear == TP_LAYOUT_I2_S || r.linear == TP_LAYOUT_T2;
+                if (isas[i] != TP_ISA_SSSE3) ran(s, direct ? r.floats ? "decode_i2_s" : "matvec_i2_s" : r.floats ? "decode_u8" : "matvec_u8", tp_isa_name(isas[i]));
+                if (!direct) {
+                    char unpack[64];
+                    snprintf(unpack, sizeof unpack, "unpack_%s", tp_layout_name(r.linear));
+                    ran(s, unpack, "scalar");
+                }
                 tp_session_free(s);
             }
     }
@@ -359,6 +369,10 @@ int main(void) {
         for (int rich = 0; rich < 2; rich++)
             test_same_bits((recipe){.embd = TP_LAYOUT_T2, .head = rich ? TP_LAYOUT_T2 : -1, .activation = TP_ACT_GELU_TANH, .sub_norms = !rich,
                                     .linear = TP_LAYOUT_T2, .floats = floats, .rich = rich, .hidden = 200, .ffn = 328}, TP_KV_F32);
+    /* Every layout, its rows unpacked: of 384 columns some hold only I2_S. A table in it too, where it holds one of 67 rows. */
+    for (int layout = TP_LAYOUT_T158; layout <= TP_LAYOUT_IQ2_BN_R4; layout++)
+        for (int floats = 0; floats < 2; floats++)
+            test_same_bits((recipe){.embd = layout, .head = -1, .activation = TP_ACT_SILU, .linear = layout, .floats = floats, .brief = 1}, TP_KV_F32);
     test_errors();
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2);

@@ -9,8 +9,6 @@
 
 #include "../common.h"
 
-#define TP_INLINE static inline __attribute__((always_inline, unused))
-
 enum { PANEL_ROWS = 16, TILE = 4, STEPS_IN_INT16 = 32 };
 
 #define ACC_STEP(t) { \
@@ -38,6 +36,23 @@ static void tile_4(const uint8_t *panel, const int8_t *q, int64_t quads, int32_t
         ACC_WIDEN(0) ACC_WIDEN(1) ACC_WIDEN(2) ACC_WIDEN(3)
     }
     for (int i = 0; i < 8; i++) _mm256_storeu_si256((__m256i *)(to + 8 * i), sums[i]);
+}
+
+/* Transposes 8 x 8 dwords. */
+TP_INLINE void transpose8(__m256i v[8]) {
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 4) {
+        const __m256i a = _mm256_unpacklo_epi32(v[i], v[i + 1]), b = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+        const __m256i c = _mm256_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm256_unpackhi_epi32(v[i + 2], v[i + 3]);
+        t[i] = _mm256_unpacklo_epi64(a, c);
+        t[i + 1] = _mm256_unpackhi_epi64(a, c);
+        t[i + 2] = _mm256_unpacklo_epi64(b, d);
+        t[i + 3] = _mm256_unpackhi_epi64(b, d);
+    }
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x20);
+        v[4 + j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x31);
+    }
 }
 
 typedef void unpack_panel_fn(const tp_tensor *w, int64_t row, int rows /* 1 .. 16 */, uint8_t *panel /* (16, cols) */);

@@ -42,6 +42,27 @@ TILE_FUNCTION(4)
 TILE_FUNCTION(8)
 TILE_FUNCTION(12)
 
+/* Transposes 16 x 16 dwords in registers. */
+TP_INLINE void transpose16(__m512i v[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 4) {
+        const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+        const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
+        t[i] = _mm512_unpacklo_epi64(a, c);         /* column 0 of each 128-bit quarter, rows i .. i + 3 */
+        t[i + 1] = _mm512_unpackhi_epi64(a, c);
+        t[i + 2] = _mm512_unpacklo_epi64(b, d);
+        t[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    for (int j = 0; j < 4; j++) {
+        const __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x44), b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xee);
+        const __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x44), d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xee);
+        v[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+        v[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        v[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+        v[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+
 typedef void unpack_panel_fn(const tp_tensor *w, int64_t row, int rows /* 1 .. 32 */, uint8_t *panel /* (32, cols) */);
 
 TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,

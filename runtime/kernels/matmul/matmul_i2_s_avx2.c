@@ -2,23 +2,6 @@
 
 #include "../i2_s.h"
 
-/* Transposes 8 x 8 dwords. */
-TP_INLINE void transpose8(__m256i v[8]) {
-    __m256i t[8];
-    for (int i = 0; i < 8; i += 4) {
-        const __m256i a = _mm256_unpacklo_epi32(v[i], v[i + 1]), b = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-        const __m256i c = _mm256_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm256_unpackhi_epi32(v[i + 2], v[i + 3]);
-        t[i] = _mm256_unpacklo_epi64(a, c);
-        t[i + 1] = _mm256_unpackhi_epi64(a, c);
-        t[i + 2] = _mm256_unpacklo_epi64(b, d);
-        t[i + 3] = _mm256_unpackhi_epi64(b, d);
-    }
-    for (int j = 0; j < 4; j++) {
-        v[j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x20);
-        v[4 + j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x31);
-    }
-}
-
 static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
     const __m256i three = _mm256_set1_epi8(3);
     for (int64_t byte = 0; byte < w->cols / 4; byte += 32)

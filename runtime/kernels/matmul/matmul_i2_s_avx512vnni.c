@@ -2,27 +2,6 @@
 
 #include "../i2_s.h"
 
-/* Transposes 16 x 16 dwords in registers. */
-TP_INLINE void transpose16(__m512i v[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 4) {
-        const __m512i a = _mm512_unpacklo_epi32(v[i], v[i + 1]), b = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-        const __m512i c = _mm512_unpacklo_epi32(v[i + 2], v[i + 3]), d = _mm512_unpackhi_epi32(v[i + 2], v[i + 3]);
-        t[i] = _mm512_unpacklo_epi64(a, c);         /* column 0 of each 128-bit quarter, rows i .. i + 3 */
-        t[i + 1] = _mm512_unpackhi_epi64(a, c);
-        t[i + 2] = _mm512_unpacklo_epi64(b, d);
-        t[i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    for (int j = 0; j < 4; j++) {
-        const __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x44), b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xee);
-        const __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x44), d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xee);
-        v[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-        v[4 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        v[8 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-        v[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-}
-
 /* Packed dwords are transposed first, fields are taken apart after: one transpose gives 16 x 256 codes. */
 static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
     const __m512i three = _mm512_set1_epi8(3);
