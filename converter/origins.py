@@ -257,7 +257,7 @@ class GgufTensor:
 
     def stored_as(self, kind: str) -> Bytes | None:
         # Plain floats go through `pieces`, which looks at their values.
-        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in ("q8_0", "q6_k") else None
+        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in ("q8_0", "q6_k", "q4_k") else None
 
     def pieces(self) -> Iterator[F32]:
         if (ternary := self.ternary()) is not None:

@@ -1,7 +1,7 @@
-"""Float and block-quantised types of embeddings, heads and norms: f32, f16, bf16, q8_0, q6_k.
+"""Float and block-quantised types of embeddings, heads and norms: f32, f16, bf16, q8_0, q6_k, q4_k.
 
-Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. q8_0 and the decoder of q6_k
-are gguf-py's; it has no q6_k encoder, so that one is ours (ggml's k-quant scheme: 16 sub-blocks of 16, 6-bit codes).
+Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. q8_0 and the decoders are
+gguf-py's; it has no encoder of k-quants, so those are ours (k_quants.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from formats import k_quants
 from formats.errors import Unreadable, Unsupported
 from formats.ternary import Bytes
 
@@ -41,6 +42,7 @@ FLOAT_TYPES = {
         FloatType("bf16", 30, 1, 2),
         FloatType("q8_0", 8, 32, 34),
         FloatType("q6_k", 14, 256, 210),
+        FloatType("q4_k", 12, 256, 144),
     )
 }
 
@@ -81,7 +83,7 @@ def encode(name: str, values: F32) -> Bytes:
         from gguf.constants import GGMLQuantizationType
 
         return _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
-    return _encode_q6_k(values)
+    return (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
 
 
 def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
@@ -99,7 +101,7 @@ def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
     from gguf import quants
     from gguf.constants import GGMLQuantizationType
 
-    kind = GGMLQuantizationType.Q8_0 if name == "q8_0" else GGMLQuantizationType.Q6_K
+    kind = GGMLQuantizationType[name.upper()]
     return np.asarray(quants.dequantize(flat.reshape(rows, -1), kind), np.float32).reshape(rows, cols)
 
 
@@ -115,45 +117,3 @@ def survives(name: str, values: F32) -> bool:
 
 def _bytes(array: npt.NDArray[np.generic]) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _sub_block_scales(x: F32) -> F32:
-    """The scale of each 16-value sub-block, (n, 16, 16) -> (n, 16): least squares weighted by x**2, 19 trials."""
-    extreme = np.take_along_axis(x, np.abs(x).argmax(-1)[..., None], -1)
-    weight = x * x
-    best = np.zeros(x.shape[:-1], np.float32)
-    score = np.full(x.shape[:-1], -1.0, np.float32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for nudge in range(-9, 10):
-            codes = np.clip(np.rint(x * (-(32 + 0.1 * nudge) / extreme)), -32, 31)
-            cross, norm = (weight * x * codes).sum(-1), (weight * codes * codes).sum(-1)
-            gain = np.where(norm > 0, cross * cross / norm, -1.0)
-            better = gain > score
-            best = np.where(better, np.where(norm > 0, cross / norm, 0), best).astype(np.float32)
-            score = np.where(better, gain, score).astype(np.float32)
-    return best
-
-
-def _encode_q6_k(values: F32) -> Bytes:
-    rows, cols = values.shape
-    out = np.empty((rows, cols // 256, 210), np.uint8)
-    step = max(1, 2**20 // cols)  # bounds the scratch of the trial grids to some tens of MB
-    for first in range(0, rows, step):
-        x = np.ascontiguousarray(values[first : first + step], np.float32).reshape(-1, 16, 16)
-        ideal = _sub_block_scales(x)
-        widest = np.take_along_axis(ideal, np.abs(ideal).argmax(-1)[:, None], -1)[:, 0]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            d = (widest / np.float32(-128)).astype(np.float16)
-            scales = np.where(d[:, None] != 0, np.clip(np.rint(ideal / d[:, None].astype(np.float32)), -128, 127), 0)
-            step_size = (d[:, None].astype(np.float32) * scales)[..., None]
-            codes = np.where(step_size != 0, np.clip(np.rint(x / step_size), -32, 31), 0)
-        q = (codes + 32).astype(np.uint8).reshape(-1, 2, 4, 32)  # halves of 128; four runs of 32 in each
-        block = out[first : first + step].reshape(-1, 210)
-        low, high = q & 15, q >> 4
-        block[:, :128] = (low[:, :, 0:2] | (low[:, :, 2:4] << 4)).reshape(-1, 128)
-        block[:, 128:192] = (
-            high[:, :, 0] | (high[:, :, 1] << 2) | (high[:, :, 2] << 4) | (high[:, :, 3] << 6)
-        ).reshape(-1, 64)
-        block[:, 192:208] = scales.astype(np.int8).view(np.uint8)
-        block[:, 208:] = d.view(np.uint8).reshape(-1, 2)
-    return out.reshape(-1)

@@ -12,6 +12,7 @@ from converter.cli.main import LazyGroup, cli
 from converter.convert import convert
 from converter.dummy import make_dummy
 from formats.errors import TritpackError
+from formats.layouts import twins
 from tests.families_made import Checkpoints, Made, make
 
 # A job that a shell started in the background ignores Ctrl-C, and so would every program that the tests interrupt.
@@ -83,3 +84,9 @@ def run(*arguments: str | Path) -> Result:
 def exit_code_of(result: Result) -> int:
     """The process's exit code: main() turns a TritpackError into its own code."""
     return int(result.exception.exit_code) if isinstance(result.exception, TritpackError) else result.exit_code
+
+
+@pytest.fixture(autouse=True)
+def numpy_packs() -> None:
+    """Every test begins without the packers in C; whatever converts or verifies puts them in again."""
+    twins.use(None)

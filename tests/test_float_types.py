@@ -24,7 +24,7 @@ def test_sizes_and_closeness(name: str) -> None:
     assert data.size == float_types.FLOAT_TYPES[name].nbytes(*values.shape)
     back = float_types.decode(name, data, *values.shape)
     loss = np.sqrt(np.mean((back - values) ** 2))
-    assert loss <= {"f32": 0, "f16": 5e-4, "bf16": 3e-3, "q8_0": 1e-2, "q6_k": 3e-2}[name]
+    assert loss <= {"f32": 0, "f16": 5e-4, "bf16": 3e-3, "q8_0": 1e-2, "q6_k": 3e-2, "q4_k": 9e-2}[name]
     if name in ("f32", "f16", "bf16"):
         assert np.array_equal(float_types.encode(name, back), data)
 
@@ -57,6 +57,22 @@ def test_q6_k_of_zeros_and_of_one_spike() -> None:
     back = float_types.decode("q6_k", float_types.encode("q6_k", values), 2, 256)
     assert not back[0].any()
     assert abs(back[1, 77] - 3.0) < 0.01 and np.count_nonzero(back[1]) == 1
+
+
+def test_q4_k_is_as_good_as_its_grid_allows() -> None:
+    """On data that is exactly a q4_k grid, and of zeros and of one spike."""
+    rng = np.random.default_rng(2)
+    scales, offsets = rng.integers(1, 64, (2, 8, 8, 1)).astype(np.float32)
+    scales[:, 0] = offsets[:, 0] = 63
+    codes = rng.integers(0, 16, (8, 8, 32)).astype(np.float32)
+    codes[..., 0], codes[..., 1] = 0, 15
+    values = (np.float32(2**-10) * (scales * codes - offsets)).reshape(8, 256).astype(np.float32)
+    back = float_types.decode("q4_k", float_types.encode("q4_k", values), 8, 256)
+    assert np.abs(back - values).max() < 2**-10 * 8
+    zeros = np.zeros((2, 256), np.float32)
+    zeros[1, 77] = 3.0
+    back = float_types.decode("q4_k", float_types.encode("q4_k", zeros), 2, 256)
+    assert not back[0].any() and abs(back[1, 77] - 3.0) < 0.01 and np.count_nonzero(back[1]) == 1
 
 
 def test_what_f16_cannot_hold_is_refused() -> None:

@@ -98,7 +98,8 @@ def test_every_layout_by_its_plain_codes(lib: Library, symbol: str, name: str) -
 @pytest.mark.parametrize("name", ["tq2_0", "q2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4"])
 def test_codes_under_a_scale_of_zero_are_zeros(lib: Library, name: str) -> None:
     layout, codes = LAYOUTS[name], np.ones((8, 512), np.int8)
-    data = layout.pack(TernaryTensor.per_tensor(codes, 0.0))
+    data = layout.pack(TernaryTensor.per_tensor(codes, 1.0))
+    layout.write_scales(data, TernaryTensor.per_tensor(codes, 0.0))
     tensor = CTensor(data, name, 8, 512)
     assert not lib.integer_product("matvec_u8_scalar", tensor, np.ones((1, 512), np.int8)).any()
     assert lib.tensor_row(tensor, 5).tobytes() == bytes(4 * 512)

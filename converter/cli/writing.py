@@ -22,7 +22,7 @@ OUTTYPES = (
     "auto", "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0", "ptq1_0", "pq2_0", "iq1_bn", "iq2_bn",
     "iq2_bn_r4",
 )  # fmt: skip
-EMBEDDING_TYPES = ("auto", "f32", "f16", "bf16", "q8_0", "q6_k")
+EMBEDDING_TYPES = ("auto", "f32", "f16", "bf16", "q8_0", "q6_k", "q4_k")
 TARGETS = ("tritpack", "bitnet.cpp", "llama.cpp", "ik_llama.cpp")
 OPTIONS = (
     click.option("-o", "--outfile", "--output", "output", required=True, metavar="OUT.gguf", help="File to write."),

@@ -26,7 +26,7 @@ F32 = npt.NDArray[np.float32]
 Tokens = Sequence[int]
 
 SAFE_MARGIN = 1e-6
-TOLERANCES = {"q8_0": (1e-4, 3e-4), "q6_k": (1e-4, 3e-4)}
+TOLERANCES = {"q8_0": (1e-4, 3e-4), "q6_k": (1e-4, 3e-4), "q4_k": (1e-4, 3e-4)}
 """By the head's type: worst position where no flip is possible, and over text with rounding ties followed. These heads
 take activations as 16-bit integers, which is itself worth some 1e-5."""
 EXACT_HEAD = (1e-5, 1e-4)

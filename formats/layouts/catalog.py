@@ -97,7 +97,6 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(7, "q5_1", "ggml", _blocks(32, 24)),
     TypeMeaning(10, "q2_k", "ggml", _blocks(256, 84)),
     TypeMeaning(11, "q3_k", "ggml", _blocks(256, 110)),
-    TypeMeaning(12, "q4_k", "ggml", _blocks(256, 144)),
     TypeMeaning(13, "q5_k", "ggml", _blocks(256, 176)),
     TypeMeaning(24, "i8", "ggml", _blocks(1, 1)),
     TypeMeaning(25, "i16", "ggml", _blocks(1, 2)),

@@ -1,0 +1,306 @@
+"""Any layout to any other, from the packed file alone; files written for other engines; files that need to be told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converter.convert import convert
+from converter.fitting import OUTTYPES
+from converter.inspection import inspect
+from converter.reading import Reading
+from converter.rounding import fold, loss, rounded
+from converter.targets import TARGETS
+from converter.verify import verify
+from formats.errors import Unreadable, Unsupported, UsageError
+from formats.gguf_file import GgufFile
+from formats.layouts.catalog import LAYOUTS, REPAIRABLE
+from formats.layouts.tl import Tiled
+from formats.layouts.twins import Tiling
+from formats.ternary import TernaryTensor
+from tests.checkpoints import edited_checkpoint, edited_gguf
+from tests.conftest import SHARED, exit_code_of, run
+
+PACKED = OUTTYPES[1:]
+ENGINES = SHARED / "golden" / "engines"
+
+
+def hashes(path: Path) -> dict[str, tuple[str, object]]:
+    """By ternary tensor: the codes' hash, and the scales."""
+    tensors = inspect(path, stats=True)["tensors"]
+    return {t["name"]: (t["codes_sha256"], t.get("scale", t.get("scales"))) for t in tensors if "codes_sha256" in t}
+
+
+@pytest.fixture(scope="module")
+def half_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whose scales every layout holds, float16 ones too; all shapes are multiples of 256."""
+    path = tmp_path_factory.mktemp("half") / "half.gguf"
+    convert(tiny_checkpoint, path)
+    for info in GgufFile(path).tensors.values():
+        if (ternary := GgufFile(path).ternary(info)) is not None:
+            assert LAYOUTS["tq2_0"].rounds(ternary.scales) is None
+    return path
+
+
+@pytest.mark.parametrize("first", PACKED)
+def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path: Path) -> None:
+    """The same codes, scales and metadata after every step, and byte for byte the first file after the way back."""
+    one = tmp_path / "one.gguf"
+    convert(half_gguf, one, outtype=first)
+    expected, source = hashes(half_gguf), GgufFile(half_gguf)
+    assert hashes(one) == expected and len(expected) == 14
+    assert {t.layout for t in GgufFile(one).tensors.values() if t.name in expected} == {first}
+    for index, second in enumerate(PACKED):
+        two, back = tmp_path / f"{index}.gguf", tmp_path / f"{index}.back.gguf"
+        convert(one, two, outtype=second)
+        assert hashes(two) == expected, second
+        convert(two, back, outtype="i2_s")
+        assert back.read_bytes() == half_gguf.read_bytes()
+    kept = {key for key in source.metadata if not key.startswith(("tritpack.layout", "general.file_type"))}
+    file = GgufFile(one)
+    assert all(
+        str(file.metadata[key]) == str(source.metadata[key]) for key in kept if key.startswith(("bitnet", "general"))
+    )
+    assert file.alignment == (64 if first == "t158" else 32)
+
+
+@pytest.mark.parametrize("outtype", PACKED)
+def test_every_layout_is_proved_and_runs(outtype: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Against the checkpoint: structure, every code and scale, logits. Ends up with the same logits as I2_S."""
+    path = tmp_path / "model.gguf"
+    convert(tiny_checkpoint, path, outtype=outtype)
+    report = verify(path, tiny_checkpoint, level="logits")
+    assert report.verdict == "pass", [finding for rung in report.rungs for finding in rung.findings]
+    assert {rung.name for rung in report.rungs if not rung.skipped} >= {"structure", "weights", "logits"}
+
+
+def test_embedding_types_are_an_independent_choice(half_gguf: Path, tmp_path: Path) -> None:
+    for kind in ("f32", "f16", "bf16", "q8_0", "q6_k"):
+        convert(half_gguf, path := tmp_path / f"{kind}.gguf", outtype="t158", embedding_type=kind)
+        file = GgufFile(path)
+        assert file.tensors["token_embd.weight"].layout == kind
+        assert file.tensors["blk.0.attn_q.weight"].layout == "t158"
+
+
+# -- scales that do not fit --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def odd_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dividing scales: 1 / 3 and the like are no float16."""
+    folder = tmp_path_factory.mktemp("odd")
+
+    def change(config: dict) -> None:
+        config["quantization_config"]["linear_class"] = "bitlinear"
+
+    return edited_checkpoint(tiny_checkpoint, folder / "odd", config=change)
+
+
+def test_half_scales_are_refused_with_the_numbers(odd_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        Unsupported, match=r"tq2_0 cannot hold tensor 'model\.layers.*float16, and [\d.]+ would become"
+    ) as caught:
+        convert(odd_checkpoint, tmp_path / "x.gguf", outtype="tq2_0")
+    assert caught.value.hint is not None
+    assert "i2_s" in caught.value.hint and "--allow-scale-rounding" in caught.value.hint
+    assert "--for llama.cpp" in caught.value.hint
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_rounding_is_recorded_and_verified_as_asked_for(odd_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rounded.gguf"
+    result = convert(odd_checkpoint, path, outtype="iq1_bn", allow_scale_rounding=True)
+    recorded = GgufFile(path).metadata["tritpack.scale_rounding"]
+    assert 0 < recorded < 2.0**-11 and recorded == pytest.approx(max(result.plan.fit.losses.values()))
+    report = verify(path, odd_checkpoint, level="logits")
+    assert report.verdict == "pass"
+    assert report.rungs[1].figures["scale_rounding"] == pytest.approx(recorded)
+    assert any("rounded" in note for note in report.rungs[1].notes)
+    # A scale that is off by more than rounding is still a finding.
+    bad = edited_gguf(path, tmp_path / "bad.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(0, 7))
+    report = verify(bad, odd_checkpoint, level="weights")
+    assert report.verdict == "fail" and "scale" in report.rungs[1].findings[0]
+    # What loses nothing records nothing.
+    convert(odd_checkpoint, tmp_path / "exact.gguf", outtype="iq2_bn", allow_scale_rounding=True)
+    assert "tritpack.scale_rounding" not in GgufFile(tmp_path / "exact.gguf").metadata
+
+
+def test_scales_that_are_too_fine_are_folded_on_request() -> None:
+    codes = np.array([[1, -1, 0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0, 1]] * 16, np.int8).repeat(16, 1)
+    scales = np.tile(np.array([[1.0, 2.0], [5.0, 3.0]], np.float32), (16, 1))
+    tensor = TernaryTensor(codes, scales)
+    # 32 weights of scale 1, 48 of 2, none of 5, 16 of 3 in each pair of rows
+    mean = (32 * 1 + 48 * 2 + 16 * 3) / 96
+    assert fold(tensor, (1, 1)).item() == pytest.approx(mean)
+    assert fold(tensor, (32, 1))[:2, 0].tolist() == [pytest.approx(1.6), 3.0]
+    assert fold(TernaryTensor(codes * 0, scales), (1, 1)).item() == 5.0
+    held = rounded(tensor, LAYOUTS["i2_s"])
+    assert held.scale_blocks == (1, 1) and loss(tensor, held) == pytest.approx(mean - 1)
+    assert rounded(tensor, LAYOUTS["t2"]) is tensor and loss(tensor, tensor) == 0
+
+
+# -- for other engines -------------------------------------------------------------------------------------------------
+
+
+def test_for_llama_cpp_keeps_odd_scales_in_tensors_of_their_own(odd_checkpoint: Path, tmp_path: Path) -> None:
+    silu = edited_checkpoint(odd_checkpoint, tmp_path / "silu", config=lambda c: c.update(hidden_act="silu"))
+    path = tmp_path / "apart.gguf"
+    convert(silu, path, target="llama.cpp")
+    file = GgufFile(path)
+    assert file.metadata["general.architecture"] == "bitnet" and file.metadata["tritpack.target"] == "llama.cpp"
+    info, beside = file.tensors["blk.0.attn_q.weight"], file.tensors["blk.0.attn_q.scale"]
+    assert (info.layout, beside.layout, beside.shape) == ("tq1_0", "f32", (1,))
+    assert file.outer_scale(info) != 1
+    ternary = file.ternary(info)
+    assert ternary is not None and ternary.scales.item() == float(file.outer_scale(info))
+    assert verify(path, silu, level="logits").verdict == "pass"
+    convert(path, tmp_path / "again.gguf", outtype="i2_s")
+    assert hashes(tmp_path / "again.gguf") == hashes(path)
+    assert not any(name.endswith(".scale") for name in GgufFile(tmp_path / "again.gguf").tensors)
+
+
+def test_what_an_engine_would_run_wrong_is_refused(half_gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="bitnet graph computes silu, the model has relu2") as caught:
+        convert(half_gguf, tmp_path / "x.gguf", target="llama.cpp")
+    assert caught.value.hint is not None and "--allow-wrong-engine" in caught.value.hint
+    result = convert(half_gguf, path := tmp_path / "wrong.gguf", target="llama.cpp", allow_wrong_engine=True)
+    metadata = GgufFile(path).metadata
+    assert metadata["general.architecture"] == "bitnet" and metadata["bitnet.hidden_activation"] == "relu2"
+    assert any("computes silu" in warning for warning in metadata["tritpack.warnings"])
+    assert any("computes silu" in warning for warning in result.warnings)
+    with pytest.raises(Unsupported, match=r"llama\.cpp has no i2_s"):
+        convert(half_gguf, tmp_path / "x.gguf", target="llama.cpp", outtype="i2_s")
+    with pytest.raises(Unsupported, match=r"ik_llama\.cpp has no i2_s"):
+        convert(half_gguf, tmp_path / "x.gguf", target="ik_llama.cpp", outtype="i2_s")
+    with pytest.raises(Unsupported, match="abort on rows shorter than 512"):
+        convert(half_gguf, tmp_path / "x.gguf", target="ik_llama.cpp", outtype="iq2_bn")
+    convert(half_gguf, path := tmp_path / "ik.gguf", target="ik_llama.cpp", outtype="iq2_bn_r4")
+    assert GgufFile(path).metadata["general.architecture"] == "bitnet-b1.58"
+
+
+@pytest.mark.parametrize("tl2_id", [39, 42])
+def test_for_bitnet_cpp(tl2_id: int, half_gguf: Path, tmp_path: Path) -> None:
+    convert(half_gguf, path := tmp_path / "tl2.gguf", target="bitnet.cpp", outtype="tl2", tl2_id=tl2_id)
+    info = GgufFile(path).tensors["blk.0.attn_q.weight"]
+    assert (info.type_id, info.layout) == (tl2_id, "tl2") and hashes(path) == hashes(half_gguf)
+
+
+def test_the_engines_layouts_are_layouts() -> None:
+    for target in TARGETS.values():
+        assert set(target.layouts or ()) <= set(LAYOUTS)
+
+
+# -- files that need to be told ----------------------------------------------------------------------------------------
+
+
+def without(path: Path, target: Path, key: str) -> Path:
+    return edited_gguf(path, target, metadata=lambda m: m.pop(key))
+
+
+def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
+    tilings = {(256, 256): Tiling(64, 192, 32), (768, 256): Tiling(96, 96, 32), (256, 768): Tiling(32, 96, 32)}
+    convert(half_gguf, full := tmp_path / "full.gguf", outtype="tl2", tilings=tilings)
+    words = GgufFile(full).metadata["tritpack.layout.tiling"]
+    assert "256x256=64,192,32" in list(words) and "768x256=96,96,32" in list(words)
+    bare = without(full, tmp_path / "bare.gguf", "tritpack.layout.tiling")
+    with pytest.raises(Unreadable, match=r"does not say how its tensors of .* are tiled") as caught:
+        convert(bare, tmp_path / "x.gguf")
+    assert caught.value.hint is not None and "--kernel-config" in caught.value.hint
+    report = verify(bare, half_gguf, level="weights")
+    assert report.verdict == "fail" and "tiled" in report.rungs[1].findings[0]
+    given = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
+    for number, reading in enumerate((Reading(tilings=given), Reading(reference=half_gguf))):
+        convert(bare, path := tmp_path / f"{number}.gguf", reading=reading)
+        assert hashes(path) == hashes(half_gguf)
+    listing = tmp_path / "listing.json"
+    listing.write_text(json.dumps(inspect(half_gguf, stats=True)))
+    convert(bare, path := tmp_path / "listed.gguf", reading=Reading(reference=listing))
+    assert hashes(path) == hashes(half_gguf)
+    other = edited_gguf(
+        half_gguf, tmp_path / "o.gguf", tensors=lambda t: [t[n].__setitem__(0, 0) for n in t if "attn_q.w" in n]
+    )
+    with pytest.raises(Unsupported, match=r"none of \d+ tilings gives the codes"):
+        convert(bare, tmp_path / "x.gguf", reading=Reading(reference=other))
+    listing.write_text("{}")
+    for wrong in (tmp_path / "absent", full.parent, listing):
+        with pytest.raises(Unreadable, match="neither a GGUF nor"):
+            convert(bare, tmp_path / "x.gguf", reading=Reading(reference=wrong))
+
+
+@pytest.mark.parametrize("order", REPAIRABLE)
+def test_orders_that_broken_tools_have_written(order: str, half_gguf: Path, tmp_path: Path) -> None:
+    file = GgufFile(half_gguf)
+
+    def scramble(tensors: dict[str, np.ndarray]) -> None:
+        for name, info in file.tensors.items():
+            if (ternary := file.ternary(info)) is not None:
+                tensors[name][:] = REPAIRABLE[order].pack(ternary)
+
+    broken = edited_gguf(half_gguf, tmp_path / "broken.gguf", tensors=scramble)
+    assert hashes(broken) != hashes(half_gguf)
+    convert(broken, path := tmp_path / "mended.gguf", reading=Reading(read_as=order))
+    assert hashes(path) == hashes(half_gguf)
+    assert GgufFile(path).metadata["tritpack.repair.read_as"] == order
+    convert(half_gguf, other := tmp_path / "t2.gguf", outtype="t2")
+    with pytest.raises(UsageError, match="has no i2_s tensors"):
+        convert(other, tmp_path / "x.gguf", reading=Reading(read_as=order))
+
+
+def test_repair_is_on_request_and_recorded(half_gguf: Path, tmp_path: Path) -> None:
+    broken = edited_gguf(
+        half_gguf, tmp_path / "broken.gguf", tensors=lambda t: t["blk.1.ffn_up.weight"].__setitem__(5, 0xFF)
+    )
+    with pytest.raises(Unreadable, match=r"blk\.1\.ffn_up\.weight.*code 3 at row 0"):
+        convert(broken, tmp_path / "x.gguf")
+    convert(broken, path := tmp_path / "mended.gguf", reading=Reading(repair=True))
+    assert GgufFile(path).metadata["tritpack.repair.zeroed"] == 1
+    mended = GgufFile(path).ternary(GgufFile(path).tensors["blk.1.ffn_up.weight"])
+    assert mended is not None and not mended.codes[0, [5, 37, 69, 101]].any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bitnetcpp_b158_i2_s", "ik_b158_iq2_bn_r4", "ik_b158_wide_iq1_bn", "llamacpp_bitnet_tq2_0",
+        "llamacpp_llama_tq2_0", "llamacpp_llama_q2_0",
+    ],
+)  # fmt: skip
+def test_files_of_the_engines_become_any_other(name: str, shared: Path, tmp_path: Path) -> None:
+    source = ENGINES / f"{name}.gguf"
+    expected = hashes(source)
+    assert expected
+    for outtype in ("i2_s", "t158", "tq1_0", "iq2_bn"):
+        convert(source, path := tmp_path / f"{outtype}.gguf", outtype=outtype)
+        assert hashes(path) == expected
+        assert verify(path, source, level="weights").rungs[1].verdict == "pass"
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(half_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    shown = json.loads(run("repack", half_gguf, "-o", out, "--outtype", "t158", "--dry-run", "--json").stdout)
+    assert shown["schema"] == "tritpack.repack/1" and shown["outtype"] == "t158" and not out.exists()
+    result = run("repack", half_gguf, "-o", out, "--outtype", "t158", "--embedding-type", "q6_k", "-q")
+    assert result.exit_code == 0 and "t158, embedding q6_k" in result.stdout
+    assert out.stat().st_size < shown["output_bytes"]
+    assert exit_code_of(run("repack", half_gguf, "-o", out)) == 2  # exists
+    assert exit_code_of(run("repack", tiny_checkpoint, "-o", tmp_path / "x.gguf")) == 3
+    assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--for", "llama.cpp")) == 4
+    assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--tiling", "1x1")) == 2
+    tiled = run("repack", half_gguf, "-o", tmp_path / "tl.gguf", "--outtype", "tl1", "--tiling", "256x256=128,64,64")
+    assert tiled.exit_code == 0
+    assert "256x256=128,64,64" in list(GgufFile(tmp_path / "tl.gguf").metadata["tritpack.layout.tiling"])
+    rounding = run("repack", out, "-o", tmp_path / "r.gguf", "--outtype", "tq2_0", "--allow-scale-rounding")
+    assert rounding.exit_code == 0 and "scales changed" not in rounding.stdout
+
+
+def test_the_options_are_what_the_library_takes() -> None:
+    from converter.cli import writing
+
+    assert writing.OUTTYPES == OUTTYPES and tuple(TARGETS) == writing.TARGETS
+    assert all(isinstance(LAYOUTS[name], Tiled) == (name in ("tl1", "tl2")) for name in LAYOUTS)
