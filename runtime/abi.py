@@ -15,8 +15,8 @@ ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotpro
 LAYOUT_IDS = {
     name: index
     for index, name in enumerate((
-        "f32", "f16", "bf16", "q8_0", "q6_k", "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0", "ptq1_0",
-        "pq2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4", "hf_u8", "mlx2", "u8",
+        "f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0",
+        "ptq1_0", "pq2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4", "hf_u8", "mlx2", "u8",
     ))
 }  # fmt: skip
 NOT_RUN = frozenset(("hf_u8", "mlx2", "u8"))

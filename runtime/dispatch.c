@@ -61,6 +61,7 @@ DECLARE(tp_head_fn, head_f16);
 DECLARE(tp_head_fn, head_bf16);
 DECLARE(tp_head_fn, head_q8_0);
 DECLARE(tp_head_fn, head_q6_k);
+DECLARE(tp_head_fn, head_q4_k);
 DECLARE(tp_quantize_fn, quantize_f32);
 tp_quantize16_fn quantize16_f32_scalar;
 DECLARE(tp_decode_fn, decode_i2_s);
@@ -115,6 +116,7 @@ static const tp_kernel kernels[] = {
     LADDER(HEAD, head, BF16, bf16, head),
     LADDER(HEAD, head, Q8_0, q8_0, head),
     LADDER(HEAD, head, Q6_K, q6_k, head),
+    LADDER(HEAD, head, Q4_K, q4_k, head),
     LADDER(QUANTIZE, quantize, F32, f32, quantize),
     SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16),   /* once a token: scalar is fast enough */
     LADDER(DECODE, decode, I2_S, i2_s, decode),

@@ -56,6 +56,7 @@ void tp_free(void *p);
 /* ---- layouts.c ---- */
 int tp_tensor_check(const tp_tensor *t);                                /* tp_status: layout, bytes, alignment, header, tiles */
 int tp_is_ternary(int layout);                                          /* and its scales are in its bytes, so that it runs */
+int tp_takes_acts16(int layout);                                        /* as a head: activations of 16 bits */
 int64_t tp_padded_cols(int64_t cols);                                   /* of the activations that enter ternary linears */
 
 /* A ternary tensor apart: its codes, and where its scales stand. That of row r and block b of columns is f32 or f16, unaligned, at

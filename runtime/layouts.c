@@ -16,6 +16,7 @@ static const struct layout { const char *name; int rows, cols, bytes; place scal
     [TP_LAYOUT_BF16] = {"bf16", 1, 1, 2, NO_SCALES, 0, 2},
     [TP_LAYOUT_Q8_0] = {"q8_0", 1, 32, Q8_0_BYTES, NO_SCALES, 0, 1},
     [TP_LAYOUT_Q6_K] = {"q6_k", 1, 256, Q6_K_BYTES, NO_SCALES, 0, 1},
+    [TP_LAYOUT_Q4_K] = {"q4_k", 1, 256, Q4_K_BYTES, NO_SCALES, 0, 1},
     [TP_LAYOUT_I2_S] = {"i2_s", 1, 128, 32, IN_TRAILER, 0, 1},
     [TP_LAYOUT_T2] = {"t2", 1, 1, 0, IN_HEADER, 0, 1},          /* rows are padded: run_bytes */
     [TP_LAYOUT_T158] = {"t158", 1, 1, 0, IN_HEADER, 0, 1},      /* the same */
@@ -45,6 +46,8 @@ int tp_layout_from_name(const char *name) {
 }
 
 int tp_is_ternary(int layout) { return known(layout) && layouts[layout].scales != NO_SCALES; }
+
+int tp_takes_acts16(int layout) { return layout == TP_LAYOUT_Q8_0 || layout == TP_LAYOUT_Q6_K || layout == TP_LAYOUT_Q4_K; }
 
 int64_t tp_padded_cols(int64_t cols) { return (cols + BLOCK - 1) / BLOCK * BLOCK; }
 

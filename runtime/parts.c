@@ -61,7 +61,7 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     int status = tp_tensor_check(w);
     if (status) return status;
     if (!usable(&isa)) return TP_ERR_ISA;
-    const int ternary = tp_is_ternary(w->layout), whole = w->layout == TP_LAYOUT_Q8_0 || w->layout == TP_LAYOUT_Q6_K;
+    const int ternary = tp_is_ternary(w->layout), whole = tp_takes_acts16(w->layout);
     const tp_kernel *head = tp_kernel_best(TP_OP_HEAD, ternary ? TP_LAYOUT_F32 : w->layout, isa);
     if (!head) return TP_ERR_LAYOUT;
     const size_t bytes = ternary ? tp_float_scratch(w->rows, w->cols) : whole ? tp_acts16_bytes(n, w->cols) : 0;

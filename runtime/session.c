@@ -131,7 +131,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.arranged, batch + 12, padded);     /* every arrangement of dispatch.c fits */
     s->scratch_bytes = products_scratch(s);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
-    if (s->model->output.layout == TP_LAYOUT_Q8_0 || s->model->output.layout == TP_LAYOUT_Q6_K)
+    if (tp_takes_acts16(s->model->output.layout))
         TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
 #undef TAKE
     return fine ? TP_OK : TP_ERR_MEMORY;

@@ -30,7 +30,7 @@ struct tp_session {
     tp_acts8 acts;              /* (batch, widest padded) */
     uint8_t *scratch;           /* (threads, scratch_bytes) of the products */
     size_t scratch_bytes;
-    void *acts16;               /* of the head; NULL for other heads than q8_0 and q6_k */
+    void *acts16;               /* of the head; NULL for heads that take floats */
 
     /* the batch at work */
     const int32_t *tokens;      /* (n) */

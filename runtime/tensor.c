@@ -58,6 +58,16 @@ static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
                 out[i] = (tp_f16_float(tp_load_u16(block + Q6_K_D)) * (float)(int8_t)block[Q6_K_SCALES + e / 16]) * (float)(q6_k_code(block, e) - 32);
             }
             return TP_OK;
+        case TP_LAYOUT_Q4_K:
+            for (int64_t i = 0; i < w->cols; i++) {
+                const uint8_t *block = q4_k_row(w, row) + i / 256 * Q4_K_BYTES;
+                const int e = (int)(i % 256);
+                uint8_t scales[8], offsets[8];
+                q4_k_scales(block, scales, offsets);
+                out[i] = (tp_f16_float(tp_load_u16(block)) * (float)scales[e / 32]) * (float)q4_k_code(block, e) -
+                         tp_f16_float(tp_load_u16(block + Q4_K_DMIN)) * (float)offsets[e / 32];
+            }
+            return TP_OK;
         default: return TP_ERR_LAYOUT;
     }
 }

@@ -127,7 +127,7 @@ def test_sharded_checkpoints(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: P
         convert(folder, tmp_path / "t.gguf")
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q6_k"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"])
 def test_embedding_types(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
     convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)
     file, oracle = GgufFile(tmp_path / "e.gguf"), Oracle(tiny_checkpoint)
@@ -135,7 +135,7 @@ def test_embedding_types(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> No
     assert info.layout == kind
     exact = oracle.original_rows("token_embd", 0, info.rows)
     back = float_types.decode(kind, file.bytes_of(info), info.rows, info.cols)
-    assert np.array_equal(back, exact) if kind in ("f32", "f16", "bf16") else np.allclose(back, exact, atol=0.15)
+    assert np.array_equal(back, exact) if kind in ("f32", "f16", "bf16") else np.allclose(back, exact, atol=0.3)
 
 
 def test_auto_embedding_keeps_bf16_that_f16_would_round(tiny_checkpoint: Path, tmp_path: Path) -> None:

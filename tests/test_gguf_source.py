@@ -92,7 +92,7 @@ def test_sources_that_cannot_be_used(tiny_gguf: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.gguf").exists()
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "q6_k"])
+@pytest.mark.parametrize("kind", ["q8_0", "q6_k", "q4_k"])
 def test_a_quantised_embedding_is_not_quantised_again(kind: str, tiny_gguf: Path, tmp_path: Path) -> None:
     convert(tiny_gguf, tmp_path / "q.gguf", embedding_type=kind)
     convert(tmp_path / "q.gguf", tmp_path / "again.gguf", outtype="t2")

@@ -24,7 +24,7 @@ from runtime.library import CTensor, Kernel, Library, library
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "runtime" / "kernels").glob("*/*_*.c"))
 TERNARY = [name for name in LAYOUTS if name not in NOT_RUN]
-HEAD_LAYOUTS = ("f32", "f16", "bf16", "q8_0", "q6_k")
+HEAD_LAYOUTS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_what_is_no_number_poisons_its_row(lib: Library, isa: str, poison: float
     assert (s[[0, 2]].view(np.uint32) == 0x7FC00000).all() and not q[[0, 2]].any() and not sums[[0, 2]].any()
     for got, clean in zip((q, s, sums), want, strict=True):
         assert np.array_equal(got[[1, 3]], clean[[1, 3]])
-    for layout, cols in (("q8_0", 768), ("q6_k", 768), ("f16", 777)):
+    for layout, cols in (("q8_0", 768), ("q6_k", 768), ("q4_k", 768), ("f16", 777)):
         weights = CTensor(
             float_types.encode(layout, rng.standard_normal((5, cols)).astype(np.float32)), layout, 5, cols
         )
@@ -192,7 +192,7 @@ def lane_dot(x: npt.NDArray[np.float32], w: npt.NDArray[np.float32]) -> np.float
 def test_head_product(lib: Library, layout: str, isa: str) -> None:
     runnable(lib, f"head_{layout}_{isa}")
     rng = np.random.default_rng(3)
-    rows, cols, n = 11, 768 if layout == "q6_k" else 544, 6
+    rows, cols, n = 11, 768 if layout in ("q6_k", "q4_k") else 544, 6
     data = float_types.encode(layout, rng.standard_normal((rows, cols)).astype(np.float32))
     tensor = CTensor(data, layout, rows, cols)
     weights = float_types.decode(layout, data, rows, cols)
@@ -200,7 +200,7 @@ def test_head_product(lib: Library, layout: str, isa: str) -> None:
     out = lib.head_product(tensor, x, isa)
     exact = x.astype(np.float64) @ weights.astype(np.float64).T
     error = np.sqrt(np.mean((out - exact) ** 2) / np.mean(exact**2))
-    assert error < (1e-4 if layout in ("q8_0", "q6_k") else 1e-6)
+    assert error < (1e-4 if layout in ("q8_0", "q6_k", "q4_k") else 1e-6)
     if layout in ("f32", "f16", "bf16"):
         assert np.array_equal(out, [[lane_dot(token, row) for row in weights] for token in x])
     for row in range(rows):

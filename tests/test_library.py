@@ -124,7 +124,7 @@ def test_tensor_layouts_and_alignment() -> None:
         library().tensor_row(CTensor(odd, "f32", 1, 9), 0)
     with pytest.raises(UsageError):
         library().tensor_row(CTensor(odd, "f32", 1, 8), 1)
-    for layout, rows, cols in (("f32", 3, 5), ("q8_0", 2, 96), ("q6_k", 2, 512)):
+    for layout, rows, cols in (("f32", 3, 5), ("q8_0", 2, 96), ("q6_k", 2, 512), ("q4_k", 2, 512)):
         data = float_types.encode(layout, np.zeros((rows, cols), np.float32))
         assert library().nbytes(layout, rows, cols) == len(data)
     assert library().nbytes("i2_s", 4, 256) == 4 * 64 + 32

@@ -78,7 +78,7 @@ def test_every_layout_is_proved_and_runs(outtype: str, tiny_checkpoint: Path, tm
 
 
 def test_embedding_types_are_an_independent_choice(half_gguf: Path, tmp_path: Path) -> None:
-    for kind in ("f32", "f16", "bf16", "q8_0", "q6_k"):
+    for kind in ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"):
         convert(half_gguf, path := tmp_path / f"{kind}.gguf", outtype="t158", embedding_type=kind)
         file = GgufFile(path)
         assert file.tensors["token_embd.weight"].layout == kind

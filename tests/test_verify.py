@@ -46,12 +46,12 @@ def test_the_demo_passes(demo_gguf: Path) -> None:
     assert text.skipped is None and text.figures["positions"] >= 500
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "q6_k", "f32", "bf16"])
+@pytest.mark.parametrize("kind", ["q8_0", "q6_k", "q4_k", "f32", "bf16"])
 def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
     convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)
     report = verify(tmp_path / "e.gguf", tiny_checkpoint)
     assert report.verdict == "pass", findings(report)
-    assert (report.rungs[1].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k"))
+    assert (report.rungs[1].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k", "q4_k"))
 
 
 def flip_code(tensors: dict[str, np.ndarray]) -> None:

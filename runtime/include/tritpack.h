@@ -67,6 +67,7 @@ typedef enum tp_layout {
     TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16,
     TP_LAYOUT_Q8_0,         /* 32 weights: f16 scale, 32 int8. cols % 32 == 0 */
     TP_LAYOUT_Q6_K,         /* 256 weights: ql[128] qh[64] int8 scales[16] f16 d. cols % 256 == 0 */
+    TP_LAYOUT_Q4_K,         /* 256 weights: f16 d, f16 dmin, 12 bytes of scales and offsets, codes[128]. cols % 256 == 0 */
     TP_LAYOUT_I2_S,         /* 128 weights in 32 bytes, one f32 scale behind the codes. cols % 128 == 0 */
     TP_LAYOUT_T2,           /* header, f32 scales (row_blocks, col_blocks), then rows of I2_S blocks, padded */
     TP_LAYOUT_T158,         /* header and scales as T2, then five trits a byte */
@@ -216,7 +217,7 @@ TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int6
 TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w /* (1) */, const int8_t *q /* (n, cols) */, int64_t n,
                                 int32_t *out /* (n, rows) */);
 
-/* out = w * x with float activations, as the head computes it (q8_0, q6_k: 16-bit ones) and float ternary linears. */
+/* out = w * x with float activations, as the head computes it (q8_0, q6_k, q4_k: 16-bit ones) and float ternary linears. */
 TP_API int tp_head_matmul(int isa, const tp_tensor *w /* (1) */, const float *x /* (n, cols) */, int64_t n, float *out /* (n, rows) */);
 
 /* One dequantised row. */

@@ -1,0 +1,37 @@
+#include "../lanes16.h"
+#include "../quants.h"
+
+/* Eight lanes: a sub-block of 32 codes against their even and odd activations. */
+LANES_INLINE vf sub_block(vf acc, __m256i codes, const int16_t *q, const int32_t *bias, float f, float g) {
+    const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(0xff)), odd = _mm256_srli_epi16(codes, 8);
+    const __m256i v = _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)q)),
+                                       _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(q + 32))));
+    acc = acc + _mm256_cvtepi32_ps(v) * vf_splat(f);
+    return acc + _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)bias)) * vf_splat(g);
+}
+
+void head_q4_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
+    assert(w->cols % 256 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t r = row0; r < row1; r++) {
+            const uint8_t *block = q4_k_row(w, r);
+            const int16_t *q = x->q + t * x->padded;
+            const int32_t *bias = x->bias + t * (x->padded / 4);
+            lanes acc = lanes_splat(0.0f);
+            for (int64_t b = 0; b < w->cols / 256; b++, block += Q4_K_BYTES) {
+                for (int line = 0; line < 192; line += 64) _mm_prefetch((const char *)((uintptr_t)block + 4096 + (uintptr_t)line), _MM_HINT_T0);
+                const float step = x->step[t * x->blocks + b];
+                const float d = _cvtsh_ss(tp_load_u16(block)) * step, dmin = _cvtsh_ss(tp_load_u16(block + Q4_K_DMIN)) * step;
+                uint8_t scales[8], offsets[8];
+                q4_k_scales(block, scales, offsets);
+                for (int j = 0; j < 8; j += 2, q += 64, bias += 16) {
+                    const __m256i both = _mm256_loadu_si256((const __m256i *)(block + Q4_K_CODES + 16 * j));
+                    acc.lo = sub_block(acc.lo, _mm256_and_si256(both, nibble), q, bias, d * (float)scales[j], dmin * (float)offsets[j] * 0.03125f);
+                    acc.hi = sub_block(acc.hi, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble), q + 16, bias + 8, d * (float)scales[j + 1],
+                                       dmin * (float)offsets[j + 1] * 0.03125f);
+                }
+            }
+            out[t * ld + r - row0] = lanes_tree(acc);
+        }
+}
