@@ -235,6 +235,7 @@ class GgufTensor:
 
     def tiling(self) -> Tiling:
         found = self.ternary()
+        self.release()
         if found is None:
             raise Unsupported(
                 f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, no ternary layout read here"
@@ -243,6 +244,7 @@ class GgufTensor:
 
     def scales(self) -> Scales:
         found = self.ternary()
+        self.release()
         assert found is not None  # its tiling was asked for first
         return found.scales
 
@@ -274,6 +276,7 @@ class GgufTensor:
             if not np.isfinite(values).all():
                 raise Unreadable(f"tensor {self.name!r} holds a value that is not finite")
             yield values
+            self.release()
 
     def release(self) -> None:
-        pass
+        self.file.release(self.info)

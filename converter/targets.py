@@ -1,6 +1,5 @@
 """The engines that a file may be written for: which layouts they load, and what they would compute otherwise than the
-model does. One entry an engine; what each of them gets wrong is in its column of shared knowledge, tried on the engines
-themselves (formats/README.md, "Engines")."""
+model does. One entry an engine; each line was tried on the engine itself (formats/README.md, "Engines")."""
 
 from __future__ import annotations
 
@@ -104,14 +103,14 @@ TARGETS = {
         Target("bitnet.cpp", ("i2_s", "tl1", "tl2"), _bitnetcpp, _bitnetcpp_notes),
         Target(
             "llama.cpp",
-            ("tq1_0", "tq2_0", "q2_0"),
+            ("tq2_0", "tq1_0", "q2_0"),
             _llamacpp,
             _llamacpp_notes,
             renamed={"bitnet-b1.58": "bitnet"},
             scales_apart=("bitnet", "llama", "qwen3"),
         ),
         # It loads I2_S without a word and computes nonsense.
-        Target("ik_llama.cpp", ("iq1_bn", "iq2_bn", "iq2_bn_r4"), _ik, _ik_notes),
+        Target("ik_llama.cpp", ("iq2_bn_r4", "iq2_bn", "iq1_bn"), _ik, _ik_notes),
     )
 }
 """By the name that --for takes."""

@@ -129,6 +129,12 @@ class GgufFile:
         """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
         return self._bytes[tensor.file_offset : tensor.file_offset + tensor.nbytes]
 
+    def release(self, tensor: TensorInfo) -> None:
+        """Let go of the pages of a tensor that were read: resident memory is bounded by a tensor, not by the file."""
+        if hasattr(self._map, "madvise"):
+            first = tensor.file_offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, tensor.file_offset + tensor.nbytes - first)
+
     def layout_of(self, tensor: TensorInfo) -> Layout | None:
         """The ternary layout of a tensor as this file means it; None if it has another type."""
         return self.layouts.get(tensor.layout) if tensor.meaning else None

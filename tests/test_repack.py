@@ -152,7 +152,7 @@ def test_for_llama_cpp_keeps_odd_scales_in_tensors_of_their_own(odd_checkpoint: 
     file = GgufFile(path)
     assert file.metadata["general.architecture"] == "bitnet" and file.metadata["tritpack.target"] == "llama.cpp"
     info, beside = file.tensors["blk.0.attn_q.weight"], file.tensors["blk.0.attn_q.scale"]
-    assert (info.layout, beside.layout, beside.shape) == ("tq1_0", "f32", (1,))
+    assert (info.layout, beside.layout, beside.shape) == ("tq2_0", "f32", (1,))
     assert file.outer_scale(info) != 1
     ternary = file.ternary(info)
     assert ternary is not None and ternary.scales.item() == float(file.outer_scale(info))

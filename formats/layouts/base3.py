@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from formats.ternary import Bytes, Codes
 
+PIECE = 1 << 20
+"""Bytes looked at together."""
 POWERS = np.array([81, 27, 9, 3, 1], np.uint16)
 """Of the digits, most significant first."""
 
@@ -43,12 +45,17 @@ def unpack_trits(data: Bytes, digits: int) -> Codes:
 
 
 @functools.cache
-def _legal(digits: int) -> npt.NDArray[np.bool_]:
-    legal = np.zeros(256, bool)
-    legal[byte_of(np.arange(3**digits, dtype=np.uint16) * np.uint16(3 ** (5 - digits)))] = True
-    return legal
+def _legal(digits: int) -> bytes:
+    return byte_of(np.arange(3**digits, dtype=np.uint16) * np.uint16(3 ** (5 - digits))).tobytes()
 
 
 def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
     """How many bytes are no canonical form of so many trits."""
-    return int(data.size - np.count_nonzero(_legal(digits)[data]))
+    return count_others(data, _legal(digits))
+
+
+def count_others(data: npt.NDArray[np.uint8], legal: bytes) -> int:
+    """How many bytes of an array of any shape are none of `legal`. (What translate leaves is counted at 1 GB/s; a numpy
+    lookup makes a third of that.)"""
+    step = max(1, PIECE // max(1, data[0].size)) if data.ndim > 1 and len(data) else PIECE
+    return sum(len(data[first : first + step].tobytes().translate(None, legal)) for first in range(0, len(data), step))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.base3 import byte_of, count_illegal, pack_trits
+from formats.layouts.base3 import byte_of, count_illegal, count_others, pack_trits
 from formats.layouts.blocks import RowScales
 from formats.ternary import Bytes, Codes
 
@@ -46,5 +46,5 @@ class IQ1BN(RowScales):
 
     def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
         stored = np.ascontiguousarray(self.code_bytes(body, rows)).reshape(-1, 13)
-        fourth = byte_of(np.arange(81, dtype=np.uint16))
-        return count_illegal(stored[:, :12], 5) + int(np.count_nonzero(~np.isin(stored[:, 12], fourth)))
+        fourth = byte_of(np.arange(81, dtype=np.uint16)).tobytes()
+        return count_illegal(stored[:, :12], 5) + count_others(stored[:, 12], fourth)

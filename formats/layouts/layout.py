@@ -127,9 +127,7 @@ class Layout(abc.ABC):
             raise Unsupported(f"this {rows} x {cols} tensor has a scale of 0 over codes that are not zero")
         out = np.zeros(self.nbytes(rows, cols, tensor.scale_blocks), np.uint8)
         self.write_scales(out, tensor)
-        codes, body = np.ascontiguousarray(tensor.codes), self.body(out, rows, cols)
-        if not twins.pack(self.name, self.tiling_of(rows, cols), codes, body):
-            self.pack_codes(codes, body)
+        self.fill(np.ascontiguousarray(tensor.codes), self.body(out, rows, cols))
         return out
 
     def unpack(self, data: Bytes, rows: int, cols: int, *, repair: bool = False) -> TernaryTensor:
@@ -157,6 +155,11 @@ class Layout(abc.ABC):
         if reserved := self.reserved(data, rows, cols):
             problems.append(reserved)
         return problems
+
+    def fill(self, codes: Codes, body: Bytes) -> None:
+        """pack_codes by whoever is faster: the twin in C where it is there."""
+        if not twins.pack(self.name, self.tiling_of(*codes.shape), codes, body):
+            self.pack_codes(codes, body)
 
     # -- parts of it ---------------------------------------------------------------------------------------------------
 

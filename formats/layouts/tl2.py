@@ -107,7 +107,7 @@ class TL2(Tiled):
         if body[pair_part.stop :].any():
             return "the padding behind its codes is not zero"
         again = np.zeros_like(body)
-        self.pack_codes(self.unpack_codes(body, rows, cols), again)
+        self.fill(self._codes(data, rows, cols), again)
         if not np.array_equal(again[sign_part], body[sign_part]):
             return "a sign bit stands at a triple of zeros, where no packer sets one"
         return None
