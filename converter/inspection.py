@@ -15,6 +15,7 @@ from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile, TensorInfo
 from formats.model_spec import ModelSpec
 from formats.ternary import TernaryTensor, entropy_bits
+from runtime import packing
 
 SCHEMA = "tritpack.inspect/1"
 
@@ -24,6 +25,8 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
 
     stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256); what cannot be decoded is a problem.
     """
+    if stats:
+        packing.install()
     file = GgufFile(path)
     spec = _spec(file)
     problems: list[str] = []

@@ -16,6 +16,7 @@ from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
 from formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
+from runtime import packing
 from runtime.library import MAX_THREADS, CModel, CSession, CTensor
 from runtime.tokenizer import Tokenizer
 
@@ -44,6 +45,7 @@ class Model:
         kv_type: str = "f32",
         context: int | None = None,
     ) -> None:
+        packing.install()  # some layouts are quicker to check by it
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         try:
             self.spec = ModelSpec.of_gguf(self.file)

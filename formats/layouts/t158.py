@@ -50,13 +50,14 @@ class T158(Headed):
         return count_illegal(body, DIGITS)
 
     def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+        width, size = lines(cols)[-1], self.row_nbytes(cols)
+        used = cols - (len(lines(cols)) - 1) * DIGITS * LINE  # columns of the last line
         body = self.body(data, rows, cols)
-        for group, start, width, first in _runs(rows, cols):
-            count = len(range(*group))
-            if first + DIGITS * width > cols:
-                line = unpack_trits(body[start : start + count * width].reshape(count, width), DIGITS)
-                if line.reshape(count, -1)[:, cols - first :].any():
-                    return f"the padding behind its rows of {cols} weights is not zero"
+        for first in range(0, rows, ROWS) if used < DIGITS * width else ():
+            end = min(first + ROWS, rows)
+            last = body[end * size - (end - first) * width : end * size].reshape(-1, width)
+            if unpack_trits(last, DIGITS).reshape(end - first, -1)[:, used:].any():
+                return f"the padding behind its rows of {cols} weights is not zero"
         return super().reserved(data, rows, cols)
 
 
