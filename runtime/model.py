@@ -138,12 +138,16 @@ class Model:
         if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
             values = float_types.decode(info.layout, stored, 1, info.cols)
             return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
-        layout = self.file.layout_of(info)
-        if layout and (problems := layout.check(stored, info.rows, info.cols)):
-            raise Unreadable(f"{self.file.path}: tensor {info.name!r}: {problems[0]}")
-        if layout is None:
+        if (layout := self.file.layout_of(info)) is None:
             return CTensor(stored, info.layout, info.rows, info.cols)
-        tiling, scale = layout.tiling_of(info.rows, info.cols), self.file.outer_scale(info)
+        where = f"{self.file.path}: tensor {info.name!r}"
+        try:
+            tiling, scale = layout.tiling_of(info.rows, info.cols), self.file.outer_scale(info)
+            problems = layout.check(stored, info.rows, info.cols)
+        except Unreadable as error:
+            raise Unreadable(f"{where}: {error.message}", hint=error.hint) from error
+        if problems:
+            raise Unreadable(f"{where}: {problems[0]}")
         return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 
 

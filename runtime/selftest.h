@@ -15,9 +15,12 @@ typedef struct tp_check_shape {
  * *digest takes in what scalar gave. */
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
 
+/* ---- testdata.c ---- */
+
 /* xorshift64*: a value below 2^31. state must not be 0. */
 uint32_t tp_random(uint64_t *state);
 float tp_random_float(uint64_t *state);     /* roughly normal, sigma 1 */
+void tp_random_weights(int8_t *weights /* (n) */, int64_t n, uint64_t *state);     /* -1, 0, 1 */
 /* A tensor of this shape, without its data, in tiles that fit any columns that are a multiple of 128. nbytes 0: it cannot be held. */
 tp_tensor tp_test_tensor(int layout, int64_t rows, int64_t cols);
 /* Fills its bytes. Scales differ from row to row where they may, and some are 0. Returns -1 if out of memory. */

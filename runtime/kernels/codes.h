@@ -10,9 +10,9 @@ static inline uint32_t codes4(const int8_t *weights /* (4) */) {
     return ((word & 0x03030303u) + 0x01010101u) & 0x03030303u;
 }
 
-static inline uint64_t codes8(const int8_t *weights, size_t count /* 1 .. 8; the other bytes become 1 */) {
-    uint64_t word = 0;
-    memcpy(&word, weights, count);
+static inline uint64_t codes8(const int8_t *weights /* (8) */) {
+    uint64_t word;
+    memcpy(&word, weights, 8);
     return ((word & UINT64_C(0x0303030303030303)) + UINT64_C(0x0101010101010101)) & UINT64_C(0x0303030303030303);
 }
 

@@ -28,38 +28,29 @@ TP_INLINE void trits_pack(const int8_t *restrict from, int width, int digits, ui
     }
 }
 
-/* Blocks of three stages along a row, each with its scale behind it. */
-typedef struct tp_stages {
-    int block, bytes;
-    struct { int width, digits; } stage[3];
-} tp_stages;
+/* Blocks along a row, each with its scale behind it: two stages of five digits, `wide` and wide / 2 bytes, and one of four. */
+typedef struct tp_stages { int block, bytes, wide, last; } tp_stages;
 
-#define TP_STAGES_TQ1_0 ((tp_stages){256, 54, {{32, 5}, {16, 5}, {4, 4}}})
-#define TP_STAGES_PTQ1_0 ((tp_stages){128, 28, {{16, 5}, {8, 5}, {2, 4}}})
+#define TP_STAGES_TQ1_0 ((tp_stages){.block = 256, .bytes = 54, .wide = 32, .last = 4})
+#define TP_STAGES_PTQ1_0 ((tp_stages){.block = 128, .bytes = 28, .wide = 16, .last = 2})
 
 TP_INLINE void stages_unpack_rows(tp_stages l, const tp_tensor *w, int64_t row0, int64_t row1, uint8_t *out, int64_t ld) {
     const uint8_t *from = (const uint8_t *)w->data + row0 * (w->cols / l.block) * l.bytes;
     for (int64_t r = row0; r < row1; r++, out += ld)
         for (int64_t c = 0; c < w->cols; c += l.block, from += l.bytes) {
-            const uint8_t *stage = from;
-            uint8_t *to = out + c;
-            for (int s = 0; s < 3; s++) {
-                trits_unpack(stage, l.stage[s].width, l.stage[s].digits, to);
-                stage += l.stage[s].width;
-                to += l.stage[s].width * l.stage[s].digits;
-            }
+            const int half = l.wide / 2, both = l.wide + half;
+            trits_unpack(from, l.wide, 5, out + c);
+            trits_unpack(from + l.wide, half, 5, out + c + 5 * l.wide);
+            trits_unpack(from + both, l.last, 4, out + c + 5 * both);
         }
 }
 
 TP_INLINE void stages_pack_rows(tp_stages l, const int8_t *codes, const tp_tensor *w, uint8_t *body) {
     for (int64_t c = 0; c < w->rows * w->cols; c += l.block, body += l.bytes) {
-        const int8_t *from = codes + c;
-        uint8_t *stage = body;
-        for (int s = 0; s < 3; s++) {
-            trits_pack(from, l.stage[s].width, l.stage[s].digits, stage);
-            stage += l.stage[s].width;
-            from += l.stage[s].width * l.stage[s].digits;
-        }
+        const int half = l.wide / 2, both = l.wide + half;
+        trits_pack(codes + c, l.wide, 5, body);
+        trits_pack(codes + c + 5 * l.wide, half, 5, body + l.wide);
+        trits_pack(codes + c + 5 * both, l.last, 4, body + both);
     }
 }
 

@@ -1,27 +1,43 @@
 #include "../tl.h"
 
-/* 9 a + 3 b + c of two triples of codes, each 0 .. 26, in bytes 2 and 5; no sum of codes times 9, 3, 1 carries. */
-static inline uint64_t two_triples(const int8_t *weights /* (6) */) { return codes8(weights, 6) * (9 << 16 | 3 << 8 | 1); }
+/* |v - 13| as the second nibble and its sign in bit 12; as the first nibble, its sign in bit 14. */
+#define SECOND(v) ((v) < 13 ? (13 - (v)) | 1 << 12 : (v) - 13)
+#define FIRST(v) ((v) < 13 ? (13 - (v)) << 4 | 1 << 14 : ((v) - 13) << 4)
+#define EACH_8(M, v) M(v), M((v) + 1), M((v) + 2), M((v) + 3), M((v) + 4), M((v) + 5), M((v) + 6), M((v) + 7)
+#define EACH_32(M) EACH_8(M, 0), EACH_8(M, 8), EACH_8(M, 16), EACH_8(M, 24)
+static const uint16_t nibble[2][32] = {{EACH_32(FIRST)}, {EACH_32(SECOND)}};
+
+/* Of the first six codes of a word: the byte, and the signs in bits 14 and 12. 9 a + 3 b + c of each triple is 0 .. 26 and stands
+ * in bytes 2 and 5 of the product; no sum of codes times 9, 3, 1 carries. */
+static inline unsigned six(uint64_t codes) {
+    const uint64_t v = codes * (9 << 16 | 3 << 8 | 1);
+    return nibble[0][v >> 16 & 31] | nibble[1][v >> 40 & 31];
+}
+
+/* BK columns of a row. */
+static inline void pack_threes(const int8_t *codes, int64_t BK, int shift, uint8_t *restrict nibbles, uint8_t *restrict words) {
+    for (int64_t c = 0; c < BK; c += 24, codes += 24, nibbles += 128, words += 32) {
+        const uint64_t low = codes8(codes), middle = codes8(codes + 8), high = codes8(codes + 16);
+        const unsigned a = six(low), b = six(low >> 48 | middle << 16), d = six(middle >> 32 | high << 32), e = six(high >> 16);
+        nibbles[0] = (uint8_t)a, nibbles[32] = (uint8_t)b, nibbles[64] = (uint8_t)d, nibbles[96] = (uint8_t)e;
+        const unsigned signs = (a & 0x5000) | (b >> 4 & 0x500) | (d >> 8 & 0x50) | e >> 12;     /* triple k in bit 14 - 2 k */
+        const uint16_t word = (uint16_t)(tp_load_u16(words) | signs << shift);                  /* rows r and r + 16 share it */
+        memcpy(words, &word, 2);
+    }
+}
 
 void pack_tl2_scalar(const int8_t *codes, const tp_tensor *w, uint8_t *body) {
-    const tp_tile t = tile_of(w);
-    for (int64_t r = 0; r < w->rows; r++, codes += w->cols) {
-        const tl2_parts p = tl2_parts_of(w, r);
-        for (int64_t c = 0, tile = 0; c < p.threes; tile++)
-            for (int64_t end = c + t.BK, in = 0; c < end; c += 24, in++) {
-                uint8_t *nibbles = body + p.row_nibble + tile * p.tile_nibble + in * 128;
-                uint8_t *word = body + p.row_sign + tile * p.tile_sign + in * 32;
-                unsigned signs = 0;             /* triple k in bit 14 - 2 k */
-                for (int six = 0; six < 4; six++) {
-                    const uint64_t v = two_triples(codes + c + 6 * six);
-                    const int first = (int)(v >> 16 & 31) - 13, second = (int)(v >> 40 & 31) - 13;
-                    nibbles[32 * six] = (uint8_t)((first < 0 ? -first : first) << 4 | (second < 0 ? -second : second));
-                    signs = signs << 4 | (unsigned)(first < 0) << 2 | (unsigned)(second < 0);
-                }
-                const uint16_t both = (uint16_t)(tp_load_u16(word) | signs << p.shift);     /* rows r and r + 16 share it */
-                memcpy(word, &both, 2);
+    const int64_t BK = tile_of(w).BK;
+    for (int64_t first = 0; first < w->rows; first += 32) {
+        tl2_block b = tl2_block_of(w, first);
+        for (int64_t c = 0; c < b.threes; c += BK, b.nibbles += b.next_nibbles, b.signs += b.next_signs)
+            for (int64_t r = first; r < first + 32; r++) {
+                const int8_t *from = codes + r * w->cols + c;
+                tl_prefetch(from + BK);
+                pack_threes(from, BK, tl2_shift(r), body + b.nibbles + tl2_position(r), body + b.signs + tl2_word(r));
             }
-        for (int64_t c = p.threes, tile = 0; c < w->cols; tile++)
-            for (int q = 0; q < 8; q++, c += 4) body[p.row_pair + tile * p.tile_pair + 32 * q] = tl_pairs_byte(codes + c);
+        for (int64_t c = b.threes; c < w->cols; c += 32, b.pairs += b.next_pairs)
+            for (int64_t r = first; r < first + 32; r++)
+                for (int q = 0; q < 8; q++) body[b.pairs + 32 * q + tl2_position(r)] = tl_pairs_byte(codes + r * w->cols + c + 4 * q);
     }
 }

@@ -1,0 +1,67 @@
+"""Files in every ternary layout, run from their bytes on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formats.errors import Unreadable
+from formats.gguf_file import GgufFile, TensorPlan, write_gguf
+from formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
+from formats.layouts.tl import Tiled, format_tilings
+from formats.ternary import Bytes, TernaryTensor
+from runtime.abi import NOT_RUN
+from runtime.model import Model
+
+TOKENS = [1, 5, 77, 300, 12, 8, 511]
+
+
+def rewritten(source: Path, target: Path, name: str, *, beside: bool, say_tilings: bool = True) -> Path:
+    """The same model with its linears in a layout. beside: scales in tensors `.scale`, where llama.cpp keeps them."""
+    file, layout = GgufFile(source), LAYOUTS[name]
+    plans, data, tilings = [], [], {}
+
+    def add(tensor: str, shape: tuple[int, ...], type_id: int, stored: Bytes) -> None:
+        plans.append(TensorPlan(tensor, shape, type_id, stored.size))
+        data.append([stored])
+
+    for info in file.tensors.values():
+        if (tensor := file.ternary(info)) is None:
+            add(info.name, info.shape, info.type_id, file.bytes_of(info))
+            continue
+        if isinstance(layout, Tiled):
+            tilings[info.rows, info.cols] = layout.tiling_of(info.rows, info.cols)
+        # A half and twice the scale: what stays in the tensor is exact in float16, and so is the product.
+        scales, outer = (tensor.scales * 0 + np.float32(0.5), tensor.scales[0, 0] * 2) if beside else (tensor.scales, 1)
+        add(info.name, info.shape, type_of(name).type_id, layout.pack(TernaryTensor(tensor.codes, scales)))
+        if beside:
+            add(info.name.removesuffix("weight") + "scale", (1,), 0, np.array([outer], "<f4").view(np.uint8))
+    metadata = dict(file.metadata)
+    if tilings and say_tilings:
+        metadata[TILING_KEY] = format_tilings(tilings)
+    write_gguf(target, metadata, plans, data)
+    return target
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in NOT_RUN])
+def test_a_file_in_any_layout_gives_the_bits_of_i2_s(tiny_gguf: Path, tmp_path: Path, name: str) -> None:
+    with Model(tiny_gguf) as model:
+        want = model.logits(TOKENS)
+    path = rewritten(tiny_gguf, tmp_path / "other.gguf", name, beside=True)
+    with Model(path, threads=2) as model:
+        assert np.array_equal(model.logits(TOKENS).view(np.uint32), want.view(np.uint32))
+        kernels = model.kernels()
+    direct = name in ("i2_s", "t2")
+    assert direct or f"unpack_{name}_scalar" in kernels
+    assert any(symbol.startswith("matmul_i2_s" if direct else "matmul_u8") for symbol in kernels)
+
+
+@pytest.mark.parametrize("name", ["tl1", "tl2"])
+def test_a_file_that_does_not_say_its_tiling_is_refused(tiny_gguf: Path, tmp_path: Path, name: str) -> None:
+    path = rewritten(tiny_gguf, tmp_path / "tiled.gguf", name, beside=False, say_tilings=False)
+    with pytest.raises(
+        Unreadable, match=r"tiled\.gguf: tensor 'blk\.0\.attn_q\.weight': .*how its tensors of 256 x 256"
+    ):
+        Model(path)
