@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,37 +268,25 @@ class _Job:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
         entries: list[Entry] = []
-        sources: list[str] = []
         linears = set(spec.linear_names())
         for name, shape in spec.tensor_shapes().items():
-            if not self._written(name):
-                continue
             target = self._target(name)
             if name in linears:
                 stem = target.removesuffix("weight")
-                parts = [Entry(stem + suffix, kind, size) for suffix, kind, size in store.parts(shape[0], shape[1])]
-            else:
-                parts = [Entry(target, DTYPES[self.float_dtype][0], shape)]
-            entries += parts
-            sources += [name] * len(parts)
-        write_safetensors(folder / "model.safetensors", entries, self._data(sources, store, linears), progress=progress)
+                entries += [Entry(stem + part, kind, size) for part, kind, size in store.parts(shape[0], shape[1])]
+            elif self._written(name):
+                entries.append(Entry(target, DTYPES[self.float_dtype][0], shape))
+        write_safetensors(folder / "model.safetensors", entries, self._data(store, linears), progress=progress)
 
-    def _data(self, sources: list[str], store: Store, linears: set[str]) -> Iterator[Iterator[Bytes]]:
-        """The bytes of each entry. The parts of a linear follow one another: it is read once."""
-        held_back: Iterator[Bytes] = iter(())
-        last = ""
-        for index, name in enumerate(sources):
+    def _data(self, store: Store, linears: set[str]) -> Iterator[Iterable[Bytes]]:
+        """The bytes of each entry."""
+        for name in self.material.spec.tensor_shapes():
             origin = self.material.origins[name]
-            if name not in linears:
-                yield (encoded(piece - self._offset(name), self.float_dtype) for piece in origin.pieces())
-                continue
-            alone = sources.count(name) == 1 if name != last else False
-            if name != last:
-                held_back = store.data(store.prepared(self._in_source_order(name, _ternary(origin))))
-                last = name
-            yield held_back if alone else iter([next(held_back)])
-            if index + 1 == len(sources) or sources[index + 1] != name:
+            if name in linears:
+                yield from store.data(store.prepared(self._in_source_order(name, _ternary(origin))))
                 origin.release()
+            elif self._written(name):
+                yield (encoded(piece - self._offset(name), self.float_dtype) for piece in origin.pieces())
 
     def _in_source_order(self, name: str, ternary: TernaryTensor) -> TernaryTensor:
         order = self.material.spec.row_order(name)
@@ -306,6 +294,8 @@ class _Job:
 
     def _target(self, name: str) -> str:
         """What the checkpoint calls a tensor."""
+        if not self._written(name):
+            return name
         part = name.rpartition(".")[0].rpartition(".")[2]
         linear = part.removesuffix("_norm_in")
         if part.endswith("_norm_in") and linear in LINEARS and not self.known.embedding:

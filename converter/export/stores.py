@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,8 +73,8 @@ class Store(abc.ABC):
         """The tensors of one linear."""
 
     @abc.abstractmethod
-    def data(self, ternary: TernaryTensor) -> Iterator[Bytes]:
-        """Their bytes, in that order."""
+    def data(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
+        """The bytes of each of them, in pieces."""
 
     @abc.abstractmethod
     def config(self) -> dict[str, Any]:
@@ -99,9 +99,9 @@ class Packed(Store):
     def parts(self, rows: int, cols: int) -> list[Part]:
         return [("weight", "U8", (rows // 4, cols)), ("weight_scale", DTYPES[self.dtype][0], (1,))]
 
-    def data(self, ternary: TernaryTensor) -> Iterator[Bytes]:
-        yield LAYOUTS["hf_u8"].pack(ternary)
-        yield encoded(np.float32(1) / ternary.scales if self.divides else ternary.scales, self.dtype)
+    def data(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
+        scale = np.float32(1) / ternary.scales if self.divides else ternary.scales
+        return [[LAYOUTS["hf_u8"].pack(ternary)], [encoded(scale, self.dtype)]]
 
     def config(self) -> dict[str, Any]:
         linear_class = "bitlinear" if self.divides else "autobitlinear"
@@ -125,10 +125,10 @@ class Online(Store):
     def parts(self, rows: int, cols: int) -> list[Part]:
         return [("weight", DTYPES[self.dtype][0], (rows, cols))]
 
-    def data(self, ternary: TernaryTensor) -> Iterator[Bytes]:
+    def data(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
         share = np.count_nonzero(ternary.codes) / ternary.codes.size
         master = np.float32(float(ternary.scales[0, 0]) / share) if share else np.float32(0)
-        yield from _floats(TernaryTensor(ternary.codes, np.array([[master]], np.float32)), self.dtype)
+        return [_floats(TernaryTensor(ternary.codes, np.array([[master]], np.float32)), self.dtype)]
 
     def config(self) -> dict[str, Any]:
         return {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
@@ -144,8 +144,8 @@ class Floats(Store):
     def parts(self, rows: int, cols: int) -> list[Part]:
         return [("weight", DTYPES[self.dtype][0], (rows, cols))]
 
-    def data(self, ternary: TernaryTensor) -> Iterator[Bytes]:
-        yield from _floats(ternary, self.dtype)
+    def data(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
+        return [_floats(ternary, self.dtype)]
 
     def config(self) -> dict[str, Any]:
         return {}
@@ -168,13 +168,11 @@ class Mlx(Store):
         scales = (DTYPES[self.dtype][0], (rows, cols // self.group))
         return [("weight", "U32", (rows, cols // 16)), ("scales", *scales), ("biases", *scales)]
 
-    def data(self, ternary: TernaryTensor) -> Iterator[Bytes]:
+    def data(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
         rows, cols = ternary.shape
-        yield LAYOUTS["mlx2"].pack(ternary)
         scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
         scales = np.repeat(scales, cols // self.group // scales.shape[1], axis=1)
-        yield encoded(scales, self.dtype)
-        yield encoded(-scales, self.dtype)
+        return [[LAYOUTS["mlx2"].pack(ternary)], [encoded(scales, self.dtype)], [encoded(-scales, self.dtype)]]
 
     def config(self) -> dict[str, Any]:
         return {"group_size": self.group, "bits": 2}
