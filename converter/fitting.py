@@ -27,8 +27,9 @@ OUTTYPES = ("auto", *(name for name in LAYOUTS if name not in ("hf_u8", "mlx2"))
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """layout: the one for the whole model. units: what one scale covers, in words, and how many tensors have it so.
-    blocks: by tensor, how its stored scales tile it. apart: tensors whose scale stands in a tensor of its own. losses:
-    by tensor whose scales had to be changed, the largest change in parts of a scale. record: for the metadata."""
+    blocks: by ternary tensor, how its stored scales tile it. apart: tensors whose scale stands in a tensor of its own.
+    losses: by tensor whose scales had to be changed, the largest change in parts of a scale. record: for the
+    metadata."""
 
     layout: Layout
     units: dict[str, int]
@@ -66,7 +67,8 @@ def fit(
         layout = type(layout)(tiles)
     elif tiles:
         raise UsageError(f"--tiling and --kernel-config are for tl1 and tl2, not for {name}")
-    may_stand_apart = set(spec.linear_names()) if target.architecture(spec) in target.scales_apart else set()
+    linears = set(spec.linear_names())
+    may_stand_apart = linears if target.architecture(spec) in target.scales_apart else set()
     apart: dict[str, np.float32] = {}
     losses: dict[str, float] = {}
     for tensor, shape in shapes.items():
@@ -85,10 +87,15 @@ def fit(
             continue
         if not allow_scale_rounding:
             hint = f"{_what_fits(shapes, blocks)}; --allow-scale-rounding changes the scales and records the loss"
+            if tensor not in linears:
+                hint = f"{hint}; --embedding-type keeps the table as floats"
             if not coarser and tilings[tensor].blocks == (1, 1):
                 hint += "; --for llama.cpp keeps them exactly, in tensors of their own"
             raise Unsupported(f"{name} cannot hold tensor {where} exactly: {reason}", hint=hint)
-        losses[tensor], blocks[tensor] = _loss(origins[tensor], layout)
+        if tensor in linears:
+            losses[tensor], blocks[tensor] = _loss(origins[tensor], layout)
+        else:  # a table need not be ternary to be exact
+            del blocks[tensor]
     record: dict[str, Any] = {}
     if isinstance(layout, Tiled):
         record[TILING_KEY] = format_tilings({(s[0], s[1]): layout.tiling_of(s[0], s[1]) for s in shapes.values()})
@@ -96,7 +103,7 @@ def fit(
         record["tritpack.scale_rounding"] = max(losses.values())
     if layout.alignment != 32:
         record["general.alignment"] = layout.alignment
-    units = Counter(tiling.unit for tiling in tilings.values())
+    units = Counter(tilings[tensor].unit for tensor in blocks)
     return Fit(layout, dict(units), blocks, apart, losses, record)
 
 

@@ -106,13 +106,13 @@ def make_plan(
     )
     layout, shapes = fitted.layout, spec.tensor_shapes()
     engine_warnings = check_target(
-        engine, spec, layout.name, {name: shapes[name] for name in found}, allow_wrong=allow_wrong_engine
+        engine, spec, layout.name, {name: shapes[name] for name in fitted.blocks}, allow_wrong=allow_wrong_engine
     )
     spec = dataclasses.replace(spec, architecture=engine.architecture(spec))
     planned = []
     for tensor, shape in shapes.items():
         origin = material.origins[tensor]
-        if tensor in found:
+        if tensor in fitted.blocks:
             nbytes = layout.nbytes(shape[0], shape[1], fitted.blocks[tensor])
             place = TensorPlan(tensor, shape, type_id_of(layout.name, tl2_id), nbytes)
             planned.append(PlannedTensor(place, layout.name, origin))

@@ -23,6 +23,7 @@ from formats.layouts.twins import Tiling
 from formats.ternary import TernaryTensor
 from tests.checkpoints import edited_checkpoint, edited_gguf
 from tests.conftest import SHARED, exit_code_of, run
+from tests.families_made import Checkpoints
 
 PACKED = OUTTYPES[1:]
 ENGINES = SHARED / "golden" / "engines"
@@ -140,6 +141,18 @@ def test_scales_that_are_too_fine_are_folded_on_request() -> None:
     held = rounded(tensor, LAYOUTS["i2_s"])
     assert held.scale_blocks == (1, 1) and loss(tensor, held) == pytest.approx(mean - 1)
     assert rounded(tensor, LAYOUTS["t2"]) is tensor and loss(tensor, tensor) == 0
+
+
+def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """Folded on request: another model, whose logits are those of the folded scales; its ternary table stays exact."""
+    made = checkpoints("bonsai_tied")
+    with pytest.raises(Unsupported, match="one scale a tensor") as caught:
+        convert(made.folder, tmp_path / "x.gguf", outtype="i2_s")
+    assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
+    convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
+    report = verify(path, made.folder, level="logits")
+    assert report.verdict == "pass" and report.rungs[1].figures["scale_rounding"] > 0.01
+    assert GgufFile(path).tensors["token_embd.weight"].layout in ("f16", "f32")
 
 
 # -- for other engines -------------------------------------------------------------------------------------------------
