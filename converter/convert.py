@@ -10,14 +10,14 @@ import numpy as np
 
 from converter.opening import open_source, repository_name
 from converter.plan import Plan, PlannedTensor, make_plan
-from converter.reading import Reading, apply_reading
+from converter.reading import Reading, apply_reading, lacks_tilings
 from converter.sources import CheckpointFolder
 from formats import float_types
-from formats.errors import TritpackError, UsageError, WriteFailed
+from formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from formats.gguf_file import GgufFile, refuse_existing, write_gguf
 from formats.layouts.layout import Layout
 from formats.layouts.twins import Tiling
-from formats.ternary import Bytes, TernaryTensor, coarsest_both
+from formats.ternary import Bytes, TernaryTensor, scales_differ
 from runtime import packing
 
 Progress = Callable[[str, int, int], None]
@@ -68,6 +68,9 @@ def convert(
     }:
         raise UsageError(f"{path}: is a file of the source itself")
     packing.install()
+    if reading and isinstance(opened, GgufFile) and lacks_tilings(opened):
+        tilings = None  # what was said of tilings was said of the source's
+    record = apply_reading(opened, reading)
     plan = make_plan(
         opened,
         outtype=outtype,
@@ -79,7 +82,7 @@ def convert(
         allow_wrong_engine=allow_wrong_engine,
         tilings=tilings,
         tl2_id=tl2_id,
-        record=apply_reading(opened, reading),
+        record=record,
     )
     result = Conversion(plan, path, list(plan.warnings), {})
 
@@ -93,7 +96,15 @@ def convert(
             progress("", len(plan.tensors), len(plan.tensors))
 
     targets = [tensor.target for tensor in plan.tensors]
-    write_gguf(path, plan.metadata, targets, data(), force=force, check=lambda partial: _check_written(partial, plan))
+    write_gguf(
+        path,
+        plan.metadata,
+        targets,
+        data(),
+        force=force,
+        check=lambda partial: _check_written(partial, plan),
+        types=plan.types,
+    )
     return result
 
 
@@ -114,7 +125,10 @@ def _pieces(tensor: PlannedTensor, plan: Plan, result: Conversion) -> Iterator[B
     if not ternary.codes.any():
         result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
     layout, held = plan.fit.layout, plan.fit.stored(tensor.target.name, ternary)
-    packed = layout.pack(held)
+    try:
+        packed = layout.pack(held)
+    except Unsupported as error:
+        raise Unsupported(f"tensor {tensor.origin.name!r}: {error.message}", hint=error.hint) from error
     _check_round_trip(tensor, layout, packed, held)
     largest = float(ternary.scales.max())
     smallest = float(ternary.scales.min(initial=largest, where=ternary.scales > 0))
@@ -124,7 +138,7 @@ def _pieces(tensor: PlannedTensor, plan: Plan, result: Conversion) -> Iterator[B
 
 def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, ternary: TernaryTensor) -> None:
     back = layout.unpack(packed, *ternary.shape)
-    if not (np.array_equal(back.codes, ternary.codes) and np.array_equal(back.scales, coarsest_both(ternary.scales))):
+    if not np.array_equal(back.codes, ternary.codes) or scales_differ(back, ternary)[0].any():
         raise WriteFailed(f"tensor {tensor.target.name!r} did not survive {tensor.kind}; this is a bug of tritpack")
 
 

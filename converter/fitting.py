@@ -11,6 +11,7 @@ import numpy as np
 
 from converter import rounding
 from converter.origins import Origin, Tiling
+from converter.rounding import loss
 from converter.targets import Target
 from formats.errors import Unsupported, UsageError
 from formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
@@ -20,6 +21,7 @@ from formats.layouts.twins import Tiling as TileSizes
 from formats.model_spec import ModelSpec
 from formats.ternary import TernaryTensor
 
+ROUNDING_KEY = "tritpack.scale_rounding"
 OUTTYPES = ("auto", *(name for name in LAYOUTS if name not in ("hf_u8", "mlx2")))
 """What --outtype takes; hf_u8 and mlx2 are what checkpoints hold: see export."""
 
@@ -74,7 +76,7 @@ def fit(
     for tensor, shape in shapes.items():
         where = f"{origins[tensor].name!r} ({shape[0]} x {shape[1]})"
         if reason := layout.shape_misfit(shape[0], shape[1]):
-            raise Unsupported(f"{name} cannot hold tensor {where}: {reason}", hint=_what_fits(shapes, blocks))
+            raise Unsupported(f"{name} cannot hold tensor {where}: {reason}", hint=_what_fits(shapes, blocks, target))
         reason = layout.fits(shape[0], shape[1], blocks[tensor])
         coarser = reason is not None
         if reason is None and layout.half_scales:
@@ -86,7 +88,9 @@ def fit(
         if reason is None:
             continue
         if not allow_scale_rounding:
-            hint = f"{_what_fits(shapes, blocks)}; --allow-scale-rounding changes the scales and records the loss"
+            hint = (
+                f"{_what_fits(shapes, blocks, target)}; --allow-scale-rounding changes the scales and records the loss"
+            )
             if tensor not in linears:
                 hint = f"{hint}; --embedding-type keeps the table as floats"
             if not coarser and tilings[tensor].blocks == (1, 1):
@@ -100,7 +104,7 @@ def fit(
     if isinstance(layout, Tiled):
         record[TILING_KEY] = format_tilings({(s[0], s[1]): layout.tiling_of(s[0], s[1]) for s in shapes.values()})
     if losses:
-        record["tritpack.scale_rounding"] = max(losses.values())
+        record[ROUNDING_KEY] = max(losses.values())
     if layout.alignment != 32:
         record["general.alignment"] = layout.alignment
     units = Counter(tilings[tensor].unit for tensor in blocks)
@@ -115,16 +119,21 @@ def _auto(target: Target, shapes: Mapping[str, tuple[int, ...]], blocks: Mapping
     raise Unsupported(f"no layout that {target.name} runs holds this model", hint=_what_fits(shapes, blocks))
 
 
-def _what_fits(shapes: Mapping[str, tuple[int, ...]], blocks: Mapping[str, tuple[int, int]]) -> str:
-    """The layouts that hold every shape and granularity of the model, f32 scales first."""
+def _what_fits(
+    shapes: Mapping[str, tuple[int, ...]], blocks: Mapping[str, tuple[int, int]], target: Target | None = None
+) -> str:
+    """The layouts (of an engine) that hold every shape and granularity of the model, f32 scales first."""
     names = [
         name
-        for name in OUTTYPES[1:]
+        for name in (target and target.layouts) or OUTTYPES[1:]
         if all(LAYOUTS[name].fits(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items())
     ]
     exact = [name for name in names if not LAYOUTS[name].half_scales]
     half = [name for name in names if LAYOUTS[name].half_scales]
-    return f"{', '.join(exact)} hold it exactly" + (f", {', '.join(half)} if its scales are float16" if half else "")
+    if not names:
+        return f"{target.name if target else 'tritpack'} has no layout that holds this model"
+    exactly = f"{', '.join(exact)} hold it exactly" if exact else ""
+    return ", ".join(filter(None, [exactly, f"{', '.join(half)} if its scales are float16" if half else ""]))
 
 
 def _loss(origin: Origin, layout: Layout) -> tuple[float, tuple[int, int]]:
@@ -132,9 +141,11 @@ def _loss(origin: Origin, layout: Layout) -> tuple[float, tuple[int, int]]:
     assert ternary is not None
     stored = rounding.rounded(ternary, layout)
     origin.release()
+    if ((stored.scales == 0) & ~(ternary.scales == 0).all()).any() and loss(ternary, stored) >= 1:
+        raise Unsupported(f"{layout.name} cannot hold tensor {origin.name!r} even rounded: a scale would become 0")
     if reason := layout.rounds(stored.scales):
         raise Unsupported(f"{layout.name} cannot hold tensor {origin.name!r} even with its scales rounded: {reason}")
-    return rounding.loss(ternary, stored), stored.scale_blocks
+    return loss(ternary, stored), stored.scale_blocks
 
 
 def type_id_of(layout: str, tl2_id: int) -> int:

@@ -35,6 +35,7 @@ class Material:
     metadata: dict[str, Any]
     unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    types: dict[str, str] = dataclasses.field(default_factory=dict)  # of metadata from a GGUF, where not the usual
 
 
 # -- a checkpoint ------------------------------------------------------------------------------------------------------
@@ -205,18 +206,24 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
         if info.shape != shape:
             raise Unreadable(f"{file.path}: tensor {target!r} has shape {list(info.shape)}, expected {list(shape)}")
         origins[target] = GgufTensor(file, info)
-    kept = ("general.", "tritpack.source.", "tritpack.embedding.")
+    kept = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.scale_rounding", "tritpack.repair.")
     recorded = {key: value for key, value in file.metadata.items() if key.startswith(kept)}
     if "general.source.sha256" not in recorded:
         digest = sha256_file(file.path) if hashed else "0" * 64
         recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
     for key in ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version"):
         recorded.pop(key, None)
+    types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
     why = (
         f"GGUF of architecture {file.metadata.get('general.architecture')} with "
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "
         f"{'int8' if spec.int8_activations else 'float'} activations"
     )
-    vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
-    return Material(why, spec, origins, {**recorded, **vocabulary})
+    if "tokenizer.ggml.model" not in file.metadata:
+        return Material(why, spec, origins, recorded, (), ("the source has no tokenizer",), types)
+    try:
+        vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
+    except (Unreadable, Unsupported) as error:
+        raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
+    return Material(why, spec, origins, {**recorded, **vocabulary}, types=types)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.fitting import Fit, fit, type_id_of
+from converter.fitting import ROUNDING_KEY, Fit, fit, type_id_of
 from converter.material import Material, of_checkpoint, of_gguf
 from converter.origins import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
 from converter.sources import CheckpointFolder
@@ -49,6 +49,7 @@ class Plan:
     metadata: dict[str, Any]
     unused: tuple[str, ...]
     warnings: tuple[str, ...]
+    types: dict[str, str]
     output_bytes: int
     peak_bytes: int
 
@@ -142,6 +143,8 @@ def make_plan(
         **fitted.record,
         **(record or {}),
     }
+    if ROUNDING_KEY in material.metadata:  # what an earlier step has lost is lost
+        metadata[ROUNDING_KEY] = max(metadata[ROUNDING_KEY], material.metadata[ROUNDING_KEY])
     metadata = {key: value for key, value in metadata.items() if value is not None}
     targets = [tensor.target for tensor in planned]
     largest = max(int(np.prod(tensor.target.shape)) for tensor in planned if tensor.ternary)
@@ -154,7 +157,8 @@ def make_plan(
         metadata=metadata,
         unused=material.unused,
         warnings=warnings,
-        output_bytes=file_size(metadata, targets),
+        types=material.types,
+        output_bytes=file_size(metadata, targets, material.types),
         peak_bytes=(4 if set(fitted.units) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
     )
 

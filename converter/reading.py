@@ -40,20 +40,33 @@ class Reading:
                 raise UsageError(f"--read-as {self.read_as}: {file.path} has no i2_s tensors")
             file.layouts["i2_s"] = REPAIRABLE[self.read_as]
             record["tritpack.repair.read_as"] = self.read_as
-        if self.repair:
-            file.repair = True
-            record["tritpack.repair.zeroed"] = _count_repairs(file)
-        tiled = {info.layout for info in file.tensors.values() if isinstance(file.layout_of(info), Tiled)}
         tilings = dict(self.tilings)
         if self.reference is not None:
-            if not tiled:
-                raise UsageError(f"--reference: {file.path} has no tl1 or tl2 tensors whose tiling could be sought")
+            if not tiled_layouts(file):
+                raise UsageError(f"--reference: {file.path} has no tl1 or tl2 tensors to find a tiling of")
             tilings |= find_tilings(file, self.reference)
-        for name in tiled if tilings else ():
+        for name in tiled_layouts(file) if tilings else ():
             layout = file.layouts[name]
             assert isinstance(layout, Tiled)
-            file.layouts[name] = type(layout)({**layout.tilings, **tilings}, by_rule=False)
+            file.layouts[name] = type(layout)({**tilings, **layout.tilings}, by_rule=False)  # what it records is so
+        if self.repair:
+            record["tritpack.repair.zeroed"] = _count_repairs(file)
+            file.repair = True
         return record
+
+
+def tiled_layouts(file: GgufFile) -> set[str]:
+    """Which of tl1 and tl2 a file's tensors have."""
+    return {info.layout for info in file.tensors.values() if isinstance(file.layout_of(info), Tiled)}
+
+
+def lacks_tilings(file: GgufFile) -> bool:
+    """Whether a tensor's tiling is not recorded in the file, so that what is said of tilings is said of it."""
+    for info in file.tensors.values():
+        layout = file.layout_of(info)
+        if isinstance(layout, Tiled) and (info.rows, info.cols) not in layout.tilings:
+            return True
+    return False
 
 
 def apply_reading(source: CheckpointFolder | GgufFile, reading: Reading | None) -> dict[str, Any]:
@@ -75,32 +88,37 @@ def _count_repairs(file: GgufFile) -> int:
 
 
 def find_tilings(file: GgufFile, reference: Path) -> dict[tuple[int, int], Tiling]:
-    """By shape, the tiling with which a tensor of that shape has the codes that the reference has for it."""
+    """By shape, the tiling with which every tensor of that shape has the codes that the reference has for it."""
     hashes = _hashes(reference)
-    found: dict[tuple[int, int], Tiling] = {}
+    by_shape: dict[tuple[str, int, int], list[TensorInfo]] = {}
     for info in file.tensors.values():
-        shape = (info.rows, info.cols)
         layout = file.layout_of(info)
-        if isinstance(layout, Tiled) and shape not in found and info.name in hashes:
-            found[shape] = _find_tiling(file, info, layout, hashes[info.name])
-    if not found:
-        raise Unsupported(f"{reference}: has no ternary tensor of the names in {file.path}")
-    return found
+        if isinstance(layout, Tiled) and info.name in hashes and (info.rows, info.cols) not in layout.tilings:
+            by_shape.setdefault((layout.name, info.rows, info.cols), []).append(info)
+    if not by_shape:
+        raise Unsupported(
+            f"{reference}: has no ternary tensor of the names in {file.path} whose tiling is not recorded"
+        )
+    return {(rows, cols): _find_tiling(file, name, infos, hashes) for (name, rows, cols), infos in by_shape.items()}
 
 
-def _find_tiling(file: GgufFile, info: TensorInfo, layout: Tiled, digest: str) -> Tiling:
-    shape = (info.rows, info.cols)
+def _find_tiling(file: GgufFile, name: str, infos: list[TensorInfo], hashes: Mapping[str, str]) -> Tiling:
+    layout, shape = file.layouts[name], (infos[0].rows, infos[0].cols)
+    assert isinstance(layout, Tiled)
     candidates = layout.candidates(*shape)
-    for tiling in candidates:
+
+    def fits(tiling: Tiling, info: TensorInfo) -> bool:
         attempt = type(layout)({shape: tiling})
-        try:
-            if attempt.unpack(file.bytes_of(info), *shape, repair=True).codes_sha256() == digest:
-                return tiling
-        except Unreadable:
-            continue
+        return attempt.unpack(file.bytes_of(info), *shape, repair=True).codes_sha256() == hashes[info.name]
+
+    for tiling in candidates:
+        # All of them: one that is all zero, say, looks the same in any order.
+        if all(fits(tiling, info) for info in infos):
+            return tiling
     raise Unsupported(
-        f"{file.path}: tensor {info.name!r}: none of {len(candidates)} tilings gives the codes of the reference",
-        hint="is it the same model, with the rows in the same order?",
+        f"{file.path}: tensor {infos[0].name!r}: none of {len(candidates)} tilings gives the codes of the reference to "
+        f"it and the {len(infos) - 1} others of its shape",
+        hint="is it the same model, undamaged, with the rows in the same order?",
     )
 
 
@@ -112,7 +130,7 @@ def _hashes(reference: Path) -> dict[str, str]:
         if not is_gguf:
             document = json.loads(reference.read_text("utf-8"))
             return {t["name"]: t["codes_sha256"] for t in document["tensors"] if "codes_sha256" in t}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Unreadable(f"{reference}: is neither a GGUF nor what `inspect --stats --json` prints: {error}") from error
     file = GgufFile(reference)
     return {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from converter.sources import FLOATS, StoredTensor
 from formats.errors import Unreadable, Unsupported
 from formats.layouts import catalog
-from formats.ternary import Codes, TernaryTensor, coarsest
+from formats.ternary import Codes, TernaryTensor, coarsest, coarsest_both
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}
@@ -200,7 +200,7 @@ def unpack_mlx(
                 "these 2-bit weights are not ternary"
             )
         codes[first:last] = two_bits.reshape(last - first, cols).astype(np.int8) - np.int8(1)
-    return TernaryTensor(codes, coarsest(scale))
+    return TernaryTensor(codes, coarsest_both(scale))
 
 
 def _spans(rows: int, cols: int) -> Iterator[tuple[int, int]]:

@@ -47,6 +47,10 @@ FLOAT_TYPES = {
 }
 
 
+HALF_SCALES = {"q8_0": (0,), "q6_k": (208,), "q4_k": (0, 2)}
+"""Where the float16 scales of a block stand."""
+
+
 def widen_bf16(bits: npt.NDArray[np.uint16]) -> F32:
     """bfloat16 bit patterns to the float32 of the same value."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
@@ -82,8 +86,17 @@ def encode(name: str, values: F32) -> Bytes:
         from gguf import quants
         from gguf.constants import GGMLQuantizationType
 
-        return _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
-    return (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
+        with np.errstate(over="ignore"):
+            data = _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
+    else:
+        data = (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
+    for place in HALF_SCALES[name]:
+        halves = np.ascontiguousarray(data.reshape(-1, kind.block_bytes)[:, place : place + 2]).view("<f2")
+        if not np.isfinite(halves).all():
+            raise Unsupported(
+                f"{name} overflows at {float(np.abs(values).max()):g}", hint="choose --embedding-type bf16 or f32"
+            )
+    return data
 
 
 def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:

@@ -146,7 +146,16 @@ class GgufFile:
             return None
         try:
             found = layout.unpack(self.bytes_of(tensor), tensor.rows, tensor.cols, repair=self.repair)
-            return TernaryTensor(found.codes, found.scales * self.outer_scale(tensor))
+            outer = self.outer_scale(tensor)
+            if outer == 1:
+                return found
+            with np.errstate(over="ignore"):
+                scales = found.scales * outer
+            if not np.isfinite(scales).all():
+                raise Unreadable(
+                    f"its scale {found.scales.max():g} times that beside it, {outer:g}, is no finite number"
+                )
+            return TernaryTensor(found.codes if outer else np.zeros_like(found.codes), scales)
         except Unreadable as error:
             raise self._bad(f"tensor {tensor.name!r}: {error.message}", error.hint) from error
 

@@ -113,6 +113,24 @@ def coarsest_both(scales: Scales) -> Scales:
     return coarsest(scales, zero_fits=True) if len(scales) > 1 else scales
 
 
+def scales_differ(mine: TernaryTensor, theirs: TernaryTensor) -> tuple[npt.NDArray[np.bool_], Scales, Scales]:
+    """Where two tensors of the same codes have other scales: of the finest blocks that tile alike for both whether they
+    differ, and both scales. Under a block of zeros any scale is as good as another."""
+    shape = mine.shape
+    blocks = [int(np.lcm(x, y)) for x, y in zip(mine.scale_blocks, theirs.scale_blocks)]
+    if any(size % count for size, count in zip(shape, blocks)):
+        blocks = list(shape)
+
+    def finer(scales: Scales) -> Scales:
+        for axis, count in enumerate(blocks):
+            scales = np.repeat(scales, count // scales.shape[axis], axis)
+        return scales
+
+    a, b = finer(mine.scales), finer(theirs.scales)
+    tiles = (theirs.codes != 0).reshape(blocks[0], shape[0] // blocks[0], blocks[1], shape[1] // blocks[1])
+    return (a != b) & np.asarray(tiles.any((1, 3))), a, b
+
+
 def entropy_bits(counts: tuple[int, int, int]) -> float:
     """Shannon entropy, in bits a weight, of codes drawn with these counts."""
     total = sum(counts)

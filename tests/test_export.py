@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,72 @@ def test_force_replaces_only_the_checkpoint(tiny_checkpoint: Path, tmp_path: Pat
     assert (folder / "notes.txt").read_text() == "mine"
     assert document["nbytes"] == sum(p.stat().st_size for p in folder.iterdir() if p.name != "notes.txt")
     assert run("export", path, "-o", folder, "--force").stdout.rstrip().endswith("s")
+
+
+def test_float_activations_are_not_lost_on_the_way_to_mlx(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("bitnet_exact")
+    convert(made.folder, path := tmp_path / "m.gguf")
+    with pytest.raises(Unsupported, match="packed linears are run with int8 activations"):
+        export(path, tmp_path / "x", to="mlx")
+
+
+def test_the_old_checkpoint_makes_room_and_comes_back(
+    tiny_checkpoint: Path, checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(tiny_checkpoint, path := tmp_path / "m.gguf")
+    folder = edited_checkpoint(checkpoints("bonsai_untied_yarn").folder, tmp_path / "stale")
+    (folder / "notes.txt").write_text("mine")
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    real, calls = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        calls.append(target)
+        if Path(target).parent == folder and Path(source).parent.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(os, "replace", interrupted)
+        export(path, folder, force=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    export(path, folder, force=True)
+    convert(folder, back := tmp_path / "back.gguf")
+    assert weights(back) == weights(path) and (folder / "notes.txt").read_text() == "mine"
+    assert not list(folder.glob("*.index.json"))
+
+
+def test_names_that_are_no_folder(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(tiny_checkpoint, path := tmp_path / "m.gguf")
+    for name in ("", "/"):
+        with pytest.raises(UsageError, match="is no name of a folder"):
+            export(path, name, force=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(path, ".")
+    assert (tmp_path / "here" / "config.json").is_file()
+    with pytest.raises(UsageError, match="is the source itself"):
+        export(tmp_path / "here", ".", force=True)
+    with pytest.raises(UsageError, match="--group-size is for MLX"):
+        export(path, tmp_path / "x", group_size=32)
+
+
+def test_scales_below_the_floor_of_absmean(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def tiny(tensors: Any) -> None:
+        raw = (np.array([1e-6], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+        tensors["model.layers.0.self_attn.q_proj.weight_scale"] = ("BF16", [1], raw)
+
+    odd = edited_checkpoint(tiny_checkpoint, tmp_path / "odd", tensors=tiny)
+    with pytest.raises(Unsupported, match="below 1e-05, where absmean ends"):
+        export(odd, tmp_path / "x", form="online")
+    assert export(odd, tmp_path / "packed").form == "packed"
+
+
+def test_an_earlier_loss_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def divide(config: dict[str, Any]) -> None:
+        config["quantization_config"]["linear_class"] = "bitlinear"
+
+    odd = edited_checkpoint(tiny_checkpoint, tmp_path / "odd", config=divide)
+    convert(odd, path := tmp_path / "m.gguf", outtype="iq1_bn", allow_scale_rounding=True)
+    result = export(path, tmp_path / "x", dtype="float32")
+    assert any("an earlier step has changed scales" in warning for warning in result.warnings)

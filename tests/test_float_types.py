@@ -83,6 +83,15 @@ def test_what_f16_cannot_hold_is_refused() -> None:
             float_types.encode(name, np.full((1, 256), np.nan, np.float32))
 
 
+@pytest.mark.parametrize("name", ["q8_0", "q6_k", "q4_k"])
+def test_what_block_types_cannot_hold_is_refused(name: str) -> None:
+    """Their scales are float16: an overflow would be an infinity, and the row NaN."""
+    with pytest.raises(Unsupported, match=f"{name} overflows"):
+        float_types.encode(name, sample(4, 256) * np.float32(1e12))
+    data = float_types.encode(name, sample(4, 256) * np.float32(1e5))
+    assert np.isfinite(float_types.decode(name, data, 4, 256)).all()
+
+
 def test_survival() -> None:
     exact = np.array([[1.0, -0.5, 0.0, 65504.0]], np.float32)
     assert float_types.survives("f16", exact) and float_types.survives("bf16", exact[:, :3])

@@ -16,11 +16,11 @@ from converter.rounding import fold, loss, rounded
 from converter.targets import TARGETS
 from converter.verify import verify
 from formats.errors import Unreadable, Unsupported, UsageError
-from formats.gguf_file import GgufFile
+from formats.gguf_file import GgufFile, TensorPlan, write_gguf
 from formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from formats.layouts.tl import Tiled
 from formats.layouts.twins import Tiling
-from formats.ternary import TernaryTensor
+from formats.ternary import TernaryTensor, scales_differ
 from tests.checkpoints import edited_checkpoint, edited_gguf
 from tests.conftest import SHARED, exit_code_of, run
 from tests.families_made import Checkpoints
@@ -317,3 +317,174 @@ def test_the_options_are_what_the_library_takes() -> None:
 
     assert writing.OUTTYPES == OUTTYPES and tuple(TARGETS) == writing.TARGETS
     assert all(isinstance(LAYOUTS[name], Tiled) == (name in ("tl1", "tl2")) for name in LAYOUTS)
+
+
+# -- what a hostile review found ---------------------------------------------------------------------------------------
+
+
+def test_what_a_file_records_of_its_tiling_is_so(half_gguf: Path, tmp_path: Path) -> None:
+    convert(half_gguf, tl := tmp_path / "tl.gguf", outtype="tl1")
+    other = {(256, 256): Tiling(128, 64, 64)}
+    for outtype in ("i2_s", "tl1"):
+        tilings = other if outtype == "tl1" else None
+        convert(
+            tl, path := tmp_path / f"{outtype}.gguf", outtype=outtype, tilings=tilings, reading=Reading(tilings=other)
+        )
+        assert hashes(path) == hashes(half_gguf)
+    assert "256x256=128,64,64" in list(GgufFile(tmp_path / "tl1.gguf").metadata["tritpack.layout.tiling"])
+    with pytest.raises(UsageError, match="are for tl1 and tl2"):
+        convert(tl, tmp_path / "x.gguf", outtype="t2", tilings=other, reading=Reading(tilings=other))
+    # What is said of a source that lacks the record is not said of the output.
+    bare = without(tl, tmp_path / "bare.gguf", "tritpack.layout.tiling")
+    rule = {shape: LAYOUTS["tl1"].rule(*shape) for shape in ((256, 256), (128, 256), (768, 256), (256, 768))}  # type: ignore[attr-defined]
+    convert(
+        bare, path := tmp_path / "two.gguf", outtype="tl2", tilings=rule, reading=Reading(tilings=rule, repair=True)
+    )
+    assert hashes(path) == hashes(half_gguf)
+
+
+def test_a_reference_has_to_agree_about_every_tensor(half_gguf: Path, tmp_path: Path) -> None:
+    """An all-zero tensor looks the same in any order."""
+    source = GgufFile(half_gguf)
+    zero = LAYOUTS["i2_s"].pack(TernaryTensor.per_tensor(np.zeros((256, 256), np.int8), 1.0))
+    zeroed = edited_gguf(
+        half_gguf, tmp_path / "z.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(slice(None), zero)
+    )
+    assert source.tensors["blk.0.attn_q.weight"].shape == (256, 256)
+    tilings = {(256, 256): Tiling(64, 24, 32), (768, 256): Tiling(96, 96, 32)}
+    convert(zeroed, full := tmp_path / "full.gguf", outtype="tl2", tilings={**tilings, (256, 256): Tiling(64, 192, 32)})
+    bare = without(full, tmp_path / "bare.gguf", "tritpack.layout.tiling")
+    convert(bare, path := tmp_path / "found.gguf", reading=Reading(reference=zeroed))
+    assert hashes(path) == hashes(zeroed)
+
+
+@pytest.mark.parametrize(
+    "words", ["nonsense", 7, ["1x2=" + "9" * 5000 + ",1,1"], ["64x64=0,1,1"], ["1x1=2,3,4", "1x1=2,3,5"]]
+)
+def test_hostile_records_of_tilings(words: object, half_gguf: Path, tmp_path: Path) -> None:
+    bad = edited_gguf(half_gguf, tmp_path / "bad.gguf", metadata=lambda m: m.update({"tritpack.layout.tiling": words}))
+    assert exit_code_of(run("inspect", bad)) == 3
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 200000)
+    convert(half_gguf, tl := tmp_path / "tl.gguf", outtype="tl1")
+    bare = without(tl, tmp_path / "bare.gguf", "tritpack.layout.tiling")
+    assert exit_code_of(run("repack", bare, "-o", tmp_path / "x.gguf", "--reference", deep)) == 3
+
+
+def test_scales_beside_a_tensor_that_make_no_sense(with_apart: Path, tmp_path: Path) -> None:
+    def with_scale(name: str, value: float) -> Path:
+        raw = np.array([value], "<f4").view(np.uint8)
+        return edited_gguf(
+            with_apart, tmp_path / name, tensors=lambda t: t["blk.0.attn_q.scale"].__setitem__(slice(None), raw)
+        )
+
+    for value in (np.nan, -1.0, np.inf):
+        with pytest.raises(Unreadable, match=r"blk\.0\.attn_q\.scale.*expected a finite number"):
+            convert(with_scale("bad.gguf", value), tmp_path / "x.gguf")
+        (tmp_path / "bad.gguf").unlink()
+    convert(with_scale("zero.gguf", 0.0), path := tmp_path / "z.gguf")
+    file = GgufFile(path)
+    ternary = file.ternary(file.tensors["blk.0.attn_q.weight"])
+    assert ternary is not None and not ternary.codes.any()
+
+
+@pytest.fixture(scope="module")
+def with_apart(odd_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("apart")
+    silu = edited_checkpoint(odd_checkpoint, folder / "silu", config=lambda c: c.update(hidden_act="silu"))
+    convert(silu, path := folder / "apart.gguf", target="llama.cpp")
+    return path
+
+
+def test_rounded_scales_apart_are_found_out(with_apart: Path, odd_checkpoint: Path, tmp_path: Path) -> None:
+    """A scale of its own is float32: no layout excuses its rounding."""
+
+    def round_them(tensors: dict[str, np.ndarray]) -> None:
+        for name, data in tensors.items():
+            if name.endswith(".scale"):
+                data.view("<f4")[:] = data.view("<f4").astype(np.float16)
+
+    bad = edited_gguf(with_apart, tmp_path / "bad.gguf", tensors=round_them)
+    report = verify(bad, with_apart, level="weights")
+    assert report.rungs[1].verdict == "fail" and "its scale is" in report.rungs[1].findings[0]
+
+
+def test_a_loss_is_not_forgotten(odd_checkpoint: Path, tmp_path: Path) -> None:
+    convert(odd_checkpoint, first := tmp_path / "1.gguf", outtype="iq1_bn", allow_scale_rounding=True)
+    convert(first, second := tmp_path / "2.gguf", outtype="t158")
+    recorded = [GgufFile(path).metadata["tritpack.scale_rounding"] for path in (first, second)]
+    assert recorded[0] == recorded[1] > 0
+
+
+def test_folding_that_no_file_admits_is_found_out(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("bonsai_tied")
+    convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
+    silent = without(path, tmp_path / "silent.gguf", "tritpack.scale_rounding")
+    report = verify(silent, made.folder, level="weights")
+    assert report.rungs[1].verdict == "fail" and "does not say so" in report.rungs[1].findings[0]
+
+
+def test_a_scale_that_would_vanish(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def tiny(tensors: dict) -> None:
+        name = "model.layers.0.self_attn.q_proj.weight_scale"
+        tensors[name] = ("BF16", [1], (np.array([1e-9], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes())
+
+    odd = edited_checkpoint(tiny_checkpoint, tmp_path / "odd", tensors=tiny)
+    for extra in ([], ["--dry-run"]):
+        result = run("convert", odd, "-o", tmp_path / "x.gguf", "--outtype", "tq2_0", "--allow-scale-rounding", *extra)
+        assert exit_code_of(result) == 4 and "q_proj" in str(result.exception)
+
+
+def test_a_valid_tensor_whose_tiles_can_be_told_two_ways(tmp_path: Path) -> None:
+    """Upper rows zero on the right, lower rows on the left: scales by columns are scales by rows as well."""
+    codes = np.zeros((4, 256), np.int8)
+    codes[:2, :128], codes[2:, 128:] = 1, -1
+    tensor = TernaryTensor(codes, np.array([[0.5, 0.25]], np.float32))
+    for name in ("q2_0", "pq2_0"):
+        back = LAYOUTS[name].unpack(LAYOUTS[name].pack(tensor), 4, 256)
+        assert not scales_differ(back, tensor)[0].any() and np.array_equal(back.dequantize(), tensor.dequantize())
+
+
+def test_a_truncated_file_is_not_another_layout(half_gguf: Path, tmp_path: Path) -> None:
+    convert(half_gguf, path := tmp_path / "q.gguf", outtype="q2_0")
+    raw = path.read_bytes()
+    (cut := tmp_path / "cut.gguf").write_bytes(raw[:-1024])
+    with pytest.raises(Unreadable, match=r"q2_0.*needs"):
+        GgufFile(cut)
+
+
+def test_orders_whose_shapes_i2_s_does_not_have(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    made = checkpoints("qwen3_packed")
+    convert(made.folder, good := tmp_path / "good.gguf", outtype="t2")
+    file = GgufFile(good)
+    plans, data = [], []
+    for name, info in file.tensors.items():
+        ternary = file.ternary(info)
+        raw = file.bytes_of(info) if ternary is None else REPAIRABLE["i2_s_rows4"].pack(ternary)
+        plans.append(TensorPlan(name, info.shape, info.type_id if ternary is None else 36, raw.size))
+        data.append([raw])
+    write_gguf(tmp_path / "rows.gguf", dict(file.metadata), plans, data)
+    with pytest.raises(Unreadable, match="multiple of 128"):
+        convert(tmp_path / "rows.gguf", tmp_path / "x.gguf")
+    convert(tmp_path / "rows.gguf", path := tmp_path / "m.gguf", outtype="t2", reading=Reading(read_as="i2_s_rows4"))
+    assert hashes(path) == hashes(good)
+
+
+def test_keys_of_others_keep_their_types(half_gguf: Path, tmp_path: Path) -> None:
+    def add(metadata: dict) -> None:
+        metadata |= {"general.quality": np.float64(0.1), "general.count": np.uint64(7)}
+
+    source = edited_gguf(half_gguf, tmp_path / "s.gguf", metadata=add)
+    convert(source, path := tmp_path / "m.gguf", outtype="t2")
+    file = GgufFile(path)
+    assert (file.metadata["general.quality"], file.metadata_types["general.quality"]) == (0.1, "f64")
+    assert file.metadata_types["general.count"] == "u64"
+
+
+def test_a_file_without_a_tokenizer(half_gguf: Path, tmp_path: Path) -> None:
+    bare = edited_gguf(
+        half_gguf, tmp_path / "bare.gguf", metadata=lambda m: [m.pop(key) for key in list(m) if "tokenizer" in key]
+    )
+    result = convert(bare, path := tmp_path / "m.gguf", outtype="t158")
+    assert "the source has no tokenizer" in result.warnings and hashes(path) == hashes(half_gguf)
+    assert not any("tokenizer" in key for key in GgufFile(path).metadata)

@@ -46,6 +46,15 @@ def test_the_demo_passes(demo_gguf: Path) -> None:
     assert text.skipped is None and text.figures["positions"] >= 500
 
 
+def test_values_that_are_not_finite_are_found(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def poison(tensors: dict[str, np.ndarray]) -> None:
+        tensors["token_embd.weight"][:2] = (0x00, 0x7E)  # float16 NaN
+
+    bad = edited_gguf(tiny_gguf, tmp_path / "nan.gguf", tensors=poison)
+    report = verify(bad, tiny_checkpoint, level="weights")
+    assert report.rungs[1].verdict == "fail" and "token_embd" in report.rungs[1].findings[0]
+
+
 @pytest.mark.parametrize("kind", ["q8_0", "q6_k", "q4_k", "f32", "bf16"])
 def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
     convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)

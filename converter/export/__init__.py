@@ -6,6 +6,7 @@ folder gets its name only after it was read again and every code and scale compa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,17 +21,19 @@ from converter.export.configuration import config_of, family_of
 from converter.export.stores import DTYPES, Floats, Mlx, Online, Packed, Store, encoded, held
 from converter.export.tokenizer import tokenizer_files
 from converter.families import Family
+from converter.fitting import ROUNDING_KEY
 from converter.material import Material, of_checkpoint, of_gguf
 from converter.opening import open_source
 from converter.origins import Origin
 from converter.reading import Reading, apply_reading
 from converter.rounding import loss
 from converter.safetensors_file import Entry, write_safetensors
-from converter.sources import CheckpointFolder
-from formats.errors import Unsupported, UsageError, WriteFailed
+from converter.sources import HASHED_FILES, INDEX, CheckpointFolder
+from converter.ternarize import ABSMEAN_FLOOR
+from formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from formats.gguf_file import GgufFile
 from formats.model_spec import LINEARS, ModelSpec
-from formats.ternary import Bytes, TernaryTensor, coarsest_both
+from formats.ternary import Bytes, TernaryTensor, scales_differ
 from runtime import packing
 
 FORMS = ("auto", "packed", "online", "floats")
@@ -73,16 +76,21 @@ def export(
     scales that cannot be held. allow_wrong_engine: write for an engine that would run another model. Raises Unsupported
     with the reason, Unreadable, UsageError, WriteFailed.
     """
-    folder = Path(output)
-    _refuse_folder(folder, force=force)
+    folder = Path(output).resolve()
+    _refuse_folder(folder, output, force=force)
     packing.install()
     opened = open_source(source, revision=revision)
+    if isinstance(opened, CheckpointFolder) and opened.folder.resolve() == folder:
+        raise UsageError(f"{output}: is the source itself")
     apply_reading(opened, reading)
-    material = (
-        of_gguf(opened, hashed=False) if isinstance(opened, GgufFile) else of_checkpoint(opened, None, None, False)
-    )
+    material = of_gguf(opened, False) if isinstance(opened, GgufFile) else of_checkpoint(opened, None, None, False)
     known, warnings = family_of(material.spec), list(material.warnings)
-    job = _Job(material, known, to, _form(material.spec, known, to, form, allow_wrong_engine, warnings), warnings)
+    if (lost := material.metadata.get(ROUNDING_KEY)) is not None:
+        warnings.append(f"an earlier step has changed scales already, by up to {lost:.2g} of themselves")
+    form = _form(material.spec, known, to, form, allow_wrong_engine, warnings)
+    if group_size is not None and form != "mlx":
+        raise UsageError(f"--group-size is for MLX's own form, and {form} linears have no groups")
+    job = _Job(material, known, to, form, warnings)
     store = job.choose(dtype, group_size, allow_scale_rounding)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -90,25 +98,54 @@ def export(
         job.write(partial, store, progress)
         job.prove(partial, store)
         nbytes = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-        folder.mkdir(exist_ok=True)
-        for path in partial.iterdir():
-            if path.is_dir():
-                shutil.rmtree(folder / path.name, ignore_errors=True)
-            os.replace(path, folder / path.name)
+        _put_in_place(partial, folder)
     except OSError as error:
-        raise WriteFailed(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise WriteFailed(f"{output}: cannot be written: {error.strerror or error}") from error
+    except TritpackError as error:
+        raise type(error)(error.message.replace(str(partial), str(output)), hint=error.hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Export(folder, job.form, store.dtype, job.scale_loss, nbytes, job.warnings)
+    return Export(Path(output), job.form, store.dtype, job.scale_loss, nbytes, job.warnings)
 
 
-def _refuse_folder(folder: Path, *, force: bool) -> None:
+def _refuse_folder(folder: Path, name: str | Path, *, force: bool) -> None:
+    if str(name) == "" or not folder.name:
+        raise UsageError(f"{str(name)!r}: is no name of a folder to write")
     if not folder.parent.is_dir():
-        raise WriteFailed(f"{folder}: the folder {folder.parent} does not exist")
+        raise WriteFailed(f"{name}: the folder {folder.parent} does not exist")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file, expected the name of a folder to write")
+        raise UsageError(f"{name}: is a file, expected the name of a folder to write")
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise UsageError(f"{folder}: is not empty", hint="pass --force to replace the checkpoint's files in it")
+        raise UsageError(f"{name}: is not empty", hint="pass --force to replace the checkpoint in it")
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Give a complete folder its name. In one that is there, the files of a checkpoint make room, and come back if
+    anything goes wrong; all else stays."""
+    if not folder.is_dir():
+        os.replace(partial, folder)
+        return
+    names = {*HASHED_FILES, INDEX, *(path.name for path in (*folder.glob("model*.safetensors"), *partial.iterdir()))}
+    if (folder / "1_Pooling" / "config.json").is_file():
+        names.add("1_Pooling")
+    old = partial.with_suffix(".old")
+    old.mkdir()
+    try:
+        for name in sorted(names):
+            if (folder / name).exists():
+                os.replace(folder / name, old / name)
+        for path in sorted(partial.iterdir()):
+            os.replace(path, folder / path.name)
+    except BaseException:
+        for name in names:
+            if (old / name).exists() or not (partial / name).exists():
+                with contextlib.suppress(OSError):
+                    os.replace(folder / name, partial / name)
+        for path in old.iterdir():
+            os.replace(path, folder / path.name)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _form(spec: ModelSpec, known: Family, to: str, asked: str, allow_wrong: bool, warnings: list[str]) -> str:
@@ -120,10 +157,10 @@ def _form(spec: ModelSpec, known: Family, to: str, asked: str, allow_wrong: bool
     if to == "mlx" and asked != "auto":
         raise UsageError("--form is for --to hf")
     form = asked
-    if to == "mlx":
-        if known.name == "bitnet":
-            warnings.append("mlx-lm runs BitNet from transformers' packed form, which is what is written")
-            return "packed"
+    if to == "mlx" and known.name == "bitnet":
+        warnings.append("mlx-lm runs BitNet from transformers' packed form, which is what is written")
+        form = "packed"
+    elif to == "mlx":
         form = "mlx"
         if form not in known.checkpoints:
             raise Unsupported(f"{known.title} cannot be exported to MLX: it is not read back from there")
@@ -133,15 +170,21 @@ def _form(spec: ModelSpec, known: Family, to: str, asked: str, allow_wrong: bool
         raise Unsupported(f"{known.title} is loaded from masters only", hint="--form online")
     if known.name == "minicpm":
         warnings.append("transformers has no MiniCPM of its own: loading this needs OpenBMB's remote code")
-    runs_int8 = form in ("packed", "online")
-    if runs_int8 != spec.int8_activations:
+    if runs_int8(form) != spec.int8_activations:
         kinds = {True: "int8 activations", False: "float activations"}
-        wrong = f"{form} linears are run with {kinds[runs_int8]}, and this model has {kinds[spec.int8_activations]}"
+        wrong = (
+            f"{form} linears are run with {kinds[runs_int8(form)]}, and this model has {kinds[spec.int8_activations]}"
+        )
         if not allow_wrong:
             hint = "--allow-wrong-engine writes it all the same"
             raise Unsupported(wrong, hint=hint if to == "mlx" else f"--form auto fits the model; {hint}")
         warnings.append(wrong)
     return form
+
+
+def runs_int8(form: str) -> bool:
+    """Whether linears stored so are run with int8 activations."""
+    return form in ("packed", "online")
 
 
 @dataclasses.dataclass
@@ -176,8 +219,9 @@ class _Job:
                     return store
                 reasons.append(reason)
         if not allow_rounding:
-            hint = "--dtype float32 may hold it; --allow-scale-rounding changes the scales and says by how much"
-            raise Unsupported(reasons[-1], hint=hint)
+            hint = "--allow-scale-rounding changes the scales and says by how much"
+            wider = "" if dtypes[-1] == "float32" else "--dtype float32 may hold it; "
+            raise Unsupported(reasons[-1], hint=wider + hint)
         store = next(iter(self._stores(dtypes[-1], group_size)))
         for name, origin in self._linears():
             rows, cols = self.material.spec.tensor_shapes()[name]
@@ -231,6 +275,9 @@ class _Job:
                     f"tensor {origin.name!r}: the scale {scales[place]:.9g} would become {kept[place]:.9g} "
                     f"in {self.form} {store.dtype}"
                 )
+            if self.form == "online" and float(scales.min()) < ABSMEAN_FLOOR:
+                least = f"the scale {scales.min():.3g} is below {ABSMEAN_FLOOR:g}, where absmean ends"
+                return f"tensor {origin.name!r}: {least}"
             if not store.exact and store.dtype != "float32":
                 return f"{self.form} {store.dtype} rounds scales to some {2.0**-9:.0e} of themselves"
         return None
@@ -258,7 +305,8 @@ class _Job:
         files, ids = tokenizer_files(self.material.metadata)
         if not files:
             self.warnings.append("the source has no tokenizer, so the folder has none")
-        files["config.json"] = {**config, **ids}
+        named = {"_name_or_path": name} if (name := self.material.metadata.get("general.name")) else {}
+        files["config.json"] = {**named, **config, **ids}
         if ids:
             files["generation_config.json"] = ids
         if spec.is_embedding_model:
@@ -321,7 +369,7 @@ class _Job:
         for field in dataclasses.fields(ModelSpec):
             mine, theirs = getattr(again.spec, field.name), getattr(self.material.spec, field.name)
             same_graph = field.name == "architecture" and self.known.name == "bitnet"
-            told = field.name == "int8_activations" and self.warnings
+            told = field.name == "int8_activations" and runs_int8(self.form) != self.material.spec.int8_activations
             if mine != theirs and not same_graph and not told:
                 raise Unsupported(f"{self.known.title} in transformers' words cannot say {field.name} {theirs!r}")
         for name, origin in self.material.origins.items():
@@ -344,12 +392,12 @@ class _Job:
         expected = store.prepared(source)
         if not np.array_equal(back.codes, expected.codes):
             raise WriteFailed(f"tensor {name!r}: codes did not survive the export; this is a bug of tritpack")
-        if store.exact:
-            if not np.array_equal(coarsest_both(back.scales), coarsest_both(expected.scales)):
-                raise WriteFailed(f"tensor {name!r}: scales did not survive the export; this is a bug of tritpack")
+        if not expected.codes.any() and self.form != "packed":
+            self.warnings.append(f"tensor {name!r} is all zero: in {self.form} linears it has no scale")
             return
-        if not expected.codes.any():
-            self.warnings.append(f"tensor {name!r} is all zero: as masters it has no scale")
+        if store.exact:
+            if scales_differ(back, expected)[0].any():
+                raise WriteFailed(f"tensor {name!r}: scales did not survive the export; this is a bug of tritpack")
             return
         lost = loss(expected, back)
         self.scale_loss = max(self.scale_loss, lost)

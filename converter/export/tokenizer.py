@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from formats.errors import Unsupported
 from runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -15,10 +14,9 @@ IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_toke
 def tokenizer_files(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(file name -> JSON document, token ids for config.json and generation_config.json); both empty where the metadata
     has no tokenizer. Raises Unreadable for one that makes no sense."""
-    try:
-        tokenizer = Tokenizer.from_metadata(metadata)
-    except Unsupported:
+    if "tokenizer.ggml.model" not in metadata:
         return {}, {}
+    tokenizer = Tokenizer.from_metadata(metadata)
     tokens = metadata["tokenizer.ggml.tokens"]
     named = {
         name: int(value)

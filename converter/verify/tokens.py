@@ -35,6 +35,9 @@ def check_tokenizer(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufF
     """Every key against what the source says, then real encoding against the source's own tokenizer."""
     from runtime.tokenizer import Tokenizer
 
+    if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
+        rung.notes.append("the source has no tokenizer, so that of the file is not judged")
+        return
     if isinstance(source, GgufFile):
         keys = vocab.vocabulary_of_gguf(source.metadata, vocab_size)
         stops = {int(i) for i in keys.get("tritpack.tokenizer.stop_token_ids", ())}

@@ -15,7 +15,7 @@ from formats.errors import TritpackError
 from formats.gguf_file import GgufFile, TensorInfo
 from formats.layouts.layout import Layout
 from formats.model_spec import ROPE_FACTORS
-from formats.ternary import TernaryTensor
+from formats.ternary import TernaryTensor, scales_differ
 
 F32 = npt.NDArray[np.float32]
 MAX_FINDINGS = 20
@@ -26,6 +26,8 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     rung = Rung("weights")
     compared = 0
     digest = hashlib.sha256()
+    said = file.metadata.get("tritpack.scale_rounding", 0.0)
+    recorded = float(said) if isinstance(said, (int, float)) else 0.0
     shapes, linears = oracle.spec.tensor_shapes(), set(oracle.spec.linear_names())
     for name, tensor in file.tensors.items():
         if shapes.get(name) != tensor.shape or tensor.meaning is None:
@@ -41,7 +43,15 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
                 part = name.removesuffix(".weight")
                 expected = oracle.linear(part) if name in linears else oracle.table_codes(part)
                 if expected is not None:  # else the structure rung has said so
-                    _compare_ternary(rung, name, ternary, file.layout_of(tensor), *expected)
+                    _compare_ternary(
+                        rung,
+                        name,
+                        ternary,
+                        *expected,
+                        layout=file.layout_of(tensor),
+                        apart=name.removesuffix("weight") + "scale" in file.tensors,
+                        recorded=recorded,
+                    )
                     compared += ternary.codes.size
             elif name not in linears and tensor.layout in float_types.FLOAT_TYPES:
                 _compare_float(rung, file, tensor, oracle)
@@ -54,8 +64,18 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
 
 
 def _compare_ternary(
-    rung: Rung, name: str, found: TernaryTensor, layout: Layout | None, codes: npt.NDArray[np.int8], scales: F32
+    rung: Rung,
+    name: str,
+    found: TernaryTensor,
+    codes: npt.NDArray[np.int8],
+    scales: F32,
+    *,
+    layout: Layout | None,
+    apart: bool,
+    recorded: float,
 ) -> None:
+    """layout: the file's. apart: its scale stands in a tensor of its own, as exact as any. recorded: what the file says
+    of changed scales."""
     if not np.array_equal(found.codes, codes):
         wrong = found.codes != codes
         row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
@@ -63,18 +83,22 @@ def _compare_ternary(
             f"tensor {name!r}: {np.count_nonzero(wrong)} of {wrong.size} codes differ, first at [{row}, {col}]: "
             f"{found.codes[row, col]}, the source has {codes[row, col]}" + _diagnose_codes(found.codes, codes)
         )
-    mine, theirs = _common_tiling(found.scales, scales, codes.shape)
-    # Under a block of zeros any scale is as good as another.
-    matters = (mine != theirs) & _tile_any(codes, mine.shape)
-    if matters.any() and layout is not None:
+    source = TernaryTensor(codes, scales)
+    matters, mine, theirs = scales_differ(found, source)
+    if matters.any() and layout is not None and not apart:
         # What the layout cannot hold was rounded, if the scale is what rounding gives; the loss is a figure.
-        source = TernaryTensor(codes, scales)
         stored = rounding.rounded(source, layout)
-        rounded, _ = _common_tiling(stored.scales, mine, codes.shape)
-        if stored is not source and rounded.shape == mine.shape and not ((rounded != mine) & matters).any():
-            worst = max(rung.figures.get("scale_rounding", 0.0), rounding.loss(source, stored))
-            rung.figures["scale_rounding"] = worst
-            matters[:] = False
+        if stored is not source and not scales_differ(found, stored)[0].any():
+            worst = rounding.loss(source, stored)
+            rung.figures["scale_rounding"] = max(rung.figures.get("scale_rounding", 0.0), worst)
+            if stored.scale_blocks == source.scale_blocks or recorded >= worst * (1 - 1e-6):
+                return
+            rung.findings.append(
+                f"tensor {name!r}: {source.scale_blocks[0]} x {source.scale_blocks[1]} scales were made "
+                f"{stored.scale_blocks[0]} x {stored.scale_blocks[1]}, off by up to {worst:.2g} of themselves, and the "
+                "file does not say so (tritpack.scale_rounding)"
+            )
+            return
     if matters.any():
         place = tuple(int(i) for i in np.argwhere(matters)[0])
         got, want = float(mine[place]), float(theirs[place])
@@ -84,27 +108,6 @@ def _compare_ternary(
         rung.findings.append(
             f"tensor {name!r}: {where} is {got!r}, the source has {want!r}" + _diagnose_scale(got, want, codes)
         )
-
-
-def _common_tiling(a: F32, b: F32, shape: tuple[int, ...]) -> tuple[F32, F32]:
-    """Both scales repeated to the finest blocks that tile alike for the two of them."""
-    blocks = [int(np.lcm(x, y)) for x, y in zip(a.shape, b.shape)]
-    if any(size % count for size, count in zip(shape, blocks)):
-        blocks = list(shape)
-
-    def finer(scales: F32) -> F32:
-        for axis, count in enumerate(blocks):
-            scales = np.repeat(scales, count // scales.shape[axis], axis)
-        return scales
-
-    return finer(a), finer(b)
-
-
-def _tile_any(codes: npt.NDArray[np.int8], blocks: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Which blocks hold a code other than zero."""
-    (rows, cols), (row_blocks, col_blocks) = codes.shape, blocks
-    tiles = (codes != 0).reshape(row_blocks, rows // row_blocks, col_blocks, cols // col_blocks)
-    return np.asarray(tiles.any((1, 3)))
 
 
 def _diagnose_codes(found: npt.NDArray[np.int8], expected: npt.NDArray[np.int8]) -> str:
@@ -158,8 +161,11 @@ def _compare_float(rung: Rung, file: GgufFile, tensor: TensorInfo, oracle: Oracl
                 f"tensor {tensor.name!r}: row {row} differs from the source encoded as {tensor.layout}"
             )
             return
-        loss = np.abs(found - exact).max()
-        worst = max(worst, float(loss))
+        loss = float(np.abs(found - exact).max())
+        if not np.isfinite(loss):
+            rung.findings.append(f"tensor {tensor.name!r}: rows from {first} on hold a value that is not finite")
+            return
+        worst = max(worst, loss)
     rung.figures[f"{name}_rounding"] = worst
     if worst:
         rung.notes.append(f"{tensor.name} is stored as {tensor.layout}, at most {worst:.3g} away from the source")

@@ -47,12 +47,13 @@ TILING_KEY = "tritpack.layout.tiling"
 def layouts_of(metadata: Mapping[str, Any]) -> dict[str, Layout]:
     """The layouts as a file with this metadata means them: TL1 and TL2 with the tilings it records, and with no rule
     where it does not."""
-    recorded = metadata.get(TILING_KEY)
-    words = recorded if isinstance(recorded, Sequence) and not isinstance(recorded, str) else ()
+    recorded = metadata.get(TILING_KEY, ())
     try:
-        tilings = parse_tilings(map(str, words))
+        if not isinstance(recorded, Sequence) or isinstance(recorded, str):
+            raise UsageError(f"it is {str(recorded)[:40]!r}, no array of texts")
+        tilings = parse_tilings(map(str, recorded))
     except UsageError as error:
-        raise Unreadable(f"metadata {TILING_KEY}: {error.message}") from error
+        raise Unreadable(f"metadata {TILING_KEY}: {error.message[:120]}") from error
     return {
         name: type(layout)(tilings, by_rule=False) if isinstance(layout, Tiled) else layout
         for name, layout in LAYOUTS.items()
@@ -86,6 +87,11 @@ def _of(name: str) -> Size:
     return LAYOUTS[name].stored_nbytes
 
 
+def _any_i2_s(rows: int, cols: int, head: Bytes) -> int | None:
+    """Also where only the orders fit that `repack --read-as` reads: i2_s itself then says why it does not."""
+    return rows * cols // 4 + 32 if rows * cols % 4 == 0 else None
+
+
 MEANINGS: tuple[TypeMeaning, ...] = (
     *(
         TypeMeaning(kind.type_id, kind.name, "ggml", _blocks(kind.block, kind.block_bytes))
@@ -105,7 +111,7 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(28, "f64", "ggml", _blocks(1, 8)),
     TypeMeaning(34, "tq1_0", "llama.cpp", _of("tq1_0"), 36),
     TypeMeaning(35, "tq2_0", "llama.cpp", _of("tq2_0"), 37),
-    TypeMeaning(36, "i2_s", "bitnet.cpp", _of("i2_s"), 40),
+    TypeMeaning(36, "i2_s", "bitnet.cpp", _any_i2_s, 40),
     TypeMeaning(38, "tl1", "bitnet.cpp", _of("tl1"), 38),
     TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _of("tl2"), 39),
     TypeMeaning(39, "mxfp4", "llama.cpp", _blocks(32, 17)),
@@ -132,7 +138,7 @@ def meanings(type_id: int) -> list[TypeMeaning]:
 def resolve(
     type_id: int, rows: int, cols: int, room: int, alignment: int, head: Bytes
 ) -> tuple[TypeMeaning, int] | None:
-    """The meaning whose size fills the room exactly, else the first whose size fits in it, with that size; else None.
+    """The meaning whose size fills the room exactly, else the first one if it fits in it, with that size; else None.
 
     room: bytes from the tensor's offset to the next tensor's (or to the end of the file), head: the first of them.
     Writers pad each tensor to the alignment, so a size fills its room if only that padding is left.
@@ -141,7 +147,8 @@ def resolve(
     for meaning, size in sized:
         if size <= room < size + alignment:
             return meaning, size
-    return next(((meaning, size) for meaning, size in sized if size <= room), None)
+    # Of several meanings a smaller one would fit into what is left of a larger one that was cut off.
+    return sized[0] if sized and sized[0][1] <= room else None
 
 
 def type_of(name: str) -> TypeMeaning:

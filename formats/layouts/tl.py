@@ -44,7 +44,7 @@ class Tiled(TrailingScale):
             Tiling(BM, BK, bm)
             for bm in cls.inner
             for BM in range(32, rows + 1, 32)
-            for BK in range(8, min(cols, 1024) + 1, 8)
+            for BK in range(8, cols + 1, 8)
             if rows % BM == 0 and cls.illegal_tiling(rows, cols, Tiling(BM, BK, bm)) is None
         ]
         rule = cls.rule(rows, cols)
@@ -81,19 +81,20 @@ def tile_rows(rows: int) -> int:
 
 # -- where tilings come from -------------------------------------------------------------------------------------------
 
-WRITTEN = re.compile(r"(\d+)x(\d+)=(\d+),(\d+),(\d+)")
+WRITTEN = re.compile(r"(\d{1,9})x(\d{1,9})=(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
 
 def parse_tilings(words: Iterable[str]) -> dict[tuple[int, int], Tiling]:
     """`ROWSxCOLS=BM,BK,bm` each, as the metadata and --tiling have them. Raises UsageError."""
-    found = {}
+    found: dict[tuple[int, int], Tiling] = {}
     for word in words:
         if not (match := WRITTEN.fullmatch(word.strip())):
             raise UsageError(f"{word!r} is no tiling", hint="write ROWSxCOLS=BM,BK,bm, as in 1536x4096=256,96,32")
         rows, cols, *tile = map(int, match.groups())
         if 0 in tile:
             raise UsageError(f"{word!r} is no tiling: a tile of 0")
-        found[rows, cols] = Tiling(*tile)
+        if found.setdefault((rows, cols), Tiling(*tile)) != Tiling(*tile):
+            raise UsageError(f"{rows}x{cols} has two tilings")
     return found
 
 

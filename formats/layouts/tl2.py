@@ -42,7 +42,7 @@ class TL2(Tiled):
 
     @classmethod
     def rule(cls, rows: int, cols: int) -> Tiling | None:
-        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, *range(24, 1024, 24)))
+        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, *range(24, cols + 1, 24)))
         return next((each for each in tilings if cls.illegal_tiling(rows, cols, each) is None), None)
 
     def no_rule(self, cols: int) -> str:
