@@ -82,14 +82,8 @@ def encode(name: str, values: F32) -> Bytes:
                 hint="choose --embedding-type bf16 or f32",
             )
         return _bytes(half)
-    if name == "q8_0":
-        from gguf import quants
-        from gguf.constants import GGMLQuantizationType
-
-        with np.errstate(over="ignore"):
-            data = _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
-    else:
-        data = (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
+    with np.errstate(all="ignore"):  # what overflows is found below
+        data = _encode_blocks(name, values)
     for place in HALF_SCALES[name]:
         halves = np.ascontiguousarray(data.reshape(-1, kind.block_bytes)[:, place : place + 2]).view("<f2")
         if not np.isfinite(halves).all():
@@ -97,6 +91,15 @@ def encode(name: str, values: F32) -> Bytes:
                 f"{name} overflows at {float(np.abs(values).max()):g}", hint="choose --embedding-type bf16 or f32"
             )
     return data
+
+
+def _encode_blocks(name: str, values: F32) -> Bytes:
+    if name != "q8_0":
+        return (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
+    from gguf import quants
+    from gguf.constants import GGMLQuantizationType
+
+    return _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
 
 
 def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
