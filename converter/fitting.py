@@ -11,7 +11,6 @@ import numpy as np
 
 from converter import rounding
 from converter.origins import Origin, Tiling
-from converter.rounding import loss
 from converter.targets import Target
 from formats.errors import Unsupported, UsageError
 from formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
@@ -73,14 +72,15 @@ def fit(
     may_stand_apart = linears if target.architecture(spec) in target.scales_apart else set()
     apart: dict[str, np.float32] = {}
     losses: dict[str, float] = {}
-    for tensor, shape in shapes.items():
-        where = f"{origins[tensor].name!r} ({shape[0]} x {shape[1]})"
-        if reason := layout.shape_misfit(shape[0], shape[1]):
-            raise Unsupported(f"{name} cannot hold tensor {where}: {reason}", hint=_what_fits(shapes, blocks, target))
-        reason = layout.fits(shape[0], shape[1], blocks[tensor])
-        coarser = reason is not None
+    fitting = _what_fits(shapes, blocks, target)
+    for tensor, (rows, cols, *_) in shapes.items():
+        origin = origins[tensor]
+        where = f"{name} cannot hold tensor {origin.name!r} ({rows} x {cols})"
+        if reason := layout.shape_misfit(rows, cols):
+            raise Unsupported(f"{where}: {reason}", hint=fitting)
+        reason = layout.fits(rows, cols, blocks[tensor])
         if reason is None and layout.half_scales:
-            scales = origins[tensor].scales()
+            scales = origin.scales()
             reason = layout.rounds(scales)
             if reason and scales.size == 1 and tensor in may_stand_apart:
                 apart[tensor] = scales[0, 0]
@@ -88,16 +88,14 @@ def fit(
         if reason is None:
             continue
         if not allow_scale_rounding:
-            hint = (
-                f"{_what_fits(shapes, blocks, target)}; --allow-scale-rounding changes the scales and records the loss"
-            )
+            ways = [fitting, "--allow-scale-rounding changes the scales and records the loss"]
             if tensor not in linears:
-                hint = f"{hint}; --embedding-type keeps the table as floats"
-            if not coarser and tilings[tensor].blocks == (1, 1):
-                hint += "; --for llama.cpp keeps them exactly, in tensors of their own"
-            raise Unsupported(f"{name} cannot hold tensor {where} exactly: {reason}", hint=hint)
+                ways.append("--embedding-type keeps the table as floats")
+            elif layout.half_scales and blocks[tensor] == (1, 1):
+                ways.append("--for llama.cpp keeps them exactly, in tensors of their own")
+            raise Unsupported(f"{where} exactly: {reason}", hint="; ".join(ways))
         if tensor in linears:
-            losses[tensor], blocks[tensor] = _loss(origins[tensor], layout)
+            losses[tensor], blocks[tensor] = _loss(origin, layout)
         else:  # a table need not be ternary to be exact
             del blocks[tensor]
     record: dict[str, Any] = {}
@@ -141,11 +139,12 @@ def _loss(origin: Origin, layout: Layout) -> tuple[float, tuple[int, int]]:
     assert ternary is not None
     stored = rounding.rounded(ternary, layout)
     origin.release()
-    if ((stored.scales == 0) & ~(ternary.scales == 0).all()).any() and loss(ternary, stored) >= 1:
-        raise Unsupported(f"{layout.name} cannot hold tensor {origin.name!r} even rounded: a scale would become 0")
-    if reason := layout.rounds(stored.scales):
+    reason = layout.rounds(stored.scales)
+    if reason is None and rounding.vanishes(ternary, layout):
+        reason = "a scale would become 0"
+    if reason:
         raise Unsupported(f"{layout.name} cannot hold tensor {origin.name!r} even with its scales rounded: {reason}")
-    return loss(ternary, stored), stored.scale_blocks
+    return rounding.loss(ternary, stored), stored.scale_blocks
 
 
 def type_id_of(layout: str, tl2_id: int) -> int:

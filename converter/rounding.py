@@ -11,10 +11,19 @@ from formats.ternary import Scales, TernaryTensor
 
 def rounded(tensor: TernaryTensor, layout: Layout) -> TernaryTensor:
     """The tensor with scales that the layout holds exactly; the same object if it already does."""
-    blocks = layout.held(*tensor.shape, tensor.scale_blocks)
-    scales = tensor.scales if blocks == tensor.scale_blocks else fold(tensor, blocks)
-    stored = layout.as_stored(scales)
+    stored = layout.as_stored(_coarsened(tensor, layout))
     return tensor if stored is tensor.scales else TernaryTensor(tensor.codes, stored)
+
+
+def vanishes(tensor: TernaryTensor, layout: Layout) -> bool:
+    """Whether a scale is too small for what the layout stores, so that its weights would be zeros."""
+    scales = _coarsened(tensor, layout)
+    return bool(((layout.as_stored(scales) == 0) & (scales > 0)).any())
+
+
+def _coarsened(tensor: TernaryTensor, layout: Layout) -> Scales:
+    blocks = layout.held(*tensor.shape, tensor.scale_blocks)
+    return tensor.scales if blocks == tensor.scale_blocks else fold(tensor, blocks)
 
 
 def fold(tensor: TernaryTensor, blocks: tuple[int, int]) -> Scales:
