@@ -23,7 +23,7 @@ import numpy as np
 from formats.errors import Unreadable, UsageError, WriteFailed
 from formats.layouts import catalog
 from formats.layouts.layout import Layout
-from formats.ternary import Bytes, TernaryTensor
+from formats.ternary import Bytes, Scales, TernaryTensor
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -149,15 +149,22 @@ class GgufFile:
             outer = self.outer_scale(tensor)
             if outer == 1:
                 return found
-            with np.errstate(over="ignore"):
-                scales = found.scales * outer
-            if not np.isfinite(scales).all():
-                raise Unreadable(
-                    f"its scale {found.scales.max():g} times that beside it, {outer:g}, is no finite number"
-                )
+            scales = times(found.scales, outer)
             return TernaryTensor(found.codes if outer else np.zeros_like(found.codes), scales)
         except Unreadable as error:
             raise self._bad(f"tensor {tensor.name!r}: {error.message}", error.hint) from error
+
+    def check(self, tensor: TensorInfo) -> list[str]:
+        """What makes a ternary tensor one that nobody should use; empty if nothing, and for other tensors."""
+        if (layout := self.layout_of(tensor)) is None:
+            return []
+        try:
+            stored = self.bytes_of(tensor)
+            if not (problems := layout.check(stored, tensor.rows, tensor.cols)):
+                times(layout.read_scales(stored, tensor.rows, tensor.cols), self.outer_scale(tensor))
+        except Unreadable as error:
+            return [error.message]
+        return problems
 
     def outer_scale(self, tensor: TensorInfo) -> np.float32:
         """The one number of the tensor `NAME.scale` (llama.cpp's way to keep scales apart); 1 where there is none."""
@@ -319,6 +326,15 @@ class GgufFile:
             )
         meaning, size = found if found else (None, room)
         self.tensors[name] = TensorInfo(name, shape, type_id, start, size, meaning)
+
+
+def times(scales: Scales, outer: np.float32) -> Scales:
+    """Scales with the one beside their tensor multiplied in. Raises Unreadable if that is too much for float32."""
+    with np.errstate(over="ignore"):
+        product = np.asarray(scales * outer, np.float32)
+    if not np.isfinite(product).all():
+        raise Unreadable(f"its scale {scales.max():g} times that beside it, {outer:g}, is no finite number")
+    return product
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ static const tp_kernel kernels[] = {
     ENTRY(MATMUL, matmul, U8, u8, AVX2, avx2, .linear = matmul_u8_avx2, .arrangement = &tiles4, .panel_rows = 16),
     ENTRY(MATMUL, matmul, U8, u8, AVX512VNNI, avx512vnni, .linear = matmul_u8_avx512vnni, .arrangement = &tiles12, .panel_rows = 32),
 #endif
-    PACKED(TWINS)                                           /* neighbouring bytes: the compiler vectorises them */
+    PACKED(TWINS)                                           /* bytes or small tables: no instruction set of ours is much faster */
     LADDER(HEAD, head, F32, f32, head),
     LADDER(HEAD, head, F16, f16, head),
     LADDER(HEAD, head, BF16, bf16, head),

@@ -20,7 +20,7 @@ static const struct layout { const char *name; int rows, cols, bytes; place scal
     [TP_LAYOUT_I2_S] = {"i2_s", 1, 128, 32, IN_TRAILER, 0, 1},
     [TP_LAYOUT_T2] = {"t2", 1, 1, 0, IN_HEADER, 0, 1},          /* rows are padded: run_bytes */
     [TP_LAYOUT_T158] = {"t158", 1, 1, 0, IN_HEADER, 0, 1},      /* the same */
-    [TP_LAYOUT_TL1] = {"tl1", 32, 4, 32, IN_TRAILER, 0, 1},
+    [TP_LAYOUT_TL1] = {"tl1", 32, 8, 64, IN_TRAILER, 0, 1},
     [TP_LAYOUT_TL2] = {"tl2", 32, 8, 0, IN_TRAILER, 0, 1},      /* padded as a whole: tp_body_nbytes */
     [TP_LAYOUT_TQ1_0] = {"tq1_0", 1, 256, 54, BEHIND_CODES, 1, 1},
     [TP_LAYOUT_TQ2_0] = {"tq2_0", 1, 256, 66, BEHIND_CODES, 1, 1},
@@ -101,7 +101,7 @@ int tp_tile_fits(const tp_tensor *t) {
     if (t->layout != TP_LAYOUT_TL1 && t->layout != TP_LAYOUT_TL2) return 1;
     if (BM < 1 || BK < 1 || (bm != 32 && bm != 64) || t->rows % BM || BM % bm) return 0;
     if (t->layout == TP_LAYOUT_TL1) return t->cols % BK == 0 && BK % (256 / bm) == 0;
-    return bm == 32 && BK % 24 == 0 && t->cols % BK % 32 == 0 && t->cols % BK <= 256;
+    return bm == 32 && BK <= t->cols && BK % 24 == 0 && t->cols % BK % 32 == 0 && t->cols % BK <= 256;
 }
 
 int tp_tensor_check(const tp_tensor *t) {
@@ -178,7 +178,7 @@ static float row_scale(const tp_ternary *t, int64_t row, int *one) {
 
 int tp_one_scale_a_row(const tp_ternary *t) {
     if (t->col_blocks == 1) return 1;
-    if (layouts[t->body.layout].scales == IN_HEADER) return 0;      /* groups are written only where they differ */
+    if (layouts[t->body.layout].scales == IN_HEADER) return 0;      /* groups: packers merge equal ones, so these differ */
     int one = 1;
     for (int64_t r = 0; one && r < t->body.rows; r++) row_scale(t, r, &one);
     return one;

@@ -1,4 +1,5 @@
 /* Building a model: every shape is checked here, so that nothing below has to. */
+#include "fpenv.h"
 #include "model.h"
 
 #include <stdio.h>
@@ -96,8 +97,8 @@ static float *copied(const float *from, int64_t n) {
     return to;
 }
 
-int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
-                 const tp_tensor *output, tp_model **out) {
+static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
+                                 const tp_tensor *output, tp_model **out) {
     int status;
     place[0] = 0;
     if (!out) return fail(TP_ERR_ARGUMENT, -1, "out");
@@ -129,6 +130,14 @@ int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *
     m->output = tied ? *token_embd : *output;
     *out = m;
     return TP_OK;
+}
+
+int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
+                 const tp_tensor *output, tp_model **out) {
+    const tp_fpenv before = tp_fpenv_enter();       /* scales are compared */
+    const int status = model_new(hp, layers, token_embd, output_norm, output, out);
+    tp_fpenv_leave(before);
+    return status;
 }
 
 void tp_model_free(tp_model *m) {

@@ -143,10 +143,9 @@ class Model:
         where = f"{self.file.path}: tensor {info.name!r}"
         try:
             tiling, scale = layout.tiling_of(info.rows, info.cols), self.file.outer_scale(info)
-            problems = layout.check(stored, info.rows, info.cols)
         except Unreadable as error:
             raise Unreadable(f"{where}: {error.message}", hint=error.hint) from error
-        if problems:
+        if problems := self.file.check(info):
             raise Unreadable(f"{where}: {problems[0]}")
         return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 

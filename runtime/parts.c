@@ -19,7 +19,7 @@ int tp_quantize_activations(int isa, const float *x, int64_t n, int64_t cols, in
     return TP_OK;
 }
 
-int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
+static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
     const tp_kernel *k = tp_kernel_at(index);
     if (!k || !k->linear || !q || !out || n < 1) return TP_ERR_ARGUMENT;
     int status = tp_tensor_check(w);
@@ -53,6 +53,13 @@ int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t
     tp_free(acts.arranged);
     tp_free(sum);
     tp_pool_free(pool);
+    return status;
+}
+
+int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
+    const tp_fpenv before = tp_fpenv_enter();       /* which codes lie under a scale of 0 is float arithmetic */
+    const int status = matmul_int(index, w, q, n, out);
+    tp_fpenv_leave(before);
     return status;
 }
 

@@ -73,7 +73,7 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
         const float s = l->acts->s[t];
         float *restrict y = job->y + t * w->rows + row0;
         const int32_t *restrict from = sums + t * job->grain;
-        for (int64_t r = 0; r < row1 - row0; r++) y[r] = ((float)from[r] / s) * scales[r];
+        for (int64_t r = 0; r < row1 - row0; r++) y[r] = ((float)from[r] / s) * scales[r] + 0.0f;   /* no -0: under a scale of 0 sums may be any */
     }
 }
 

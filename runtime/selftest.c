@@ -253,7 +253,7 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 
 /* What the scalar kernels gave on this data (without the poisoned rows) when they were checked against numpy: the same on
  * every machine. */
-#define KNOWN_ANSWER UINT64_C(0x577e7f90193a55fc)
+#define KNOWN_ANSWER UINT64_C(0xe76148968c1947f2)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
     static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2},

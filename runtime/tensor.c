@@ -28,7 +28,6 @@ static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
     const int status = tp_tensor_check(w);
     if (status) return status;
     if (!out || row < 0 || row >= w->rows) return TP_ERR_ARGUMENT;
-    const uint16_t *half = (const uint16_t *)w->data + row * w->cols;
     if (tp_is_ternary(w->layout)) {
         const tp_ternary parts = tp_ternary_of(w);
         void *scratch = tp_alloc(1, tp_decode_scratch(w->cols));
@@ -40,10 +39,10 @@ static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
     switch ((tp_layout)w->layout) {
         case TP_LAYOUT_F32: memcpy(out, (const float *)w->data + row * w->cols, (size_t)w->cols * 4); return TP_OK;
         case TP_LAYOUT_F16:
-            for (int64_t i = 0; i < w->cols; i++) out[i] = tp_f16_float(half[i]);
+            for (int64_t i = 0; i < w->cols; i++) out[i] = tp_f16_float(((const uint16_t *)w->data)[row * w->cols + i]);
             return TP_OK;
         case TP_LAYOUT_BF16:
-            for (int64_t i = 0; i < w->cols; i++) out[i] = tp_bf16_float(half[i]);
+            for (int64_t i = 0; i < w->cols; i++) out[i] = tp_bf16_float(((const uint16_t *)w->data)[row * w->cols + i]);
             return TP_OK;
         case TP_LAYOUT_Q8_0:
             for (int64_t i = 0; i < w->cols; i++) {

@@ -31,14 +31,16 @@ size_t tp_decode_scratch(int64_t cols) { return (size_t)(round64(cols * (int64_t
 void tp_decode_row(tp_way decode, const tp_ternary *t, int64_t row, float *out, void *scratch) {
     const int64_t cols = t->body.cols;
     float *scales = scratch;
-    const uint8_t *codes = (const uint8_t *)t->body.data + row * (tp_padded_cols(cols) / 4);
     tp_scales_of_row(t, row, scales);
     if (decode.unpack) {
         uint8_t *plain = (uint8_t *)scratch + round64(cols * (int64_t)sizeof(float));
         tp_unpack_rows(decode.unpack, t, row, row + 1, plain, cols);
-        codes = plain;
+        decode.kernel->decode(plain, cols, scales, t->col_blocks, out);
+        return;
     }
-    decode.kernel->decode(codes, cols, scales, t->col_blocks, out);
+    decode.kernel->decode((const uint8_t *)t->body.data + row * (tp_padded_cols(cols) / 4), cols, scales, t->col_blocks, out);
+    for (int64_t b = 0, width = cols / t->col_blocks; b < t->col_blocks; b++)      /* codes under a scale of 0 are zeros, not -0 */
+        if (scales[b] == 0) memset(out + b * width, 0, (size_t)width * sizeof(float));
 }
 
 /* ---- the twins of formats/layouts ---- */

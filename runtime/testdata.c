@@ -78,7 +78,8 @@ int tp_random_tensor(const tp_tensor *t, uint8_t *data, uint64_t *state) {
             for (uint64_t i = 0; i < t->nbytes; i += block) {
                 const uint16_t h = tp_float_f16(tp_random_float(state) * 0.01f);
                 memcpy(data + i + (t->layout == TP_LAYOUT_Q6_K ? Q6_K_D : 0), &h, 2);
-                if (t->layout == TP_LAYOUT_Q4_K) memcpy(data + i + Q4_K_DMIN, &h, 2);
+                const uint16_t less = tp_float_f16(tp_random_float(state) * 0.01f);
+                if (t->layout == TP_LAYOUT_Q4_K) memcpy(data + i + Q4_K_DMIN, &less, 2);
             }
             break;
         case TP_LAYOUT_U8:

@@ -21,6 +21,7 @@ from formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from formats.layouts.tl import Tiled
 from formats.layouts.twins import Tiling
 from formats.ternary import TernaryTensor, scales_differ
+from runtime.model import Model
 from tests.checkpoints import edited_checkpoint, edited_gguf
 from tests.conftest import SHARED, exit_code_of, run
 from tests.families_made import Checkpoints
@@ -382,6 +383,15 @@ def test_scales_beside_a_tensor_that_make_no_sense(with_apart: Path, tmp_path: P
         with pytest.raises(Unreadable, match=r"blk\.0\.attn_q\.scale.*expected a finite number"):
             convert(with_scale("bad.gguf", value), tmp_path / "x.gguf")
         (tmp_path / "bad.gguf").unlink()
+
+    def blow_up(tensors: dict[str, np.ndarray]) -> None:
+        tensors["blk.0.attn_q.weight"].reshape(-1, 66)[:, 64:] = np.array([2.0], "<f2").view(np.uint8)
+        tensors["blk.0.attn_q.scale"][:] = np.array([3e38], "<f4").view(np.uint8)
+
+    huge = edited_gguf(with_apart, tmp_path / "huge.gguf", tensors=blow_up)
+    for use in (Model, lambda path: convert(path, tmp_path / "x.gguf")):
+        with pytest.raises(Unreadable, match=r"attn_q.*is no finite number"):
+            use(huge)
     convert(with_scale("zero.gguf", 0.0), path := tmp_path / "z.gguf")
     file = GgufFile(path)
     ternary = file.ternary(file.tensors["blk.0.attn_q.weight"])

@@ -150,3 +150,20 @@ def test_installed(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(stored, plain[name])
         assert np.array_equal(layout.unpack(stored, 32, 256).codes, tensor.codes)
     assert set(calls) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_checks_do_not_depend_on_who_unpacks(name: str, restored: None) -> None:
+    """The same findings of damaged bytes with the twins and without."""
+    layout, rng = LAYOUTS[name], np.random.default_rng(7)
+    from tests.test_layouts import random_tensor
+
+    good = layout.pack(random_tensor(32, 264 if name in ("t2", "t158", "hf_u8") else 512, 3))
+    cols = 264 if name in ("t2", "t158", "hf_u8") else 512
+    for _ in range(150):
+        bad = good.copy()
+        bad[rng.integers(0, good.size, 2)] = rng.integers(0, 256, 2)
+        twins.use(None)
+        plain = layout.check(bad, 32, cols)
+        packing.install()
+        assert layout.check(bad, 32, cols) == plain

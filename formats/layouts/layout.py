@@ -152,7 +152,7 @@ class Layout(abc.ABC):
         problems = []
         if count := self.illegal_bytes(self.body(data, rows, cols), rows, cols):
             problems.append(self._first_illegal(data, rows, cols, count))
-        if reserved := self.reserved(data, rows, cols):
+        elif reserved := self.reserved(data, rows, cols):
             problems.append(reserved)
         return problems
 

@@ -21,6 +21,8 @@ class TL1(Tiled):
     @classmethod
     def illegal_tiling(cls, rows: int, cols: int, tiling: Tiling) -> str | None:
         BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
+        if cols % 8:
+            return f"rows of {cols} weights are not a multiple of 8"
         if bm not in cls.inner:
             return f"bm is {bm}, expected 32 or 64"
         if rows % BM or cols % BK:

@@ -96,7 +96,7 @@ TP_API uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols);
 
 /* The code bytes of a ternary tensor to weights and back: its body, which is all of it but the header of T2 and T158 and the
  * 32 bytes of scale behind I2_S, TL1 and TL2. Packing writes -1, 0, +1 into a body of zeros and leaves scales alone;
- * unpacking gives +2 for what no packer writes. TP_ERR_BYTES if body_bytes is not its size. */
+ * unpacking gives +2 for a code of 3 and for nibbles that mean nothing; of trits it judges nothing. TP_ERR_BYTES if body_bytes is not its size. */
 TP_API int tp_pack(int layout, const int32_t *tile /* (3), or NULL */, int64_t rows, int64_t cols, const int8_t *codes /* (rows, cols) */,
                    uint8_t *body /* (body_bytes) */, uint64_t body_bytes);
 TP_API int tp_unpack(int layout, const int32_t *tile /* (3), or NULL */, int64_t rows, int64_t cols, const uint8_t *body /* (body_bytes) */,

@@ -1,5 +1,5 @@
 /* IQ2_BN_R4: four rows together, their scales in front. Of 64 columns byte 16 l + 4 k + i holds, of row k, columns 16 l + i,
- * + 4, + 8, + 12, the first in the low bits: words of four bytes, which are bit planes of width 4. */
+ * + 4, + 8, + 12, the first in the low bits: words of four bytes, which are bit planes of width 4 (planes.h has other widths). */
 #ifndef TRITPACK_IQ2_BN_R4_H
 #define TRITPACK_IQ2_BN_R4_H
 

@@ -17,7 +17,8 @@ typedef void tp_linear_fn(const tp_tensor *w /* (rows, cols) */, const void *act
                           const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
                           void *scratch /* panel_rows * cols bytes, 64-byte aligned */);
 
-/* Codes of rows row0 .. row1-1, one a byte: 0, 1, 2 for weights -1, 0, +1, and 3 for what no packer writes. */
+/* Codes of rows row0 .. row1-1, one a byte: 0, 1, 2 for weights -1, 0, +1, and 3 for a code of 3 or a nibble that means nothing
+ * (bytes of trits that no packer writes give some codes: formats/layouts refuses them). */
 typedef void tp_unpack_fn(const tp_tensor *w /* (rows, cols), data: the body, without header and trailer */, int64_t row0, int64_t row1,
                           uint8_t *out /* (row1 - row0, ld) */, int64_t ld);
 
@@ -28,13 +29,13 @@ typedef void tp_pack_fn(const int8_t *codes /* (rows, cols) */, const tp_tensor 
 typedef void tp_decode_fn(const uint8_t *codes /* one row */, int64_t cols, const float *scales /* (col_blocks) */, int64_t col_blocks,
                           float *out /* (cols) */);
 
-/* Activations of the head. Float layouts read x; q8_0 and q6_k read 16-bit integers:
+/* Activations of the head. Float layouts read x; q8_0, q6_k and q4_k read 16-bit integers:
  * element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2] if odd (zero beyond cols). */
 typedef struct tp_head_acts {
     const float *x;         /* (n, cols) */
     int16_t *q;             /* (n, padded) padded = cols rounded up to 64 */
     float *step;            /* (n, blocks) one per 256 columns, blocks = ceil(cols / 256): x ~ q * step */
-    int32_t *bias;          /* (n, padded / 4) -32 * (sum of the 4 elements 4 i .. 4 i + 3), for q6_k */
+    int32_t *bias;          /* (n, padded / 4) -32 * (sum of the 4 elements 4 i .. 4 i + 3), for q6_k and q4_k */
     int64_t padded, blocks;
 } tp_head_acts;
 

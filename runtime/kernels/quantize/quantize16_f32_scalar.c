@@ -1,6 +1,6 @@
 #include "../quants.h"
 
-/* 16-bit activations of the q8_0 and q6_k heads: per block of 256, a = max|x|, step = a / 32767,
+/* 16-bit activations of the q8_0, q6_k and q4_k heads: per block of 256, a = max|x|, step = a / 32767,
  * q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30 counts as zero;
  * in one with NaN or an infinity step = NaN, q = 0, so that every product is NaN. */
 void quantize16_f32_scalar(const float *x, int64_t cols, int16_t *q, float *step, int32_t *bias) {
