@@ -498,3 +498,19 @@ def test_a_file_without_a_tokenizer(half_gguf: Path, tmp_path: Path) -> None:
     result = convert(bare, path := tmp_path / "m.gguf", outtype="t158")
     assert "the source has no tokenizer" in result.warnings and hashes(path) == hashes(half_gguf)
     assert not any("tokenizer" in key for key in GgufFile(path).metadata)
+
+
+def test_prisms_old_files_have_another_ones_id(half_gguf: Path, tmp_path: Path) -> None:
+    """Until mid 2026 groups of 128 went by id 42, which is llama.cpp's Q2_0 with groups of 64."""
+    convert(half_gguf, new := tmp_path / "new.gguf", outtype="pq2_0")
+    file = GgufFile(new)
+    plans = [
+        TensorPlan(name, info.shape, 42 if info.layout == "pq2_0" else info.type_id, info.nbytes)
+        for name, info in file.tensors.items()
+    ]
+    write_gguf(tmp_path / "old.gguf", dict(file.metadata), plans, ([file.bytes_of(i)] for i in file.tensors.values()))
+    old = GgufFile(tmp_path / "old.gguf")
+    assert {info.layout for info in old.tensors.values() if info.type_id == 42} == {"pq2_0"}
+    convert(tmp_path / "old.gguf", path := tmp_path / "q2_0.gguf", outtype="q2_0")
+    assert {info.type_id for info in GgufFile(path).tensors.values() if info.layout == "q2_0"} == {42}
+    assert hashes(path) == hashes(half_gguf) == hashes(tmp_path / "old.gguf")
