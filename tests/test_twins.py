@@ -20,7 +20,7 @@ from runtime import packing
 from runtime.library import Library, library
 
 ROWS = {"tl1": 32, "tl2": 32, "iq2_bn_r4": 4, "hf_u8": 4}
-COLUMNS = {"i2_s": 128, "tl1": 4, "tq1_0": 256, "tq2_0": 256, "q2_0": 64, "ptq1_0": 128, "pq2_0": 128, "iq1_bn": 64,
+COLUMNS = {"i2_s": 128, "tl1": 8, "tq1_0": 256, "tq2_0": 256, "q2_0": 64, "ptq1_0": 128, "pq2_0": 128, "iq1_bn": 64,
            "iq2_bn": 64, "iq2_bn_r4": 64, "mlx2": 32}  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def held(draw: st.DrawFn, name: str) -> tuple[Layout, int, int]:
     """A layout for a shape that it holds, with a tiling if it takes one."""
     rows = draw(st.integers(1, 5 if name in ROWS else 40)) * ROWS.get(name, 1)
     if name == "tl2":
-        tiles, rest = draw(st.integers(0, 5)), 32 * draw(st.integers(0, 8))
+        tiles, rest = draw(st.integers(1, 6)), 32 * draw(st.integers(0, 8))
         width = 24 * draw(st.integers(1, 12))
         cols = tiles * width + min(rest, (width - 1) // 32 * 32)
         if cols < 256:
