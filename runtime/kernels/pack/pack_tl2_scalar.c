@@ -14,14 +14,19 @@ static inline unsigned six(uint64_t codes) {
     return nibble[0][v >> 16 & 31] | nibble[1][v >> 40 & 31];
 }
 
-/* BK columns of a row. */
-static inline void pack_threes(const int8_t *codes, int64_t BK, int shift, uint8_t *restrict nibbles, uint8_t *restrict words) {
-    for (int64_t c = 0; c < BK; c += 24, codes += 24, nibbles += 128, words += 32) {
-        const uint64_t low = codes8(codes), middle = codes8(codes + 8), high = codes8(codes + 16);
-        const unsigned a = six(low), b = six(low >> 48 | middle << 16), d = six(middle >> 32 | high << 32), e = six(high >> 16);
-        nibbles[0] = (uint8_t)a, nibbles[32] = (uint8_t)b, nibbles[64] = (uint8_t)d, nibbles[96] = (uint8_t)e;
-        const unsigned signs = (a & 0x5000) | (b >> 4 & 0x500) | (d >> 8 & 0x50) | e >> 12;     /* triple k in bit 14 - 2 k */
-        const uint16_t word = (uint16_t)(tp_load_u16(words) | signs << shift);                  /* rows r and r + 16 share it */
+/* 24 columns of a row: four bytes of nibbles, and the signs, that of triple k in bit 14 - 2 k. */
+static inline unsigned pack_24(const int8_t *codes, uint8_t *restrict nibbles) {
+    const uint64_t low = codes8(codes), middle = codes8(codes + 8), high = codes8(codes + 16);
+    const unsigned a = six(low), b = six(low >> 48 | middle << 16), d = six(middle >> 32 | high << 32), e = six(high >> 16);
+    nibbles[0] = (uint8_t)a, nibbles[32] = (uint8_t)b, nibbles[64] = (uint8_t)d, nibbles[96] = (uint8_t)e;
+    return (a & 0x5000) | (b >> 4 & 0x500) | (d >> 8 & 0x50) | e >> 12;
+}
+
+/* BK columns of rows r and r + 16 of a block, which share the words of their signs. */
+static inline void pack_threes(const int8_t *one, const int8_t *other, int64_t BK, uint8_t *restrict nibbles, int64_t r, uint8_t *restrict words) {
+    for (int64_t c = 0; c < BK; c += 24, one += 24, other += 24, nibbles += 128, words += 32) {
+        const unsigned signs = pack_24(one, nibbles + tl2_position(r)) << 1 | pack_24(other, nibbles + tl2_position(r + 16));
+        const uint16_t word = (uint16_t)signs;
         memcpy(words, &word, 2);
     }
 }
@@ -31,10 +36,11 @@ void pack_tl2_scalar(const int8_t *codes, const tp_tensor *w, uint8_t *body) {
     for (int64_t first = 0; first < w->rows; first += 32) {
         tl2_block b = tl2_block_of(w, first);
         for (int64_t c = 0; c < b.threes; c += BK, b.nibbles += b.next_nibbles, b.signs += b.next_signs)
-            for (int64_t r = first; r < first + 32; r++) {
-                const int8_t *from = codes + r * w->cols + c;
-                tl_prefetch(from + BK);
-                pack_threes(from, BK, tl2_shift(r), body + b.nibbles + tl2_position(r), body + b.signs + tl2_word(r));
+            for (int64_t r = 0; r < 16; r++) {
+                const int8_t *one = codes + (first + r) * w->cols + c, *other = one + 16 * w->cols;
+                tl_prefetch(one + BK);
+                tl_prefetch(other + BK);
+                pack_threes(one, other, BK, body + b.nibbles, r, body + b.signs + tl2_word(r));
             }
         for (int64_t c = b.threes; c < w->cols; c += 32, b.pairs += b.next_pairs)
             for (int64_t r = first; r < first + 32; r++)
