@@ -6,7 +6,6 @@ folder gets its name only after it was read again and every code and scale compa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -128,24 +127,24 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     names = {*HASHED_FILES, INDEX, *(path.name for path in (*folder.glob("model*.safetensors"), *partial.iterdir()))}
     if (folder / "1_Pooling" / "config.json").is_file():
         names.add("1_Pooling")
-    old = partial.with_suffix(".old")
+    old, new = partial.with_suffix(".old"), sorted(path.name for path in partial.iterdir())
     old.mkdir()
     try:
         for name in sorted(names):
             if (folder / name).exists():
                 os.replace(folder / name, old / name)
-        for path in sorted(partial.iterdir()):
-            os.replace(path, folder / path.name)
+        for name in new:
+            os.replace(partial / name, folder / name)
     except BaseException:
-        for name in names:
-            if (old / name).exists() or not (partial / name).exists():
-                with contextlib.suppress(OSError):
-                    os.replace(folder / name, partial / name)
+        # By where files are, not by what was begun: an interruption may come before or behind any of these moves.
+        for name in new:
+            if not (partial / name).exists():
+                os.replace(folder / name, partial / name)
         for path in old.iterdir():
             os.replace(path, folder / path.name)
+        old.rmdir()
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)  # only now: had anything failed to come back, it would still be there
 
 
 def _form(spec: ModelSpec, known: Family, to: str, asked: str, allow_wrong: bool, warnings: list[str]) -> str:
