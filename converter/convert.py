@@ -10,7 +10,7 @@ import numpy as np
 
 from converter.opening import open_source, repository_name
 from converter.plan import Plan, PlannedTensor, make_plan
-from converter.reading import Reading, apply_reading, lacks_tilings
+from converter.reading import Reading
 from converter.sources import CheckpointFolder
 from formats import float_types
 from formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
@@ -56,8 +56,8 @@ def convert(
     """Convert a checkpoint (a folder, or ORG/NAME[@REVISION] on the Hub) or a GGUF file to a GGUF file.
 
     Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
-    bounded by the largest tensor. reading: how to read a GGUF that needs to be told. The other arguments: make_plan.
-    Raises Unreadable, Unsupported, UsageError, IntegrityFailed, WriteFailed.
+    bounded by the largest tensor. The arguments are make_plan's. Raises Unreadable, Unsupported, UsageError,
+    IntegrityFailed, WriteFailed.
     """
     path = Path(output)
     refuse_existing(path, force=force)  # before any work
@@ -68,9 +68,6 @@ def convert(
     }:
         raise UsageError(f"{path}: is a file of the source itself")
     packing.install()
-    if reading and isinstance(opened, GgufFile) and lacks_tilings(opened):
-        tilings = None  # what was said of tilings was said of the source's
-    record = apply_reading(opened, reading)
     plan = make_plan(
         opened,
         outtype=outtype,
@@ -82,7 +79,7 @@ def convert(
         allow_wrong_engine=allow_wrong_engine,
         tilings=tilings,
         tl2_id=tl2_id,
-        record=record,
+        reading=reading,
     )
     result = Conversion(plan, path, list(plan.warnings), {})
 

@@ -77,7 +77,9 @@ def fit(
         origin = origins[tensor]
         where = f"{name} cannot hold tensor {origin.name!r} ({rows} x {cols})"
         if reason := layout.shape_misfit(rows, cols):
-            raise Unsupported(f"{where}: {reason}", hint=fitting)
+            by_rule = (rows, cols) in tiles and LAYOUTS[name].fits(rows, cols) is None
+            hint = f"without a tiling for {rows} x {cols} one is taken by rule" if by_rule else fitting
+            raise Unsupported(f"{where}: {reason}", hint=hint)
         reason = layout.fits(rows, cols, blocks[tensor])
         if reason is None and layout.half_scales:
             scales = origin.scales()

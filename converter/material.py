@@ -211,6 +211,9 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
     if "general.source.sha256" not in recorded:
         digest = sha256_file(file.path) if hashed else "0" * 64
         recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
+    lost = recorded.get("tritpack.scale_rounding", 0.0)
+    if not isinstance(lost, float) or not 0 <= lost < float("inf"):
+        raise Unreadable(f"{file.path}: metadata key tritpack.scale_rounding is {str(lost)[:40]!r}, expected a share")
     for key in ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version"):
         recorded.pop(key, None)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}

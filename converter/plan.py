@@ -12,6 +12,7 @@ import numpy as np
 from converter.fitting import ROUNDING_KEY, Fit, fit, type_id_of
 from converter.material import Material, of_checkpoint, of_gguf
 from converter.origins import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
+from converter.reading import Reading, apply_reading, lacks_tilings
 from converter.sources import CheckpointFolder
 from converter.targets import TARGETS, Target, check_target
 from converter.version import VERSION
@@ -75,16 +76,20 @@ def make_plan(
     allow_wrong_engine: bool = False,
     tilings: Mapping[tuple[int, int], TileSizes] | None = None,
     tl2_id: int = 39,
-    record: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
     hashed: bool = True,
 ) -> Plan:
     """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
 
     target: the engine that the file is for, a key of TARGETS. quantize: `absmean` takes a plain float checkpoint for
     masters. allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine
-    that would run another model. tilings, tl2_id: how TL1 and TL2 are written. record: more metadata. hashed: false
-    leaves zeros where the source's hashes belong, so that a plan reads no more than it must.
+    that would run another model. tilings, tl2_id: how TL1 and TL2 are written. reading: how to read a GGUF that needs
+    to be told; the tilings are then meant for it, if it lacks some. hashed: false leaves zeros where the source's
+    hashes belong, so that a plan reads no more than it must.
     """
+    if reading and isinstance(source, GgufFile) and lacks_tilings(source):
+        tilings = None
+    record = apply_reading(source, reading)
     if isinstance(source, GgufFile):
         if quantize is not None:
             raise UsageError(
@@ -141,7 +146,7 @@ def make_plan(
         **({} if engine.name == "tritpack" else {"tritpack.target": engine.name}),
         **({"tritpack.warnings": engine_warnings} if allow_wrong_engine and engine_warnings else {}),
         **fitted.record,
-        **(record or {}),
+        **record,
     }
     if ROUNDING_KEY in material.metadata:  # what an earlier step has lost is lost
         metadata[ROUNDING_KEY] = max(metadata[ROUNDING_KEY], material.metadata[ROUNDING_KEY])

@@ -304,6 +304,10 @@ def test_the_command(half_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     assert out.stat().st_size < shown["output_bytes"]
     assert exit_code_of(run("repack", half_gguf, "-o", out)) == 2  # exists
     assert exit_code_of(run("repack", tiny_checkpoint, "-o", tmp_path / "x.gguf")) == 3
+    missing = run("repack", tmp_path / "absent.gguf", "-o", tmp_path / "x.gguf")
+    assert exit_code_of(missing) == 3 and "does not exist" in str(missing.exception)
+    bad_tiles = run("repack", half_gguf, "-o", tmp_path / "x", "--outtype", "tl2", "--tiling", "256x256=96,96,32")
+    assert exit_code_of(bad_tiles) == 4 and "by rule" in str(getattr(bad_tiles.exception, "hint", ""))
     assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--for", "llama.cpp")) == 4
     assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--tiling", "1x1")) == 2
     tiled = run("repack", half_gguf, "-o", tmp_path / "tl.gguf", "--outtype", "tl1", "--tiling", "256x256=128,64,64")
@@ -424,6 +428,14 @@ def test_a_loss_is_not_forgotten(odd_checkpoint: Path, tmp_path: Path) -> None:
     convert(first, second := tmp_path / "2.gguf", outtype="t158")
     recorded = [GgufFile(path).metadata["tritpack.scale_rounding"] for path in (first, second)]
     assert recorded[0] == recorded[1] > 0
+
+
+@pytest.mark.parametrize("value", ["much", -1.0, float("nan"), ["a", "b"]])
+def test_a_recorded_loss_that_is_none(value: object, half_gguf: Path, tmp_path: Path) -> None:
+    bad = edited_gguf(half_gguf, tmp_path / "b.gguf", metadata=lambda m: m.update({"tritpack.scale_rounding": value}))
+    for command in ("repack", "export"):
+        assert exit_code_of(run(command, bad, "-o", tmp_path / "x")) == 3
+    assert not (tmp_path / "x").exists()
 
 
 def test_folding_that_no_file_admits_is_found_out(checkpoints: Checkpoints, tmp_path: Path) -> None:

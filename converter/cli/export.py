@@ -30,6 +30,7 @@ from converter.cli.progress import Progress
     help="Type of floats; auto is the first that holds all of them exactly.",
 )
 @click.option("--group-size", type=click.Choice(["32", "64", "128"]), help="Of --to mlx; the largest that fits.")
+@click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @click.option("--allow-scale-rounding", is_flag=True, help="Change scales that cannot be held, and say by how much.")
 @click.option("--allow-wrong-engine", is_flag=True, help="Write it although the engine will run another model.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint's files in a folder that is not empty.")
@@ -42,6 +43,7 @@ def command(
     form: str,
     dtype: str,
     group_size: str | None,
+    revision: str | None,
     allow_scale_rounding: bool,
     allow_wrong_engine: bool,
     force: bool,
@@ -67,6 +69,7 @@ def command(
         form=form,
         dtype=dtype,
         group_size=None if group_size is None else int(group_size),
+        revision=revision,
         allow_scale_rounding=allow_scale_rounding,
         allow_wrong_engine=allow_wrong_engine,
         force=force,

@@ -41,7 +41,8 @@ def command(file: str, read_as: str | None, repair: bool, reference: Path | None
     from formats.errors import Unreadable
 
     if not is_gguf(Path(file)):
-        hint = "tritpack convert reads checkpoints" if Path(file).is_dir() else None
-        raise Unreadable(f"{file}: is no GGUF file", hint=hint)
+        if not Path(file).exists():
+            raise Unreadable(f"{file}: does not exist")
+        raise Unreadable(f"{file}: is no GGUF file", hint="tritpack convert reads checkpoints")
     reading = Reading(read_as, repair, tilings_of(writing), reference)
     write(file, writing, command="repack", reading=reading)

@@ -109,13 +109,13 @@ def write(
     from converter.convert import convert
     from converter.opening import open_source, repository_name
     from converter.plan import make_plan
-    from converter.reading import apply_reading, lacks_tilings
-    from formats.gguf_file import GgufFile, refuse_existing
+    from formats.gguf_file import refuse_existing
 
     output, quiet, as_json = writing["output"], writing["quiet"], writing["as_json"]
     wanted: dict[str, Any] = {
         "tl2_id": int(writing["tl2_id"]),
         "tilings": tilings_of(writing),
+        "reading": reading,
         **{
             key: writing[key]
             for key in ("outtype", "embedding_type", "target", "allow_wrong_engine", "allow_scale_rounding")
@@ -124,13 +124,10 @@ def write(
     if writing["dry_run"]:
         refuse_existing(Path(output), force=writing["force"])
         opened = open_source(source, revision=options.get("revision"), progress=not quiet)
-        if reading and isinstance(opened, GgufFile) and lacks_tilings(opened):
-            wanted["tilings"] = None
         plan = make_plan(
             opened,
             name=writing["name"] or repository_name(source),
             quantize=options.get("quantize"),
-            record=apply_reading(opened, reading),
             hashed=False,
             **wanted,
         )
@@ -141,7 +138,6 @@ def write(
         source,
         output,
         name=writing["name"],
-        reading=reading,
         force=writing["force"],
         progress=Progress(f"{command}ing", quiet=quiet),
         **options,

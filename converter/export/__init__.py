@@ -24,7 +24,6 @@ from converter.fitting import ROUNDING_KEY
 from converter.material import Material, of_checkpoint, of_gguf
 from converter.opening import open_source
 from converter.origins import Origin
-from converter.reading import Reading, apply_reading
 from converter.rounding import loss
 from converter.safetensors_file import Entry, write_safetensors
 from converter.sources import HASHED_FILES, INDEX, CheckpointFolder
@@ -64,7 +63,6 @@ def export(
     revision: str | None = None,
     allow_scale_rounding: bool = False,
     allow_wrong_engine: bool = False,
-    reading: Reading | None = None,
     force: bool = False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Export:
@@ -81,7 +79,6 @@ def export(
     opened = open_source(source, revision=revision)
     if isinstance(opened, CheckpointFolder) and opened.folder.resolve() == folder:
         raise UsageError(f"{output}: is the source itself")
-    apply_reading(opened, reading)
     material = of_gguf(opened, False) if isinstance(opened, GgufFile) else of_checkpoint(opened, None, None, False)
     known, warnings = family_of(material.spec), list(material.warnings)
     if (lost := material.metadata.get(ROUNDING_KEY)) is not None:

@@ -149,12 +149,10 @@ class Layout(abc.ABC):
         """What makes these bytes no tensor of this layout; empty if nothing."""
         if problems := self._frame_problems(data, rows, cols):
             return problems
-        problems = []
         if count := self.illegal_bytes(self.body(data, rows, cols), rows, cols):
-            problems.append(self._first_illegal(data, rows, cols, count))
-        elif reserved := self.reserved(data, rows, cols):
-            problems.append(reserved)
-        return problems
+            return [self._first_illegal(data, rows, cols, count)]
+        reserved = self.reserved(data, rows, cols)
+        return [reserved] if reserved else []
 
     def fill(self, codes: Codes, body: Bytes) -> None:
         """pack_codes by whoever is faster: the twin in C where it is there."""
