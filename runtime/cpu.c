@@ -56,7 +56,11 @@ static int detect(int isa) {
         case TP_ISA_SCALAR: return 1;
         case TP_ISA_SSSE3: return feature("ssse3");
         case TP_ISA_AVX2: return feature("avx2") && feature("f16c");
+#ifdef TP_AVXVNNI_AS_EVEX     /* a build for tests: the same instructions as AVX-512 encodes them */
+        case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avx512vl") && feature("avx512vnni");
+#else
         case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avxvnni");
+#endif
         case TP_ISA_AVX512VNNI:
             return feature("avx2") && feature("f16c") && feature("avx512f") && feature("avx512bw") && feature("avx512vl") &&
                    feature("avx512dq") && feature("avx512vnni");
@@ -77,10 +81,42 @@ size_t tp_cpu_description(char *buf, size_t size) {
         if (feature(features[i].name)) used += (size_t)snprintf(text + used, sizeof text - used, " %s", features[i].name);
     return (size_t)snprintf(buf, size, "%s", text);
 }
+#elif TP_ARM
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+
+static int asks(const char *name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+static int has_dotprod(void) { return asks("hw.optional.arm.FEAT_DotProd"); }
+static int has_i8mm(void) { return has_dotprod() && asks("hw.optional.arm.FEAT_I8MM"); }
+#else
+#include <sys/auxv.h>
+
+/* Linux's numbers, which old headers lack. */
+static int has_dotprod(void) { return (int)(getauxval(AT_HWCAP) >> 20 & 1); }
+static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
+#endif
+
+static int detect(int isa) {
+    switch (isa) {
+        case TP_ISA_SCALAR:
+        case TP_ISA_NEON: return 1;
+        case TP_ISA_DOTPROD: return has_dotprod();
+        case TP_ISA_I8MM: return has_i8mm();
+        default: return 0;
+    }
+}
+
+size_t tp_cpu_description(char *buf, size_t size) {
+    return (size_t)snprintf(buf, size, "ARM 64-bit; neon%s%s", has_dotprod() ? " dotprod" : "", has_i8mm() ? " i8mm" : "");
+}
 #else
 static int detect(int isa) { return isa == TP_ISA_SCALAR; }
 
-size_t tp_cpu_description(char *buf, size_t size) { return (size_t)snprintf(buf, size, "not x86-64; scalar kernels only"); }
+size_t tp_cpu_description(char *buf, size_t size) { return (size_t)snprintf(buf, size, "neither x86-64 nor ARM 64-bit; scalar kernels only"); }
 #endif
 
 /* Asked once: cpuid is slow in a virtual machine. Two threads that ask at once find the same. */

@@ -8,125 +8,85 @@
 
 #include "internal.h"
 
-/* ---- orders of int8 activations ---- */
-
-static size_t lines_bytes(int64_t n, int64_t cols) { return (size_t)(n * ((cols + 255) / 256) * 256); }
-
-/* One token: [line of 256][field of 4][64]: 32 columns of the even block of 128, 32 of the odd. */
-static void lines_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
-    (void)n;
-    const int8_t *from = q + piece * cols;
-    int8_t *to = (int8_t *)dst + piece * (int64_t)lines_bytes(1, cols);
-    for (int64_t c = 0; c < cols; c += 256)
-        for (int f = 0; f < 4; f++, to += 64) {
-            memcpy(to, from + c + 32 * f, 32);
-            if (c + 128 < cols) memcpy(to + 32, from + c + 128 + 32 * f, 32);
-            else memset(to + 32, 0, 32);
-        }
-}
-
-/* Tiles of `width` tokens, the last cut to a multiple of 4: [cols / 4][tokens][4 columns]. */
-static size_t tiles_bytes(int64_t n, int64_t cols) { return (size_t)((n + 3) / 4 * 4 * cols); }
-
-static void tiles_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst, int64_t width) {
-    const int64_t first = piece * width, here = n - first < width ? n - first : width, padded = (here + 3) / 4 * 4;
-    int8_t *to = (int8_t *)dst + first * cols;
-    for (int64_t t = 0; t < padded; t++)
-        for (int64_t k = 0; k < cols / 4; k++) {
-            if (t < here) memcpy(to + (k * padded + t) * 4, q + (first + t) * cols + 4 * k, 4);
-            else memset(to + (k * padded + t) * 4, 0, 4);
-        }
-}
-static void tiles12_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) { tiles_fill(q, n, cols, piece, dst, 12); }
-static void tiles4_fill(const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) { tiles_fill(q, n, cols, piece, dst, 4); }
-
-__attribute__((unused)) static const tp_arrangement lines = {1, lines_bytes, lines_fill};
-__attribute__((unused)) static const tp_arrangement tiles12 = {12, tiles_bytes, tiles12_fill};
-__attribute__((unused)) static const tp_arrangement tiles4 = {4, tiles_bytes, tiles4_fill};
-
-/* ---- kernels ---- */
-
+/* The instruction sets that an operation has kernels for: the whole ladder of this machine, or what is worth a file. */
 #if TP_X86
-#define DECLARE(type, name) type name##_scalar, name##_avx2, name##_avx512vnni
+#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, SSSE3, ssse3) X(__VA_ARGS__, AVX2, avx2) X(__VA_ARGS__, AVXVNNI, avxvnni) \
+    X(__VA_ARGS__, AVX512VNNI, avx512vnni)
+#define STEPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, AVX2, avx2) X(__VA_ARGS__, AVX512VNNI, avx512vnni)
+#define PRODUCTS LADDER
+#define FLOATS STEPS
+#elif TP_ARM
+#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod) X(__VA_ARGS__, I8MM, i8mm)
+#define STEPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon)
+#define PRODUCTS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod)
+#define FLOATS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #else
-#define DECLARE(type, name) type name##_scalar
+#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define STEPS LADDER
+#define PRODUCTS LADDER
+#define FLOATS LADDER
 #endif
 
-DECLARE(tp_linear_fn, matvec_i2_s);
-DECLARE(tp_linear_fn, matmul_i2_s);
-DECLARE(tp_linear_fn, matvec_u8);
-DECLARE(tp_linear_fn, matmul_u8);
-DECLARE(tp_head_fn, head_f32);
-DECLARE(tp_head_fn, head_f16);
-DECLARE(tp_head_fn, head_bf16);
-DECLARE(tp_head_fn, head_q8_0);
-DECLARE(tp_head_fn, head_q6_k);
-DECLARE(tp_head_fn, head_q4_k);
-DECLARE(tp_quantize_fn, quantize_f32);
-tp_quantize16_fn quantize16_f32_scalar;
-DECLARE(tp_decode_fn, decode_i2_s);
-DECLARE(tp_decode_fn, decode_u8);
-DECLARE(tp_rmsnorm_fn, rmsnorm_f32);
-DECLARE(tp_glu_fn, glu_f32);
-tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
-DECLARE(tp_attention_fn, attention_f32);
-DECLARE(tp_attention_fn, attention_f16);
-
-#define ENTRY(OP, o, LAYOUT, l, ISA, i, ...) \
-    {.symbol = #o "_" #l "_" #i, .op = TP_OP_##OP, .layout = TP_LAYOUT_##LAYOUT, .isa = TP_ISA_##ISA, __VA_ARGS__}
-#define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
-#if TP_X86
-/* One kernel for each of our instruction sets, called through `member`. */
-#define LADDER(OP, o, LAYOUT, l, member) \
-    SCALAR(OP, o, LAYOUT, l, member), ENTRY(OP, o, LAYOUT, l, AVX2, avx2, .member = o##_##l##_avx2), \
-        ENTRY(OP, o, LAYOUT, l, AVX512VNNI, avx512vnni, .member = o##_##l##_avx512vnni)
-#else
-#define LADDER(OP, o, LAYOUT, l, member) SCALAR(OP, o, LAYOUT, l, member)
-#endif
-
-/* Layouts of ternary tensors, for what every one of them has. */
+/* Layouts of ternary tensors that have a matvec kernel of their own, and all of them. */
+#define LINED_EVERYWHERE(X) X(I2_S, i2_s) X(T158, t158) X(U8, u8)
+#define LINED(X) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn)
 #define PACKED(X) \
     X(I2_S, i2_s) X(T2, t2) X(T158, t158) X(TL1, tl1) X(TL2, tl2) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) \
     X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4) X(HF_U8, hf_u8) X(MLX2, mlx2)
+
+#define FLOAT_OPS(X) \
+    FLOATS(X, HEAD, head, F32, f32, head) FLOATS(X, HEAD, head, F16, f16, head) FLOATS(X, HEAD, head, BF16, bf16, head) \
+    FLOATS(X, HEAD, head, Q8_0, q8_0, head) FLOATS(X, HEAD, head, Q6_K, q6_k, head) FLOATS(X, HEAD, head, Q4_K, q4_k, head) \
+    FLOATS(X, QUANTIZE, quantize, F32, f32, quantize) FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
+    FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
+    FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention)
+
 #define DECLARE_TWINS(LAYOUT, l) \
     tp_unpack_fn unpack_##l##_scalar; \
     tp_pack_fn pack_##l##_scalar;
-#define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack), SCALAR(PACK, pack, LAYOUT, l, pack),
+#define DECLARE_LINEAR(op, l, ISA, i) tp_linear_fn op##_##l##_##i;
+#define DECLARE_FLOAT(OP, o, LAYOUT, l, member, ISA, i) tp_##o##_fn o##_##l##_##i;
+#define DECLARE_EVERYWHERE(LAYOUT, l) LADDER(DECLARE_LINEAR, matvec, l)
+#define DECLARE_LINED(LAYOUT, l) STEPS(DECLARE_LINEAR, matvec, l)
 
 PACKED(DECLARE_TWINS)
+LINED_EVERYWHERE(DECLARE_EVERYWHERE)
+LINED(DECLARE_LINED)
+PRODUCTS(DECLARE_LINEAR, matmul, i2_s)
+PRODUCTS(DECLARE_LINEAR, matmul, u8)
+FLOAT_OPS(DECLARE_FLOAT)
+tp_quantize16_fn quantize16_f32_scalar;
+tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
+
+#define ENTRY(OP, o, LAYOUT, l, ISA, i, ...) \
+    {.symbol = #o "_" #l "_" #i, .op = TP_OP_##OP, .layout = TP_LAYOUT_##LAYOUT, .isa = TP_ISA_##ISA, __VA_ARGS__},
+#define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
+#define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack) SCALAR(PACK, pack, LAYOUT, l, pack)
+#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_lines_of[TP_LAYOUT_##LAYOUT])
+#define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
+#define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
+#define FLOAT(OP, o, LAYOUT, l, member, ISA, i) ENTRY(OP, o, LAYOUT, l, ISA, i, .member = o##_##l##_##i)
+
+/* How the matrix product of an instruction set takes its operands: activations in tiles, weights in panels of so many rows. */
+#define MATMUL_SCALAR .panel_rows = 0
+#define MATMUL_SSSE3 .arrangement = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVX2 .arrangement = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVXVNNI .arrangement = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVX512VNNI .arrangement = &tp_tiles12, .panel_rows = 32
+#define MATMUL_NEON MATMUL_SSSE3
+#define MATMUL_DOTPROD MATMUL_SSSE3
+#define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .linear = matmul_##l##_##i, MATMUL_##ISA)
 
 static const tp_kernel kernels[] = {
-    SCALAR(MATVEC, matvec, I2_S, i2_s, linear),
-    SCALAR(MATMUL, matmul, I2_S, i2_s, linear),
-    SCALAR(MATVEC, matvec, U8, u8, linear),
-    SCALAR(MATMUL, matmul, U8, u8, linear),
-#if TP_X86
-    ENTRY(MATVEC, matvec, I2_S, i2_s, AVX2, avx2, .linear = matvec_i2_s_avx2),
-    ENTRY(MATVEC, matvec, I2_S, i2_s, AVX512VNNI, avx512vnni, .linear = matvec_i2_s_avx512vnni, .arrangement = &lines),
-    ENTRY(MATMUL, matmul, I2_S, i2_s, AVX2, avx2, .linear = matmul_i2_s_avx2, .arrangement = &tiles4, .panel_rows = 16),
-    ENTRY(MATMUL, matmul, I2_S, i2_s, AVX512VNNI, avx512vnni, .linear = matmul_i2_s_avx512vnni, .arrangement = &tiles12, .panel_rows = 32),
-    ENTRY(MATVEC, matvec, U8, u8, AVX2, avx2, .linear = matvec_u8_avx2),
-    ENTRY(MATVEC, matvec, U8, u8, AVX512VNNI, avx512vnni, .linear = matvec_u8_avx512vnni),
-    ENTRY(MATMUL, matmul, U8, u8, AVX2, avx2, .linear = matmul_u8_avx2, .arrangement = &tiles4, .panel_rows = 16),
-    ENTRY(MATMUL, matmul, U8, u8, AVX512VNNI, avx512vnni, .linear = matmul_u8_avx512vnni, .arrangement = &tiles12, .panel_rows = 32),
-#endif
+    LINED_EVERYWHERE(MATVEC_EVERYWHERE)
+    LINED(MATVEC_LINED)
+    PRODUCTS(MATMUL, I2_S, i2_s)
+    PRODUCTS(MATMUL, U8, u8)
     PACKED(TWINS)                                           /* bytes or small tables: no instruction set of ours is much faster */
-    LADDER(HEAD, head, F32, f32, head),
-    LADDER(HEAD, head, F16, f16, head),
-    LADDER(HEAD, head, BF16, bf16, head),
-    LADDER(HEAD, head, Q8_0, q8_0, head),
-    LADDER(HEAD, head, Q6_K, q6_k, head),
-    LADDER(HEAD, head, Q4_K, q4_k, head),
-    LADDER(QUANTIZE, quantize, F32, f32, quantize),
-    SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16),   /* once a token: scalar is fast enough */
-    LADDER(DECODE, decode, I2_S, i2_s, decode),
-    LADDER(DECODE, decode, U8, u8, decode),
-    LADDER(RMSNORM, rmsnorm, F32, f32, rmsnorm),
-    LADDER(GLU, glu, F32, f32, glu),
-    SCALAR(ROPE, rope, F32, f32, rope),                     /* elementwise: the compiler vectorises it */
-    SCALAR(ROPEPAIRS, ropepairs, F32, f32, rope),
-    LADDER(ATTENTION, attention, F32, f32, attention),
-    LADDER(ATTENTION, attention, F16, f16, attention),
+    FLOAT_OPS(FLOAT)
+    SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16)    /* once a token: scalar is fast enough */
+    SCALAR(ROPE, rope, F32, f32, rope)                      /* elementwise: the compiler vectorises it */
+    SCALAR(ROPEPAIRS, ropepairs, F32, f32, rope)
 };
 
 static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "head", "quantize", "quantize16",

@@ -118,7 +118,7 @@ static void products(tp_session *s, const linear *group, int count, const float 
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].w;
         if (s->model->hp.int8_activations) {
-            jobs[i] = (tp_linear_job){.w = w, .way = (s->n <= TP_FEW_TOKENS ? s->matvec : s->matmul)[w->layout], .y = group[i].y};
+            jobs[i] = (tp_linear_job){.w = w, .way = (s->n > TP_FEW_TOKENS ? s->matmul : w->reserved ? s->plain_matvec : s->matvec)[w->layout], .y = group[i].y};
             mark_way(s, jobs[i].way);
             continue;
         }

@@ -4,6 +4,7 @@
 
 #include "include/tritpack.h"
 #include "kernels/kernels.h"
+#include "kernels/lines.h"
 
 #define TP_MAX_COLS (INT64_C(1) << 21)      /* int32 sums hold for any bytes up to here: 3 * 128 * 2^21 < 2^30 */
 #define TP_MAX_THREADS 256
@@ -18,12 +19,15 @@ typedef enum tp_op {
     TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
 } tp_op;
 
-/* How a linear kernel wants its int8 activations. */
-typedef struct tp_arrangement {
-    int tokens;                                                             /* per piece: pieces are independent */
-    size_t (*bytes)(int64_t n, int64_t cols);
-    void (*fill)(const int8_t *q /* (n, cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
-} tp_arrangement;
+/* ---- arrange.c: how a linear kernel wants its int8 activations ---- */
+typedef struct tp_arrangement tp_arrangement;
+struct tp_arrangement {
+    int tokens;                 /* per piece: pieces are independent */
+    size_t (*bytes)(const tp_arrangement *a, int64_t n, int64_t cols);
+    void (*fill)(const tp_arrangement *a, const int8_t *q /* (n, padded cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
+    tp_lines lines;
+};
+extern const tp_arrangement tp_lines_of[TP_LAYOUT_COUNT], tp_tiles4, tp_tiles12;
 
 typedef struct tp_kernel {
     const char *symbol;
@@ -73,8 +77,8 @@ int tp_tile_fits(const tp_tensor *t);                                   /* 1 for
 const uint8_t *tp_scales_at(const tp_ternary *t, int64_t row);           /* of its first block of columns */
 void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out /* (col_blocks) */);
 /* Whether each row has one scale, so that its integers may be summed as they are, and these scales. Under a scale of 0 all codes are
- * zeros, so that any other may take its place. */
-int tp_one_scale_a_row(const tp_ternary *t);
+ * zeros, so that any other may take its place; *stray: some are stored as others, and must be unpacked to be cleared. */
+int tp_one_scale_a_row(const tp_ternary *t, int *stray);
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out /* (row1 - row0) */);
 void tp_clear_unscaled(const tp_ternary *t, int64_t row, uint8_t *codes /* (cols) */);     /* makes them zeros */
 
@@ -84,6 +88,7 @@ typedef struct tp_way {             /* how an operation is done to a layout */
     const tp_kernel *unpack;        /* makes the plain codes (U8) that kernel takes; NULL: it takes what is stored */
 } tp_way;
 tp_way tp_way_of(tp_op op, int layout, int isa);
+tp_way tp_plain_way_of(tp_op op, int layout, int isa);                    /* by unpacking, even if it has a kernel */
 tp_tensor tp_direct_codes(const tp_ternary *t);                         /* what kernels without unpacking take: whole blocks, I2_S for T2 */
 /* Codes of rows; those under a scale of 0 are 1, whatever is stored. */
 void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, int64_t row1, uint8_t *out /* (row1 - row0, ld) */, int64_t ld);
@@ -117,7 +122,7 @@ typedef struct tp_linear_job {
     int64_t chunks;
 } tp_linear_job;
 
-/* bytes a thread; cols padded */
+/* bytes a thread */
 size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n);
 /* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
 void tp_linears_run(tp_pool *pool, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,

@@ -164,29 +164,47 @@ void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out) {
     for (int64_t b = 0; b < t->col_blocks; b++) out[b] = load(t, at + b * t->block_bytes);
 }
 
-/* The first scale of a row that is not 0. If another differs, *one becomes 0; without `one` they are not looked at. */
-static float row_scale(const tp_ternary *t, int64_t row, int *one) {
+/* The first scale of a row that is not 0. */
+static float row_scale(const tp_ternary *t, int64_t row) {
     const uint8_t *at = tp_scales_at(t, row);
     float scale = load(t, at);
-    for (int64_t b = 1; b < t->col_blocks && (one || scale == 0); b++) {
-        const float next = load(t, at + b * t->block_bytes);
-        if (scale == 0) scale = next;
-        else if (next != 0 && next != scale) *one = 0;
-    }
+    for (int64_t b = 1; b < t->col_blocks && scale == 0; b++) scale = load(t, at + b * t->block_bytes);
     return scale;
 }
 
-int tp_one_scale_a_row(const tp_ternary *t) {
+/* Whether a row has codes other than zero under scales of 0. */
+static int strays(const tp_ternary *t, int64_t row) {
+    const int64_t cols = t->body.cols, width = cols / t->col_blocks;
+    uint8_t *codes = tp_alloc(1, (size_t)cols);
+    int found = !codes;         /* without memory to look: as if */
+    if (codes) tp_kernel_best(TP_OP_UNPACK, t->body.layout, TP_ISA_SCALAR)->unpack(&t->body, row, row + 1, codes, cols);
+    for (int64_t b = 0; codes && b < t->col_blocks; b++)
+        for (int64_t c = b * width; load(t, tp_scales_at(t, row) + b * t->block_bytes) == 0 && c < (b + 1) * width; c++) found |= codes[c] != 1;
+    tp_free(codes);
+    return found;
+}
+
+int tp_one_scale_a_row(const tp_ternary *t, int *stray) {
+    *stray = 0;
     if (t->col_blocks == 1) return 1;
     if (layouts[t->body.layout].scales == IN_HEADER) return 0;      /* groups: packers merge equal ones, so these differ */
-    int one = 1;
-    for (int64_t r = 0; one && r < t->body.rows; r++) row_scale(t, r, &one);
-    return one;
+    for (int64_t r = 0; r < t->body.rows; r++) {
+        const uint8_t *at = tp_scales_at(t, r);
+        const float scale = row_scale(t, r);
+        int zeros = 0;
+        for (int64_t b = 0; b < t->col_blocks; b++) {
+            const float here = load(t, at + b * t->block_bytes);
+            if (here == 0) zeros = 1;
+            else if (here != scale) return 0;
+        }
+        *stray |= zeros && scale != 0 && strays(t, r);
+    }
+    return 1;
 }
 
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out) {
     for (int64_t r = row0; r < row1;) {
-        const float scale = row_scale(t, r, NULL);
+        const float scale = row_scale(t, r);
         for (const int64_t last = (r / t->rows_a_scale + 1) * t->rows_a_scale; r < row1 && r < last; r++) out[r - row0] = scale;
     }
 }

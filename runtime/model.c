@@ -17,7 +17,7 @@ static int fail(int status, int layer, const char *name) {
 
 typedef enum role { NORM, OPTIONAL_NORM, LINEAR, TABLE } role;
 
-static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols, int int8) {
+static int check(tp_tensor *t, role r, int64_t rows, int64_t cols, int int8) {
     if (!t->data) return r == OPTIONAL_NORM ? TP_OK : TP_ERR_ARGUMENT;
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
     if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
@@ -27,7 +27,10 @@ static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols, int int
     if (status || r != LINEAR || !int8) return status;
     /* Groups of columns under int8 activations would need a sum each; no model is made that way. */
     const tp_ternary parts = tp_ternary_of(t);
-    return tp_one_scale_a_row(&parts) ? TP_OK : TP_ERR_LAYOUT;
+    int stray;
+    if (!tp_one_scale_a_row(&parts, &stray)) return TP_ERR_LAYOUT;
+    t->reserved = stray;
+    return TP_OK;
 }
 
 static int between(int64_t v, int64_t lo, int64_t hi) { return lo <= v && v <= hi; }
@@ -58,9 +61,9 @@ static int check_hparams(const tp_hparams *hp) {
     return TP_OK;
 }
 
-static int check_layer(const tp_hparams *hp, const tp_layer *l, int index) {
+static int check_layer(const tp_hparams *hp, tp_layer *l, int index) {
     const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim, kv = (int64_t)hp->kv_heads * hp->head_dim, d = hp->head_dim;
-    const struct { const char *name; const tp_tensor *t; role r; int64_t rows, cols; } parts[] = {
+    const struct { const char *name; tp_tensor *t; role r; int64_t rows, cols; } parts[] = {
         {"attn_norm", &l->attn_norm, NORM, 1, h},
         {"attn_q", &l->attn_q, LINEAR, q, h},
         {"attn_k", &l->attn_k, LINEAR, kv, h},
@@ -97,6 +100,16 @@ static float *copied(const float *from, int64_t n) {
     return to;
 }
 
+static int check_model(tp_model *m) {
+    const tp_hparams *hp = &m->hp;
+    int status = TP_OK;
+    for (int i = 0; i < hp->layers && !status; i++) status = check_layer(hp, &m->layers[i], i);
+    if (status) return status;
+    if ((status = check(&m->token_embd, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(status, -1, "token_embd");
+    if ((status = check(&m->output_norm, NORM, 1, hp->hidden, 0))) return fail(status, -1, "output_norm");
+    return (status = check(&m->output, TABLE, hp->vocab_size, hp->hidden, 0)) ? fail(status, -1, "output") : TP_OK;
+}
+
 static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
                                  const tp_tensor *output, tp_model **out) {
     int status;
@@ -105,13 +118,8 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
     *out = NULL;
     if ((status = check_hparams(hp))) return status;
     if (!layers) return fail(TP_ERR_ARGUMENT, -1, "layers");
-    for (int i = 0; i < hp->layers; i++)
-        if ((status = check_layer(hp, &layers[i], i))) return status;
-    if (!token_embd || (status = check(token_embd, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(token_embd ? status : TP_ERR_ARGUMENT, -1, "token_embd");
-    if (!output_norm || (status = check(output_norm, NORM, 1, hp->hidden, 0))) return fail(output_norm ? status : TP_ERR_ARGUMENT, -1, "output_norm");
-    const int tied = !output || !output->data;
-    if (!tied && (status = check(output, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(status, -1, "output");
-
+    if (!token_embd) return fail(TP_ERR_ARGUMENT, -1, "token_embd");
+    if (!output_norm) return fail(TP_ERR_ARGUMENT, -1, "output_norm");
     tp_model *m = tp_alloc(1, sizeof *m);
     if (!m) return fail(TP_ERR_MEMORY, -1, "model");
     m->layers = tp_alloc((size_t)hp->layers, sizeof *layers);
@@ -127,7 +135,11 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
     m->hp.inv_freq_sliding = m->inv_freq_sliding;
     m->token_embd = *token_embd;
     m->output_norm = *output_norm;
-    m->output = tied ? *token_embd : *output;
+    m->output = output && output->data ? *output : *token_embd;
+    if ((status = check_model(m))) {
+        tp_model_free(m);
+        return status;
+    }
     *out = m;
     return TP_OK;
 }

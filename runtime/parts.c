@@ -29,8 +29,8 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
     const tp_way way = {k, k->layout == TP_LAYOUT_U8 ? tp_kernel_best(TP_OP_UNPACK, w->layout, k->isa) : NULL};
     if (!way.unpack && tp_way_of(k->op, w->layout, k->isa).kernel->layout != k->layout) return TP_ERR_LAYOUT;
     const int64_t together = k->op == TP_OP_MATVEC ? 1 : n, padded = tp_padded_cols(w->cols);
-    const size_t arranged = k->arrangement ? k->arrangement->bytes(together, padded) : 0;
-    const size_t scratch_bytes = tp_linear_scratch(way, w->rows, padded, together);
+    const size_t arranged = k->arrangement ? k->arrangement->bytes(k->arrangement, together, w->cols) : 0;
+    const size_t scratch_bytes = tp_linear_scratch(way, w->rows, w->cols, together);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
     tp_acts8 acts = {.arranged = tp_alloc(1, arranged)};

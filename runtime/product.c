@@ -12,11 +12,12 @@ enum { MOST_ROWS = 128 };
 static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
     if (way.kernel->op == TP_OP_MATMUL || way.unpack) return 32;
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
-    return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain;
+    return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }
 
 /* Of a thread's scratch: sums (n, grain), the kernel's panel, unpacked codes (grain, cols). */
 size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
+    cols = tp_padded_cols(cols);
     const int64_t grain = grain_of(way, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
     return (size_t)(round64(n * grain * 4) + round64(way.kernel->panel_rows * cols) + (way.unpack ? grain * cols : 0));
 }
@@ -26,7 +27,7 @@ typedef struct linears {
     int count;
     const tp_arrangement *arrangement;      /* jobs with another one are skipped */
     const tp_acts8 *acts;
-    int64_t n, cols;                        /* cols padded, as acts->q has them */
+    int64_t n, cols;
     uint8_t *scratch;
     size_t scratch_bytes;
 } linears;
@@ -34,18 +35,19 @@ typedef struct linears {
 static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     const linears *l = ctx;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->acts->q, l->n, l->cols, i, l->acts->arranged);
+    for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
 static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel) {
     const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
+    const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = tp_direct_codes(&job->parts);
     if (job->way.unpack) {
-        uint8_t *codes = panel + round64(k->panel_rows * l->cols);
-        tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, l->cols);
-        w = (tp_tensor){.data = codes, .rows = row1 - row0, .cols = l->cols, .layout = TP_LAYOUT_U8, .scale = 1};
+        uint8_t *codes = panel + round64(k->panel_rows * padded);
+        tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);
+        w = (tp_tensor){.data = codes, .rows = row1 - row0, .cols = padded, .layout = TP_LAYOUT_U8, .scale = 1};
         row1 -= row0;
         row0 = 0;
     }
@@ -53,7 +55,7 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
         k->linear(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
         return;
     }
-    const size_t stride = l->arrangement ? l->arrangement->bytes(1, l->cols) : (size_t)l->cols;
+    const size_t stride = l->arrangement->bytes(l->arrangement, 1, l->cols);
     for (int64_t t = 0; t < l->n; t++) k->linear(&w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
 }
 
@@ -96,7 +98,7 @@ void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *act
         jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
     }
     for (int j = 0; j < count; j++) {
-        linears l = {jobs, count, jobs[j].way.kernel->arrangement, acts, n, tp_padded_cols(jobs[j].w->cols), scratch, scratch_bytes};
+        linears l = {jobs, count, jobs[j].way.kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {

@@ -14,7 +14,8 @@ TP_NAME := libtritpack.$(if $(findstring darwin,$(TP_MACHINE))$(findstring macos
 TP_LIB := runtime/$(TP_NAME)
 
 TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -pthread
-TP_TEST_CFLAGS := $(TP_CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+# The tests run AVX-VNNI kernels on CPUs that have their instructions in AVX-512 only.
+TP_TEST_CFLAGS := $(TP_CFLAGS) -DTP_AVXVNNI_AS_EVEX -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 # Behind CFLAGS, since every operation rounds as written: no user's flag may change a bit. Those that also link start-up
 # code which changes the rounding of the whole process never reach the linker.
 TP_FLOAT_CFLAGS := -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math \
@@ -24,8 +25,13 @@ tp_link_flags = $(filter-out -Ofast -ffast-math -funsafe-math-optimizations,$(CF
 # ISA flags, for kernel files named *_ISA.c and nothing else.
 TP_FLAGS_avx2 := -mavx2 -mf16c
 TP_FLAGS_avx512vnni := -mavx2 -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
-TP_X86_ISAS := avx2 avx512vnni
-TP_ISAS := scalar $(if $(filter x86_64-% amd64-%,$(TP_MACHINE)),$(TP_X86_ISAS))
+TP_FLAGS_ssse3 := -mssse3
+TP_FLAGS_avxvnni := -mavx2 -mf16c
+TP_FLAGS_dotprod := -march=armv8.2-a+dotprod
+TP_FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
+TP_X86_ISAS := ssse3 avx2 avxvnni avx512vnni
+TP_ARM_ISAS := neon dotprod i8mm
+TP_ISAS := scalar $(if $(filter x86_64-% amd64-%,$(TP_MACHINE)),$(TP_X86_ISAS)) $(if $(filter aarch64% arm64%,$(TP_MACHINE)),$(TP_ARM_ISAS))
 tp_isa_flags = $(TP_FLAGS_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 
 TP_SOURCES := $(sort $(wildcard runtime/*.c) $(foreach isa,$(TP_ISAS),$(wildcard runtime/kernels/*/*_$(isa).c)))

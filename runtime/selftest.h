@@ -25,5 +25,7 @@ void tp_random_weights(int8_t *weights /* (n) */, int64_t n, uint64_t *state);  
 tp_tensor tp_test_tensor(int layout, int64_t rows, int64_t cols);
 /* Fills its bytes. Scales differ from row to row where they may, and some are 0. Returns -1 if out of memory. */
 int tp_random_tensor(const tp_tensor *t, uint8_t *data /* (t->nbytes) */, uint64_t *state);
+/* The same without header and trailer: a body of t->nbytes. data: room for the whole. */
+int tp_random_body(const tp_tensor *t, uint8_t *data /* (tp_tensor_nbytes) */, uint8_t *body /* (t->nbytes) */, uint64_t *state);
 
 #endif

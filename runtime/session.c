@@ -58,6 +58,7 @@ int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
 static void choose_kernels(tp_session *s, int isa) {
     for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
         s->matvec[layout] = tp_way_of(TP_OP_MATVEC, layout, isa);
+        s->plain_matvec[layout] = tp_plain_way_of(TP_OP_MATVEC, layout, isa);
         s->matmul[layout] = tp_way_of(TP_OP_MATMUL, layout, isa);
         s->decode[layout] = tp_way_of(TP_OP_DECODE, layout, isa);
     }
@@ -75,8 +76,8 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t scratch_of(const tp_session *s, const tp_tensor *w, int int8) {
     if (!int8) return tp_float_scratch(w->rows, w->cols);
-    const int64_t cols = tp_padded_cols(w->cols);
-    return larger(tp_linear_scratch(s->matvec[w->layout], w->rows, cols, TP_FEW_TOKENS), tp_linear_scratch(s->matmul[w->layout], w->rows, cols, s->batch));
+    return larger(tp_linear_scratch((w->reserved ? s->plain_matvec : s->matvec)[w->layout], w->rows, w->cols, TP_FEW_TOKENS),
+                  tp_linear_scratch(s->matmul[w->layout], w->rows, w->cols, s->batch));
 }
 
 static size_t products_scratch(const tp_session *s) {
@@ -128,7 +129,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.arranged, batch + 12, padded);     /* every arrangement of dispatch.c fits */
+    TAKE(s->acts.arranged, batch + 12, padded);     /* every arrangement of arrange.c fits */
     s->scratch_bytes = products_scratch(s);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))

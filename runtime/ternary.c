@@ -10,14 +10,17 @@ static int direct_layout(int layout) { return layout == TP_LAYOUT_T2 ? TP_LAYOUT
 
 tp_way tp_way_of(tp_op op, int layout, int isa) {
     const tp_way direct = {tp_kernel_best(op, direct_layout(layout), isa), NULL};
-    const tp_way unpacked = {tp_kernel_best(op, TP_LAYOUT_U8, isa), tp_kernel_best(TP_OP_UNPACK, layout, isa)};
-    return direct.kernel || !tp_is_ternary(layout) ? direct : unpacked;
+    return direct.kernel || !tp_is_ternary(layout) ? direct : tp_plain_way_of(op, layout, isa);
+}
+
+tp_way tp_plain_way_of(tp_op op, int layout, int isa) {
+    return (tp_way){tp_kernel_best(op, TP_LAYOUT_U8, isa), tp_kernel_best(TP_OP_UNPACK, layout, isa)};
 }
 
 tp_tensor tp_direct_codes(const tp_ternary *t) {
     tp_tensor codes = t->body;
     codes.layout = direct_layout(codes.layout);
-    codes.cols = tp_padded_cols(codes.cols);
+    if (codes.layout == TP_LAYOUT_I2_S) codes.cols = tp_padded_cols(codes.cols);     /* T2's last block is filled up */
     return codes;
 }
 

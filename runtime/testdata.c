@@ -54,6 +54,15 @@ static int random_ternary(const tp_tensor *t, uint8_t *data, uint64_t *state) {
     return 0;
 }
 
+int tp_random_body(const tp_tensor *t, uint8_t *data, uint8_t *body, uint64_t *state) {
+    tp_tensor whole = *t;
+    whole.data = data;
+    whole.nbytes = tp_tensor_nbytes(t->layout, t->rows, t->cols);
+    const int status = tp_random_tensor(&whole, data, state);
+    if (!status) memcpy(body, tp_is_ternary(t->layout) ? tp_ternary_of(&whole).body.data : data, t->nbytes);
+    return status;
+}
+
 int tp_random_tensor(const tp_tensor *t, uint8_t *data, uint64_t *state) {
     const uint64_t block = t->layout == TP_LAYOUT_Q8_0 ? Q8_0_BYTES : t->layout == TP_LAYOUT_Q6_K ? Q6_K_BYTES : Q4_K_BYTES;
     for (uint64_t i = 0; i < t->nbytes; i++) data[i] = (uint8_t)tp_random(state);

@@ -13,4 +13,11 @@ TP_INLINE void dot_u8_s8(__m512i *acc, __m512i u, __m512i s) { __asm__("vpdpbusd
 /* acc += a * b, two s16 * s16 to a lane. */
 TP_INLINE void dot_s16_s16(__m512i *acc, __m512i a, __m512i b) { __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(a), "v"(b)); }
 
+/* The sums of eight vectors. */
+TP_INLINE __m256i sums_of_8(const __m256i v[8]) {
+    const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+}
+
 #endif

@@ -4,11 +4,16 @@
 
 #include "../include/tritpack.h"
 
-/* Whether x86 kernels are built. -DTP_SCALAR_ONLY with `make TP_ISAS=scalar` gives what other machines get, for tests. */
+/* Whether kernels of x86 or ARM are built. -DTP_SCALAR_ONLY with `make TP_ISAS=scalar` gives what other machines get, for tests. */
 #if defined(__x86_64__) && !defined(TP_SCALAR_ONLY)
 #define TP_X86 1
 #else
 #define TP_X86 0
+#endif
+#if defined(__aarch64__) && !defined(TP_SCALAR_ONLY)
+#define TP_ARM 1
+#else
+#define TP_ARM 0
 #endif
 
 /* Integer product of rows row0 .. row1-1: out[t * ld + r - row0] = sum over k of code[r][k] * q[t][k] - sum_q[t], exact.

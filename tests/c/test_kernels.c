@@ -24,6 +24,7 @@ static void test_kernel(const tp_kernel *k) {
                 for (int64_t n = 1; n <= 9; n++) check(k, 5, cols, n, 0);
                 for (int64_t rows = 1; rows <= 39; rows += 2) check(k, rows, cols, 3, 0);
             }
+            for (int64_t cols = 1; k->layout == TP_LAYOUT_T158 && cols <= 1000; cols += 7) check(k, 1 + cols % 19, cols, 1, 0);
             for (int64_t n = 10; n <= 29; n++) check(k, 37, 384, n, 0);
             for (int extreme = 1; extreme <= 3; extreme++) {
                 check(k, 3, 32768, 3, extreme);

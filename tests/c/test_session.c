@@ -105,12 +105,10 @@ static tp_session *session(const tp_model *m, int isa, int threads, int batch, i
     return s;
 }
 
-static void ran(const tp_session *s, const char *kernel, const char *isa) {
+static void ran(const tp_session *s, const char *want) {
     const char *symbols[64];
     const int count = tp_session_kernels(s, symbols, 64);
-    char want[64];
     int found = 0;
-    snprintf(want, sizeof want, "%s_%s", kernel, isa);
     for (int i = 0; i < count && i < 64; i++) found |= strcmp(symbols[i], want) == 0;
     CHECK(found, "%s did not run", want);
 }
@@ -120,7 +118,7 @@ static void test_same_bits(recipe r, int kv_type) {
     tp_model *m = NULL;
     int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, r.head < 0 ? NULL : &f->head, &m);
     CHECK(status == TP_OK, "%s: %s", tp_error_place(), tp_status_text(status));
-    static const int isas[] = {TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVX512VNNI};
+    static const int isas[] = {TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVXVNNI, TP_ISA_AVX512VNNI, TP_ISA_NEON, TP_ISA_DOTPROD, TP_ISA_I8MM};
     static const int batches[] = {1, 2, 5, 13, 64};
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = (int32_t)(tp_random(&f->state) % VOCAB);
@@ -151,13 +149,12 @@ static void test_same_bits(recipe r, int kv_type) {
                 CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
-                const int direct = r.linear == TP_LAYOUT_I2_S || r.linear == TP_LAYOUT_T2;
-                if (isas[i] != TP_ISA_SSSE3) ran(s, direct ? r.floats ? "decode_i2_s" : "matvec_i2_s" : r.floats ? "decode_u8" : "matvec_u8", tp_isa_name(isas[i]));
-                if (!direct) {
-                    char unpack[64];
-                    snprintf(unpack, sizeof unpack, "unpack_%s", tp_layout_name(r.linear));
-                    ran(s, unpack, "scalar");
-                }
+                const tp_op op = r.floats ? TP_OP_DECODE : TP_OP_MATVEC;
+                const tp_way way = tp_way_of(op, r.linear, isas[i]);
+                ran(s, way.kernel->symbol);
+                if (way.unpack) ran(s, way.unpack->symbol);
+                const int stored = r.linear == TP_LAYOUT_T2 ? TP_LAYOUT_I2_S : r.linear;
+                CHECK(way.kernel == tp_kernel_best(op, stored, isas[i]) || (way.unpack && !tp_kernel_best(op, stored, isas[i])), "%s", way.kernel->symbol);
                 tp_session_free(s);
             }
     }

@@ -2,6 +2,7 @@
  * WEIGHT (element type), LOAD(p) and LOAD_N(p, n). One token: 4 rows at a time, to hide the latency of the lane additions.
  * Several tokens: TILE_ROWS x TILE_TOKENS lanes in registers. */
 #include "../lanes16.h"
+#include "../stream.h"
 
 #if LANES_NATIVE == 16
 enum { TILE_ROWS = 4, TILE_TOKENS = 4 };
@@ -24,7 +25,7 @@ LANES_INLINE void tile(const WEIGHT *w, int64_t cols, const float *x, const int 
         for (int r = 0; r < rows; r++) {
             const WEIGHT *p = w + r * cols + i;
             const lanes ws = LOAD(p);
-            if (tokens == 1 && i % 32 == 0) _mm_prefetch((const char *)((uintptr_t)p + 4 * (uintptr_t)cols * sizeof(WEIGHT)), _MM_HINT_T0);
+            if (tokens == 1 && i * (int)sizeof(WEIGHT) % 64 == 0) stream_ahead(p);
 #pragma GCC unroll 4
             for (int t = 0; t < tokens; t++) acc[r][t] = lanes_add(acc[r][t], lanes_mul(ws, xs[t]));
         }
@@ -52,7 +53,6 @@ LANES_INLINE void head_float(const tp_tensor *w, const tp_head_acts *x, int64_t 
         for (; r < row1; r++) tile(data + r * cols, cols, x->x + t * cols, 1, TILE_TOKENS, out + t * ld + r - row0, ld);
     }
     for (; t < n; t++) {
-        for (r = row0; r + 4 <= row1; r += 4) tile(data + r * cols, cols, x->x + t * cols, 4, 1, out + t * ld + r - row0, ld);
-        for (; r < row1; r++) tile(data + r * cols, cols, x->x + t * cols, 1, 1, out + t * ld + r - row0, ld);
+        for (r = row0; r < row1; r++) tile(data + r * cols, cols, x->x + t * cols, 1, 1, out + t * ld + r - row0, ld);
     }
 }

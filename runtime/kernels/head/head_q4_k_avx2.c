@@ -1,5 +1,6 @@
 #include "../lanes16.h"
 #include "../quants.h"
+#include "../stream.h"
 
 /* Eight lanes: a sub-block of 32 codes against their even and odd activations. */
 LANES_INLINE vf sub_block(vf acc, __m256i codes, const int16_t *q, const int32_t *bias, float f, float g) {
@@ -20,7 +21,7 @@ void head_q4_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
             const int32_t *bias = x->bias + t * (x->padded / 4);
             lanes acc = lanes_splat(0.0f);
             for (int64_t b = 0; b < w->cols / 256; b++, block += Q4_K_BYTES) {
-                for (int line = 0; line < 192; line += 64) _mm_prefetch((const char *)((uintptr_t)block + 4096 + (uintptr_t)line), _MM_HINT_T0);
+                stream_block_ahead(block, Q4_K_BYTES);
                 const float step = x->step[t * x->blocks + b];
                 const float d = _cvtsh_ss(tp_load_u16(block)) * step, dmin = _cvtsh_ss(tp_load_u16(block + Q4_K_DMIN)) * step;
                 uint8_t scales[8], offsets[8];

@@ -1,8 +1,7 @@
 #include "../avx512vnni.h"
 #include "../lanes16.h"
 #include "../quants.h"
-
-enum { PREFETCH = 8192 };
+#include "../stream.h"
 
 /* 64 elements at a time: the low nibbles of 32 bytes and their high ones are two sub-blocks, eight lanes each. */
 LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_acts *x, int64_t t0, const int tokens, float *out, int64_t ld) {
@@ -18,10 +17,7 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_
         acc[t] = _mm512_setzero_ps();
     }
     for (int64_t b = 0; b < blocks; b++, block += Q4_K_BYTES) {
-        const char *const ahead = (const char *)((uintptr_t)block + PREFETCH);
-        _mm_prefetch(ahead, _MM_HINT_T0);
-        _mm_prefetch(ahead + 64, _MM_HINT_T0);
-        _mm_prefetch(ahead + 128, _MM_HINT_T0);
+        stream_block_ahead(block, Q4_K_BYTES);
         uint8_t small[16];
         q4_k_scales(block, small, small + 8);
         const __m512 sixes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)small)));

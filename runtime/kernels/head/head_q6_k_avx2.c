@@ -1,5 +1,6 @@
 #include "../lanes16.h"
 #include "../quants.h"
+#include "../stream.h"
 
 /* Eight lanes: 32 codes that share two scales, against their even and odd activations. */
 LANES_INLINE vf half_group(__m256i codes, const int16_t *q, const int32_t *bias, const float *scale, float d) {
@@ -21,7 +22,7 @@ void head_q6_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
             const int32_t *bias = x->bias + t * (x->padded / 4);
             lanes acc = lanes_splat(0.0f);
             for (int64_t b = 0; b < w->cols / 256; b++, block += Q6_K_BYTES) {
-                for (int line = 0; line < 256; line += 64) _mm_prefetch((const char *)((uintptr_t)block + 4096 + (uintptr_t)line), _MM_HINT_T0);
+                stream_block_ahead(block, Q6_K_BYTES);
                 const float d = _cvtsh_ss(tp_load_u16(block + Q6_K_D)) * x->step[t * x->blocks + b];
                 float scale[16];
                 const __m128i bytes = _mm_loadu_si128((const __m128i *)(block + Q6_K_SCALES));

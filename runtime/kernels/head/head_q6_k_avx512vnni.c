@@ -1,8 +1,7 @@
 #include "../avx512vnni.h"
 #include "../lanes16.h"
 #include "../quants.h"
-
-enum { PREFETCH = 8192 };
+#include "../stream.h"
 
 /* Adds a group of 64 elements to each token's lanes: codes are split in even and odd bytes, which is how acts lie.
  * factor: (16) scale * d * step of the block's sub-blocks; pick: which of them each lane takes. */
@@ -36,11 +35,7 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_
         acc[t] = _mm512_setzero_ps();
     }
     for (int64_t b = 0; b < blocks; b++, block += Q6_K_BYTES) {
-        const char *const ahead = (const char *)((uintptr_t)block + PREFETCH);
-        _mm_prefetch(ahead, _MM_HINT_T0);
-        _mm_prefetch(ahead + 64, _MM_HINT_T0);
-        _mm_prefetch(ahead + 128, _MM_HINT_T0);
-        _mm_prefetch(ahead + 192, _MM_HINT_T0);
+        stream_block_ahead(block, Q6_K_BYTES);
         const float d = _cvtsh_ss(tp_load_u16(block + Q6_K_D));
         const __m512 scales = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + Q6_K_SCALES))));
 #pragma GCC unroll 4

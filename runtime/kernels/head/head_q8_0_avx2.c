@@ -1,5 +1,6 @@
 #include "../lanes16.h"
 #include "../quants.h"
+#include "../stream.h"
 
 /* Lanes 8 i .. 8 i + 7 of group `at` for one block of 32. */
 LANES_INLINE vf block_times(const uint8_t *block, const int16_t *q, float step) {
@@ -20,7 +21,7 @@ void head_q8_0_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
             lanes acc = lanes_splat(0.0f);
             int64_t at = 0;
             for (; at + 64 <= w->cols; at += 64, block += 2 * Q8_0_BYTES) {
-                _mm_prefetch((const char *)((uintptr_t)block + 4096), _MM_HINT_T0);
+                stream_block_ahead(block, 2 * Q8_0_BYTES);
                 acc.lo = acc.lo + block_times(block, q + at, step[at / 256]);
                 acc.hi = acc.hi + block_times(block + Q8_0_BYTES, q + at + 16, step[at / 256]);
             }

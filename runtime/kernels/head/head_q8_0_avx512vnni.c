@@ -1,6 +1,7 @@
 #include "../avx512vnni.h"
 #include "../lanes16.h"
 #include "../quants.h"
+#include "../stream.h"
 
 LANES_INLINE void group(__m512i w, __m512 d, const tp_head_acts *x, int64_t t0, int64_t at, const int tokens, __m512 *acc) {
     const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), odd = _mm512_srai_epi16(w, 8);
@@ -20,7 +21,7 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_head_ac
     for (int t = 0; t < tokens; t++) acc[t] = _mm512_setzero_ps();
     int64_t at = 0;
     for (; at + 64 <= cols; at += 64, block += 2 * Q8_0_BYTES) {
-        _mm_prefetch((const char *)((uintptr_t)block + 8192), _MM_HINT_T0);
+        stream_block_ahead(block, 2 * Q8_0_BYTES);
         const __m256i lo = _mm256_loadu_si256((const __m256i *)(block + 2)), hi = _mm256_loadu_si256((const __m256i *)(block + Q8_0_BYTES + 2));
         const __m256i d = _mm256_mask_set1_epi16(_mm256_set1_epi16((short)tp_load_u16(block)), 0xff00, (short)tp_load_u16(block + Q8_0_BYTES));
         group(_mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1), _mm512_cvtph_ps(d), x, t0, at, tokens, acc);

@@ -1,7 +1,6 @@
-/* The AVX2 product of many tokens: a layout's file unpacks 16 rows at a time into a panel, this multiplies it.
+/* The product of many tokens by 256-bit words: a layout's file unpacks 16 rows at a time into a panel, this multiplies it.
  *
- * panel: [cols / 4][2][8 rows][4 columns] u8 codes 0 .. 3. acts: tiles of 4 tokens, each [cols / 4][4 tokens][4 columns].
- * maddubs leaves pairs in int16, at most 2 * 3 * 128 = 768 each, so 32 steps (24576) are safe before they are widened. */
+ * panel: [cols / 4][2][8 rows][4 columns] u8 codes 0 .. 3. acts: tiles of 4 tokens, each [cols / 4][4 tokens][4 columns]. */
 #ifndef TRITPACK_MATMUL_AVX2_H
 #define TRITPACK_MATMUL_AVX2_H
 
@@ -9,7 +8,35 @@
 
 #include "../common.h"
 
-enum { PANEL_ROWS = 16, TILE = 4, STEPS_IN_INT16 = 32 };
+enum { PANEL_ROWS = 16, TILE = 4 };
+
+#define EACH4(X) X(0) X(1) X(2) X(3)
+
+#ifdef TP_DOT256
+/* AVX-VNNI: eight accumulators in registers. */
+#define ACC_ZERO(t) __m256i lo##t = _mm256_setzero_si256(), hi##t = lo##t;
+#define ACC_STEP(t) { \
+        int32_t four; \
+        memcpy(&four, q + 4 * t, 4); \
+        const __m256i s = _mm256_set1_epi32(four); \
+        TP_DOT256(&lo##t, w0, s); \
+        TP_DOT256(&hi##t, w1, s); \
+    }
+#define ACC_OUT(t) \
+    _mm256_storeu_si256((__m256i *)(to + 16 * t), lo##t); \
+    _mm256_storeu_si256((__m256i *)(to + 16 * t + 8), hi##t);
+
+static void tile_4(const uint8_t *panel, const int8_t *q, int64_t quads, int32_t *to /* (4 tokens, 16 rows) */) {
+    EACH4(ACC_ZERO)
+    for (int64_t k = 0; k < quads; k++, panel += 64, q += 16) {
+        const __m256i w0 = _mm256_load_si256((const __m256i *)panel), w1 = _mm256_load_si256((const __m256i *)(panel + 32));
+        EACH4(ACC_STEP)
+    }
+    EACH4(ACC_OUT)
+}
+#else
+/* AVX2: maddubs leaves pairs in int16, at most 2 * 3 * 128 = 768 each, so 32 steps (24576) are safe before they are widened. */
+enum { STEPS_IN_INT16 = 32 };
 
 #define ACC_STEP(t) { \
         int32_t four; \
@@ -31,13 +58,13 @@ static void tile_4(const uint8_t *panel, const int8_t *q, int64_t quads, int32_t
         __m256i lo0 = _mm256_setzero_si256(), hi0 = lo0, lo1 = lo0, hi1 = lo0, lo2 = lo0, hi2 = lo0, lo3 = lo0, hi3 = lo0;
         for (; k < stop; k++, panel += 64, q += 16) {
             const __m256i w0 = _mm256_load_si256((const __m256i *)panel), w1 = _mm256_load_si256((const __m256i *)(panel + 32));
-            ACC_STEP(0) ACC_STEP(1) ACC_STEP(2) ACC_STEP(3)
+            EACH4(ACC_STEP)
         }
-        ACC_WIDEN(0) ACC_WIDEN(1) ACC_WIDEN(2) ACC_WIDEN(3)
+        EACH4(ACC_WIDEN)
     }
     for (int i = 0; i < 8; i++) _mm256_storeu_si256((__m256i *)(to + 8 * i), sums[i]);
 }
-
+#endif
 /* Transposes 8 x 8 dwords. */
 TP_INLINE void transpose8(__m256i v[8]) {
     __m256i t[8];

@@ -1,0 +1,92 @@
+/* The orders in which linear kernels read int8 activations: made once a token (matvec) or once a tile of tokens (matmul), so
+ * that no kernel moves a byte of them. */
+#include <string.h>
+
+#include "internal.h"
+
+/* ---- lines: kernels/lines.h ---- */
+
+/* Of padded rows, since plain codes and T2 fill their last block up. */
+static int64_t line_count(const tp_arrangement *a, int64_t cols) { return lines_of_row(a->lines, tp_padded_cols(cols)); }
+
+static size_t lines_bytes(const tp_arrangement *a, int64_t n, int64_t cols) { return (size_t)(n * line_count(a, cols) * a->lines.kind * LINE); }
+
+/* Neighbours that stay neighbours. */
+typedef struct run { int16_t to, from, length; } run;
+
+static int runs_of_line(tp_lines l, run *runs /* (LINE * MOST_FIELDS) */) {
+    int count = 0;
+    for (int f = 0; f < (int)l.kind; f++)
+        for (int p = 0; p < lines_code_bytes(l); p++) {
+            const int within = (p + l.first) % l.unit_bytes, column = lines_column(l, within, f);
+            const int from = (p + l.first) / l.unit_bytes * l.unit_cols + column, to = LINE * f + p;
+            run *before = &runs[count - 1];
+            if (column < 0) continue;
+            if (count && before->to + before->length == to && before->from + before->length == from) before->length++;
+            else runs[count++] = (run){(int16_t)to, (int16_t)from, 1};
+        }
+    return count;
+}
+
+static void lines_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    const tp_lines l = a->lines;
+    const int64_t wide = l.units * l.unit_cols, padded = tp_padded_cols(cols);
+    int8_t *to = (int8_t *)dst + piece * (int64_t)lines_bytes(a, 1, cols);
+    run runs[LINE * MOST_FIELDS];
+    const int count = runs_of_line(l, runs);
+    (void)n;
+    memset(to, 0, lines_bytes(a, 1, cols));
+    q += piece * padded;
+    for (int64_t c = 0; c < padded; c += wide, to += l.kind * LINE)
+        for (int i = 0; i < count; i++) {
+            const run r = runs[i];
+            if (c + r.from + r.length > padded) {       /* the last line has fewer units */
+                if (c + r.from < padded) memcpy(to + r.to, q + c + r.from, (size_t)(padded - c - r.from));
+            } else if (r.length == 32) memcpy(to + r.to, q + c + r.from, 32);
+            else if (r.length == 16) memcpy(to + r.to, q + c + r.from, 16);
+            else for (int j = 0; j < r.length; j++) to[r.to + j] = q[c + r.from + j];
+        }
+}
+
+/* ---- T158: lines of 64 bytes, the last one narrower, and digit f of byte p at 64 f + p in that too ---- */
+
+static size_t t158_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+    (void)a;
+    return (size_t)(n * ((cols + T158_COLS - 1) / T158_COLS) * T158_COLS);
+}
+
+static void t158_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    const int64_t whole = cols / T158_COLS * T158_COLS, width = t158_last_bytes(cols);
+    const int8_t *from = q + piece * tp_padded_cols(cols);
+    int8_t *to = (int8_t *)dst + piece * (int64_t)t158_bytes(a, 1, cols);
+    (void)n;
+    memcpy(to, from, (size_t)whole);
+    if (whole == cols) return;
+    memset(to + whole, 0, T158_COLS);
+    for (int64_t c = whole; c < cols; c += width, to += LINE) memcpy(to + whole, from + c, (size_t)(cols - c < width ? cols - c : width));
+}
+
+/* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / 4][tokens][4 columns] ---- */
+
+static size_t tiles_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+    (void)a;
+    return (size_t)((n + 3) / 4 * 4 * tp_padded_cols(cols));
+}
+
+static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    const int64_t first = piece * a->tokens, here = n - first < a->tokens ? n - first : a->tokens, tokens = (here + 3) / 4 * 4;
+    const int64_t padded = tp_padded_cols(cols);
+    int8_t *to = (int8_t *)dst + first * padded;
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t k = 0; k < padded / 4; k++) {
+            if (t < here) memcpy(to + (k * tokens + t) * 4, q + (first + t) * padded + 4 * k, 4);
+            else memset(to + (k * tokens + t) * 4, 0, 4);
+        }
+}
+
+#define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
+const tp_arrangement tp_lines_of[TP_LAYOUT_COUNT] = {
+    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
+    [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {LINE_TRITS}},
+};
+const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}};

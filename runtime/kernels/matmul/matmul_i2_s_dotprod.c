@@ -1,0 +1,6 @@
+#define TILE_DOT vdotq_s32
+#include "../words/tile_neon.h"
+
+#include "matmul_128.h"
+
+MATMUL_128(i2_s, dotprod)

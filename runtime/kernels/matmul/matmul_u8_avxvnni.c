@@ -1,0 +1,10 @@
+#include "../avxvnni.h"
+
+#define TP_DOT256 dot256_u8_s8
+#include "panel_u8_256.h"
+
+void matmul_u8_avxvnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
+                    int64_t ld, void *scratch) {
+    assert(w->cols % 128 == 0);
+    matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, unpack_u8);
+}

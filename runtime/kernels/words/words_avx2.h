@@ -1,0 +1,33 @@
+#ifndef TRITPACK_WORDS_AVX2_H
+#define TRITPACK_WORDS_AVX2_H
+
+#include <immintrin.h>
+
+#include "../common.h"
+
+#define V __m256i
+#define WORD 32
+#define V_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define V_SPLAT8 _mm256_set1_epi8
+#define V_SPLAT16 _mm256_set1_epi16
+#define V_AND _mm256_and_si256
+#define V_XOR _mm256_xor_si256
+#define V_SHR16 _mm256_srli_epi16
+#define V_ADD8 _mm256_add_epi8
+#define V_ADD16 _mm256_add_epi16
+#define V_ADD32 _mm256_add_epi32
+#define V_GT8 _mm256_cmpgt_epi8
+#define V_ABS8 _mm256_abs_epi8
+#define V_MADDUBS _mm256_maddubs_epi16
+#define V_MADD _mm256_madd_epi16
+
+TP_INLINE int32_t V_TOTAL(__m256i v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtsi128_si32(s);
+}
+
+#include "maddubs.h"
+
+#endif

@@ -1,0 +1,32 @@
+/* What matvec_lines.h does to a line, in plain C: the specification. Each words_ISA.h has the same face:
+ * sums_clear; planes, trits, codes add `bytes` bytes at p (64 are readable) against their fields at q; sums_total. */
+#ifndef TRITPACK_WORDS_SCALAR_H
+#define TRITPACK_WORDS_SCALAR_H
+
+#include "../lines.h"
+
+typedef struct sums { int32_t v; } sums;
+
+TP_INLINE void sums_clear(sums *s) { s->v = 0; }
+TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) { (void)kind; return s->v; }
+
+TP_INLINE void codes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int i = 0; i < bytes; i++) s->v += p[i] * q[i];
+}
+
+TP_INLINE void planes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int f = 0; f < 4; f++)
+        for (int i = 0; i < bytes; i++) s->v += (p[i] >> (6 - 2 * f) & 3) * q[LINE * f + i];
+}
+
+TP_INLINE void trits(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int i = 0; i < bytes; i++) {
+        uint8_t x = p[i];
+        for (int f = 0; f < 5; f++) {
+            s->v += ((x >= 86) + (x >= 171)) * q[LINE * f + i];
+            x = (uint8_t)(3 * x);
+        }
+    }
+}
+
+#endif
