@@ -8,6 +8,9 @@ CC ?= cc
 CFLAGS ?=
 CPPFLAGS ?=
 LDFLAGS ?=
+SANITIZERS ?= -fsanitize=address,undefined -fno-sanitize-recover=all
+# What runs the C tests of another machine: RUN_TEST="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+RUN_TEST ?=
 
 TP_MACHINE := $(shell $(CC) -dumpmachine)
 TP_NAME := libtritpack.$(if $(findstring darwin,$(TP_MACHINE))$(findstring macos,$(TP_MACHINE)),dylib,so)
@@ -15,7 +18,7 @@ TP_LIB := runtime/$(TP_NAME)
 
 TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -pthread
 # The tests run AVX-VNNI kernels on CPUs that have their instructions in AVX-512 only.
-TP_TEST_CFLAGS := $(TP_CFLAGS) -DTP_AVXVNNI_AS_EVEX -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TP_TEST_CFLAGS := $(TP_CFLAGS) -DTP_AVXVNNI_AS_EVEX -O1 -g -fno-omit-frame-pointer $(SANITIZERS)
 # Behind CFLAGS, since every operation rounds as written: no user's flag may change a bit. Those that also link start-up
 # code which changes the rounding of the whole process never reach the linker.
 TP_FLOAT_CFLAGS := -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math \
@@ -43,7 +46,7 @@ TP_RULES := $(BUILD)/flags runtime/runtime.mk
 
 # What was asked for, as one shell word, to compare with last time.
 tp_quote = '$(subst ','\'',$1)'
-TP_ASKED = $(CC) | $(TP_MACHINE) | $(CPPFLAGS) | $(CFLAGS) | $(LDFLAGS) | $(TP_SOURCES)
+TP_ASKED = $(CC) | $(TP_MACHINE) | $(CPPFLAGS) | $(CFLAGS) | $(LDFLAGS) | $(SANITIZERS) | $(TP_SOURCES)
 
 # Everything is written under a name of its process ($$$$ is the shell's id) and then renamed.
 tp_temporary = $@.$$$$.tmp
@@ -82,6 +85,6 @@ $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
 c-test: $(TP_TESTS) ## Run the C tests under AddressSanitizer and UBSan
-	@set -e; for t in $(TP_TESTS); do echo "$$t"; $$t; done
+	@set -e; for t in $(TP_TESTS); do echo "$$t"; $(RUN_TEST) $$t; done
 
 -include $(TP_OBJECTS:.o=.d) $(TP_TEST_OBJECTS:.o=.d) $(TP_TESTS:=.d)
