@@ -165,12 +165,12 @@ void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out) {
 }
 
 /* The first scale of a row that is not 0. */
-static float row_scale(const tp_ternary *t, int64_t row) {
-    const uint8_t *at = tp_scales_at(t, row);
+static float row_scale_at(const tp_ternary *t, const uint8_t *at) {
     float scale = load(t, at);
     for (int64_t b = 1; b < t->col_blocks && scale == 0; b++) scale = load(t, at + b * t->block_bytes);
     return scale;
 }
+static float row_scale(const tp_ternary *t, int64_t row) { return row_scale_at(t, tp_scales_at(t, row)); }
 
 /* Whether a row has codes other than zero under scales of 0. */
 static int strays(const tp_ternary *t, int64_t row) {
@@ -203,6 +203,11 @@ int tp_one_scale_a_row(const tp_ternary *t, int *stray) {
 }
 
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out) {
+    if (t->rows_a_scale == 1 && t->run == 1) {      /* a division a row is felt where every row has a scale */
+        const uint8_t *at = t->scales + row0 * t->run_bytes;
+        for (int64_t r = row0; r < row1; r++, at += t->run_bytes) out[r - row0] = row_scale_at(t, at);
+        return;
+    }
     for (int64_t r = row0; r < row1;) {
         const float scale = row_scale(t, r);
         for (const int64_t last = (r / t->rows_a_scale + 1) * t->rows_a_scale; r < row1 && r < last; r++) out[r - row0] = scale;

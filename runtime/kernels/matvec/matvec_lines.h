@@ -18,28 +18,46 @@ TP_INLINE void add_line(sums *s, tp_line_kind kind, const uint8_t *p, int bytes,
     else trits(s, p, bytes, q);
 }
 
+/* `rows` rows from p on, line by line: they share what is loaded of the activations. */
+TP_INLINE void lines_of_rows(tp_lines l, const uint8_t *p, const uint8_t *end, int64_t row_bytes, int64_t lines, const int8_t *q, const int rows,
+                             int32_t less, int32_t *out) {
+    const int stride = l.units * l.unit_bytes, bytes = lines_code_bytes(l);
+    uint8_t copy[LINE];
+    (void)row_bytes;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) out[r] = -less;
+    for (int64_t i = 0; i < lines;) {
+        sums s[MOST_ROWS_AT_ONCE];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) sums_clear(&s[r]);
+        for (const int64_t stop = i + LINES_AT_ONCE < lines ? i + LINES_AT_ONCE : lines; i < stop; i++, p += stride, q += l.kind * LINE) {
+            if (l.kind != LINE_CODES)
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++) stream_ahead(p + (rows > 1 ? i * stride * (rows - 1) + r * stride : 0));    /* in the file's order */
+#if MOST_ROWS_AT_ONCE > 1
+            if (rows > 1) {
+                trits_of_rows(s, p, row_bytes, rows, q);
+                continue;
+            }
+#endif
+            add_line(s, l.kind, readable(p, end, copy), bytes, q);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) out[r] += sums_total(&s[r], l.kind);
+    }
+}
+
 TP_INLINE void matvec_lines(tp_lines l, const tp_tensor *w, const int8_t *acts, int32_t less, int64_t row0, int64_t row1, int32_t *out) {
     assert(w->cols % l.unit_cols == 0 && 0 <= row0 && row1 <= w->rows);
     const int64_t row_bytes = lines_row_bytes(l, w->cols), lines = lines_of_row(l, w->cols);
-    const uint8_t *const end = (const uint8_t *)w->data + w->rows * row_bytes;
-    uint8_t copy[LINE];
-    for (int64_t r = row0; r < row1; r++) {
-        const uint8_t *p = (const uint8_t *)w->data + r * row_bytes + l.header + l.first;
-        const int8_t *q = acts;
-        int32_t total = 0;
-        for (int64_t i = 0; i < lines;) {
-            sums s;
-            sums_clear(&s);
-            for (const int64_t stop = i + LINES_AT_ONCE < lines ? i + LINES_AT_ONCE : lines; i < stop; i++) {
-                if (l.kind != LINE_CODES) stream_ahead(p);
-                add_line(&s, l.kind, readable(p, end, copy), lines_code_bytes(l), q);
-                p += l.units * l.unit_bytes;
-                q += l.kind * LINE;
-            }
-            total += sums_total(&s, l.kind);
-        }
-        out[r - row0] = total - less;
+    const uint8_t *const data = (const uint8_t *)w->data + l.header + l.first, *const end = (const uint8_t *)w->data + w->rows * row_bytes;
+    int64_t r = row0;
+    if (MOST_ROWS_AT_ONCE > 1 && l.kind == LINE_TRITS) {
+        const int64_t last = (MOST_ROWS_AT_ONCE - 1) * row_bytes + (lines - 1) * l.units * l.unit_bytes;     /* line of the rows together */
+        for (; r + MOST_ROWS_AT_ONCE <= row1 && data + r * row_bytes + last + LINE <= end; r += MOST_ROWS_AT_ONCE)
+            lines_of_rows(l, data + r * row_bytes, end, row_bytes, lines, acts, MOST_ROWS_AT_ONCE, less, out + r - row0);
     }
+    for (; r < row1; r++) lines_of_rows(l, data + r * row_bytes, end, row_bytes, lines, acts, 1, less, out + r - row0);
 }
 
 TP_INLINE void matvec_t158(const tp_tensor *w, const int8_t *acts, int32_t less, int64_t row0, int64_t row1, int32_t *out) {

@@ -2,6 +2,8 @@
  * added up too: 5 * 2 * 3 * 128 = 3840. The including file defines V, WORD (bytes of V) and the V_* operations. */
 #include "../lines.h"
 
+#define MOST_ROWS_AT_ONCE 1
+
 typedef struct sums { V v[LINE / WORD]; } sums;
 
 TP_INLINE void sums_clear(sums *s) {

@@ -4,6 +4,8 @@
 
 #include "../lines.h"
 
+#define MOST_ROWS_AT_ONCE 1
+
 typedef struct sums { int32x4_t v[4]; } sums;
 
 TP_INLINE void sums_clear(sums *s) {

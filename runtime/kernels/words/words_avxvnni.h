@@ -22,6 +22,7 @@ TP_INLINE int32_t V_TOTAL(__m256i v) {
     return _mm_cvtsi128_si32(s);
 }
 
+#define MOST_ROWS_AT_ONCE 1
 #include "usdot.h"
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "../lines.h"
 
+#define MOST_ROWS_AT_ONCE 1
+
 typedef struct sums { int32_t v; } sums;
 
 TP_INLINE void sums_clear(sums *s) { s->v = 0; }
