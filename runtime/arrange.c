@@ -86,7 +86,7 @@ static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int6
 
 #define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
 const tp_arrangement tp_lines_of[TP_LAYOUT_COUNT] = {
-    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
+    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4), LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
     [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {LINE_TRITS}},
 };
 const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}};

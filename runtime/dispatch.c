@@ -29,7 +29,8 @@
 
 /* Layouts of ternary tensors that have a matvec kernel of their own, and all of them. */
 #define LINED_EVERYWHERE(X) X(I2_S, i2_s) X(T158, t158) X(U8, u8)
-#define LINED(X) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn)
+#define LINED(X) \
+    X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4)
 #define PACKED(X) \
     X(I2_S, i2_s) X(T2, t2) X(T158, t158) X(TL1, tl1) X(TL2, tl2) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) \
     X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4) X(HF_U8, hf_u8) X(MLX2, mlx2)

@@ -96,7 +96,8 @@ static int differ_plain(const tp_tensor *w, const int8_t *q, int32_t less, const
 
 static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     const int64_t n = k->op == TP_OP_MATVEC ? 1 : s.n;
-    if (!tp_body_nbytes(k->layout, s.rows, s.cols)) s.cols = (s.cols + 255) / 256 * 256;
+    if (!tp_body_nbytes(k->layout, 4, s.cols)) s.cols = (s.cols + 255) / 256 * 256;
+    if (!tp_body_nbytes(k->layout, s.rows, s.cols)) s.rows = (s.rows + 3) / 4 * 4;
     const int64_t padded = tp_padded_cols(s.cols);
     tp_tensor w = tp_test_tensor(k->layout, s.rows, s.cols);
     w.nbytes = tp_body_nbytes(k->layout, s.rows, s.cols);      /* to the byte: whatever reads behind it is seen */
@@ -281,7 +282,7 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 
 /* What the scalar kernels gave on this data (without the poisoned rows) when they were checked against numpy: the same on
  * every machine. */
-#define KNOWN_ANSWER UINT64_C(0x3daed65139c96aea)
+#define KNOWN_ANSWER UINT64_C(0x599f35ecc1c3ccdb)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
     static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2},

@@ -20,6 +20,7 @@ typedef struct tp_lines {
     int header, first;                  /* bytes before each row; where in a unit its codes begin */
     int width, low_first;               /* of planes: byte p of a unit holds columns p, width + p, ... */
     int stages;                         /* of trits: TQ1_0's, as wide as width says; else IQ1_BN's fives */
+    int rows;                           /* that stand together, word by word of 4 bytes; 0 for one */
 } tp_lines;
 
 #define TP_LINES_U8 {LINE_CODES, 64, 64, 1, .width = 64}
@@ -28,10 +29,12 @@ typedef struct tp_lines {
 #define TP_LINES_Q2_0 {LINE_PLANES, 64, 18, 3, .first = 2, .width = 1, .low_first = 1}
 #define TP_LINES_PQ2_0 {LINE_PLANES, 128, 34, 1, .first = 2, .width = 1, .low_first = 1}
 #define TP_LINES_IQ2_BN {LINE_PLANES, 64, 16, 4, .header = 4, .width = 16, .low_first = 1}
+#define TP_LINES_IQ2_BN_R4 {LINE_PLANES, 64, 64, 1, .header = 16, .width = 4, .low_first = 1, .rows = 4}
 #define TP_LINES_TQ1_0 {LINE_TRITS, 256, 54, 1, .width = 32, .stages = 1}
 #define TP_LINES_PTQ1_0 {LINE_TRITS, 128, 28, 2, .width = 16, .stages = 1}
 #define TP_LINES_IQ1_BN {LINE_TRITS, 64, 13, 4, .header = 2}
 
+/* Of the rows that stand together. */
 static inline int64_t lines_row_bytes(tp_lines l, int64_t cols) { return l.header + cols / l.unit_cols * l.unit_bytes; }
 static inline int64_t lines_of_row(tp_lines l, int64_t cols) { return (cols / l.unit_cols + l.units - 1) / l.units; }
 static inline int lines_code_bytes(tp_lines l) {      /* of a line, from its first code */
@@ -42,6 +45,7 @@ static inline int lines_code_bytes(tp_lines l) {      /* of a line, from its fir
 /* The column of a unit that field f of its byte p holds, counted from the unit's first byte; -1 for none. */
 static inline int lines_column(tp_lines l, int p, int f) {
     p -= l.first;
+    if (l.rows) p = p / (4 * l.rows) * 4 + p % 4;       /* the same for each of them */
     if (l.kind == LINE_CODES) return p;
     if (l.kind == LINE_PLANES) {
         const int run = p / l.width, plane = l.low_first ? 3 - f : f;

@@ -60,6 +60,27 @@ TP_INLINE void matvec_lines(tp_lines l, const tp_tensor *w, const int8_t *acts, 
     for (; r < row1; r++) lines_of_rows(l, data + r * row_bytes, end, row_bytes, lines, acts, 1, less, out + r - row0);
 }
 
+/* Four rows together: word k of 16 bytes is row k's, so lanes are added up four apart. */
+TP_INLINE void matvec_quads(tp_lines l, const tp_tensor *w, const int8_t *q, int32_t less, int64_t row0, int64_t row1, int32_t *out) {
+    assert(w->cols % l.unit_cols == 0 && w->rows % 4 == 0 && 0 <= row0 && row1 <= w->rows);
+    const int64_t bytes = lines_row_bytes(l, w->cols), lines = lines_of_row(l, w->cols);
+    for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
+        const uint8_t *p = (const uint8_t *)w->data + first / 4 * bytes + l.header;
+        int32_t totals[4] = {0, 0, 0, 0};
+        for (int64_t i = 0; i < lines;) {
+            sums s;
+            sums_clear(&s);
+            for (const int64_t stop = i + LINES_AT_ONCE < lines ? i + LINES_AT_ONCE : lines; i < stop; i++, p += LINE) {
+                stream_ahead(p);
+                planes(&s, p, LINE, q + i * l.kind * LINE);
+            }
+            sums_of_quads(&s, totals);
+        }
+        for (int k = 0; k < 4; k++)
+            if (row0 <= first + k && first + k < row1) out[first + k - row0] = totals[k] - less;
+    }
+}
+
 TP_INLINE void matvec_t158(const tp_tensor *w, const int8_t *acts, int32_t less, int64_t row0, int64_t row1, int32_t *out) {
     assert(0 <= row0 && row1 <= w->rows);
     const uint8_t *const end = (const uint8_t *)w->data + w->rows * t158_row_bytes(w->cols);
@@ -90,5 +111,6 @@ TP_INLINE void matvec_t158(const tp_tensor *w, const int8_t *acts, int32_t less,
         const tp_lines lines = geometry; \
         assert(n == 1); \
         (void)scratch, (void)ld, (void)n; \
-        matvec_lines(lines, w, acts, sum_q[0], row0, row1, out); \
+        if (lines.rows) matvec_quads(lines, w, acts, sum_q[0], row0, row1, out); \
+        else matvec_lines(lines, w, acts, sum_q[0], row0, row1, out); \
     }

@@ -17,6 +17,12 @@ TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) {
     return V_TOTAL(sum);
 }
 
+TP_INLINE void sums_of_quads(const sums *s, int32_t *totals) {
+    V sum = s->v[0];
+    for (int i = 1; i < LINE / WORD; i++) sum = V_ADD32(sum, s->v[i]);
+    V_ADD_QUADS(sum, totals);
+}
+
 #define EACH_WORD(i) _Pragma("GCC unroll 4") for (int i = 0; i * WORD < bytes; i++)
 
 TP_INLINE V field(V code, const int8_t *q) { return V_MADDUBS(code, V_LOAD(q)); }

@@ -17,6 +17,10 @@ TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) {
     return kind == LINE_TRITS ? -sum : sum;
 }
 
+TP_INLINE void sums_of_quads(const sums *s, int32_t *totals) {
+    vst1q_s32(totals, vaddq_s32(vld1q_s32(totals), vaddq_s32(vaddq_s32(s->v[0], s->v[1]), vaddq_s32(s->v[2], s->v[3]))));
+}
+
 #define EACH_WORD(i) _Pragma("GCC unroll 4") for (int i = 0; i * 16 < bytes; i++)
 
 TP_INLINE void codes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {

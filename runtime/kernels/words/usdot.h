@@ -18,12 +18,15 @@ TP_INLINE void sums_clear(sums *s) {
     for (int f = 0; f < MOST_FIELDS; f++) s->v[f] = s->u[f] = V_ZERO;
 }
 
+TP_INLINE V sums_of_planes(const sums *s) {
+    const V high = V_ADD32(V_SAR32(V_ADD32(s->v[0], s->u[0]), 6), V_SAR32(V_ADD32(s->v[1], s->u[1]), 4));
+    return V_ADD32(high, V_ADD32(V_SAR32(V_ADD32(s->v[2], s->u[2]), 2), V_ADD32(s->v[3], s->u[3])));
+}
+TP_INLINE void sums_of_quads(const sums *s, int32_t *totals) { V_ADD_QUADS(sums_of_planes(s), totals); }
+
 TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) {
     if (kind == LINE_CODES) return V_TOTAL(V_ADD32(s->v[0], s->u[0]));
-    if (kind == LINE_PLANES) {
-        const V high = V_ADD32(V_SAR32(V_ADD32(s->v[0], s->u[0]), 6), V_SAR32(V_ADD32(s->v[1], s->u[1]), 4));
-        return V_TOTAL(V_ADD32(high, V_ADD32(V_SAR32(V_ADD32(s->v[2], s->u[2]), 2), V_ADD32(s->v[3], s->u[3]))));
-    }
+    if (kind == LINE_PLANES) return V_TOTAL(sums_of_planes(s));
     V a = s->v[0], b = s->u[0];
 #pragma GCC unroll 5
     for (int f = 1; f < MOST_FIELDS; f++) {

@@ -16,6 +16,12 @@
 #define V_DOT dot_u8_s8
 #define V_TOTAL _mm512_reduce_add_epi32
 
+TP_INLINE void V_ADD_QUADS(__m512i v, int32_t *totals) {
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    _mm_storeu_si128((__m128i *)(void *)totals, _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
+}
+
 #define MOST_ROWS_AT_ONCE 4     /* rows of trits: 12 words of state, and a load of activations serves 4 */
 
 #include "usdot.h"

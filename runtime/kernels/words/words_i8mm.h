@@ -21,6 +21,8 @@ TP_INLINE void V_DOT(int8x16_t *acc, int8x16_t u, int8x16_t s) {
     *acc = vreinterpretq_s8_s32(vusdotq_s32(vreinterpretq_s32_s8(*acc), vreinterpretq_u8_s8(u), s));
 }
 
+TP_INLINE void V_ADD_QUADS(int8x16_t v, int32_t *totals) { vst1q_s32(totals, vaddq_s32(vld1q_s32(totals), vreinterpretq_s32_s8(v))); }
+
 #define MOST_ROWS_AT_ONCE 1
 #include "usdot.h"
 
