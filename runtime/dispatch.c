@@ -38,7 +38,8 @@
 #define FLOAT_OPS(X) \
     FLOATS(X, HEAD, head, F32, f32, head) FLOATS(X, HEAD, head, F16, f16, head) FLOATS(X, HEAD, head, BF16, bf16, head) \
     FLOATS(X, HEAD, head, Q8_0, q8_0, head) FLOATS(X, HEAD, head, Q6_K, q6_k, head) FLOATS(X, HEAD, head, Q4_K, q4_k, head) \
-    FLOATS(X, QUANTIZE, quantize, F32, f32, quantize) FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
+    FLOATS(X, QUANTIZE, quantize, F32, f32, quantize) FLOATS(X, RESCALE, rescale, F32, f32, rescale) \
+    FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
     FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
     FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention)
 
@@ -91,7 +92,7 @@ static const tp_kernel kernels[] = {
 };
 
 static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "head", "quantize", "quantize16",
-                                                  "rmsnorm", "glu", "rope", "ropepairs", "attention"};
+                                                  "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 

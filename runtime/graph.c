@@ -126,7 +126,9 @@ static void products(tp_session *s, const linear *group, int count, const float 
         mark(s, s->head_f32);
         tp_linear_float_run(s->pool, s->decode[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
-    if (s->model->hp.int8_activations) tp_linears_run(s->pool, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
+    if (!s->model->hp.int8_activations) return;
+    mark(s, s->rescale);
+    tp_linears_run(s->pool, s->rescale, jobs, count, &s->acts, s->n, s->scratch, s->scratch_bytes);
 }
 
 /* A step into s->h, then the linears that read it, all at once or each behind a norm of its own. */
@@ -197,11 +199,12 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    for (int64_t i = begin; i < end; i++) {     /* (head, token): neighbours share the cache of a kv head */
-        const int64_t head = i / s->n, t = i % s->n, kv = head / (hp->heads / hp->kv_heads), at = (t * hp->heads + head) * hp->head_dim;
+    const int64_t group = hp->heads / hp->kv_heads, stride = tp_scores_stride(s);
+    for (int64_t i = begin; i < end; i++) {     /* (kv head, token): neighbours read the same cache */
+        const int64_t kv = i / s->n, t = i % s->n, at = (t * hp->heads + kv * group) * hp->head_dim;
         const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
-        s->attention->attention(s->q + at, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
-                                hp->attention_scale, s->scores + thread * tp_scores_stride(s), s->mixed + at);
+        s->attention->attention(s->q + at, group, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
+                                hp->attention_scale, s->scores + thread * group * stride, stride, s->mixed + at);
     }
 }
 
@@ -238,7 +241,7 @@ static void run_layer(tp_session *s) {
     mark(s, s->rope);
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
-    tp_pool_run(s->pool, attend, s, s->n * hp->heads, s->n == 1 ? 1 : 8);
+    tp_pool_run(s->pool, attend, s, s->n * hp->kv_heads, s->n == 1 ? 1 : 4);
     mark(s, s->attention);
     trace_f32(s, "attn_out", q_cols, s->mixed);
     const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm")};

@@ -15,7 +15,7 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
-    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RMSNORM,
+    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
     TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
 } tp_op;
 
@@ -43,6 +43,7 @@ typedef struct tp_kernel {
     tp_unpack_fn *unpack;
     tp_pack_fn *pack;
     tp_decode_fn *decode;
+    tp_rescale_fn *rescale;
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
     tp_rope_fn *rope;
@@ -125,7 +126,7 @@ typedef struct tp_linear_job {
 /* bytes a thread */
 size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n);
 /* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
-void tp_linears_run(tp_pool *pool, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
+void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
 
 /* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. */

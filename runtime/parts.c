@@ -45,7 +45,7 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
             tp_linear_job job = {.w = w, .way = way, .sums = out + t * w->rows};
             acts.q = copy + t * padded;
             acts.sum = sum + t;
-            tp_linears_run(pool, &job, 1, &acts, together, scratch, scratch_bytes);
+            tp_linears_run(pool, NULL, &job, 1, &acts, together, scratch, scratch_bytes);
         }
     } else status = TP_ERR_MEMORY;
     tp_free(copy);

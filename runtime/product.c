@@ -23,6 +23,7 @@ size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
 }
 
 typedef struct linears {
+    const tp_kernel *rescale;
     tp_linear_job *jobs;
     int count;
     const tp_arrangement *arrangement;      /* jobs with another one are skipped */
@@ -71,12 +72,8 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     float scales[MOST_ROWS];
     run_kernel(l, job, row0, row1, sums, job->grain, panel);
     tp_row_scales(&job->parts, row0, row1, scales);
-    for (int64_t t = 0; t < l->n; t++) {
-        const float s = l->acts->s[t];
-        float *restrict y = job->y + t * w->rows + row0;
-        const int32_t *restrict from = sums + t * job->grain;
-        for (int64_t r = 0; r < row1 - row0; r++) y[r] = ((float)from[r] / s) * scales[r] + 0.0f;   /* no -0: under a scale of 0 sums may be any */
-    }
+    for (int64_t t = 0; t < l->n; t++)
+        l->rescale->rescale(sums + t * job->grain, l->acts->s[t], scales, row1 - row0, job->y + t * w->rows + row0);
 }
 
 static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -91,14 +88,14 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
-void tp_linears_run(tp_pool *pool, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
+void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
     for (int j = 0; j < count; j++) {
         jobs[j].parts = tp_ternary_of(jobs[j].w);
         jobs[j].grain = grain_of(jobs[j].way, jobs[j].w->rows, jobs[j].w->nbytes);
         jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
     }
     for (int j = 0; j < count; j++) {
-        linears l = {jobs, count, jobs[j].way.kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
+        linears l = {rescale, jobs, count, jobs[j].way.kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {

@@ -204,23 +204,25 @@ static int check_twins(const tp_kernel *k, tp_check_shape s, uint64_t *state, he
 }
 
 static int check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
-    const int64_t n_pos = s.rows, dim = s.cols, padded = (n_pos + 15) / 16 * 16;
-    float *q = random_floats(h, dim, state), *scores = take(h, (size_t)padded * 4), *want = take(h, (size_t)dim * 4), *got = take(h, (size_t)dim * 4);
+    const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, ld = (n_pos + 15) / 16 * 16;
+    float *q = random_floats(h, heads * dim, state), *scores = take(h, (size_t)(heads * ld) * 4);
+    float *want = take(h, (size_t)(heads * dim) * 4), *got = take(h, (size_t)(heads * dim) * 4);
     const tp_tensor cache = tp_test_tensor(k->layout, n_pos, dim);
     uint8_t *keys = take(h, cache.nbytes), *values = take(h, cache.nbytes);
     if (h->failed) return -1;
     tp_random_tensor(&cache, keys, state);
     tp_random_tensor(&cache, values, state);
     poison(q, dim, s.extreme, state);
-    scalar->attention(q, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, want);
-    k->attention(q, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, got);
-    return laundered(got, dim, s.extreme) || differ_floats(h, want, got, dim);
+    scalar->attention(q, heads, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, ld, want);
+    k->attention(q, heads, keys, values, n_pos, dim, s.extreme ? 3.0f : 0.125f, scores, ld, got);
+    return laundered(got, dim, s.extreme) || differ_floats(h, want, got, heads * dim);
 }
 
 static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     const int64_t n = s.cols;
     float *x = random_floats(h, n, state), *w = random_floats(h, n, state), *want = take(h, (size_t)n * 4), *got = take(h, (size_t)n * 4);
     int8_t *q0 = take(h, (size_t)n), *q1 = take(h, (size_t)n);
+    int32_t *sums = take(h, (size_t)n * 4);
     float scale[2] = {0, 0};
     int32_t sum[2] = {0, 0};
     int wrong = 0;
@@ -238,6 +240,11 @@ static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_che
                 wrong |= tp_float_bits(scale[1]) != TP_NAN_BITS || sum[1] != 0;
             }
             return wrong | differ(h, q0, q1, (size_t)n) || differ(h, &scale[0], &scale[1], 4) || sum[0] != sum[1];
+        case TP_OP_RESCALE:
+            for (int64_t i = 0; i < n; i++) sums[i] = (int32_t)tp_random(state) - (1 << 30);
+            scalar->rescale(sums, x[0], w, n, want);
+            k->rescale(sums, x[0], w, n, got);
+            return differ_floats(h, want, got, n);
         case TP_OP_RMSNORM:
             scalar->rmsnorm(x, w, n, 1e-5f, want);
             k->rmsnorm(x, w, n, 1e-5f, got);
@@ -282,7 +289,7 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 
 /* What the scalar kernels gave on this data (without the poisoned rows) when they were checked against numpy: the same on
  * every machine. */
-#define KNOWN_ANSWER UINT64_C(0x599f35ecc1c3ccdb)
+#define KNOWN_ANSWER UINT64_C(0x030fa9bbd57710b8)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
     static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2},

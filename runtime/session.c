@@ -64,6 +64,7 @@ static void choose_kernels(tp_session *s, int isa) {
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
     s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
+    s->rescale = tp_kernel_best(TP_OP_RESCALE, TP_LAYOUT_F32, isa);
     s->rmsnorm = tp_kernel_best(TP_OP_RMSNORM, TP_LAYOUT_F32, isa);
     s->glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa);
     s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE, TP_LAYOUT_F32, isa);
@@ -125,7 +126,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->add, batch, hidden * sizeof(float));
     TAKE(s->cos_sin[0], batch, (size_t)hp->head_dim * sizeof(float));
     if (hp->inv_freq_sliding) TAKE(s->cos_sin[1], batch, (size_t)hp->head_dim * sizeof(float));
-    TAKE(s->scores, (size_t)threads, (size_t)tp_scores_stride(s) * sizeof(float));
+    TAKE(s->scores, (size_t)(threads * (hp->heads / hp->kv_heads)), (size_t)tp_scores_stride(s) * sizeof(float));
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));

@@ -14,7 +14,7 @@ struct tp_session {
 
     tp_way matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], decode[TP_LAYOUT_COUNT];
     tp_way plain_matvec[TP_LAYOUT_COUNT];   /* of tensors with stray codes (model.h); products of many tokens are plain in all such layouts */
-    const tp_kernel *quantize, *quantize16, *rmsnorm, *glu, *rope, *attention, *head, *head_f32;
+    const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *head, *head_f32;
     uint8_t *used;              /* (kernels) 1 = ran in this session */
 
     void *k_cache, *v_cache;    /* (layers, kv_heads, n_ctx, head_dim) f32 or f16 */
@@ -27,7 +27,7 @@ struct tp_session {
     float *gate, *up;           /* (batch, ffn) */
     float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
     float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all, and of those that slide (or NULL) */
-    float *scores;              /* (threads, n_ctx rounded up + 16) */
+    float *scores;              /* (threads, heads / kv_heads, tp_scores_stride) */
     tp_acts8 acts;              /* (batch, widest padded) */
     uint8_t *scratch;           /* (threads, scratch_bytes) of the products */
     size_t scratch_bytes;

@@ -52,13 +52,15 @@ typedef void tp_quantize_fn(const float *x /* (cols) */, int64_t cols, int8_t *q
 typedef void tp_quantize16_fn(const float *x /* (cols) */, int64_t cols, int16_t *q /* (padded) */, float *step /* (blocks) */,
                               int32_t *bias /* (padded / 4) */);
 typedef void tp_rmsnorm_fn(const float *x /* (cols) */, const float *w /* (cols) */, int64_t cols, float eps, float *y /* (cols), may be x */);
+/* y = (sum / s) * scale: an integer product becomes floats. */
+typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *scales /* (n) */, int64_t n, float *y /* (n) */);
 /* y = act(gate) * up. */
 typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be gate */);
 /* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
-/* One query head over n_pos >= 1 cached positions. */
-typedef void tp_attention_fn(const float *q /* (head_dim) */, const void *k /* (n_pos, head_dim) f32 or f16 */, const void *v /* as k */,
-                             int64_t n_pos, int64_t head_dim, float scale, float *scores /* (n_pos rounded up to 16) */,
-                             float *out /* (head_dim) */);
+/* The query heads of one token that share keys and values, over n_pos >= 1 cached positions. */
+typedef void tp_attention_fn(const float *q /* (heads, head_dim) */, int64_t heads, const void *k /* (n_pos, head_dim) f32 or f16 */,
+                             const void *v /* as k */, int64_t n_pos, int64_t head_dim, float scale,
+                             float *scores /* (heads, ld) */, int64_t ld /* n_pos rounded up to 16, or more */, float *out /* (heads, head_dim) */);
 
 #endif

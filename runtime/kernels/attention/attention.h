@@ -1,58 +1,92 @@
-/* Attention of one query head, for AVX2 and AVX-512. The including file defines CACHED (element type of the cache),
- * LOAD(p) and LOAD_N(p, n). The order of every sum is that of attention_f32_scalar.c. */
+/* Attention of heads that share keys and values, for AVX2 and AVX-512. The including file defines CACHED (element type of the
+ * cache), LOAD(p) and LOAD_N(p, n). A key or value serves several heads while it is in a register: the cache is read once. The
+ * order of every sum is that of attention_f32_scalar.c. */
 #include "../lanes16.h"
+#include "../stream.h"
 
 #if LANES_NATIVE == 16
-enum { KEYS = 8, WIDE = 8 };     /* keys scored at once; lane groups of the output kept in registers */
+enum { HEADS = 4, KEYS = 4, WIDE = 4 };     /* heads and keys scored at once; lane groups of the output kept in registers */
 #else
-enum { KEYS = 4, WIDE = 4 };
+enum { HEADS = 2, KEYS = 2, WIDE = 2 };
 #endif
 
-LANES_INLINE void score_keys(const float *q, const CACHED *k /* (n_pos, head_dim) */, int64_t p, int64_t n_pos, int64_t head_dim, float scale,
-                             float *scores) {
-    lanes acc[KEYS];
+/* Scores of KEYS keys from p on (the last one over again behind n_pos) for `heads` heads. */
+LANES_INLINE void score_keys(const float *q, const int heads, const CACHED *k /* (n_pos, head_dim) */, int64_t p, int64_t n_pos, int64_t head_dim,
+                             float scale, float *scores, int64_t ld) {
+    lanes acc[HEADS][KEYS];
     const CACHED *key[KEYS];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int j = 0; j < KEYS; j++) {
-        acc[j] = lanes_splat(0.0f);
         key[j] = k + (p + j < n_pos ? p + j : n_pos - 1) * head_dim;
+#pragma GCC unroll 4
+        for (int h = 0; h < heads; h++) acc[h][j] = lanes_splat(0.0f);
     }
     int64_t i = 0;
     for (; i + 16 <= head_dim; i += 16) {
-        const lanes x = lanes_load(q + i);
-#pragma GCC unroll 8
-        for (int j = 0; j < KEYS; j++) acc[j] = lanes_add(acc[j], lanes_mul(x, LOAD(key[j] + i)));
+        lanes keys[KEYS];
+#pragma GCC unroll 4
+        for (int j = 0; j < KEYS; j++) {
+            if (i * (int64_t)sizeof(CACHED) % 64 == 0) stream_ahead(key[j] + i);
+            keys[j] = LOAD(key[j] + i);
+        }
+#pragma GCC unroll 4
+        for (int h = 0; h < heads; h++) {
+            const lanes x = lanes_load(q + h * head_dim + i);
+#pragma GCC unroll 4
+            for (int j = 0; j < KEYS; j++) acc[h][j] = lanes_add(acc[h][j], lanes_mul(x, keys[j]));
+        }
     }
-    if (i < head_dim) {
-        const lanes x = lanes_load_n(q + i, head_dim - i);
-#pragma GCC unroll 8
-        for (int j = 0; j < KEYS; j++) acc[j] = lanes_add(acc[j], lanes_mul(x, LOAD_N(key[j] + i, head_dim - i)));
+    if (i < head_dim)
+#pragma GCC unroll 4
+        for (int h = 0; h < heads; h++) {
+            const lanes x = lanes_load_n(q + h * head_dim + i, head_dim - i);
+#pragma GCC unroll 4
+            for (int j = 0; j < KEYS; j++) acc[h][j] = lanes_add(acc[h][j], lanes_mul(x, LOAD_N(key[j] + i, head_dim - i)));
+        }
+#pragma GCC unroll 4
+    for (int h = 0; h < heads; h++) {
+        float *to = scores + h * ld + p;
+#if LANES_NATIVE == 16
+        _mm_storeu_ps(to, lanes_tree4(acc[h][0], acc[h][1], acc[h][2], acc[h][3]) * _mm_set1_ps(scale));
+#else
+        to[0] = lanes_tree(acc[h][0]) * scale;
+        to[1] = lanes_tree(acc[h][1]) * scale;
+#endif
     }
-#pragma GCC unroll 2
-    for (int j = 0; j < KEYS; j += 4)
-        _mm_storeu_ps(scores + p + j, lanes_tree4(acc[j], acc[j + 1], acc[j + 2], acc[j + 3]) * _mm_set1_ps(scale));
 }
 
-/* out[16 * groups] = (sum over p of e[p] * v[p]) * by for `groups` lane groups from column i. */
-LANES_INLINE void mix(const float *e, const CACHED *v, int64_t n_pos, int64_t head_dim, lanes by, const int groups, float *out) {
-    lanes acc[WIDE];
-#pragma GCC unroll 8
-    for (int j = 0; j < groups; j++) acc[j] = lanes_splat(0.0f);
+/* out = (sum over p of e[p] * v[p]) * by for `groups` lane groups from where v and out point to, and `heads` heads. */
+LANES_INLINE void mix(const float *e, int64_t ld, const int heads, const CACHED *v, int64_t n_pos, int64_t head_dim, const float *by, const int groups,
+                      float *out) {
+    lanes acc[HEADS][WIDE];
+#pragma GCC unroll 4
+    for (int h = 0; h < heads; h++)
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) acc[h][j] = lanes_splat(0.0f);
     for (int64_t p = 0; p < n_pos; p++, v += head_dim) {
-        const lanes w = lanes_splat(e[p]);
-#pragma GCC unroll 8
-        for (int j = 0; j < groups; j++) acc[j] = lanes_add(acc[j], lanes_mul(w, LOAD(v + 16 * j)));
+        lanes value[WIDE];
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) {
+            if (16 * j * (int)sizeof(CACHED) % 64 == 0) stream_ahead(v + 16 * j);
+            value[j] = LOAD(v + 16 * j);
+        }
+#pragma GCC unroll 4
+        for (int h = 0; h < heads; h++) {
+            const lanes w = lanes_splat(e[h * ld + p]);
+#pragma GCC unroll 4
+            for (int j = 0; j < groups; j++) acc[h][j] = lanes_add(acc[h][j], lanes_mul(w, value[j]));
+        }
     }
-#pragma GCC unroll 8
-    for (int j = 0; j < groups; j++) lanes_store(out + 16 * j, lanes_mul(acc[j], by));
+#pragma GCC unroll 4
+    for (int h = 0; h < heads; h++)
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) lanes_store(out + h * head_dim + 16 * j, lanes_mul(acc[h][j], lanes_splat(by[h])));
 }
 
-LANES_INLINE void attention_body(const float *q, const CACHED *k, const CACHED *v, int64_t n_pos, int64_t head_dim, float scale, float *scores,
-                                 float *out) {
-    assert(n_pos > 0);
+/* Scores to their exponentials; gives 1 / (their sum). */
+LANES_INLINE float softmax(float *scores, int64_t n_pos) {
     const int64_t padded = (n_pos + 15) / 16 * 16;
-    const float none = -tp_bits_float(0x7f800000u);
-    for (int64_t p = 0; p < n_pos; p += KEYS) score_keys(q, k, p, n_pos, head_dim, scale, scores);
+    const float none = -tp_bits_float(TP_INF_BITS);
     for (int64_t p = n_pos; p < padded; p++) scores[p] = none;      /* exp gives +0 */
     lanes most = lanes_load(scores), sum = lanes_splat(0.0f);
     for (int64_t p = 16; p < padded; p += 16) most = lanes_max(most, lanes_load(scores + p));
@@ -62,15 +96,30 @@ LANES_INLINE void attention_body(const float *q, const CACHED *k, const CACHED *
         lanes_store(scores + p, e);
         sum = lanes_add(sum, e);
     }
-    const float inverse = 1.0f / lanes_tree(sum);
-    const lanes by = lanes_splat(inverse);
+    return 1.0f / lanes_tree(sum);
+}
+
+LANES_INLINE void some_heads(const float *q, const int heads, const CACHED *k, const CACHED *v, int64_t n_pos, int64_t head_dim, float scale,
+                             float *scores, int64_t ld, float *out) {
+    float by[HEADS];
+    for (int64_t p = 0; p < n_pos; p += KEYS) score_keys(q, heads, k, p, n_pos, head_dim, scale, scores, ld);
+    for (int h = 0; h < heads; h++) by[h] = softmax(scores + h * ld, n_pos);
     int64_t i = 0;
-    for (; i + 16 * WIDE <= head_dim; i += 16 * WIDE) mix(scores, v + i, n_pos, head_dim, by, WIDE, out + i);
-    for (; i + 16 <= head_dim; i += 16) mix(scores, v + i, n_pos, head_dim, by, 1, out + i);
-    if (i < head_dim) {
+    for (; i + 16 * WIDE <= head_dim; i += 16 * WIDE) mix(scores, ld, heads, v + i, n_pos, head_dim, by, WIDE, out + i);
+    for (; i + 16 <= head_dim; i += 16) mix(scores, ld, heads, v + i, n_pos, head_dim, by, 1, out + i);
+    for (int h = 0; i < head_dim && h < heads; h++) {
         lanes acc = lanes_splat(0.0f);
         for (int64_t p = 0; p < n_pos; p++)
-            acc = lanes_add(acc, lanes_mul(lanes_splat(scores[p]), LOAD_N(v + p * head_dim + i, head_dim - i)));
-        lanes_store_n(out + i, lanes_mul(acc, by), head_dim - i);
+            acc = lanes_add(acc, lanes_mul(lanes_splat(scores[h * ld + p]), LOAD_N(v + p * head_dim + i, head_dim - i)));
+        lanes_store_n(out + h * head_dim + i, lanes_mul(acc, lanes_splat(by[h])), head_dim - i);
     }
+}
+
+LANES_INLINE void attention_body(const float *q, int64_t heads, const CACHED *k, const CACHED *v, int64_t n_pos, int64_t head_dim, float scale,
+                                 float *scores, int64_t ld, float *out) {
+    assert(n_pos > 0 && ld >= (n_pos + 15) / 16 * 16);
+    int64_t h = 0;
+    for (; h + HEADS <= heads; h += HEADS)
+        some_heads(q + h * head_dim, HEADS, k, v, n_pos, head_dim, scale, scores + h * ld, ld, out + h * head_dim);
+    for (; h < heads; h++) some_heads(q + h * head_dim, 1, k, v, n_pos, head_dim, scale, scores + h * ld, ld, out + h * head_dim);
 }

@@ -2,12 +2,10 @@
 
 /* score[p] = dot(q, k[p]) * scale; e[p] = exp(score[p] - max); out = (sum over p, in order, of e[p] * v[p]) * (1 / sum e),
  * the sum of e in 16 lanes (position p in lane p mod 16) and the tree of common.h. */
-void attention_f16_scalar(const float *q, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale, float *scores,
-                           float *out) {
-    assert(n_pos > 0);
+static void head(const float *q, const uint16_t *keys, const uint16_t *values, int64_t n_pos, int64_t head_dim, float scale, float *scores, float *out) {
     float sum[16] = {0}, most = 0;
     for (int64_t p = 0; p < n_pos; p++) {
-        const uint16_t *k = (const uint16_t *)keys + p * head_dim;
+        const uint16_t *k = keys + p * head_dim;
         float lanes[16] = {0};
         for (int64_t i = 0; i < head_dim; i++) lanes[i % 16] += q[i] * tp_f16_float(k[i]);
         scores[p] = tp_tree16(lanes) * scale;
@@ -20,8 +18,14 @@ void attention_f16_scalar(const float *q, const void *keys, const void *values, 
     const float by = 1.0f / tp_tree16(sum);
     for (int64_t i = 0; i < head_dim; i++) out[i] = 0;
     for (int64_t p = 0; p < n_pos; p++) {
-        const uint16_t *v = (const uint16_t *)values + p * head_dim;
+        const uint16_t *v = values + p * head_dim;
         for (int64_t i = 0; i < head_dim; i++) out[i] += scores[p] * tp_f16_float(v[i]);
     }
     for (int64_t i = 0; i < head_dim; i++) out[i] *= by;
+}
+
+void attention_f16_scalar(const float *q, int64_t heads, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale,
+                          float *scores, int64_t ld, float *out) {
+    assert(n_pos > 0 && ld >= n_pos);
+    for (int64_t h = 0; h < heads; h++) head(q + h * head_dim, keys, values, n_pos, head_dim, scale, scores + h * ld, out + h * head_dim);
 }

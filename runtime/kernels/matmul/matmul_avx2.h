@@ -38,12 +38,18 @@ static void tile_4(const uint8_t *panel, const int8_t *q, int64_t quads, int32_t
 /* AVX2: maddubs leaves pairs in int16, at most 2 * 3 * 128 = 768 each, so 32 steps (24576) are safe before they are widened. */
 enum { STEPS_IN_INT16 = 32 };
 
+/* Assembly, since gcc 12 moves every product before the additions and spills for it (tests/test_kernels.py). */
+TP_INLINE void add_pairs(__m256i *acc, __m256i u, __m256i s) {
+    __m256i pairs;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(*acc), "=&x"(pairs) : "x"(u), "x"(s));
+}
+
 #define ACC_STEP(t) { \
         int32_t four; \
         memcpy(&four, q + 4 * t, 4); \
         const __m256i s = _mm256_set1_epi32(four); \
-        lo##t = _mm256_add_epi16(lo##t, _mm256_maddubs_epi16(w0, s)); \
-        hi##t = _mm256_add_epi16(hi##t, _mm256_maddubs_epi16(w1, s)); \
+        add_pairs(&lo##t, w0, s); \
+        add_pairs(&hi##t, w1, s); \
     }
 #define ACC_WIDEN(t) \
     sums[2 * t] = _mm256_add_epi32(sums[2 * t], _mm256_madd_epi16(lo##t, ones)); \
