@@ -125,6 +125,11 @@ class GgufFile:
         self._cursor = 0
         self._read()
 
+    @property
+    def mapped(self) -> Bytes:
+        """The whole file."""
+        return self._bytes
+
     def bytes_of(self, tensor: TensorInfo) -> Bytes:
         """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
         return self._bytes[tensor.file_offset : tensor.file_offset + tensor.nbytes]

@@ -10,7 +10,7 @@ import numpy as np
 
 from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
 LAYOUT_IDS = {
     name: index
@@ -153,5 +153,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_kernel_matmul_int": (_I, (_I, _P, _P, _L, _P)),
     "tp_head_matmul": (_I, (_I, _P, _P, _L, _P)),
     "tp_tensor_row": (_I, (_P, _L, _P)),
+    "tp_bench_read": (_I, (_I, _I, _P, ctypes.c_uint64, ctypes.POINTER(ctypes.c_double))),
+    "tp_bench_dots": (_I, (_I, _I, ctypes.POINTER(ctypes.c_double))),
+    "tp_bench_kernel": (_I, (_I, ctypes.POINTER(ctypes.c_double))),
     "tp_self_test": (_I, (ctypes.c_char_p, ctypes.c_size_t)),
 }

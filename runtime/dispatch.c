@@ -35,23 +35,29 @@
     X(I2_S, i2_s) X(T2, t2) X(T158, t158) X(TL1, tl1) X(TL2, tl2) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) \
     X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4) X(HF_U8, hf_u8) X(MLX2, mlx2)
 
+/* Of those, whose unpacking gains by wider words. */
+#define UNPACKED_WIDE(X) X(T158, t158) X(TQ1_0, tq1_0)
+
 #define FLOAT_OPS(X) \
     FLOATS(X, HEAD, head, F32, f32, head) FLOATS(X, HEAD, head, F16, f16, head) FLOATS(X, HEAD, head, BF16, bf16, head) \
     FLOATS(X, HEAD, head, Q8_0, q8_0, head) FLOATS(X, HEAD, head, Q6_K, q6_k, head) FLOATS(X, HEAD, head, Q4_K, q4_k, head) \
     FLOATS(X, QUANTIZE, quantize, F32, f32, quantize) FLOATS(X, RESCALE, rescale, F32, f32, rescale) \
     FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
     FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
-    FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention)
+    FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention) \
+    FLOATS(X, READ, read, U8, u8, limit) FLOATS(X, DOTS, dots, U8, u8, limit)
 
 #define DECLARE_TWINS(LAYOUT, l) \
     tp_unpack_fn unpack_##l##_scalar; \
     tp_pack_fn pack_##l##_scalar;
 #define DECLARE_LINEAR(op, l, ISA, i) tp_linear_fn op##_##l##_##i;
-#define DECLARE_FLOAT(OP, o, LAYOUT, l, member, ISA, i) tp_##o##_fn o##_##l##_##i;
+#define DECLARE_FLOAT(OP, o, LAYOUT, l, member, ISA, i) tp_##member##_fn o##_##l##_##i;
 #define DECLARE_EVERYWHERE(LAYOUT, l) LADDER(DECLARE_LINEAR, matvec, l)
 #define DECLARE_LINED(LAYOUT, l) STEPS(DECLARE_LINEAR, matvec, l)
 
 PACKED(DECLARE_TWINS)
+#define DECLARE_WIDE(LAYOUT, l) tp_unpack_fn unpack_##l##_avx2;
+UNPACKED_WIDE(DECLARE_WIDE)
 LINED_EVERYWHERE(DECLARE_EVERYWHERE)
 LINED(DECLARE_LINED)
 PRODUCTS(DECLARE_LINEAR, matmul, i2_s)
@@ -64,6 +70,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
     {.symbol = #o "_" #l "_" #i, .op = TP_OP_##OP, .layout = TP_LAYOUT_##LAYOUT, .isa = TP_ISA_##ISA, __VA_ARGS__},
 #define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
 #define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack) SCALAR(PACK, pack, LAYOUT, l, pack)
+#define WIDE(LAYOUT, l) ENTRY(UNPACK, unpack, LAYOUT, l, AVX2, avx2, .unpack = unpack_##l##_avx2)
 #define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_lines_of[TP_LAYOUT_##LAYOUT])
 #define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
 #define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
@@ -84,7 +91,10 @@ static const tp_kernel kernels[] = {
     LINED(MATVEC_LINED)
     PRODUCTS(MATMUL, I2_S, i2_s)
     PRODUCTS(MATMUL, U8, u8)
-    PACKED(TWINS)                                           /* bytes or small tables: no instruction set of ours is much faster */
+    PACKED(TWINS)
+#if TP_X86
+    UNPACKED_WIDE(WIDE)
+#endif
     FLOAT_OPS(FLOAT)
     SCALAR(QUANTIZE16, quantize16, F32, f32, quantize16)    /* once a token: scalar is fast enough */
     SCALAR(ROPE, rope, F32, f32, rope)                      /* elementwise: the compiler vectorises it */
@@ -92,7 +102,7 @@ static const tp_kernel kernels[] = {
 };
 
 static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "head", "quantize", "quantize16",
-                                                  "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention"};
+                                                  "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention", "read", "dots"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 

@@ -16,7 +16,7 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
     TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
-    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_COUNT
+    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_READ, TP_OP_DOTS, TP_OP_COUNT
 } tp_op;
 
 /* ---- arrange.c: how a linear kernel wants its int8 activations ---- */
@@ -48,6 +48,7 @@ typedef struct tp_kernel {
     tp_glu_fn *glu;
     tp_rope_fn *rope;
     tp_attention_fn *attention;
+    tp_limit_fn *limit;
 } tp_kernel;
 
 const tp_kernel *tp_kernel_at(int index);                               /* NULL past the end */

@@ -184,6 +184,27 @@ class Library:
             raise UsageError("the kernel self-test ran out of memory")
         return failures, text.value.decode().splitlines()
 
+    def read_limit(self, data: npt.NDArray[np.uint8], threads: int, isa: str | None = None) -> float:
+        """Bytes a second that so many threads stream from `data`, best of several rounds; 0 for less than a MiB."""
+        found = ctypes.c_double()
+        status = self.c.tp_bench_read(self.isa_id(isa), threads, data.ctypes.data, data.nbytes, ctypes.byref(found))
+        self.check(status, "reading as fast as it goes")
+        return found.value
+
+    def dots_limit(self, threads: int, isa: str | None = None) -> float:
+        """int8 products of registers a second on so many threads; 0 where only scalar has them."""
+        found = ctypes.c_double()
+        self.check(
+            self.c.tp_bench_dots(self.isa_id(isa), threads, ctypes.byref(found)), "multiplying as fast as it goes"
+        )
+        return found.value
+
+    def kernel_speed(self, kernel: Kernel) -> float:
+        """Bytes (matmul, dots: products) a second of a kernel on one thread, on data in the cache."""
+        found = ctypes.c_double()
+        self.check(self.c.tp_bench_kernel(kernel.index, ctypes.byref(found)), kernel.symbol)
+        return found.value
+
     def nbytes(self, layout: str, rows: int, cols: int) -> int:
         """Bytes of a tensor (t2, t158: with one scale); 0 if the layout cannot hold the shape."""
         return int(self.c.tp_tensor_nbytes(LAYOUT_IDS[layout], rows, cols))

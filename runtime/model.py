@@ -70,6 +70,14 @@ class Model:
         last: F32 = self._session.eval(tokens, logits="last")[-1]
         return last
 
+    def append(self, tokens: Sequence[int]) -> None:
+        """Append tokens to the session, without logits."""
+        self._session.eval(tokens, logits="none")
+
+    def rewind(self, positions: int) -> None:
+        """Forget all tokens behind the first `positions`."""
+        self._session.rewind(positions)
+
     def logits(self, tokens: Sequence[int]) -> F32:
         """float32 (tokens, vocab) of a sequence by itself. Starts the session anew."""
         self.reset()
@@ -152,8 +160,12 @@ class Model:
 
 def default_context(spec: ModelSpec, kv_type: str) -> int:
     """Positions of the KV cache where nobody says: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
-    position = 2 * spec.layers * spec.kv_heads * spec.head_dim * (2 if kv_type == "f16" else 4)
-    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // position))
+    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // cache_bytes(spec, kv_type)))
+
+
+def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
+    """Of the keys and values of one position."""
+    return 2 * spec.layers * spec.kv_heads * spec.head_dim * (2 if kv_type == "f16" else 4)
 
 
 def usable_cores() -> int:

@@ -263,6 +263,14 @@ static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_che
             scalar->rope(want, 1, n / 2 * 2, w);
             k->rope(got, 1, n / 2 * 2, w);
             return differ_floats(h, want, got, n);
+        case TP_OP_READ: {
+            const int64_t bytes = n * 4 / 256 * 256;
+            return k->limit((const uint8_t *)x, bytes) != scalar->limit((const uint8_t *)x, bytes);
+        }
+        case TP_OP_DOTS: {
+            const uint8_t us[2] = {(uint8_t)(1 + n % 255), (uint8_t)(200 + n % 50)};
+            return k->limit(us, n) != scalar->limit(us, n);
+        }
         default: return 0;      /* quantize16 is part of the q8_0 and q6_k heads */
     }
 }

@@ -27,6 +27,7 @@ COMMANDS = {
     "tokenize": "Print the token ids of a text or a chat.",
     "logits": "Write the logits of a prompt as .npy.",
     "embed": "Write the embedding of a text as .npy.",
+    "bench": "Measure how fast a model runs here, and what this machine could do at most.",
     "families": "List the checkpoints that are supported, how they are recognised, and what is refused.",
     "make-dummy": "Write a checkpoint of a real shape with random ternary weights.",
     "doctor": "Check this machine: CPU, library, every kernel against a known answer.",

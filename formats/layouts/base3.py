@@ -51,7 +51,18 @@ def _legal(digits: int) -> bytes:
 
 def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
     """How many bytes are no canonical form of so many trits."""
+    if digits == 5 and _all_canonical(data):
+        return 0
     return count_others(data, _legal(digits))
+
+
+def _all_canonical(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether every byte is the canonical form of five trits: 243 x = 256 q + e has e < 243 for those and no others.
+    A product modulo 256 is ten times as quick as a search."""
+    piece = PIECE // 8  # stays in the cache between the product and the search for its maximum
+    step = max(1, piece // max(1, data[0].size)) if data.ndim > 1 and len(data) else piece
+    pieces = (data[first : first + step] for first in range(0, len(data), step))
+    return all((piece * np.uint8(243)).max(initial=0) < 243 for piece in pieces)
 
 
 def count_others(data: npt.NDArray[np.uint8], legal: bytes) -> int:

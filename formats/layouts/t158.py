@@ -52,11 +52,13 @@ class T158(Headed):
     def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
         width, size = lines(cols)[-1], self.row_nbytes(cols)
         used = cols - (len(lines(cols)) - 1) * DIGITS * LINE  # columns of the last line
-        body = self.body(data, rows, cols)
-        for first in range(0, rows, ROWS) if used < DIGITS * width else ():
-            end = min(first + ROWS, rows)
-            last = body[end * size - (end - first) * width : end * size].reshape(-1, width)
-            if unpack_trits(last, DIGITS).reshape(end - first, -1)[:, used:].any():
+        whole = rows // ROWS * ROWS
+        for body in np.split(self.body(data, rows, cols), [whole * size]) if used < DIGITS * width else ():
+            if not body.size:
+                continue
+            group = ROWS if body.size == whole * size else rows - whole
+            last = body.reshape(-1, group * size)[:, -group * width :].reshape(-1, width)
+            if unpack_trits(last, DIGITS).reshape(len(last), -1)[:, used:].any():
                 return f"the padding behind its rows of {cols} weights is not zero"
         return super().reserved(data, rows, cols)
 

@@ -23,7 +23,7 @@ extern "C" {
 /* ---- Version and errors ------------------------------------------------------------------------------------- */
 
 /* Raised whenever a struct or a signature below changes; compare with tp_abi_version() after loading. */
-#define TP_ABI_VERSION 3
+#define TP_ABI_VERSION 4
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -226,6 +226,16 @@ TP_API int tp_tensor_row(const tp_tensor *w /* (1) */, int64_t row, float *out /
 /* Runs every available kernel against scalar on built-in data. Returns the number of failures, -1 if out of memory;
  * writes one line per kernel, cut to size. report may be NULL. */
 TP_API int tp_self_test(char *report /* (size) */, size_t size);
+
+/* ---- Benchmarks ------------------------------------------------------------------------------------------------ */
+
+/* The machine's limits, best of several rounds: bytes a second that `threads` threads read of data (in whole MiB), and int8
+ * products a second of registers (0: no kernel but scalar). */
+TP_API int tp_bench_read(int isa, int threads, const void *data /* (nbytes) */, uint64_t nbytes, double *bytes_per_second /* (1) */);
+TP_API int tp_bench_dots(int isa, int threads, double *macs_per_second /* (1) */);
+
+/* Kernel `index` on one thread, on data that stays in the cache: bytes a second of what it reads, of matmul and dots products. */
+TP_API int tp_bench_kernel(int index, double *per_second /* (1) */);
 
 #ifdef __cplusplus
 }

@@ -52,6 +52,8 @@ typedef void tp_quantize_fn(const float *x /* (cols) */, int64_t cols, int8_t *q
 typedef void tp_quantize16_fn(const float *x /* (cols) */, int64_t cols, int16_t *q /* (padded) */, float *step /* (blocks) */,
                               int32_t *bias /* (padded / 4) */);
 typedef void tp_rmsnorm_fn(const float *x /* (cols) */, const float *w /* (cols) */, int64_t cols, float eps, float *y /* (cols), may be x */);
+/* The machine's limits, for benchmarks: read_u8 of n bytes (a multiple of 256), dots_u8 of n rounds. */
+typedef uint64_t tp_limit_fn(const uint8_t *data, int64_t n);
 /* y = (sum / s) * scale: an integer product becomes floats. */
 typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *scales /* (n) */, int64_t n, float *y /* (n) */);
 /* y = act(gate) * up. */

@@ -30,13 +30,12 @@ static inline int q4_k_code(const uint8_t *block /* (144) */, int e) { return bl
 
 /* The 6-bit scales and offsets of its 8 sub-blocks of 32 elements. */
 static inline void q4_k_scales(const uint8_t *block, uint8_t *scales /* (8) */, uint8_t *offsets /* (8) */) {
-    const uint8_t *s = block + Q4_K_SCALES;
-    for (int j = 0; j < 4; j++) {
-        scales[j] = s[j] & 63;
-        offsets[j] = s[4 + j] & 63;
-        scales[4 + j] = (uint8_t)((s[8 + j] & 15) | (s[j] >> 6) << 4);
-        offsets[4 + j] = (uint8_t)(s[8 + j] >> 4 | (s[4 + j] >> 6) << 4);
-    }
+    uint32_t s[3];                  /* four at a time: low six bits of the first words, the others from the third and their high two */
+    memcpy(s, block + Q4_K_SCALES, sizeof s);
+    const uint32_t halves[4] = {s[0] & 0x3f3f3f3fu, (s[2] & 0x0f0f0f0fu) | (s[0] >> 6 & 0x03030303u) << 4, s[1] & 0x3f3f3f3fu,
+                                (s[2] >> 4 & 0x0f0f0f0fu) | (s[1] >> 6 & 0x03030303u) << 4};
+    memcpy(scales, halves, 8);
+    memcpy(offsets, halves + 2, 8);
 }
 
 /* Where element e of the activations lies (kernels.h). */

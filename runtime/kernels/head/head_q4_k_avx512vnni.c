@@ -18,9 +18,9 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_
     }
     for (int64_t b = 0; b < blocks; b++, block += Q4_K_BYTES) {
         stream_block_ahead(block, Q4_K_BYTES);
-        uint8_t small[16];
-        q4_k_scales(block, small, small + 8);
-        const __m512 sixes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)small)));
+        uint64_t small[2];      /* in registers: what was just stored in pieces is slow to load whole */
+        q4_k_scales(block, (uint8_t *)&small[0], (uint8_t *)&small[1]);
+        const __m512 sixes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((int64_t)small[1], (int64_t)small[0])));
         const float d = _cvtsh_ss(tp_load_u16(block)), dmin = _cvtsh_ss(tp_load_u16(block + Q4_K_DMIN));
 #pragma GCC unroll 4
         for (int t = 0; t < tokens; t++) {

@@ -1,0 +1,177 @@
+"""tritpack bench."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from typing import Any
+
+import click
+
+from converter.cli.main import print_json
+from converter.cli.opening import as_gguf
+from converter.cli.progress import Progress
+from converter.cli.running import ISAS
+from formats.errors import ExitCode, UsageError
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    """`1,2,4` to a list."""
+    if value is None:
+        return None
+    try:
+        numbers = [int(part) for part in value.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if not all(0 <= n <= 1 << 24 for n in numbers):
+        raise click.BadParameter(f"{value!r}: expected numbers such as 1,2", ctx, param)
+    return numbers
+
+
+@click.command("bench")
+@click.argument("file", metavar="FILE", required=False)
+@click.option(
+    "-p",
+    "--n-prompt",
+    callback=_numbers,
+    metavar="N,N",
+    default="512",
+    show_default=True,
+    help="Prompt lengths; 0 for none.",
+)
+@click.option(
+    "-n",
+    "--n-gen",
+    callback=_numbers,
+    metavar="N,N",
+    default="128",
+    show_default=True,
+    help="Tokens to decode; 0 for none.",
+)
+@click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context beforehand.")
+@click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
+@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--kv-type", type=click.Choice(["f32", "f16"]), default="f32", show_default=True, help="Type of the KV cache."
+)
+@click.option("--isa", type=click.Choice(ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
+@click.option("--kernels", is_flag=True, help="Instead of a model, every kernel: checked against scalar, then timed.")
+@click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
+def command(
+    file: str | None,
+    n_prompt: list[int],
+    n_gen: list[int],
+    n_depth: int,
+    threads: list[int] | None,
+    repetitions: int,
+    kv_type: str,
+    isa: str | None,
+    kernels: bool,
+    output: str,
+    as_json: bool,
+) -> None:
+    """Time the model in FILE in llama-bench's terms: ppN evaluates N tokens at once, tgN decodes N one by one.
+
+    Beside each row stands what it reaches of this machine's limit, measured in the same run: of streaming reads for
+    decoding, of int8 dot products for prompts.
+
+    Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
+    """
+    from runtime.bench import bench, bench_kernels
+    from runtime.model import usable_cores
+
+    output = "json" if as_json else output
+    if kernels:
+        if file is not None:
+            raise UsageError("--kernels measures no model", hint="leave FILE away")
+        result = bench_kernels(progress=Progress("kernels"))
+        if output == "json":
+            print_json(result)
+        else:
+            _print(output, *_kernel_table(result))
+        if any(kernel["state"] == "wrong" for kernel in result["kernels"]):
+            sys.exit(ExitCode.CHECK_FAILED)
+        return
+    if file is None:
+        raise UsageError("give a FILE, or --kernels")
+    if not all(threads or [1]):
+        raise UsageError("0 threads")
+    with as_gguf(file) as path:
+        result = bench(
+            path,
+            prompt=n_prompt,
+            generate=n_gen,
+            depth=n_depth,
+            threads=threads or [usable_cores()],
+            repetitions=repetitions,
+            isa=isa,
+            kv_type=kv_type,
+            progress=Progress("bench"),
+        )
+    result["file"] = file  # not the temporary one that a checkpoint becomes
+    if output == "json":
+        print_json(result)
+        return
+    _print(output, *_model_table(result))
+    if output == "md":
+        first = ", ".join(f"{s:.2f} s on {t}" for t, s in result["first_token_seconds"].items())
+        rss = result["peak_rss_bytes"]
+        click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}")
+        click.echo(
+            f"{result['file_bytes'] / 1e6:.0f} MB file ({', '.join(result['layouts'])}); first token: {first} threads"
+        )
+        click.echo(f"peak memory {rss / 1e6:.0f} MB, the file's pages included" if rss else "peak memory unknown")
+
+
+def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    head = ["test", "threads", "t/s", "deviation", "reached", "limit", "share", "J/token"]
+    rows = []
+    for row in result["rows"]:
+        prompt = row["test"].startswith("pp")
+        reached, limit = ("macs_per_second", "dots_limit") if prompt else ("bytes_per_second", "read_limit")
+        unit = "GMAC/s" if prompt else "GB/s"
+        share, joules = row["share_of_limit"], row["joules_per_token"]
+        rows.append(
+            [
+                row["test"],
+                str(row["threads"]),
+                f"{row['tokens_per_second']:.2f}",
+                f"{row['deviation']:.2f}",
+                f"{row[reached] / 1e9:.1f} {unit}",
+                f"{row[limit] / 1e9:.1f} {unit}" if row[limit] else "",
+                f"{share:.0%}" if share is not None else "",
+                f"{joules:.2f}" if joules is not None else "",
+            ]
+        )
+    return head, rows
+
+
+def _kernel_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for kernel in result["kernels"]:
+        products = "macs_per_second" in kernel
+        speed = kernel["macs_per_second" if products else "bytes_per_second"]
+        shown = f"{speed / 1e9:.2f} {'GMAC/s' if products else 'GB/s'}" if speed else ""
+        rows.append([kernel["symbol"], kernel["state"], shown])
+    return ["kernel", "against scalar", "speed, 1 thread"], rows
+
+
+def _print(output: str, head: list[str], rows: list[list[str]]) -> None:
+    if output == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([head, *rows])
+        click.echo(text.getvalue(), nl=False)
+        return
+    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
+    left = 1 if head[0] == "test" else 2
+    for number, line in enumerate([head, *rows]):
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        click.echo("| " + " | ".join(cells) + " |")
+        if number == 0:
+            rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+            click.echo("| " + " | ".join(rule) + " |")

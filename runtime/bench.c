@@ -1,0 +1,202 @@
+/* How fast this machine is, and each kernel on it: best of several rounds, since what disturbs only slows down. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "fpenv.h"
+#include "internal.h"
+#include "kernels/quants.h"
+#include "selftest.h"
+
+enum { ROUNDS = 7 };
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- the limits ---- */
+
+typedef struct limit_job {
+    const tp_kernel *k;
+    const uint8_t *data;
+    int64_t piece;
+    uint64_t seen[TP_MAX_THREADS];      /* so that nothing is optimised away */
+} limit_job;
+
+static void read_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
+    limit_job *job = ctx;
+    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->limit(job->data + i * job->piece, job->piece);
+}
+
+static void dot_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
+    static const uint8_t us[2] = {1, 1};
+    limit_job *job = ctx;
+    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->limit(us, job->piece);
+}
+
+static double best_seconds(tp_pool *pool, tp_task_fn *fn, limit_job *job, int64_t items) {
+    double best = 1e30;
+    for (int i = 0; i < ROUNDS; i++) {
+        const double begin = now();
+        tp_pool_run(pool, fn, job, items, 1);
+        const double took = now() - begin;
+        best = took < best ? took : best;
+    }
+    return best;
+}
+
+static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t nbytes, double *out) {
+    if (!out || threads < 1 || threads > TP_MAX_THREADS) return TP_ERR_ARGUMENT;
+    if (isa == TP_ISA_BEST) isa = tp_best_isa();
+    if (!tp_isa_available(isa)) return TP_ERR_ISA;
+    int status;
+    tp_pool *pool = tp_pool_new(threads, &status);
+    limit_job *job = tp_alloc(1, sizeof *job);
+    if (!pool || !job) status = status ? status : TP_ERR_MEMORY;
+    else if (op == TP_OP_READ) {
+        *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .data = data, .piece = 1 << 20};
+        const int64_t pieces = (int64_t)(nbytes >> 20);
+        *out = pieces ? (double)(pieces << 20) / best_seconds(pool, read_pieces, job, pieces) : 0;
+    } else {
+        *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .piece = 1 << 16};
+        const int64_t pieces = 32 * threads;
+        *out = job->k->isa == TP_ISA_SCALAR ? 0 : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
+    }
+    tp_free(job);
+    tp_pool_free(pool);
+    return status;
+}
+
+int tp_bench_read(int isa, int threads, const void *data, uint64_t nbytes, double *bytes_per_second) {
+    return data ? limit(TP_OP_READ, isa, threads, data, nbytes, bytes_per_second) : TP_ERR_ARGUMENT;
+}
+
+int tp_bench_dots(int isa, int threads, double *macs_per_second) { return limit(TP_OP_DOTS, isa, threads, NULL, 0, macs_per_second); }
+
+/* ---- one kernel ---- */
+
+enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the second cache */
+
+typedef struct bench {
+    const tp_kernel *k;
+    tp_tensor w;
+    uint8_t *data, *body, *bytes;       /* bytes: what unpack writes, and plain codes */
+    float *x, *y, *z;                   /* (ROWS * COLS) */
+    int8_t *q;                          /* (TOKENS, COLS) */
+    int16_t *q16;
+    void *arranged, *scratch;
+    int32_t *sums;
+    tp_head_acts acts;
+} bench;
+
+static void run(bench *b) {
+    const tp_kernel *k = b->k;
+    const int32_t sum[TOKENS] = {0};
+    float scale;
+    int32_t total;
+    switch (k->op) {
+        case TP_OP_MATVEC: k->linear(&b->w, b->arranged, sum, 1, 0, b->w.rows, b->sums, b->w.rows, b->scratch); break;
+        case TP_OP_MATMUL: k->linear(&b->w, k->arrangement ? b->arranged : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch); break;
+        case TP_OP_UNPACK: k->unpack(&b->w, 0, b->w.rows, b->bytes, COLS); break;
+        case TP_OP_PACK:
+            memset(b->body, 0, b->w.nbytes);
+            k->pack((const int8_t *)b->bytes, &b->w, b->body);
+            break;
+        case TP_OP_DECODE: for (int r = 0; r < ROWS; r++) k->decode(b->bytes + r * COLS, COLS, b->x, 1, b->y); break;
+        case TP_OP_HEAD: k->head(&b->w, &b->acts, 1, 0, b->w.rows, b->y, b->w.rows); break;
+        case TP_OP_QUANTIZE: k->quantize(b->x, COLS, b->q, &scale, &total); break;
+        case TP_OP_QUANTIZE16: k->quantize16(b->x, COLS, b->q16, b->y, b->sums); break;
+        case TP_OP_RESCALE: k->rescale(b->sums, 3.0f, b->x, COLS, b->y); break;
+        case TP_OP_RMSNORM: k->rmsnorm(b->x, b->z, COLS, 1e-5f, b->y); break;
+        case TP_OP_GLU: k->glu(b->x, b->z, COLS, TP_ACT_SILU, b->y); break;
+        case TP_OP_ROPE:
+        case TP_OP_ROPEPAIRS: k->rope(b->y, COLS / 128, 128, b->z); break;
+        case TP_OP_ATTENTION: k->attention(b->x, HEADS, b->bytes, b->bytes, ROWS, 128, 0.1f, b->z, ROWS, b->y); break;
+        case TP_OP_READ: total = (int32_t)k->limit(b->bytes, ROWS * COLS); break;
+        case TP_OP_DOTS: total = (int32_t)k->limit((const uint8_t *)"\1\1", 4096); break;
+        case TP_OP_COUNT: break;
+    }
+}
+
+/* What a run reads of weights, cache or floats; the products of matmul and dots are counted instead. */
+static double work(const bench *b) {
+    switch (b->k->op) {
+        case TP_OP_MATVEC:
+        case TP_OP_UNPACK:
+        case TP_OP_PACK:
+        case TP_OP_HEAD: return (double)b->w.nbytes;
+        case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
+        case TP_OP_DECODE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
+        case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * (b->k->layout == TP_LAYOUT_F16 ? 2 : 4);
+        case TP_OP_RMSNORM:
+        case TP_OP_RESCALE:
+        case TP_OP_GLU: return 8.0 * COLS;
+        case TP_OP_READ: return (double)ROWS * COLS;
+        case TP_OP_DOTS: return b->k->isa == TP_ISA_SCALAR ? 0 : 4096.0 * 12 * 64;       /* scalar only says what comes out */
+        default: return 4.0 * COLS;
+    }
+}
+
+static int prepare(bench *b) {
+    const tp_kernel *k = b->k;
+    uint64_t state = 158;
+    const int weights = k->linear || k->head || k->unpack || k->pack;
+    b->w = tp_test_tensor(weights ? k->layout : TP_LAYOUT_U8, ROWS, COLS);
+    const uint64_t whole = b->w.nbytes;
+    b->w.nbytes = tp_body_nbytes(b->w.layout, ROWS, COLS);
+    const size_t floats = (size_t)ROWS * COLS * sizeof(float), arranged = k->arrangement ? k->arrangement->bytes(k->arrangement, TOKENS, COLS) : 1;
+    b->data = tp_alloc(1, whole);
+    b->body = tp_alloc(1, b->w.nbytes);
+    b->bytes = tp_alloc(1, floats);
+    b->x = tp_alloc(1, floats);
+    b->y = tp_alloc(1, floats);
+    b->z = tp_alloc(1, floats);
+    b->q = tp_alloc(TOKENS, COLS);
+    b->q16 = tp_alloc(COLS, sizeof *b->q16);
+    b->sums = tp_alloc((size_t)ROWS * TOKENS + COLS, sizeof *b->sums);
+    b->arranged = tp_alloc(1, arranged);
+    b->scratch = tp_alloc(1, k->linear ? tp_linear_scratch((tp_way){k, NULL}, ROWS, COLS, TOKENS) : 1);
+    if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->arranged || !b->scratch) return TP_ERR_MEMORY;
+    if (tp_random_body(&b->w, b->data, b->body, &state)) return TP_ERR_MEMORY;
+    b->w.data = b->body;
+    for (int i = 0; i < COLS * HEADS; i++) {
+        b->x[i] = tp_random_float(&state);
+        b->z[i] = tp_random_float(&state);
+    }
+    if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
+    for (int t = 0; k->arrangement && t < TOKENS; t += k->arrangement->tokens)
+        k->arrangement->fill(k->arrangement, b->q, TOKENS, COLS, t / k->arrangement->tokens, b->arranged);
+    b->acts = (tp_head_acts){.x = b->x, .q = b->q16, .step = b->z, .bias = b->sums, .padded = COLS, .blocks = COLS / 256};
+    return TP_OK;
+}
+
+static int bench_kernel(int index, double *per_second) {
+    bench b = {.k = tp_kernel_at(index)};
+    if (!b.k || !per_second) return TP_ERR_ARGUMENT;
+    if (!tp_cpu_has(b.k->isa)) return TP_ERR_ISA;
+    int status = prepare(&b);
+    double best = 1e30;
+    for (int round = 0; !status && round < ROUNDS; round++) {
+        int runs = 0;
+        const double begin = now();
+        while (now() - begin < 2e-3) {
+            run(&b);
+            runs++;
+        }
+        const double took = (now() - begin) / runs;
+        best = took < best ? took : best;
+    }
+    *per_second = work(&b) / best;
+    void *const parts[] = {b.data, b.body, b.bytes, b.x, b.y, b.z, b.q, b.q16, b.sums, b.arranged, b.scratch};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
+    return status;
+}
+
+int tp_bench_kernel(int index, double *per_second) {
+    const tp_fpenv before = tp_fpenv_enter();
+    const int status = bench_kernel(index, per_second);
+    tp_fpenv_leave(before);
+    return status;
+}
