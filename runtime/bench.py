@@ -43,8 +43,8 @@ class Row:
     """Of a decoded token: every weight once, of a table that only embeds one row."""
     cache_bytes_per_token: int
     """Keys and values that it reads, on average over the test."""
-    read_limit: float
-    """Bytes a second that as many threads stream from this file."""
+    read_limit: float | None
+    """Bytes a second that as many threads stream from this file; None for one below a MiB."""
     dots_limit: float | None
     """int8 products a second of registers; None for instruction sets that have no kernel for it."""
     macs_per_token: int
@@ -120,13 +120,15 @@ def bench(
         with Model(file, threads=count, isa=isa, kv_type=kv_type, context=depth + max(n for _, n in tests)) as model:
             if (needed := depth + max(n for _, n in tests)) > model.context_length:
                 raise UsageError(f"{needed} positions, the model has {model.context_length}")
-            read, dots, size = c.read_limit(file.mapped, count, isa), c.dots_limit(count, isa), _bytes_per_token(model)
+            limits = c.read_limit(file.mapped, count, isa) or None, c.dots_limit(count, isa) or None
             for number, (name, n) in enumerate(tests):
                 label = name + (f" @ d{depth}" if depth else "")
                 progress(f"{label}, {count} threads", number, len(tests))
                 samples, joules = _samples(model, name.startswith("pp"), n, depth, repetitions)
                 cached = (depth + (n + 1) / 2) * cache_bytes(model.spec, kv_type)
-                rows.append(Row(label, count, samples, size, round(cached), read, dots or None, _macs(model), joules))
+                rows.append(
+                    Row(label, count, samples, size, round(cached), read or None, dots or None, _macs(model), joules)
+                )
             kernels |= set(model.kernels())
     return {
         "schema": SCHEMA,
@@ -165,7 +167,7 @@ def _kernel_row(c: Library, kernel: Kernel, wrong: set[str]) -> dict[str, Any]:
         "symbol": kernel.symbol,
         "isa": kernel.isa,
         "state": state,
-        unit: c.kernel_speed(kernel) if state == "ok" else None,
+        unit: (c.kernel_speed(kernel) or None) if state == "ok" else None,
     }
 
 
@@ -230,7 +232,7 @@ def peak_rss() -> int | None:
 
 @contextlib.contextmanager
 def _energy() -> Iterator[list[float]]:
-    """Joules that the processors used within the block, put into the list; it stays empty where RAPL is not readable."""
+    """Joules that the processors used within the block, put into the list: empty where RAPL is not readable."""
     found = sorted(RAPL.glob("intel-rapl:[0-9]"))
     counters = [path for path in found if os.access(path / "energy_uj", os.R_OK)]
 

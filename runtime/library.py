@@ -298,26 +298,18 @@ class CModel:
     def __init__(self, spec: ModelSpec, tensors: Mapping[str, CTensor]) -> None:
         self.library = library()
         self.spec = spec
-        self._tensors = dict(tensors)  # C reads their bytes as long as the model lives
-        hparams, frequencies = _hparams(spec)
-        layers = (LayerStruct * spec.layers)()
-        for index, layer in enumerate(layers):
-            layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
-            for part in LINEARS + spec.layer_norms:
-                setattr(layer, part, self._tensors[f"blk.{index}.{part}.weight"].struct())
-        embedding = self._tensors["token_embd.weight"].struct()
-        norm = self._tensors["output_norm.weight"].struct()
-        output = TensorStruct() if spec.tied else self._tensors["output.weight"].struct()
+        self.tensors = dict(tensors)  # C reads their bytes as long as the model lives
+        made = model_structs(spec, self.tensors)
         handle = ctypes.c_void_p()
         status = self.library.c.tp_model_new(
-            ctypes.byref(hparams),
-            layers,
-            ctypes.byref(embedding),
-            ctypes.byref(norm),
-            ctypes.byref(output),
+            ctypes.byref(made.hparams),
+            made.layers,
+            ctypes.byref(made.embedding),
+            ctypes.byref(made.norm),
+            ctypes.byref(made.output),
             ctypes.byref(handle),
         )
-        del frequencies  # C has copied them
+        del made  # C has copied what its structs point to, but for the tensors
         self.library.check(status, f"model, {self.library.c.tp_error_place().decode()}")
         self._handle = handle
         self._free = weakref.finalize(self, self.library.c.tp_model_free, handle)
@@ -342,6 +334,31 @@ class CModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelStructs:
+    """What tp_model_new takes. frequencies: the arrays that hparams points to."""
+
+    hparams: HparamsStruct
+    frequencies: list[F32]
+    layers: ctypes.Array[LayerStruct]
+    embedding: TensorStruct
+    norm: TensorStruct
+    output: TensorStruct
+
+
+def model_structs(spec: ModelSpec, tensors: Mapping[str, CTensor]) -> ModelStructs:
+    """tensors: GGUF name -> CTensor, which have to outlive the structs."""
+    hparams, frequencies = _hparams(spec)
+    layers = (LayerStruct * spec.layers)()
+    for index, layer in enumerate(layers):
+        layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
+        for part in LINEARS + spec.layer_norms:
+            setattr(layer, part, tensors[f"blk.{index}.{part}.weight"].struct())
+    output = TensorStruct() if spec.tied else tensors["output.weight"].struct()
+    embedding, norm = tensors["token_embd.weight"].struct(), tensors["output_norm.weight"].struct()
+    return ModelStructs(hparams, frequencies, layers, embedding, norm, output)
 
 
 def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32]]:

@@ -57,6 +57,11 @@ class Model:
             self._model, n_ctx=self.context_length, threads=threads or usable_cores(), isa=isa, kv_type=kv_type
         )
 
+    @property
+    def c_model(self) -> CModel:
+        """What the C library was given."""
+        return self._model
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_metadata(self.file.metadata)

@@ -84,6 +84,11 @@ $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@echo "  cc (sanitizers) $<" >&2
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
+# Runs a dumped model where there is no Python.
+$(BUILD)/run_dump: tests/c/run_dump.c $(TP_OBJECTS) $(TP_RULES)
+	@mkdir -p $(@D)
+	@$(call tp_compile,$(TP_CFLAGS)) -I. $< $(TP_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
+
 c-test: $(TP_TESTS) ## Run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $(RUN_TEST) $$t; done
 

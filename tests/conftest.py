@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
         return made[name]
 
     return get
+
+
+def program(
+    *arguments: str | Path, env: dict[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """The real process, main() and its error handler included."""
+    code = "from converter.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=REPOSITORY, capture_output=True, text=True, input=stdin, env={**os.environ, **(env or {})},
+    )  # fmt: skip
 
 
 def run(*arguments: str | Path) -> Result:

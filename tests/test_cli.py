@@ -13,19 +13,8 @@ import pytest
 
 from runtime.library import available_isas
 from tests.checkpoints import edited_gguf
-from tests.conftest import REPOSITORY, exit_code_of, run
+from tests.conftest import REPOSITORY, exit_code_of, program, run
 from tests.test_verify import flip_code
-
-
-def program(
-    *arguments: str | Path, env: dict[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """The real process, main() and its error handler included."""
-    code = "from converter.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=REPOSITORY, capture_output=True, text=True, input=stdin, env={**os.environ, **(env or {})},
-    )  # fmt: skip
 
 
 def test_convert_inspect_verify(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""A model as one flat file of the structs that C takes, pointers replaced by offsets: tests/c/run_dump.c runs it where
+there is no Python, under an emulator say. For machines of the same pointer size and byte order."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.abi import LayerStruct, TensorStruct
+from runtime.library import model_structs
+from runtime.model import Model
+
+MAGIC = b"tpdump1\0"
+ALIGNMENT = 64
+
+
+def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -> None:
+    """Write `model`, the prompt `tokens` and how many tokens to decode greedily behind it.
+
+    Layout: magic, then uint32 layers, prompt tokens, tokens to decode, frequencies of a head (twice as many if layers
+    slide); hparams; layers; embedding, final norm, head; the prompt as int32; the frequencies as float32; then, aligned
+    to 64 bytes, the tensors. `data` of a tensor is its offset in the file, 0 where it is absent.
+    """
+    c_model = model.c_model
+    made = model_structs(model.spec, c_model.tensors)
+    made.hparams.inv_freq = made.hparams.inv_freq_sliding = None
+    prompt = struct.pack(f"<{len(tokens)}i", *tokens)
+    frequencies = b"".join(array.tobytes() for array in made.frequencies)
+    numbers = struct.pack("<4I", model.spec.layers, len(tokens), generate, len(frequencies) // 4)
+    structs = (made.layers, made.embedding, made.norm, made.output)
+    start = len(MAGIC + numbers + prompt + frequencies) + ctypes.sizeof(made.hparams) + sum(map(ctypes.sizeof, structs))
+    offset, blobs = -(-start // ALIGNMENT) * ALIGNMENT, []
+    by_address = {tensor.data.ctypes.data: tensor for tensor in c_model.tensors.values()}
+    for tensor in _tensors(made.layers, made.embedding, made.norm, made.output):
+        if tensor.data:
+            blobs.append((offset, by_address[tensor.data].data.tobytes()))
+            tensor.data = offset
+            offset += -(-len(blobs[-1][1]) // ALIGNMENT) * ALIGNMENT
+    with Path(path).open("wb") as stream:
+        stream.write(MAGIC + numbers + bytes(made.hparams) + b"".join(map(bytes, structs)) + prompt + frequencies)
+        for at, blob in blobs:
+            stream.write(bytes(at - stream.tell()) + blob)
+
+
+def _tensors(layers: ctypes.Array[LayerStruct], *others: TensorStruct) -> list[TensorStruct]:
+    parts = [name for name, kind, *_ in LayerStruct._fields_ if kind is TensorStruct]
+    return [getattr(layer, part) for layer in layers for part in parts] + list(others)

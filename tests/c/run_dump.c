@@ -1,0 +1,92 @@
+/* Runs a model that runtime/dump.py wrote on every instruction set of this CPU: the greedy tokens behind its prompt, and a
+ * digest of all logits, one line each. Ends with 1 if they differ anywhere. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/include/tritpack.h"
+
+typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
+
+static uint8_t *read_whole(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (!f || fseek(f, 0, SEEK_END)) return NULL;
+    const size_t size = (size_t)ftell(f);
+    uint8_t *data = aligned_alloc(64, (size + 63) / 64 * 64);
+    rewind(f);
+    if (data && fread(data, 1, size, f) != size) data = NULL;
+    fclose(f);
+    return data;
+}
+
+static void place(tp_tensor *t, const uint8_t *file) { t->data = t->data ? file + (uintptr_t)t->data : NULL; }
+
+static int32_t highest(const float *logits, int32_t n) {
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++) best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+int main(int argc, char **argv) {
+    uint8_t *file = argc == 2 ? read_whole(argv[1]) : NULL;
+    if (!file || memcmp(file, "tpdump1", 8)) {
+        fprintf(stderr, "usage: run_dump FILE (of runtime/dump.py)\n");
+        return 2;
+    }
+    numbers n;
+    tp_hparams hp;
+    uint8_t *p = file + 8;
+#define NEXT(to, bytes) (memcpy(to, p, bytes), p += (bytes))
+    NEXT(&n, sizeof n);
+    NEXT(&hp, sizeof hp);
+    tp_layer *layers = malloc(n.layers * sizeof *layers);
+    tp_tensor ends[3];      /* embedding, norm, head */
+    NEXT(layers, n.layers * sizeof *layers);
+    NEXT(ends, sizeof ends);
+    const size_t total = n.prompt + n.generate;
+    int32_t *tokens = malloc(total * sizeof *tokens), *first = malloc(total * sizeof *first);
+    float *frequencies = malloc(n.frequencies * sizeof *frequencies), *logits = malloc((size_t)hp.vocab_size * n.prompt * sizeof *logits);
+    NEXT(tokens, n.prompt * sizeof *tokens);
+    NEXT(frequencies, n.frequencies * sizeof *frequencies);
+    hp.inv_freq = frequencies;
+    hp.inv_freq_sliding = n.frequencies > (uint32_t)hp.head_dim / 2 ? frequencies + hp.head_dim / 2 : NULL;
+    for (uint32_t i = 0; i < n.layers; i++) {
+        tp_tensor *parts[] = {
+            &layers[i].attn_norm, &layers[i].attn_q, &layers[i].attn_k, &layers[i].attn_v, &layers[i].attn_q_norm, &layers[i].attn_k_norm,
+            &layers[i].attn_sub_norm, &layers[i].attn_output, &layers[i].post_attention_norm, &layers[i].ffn_norm, &layers[i].ffn_gate, &layers[i].ffn_up,
+            &layers[i].ffn_sub_norm, &layers[i].ffn_down, &layers[i].post_ffw_norm, &layers[i].attn_q_norm_in, &layers[i].attn_k_norm_in,
+            &layers[i].attn_v_norm_in, &layers[i].attn_output_norm_in, &layers[i].ffn_gate_norm_in, &layers[i].ffn_up_norm_in, &layers[i].ffn_down_norm_in};
+        for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) place(parts[j], file);
+    }
+    for (int i = 0; i < 3; i++) place(&ends[i], file);
+    tp_model *model = NULL;
+    int status = tp_model_new(&hp, layers, &ends[0], &ends[1], &ends[2], &model), differ = 0;
+    uint64_t first_digest = 0;
+    for (int isa = 0; isa < tp_isa_count() && !status; isa++) {
+        if (!tp_isa_available(isa)) continue;
+        const tp_session_params params = {.n_ctx = (int32_t)total, .threads = 2, .isa = isa};
+        tp_session *s = NULL;
+        uint64_t digest = UINT64_C(14695981039346656037);
+        status = tp_session_new(model, &params, &s);
+        for (size_t at = 0; at < total && !status; ) {
+            const size_t here = at ? 1 : n.prompt;
+            status = tp_eval(s, tokens + at, (int64_t)here, TP_LOGITS_ALL, logits);
+            const uint8_t *bytes = (const uint8_t *)logits;
+            for (size_t i = 0; i < here * (size_t)hp.vocab_size * 4; i++) digest = (digest ^ bytes[i]) * UINT64_C(1099511628211);
+            at += here;
+            if (at < total) tokens[at] = highest(logits + (here - 1) * (size_t)hp.vocab_size, hp.vocab_size);
+        }
+        tp_session_free(s);
+        if (!first_digest) {
+            first_digest = digest;
+            memcpy(first, tokens, total * sizeof *tokens);
+        }
+        differ |= digest != first_digest || memcmp(first, tokens, total * sizeof *tokens) != 0;
+        printf("%s %016llx", tp_isa_name(isa), (unsigned long long)digest);
+        for (size_t i = n.prompt; i < total; i++) printf(" %d", (int)tokens[i]);
+        printf("\n");
+    }
+    if (status) fprintf(stderr, "%s %s\n", tp_error_place(), tp_status_text(status));
+    tp_model_free(model);
+    return status ? 2 : differ;
+}
