@@ -126,9 +126,8 @@ def bench(
                 progress(f"{label}, {count} threads", number, len(tests))
                 samples, joules = _samples(model, name.startswith("pp"), n, depth, repetitions)
                 cached = (depth + (n + 1) / 2) * cache_bytes(model.spec, kv_type)
-                rows.append(
-                    Row(label, count, samples, size, round(cached), read or None, dots or None, _macs(model), joules)
-                )
+                size, macs = _bytes_per_token(model), _macs(model)
+                rows.append(Row(label, count, samples, size, round(cached), *limits, macs, joules))
             kernels |= set(model.kernels())
     return {
         "schema": SCHEMA,

@@ -3,30 +3,53 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "fpenv.h"
 #include "kernels/common.h"
 
-/* Buffers of a check: malloc'ed to the byte, freed together. */
+/* Buffers of a check, to the byte, freed together: from malloc, where a sanitizer sees what is read outside, or each ending
+ * at a page that nobody may touch, which any machine sees. */
+int tp_check_guarded;
+
 typedef struct heap {
-    void *all[24];
+    void *all[24], *maps[24];
+    size_t sizes[24];
     int count, failed;
     uint64_t digest;
 } heap;
 
+static void *guarded(size_t bytes, void **map, size_t *size) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    *size = (bytes + page - 1) / page * page + page;
+    *map = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *const last = (uint8_t *)*map + *size - page;
+    if (*map == MAP_FAILED) return NULL;
+    if (mprotect(last, page, PROT_NONE) == 0) return last - bytes;
+    munmap(*map, *size);
+    return NULL;
+}
+
 static void *take(heap *h, size_t bytes) {
-    void *p = malloc(bytes ? bytes : 1);
-    if (!p || h->count == 24) {
+    void *map = NULL;
+    size_t size = 0;
+    void *p = h->count == 24 ? NULL : tp_check_guarded ? guarded(bytes, &map, &size) : malloc(bytes ? bytes : 1);
+    if (!p) {
         h->failed = 1;
-        free(p);
         return NULL;
     }
     memset(p, 0x55, bytes);
+    h->maps[h->count] = map;
+    h->sizes[h->count] = size;
     return h->all[h->count++] = p;
 }
 
 static void release(heap *h) {
-    for (int i = 0; i < h->count; i++) free(h->all[i]);
+    for (int i = 0; i < h->count; i++) {
+        if (h->maps[i]) munmap(h->maps[i], h->sizes[i]);
+        else free(h->all[i]);
+    }
 }
 
 static float *random_floats(heap *h, int64_t n, uint64_t *state) {
@@ -104,8 +127,10 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
     uint8_t *data = take(h, tp_tensor_nbytes(k->layout, s.rows, s.cols)), *body = take(h, w.nbytes);
     int8_t *q = take(h, (size_t)(n * padded));
     int32_t *sum = take(h, (size_t)n * 4), *want = take(h, (size_t)(n * s.rows) * 4), *got = take(h, (size_t)(n * s.rows) * 4);
-    uint8_t *scratch = tp_alloc(1, tp_linear_scratch((tp_way){k, NULL}, s.rows, s.cols, n));
-    void *arranged = tp_alloc(1, k->arrangement ? k->arrangement->bytes(k->arrangement, n, s.cols) : 1);
+    const size_t scratch_bytes = tp_linear_scratch((tp_way){k, NULL}, s.rows, s.cols, n);
+    const size_t arranged_bytes = k->arrangement ? k->arrangement->bytes(k->arrangement, n, s.cols) : 64;
+    uint8_t *scratch = tp_check_guarded ? take(h, scratch_bytes) : tp_alloc(1, scratch_bytes);     /* both whole lines, aligned */
+    void *arranged = tp_check_guarded ? take(h, arranged_bytes) : tp_alloc(1, arranged_bytes);
     int wrong = -1;
     if (!h->failed && scratch && arranged && tp_random_body(&w, data, body, state) == 0) {
         w.data = body;
@@ -127,6 +152,7 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
         k->linear(&w, acts, sum, n, cut, s.rows, got + cut, s.rows, scratch);
         wrong = differ(h, want, got, (size_t)(n * s.rows) * 4) || (k->op == TP_OP_MATVEC && differ_plain(&w, q, sum[0], got));
     }
+    if (tp_check_guarded) return wrong;
     tp_free(arranged);
     tp_free(scratch);
     return wrong;
@@ -278,7 +304,7 @@ static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_che
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest) {
     const tp_kernel *scalar = tp_kernel_best(k->op, k->layout, TP_ISA_SCALAR);
     uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-    heap h = {{0}, 0, 0, *digest};
+    heap h = {.digest = *digest};
     int result;
     switch (k->op) {
         case TP_OP_MATVEC:

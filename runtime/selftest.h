@@ -15,6 +15,8 @@ typedef struct tp_check_shape {
  * *digest takes in what scalar gave. */
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
 
+extern int tp_check_guarded;    /* 1: buffers end at pages without access, for the C tests; 0: malloc */
+
 /* ---- testdata.c ---- */
 
 /* xorshift64*: a value below 2^31. state must not be 0. */
