@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "kernels/tl.h"
 
 /* ---- lines: kernels/lines.h ---- */
 
@@ -20,9 +21,9 @@ static int runs_of_line(tp_lines l, run *runs /* (LINE * MOST_FIELDS) */) {
         for (int p = 0; p < lines_code_bytes(l); p++) {
             const int within = (p + l.first) % l.unit_bytes, column = lines_column(l, within, f);
             const int from = (p + l.first) / l.unit_bytes * l.unit_cols + column, to = LINE * f + p;
-            run *before = &runs[count - 1];
+            run *before = count ? &runs[count - 1] : NULL;
             if (column < 0) continue;
-            if (count && before->to + before->length == to && before->from + before->length == from) before->length++;
+            if (before && before->to + before->length == to && before->from + before->length == from) before->length++;
             else runs[count++] = (run){(int16_t)to, (int16_t)from, 1};
         }
     return count;
@@ -66,6 +67,37 @@ static void t158_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64
     for (int64_t c = whole; c < cols; c += width, to += LINE) memcpy(to + whole, from + c, (size_t)(cols - c < width ? cols - c : width));
 }
 
+/* ---- TL2: kernels/tl.h ---- */
+
+static size_t tl2_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+    (void)a;
+    return (size_t)(n * tl2_tables_bytes(cols));
+}
+
+/* weights: what a nibble stands for, (3, 16); the third row is 0 for pairs. */
+static uint8_t *table_of(const int16_t weights[3][16], int a, int b, int c, uint8_t *to) {
+    uint16_t sums[16];
+    for (int n = 0; n < 16; n++) sums[n] = (uint16_t)(weights[0][n] * (int16_t)a + weights[1][n] * (int16_t)b + weights[2][n] * (int16_t)c);
+    for (int n = 0; n < 16; n++) {
+        to[n] = (uint8_t)sums[n];
+        to[16 + n] = (uint8_t)(sums[n] >> 8);
+    }
+    return to + TL2_TABLE;
+}
+
+static void tl2_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    /* triples: digits of n + 13 to base 3, less 1; pairs: of n. What no packer writes counts as 2, as unpacked. */
+    static const int16_t triples[3][16] = {{0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2},
+                                           {0, 0, 1, 1, 1, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2},
+                                           {0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1, 2, 2}};
+    static const int16_t pairs[3][16] = {{-1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2}, {-1, 0, 1, -1, 0, 1, -1, 0, 1, 2, 2, 2, 2, 2, 2, 2}, {0}};
+    uint8_t *to = (uint8_t *)dst + piece * (int64_t)tl2_bytes(a, 1, cols);
+    (void)n;
+    q += piece * tp_padded_cols(cols);
+    for (int64_t c = 0; c + 3 <= cols; c += 3) to = table_of(triples, q[c], q[c + 1], q[c + 2], to);
+    for (int64_t c = cols - TL2_PAIRED; c < cols; c += 2) to = table_of(pairs, q[c], q[c + 1], 0, to);
+}
+
 /* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / 4][tokens][4 columns] ---- */
 
 static size_t tiles_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
@@ -87,6 +119,7 @@ static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int6
 #define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
 const tp_arrangement tp_lines_of[TP_LAYOUT_COUNT] = {
     LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4), LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
-    [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {LINE_TRITS}},
+    [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
+    [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };
 const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}};

@@ -10,20 +10,31 @@
 
 /* The instruction sets that an operation has kernels for: the whole ladder of this machine, or what is worth a file. */
 #if TP_X86
-#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, SSSE3, ssse3) X(__VA_ARGS__, AVX2, avx2) X(__VA_ARGS__, AVXVNNI, avxvnni) \
+#ifdef TP_NO_AVXVNNI            /* the assembler does not know it */
+#define AVXVNNI_TOO(X, ...)
+#else
+#define AVXVNNI_TOO(X, ...) X(__VA_ARGS__, AVXVNNI, avxvnni)
+#endif
+#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, SSSE3, ssse3) X(__VA_ARGS__, AVX2, avx2) AVXVNNI_TOO(X, __VA_ARGS__) \
     X(__VA_ARGS__, AVX512VNNI, avx512vnni)
 #define STEPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, AVX2, avx2) X(__VA_ARGS__, AVX512VNNI, avx512vnni)
 #define PRODUCTS LADDER
+#define DOT_RATES(X, ...) STEPS(X, __VA_ARGS__) AVXVNNI_TOO(X, __VA_ARGS__)
+#define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, AVX2, avx2)
 #define FLOATS STEPS
 #elif TP_ARM
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod) X(__VA_ARGS__, I8MM, i8mm)
 #define STEPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon)
 #define PRODUCTS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod)
+#define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, DOTPROD, dotprod)
+#define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define FLOATS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #else
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define STEPS LADDER
 #define PRODUCTS LADDER
+#define DOT_RATES LADDER
+#define LOOK_UPS LADDER
 #define FLOATS LADDER
 #endif
 
@@ -31,6 +42,8 @@
 #define LINED_EVERYWHERE(X) X(I2_S, i2_s) X(T158, t158) X(U8, u8)
 #define LINED(X) \
     X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4)
+/* By table look-up, which wants bytes and no products. */
+#define LOOKED_UP(X) X(TL2, tl2)
 #define PACKED(X) \
     X(I2_S, i2_s) X(T2, t2) X(T158, t158) X(TL1, tl1) X(TL2, tl2) X(TQ1_0, tq1_0) X(TQ2_0, tq2_0) X(Q2_0, q2_0) X(PTQ1_0, ptq1_0) \
     X(PQ2_0, pq2_0) X(IQ1_BN, iq1_bn) X(IQ2_BN, iq2_bn) X(IQ2_BN_R4, iq2_bn_r4) X(HF_U8, hf_u8) X(MLX2, mlx2)
@@ -45,7 +58,7 @@
     FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
     FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
     FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention) \
-    FLOATS(X, READ, read, U8, u8, limit) FLOATS(X, DOTS, dots, U8, u8, limit)
+    FLOATS(X, READ, read, U8, u8, limit) DOT_RATES(X, DOTS, dots, U8, u8, limit)
 
 #define DECLARE_TWINS(LAYOUT, l) \
     tp_unpack_fn unpack_##l##_scalar; \
@@ -54,12 +67,14 @@
 #define DECLARE_FLOAT(OP, o, LAYOUT, l, member, ISA, i) tp_##member##_fn o##_##l##_##i;
 #define DECLARE_EVERYWHERE(LAYOUT, l) LADDER(DECLARE_LINEAR, matvec, l)
 #define DECLARE_LINED(LAYOUT, l) STEPS(DECLARE_LINEAR, matvec, l)
+#define DECLARE_LOOKED_UP(LAYOUT, l) LOOK_UPS(DECLARE_LINEAR, matvec, l)
 
 PACKED(DECLARE_TWINS)
 #define DECLARE_WIDE(LAYOUT, l) tp_unpack_fn unpack_##l##_avx2;
 UNPACKED_WIDE(DECLARE_WIDE)
 LINED_EVERYWHERE(DECLARE_EVERYWHERE)
 LINED(DECLARE_LINED)
+LOOKED_UP(DECLARE_LOOKED_UP)
 PRODUCTS(DECLARE_LINEAR, matmul, i2_s)
 PRODUCTS(DECLARE_LINEAR, matmul, u8)
 FLOAT_OPS(DECLARE_FLOAT)
@@ -74,6 +89,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_lines_of[TP_LAYOUT_##LAYOUT])
 #define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
 #define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
+#define MATVEC_LOOKED_UP(LAYOUT, l) LOOK_UPS(MATVEC, LAYOUT, l)
 #define FLOAT(OP, o, LAYOUT, l, member, ISA, i) ENTRY(OP, o, LAYOUT, l, ISA, i, .member = o##_##l##_##i)
 
 /* How the matrix product of an instruction set takes its operands: activations in tiles, weights in panels of so many rows. */
@@ -89,6 +105,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 static const tp_kernel kernels[] = {
     LINED_EVERYWHERE(MATVEC_EVERYWHERE)
     LINED(MATVEC_LINED)
+    LOOKED_UP(MATVEC_LOOKED_UP)
     PRODUCTS(MATMUL, I2_S, i2_s)
     PRODUCTS(MATMUL, U8, u8)
     PACKED(TWINS)

@@ -196,15 +196,24 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
+/* The heads that share a cache are worked on together, unless there are threads that would have nothing to do. */
+static int64_t attention_parts(const tp_session *s) {
+    const tp_hparams *hp = &s->model->hp;
+    const int64_t group = hp->heads / hp->kv_heads;
+    int64_t parts = 1;
+    while (parts < group && (group % parts || s->n * hp->kv_heads * parts < tp_pool_threads(s->pool))) parts++;
+    return parts;
+}
+
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    const int64_t group = hp->heads / hp->kv_heads, stride = tp_scores_stride(s);
-    for (int64_t i = begin; i < end; i++) {     /* (kv head, token): neighbours read the same cache */
-        const int64_t kv = i / s->n, t = i % s->n, at = (t * hp->heads + kv * group) * hp->head_dim;
+    const int64_t parts = attention_parts(s), heads = hp->heads / hp->kv_heads / parts, stride = tp_scores_stride(s);
+    for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, token): neighbours read the same cache */
+        const int64_t first_head = i / s->n * heads, t = i % s->n, kv = i / s->n / parts, at = (t * hp->heads + first_head) * hp->head_dim;
         const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
-        s->attention->attention(s->q + at, group, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
-                                hp->attention_scale, s->scores + thread * group * stride, stride, s->mixed + at);
+        s->attention->attention(s->q + at, heads, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
+                                hp->attention_scale, s->scores + thread * heads * stride, stride, s->mixed + at);
     }
 }
 
@@ -241,7 +250,7 @@ static void run_layer(tp_session *s) {
     mark(s, s->rope);
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
-    tp_pool_run(s->pool, attend, s, s->n * hp->kv_heads, s->n == 1 ? 1 : 4);
+    tp_pool_run(s->pool, attend, s, s->n * hp->kv_heads * attention_parts(s), s->n == 1 ? 1 : 4);
     mark(s, s->attention);
     trace_f32(s, "attn_out", q_cols, s->mixed);
     const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm")};

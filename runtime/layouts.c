@@ -106,7 +106,7 @@ int tp_tile_fits(const tp_tensor *t) {
 
 int tp_tensor_check(const tp_tensor *t) {
     int64_t row_blocks = 1, col_blocks = 1;
-    if (!t || !t->data) return TP_ERR_ARGUMENT;
+    if (!t || !t->data || t->reserved) return TP_ERR_ARGUMENT;
     if (!known(t->layout)) return TP_ERR_LAYOUT;
     if (!tp_tensor_nbytes(t->layout, t->rows, t->cols) || !tp_tile_fits(t)) return TP_ERR_SHAPE;
     if (layouts[t->layout].scales == IN_HEADER && !read_header(t, &row_blocks, &col_blocks)) return TP_ERR_BYTES;
@@ -178,8 +178,10 @@ static int strays(const tp_ternary *t, int64_t row) {
     uint8_t *codes = tp_alloc(1, (size_t)cols);
     int found = !codes;         /* without memory to look: as if */
     if (codes) tp_kernel_best(TP_OP_UNPACK, t->body.layout, TP_ISA_SCALAR)->unpack(&t->body, row, row + 1, codes, cols);
-    for (int64_t b = 0; codes && b < t->col_blocks; b++)
-        for (int64_t c = b * width; load(t, tp_scales_at(t, row) + b * t->block_bytes) == 0 && c < (b + 1) * width; c++) found |= codes[c] != 1;
+    for (int64_t b = 0; codes && b < t->col_blocks; b++) {
+        if (load(t, tp_scales_at(t, row) + b * t->block_bytes) != 0) continue;
+        for (int64_t c = b * width; c < (b + 1) * width; c++) found |= codes[c] != 1;
+    }
     tp_free(codes);
     return found;
 }
@@ -197,7 +199,7 @@ int tp_one_scale_a_row(const tp_ternary *t, int *stray) {
             if (here == 0) zeros = 1;
             else if (here != scale) return 0;
         }
-        *stray |= zeros && scale != 0 && strays(t, r);
+        if (!*stray && zeros && scale != 0) *stray = strays(t, r);
     }
     return 1;
 }

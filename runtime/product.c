@@ -11,6 +11,7 @@ enum { MOST_ROWS = 128 };
 /* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. Unpacked rows stay in the second cache. */
 static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
     if (way.kernel->op == TP_OP_MATMUL || way.unpack) return 32;
+    if (way.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;      /* its rows stand 32 together in tiles of more */
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }

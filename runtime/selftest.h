@@ -15,7 +15,7 @@ typedef struct tp_check_shape {
  * *digest takes in what scalar gave. */
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
 
-extern int tp_check_guarded;    /* 1: buffers end at pages without access, for the C tests; 0: malloc */
+extern int tp_check_guarded;    /* 1, 2: buffers end or begin at pages without access, for the C tests; 0: malloc */
 
 /* ---- testdata.c ---- */
 

@@ -93,6 +93,24 @@ static size_t products_scratch(const tp_session *s) {
     return most;
 }
 
+/* Of the way with the longest activations. */
+static size_t arranged_bytes(const tp_session *s) {
+    const tp_model *m = s->model;
+    const int64_t few = s->batch < TP_FEW_TOKENS ? s->batch : TP_FEW_TOKENS;
+    size_t most = 1;
+    for (int i = 0; i < m->hp.layers; i++) {
+        const tp_layer *l = &m->layers[i];
+        const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+        for (size_t j = 0; j < sizeof w / sizeof *w; j++) {
+            const tp_arrangement *one = (w[j]->reserved ? s->plain_matvec : s->matvec)[w[j]->layout].kernel->arrangement;
+            const tp_arrangement *all = s->matmul[w[j]->layout].kernel->arrangement;
+            most = larger(most, one->bytes(one, few, w[j]->cols));
+            if (all) most = larger(most, all->bytes(all, s->batch, w[j]->cols));
+        }
+    }
+    return most;
+}
+
 static int has_own_norms(const tp_model *m) {
     for (int i = 0; i < m->hp.layers; i++) {
         const tp_layer *l = &m->layers[i];
@@ -130,7 +148,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.arranged, batch + 12, padded);     /* every arrangement of arrange.c fits */
+    TAKE(s->acts.arranged, 1, larger(arranged_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
     s->scratch_bytes = products_scratch(s);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))

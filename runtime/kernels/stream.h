@@ -9,16 +9,17 @@
 enum { STREAM_FAR = 16384, STREAM_NEAR = 2048 };
 
 /* Once for every 64 bytes. */
-TP_INLINE void stream_ahead(const void *at) {
-    const uintptr_t p = (uintptr_t)at;      /* no pointer past the buffer is ever made */
+TP_INLINE void stream_from(uintptr_t p) {       /* a number: no pointer past the buffer is ever made */
     __builtin_prefetch((const void *)(p + STREAM_FAR), 0, 2);
     __builtin_prefetch((const void *)(p + STREAM_NEAR), 0, 3);
 }
 
+TP_INLINE void stream_ahead(const void *at) { stream_from((uintptr_t)at); }
+
 /* Once for every block of `bytes` bytes. */
 TP_INLINE void stream_block_ahead(const void *block, int bytes) {
 #pragma GCC unroll 4
-    for (int line = 0; line < bytes; line += 64) stream_ahead((const uint8_t *)block + line);
+    for (int line = 0; line < bytes; line += 64) stream_from((uintptr_t)block + (uintptr_t)line);
 }
 
 #endif

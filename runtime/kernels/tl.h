@@ -79,4 +79,13 @@ static inline int64_t tl2_position(int64_t r) { return r % 32 / 8 == 1 ? r % 32 
 static inline int64_t tl2_word(int64_t r) { return r % 16 * 2; }
 static inline int tl2_shift(int64_t r) { return r % 32 < 16; }
 
+/* Activations as TL2's products take them: what a nibble adds, for every three columns and then for every two of the last
+ * TL2_PAIRED, since where the pairs begin depends on the tile. A table is 16 int16, their low bytes before their high ones. */
+enum { TL2_TABLE = 32, TL2_PAIRED = 256 };
+
+static inline int64_t tl2_tables_bytes(int64_t cols) { return (cols / 3 + TL2_PAIRED / 2) * TL2_TABLE; }
+static inline const uint8_t *tl2_pair_tables(const void *acts, int64_t cols, int64_t c) {
+    return (const uint8_t *)acts + (cols / 3 + (c - (cols - TL2_PAIRED)) / 2) * TL2_TABLE;
+}
+
 #endif

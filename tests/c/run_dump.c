@@ -10,12 +10,13 @@ typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbe
 
 static uint8_t *read_whole(const char *path) {
     FILE *f = fopen(path, "rb");
-    if (!f || fseek(f, 0, SEEK_END)) return NULL;
-    const size_t size = (size_t)ftell(f);
-    uint8_t *data = aligned_alloc(64, (size + 63) / 64 * 64);
-    rewind(f);
-    if (data && fread(data, 1, size, f) != size) data = NULL;
-    fclose(f);
+    const long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
+    uint8_t *data = size >= (long)(8 + sizeof(numbers) + sizeof(tp_hparams)) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
+    if (data) {
+        rewind(f);
+        if (fread(data, 1, (size_t)size, f) != (size_t)size) data = NULL;
+    }
+    if (f) fclose(f);
     return data;
 }
 

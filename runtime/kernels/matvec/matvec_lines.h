@@ -1,9 +1,8 @@
 /* The product of one token, for every layout and instruction set: a row is walked line by line, which makes the thread's
- * weights one sequential stream. The including file brings the words of its instruction set (words/words_ISA.h). */
+ * weights one sequential stream. The including file brings the words of its instruction set (words/words_ISA.h); after
+ * LINES_AT_ONCE lines lanes are added up, so that none wraps. */
 #include "../lines.h"
 #include "../stream.h"
-
-enum { LINES_AT_ONCE = 1024 };      /* before lanes are added up: no word wraps (words/usdot.h) */
 
 /* 64 readable bytes at p, whatever lies behind the tensor's end. */
 TP_INLINE const uint8_t *readable(const uint8_t *p, const uint8_t *end, uint8_t *copy /* (64) */) {
@@ -33,7 +32,7 @@ TP_INLINE void lines_of_rows(tp_lines l, const uint8_t *p, const uint8_t *end, i
         for (const int64_t stop = i + LINES_AT_ONCE < lines ? i + LINES_AT_ONCE : lines; i < stop; i++, p += stride, q += l.kind * LINE) {
             if (l.kind != LINE_CODES)
 #pragma GCC unroll 4
-                for (int r = 0; r < rows; r++) stream_ahead(p + (rows > 1 ? i * stride * (rows - 1) + r * stride : 0));    /* in the file's order */
+                for (int r = 0; r < rows; r++) stream_from((uintptr_t)p + (uintptr_t)(rows > 1 ? i * stride * (rows - 1) + r * stride : 0));    /* in the file's order */
 #if MOST_ROWS_AT_ONCE > 1
             if (rows > 1) {
                 trits_of_rows(s, p, row_bytes, rows, q);
@@ -54,7 +53,7 @@ TP_INLINE void matvec_lines(tp_lines l, const tp_tensor *w, const int8_t *acts, 
     int64_t r = row0;
     if (MOST_ROWS_AT_ONCE > 1 && l.kind == LINE_TRITS) {
         const int64_t last = (MOST_ROWS_AT_ONCE - 1) * row_bytes + (lines - 1) * l.units * l.unit_bytes;     /* line of the rows together */
-        for (; r + MOST_ROWS_AT_ONCE <= row1 && data + r * row_bytes + last + LINE <= end; r += MOST_ROWS_AT_ONCE)
+        for (; r + MOST_ROWS_AT_ONCE <= row1 && end - data >= r * row_bytes + last + LINE; r += MOST_ROWS_AT_ONCE)
             lines_of_rows(l, data + r * row_bytes, end, row_bytes, lines, acts, MOST_ROWS_AT_ONCE, less, out + r - row0);
     }
     for (; r < row1; r++) lines_of_rows(l, data + r * row_bytes, end, row_bytes, lines, acts, 1, less, out + r - row0);
@@ -113,4 +112,12 @@ TP_INLINE void matvec_t158(const tp_tensor *w, const int8_t *acts, int32_t less,
         (void)scratch, (void)ld, (void)n; \
         if (lines.rows) matvec_quads(lines, w, acts, sum_q[0], row0, row1, out); \
         else matvec_lines(lines, w, acts, sum_q[0], row0, row1, out); \
+    }
+
+#define MATVEC_T158(isa) \
+    void matvec_t158_##isa(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out, \
+                           int64_t ld, void *scratch) { \
+        assert(n == 1); \
+        (void)scratch, (void)ld, (void)n; \
+        matvec_t158(w, acts, sum_q[0], row0, row1, out); \
     }

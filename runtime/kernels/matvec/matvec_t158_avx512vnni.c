@@ -2,14 +2,10 @@
 #include "../stream.h"
 #include "../t158.h"
 
-/* No digit is isolated. With x(n + 1) = 3 x(n) mod 256 digit n of a byte is (3 x(n) - x(n + 1)) / 256, so that
- *
- *     256 * sum d(n) a(n) = 3 * sum x(n) a(n) - sum x(n + 1) a(n)
- *
- * for every byte there is: two additions and two dot products a digit, and the activations enter as they are (t158_fill). The
- * eight rows of a group share them, and their lines are one sequential stream. A lane of either sum gains at most
- * 20 * 255 * 128 a line, and what they make together is 256 times an integer: 3 * LINES of them fit int32. */
+/* The product of words/usdot.h, no digit isolated, for the eight rows of a group at once: they share what is loaded of the
+ * activations, and their lines are one sequential stream. */
 enum { LINES = 1024 };
+_Static_assert(3LL * 20 * 255 * 128 * LINES < INT32_MAX, "a lane would wrap");
 
 /* Rows of a group, the same line of each. */
 TP_INLINE void line(const uint8_t *codes, int64_t stride, __mmask64 bytes, const int8_t *q, const int rows, __m512i *a, __m512i *b) {

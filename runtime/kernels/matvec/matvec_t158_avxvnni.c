@@ -2,9 +2,4 @@
 
 #include "matvec_lines.h"
 
-void matvec_t158_avxvnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                      int64_t ld, void *scratch) {
-    assert(n == 1);
-    (void)scratch, (void)ld, (void)n;
-    matvec_t158(w, acts, sum_q[0], row0, row1, out);
-}
+MATVEC_T158(avxvnni)

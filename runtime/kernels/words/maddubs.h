@@ -3,6 +3,7 @@
 #include "../lines.h"
 
 #define MOST_ROWS_AT_ONCE 1
+#define LINES_AT_ONCE 1024
 
 typedef struct sums { V v[LINE / WORD]; } sums;
 

@@ -5,6 +5,7 @@
 #include "../lines.h"
 
 #define MOST_ROWS_AT_ONCE 1
+#define LINES_AT_ONCE 1024
 
 typedef struct sums { int32x4_t v[4]; } sums;
 

@@ -1,7 +1,13 @@
-/* What matmul_128.h multiplies with; TILE_DOT adds the products of 16 bytes to four lanes. */
+/* What matmul_128.h multiplies with; TILE_DOT adds the products of 16 bytes to four lanes, by default with NEON alone: neighbours
+ * of at most 3 * 128 are added in int16, then four to a lane. */
 #include <arm_neon.h>
 
 #include "../common.h"
+
+#ifndef TILE_DOT
+#define TILE_DOT(acc, u, s) \
+    vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(vmull_s8(vget_low_s8(u), vget_low_s8(s))), vpaddlq_s16(vmull_high_s8(u, s))))
+#endif
 
 #define WORD int32x4_t
 TP_INLINE WORD word_zero(void) { return vdupq_n_s32(0); }

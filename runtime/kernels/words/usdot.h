@@ -7,8 +7,12 @@
  *
  *     256 * sum d(n) a(n) = 3 * sum x(n) a(n) - sum x(n + 1) a(n)
  *
- * for every byte there is: two additions and two dot products a digit. A lane gains at most 20 * 255 * 128 a line. */
+ * for every byte there is: two additions and two dot products a digit. Either sum gains at most 20 * 255 * 128 a line in a lane of
+ * 64-byte words, and 64 / WORD times that in others; three times the first must fit int32 before lanes are added up. */
 #include "../lines.h"
+
+#define LINES_AT_ONCE (16 * WORD)
+_Static_assert(3LL * 20 * 255 * 128 * (LINE / WORD) * LINES_AT_ONCE < INT32_MAX, "a lane would wrap");
 
 /* Two of each sum, so that a dot product need not wait for the one before. */
 typedef struct sums { V v[MOST_FIELDS], u[MOST_FIELDS]; } sums;

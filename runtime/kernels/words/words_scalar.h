@@ -7,6 +7,7 @@
 #include "../lines.h"
 
 #define MOST_ROWS_AT_ONCE 1
+#define LINES_AT_ONCE 1024
 
 typedef struct sums { int32_t v, quads[4]; } sums;
 
