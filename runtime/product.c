@@ -73,8 +73,16 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     float scales[MOST_ROWS];
     run_kernel(l, job, row0, row1, sums, job->grain, panel);
     tp_row_scales(&job->parts, row0, row1, scales);
-    for (int64_t t = 0; t < l->n; t++)
-        l->rescale->rescale(sums + t * job->grain, l->acts->s[t], scales, row1 - row0, job->y + t * w->rows + row0);
+    int unscaled = 0;
+    for (int64_t r = 0; r < row1 - row0; r++) unscaled |= scales[r] == 0;
+    for (int64_t t = 0; t < l->n; t++) {
+        const float s = l->acts->s[t];
+        float *y = job->y + t * w->rows + row0;
+        l->rescale->rescale(sums + t * job->grain, s, scales, row1 - row0, y);
+        /* Under a scale of 0 sums may be any, and a quotient that is infinite would make NaN of it. */
+        for (int64_t r = 0; unscaled && r < row1 - row0; r++)
+            if (scales[r] == 0) y[r] = s * 0.0f + 0.0f;
+    }
 }
 
 static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {

@@ -1,13 +1,12 @@
 #include <immintrin.h>
 
-#include "../stream.h"
+#include "../common.h"
 
 uint64_t read_u8_avx2(const uint8_t *data, int64_t n) {
     __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
     assert(n % 256 == 0);
     for (int64_t i = 0; i < n; i += 128) {
         const __m256i *p = (const __m256i *)(const void *)(data + i);
-        stream_block_ahead(p, 128);
         a = _mm256_xor_si256(a, _mm256_loadu_si256(p));
         b = _mm256_xor_si256(b, _mm256_loadu_si256(p + 1));
         c = _mm256_xor_si256(c, _mm256_loadu_si256(p + 2));

@@ -1,12 +1,11 @@
 #include <immintrin.h>
 
-#include "../stream.h"
+#include "../common.h"
 
 uint64_t read_u8_avx512vnni(const uint8_t *data, int64_t n) {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
     assert(n % 256 == 0);
     for (int64_t i = 0; i < n; i += 256) {
-        stream_block_ahead(data + i, 256);
         a = _mm512_xor_si512(a, _mm512_loadu_si512(data + i));
         b = _mm512_xor_si512(b, _mm512_loadu_si512(data + i + 64));
         c = _mm512_xor_si512(c, _mm512_loadu_si512(data + i + 128));
