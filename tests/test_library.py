@@ -407,7 +407,7 @@ def test_the_same_model_in_every_layout_gives_the_same_bits(granularity: str, in
 
 @pytest.mark.parametrize("name", ["tq1_0", "tq2_0", "q2_0", "ptq1_0", "pq2_0"])
 def test_stray_codes_under_a_scale_of_zero_count_as_zeros(name: str) -> None:
-    """One of a row's scales is 0 over codes that are not: such a tensor is unpacked and cleared, however many tokens."""
+    """One of a row's scales is 0 over codes that are not: the tensor is unpacked and cleared, however many tokens."""
     spec, layout = wide_spec(True), LAYOUTS[name]
     clean, stray = in_layout(name, spec), in_layout(name, spec)
     for tensors, codes in ((clean, 0), (stray, 1)):

@@ -51,7 +51,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 )
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context beforehand.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
-@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test.")
 @click.option(
     "--kv-type", type=click.Choice(["f32", "f16"]), default="f32", show_default=True, help="Type of the KV cache."
 )
