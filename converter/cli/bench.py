@@ -57,7 +57,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 )
 @click.option("--isa", type=click.Choice(ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
 @click.option("--kernels", is_flag=True, help="Instead of a model, every kernel: checked against scalar, then timed.")
-@click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True, help="Form.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
     file: str | None,
