@@ -106,6 +106,7 @@ static void run(bench *b) {
             k->pack((const int8_t *)b->bytes, &b->w, b->body);
             break;
         case TP_OP_DECODE: for (int r = 0; r < ROWS; r++) k->decode(b->bytes + r * COLS, COLS, b->x, 1, b->y); break;
+        case TP_OP_FLOATVEC: k->floatvec(b->bytes, k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4, ROWS, COLS, b->x, 1, b->z, b->y); break;
         case TP_OP_HEAD: k->head(&b->w, &b->acts, 1, 0, b->w.rows, b->y, b->w.rows); break;
         case TP_OP_QUANTIZE: k->quantize(b->x, COLS, b->q, &scale, &total); break;
         case TP_OP_QUANTIZE16: k->quantize16(b->x, COLS, b->q16, b->y, b->sums); break;
@@ -129,6 +130,7 @@ static double work(const bench *b) {
         case TP_OP_PACK:
         case TP_OP_HEAD: return (double)b->w.nbytes;
         case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
+        case TP_OP_FLOATVEC:
         case TP_OP_DECODE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * (b->k->layout == TP_LAYOUT_F16 ? 2 : 4);
         case TP_OP_RMSNORM:

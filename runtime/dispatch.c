@@ -57,6 +57,7 @@
     FLOATS(X, QUANTIZE, quantize, F32, f32, quantize) FLOATS(X, RESCALE, rescale, F32, f32, rescale) \
     FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
     FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
+    FLOATS(X, FLOATVEC, floatvec, I2_S, i2_s, floatvec) FLOATS(X, FLOATVEC, floatvec, U8, u8, floatvec) \
     FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention) \
     FLOATS(X, READ, read, U8, u8, limit) DOT_RATES(X, DOTS, dots, U8, u8, limit)
 
@@ -118,7 +119,7 @@ static const tp_kernel kernels[] = {
     SCALAR(ROPEPAIRS, ropepairs, F32, f32, rope)
 };
 
-static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "head", "quantize", "quantize16",
+static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "floatvec", "head", "quantize", "quantize16",
                                                   "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention", "read", "dots"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }

@@ -20,6 +20,12 @@ static void mark_way(tp_session *s, tp_way way) {
     if (way.unpack) mark(s, way.unpack);
 }
 
+static void mark_floats(tp_session *s, const tp_tensor *w, int64_t n) {
+    const int direct = tp_floatvec_fits(s->floatvec[w->layout], w, n);
+    mark_way(s, (direct ? s->floatvec : s->decode)[w->layout]);
+    if (!direct) mark(s, s->head_f32);
+}
+
 static void trace(tp_session *s, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
     if (s->trace) s->trace(s->trace_user, point, layer, dtype, rows, cols, data);
 }
@@ -122,9 +128,8 @@ static void products(tp_session *s, const linear *group, int count, const float 
             mark_way(s, jobs[i].way);
             continue;
         }
-        mark_way(s, s->decode[w->layout]);
-        mark(s, s->head_f32);
-        tp_linear_float_run(s->pool, s->decode[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
+        mark_floats(s, w, s->n);
+        tp_linear_float_run(s->pool, s->decode[w->layout], s->floatvec[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
     if (!s->model->hp.int8_activations) return;
     mark(s, s->rescale);
@@ -276,10 +281,10 @@ static void run_layer(tp_session *s) {
 
 static void run_head(tp_session *s, const float *states, int64_t n, float *logits) {
     const tp_tensor *w = &s->model->output;
-    mark(s, s->head);
+    if (!tp_is_ternary(w->layout)) mark(s, s->head);
     if (tp_is_ternary(w->layout)) {
-        mark_way(s, s->decode[w->layout]);
-        tp_linear_float_run(s->pool, s->decode[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
+        mark_floats(s, w, n);
+        tp_linear_float_run(s->pool, s->decode[w->layout], s->floatvec[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
         return;
     }
     if (s->acts16) mark(s, s->quantize16);

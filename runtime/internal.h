@@ -15,7 +15,7 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
-    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
+    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_FLOATVEC, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
     TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_READ, TP_OP_DOTS, TP_OP_COUNT
 } tp_op;
 
@@ -43,6 +43,7 @@ typedef struct tp_kernel {
     tp_unpack_fn *unpack;
     tp_pack_fn *pack;
     tp_decode_fn *decode;
+    tp_floatvec_fn *floatvec;
     tp_rescale_fn *rescale;
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
@@ -130,9 +131,11 @@ size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n);
 void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
 
-/* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. */
+/* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. One token goes by floatvec if
+ * tp_floatvec_fits, more by rows of floats that decode makes: the same bits. */
+int tp_floatvec_fits(tp_way floatvec, const tp_tensor *w, int64_t n);
 size_t tp_float_scratch(int64_t rows, int64_t cols);                                    /* bytes a thread */
-void tp_linear_float_run(tp_pool *pool, tp_way decode, const tp_kernel *head_f32, const tp_tensor *w, const float *x /* (n, cols) */,
+void tp_linear_float_run(tp_pool *pool, tp_way decode, tp_way floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x /* (n, cols) */,
                          int64_t n, uint8_t *scratch, size_t scratch_bytes, float *y /* (n, rows) */);
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols);

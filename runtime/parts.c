@@ -76,7 +76,7 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     void *scratch = tp_alloc(1, bytes);
     const tp_fpenv before = tp_fpenv_enter();
     if (!pool || !scratch) status = TP_ERR_MEMORY;
-    else if (ternary) tp_linear_float_run(pool, tp_way_of(TP_OP_DECODE, w->layout, isa), head, w, x, n, scratch, bytes, out);
+    else if (ternary) tp_linear_float_run(pool, tp_way_of(TP_OP_DECODE, w->layout, isa), tp_way_of(TP_OP_FLOATVEC, w->layout, isa), head, w, x, n, scratch, bytes, out);
     else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
     tp_fpenv_leave(before);
     tp_free(scratch);

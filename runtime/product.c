@@ -119,7 +119,8 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
 }
 
 typedef struct float_linear {
-    tp_way decode;
+    tp_way decode, floatvec;
+    int direct;
     const tp_kernel *head;
     const tp_tensor *w;
     tp_ternary parts;
@@ -143,6 +144,25 @@ static size_t float_panel(int64_t rows, int64_t cols) {
 
 size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
 
+int tp_floatvec_fits(tp_way floatvec, const tp_tensor *w, int64_t n) {
+    const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
+    return n == 1 && width % (floatvec.unpack ? 16 : 128) == 0;
+}
+
+/* Scales, then codes if they are unpacked, lie where a panel of floats would. */
+static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float *scales, float *y) {
+    const tp_ternary *t = &l->parts;
+    const int64_t cols = l->w->cols;
+    for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
+    if (!l->floatvec.unpack) {
+        l->floatvec.kernel->floatvec((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
+        return;
+    }
+    uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);
+    tp_unpack_rows(l->floatvec.unpack, t, row0, row0 + rows, codes, cols);
+    l->floatvec.kernel->floatvec(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
+}
+
 static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
     const float_linear *l = ctx;
     const int64_t cols = l->w->cols, rows = l->w->rows;
@@ -150,6 +170,10 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
     float *panel = (float *)(void *)scratch;
     for (int64_t i = begin; i < end; i++) {
         const int64_t row0 = i * l->grain, here = row0 + l->grain < rows ? l->grain : rows - row0;
+        if (l->direct) {
+            direct_rows(l, row0, here, panel, l->y + row0);
+            continue;
+        }
         for (int64_t r = 0; r < here; r++) tp_decode_row(l->decode, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
         const tp_tensor w = {.data = panel, .rows = here, .cols = cols, .nbytes = (uint64_t)(here * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
         const tp_head_acts acts = {.x = l->x};
@@ -157,9 +181,9 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_way decode, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
+void tp_linear_float_run(tp_pool *pool, tp_way decode, tp_way floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
                          size_t scratch_bytes, float *y) {
-    float_linear l = {decode, head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+    float_linear l = {decode, floatvec, tp_floatvec_fits(floatvec, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 

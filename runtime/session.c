@@ -60,6 +60,7 @@ static void choose_kernels(tp_session *s, int isa) {
         s->matvec[layout] = tp_way_of(TP_OP_MATVEC, layout, isa);
         s->plain_matvec[layout] = tp_plain_way_of(TP_OP_MATVEC, layout, isa);
         s->matmul[layout] = tp_way_of(TP_OP_MATMUL, layout, isa);
+        s->floatvec[layout] = tp_way_of(TP_OP_FLOATVEC, layout, isa);
         s->decode[layout] = tp_way_of(TP_OP_DECODE, layout, isa);
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);

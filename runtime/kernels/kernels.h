@@ -34,6 +34,12 @@ typedef void tp_pack_fn(const int8_t *codes /* (rows, cols) */, const tp_tensor 
 typedef void tp_decode_fn(const uint8_t *codes /* one row */, int64_t cols, const float *scales /* (col_blocks) */, int64_t col_blocks,
                           float *out /* (cols) */);
 
+/* Ternary rows, ld bytes apart, by the floats of one token: out[r] = sum over c, in the order of a float head, of
+ * ((code[r][c] - 1) * scale of r and of the block of columns that holds c) * x[c]. A block is a multiple of 128 columns of I2_S,
+ * of 16 plain codes. */
+typedef void tp_floatvec_fn(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols, const float *scales /* (rows, col_blocks) */,
+                            int64_t col_blocks, const float *x /* (cols) */, float *out /* (rows) */);
+
 /* Activations of the head. Float layouts read x; q8_0, q6_k and q4_k read 16-bit integers:
  * element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2] if odd (zero beyond cols). */
 typedef struct tp_head_acts {

@@ -152,7 +152,7 @@ static void test_same_bits(recipe r, int kv_type) {
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
                 const tp_op op = r.floats ? TP_OP_DECODE : TP_OP_MATVEC;
                 const tp_way way = tp_way_of(op, r.linear, isas[i]);
-                CHECK(ran(s, way), "%s did not run", way.kernel->symbol);
+                CHECK(ran(s, way) || (r.floats && ran(s, tp_way_of(TP_OP_FLOATVEC, r.linear, isas[i]))), "%s did not run", way.kernel->symbol);
                 tp_session_free(s);
             }
     }

@@ -1,0 +1,70 @@
+/* Ternary rows by the floats of one token, for AVX2 and AVX-512: a code picks its weight from a table of the row's scale, so that
+ * no row of floats is ever stored. Weights, products and the order of sums are those of decode and of a float head. ROWS rows
+ * take turns, to hide the latency of additions. */
+#include "../i2_s.h"
+#include "../lanes16.h"
+#include "../stream.h"
+
+enum { ROWS = 4 };
+
+#if LANES_NATIVE == 16
+typedef __m512i picks;
+typedef __m512 table;
+LANES_INLINE table table_of(float s) { return _mm512_broadcast_f32x4(_mm_setr_ps(-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s)); }
+LANES_INLINE picks picks_load(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+/* A permutation reads as many bits as it has places: of those only the low two count, since the table repeats itself. */
+LANES_INLINE lanes pick(table t, picks codes, const int shift) { return (lanes){_mm512_permutexvar_ps(shift ? _mm512_srli_epi32(codes, shift) : codes, t)}; }
+#else
+typedef struct picks { __m256i lo, hi; } picks;
+typedef __m256 table;
+LANES_INLINE table table_of(float s) { return _mm256_setr_ps(-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s, -1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s); }
+LANES_INLINE picks picks_load(const uint8_t *p) {
+    return (picks){_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)),
+                   _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + 8)))};
+}
+LANES_INLINE lanes pick(table t, picks codes, const int shift) {
+    return (lanes){_mm256_permutevar8x32_ps(t, _mm256_srli_epi32(codes.lo, shift)), _mm256_permutevar8x32_ps(t, _mm256_srli_epi32(codes.hi, shift))};
+}
+#endif
+
+LANES_INLINE lanes add_product(lanes acc, lanes weights, const float *x) { return lanes_add(acc, lanes_mul(weights, lanes_load(x))); }
+
+/* `rows` rows, ld bytes apart. planes: I2_S, 128 codes in 32 bytes; else a code a byte. width: columns of a scale, whole steps. */
+LANES_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols, const float *scales, int64_t col_blocks, const int planes,
+                            const float *x, float *out) {
+    const int64_t width = cols / col_blocks;
+    lanes acc[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
+    for (int64_t b = 0; b < col_blocks; b++) {
+        table t[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) t[r] = table_of(scales[r * col_blocks + b]);
+        for (int64_t c = b * width; c < (b + 1) * width; c += planes ? 128 : 16)
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                if (!planes) {
+                    acc[r] = add_product(acc[r], pick(t[r], picks_load(codes + r * ld + c), 0), x + c);
+                    continue;
+                }
+                const uint8_t *p = codes + r * ld + c / 4;
+                if (c % 256 == 0) stream_ahead(p);
+                const picks low = picks_load(p), high = picks_load(p + 16);
+#pragma GCC unroll 4
+                for (int f = 0; f < 4; f++) {
+                    acc[r] = add_product(acc[r], pick(t[r], low, 6 - 2 * f), x + c + 32 * f);
+                    acc[r] = add_product(acc[r], pick(t[r], high, 6 - 2 * f), x + c + 32 * f + 16);
+                }
+            }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) out[r] = lanes_tree(acc[r]);
+}
+
+LANES_INLINE void floatvec(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols, const float *scales, int64_t col_blocks, const int planes,
+                           const float *x, float *out) {
+    assert(cols % col_blocks == 0 && cols / col_blocks % (planes ? 128 : 16) == 0);
+    int64_t r = 0;
+    for (; r + ROWS <= rows; r += ROWS) some_rows(codes + r * ld, ld, ROWS, cols, scales + r * col_blocks, col_blocks, planes, x, out + r);
+    for (; r < rows; r++) some_rows(codes + r * ld, ld, 1, cols, scales + r * col_blocks, col_blocks, planes, x, out + r);
+}
