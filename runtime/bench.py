@@ -114,9 +114,10 @@ def bench(
     tests = [(f"pp{n}", n) for n in prompt if n > 0] + [(f"tg{n}", n) for n in generate if n > 0]
     if not tests or not threads or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
-    rows, kernels, first = [], set(), []
+    # First of all: afterwards this mapping of the file would be counted beside theirs.
+    first = [_first_token(path, count, isa, kv_type) for count in threads]
+    rows, kernels = [], set()
     for count in threads:
-        first.append(_first_token(path, count, isa, kv_type))
         with Model(file, threads=count, isa=isa, kv_type=kv_type, context=depth + max(n for _, n in tests)) as model:
             if (needed := depth + max(n for _, n in tests)) > model.context_length:
                 raise UsageError(f"{needed} positions, the model has {model.context_length}")
