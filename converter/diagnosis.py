@@ -10,6 +10,7 @@ from typing import Any
 
 from converter.version import VERSION
 from formats.errors import TritpackError
+from runtime.abi import ISA_NAMES
 from runtime.library import library
 
 SCHEMA = "tritpack.doctor/1"
@@ -22,10 +23,14 @@ def diagnose() -> dict[str, Any]:
     failures, lines = c.self_test()
     wrong = [line for line in lines if "WRONG" in line]
     failed = {line.split(":")[0] for line in wrong}
+    # Of each operation and layout the highest on the ladder that this CPU has.
+    ladder = sorted((k for k in c.kernels() if k.available), key=lambda kernel: ISA_NAMES.index(kernel.isa))
+    active = {(kernel.op, kernel.layout): kernel.symbol for kernel in ladder}.values()
     kernels = [
         {
             "symbol": kernel.symbol,
             "isa": kernel.isa,
+            "active": kernel.symbol in active,
             "state": "not on this CPU" if not kernel.available else "failed" if kernel.symbol in failed else "ok",
         }
         for kernel in c.kernels()

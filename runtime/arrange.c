@@ -116,9 +116,11 @@ static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int6
         }
 }
 
+/* What the matvec kernels of a layout read; what those of matmul do is a matter of the instruction set. */
 #define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
-const tp_arrangement tp_lines_of[TP_LAYOUT_COUNT] = {
-    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4), LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
+const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT] = {
+    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4),
+    LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
     [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
     [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };

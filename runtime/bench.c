@@ -63,7 +63,8 @@ static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t n
         *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .piece = 1 << 16};
         const int64_t pieces = 32 * threads;
         /* No limit where products have more than what is timed. */
-        *out = job->k->isa < tp_kernel_best(TP_OP_MATMUL, TP_LAYOUT_U8, isa)->isa || job->k->isa == TP_ISA_SCALAR ? 0 : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
+        const int unknown = job->k->isa == TP_ISA_SCALAR || job->k->isa < tp_kernel_best(TP_OP_MATMUL, TP_LAYOUT_U8, isa)->isa;
+        *out = unknown ? 0 : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
     }
     tp_free(job);
     tp_pool_free(pool);

@@ -114,13 +114,15 @@ def bench(
     tests = [(f"pp{n}", n) for n in prompt if n > 0] + [(f"tg{n}", n) for n in generate if n > 0]
     if not tests or not threads or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
+    positions = depth + max(n for _, n in tests)
     # First of all: afterwards this mapping of the file would be counted beside theirs.
     first = [_first_token(path, count, isa, kv_type) for count in threads]
     rows, kernels = [], set()
     for count in threads:
-        with Model(file, threads=count, isa=isa, kv_type=kv_type, context=depth + max(n for _, n in tests)) as model:
-            if (needed := depth + max(n for _, n in tests)) > model.context_length:
-                raise UsageError(f"{needed} positions, the model has {model.context_length}")
+        with Model(file, threads=count, isa=isa, kv_type=kv_type, context=positions) as model:
+            if positions > model.context_length:
+                has = f"the model has {model.context_length}"
+                raise UsageError(f"{positions} positions, {has}", hint="give a smaller -p, -n or -d")
             limits = c.read_limit(file.mapped, count, isa) or None, c.dots_limit(count, isa) or None
             for number, (name, n) in enumerate(tests):
                 label = name + (f" @ d{depth}" if depth else "")

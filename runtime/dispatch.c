@@ -87,7 +87,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
 #define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack) SCALAR(PACK, pack, LAYOUT, l, pack)
 #define WIDE(LAYOUT, l) ENTRY(UNPACK, unpack, LAYOUT, l, AVX2, avx2, .unpack = unpack_##l##_avx2)
-#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_lines_of[TP_LAYOUT_##LAYOUT])
+#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_matvec_order[TP_LAYOUT_##LAYOUT])
 #define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
 #define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
 #define MATVEC_LOOKED_UP(LAYOUT, l) LOOK_UPS(MATVEC, LAYOUT, l)

@@ -83,7 +83,7 @@ def test_every_kernel_is_checked_and_timed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "give a FILE"),
+        ((), "no FILE"),
         (("-p", "x"), "expected numbers"),
         (("-t", "0"), "0 threads"),
         (("-p", "0", "-n", "0"), "nothing to measure"),

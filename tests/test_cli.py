@@ -99,6 +99,9 @@ def test_doctor_runs_every_kernel() -> None:
     assert result["verdict"] == "pass"
     assert {kernel["state"] for kernel in result["kernels"]} <= {"ok", "not on this CPU"}
     assert any(kernel["symbol"] == "matvec_i2_s_scalar" for kernel in result["kernels"])
+    active = [kernel["symbol"] for kernel in result["kernels"] if kernel["active"]]
+    assert f"matvec_i2_s_{result['best_isa']}" in active
+    assert len({symbol.rsplit("_", 1)[0] for symbol in active}) == len(active)
 
 
 MISTAKES = {

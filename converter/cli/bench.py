@@ -95,9 +95,9 @@ def command(
             sys.exit(ExitCode.CHECK_FAILED)
         return
     if file is None:
-        raise UsageError("give a FILE, or --kernels")
+        raise UsageError("no FILE", hint="give a FILE to measure a model, or --kernels")
     if not all(threads or [1]):
-        raise UsageError("0 threads")
+        raise UsageError("0 threads", hint="give -t 1 or more")
     with as_gguf(file) as path:
         result = bench(
             path,

@@ -29,7 +29,9 @@ def command(as_json: bool) -> None:
         for isa in result["isas"]:
             click.echo(f"{'isa':<16} {isa['name']:<11} {'available' if isa['available'] else 'not on this CPU'}")
         for kernel in result["kernels"]:
-            click.echo(f"{'kernel':<16} {kernel['symbol']:<32} {kernel['state']}")
+            click.echo(
+                f"{'kernel':<16} {kernel['symbol']:<32} {kernel['state']}{', active' if kernel['active'] else ''}"
+            )
         for check in result["checks"]:
             mark = click.style("ok", fg="green") if check["verdict"] == "pass" else click.style("FAILED", fg="red")
             click.echo(f"{mark} {check['name']}: {check['detail']}")

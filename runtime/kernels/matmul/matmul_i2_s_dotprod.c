@@ -1,4 +1,4 @@
-#define TILE_DOT vdotq_s32
+#define sdot vdotq_s32
 #include "../words/tile_neon.h"
 
 #include "matmul_128.h"

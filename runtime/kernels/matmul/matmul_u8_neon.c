@@ -1,3 +1,6 @@
+#include "../neon.h"
+
+#define sdot neon_dot
 #include "../words/tile_neon.h"
 
 #include "matmul_128.h"

@@ -1,5 +1,5 @@
 /* Words of NEON: signed products only, so that codes are taken out of their places; small ones are the same signed or not. The
- * including file defines SUM and sdot, which adds the products of 16 bytes to four lanes. */
+ * including file defines sdot, which adds the products of 16 bytes to four lanes. */
 #include <arm_neon.h>
 
 #include "../lines.h"

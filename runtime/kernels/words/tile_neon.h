@@ -1,13 +1,7 @@
-/* What matmul_128.h multiplies with; TILE_DOT adds the products of 16 bytes to four lanes, by default with NEON alone: neighbours
- * of at most 3 * 128 are added in int16, then four to a lane. */
+/* What matmul_128.h multiplies with on ARM; the including file defines sdot, which adds the products of 16 bytes to four lanes. */
 #include <arm_neon.h>
 
 #include "../common.h"
-
-#ifndef TILE_DOT
-#define TILE_DOT(acc, u, s) \
-    vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(vmull_s8(vget_low_s8(u), vget_low_s8(s))), vpaddlq_s16(vmull_high_s8(u, s))))
-#endif
 
 #define WORD int32x4_t
 TP_INLINE WORD word_zero(void) { return vdupq_n_s32(0); }
@@ -18,4 +12,4 @@ TP_INLINE WORD word_four(const int8_t *p) {
     memcpy(&four, p, 4);
     return vdupq_n_s32(four);
 }
-TP_INLINE WORD word_dot(WORD acc, WORD codes, WORD q) { return TILE_DOT(acc, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(q)); }
+TP_INLINE WORD word_dot(WORD acc, WORD codes, WORD q) { return sdot(acc, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(q)); }

@@ -1,3 +1,4 @@
+/* The words of AVX2 for matvec_lines.h; words_scalar.h says what each of them does. */
 #ifndef TRITPACK_WORDS_AVX2_H
 #define TRITPACK_WORDS_AVX2_H
 

@@ -1,3 +1,4 @@
+/* The words of NEON with dotprod for matvec_lines.h; words_scalar.h says what each of them does. */
 #ifndef TRITPACK_WORDS_DOTPROD_H
 #define TRITPACK_WORDS_DOTPROD_H
 
@@ -5,8 +6,7 @@
 
 #include "../common.h"
 
-TP_INLINE int32x4_t sdot(int32x4_t acc, int8x16_t a, int8x16_t b) { return vdotq_s32(acc, a, b); }
-
+#define sdot vdotq_s32
 #include "sdot.h"
 
 #endif

@@ -1,3 +1,4 @@
+/* The words of NEON with i8mm for matvec_lines.h; words_scalar.h says what each of them does. */
 #ifndef TRITPACK_WORDS_I8MM_H
 #define TRITPACK_WORDS_I8MM_H
 
