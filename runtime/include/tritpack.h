@@ -230,7 +230,7 @@ TP_API int tp_self_test(char *report /* (size) */, size_t size);
 /* ---- Benchmarks ------------------------------------------------------------------------------------------------ */
 
 /* The machine's limits, best of several rounds: bytes a second that `threads` threads read of data (in whole MiB), and int8
- * products a second of registers (0: no kernel but scalar). */
+ * products a second of registers (0 where no kernel times what the matrix products of isa do). */
 TP_API int tp_bench_read(int isa, int threads, const void *data /* (nbytes) */, uint64_t nbytes, double *bytes_per_second /* (1) */);
 TP_API int tp_bench_dots(int isa, int threads, double *macs_per_second /* (1) */);
 

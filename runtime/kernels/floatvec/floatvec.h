@@ -29,7 +29,7 @@ LANES_INLINE lanes pick(table t, picks codes, const int shift) {
 
 LANES_INLINE lanes add_product(lanes acc, lanes weights, const float *x) { return lanes_add(acc, lanes_mul(weights, lanes_load(x))); }
 
-/* `rows` rows, ld bytes apart. planes: I2_S, 128 codes in 32 bytes; else a code a byte. width: columns of a scale, whole steps. */
+/* `rows` rows, ld bytes apart. planes: I2_S, 128 codes in 32 bytes; else a code a byte. A scale has whole steps of columns. */
 LANES_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols, const float *scales, int64_t col_blocks, const int planes,
                             const float *x, float *out) {
     const int64_t width = cols / col_blocks;
