@@ -40,12 +40,20 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
+/* Asks for the chunk that comes next while this one is multiplied: products of many tokens keep the memory waiting otherwise. */
+static void fetch_ahead(const tp_tensor *w, int64_t row0, int64_t row1) {
+    const uint64_t row_bytes = w->nbytes / (uint64_t)w->rows;
+    const uintptr_t from = (uintptr_t)w->data + row_bytes * (uint64_t)row1;     /* a number: it may lie past the end */
+    for (uint64_t byte = 0; byte < row_bytes * (uint64_t)(row1 - row0); byte += 64) __builtin_prefetch((const void *)(from + byte), 0, 2);
+}
+
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
 static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel) {
     const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = tp_direct_codes(&job->parts);
+    if (k->op == TP_OP_MATMUL) fetch_ahead(job->w, row0, row1);
     if (job->way.unpack) {
         uint8_t *codes = panel + round64(k->panel_rows * padded);
         tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);

@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-enum { STREAM_FAR = 16384, STREAM_NEAR = 2048 };
+enum { STREAM_FAR = 16384, STREAM_NEAR = 4096 };
 
 /* Once for every 64 bytes. */
 TP_INLINE void stream_from(uintptr_t p) {       /* a number: no pointer past the buffer is ever made */

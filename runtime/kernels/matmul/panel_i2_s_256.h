@@ -10,6 +10,7 @@ static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *pane
             __m256i v[8];
             for (int i = 0; i < 8; i++) {
                 const int r = 8 * half + i;
+                if (r < rows) __builtin_prefetch(i2_s_row(w, row + r) + byte + 256, 0, 3);     /* 16 streams: more than the CPU follows by itself */
                 v[i] = r < rows ? _mm256_loadu_si256((const __m256i *)(i2_s_row(w, row + r) + byte)) : _mm256_setzero_si256();
             }
             transpose8(v);
