@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +25,8 @@ DEFAULT_CACHE_BYTES = 4 << 30
 """What a KV cache may take where nobody asks for a context: long ones would want more than most machines have."""
 CODES = ".q8"
 """How the C graph's trace points of int8 codes end; before it stands what runtime/reference.py calls the point."""
+SCALE = ".scale"
+"""And those of their scales."""
 
 
 class Model:
@@ -97,13 +99,18 @@ class Model:
         """What the model is for: `hidden` of an embedding model, `logits` of any other."""
         return self.hidden(tokens) if self.spec.is_embedding_model else self.logits(tokens)
 
-    def traced_outputs(self, tokens: Sequence[int]) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
-        """`outputs`, and the int8 codes that entered each group of linears, by (layer, reference.py's point)."""
+    def traced_outputs(
+        self, tokens: Sequence[int], floats: Callable[[str, int, F32], None] | None = None
+    ) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
+        """`outputs`, and the int8 codes that entered each group of linears, by (layer, reference.py's point). floats: a
+        tracer of reference.py, called with copies of every other point; a long sequence comes in several pieces."""
         pieces: dict[tuple[int, str], list[npt.NDArray[np.int8]]] = {}
 
         def record(point: str, layer: int, data: npt.NDArray[np.generic]) -> None:
             if point.endswith(CODES):
                 pieces.setdefault((layer, point.removesuffix(CODES)), []).append(data.astype(np.int8))
+            elif floats is not None and not point.endswith(SCALE):
+                floats(point, layer, data.astype(np.float32))
 
         with self._session.traced(record):
             outputs = self.outputs(tokens)
@@ -142,25 +149,28 @@ class Model:
             if info.shape != shape:
                 found = f"{list(info.shape)}, expected {list(shape)}"
                 raise Unreadable(f"{self.file.path}: tensor {name!r} has shape {found}")
-            tensors[name] = self._tensor(info)
+            tensors[name] = c_tensor(self.file, info)
         return tensors
 
-    def _tensor(self, info: TensorInfo) -> CTensor:
-        stored = self.file.bytes_of(info)
-        part = info.name.split(".")[-2]
-        if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
-            values = float_types.decode(info.layout, stored, 1, info.cols)
-            return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
-        if (layout := self.file.layout_of(info)) is None:
-            return CTensor(stored, info.layout, info.rows, info.cols)
-        where = f"{self.file.path}: tensor {info.name!r}"
-        try:
-            tiling, scale = layout.tiling_of(info.rows, info.cols), self.file.outer_scale(info)
-        except Unreadable as error:
-            raise Unreadable(f"{where}: {error.message}", hint=error.hint) from error
-        if problems := self.file.check(info):
-            raise Unreadable(f"{where}: {problems[0]}")
-        return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
+
+def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
+    """A tensor of a file as C takes it. Raises Unreadable for bytes or scales that make none, Unsupported for a layout
+    without kernels."""
+    stored = file.bytes_of(info)
+    part = info.name.split(".")[-2]
+    if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
+        values = float_types.decode(info.layout, stored, 1, info.cols)
+        return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
+    if (layout := file.layout_of(info)) is None:
+        return CTensor(stored, info.layout, info.rows, info.cols)
+    where = f"{file.path}: tensor {info.name!r}"
+    try:
+        tiling, scale = layout.tiling_of(info.rows, info.cols), file.outer_scale(info)
+    except Unreadable as error:
+        raise Unreadable(f"{where}: {error.message}", hint=error.hint) from error
+    if problems := file.check(info):
+        raise Unreadable(f"{where}: {problems[0]}")
+    return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 
 
 def default_context(spec: ModelSpec, kv_type: str) -> int:

@@ -50,6 +50,9 @@ class QuantizedInput:
 
 
 Observer = Callable[[QuantizedInput], None]
+Tracer = Callable[[str, int, "F32"], None]
+"""(point, layer or -1, float32 (tokens, columns)) after each step. The points are those of the C graph (tritpack.h,
+tp_trace_fn), the int8 codes excepted, which observers see."""
 TieBreaker = Callable[[int, str], "I8 | None"]
 
 TIE = 1e-2
@@ -65,6 +68,7 @@ def forward(
     observe: Observer | None = None,
     tie_breaker: TieBreaker | None = None,
     observe_free: Observer | None = None,
+    trace: Tracer = lambda point, layer, values: None,
     attention_type: type[np.floating] = np.float32,
     hidden: bool = False,
 ) -> list[F32]:
@@ -73,7 +77,8 @@ def forward(
     observe: called with the codes that enter each group of linears. tie_breaker: given (layer, point), the int8 codes
     that another implementation used; they are adopted where they differ by one at a near-tie and nowhere else, which
     takes the chaos of rounding out of a comparison without hiding any other difference; observe_free sees the codes as
-    they were before that. attention_type: float64 shows how much of a result is float32 noise of the attention.
+    they were before that. trace: called after each step. attention_type: float64 shows how much of a result is float32
+    noise of the attention.
     """
     tokens = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
     bounds = np.cumsum([0] + [len(sequence) for sequence in sequences])
@@ -130,6 +135,7 @@ def forward(
     def linears(layer: int, point: str, x: F32, names: Sequence[str]) -> list[F32]:
         """The products of `names` with x: quantised once for all, or each behind a norm of its own."""
         blk = f"blk.{layer}"
+        trace(point, layer, x)
         if not spec.projection_norms:
             inputs = quantized(layer, point, x)
             return [product(f"{blk}.{name}", inputs) for name in names]
@@ -137,31 +143,47 @@ def forward(
         for name in names:
             own = point if len(names) == 1 else f"{name}_in"
             normed = rms_norm(f"{blk}.{name}_norm_in", x, spec.projection_norm_eps)
+            trace(own, layer, normed)
             results.append(product(f"{blk}.{name}", quantized(layer, own, normed)))
         return results
 
     residual = np.float32(spec.residual_scale)
     x = weights.embedding(tokens) * np.float32(spec.embedding_scale)
+    trace("embd", -1, x)
     for layer in range(spec.layers):
         blk = f"blk.{layer}"
         sliding = bool(spec.sliding_layers) and spec.sliding_layers[layer]
         q, k, v = linears(layer, "attn_in", rms_norm(f"{blk}.attn_norm", x), ("attn_q", "attn_k", "attn_v"))
+        for name, part in zip(("attn_q", "attn_k", "attn_v"), (q, k, v)):
+            trace(name, layer, part)
         q = rms_norm(f"{blk}.attn_q_norm", q.reshape(-1, spec.heads, spec.head_dim))
         k = rms_norm(f"{blk}.attn_k_norm", k.reshape(-1, spec.kv_heads, spec.head_dim))
         q, k = _rotate(q, rotations[sliding]), _rotate(k, rotations[sliding])
+        trace("attn_q_rope", layer, q.reshape(len(q), -1))
+        trace("attn_k_rope", layer, k.reshape(len(k), -1))
         v = v.reshape(-1, spec.kv_heads, spec.head_dim)
         q, k, v = (part.astype(attention_type, copy=False) for part in (q, k, v))
         window = spec.sliding_window if sliding else len(tokens)
         scale = spec.query_key_scale()
         parts = [_attention(q[span], k[span], v[span], scale, window) for span in spans]
-        attended = rms_norm(f"{blk}.attn_sub_norm", np.concatenate(parts).astype(np.float32))
+        mixed = np.concatenate(parts).astype(np.float32)
+        trace("attn_out", layer, mixed)
+        attended = rms_norm(f"{blk}.attn_sub_norm", mixed)
         [output] = linears(layer, "attn_sub_norm", attended, ("attn_output",))
+        trace("attn_output", layer, output)
         x = x + rms_norm(f"{blk}.post_attention_norm", output) * residual
+        trace("attn_residual", layer, x)
         gate, up = linears(layer, "ffn_in", rms_norm(f"{blk}.ffn_norm", x), ("ffn_gate", "ffn_up"))
-        gated = rms_norm(f"{blk}.ffn_sub_norm", _activate(spec.activation, gate) * up)
-        [output] = linears(layer, "ffn_down_in", gated, ("ffn_down",))
+        trace("ffn_gate", layer, gate)
+        trace("ffn_up", layer, up)
+        gated = _activate(spec.activation, gate) * up
+        trace("ffn_mul", layer, gated)
+        [output] = linears(layer, "ffn_down_in", rms_norm(f"{blk}.ffn_sub_norm", gated), ("ffn_down",))
+        trace("ffn_down", layer, output)
         x = x + rms_norm(f"{blk}.post_ffw_norm", output) * residual
+        trace("layer_out", layer, x)
     final = rms_norm("output_norm", x)
+    trace("final_norm", -1, final)
     if hidden:
         return [final[span] for span in spans]
     final = final * np.float32(spec.logit_scale)

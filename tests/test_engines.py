@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.verify.logits import position_errors
+from converter.verify.comparison import position_errors
 from runtime.model import Model
 
 CASES = {

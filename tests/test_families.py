@@ -15,7 +15,8 @@ import pytest
 from converter.convert import convert
 from converter.families import families
 from converter.verify import verify
-from converter.verify.logits import find_safe_prompts, position_errors
+from converter.verify.comparison import position_errors
+from converter.verify.logits import find_safe_prompts
 from converter.verify.oracle import Oracle
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile

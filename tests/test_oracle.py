@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from converter.verify.logits import position_errors
+from converter.verify.comparison import position_errors
 from converter.verify.oracle import Oracle
 from formats.errors import Unreadable, Unsupported
 from formats.model_spec import LINEARS, ModelSpec

@@ -119,12 +119,12 @@ def test_rounding_is_recorded_and_verified_as_asked_for(odd_checkpoint: Path, tm
     assert 0 < recorded < 2.0**-11 and recorded == pytest.approx(max(result.plan.fit.losses.values()))
     report = verify(path, odd_checkpoint, level="logits")
     assert report.verdict == "pass"
-    assert report.rungs[1].figures["scale_rounding"] == pytest.approx(recorded)
-    assert any("rounded" in note for note in report.rungs[1].notes)
+    assert report["weights"].figures["scale_rounding"] == pytest.approx(recorded)
+    assert any("rounded" in note for note in report["weights"].notes)
     # A scale that is off by more than rounding is still a finding.
     bad = edited_gguf(path, tmp_path / "bad.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(0, 7))
     report = verify(bad, odd_checkpoint, level="weights")
-    assert report.verdict == "fail" and "scale" in report.rungs[1].findings[0]
+    assert report.verdict == "fail" and "scale" in report["weights"].findings[0]
     # What loses nothing records nothing.
     convert(odd_checkpoint, tmp_path / "exact.gguf", outtype="iq2_bn", allow_scale_rounding=True)
     assert "tritpack.scale_rounding" not in GgufFile(tmp_path / "exact.gguf").metadata
@@ -152,7 +152,7 @@ def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tm
     assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
     report = verify(path, made.folder, level="logits")
-    assert report.verdict == "pass" and report.rungs[1].figures["scale_rounding"] > 0.01
+    assert report.verdict == "pass" and report["weights"].figures["scale_rounding"] > 0.01
     assert GgufFile(path).tensors["token_embd.weight"].layout in ("f16", "f32")
 
 
@@ -224,7 +224,7 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
         convert(bare, tmp_path / "x.gguf")
     assert caught.value.hint is not None and "--kernel-config" in caught.value.hint
     report = verify(bare, half_gguf, level="weights")
-    assert report.verdict == "fail" and "tiled" in report.rungs[1].findings[0]
+    assert report.verdict == "fail" and "tiled" in report["weights"].findings[0]
     given = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
     for number, reading in enumerate((Reading(tilings=given), Reading(reference=half_gguf))):
         convert(bare, path := tmp_path / f"{number}.gguf", reading=reading)
@@ -289,7 +289,7 @@ def test_files_of_the_engines_become_any_other(name: str, shared: Path, tmp_path
     for outtype in ("i2_s", "t158", "tq1_0", "iq2_bn"):
         convert(source, path := tmp_path / f"{outtype}.gguf", outtype=outtype)
         assert hashes(path) == expected
-        assert verify(path, source, level="weights").rungs[1].verdict == "pass"
+        assert verify(path, source, level="weights")["weights"].verdict == "pass"
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_rounded_scales_apart_are_found_out(with_apart: Path, odd_checkpoint: Pa
 
     bad = edited_gguf(with_apart, tmp_path / "bad.gguf", tensors=round_them)
     report = verify(bad, with_apart, level="weights")
-    assert report.rungs[1].verdict == "fail" and "its scale is" in report.rungs[1].findings[0]
+    assert report["weights"].verdict == "fail" and "its scale is" in report["weights"].findings[0]
 
 
 def test_a_loss_is_not_forgotten(odd_checkpoint: Path, tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_folding_that_no_file_admits_is_found_out(checkpoints: Checkpoints, tmp_
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
     silent = without(path, tmp_path / "silent.gguf", "tritpack.scale_rounding")
     report = verify(silent, made.folder, level="weights")
-    assert report.rungs[1].verdict == "fail" and "does not say so" in report.rungs[1].findings[0]
+    assert report["weights"].verdict == "fail" and "does not say so" in report["weights"].findings[0]
 
 
 def test_a_scale_that_would_vanish(tiny_checkpoint: Path, tmp_path: Path) -> None:

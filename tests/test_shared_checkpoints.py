@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from converter.families.recognition import recognise
 from converter.sources import CheckpointFolder
-from converter.verify.logits import position_errors
+from converter.verify.comparison import position_errors
 from tests.conftest import run
 
 NAMES = (

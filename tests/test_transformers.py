@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.verify.logits import perplexity
 from runtime.model import Model
+from runtime.perplexity import negative_log_likelihoods
 from tests.conftest import DEMO
 
 CHECKPOINT = DEMO / "checkpoint"
@@ -24,6 +24,11 @@ def reference():  # type: ignore[no-untyped-def]
     model = transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
     # transformers widens only the linears; the model's own .float() refuses on quantised models.
     return torch, transformers, torch.nn.Module.float(model).eval()
+
+
+def perplexity(logits: list[np.ndarray], parts: list[list[int]]) -> float:
+    scores = [negative_log_likelihoods(table, tokens) for table, tokens in zip(logits, parts)]
+    return float(np.exp(np.concatenate(scores).mean()))
 
 
 def windows(tokens: list[int], size: int = 256) -> list[list[int]]:

@@ -11,7 +11,7 @@ import pytest
 
 from converter.convert import convert
 from converter.origins import CheckpointTensor
-from converter.verify import verify
+from converter.verify import RUNGS, verify
 from converter.verify.logits import find_safe_prompts
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Report
@@ -31,9 +31,9 @@ def test_packed_and_online_checkpoints_pass(
 ) -> None:
     report = verify(tiny_gguf, tiny_checkpoint)
     assert report.verdict == "pass", findings(report)
-    assert [rung.name for rung in report.rungs] == ["structure", "weights", "logits", "text", "generation"]
-    assert report.rungs[2].figures["method"] == "safe prompts"
-    assert report.rungs[2].figures["worst_position"] <= 1e-5
+    assert tuple(rung.name for rung in report.rungs) == RUNGS
+    assert report["logits"].figures["method"] == "safe prompts"
+    assert report["logits"].figures["worst_position"] <= 1e-5
     convert(online_checkpoint, tmp_path / "o.gguf")
     report = verify(tmp_path / "o.gguf", online_checkpoint)
     assert report.verdict == "pass", findings(report)
@@ -52,7 +52,7 @@ def test_values_that_are_not_finite_are_found(tiny_gguf: Path, tiny_checkpoint: 
 
     bad = edited_gguf(tiny_gguf, tmp_path / "nan.gguf", tensors=poison)
     report = verify(bad, tiny_checkpoint, level="weights")
-    assert report.rungs[1].verdict == "fail" and "token_embd" in report.rungs[1].findings[0]
+    assert report["weights"].verdict == "fail" and "token_embd" in report["weights"].findings[0]
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q6_k", "q4_k", "f32", "bf16"])
@@ -60,7 +60,7 @@ def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Pa
     convert(tiny_checkpoint, tmp_path / "e.gguf", embedding_type=kind)
     report = verify(tmp_path / "e.gguf", tiny_checkpoint)
     assert report.verdict == "pass", findings(report)
-    assert (report.rungs[1].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k", "q4_k"))
+    assert (report["weights"].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k", "q4_k"))
 
 
 def flip_code(tensors: dict[str, np.ndarray]) -> None:
@@ -195,6 +195,8 @@ def test_mistakes_of_the_converter_are_caught_twice(
     assert {rung.name: rung.verdict for rung in report.rungs} == {
         "structure": "pass",
         "weights": "fail",
+        "kernels": "pass",
+        "tokenizer": "pass",
         "logits": "fail",
         "text": "fail",
     }
@@ -206,10 +208,10 @@ def test_wide_models_are_judged_with_near_ties_followed(
     """Where no safe prompt exists the logits rung must still decide, both ways."""
     monkeypatch.setattr("converter.verify.logits.find_safe_prompts", lambda oracle: [])
     good = verify(tiny_gguf, tiny_checkpoint, level="logits")
-    assert good.rungs[2].figures["method"] == "near-ties followed" and good.verdict == "pass"
+    assert good["logits"].figures["method"] == "near-ties followed" and good.verdict == "pass"
     # Not one flipped code: where its gate is closed for all six tokens, no logit can tell.
     bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
-    assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
+    assert verify(bad, tiny_checkpoint, level="logits")["logits"].verdict == "fail"
 
 
 def test_a_flip_on_a_prompt_that_was_not_safe_accuses_nobody(
@@ -218,10 +220,10 @@ def test_a_flip_on_a_prompt_that_was_not_safe_accuses_nobody(
     """Long prompts are sure to hold a flip: reported for a good file, no excuse for a wrong one."""
     prompts = np.random.default_rng(3).integers(0, 512, (4, 200)).tolist()
     monkeypatch.setattr("converter.verify.logits.find_safe_prompts", lambda oracle: prompts)
-    good = verify(tiny_gguf, tiny_checkpoint, level="logits").rungs[2]
+    good = verify(tiny_gguf, tiny_checkpoint, level="logits")["logits"]
     assert good.verdict == "pass" and good.figures["flips"] > 0 and "all rounding" in good.notes[0]
     bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
-    assert verify(bad, tiny_checkpoint, level="logits").rungs[2].verdict == "fail"
+    assert verify(bad, tiny_checkpoint, level="logits")["logits"].verdict == "fail"
 
 
 def test_safe_prompts_are_really_safe(tiny_checkpoint: Path) -> None:
@@ -273,14 +275,14 @@ def test_a_norm_that_is_no_number_fails_every_rung_it_reaches(
         tensors["output_norm.weight"].view(np.float32)[3] = np.nan
 
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=nan), tiny_checkpoint, level="logits")
-    assert [rung.verdict for rung in report.rungs[1:]] == ["fail", "fail", "fail"]
+    assert [report[name].verdict for name in ("weights", "logits", "text")] == ["fail", "fail", "fail"]
 
 
 def test_bytes_behind_the_last_tensor_are_mentioned(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     longer = tmp_path / "longer.gguf"
     longer.write_bytes(tiny_gguf.read_bytes() + bytes(1000))
     report = verify(longer, tiny_checkpoint, level="weights")
-    assert report.verdict == "pass" and any("1000 bytes behind" in note for note in report.rungs[0].notes)
+    assert report.verdict == "pass" and any("1000 bytes behind" in note for note in report["structure"].notes)
 
 
 def test_a_missing_tensor_stops_the_climb_without_a_crash(
@@ -291,7 +293,7 @@ def test_a_missing_tensor_stops_the_climb_without_a_crash(
 
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=drop), tiny_checkpoint)
     assert report.verdict == "fail" and "'blk.1.attn_norm.weight' is missing" in findings(report)
-    assert [rung.verdict for rung in report.rungs[2:]] == ["skipped"] * 3
+    assert {rung.name for rung in report.rungs if rung.verdict == "skipped"} == set(RUNGS[2:]) - {"tokenizer"}
 
 
 def test_an_untied_head_of_another_type(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -366,6 +368,6 @@ def test_what_was_found_is_told_even_if_nothing_can_run(
 
     monkeypatch.setattr("runtime.model.Model.__init__", missing)
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=flip_code), tiny_checkpoint)
-    assert report.verdict == "fail" and report.rungs[2].skipped == "the C library is not built"
+    assert report.verdict == "fail" and report["logits"].skipped == "the C library is not built"
     with pytest.raises(MissingRequirement):
         verify(tiny_gguf, tiny_checkpoint)

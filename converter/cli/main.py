@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import math
 import os
 import signal
 import sys
@@ -13,6 +11,7 @@ from typing import Any
 
 import click
 
+from converter.json_text import json_text
 from converter.version import VERSION
 from formats.errors import ExitCode, TritpackError
 
@@ -25,6 +24,8 @@ COMMANDS = {
     "generate": "Write text from a prompt.",
     "chat": "Talk with a model.",
     "tokenize": "Print the token ids of a text or a chat.",
+    "perplexity": "Measure perplexity on a text, and the distance from a second file.",
+    "eval": "Run the field's own benchmarks (lm-evaluation-harness) on a packed file.",
     "logits": "Write the logits of a prompt as .npy.",
     "embed": "Write the embedding of a text as .npy.",
     "bench": "Measure how fast a model runs here, and what this machine could do at most.",
@@ -89,15 +90,7 @@ def main() -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; what JSON has no number for (NaN, infinity) is null."""
-    click.echo(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json_text(value))
 
 
 def _fail(message: str, code: int, hint: str | None = None) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from converter.cli.main import print_json
 from converter.cli.opening import as_gguf, quantize_option
+from converter.cli.running import parse_tokens
 from formats.errors import ExitCode
+
+if TYPE_CHECKING:
+    from converter.verify.rung import Report
+
+LEVELS = ("structure", "weights", "kernels", "tokenizer", "logits", "generation", "perplexity", "full")
+COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
+MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 
 
 @click.command("verify")
@@ -18,74 +26,98 @@ from formats.errors import ExitCode
     "--source",
     required=True,
     metavar="SOURCE",
-    help="The checkpoint FILE was made from: a folder, or ORG/NAME[@REVISION].",
+    help="The checkpoint FILE was made from: a folder, ORG/NAME[@REVISION], or a GGUF.",
 )
 @click.option(
     "--level",
-    type=click.Choice(["weights", "logits", "full"]),
+    type=click.Choice(LEVELS),
     default="full",
     show_default=True,
-    help="How far to climb.",
+    help="How far to climb: up to this rung, those below included.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @quantize_option
-@click.option("--text", metavar="FILE", help="Ordinary text for the text rung; a built-in one otherwise.")
+@click.option(
+    "--oracle",
+    default="reference",
+    show_default=True,
+    metavar="reference|transformers|FILE.npy",
+    help="Who says what is right: our numpy reference, transformers, or recorded outputs (with --tokens).",
+)
+@click.option("--tokens", metavar="IDS", help="The tokens, such as 1,2,3, of the rows in --oracle FILE.npy.")
+@click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in one otherwise.")
+@click.option("--golden", metavar="FILE", help="JSON of greedy tokens that are pinned for prompts.")
+@click.option("--against", metavar="FILE", help="A second packed file: KL divergence and same top token.")
+@click.option("--report", "folder", metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
+@click.option("--force", is_flag=True, help="Overwrite reports that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
+              help="Print the JSON Schema of that result.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
-    file: str,
-    source: str,
-    level: str,
-    revision: str | None,
-    quantize: str | None,
-    text: str | None,
-    as_json: bool,
-    quiet: bool,
+    file: str, tokens: str | None, folder: str | None, force: bool, as_json: bool, quiet: bool, **options: Any
 ) -> None:
-    """Prove that FILE is the model in SOURCE: structure, every code and scale, logits, text, every ISA.
+    """Prove that FILE is the model in SOURCE, rung by rung.
+
+    \b
+    structure   metadata, tensor table, tokenizer keys, recorded hashes
+    weights     every code, scale, norm and table, exactly
+    kernels     every kernel of this CPU with scalar, on this file's own tensors
+    tokenizer   token ids over awkward strings, rendered chats
+    logits      the C runtime with an independent oracle, layer by layer; ordinary text by tolerance
+    generation  greedy tokens with the oracle's, and the same bits from every ISA and thread count
+    perplexity  with error bars
 
     --quantize is needed where convert needed it.
 
     Ends with 1 if anything is wrong in FILE, 3 if FILE or SOURCE cannot be read, 4 for a SOURCE that is not supported.
     """
+    from converter.report import refuse_existing_reports, write_report
     from converter.verify import verify
 
+    ids = None if tokens is None else parse_tokens(tokens)
+    if folder is not None and not force:
+        refuse_existing_reports(folder)  # before the work
+    shows = not quiet and sys.stderr.isatty()
+
     def progress(rung: str) -> None:
-        if not quiet and sys.stderr.isatty():
+        if shows:
             click.echo(f"\r{rung + ' ...':<20}", nl=False, err=True)
 
     with as_gguf(file) as path:
-        report = verify(path, source, level=level, quantize=quantize, revision=revision, text=text, progress=progress)
-    if not quiet and sys.stderr.isatty():
+        report = verify(path, tokens=ids, progress=progress, **options)
+    if shows:
         click.echo("\r" + " " * 20 + "\r", nl=False, err=True)
     report.file = file
+    if folder is not None:
+        for written in write_report(folder, report, force=force):
+            click.echo(f"wrote {written}", err=True)
     if as_json:
         print_json(report.as_json())
     else:
-        for rung in report.rungs:
-            click.echo(f"{_mark(rung.verdict)} {rung.name:<11} {_figures(rung.figures)}")
-            for finding in rung.findings:
-                click.echo(f"       {finding}")
-            for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
-                click.echo(f"       note: {note}")
-        click.echo(f"{report.verdict.upper()}: {file} against {source}")
+        _print(report)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
 
 
-def _mark(verdict: str) -> str:
-    text = {"pass": "ok    ", "fail": "FAILED", "skipped": "-     "}[verdict]
-    return click.style(text, fg={"pass": "green", "fail": "red", "skipped": "yellow"}[verdict])
+def _print(report: Report) -> None:
+    from converter.report import shown_figures
+
+    for rung in report.rungs:
+        mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
+        figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 24)
+        click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {figures}".rstrip())
+        for finding in rung.findings:
+            click.echo(f"       {finding}")
+        for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
+            click.echo(f"       note: {note}")
+    verdict = click.style(report.verdict.upper(), fg=COLOURS[report.verdict], bold=True)
+    click.echo(f"{verdict}: {report.file} against {report.source}: {report.conclusion}")
 
 
-def _figures(figures: dict[str, Any]) -> str:
-    """The numbers and words that fit a line; hashes, prompts and lists are in --json."""
-    parts = []
-    for key, value in figures.items():
-        if isinstance(value, float):
-            parts.append(f"{key} {value:.4g}")
-        elif isinstance(value, int) or (isinstance(value, str) and len(value) < 24):
-            parts.append(f"{key} {value}")
-        elif key == "runs":
-            parts.append(f"{len(value)} runs equal" if value else "")
-    return ", ".join(parts)
+def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from converter.report import schema
+
+        print_json(schema())
+        context.exit()

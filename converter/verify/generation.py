@@ -1,31 +1,154 @@
-"""Rung 6: greedy text and its logits (of an embedding model: the hidden states) are the same bits with every ISA of
-this CPU and with one and two threads."""
+"""Rung 6: greedy text. The tokens are the oracle's up to the first near-tie, and the same, bits of the logits included,
+with every ISA of this CPU and with one and two threads."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from converter.verify.judges import Judge
+from converter.verify.logits import LIMITS
 from converter.verify.rung import Rung
+from converter.verify.tokenizer import CHATS
+from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile
+from runtime.chat import chat_ids
 from runtime.library import library
 from runtime.model import Model
 
+F32 = npt.NDArray[np.float32]
 THREADS = (1, 2)
 
 
-def check_generation(file: GgufFile, prompt: Sequence[int]) -> Rung:
-    """Every combination must give the tokens and the logits' hash of the first."""
-    rung = Rung("generation")
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Greedy tokens that somebody pinned for a prompt."""
+
+    prompt: list[int]
+    greedy: list[int]
+
+
+def read_golden(path: Path, model: Model) -> list[Golden]:
+    """A JSON list of {"prompt": text or "tokens": ids, "greedy": ids}. Raises Unreadable."""
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        golden = [
+            Golden(
+                [int(i) for i in entry["tokens"]] if "tokens" in entry else model.tokenizer.encode(entry["prompt"]),
+                [int(i) for i in entry["greedy"]],
+            )
+            for entry in entries
+        ]
+        for each in golden:
+            if not each.prompt or not each.greedy or len(each.prompt) + len(each.greedy) > model.context_length:
+                raise ValueError(f"{len(each.prompt)} tokens and {len(each.greedy)} after them")
+            if not all(0 <= i < model.spec.vocab_size for i in each.prompt):
+                raise ValueError("a prompt with tokens outside the vocabulary")
+        return golden
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(
+            f"{path}: is no list of golden tokens: {type(error).__name__} {error}",
+            hint='expected [{"prompt": "Once", "greedy": [1, 2, 3]}, ...], or "tokens" in place of "prompt"',
+        ) from error
+
+
+def check_generation(model: Model, judge: Judge, prompt: Sequence[int], golden: Sequence[Golden] = ()) -> Rung:
+    """prompt: the first tokens of a text; a chat comes to it where the file has a template."""
+    rung = Rung(
+        "generation", compares=f"greedy tokens of FILE with SOURCE by {judge.name}, and each ISA with the others"
+    )
+    half = max(1, model.context_length // 2)
+    prompts = {"text": list(prompt[:half])}
+    if not model.spec.is_embedding_model:
+        try:
+            chat = chat_ids(model.tokenizer, CHATS[0])
+        except Unsupported:  # a base model
+            rung.notes.append("the file has no chat template, so no chat was generated")
+        else:
+            prompts["chat"] = chat[:half]
+        _compare_tokens(rung, model, judge, prompts, golden)
+    _compare_isas(rung, model.file, prompts["text"])
+    return rung
+
+
+# -- against the oracle ------------------------------------------------------------------------------------------------
+
+
+def _compare_tokens(
+    rung: Rung, model: Model, judge: Judge, prompts: dict[str, list[int]], golden: Sequence[Golden]
+) -> None:
+    named = list(prompts.items()) + [(f"golden {index}", each.prompt) for index, each in enumerate(golden)]
+    pinned = [None] * len(prompts) + [each.greedy for each in golden]
+    ours = [
+        _greedy(model, ids, _count(model.file, len(ids), model.context_length) if want is None else len(want))[0]
+        for (_, ids), want in zip(named, pinned)
+    ]
+    # One pass over everything: the oracle is asked what it says behind each token that was written.
+    sequences = [[*ids, *tokens[:-1]] for (_, ids), tokens in zip(named, ours)]
+    outputs = judge.outputs(sequences)
+    table = []
+    for (name, ids), tokens, want, sequence, expected in zip(named, ours, pinned, sequences, outputs):
+        tie = _first_difference(rung, name, model, sequence, len(ids) - 1, tokens, expected)
+        table.append({"prompt": name, "tokens": tokens, "first_near_tie": tie})
+        if want is not None and tokens != want:
+            at = next((i for i, (a, b) in enumerate(zip(tokens, want)) if a != b), 0)
+            if tie is None or tie > at:
+                rung.findings.append(f"{name}: greedy token {at} is {tokens[at]}, pinned is {want[at]}")
+            else:
+                rung.notes.append(f"{name}: token {at} is not the pinned one, behind a near-tie at token {tie}")
+    equal = [entry for entry in table if entry["first_near_tie"] is None]
+    rung.figures |= {"prompts": len(table), "prompts_equal": len(equal), "greedy": table}
+
+
+def _first_difference(
+    rung: Rung, name: str, model: Model, sequence: list[int], first: int, tokens: list[int], expected: F32
+) -> int | None:
+    """The index of the first token that is not the oracle's, if that is a near-tie; a finding if it is none."""
+    for index, token in enumerate(tokens):
+        row = expected[first + index]
+        best = int(row.argmax())
+        if token == best:
+            continue
+        mine = model.logits(sequence[: first + index + 1])[-1]
+        largest = float(np.abs(row).max())
+        apart, gap = float(np.abs(mine - row).max()), float(row[best] - row[token])
+        if apart <= LIMITS["worst_position"] * largest and gap <= 2 * apart:
+            rung.notes.append(
+                f"{name}: token {index} is {token}, the oracle's {best} is better by {gap / largest:.1e} of the "
+                "largest logit: a near-tie, after which texts may part"
+            )
+            return index
+        rung.findings.append(
+            f"{name}: greedy token {index} is {token}, the oracle's {best} is better by {gap / largest:.1e} of the "
+            "largest logit"
+        )
+        return None
+    return None
+
+
+# -- every ISA ---------------------------------------------------------------------------------------------------------
+
+
+def _compare_isas(rung: Rung, file: GgufFile, prompt: Sequence[int]) -> None:
+    """Every combination must give the tokens and the logits' hash of the first (of an embedding model: the states')."""
     runs: dict[str, tuple[list[int], str]] = {}
     kernels: set[str] = set()
-    # An ISA without kernels of its own (ssse3, say) would only run another one's again.
+    # An ISA without kernels of its own would only run another one's again.
     for isa in dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available):
         for threads in THREADS:
             with Model(file, threads=threads, isa=isa) as model:
-                runs[f"{isa} x{threads}"] = _greedy(model, prompt)
+                if model.spec.is_embedding_model:
+                    runs[f"{isa} x{threads}"] = [], hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()
+                else:
+                    count = _count(file, len(prompt), model.context_length)
+                    runs[f"{isa} x{threads}"] = _greedy(model, prompt, count)
                 kernels |= set(model.kernels())
     first, (tokens, digest) = next(iter(runs.items()))
     for name, (other, other_digest) in runs.items():
@@ -34,22 +157,28 @@ def check_generation(file: GgufFile, prompt: Sequence[int]) -> Rung:
             rung.findings.append(f"greedy token {index} is {other[index]} with {name} and {tokens[index]} with {first}")
         elif other_digest != digest:
             rung.findings.append(f"the logits with {name} are not bit for bit those with {first}")
-    rung.figures |= {"runs": list(runs), "tokens": tokens, "logits_sha256": digest, "kernels": sorted(kernels)}
-    return rung
+    figures: dict[str, Any] = {
+        "runs": list(runs),
+        "tokens": tokens,
+        "logits_sha256": digest,
+        "kernels": sorted(kernels),
+    }
+    rung.figures |= figures
 
 
-def _greedy(model: Model, prompt: Sequence[int]) -> tuple[list[int], str]:
+def _count(file: GgufFile, prompt: int, context: int) -> int:
     # A big model on the scalar kernels takes seconds a token: enough tokens to be telling, few enough to wait for.
-    count = int(np.clip(2.5e9 // (model.file.size * 4), 3, 24))
-    prompt = prompt[: max(1, model.context_length // 2)]
-    if model.spec.is_embedding_model:
-        return [], hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()
-    count = min(count, model.context_length - len(prompt))
+    return min(int(np.clip(2.5e9 // (file.size * 4), 3, 24)), context - prompt)
+
+
+def _greedy(model: Model, prompt: Sequence[int], count: int) -> tuple[list[int], str]:
+    """So many tokens, stop tokens or not, and the hash of the logits they were chosen by."""
     digest, tokens = hashlib.sha256(), []
     model.reset()
     logits = model.eval(prompt)
-    for _ in range(count):
+    for step in range(count):
         digest.update(logits.tobytes())
         tokens.append(int(logits.argmax()))
-        logits = model.eval(tokens[-1:])
+        if step < count - 1:
+            logits = model.eval(tokens[-1:])
     return tokens, digest.hexdigest()

@@ -45,6 +45,7 @@ class Oracle:
 
     spec: ModelSpec
     config: dict[str, Any]
+    name = "the numpy reference"
 
     def __init__(
         self,
@@ -69,9 +70,20 @@ class Oracle:
         self.spec, self._family, self._names = checkpoint.spec, checkpoint.family, checkpoint.names
         self.unused = checkpoint.unused  # tensors that the model does not read
 
+    @property
+    def quantizes_floats(self) -> bool:
+        """Whether plain float masters are quantised here because `quantize` says so, or by the family's own rule that
+        no quantization_config states."""
+        return self._family.kind == "absmean" and not self.config.get("quantization_config")
+
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a tensor of this name."""
         return name in self._tensors
+
+    def release(self, name: str) -> None:
+        """Let go of the pages of a tensor, by its GGUF name; it can be read again."""
+        if name in self._names:
+            self._tensors[self._names[name]].release()
 
     def logits(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
         """See reference.forward."""

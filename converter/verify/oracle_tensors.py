@@ -35,6 +35,14 @@ class Tensor:
     kind: str
     shape: tuple[int, ...]
     raw: npt.NDArray[np.uint8]
+    mapping: mmap.mmap
+    offset: int  # of raw in the mapping
+
+    def release(self) -> None:
+        """Let go of the pages that were read: the checkpoint need not fit into memory."""
+        if hasattr(self.mapping, "madvise"):
+            first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + self.raw.size - first)
 
     def array(self, rows: Rows = ALL) -> npt.NDArray[Any]:
         """Elements as they are stored (bfloat16 as uint16), all or some rows."""
@@ -93,19 +101,20 @@ def _weight_files(folder: Path) -> list[str]:
 
 def _open(path: Path) -> tuple[list[Tensor], str]:
     with open(path, "rb") as stream:
-        data = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    data = np.frombuffer(mapping, np.uint8)
     (size,) = struct.unpack("<Q", data[:8].tobytes())
     if size > len(data) - 8:
         raise Unreadable(f"{path}: a header of {size} bytes does not fit in {len(data)}")
     header = json.loads(data[8 : 8 + size].tobytes())
     note = json.dumps(header.pop("__metadata__", None))
-    return [_tensor(path, name, entry, data[8 + size :]) for name, entry in header.items()], note
+    return [_tensor(path, name, entry, data[8 + size :], mapping) for name, entry in header.items()], note
 
 
-def _tensor(path: Path, name: str, entry: dict[str, Any], data: npt.NDArray[np.uint8]) -> Tensor:
+def _tensor(path: Path, name: str, entry: dict[str, Any], data: npt.NDArray[np.uint8], mapping: mmap.mmap) -> Tensor:
     kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not all(isinstance(size, int) and size >= 0 for size in (*shape, start, end)) or not start <= end <= len(data):
         raise Unreadable(f"{path}: tensor {name!r} has an impossible shape or place, or the file is truncated")
     if kind in STORED and math.prod(shape) * np.dtype(STORED[kind]).itemsize != end - start:
         raise Unreadable(f"{path}: tensor {name!r} of shape {list(shape)} and type {kind} has {end - start} bytes")
-    return Tensor(name, kind, shape, data[start:end])
+    return Tensor(name, kind, shape, data[start:end], mapping, len(mapping) - len(data) + start)

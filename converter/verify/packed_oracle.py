@@ -44,6 +44,10 @@ class PackedOracle(Oracle):
     def has(self, name: str) -> bool:
         return name in self.file.tensors
 
+    def release(self, name: str) -> None:
+        if f"{name}.weight" in self.file.tensors:
+            self.file.release(self.file.tensors[f"{name}.weight"])
+
     def norm(self, name: str) -> F32 | None:
         info = self.file.tensors.get(f"{name}.weight")
         return None if info is None else self._floats(info, 0, 1)[0]

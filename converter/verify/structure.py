@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
-from converter.opening import open_source
 from converter.sources import CheckpointFolder, sha256_file
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
-from converter.verify.tokens import check_tokenizer, first_difference
+from converter.verify.vocabulary import check_vocabulary, first_difference
 from formats.errors import TritpackError
 from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile
 from formats.layouts import catalog
-from formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, TABLES, ModelSpec
+from formats.model_spec import ACTIVATION_QUANTIZATION, ALL_NORMS, INTERLEAVED_ROPE, LINEARS, TABLES, ModelSpec
 
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
 """Names of one graph with one row order; what differs between them, the activation, is compared by itself."""
 
 
-def check_structure(file: GgufFile, source: Path, oracle: Oracle) -> Rung:
+PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
+
+
+def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle: Oracle) -> Rung:
     """Spec, tensor table, tokenizer and recorded hashes against the source; nothing the file says is trusted."""
-    rung = Rung("structure")
+    rung = Rung("structure", compares="metadata, tensor table and tokenizer keys of FILE with those of SOURCE")
     expected = oracle.spec
     try:
         spec = ModelSpec.of_gguf(file)
@@ -33,9 +35,8 @@ def check_structure(file: GgufFile, source: Path, oracle: Oracle) -> Rung:
         _compare_specs(rung, spec, expected)
     _check_tensors(rung, file, oracle)
     _check_metadata(rung, file, expected)
-    opened = open_source(source)
-    check_tokenizer(rung, file, opened, expected.vocab_size)
-    _check_hashes(rung, file, opened)
+    check_vocabulary(rung, file, source, expected.vocab_size)
+    _check_hashes(rung, file, source)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
     rung.figures |= {"tensors": len(file.tensors), "architecture": file.metadata.get("general.architecture")}
@@ -48,15 +49,20 @@ def _compare_specs(rung: Rung, found: ModelSpec, expected: ModelSpec) -> None:
         if field.name == "architecture" and mine in ONE_GRAPH and theirs in ONE_GRAPH:
             continue
         if mine != theirs:
-            rung.findings.append(f"{field.name} is {mine!r}, the source has {theirs!r}")
+            remark = ""
+            if field.name == "architecture" and (mine in INTERLEAVED_ROPE) != (theirs in INTERLEAVED_ROPE):
+                remark = f" ({mine} turns rotary pairs {PAIRS[mine in INTERLEAVED_ROPE]}, {theirs} those "
+                remark += f"{PAIRS[theirs in INTERLEAVED_ROPE]}: q and k would be turned wrongly)"
+            rung.findings.append(f"{field.name} is {mine!r}, the source has {theirs!r}{remark}")
 
 
 def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
     shapes = oracle.spec.tensor_shapes()
+    missing = [name for name in shapes if name not in file.tensors]
+    rung.findings += _missing_norms(missing, oracle.spec.layers)
     for name, shape in shapes.items():
         tensor = file.tensors.get(name)
         if tensor is None:
-            rung.findings.append(f"tensor {name!r} is missing")
             continue
         if tensor.shape != shape:
             rung.findings.append(f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
@@ -68,12 +74,20 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
             rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout")
         if not ternary and tensor.layout not in FLOAT_TYPES:
             rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a float type")
-    rung.findings += [
-        f"tensor {name!r} is not part of this model" for name in oracle.spec.unknown_tensors(file.tensors)
-    ]
+    for name in oracle.spec.unknown_tensors(file.tensors):
+        tied = " (the source ties the head to the embedding)" if name == "output.weight" and oracle.spec.tied else ""
+        rung.findings.append(f"tensor {name!r} is not part of this model{tied}")
     end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
     if file.size - end >= file.alignment:
         rung.notes.append(f"{file.size - end} bytes behind the last tensor belong to nothing")
+
+
+def _missing_norms(missing: list[str], layers: int) -> list[str]:
+    """A sentence for each missing tensor; one for all where a kind of norm is missing in every layer."""
+    parts = Counter(name.split(".")[-2] for name in missing if name.split(".")[-2] in ALL_NORMS)
+    lost = {part for part, count in parts.items() if count == layers}
+    sentences = [f"{part} is missing in all of the {layers} layers: the norm was lost" for part in sorted(lost)]
+    return sentences + [f"tensor {name!r} is missing" for name in missing if name.split(".")[-2] not in lost]
 
 
 def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:

@@ -1,66 +1,64 @@
-"""Part of rung 1: the tokenizer in FILE against the source's, by its keys and by what it does."""
+"""Part of rung 1: the tokenizer's keys in FILE against the source's, its stop tokens, and whether its template renders.
+What it makes of text is rung 4."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from converter import vocab
 from converter.sources import CheckpointFolder
 from converter.verify.rung import Rung
-from formats.errors import TritpackError, Unreadable
+from formats.errors import TritpackError
 from formats.gguf_file import GgufFile
+from runtime.chat import chat_ids
+from runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
-if TYPE_CHECKING:
-    from runtime.tokenizer import Tokenizer
-
-Encode = Callable[[str], "list[int]"]
 NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
 """Without these a file talks nonsense or never stops, whoever wrote it."""
-SAMPLES = (
-    "Hello, world!",
-    "  two  spaces,\ttab\nand\n\nlines ",
-    "I'll say 12345 words; don't we?",
-    "naïve café – “quotes” … Ünïcödé",
-    "数字 123 と 漢字、ひらがな",
-    "emoji 🙂👩‍👩‍👧 and \u200b zero width",
-    "def f(x):\n    return x**2  # code",
-)
+CHAT = [{"role": "user", "content": "Hello"}]
 
 
-def check_tokenizer(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, vocab_size: int) -> None:
-    """Every key against what the source says, then real encoding against the source's own tokenizer."""
-    from runtime.tokenizer import Tokenizer
-
+def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, vocab_size: int) -> None:
+    """Every key against what the source says; then that the tokenizer can be built, stops, and renders a chat."""
     if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
         rung.notes.append("the source has no tokenizer, so that of the file is not judged")
         return
     if isinstance(source, GgufFile):
         keys = vocab.vocabulary_of_gguf(source.metadata, vocab_size)
-        stops = {int(i) for i in keys.get("tritpack.tokenizer.stop_token_ids", ())}
-        reference: Encode | None = Tokenizer.from_metadata(source.metadata).encode
+        stops = {int(i) for i in keys.get(KEY_STOP_IDS, ())}
     else:
         keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
         stops = _expected_stops(source)
-        reference = _own_tokenizer(source.folder / "tokenizer.json")
     # What a file made from another GGUF could not know (a config's end tokens) is judged by behaviour alone.
     through_gguf = file.metadata.get("general.source.format") == "gguf" and not isinstance(source, GgufFile)
     if through_gguf:
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
-        stops = {int(i) for i in file.metadata.get("tritpack.tokenizer.stop_token_ids", ())} & stops
-    _compare_vocabulary(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
+        stops = {int(i) for i in file.metadata.get(KEY_STOP_IDS, ())} & stops
+    _compare_keys(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
     try:
         ours = Tokenizer.from_metadata(file.metadata)
     except TritpackError as error:
         rung.findings.append(f"tokenizer: {error.message}")
         return
-    if reference is not None:
-        _compare_encoding(rung, ours, reference)
     if missing := sorted(stops - set(ours.stop_ids)):
         rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
+    if not ours.stop_ids:
+        rung.notes.append("tokenizer: no token ends a generation")
+    _check_template(rung, ours)
+
+
+def _check_template(rung: Rung, tokenizer: Tokenizer) -> None:
+    if not tokenizer.chat_template:
+        return
+    try:
+        ids = chat_ids(tokenizer, CHAT)
+    except TritpackError as error:
+        rung.notes.append(f"tokenizer: a plain chat does not render: {error.message}")
+        return
+    if tokenizer.bos_id is not None and ids[:2] == [tokenizer.bos_id] * 2:
+        rung.findings.append(f"tokenizer: a chat begins with {tokenizer.bos_token!r} twice")
 
 
 def first_difference(found: Any, expected: Any) -> int | None:
@@ -72,7 +70,7 @@ def first_difference(found: Any, expected: Any) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(found, expected)) if a != b), None)
 
 
-def _compare_vocabulary(rung: Rung, file: GgufFile, expected: dict[str, Any], *, complete: bool) -> None:
+def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, complete: bool) -> None:
     """complete: the file was written by us from this source, so it has these keys and no others."""
     for key, value in expected.items():
         if key not in file.metadata:
@@ -95,32 +93,6 @@ def _compare_vocabulary(rung: Rung, file: GgufFile, expected: dict[str, Any], *,
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _own_tokenizer(path: Path) -> Encode | None:
-    """The checkpoint's tokenizer.json by the tokenizers library alone; None if there is only another kind of file."""
-    from tokenizers import Tokenizer as Reference
-
-    if not path.is_file():
-        return None
-    try:
-        reference = Reference.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise Unreadable(f"{path}: is no tokenizer: {error}") from error
-    reference.no_padding()
-    reference.no_truncation()
-    return lambda text: list(reference.encode(text).ids)
-
-
-def _compare_encoding(rung: Rung, ours: Tokenizer, reference: Encode) -> None:
-    for sample in SAMPLES:
-        want = reference(sample)
-        if (got := ours.encode(sample)) != want:
-            rung.findings.append(
-                f"tokenizer: {sample!r} gives {got[:8]}..., the source's tokenizer gives {want[:8]}..."
-            )
-            break
-    rung.figures["tokenizer_samples"] = len(SAMPLES)
 
 
 def _expected_stops(source: CheckpointFolder) -> set[int]:

@@ -2,170 +2,228 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converter import rounding
+from converter.verify import causes
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
 from formats import float_types
 from formats.errors import TritpackError
 from formats.gguf_file import GgufFile, TensorInfo
-from formats.layouts.layout import Layout
+from formats.layouts.catalog import REPAIRABLE
 from formats.model_spec import ROPE_FACTORS
 from formats.ternary import TernaryTensor, scales_differ
+from runtime.model import usable_cores
 
 F32 = npt.NDArray[np.float32]
 MAX_FINDINGS = 20
+VALUES_AT_ONCE = 1 << 22
+"""Of an embedding or head: what is encoded and compared in one go."""
+
+
+@dataclasses.dataclass
+class Compared:
+    """What comparing one tensor gave. row: of the table of ternary tensors, which reports plot."""
+
+    findings: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    rounding: float | None = None
+    """The largest change of a float table's value by its type."""
+    scale_rounding: float = 0.0
+    codes_sha256: str | None = None
+    weights: int = 0
+    row: dict[str, Any] | None = None
 
 
 def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     """Exact comparison of codes, scales, norms and the embedding (after the rounding its stored type implies)."""
-    rung = Rung("weights")
-    compared = 0
+    rung = Rung("weights", compares="codes and scales of FILE with those of SOURCE, exactly; norms bit for bit")
     digest = hashlib.sha256()
-    said = file.metadata.get("tritpack.scale_rounding", 0.0)
-    recorded = float(said) if isinstance(said, (int, float)) else 0.0
-    shapes, linears = oracle.spec.tensor_shapes(), set(oracle.spec.linear_names())
-    for name, tensor in file.tensors.items():
-        if shapes.get(name) != tensor.shape or tensor.meaning is None:
-            continue  # the structure rung has said so
-        if len(rung.findings) >= MAX_FINDINGS:
-            rung.findings.append("and more; only the first are listed")
-            break
-        try:
-            if (ternary := file.ternary(tensor)) is not None:
-                if (order := oracle.spec.row_order(name)) is not None:
-                    ternary = ternary.with_rows(np.argsort(order))
-                digest.update(ternary.codes_sha256().encode())
-                part = name.removesuffix(".weight")
-                expected = oracle.linear(part) if name in linears else oracle.table_codes(part)
-                if expected is not None:  # else the structure rung has said so
-                    _compare_ternary(
-                        rung,
-                        name,
-                        ternary,
-                        *expected,
-                        layout=file.layout_of(tensor),
-                        apart=name.removesuffix("weight") + "scale" in file.tensors,
-                        recorded=recorded,
-                    )
-                    compared += ternary.codes.size
-            elif name not in linears and tensor.layout in float_types.FLOAT_TYPES:
-                _compare_float(rung, file, tensor, oracle)
-        except TritpackError as error:
-            rung.findings.append(f"tensor {name!r}: {error.message}")
-    if worst := rung.figures.get("scale_rounding"):
+    shapes = oracle.spec.tensor_shapes()
+    # What does not fit, the structure rung has said.
+    names = [name for name, info in file.tensors.items() if shapes.get(name) == info.shape and info.meaning is not None]
+    comparison = Comparison(file, oracle)
+    rows = []
+    worst = 0.0
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for name, found in zip(names, pool.map(comparison.tensor, names)):
+            rung.findings += found.findings
+            rung.notes += found.notes
+            worst = max(worst, found.scale_rounding)
+            rung.figures["ternary_weights"] = rung.figures.get("ternary_weights", 0) + found.weights
+            if found.rounding is not None:
+                rung.figures[f"{name.removesuffix('.weight')}_rounding"] = found.rounding
+            if found.codes_sha256 is not None:
+                digest.update(found.codes_sha256.encode())
+            if found.row is not None:
+                rows.append(found.row)
+            if len(rung.findings) >= MAX_FINDINGS:
+                rung.findings[MAX_FINDINGS:] = ["and more; only the first are listed"]
+                pool.shutdown(wait=True, cancel_futures=True)
+                break
+    if worst:
+        rung.figures["scale_rounding"] = worst
         rung.notes.append(f"scales were rounded to what their layout holds, by at most {worst:.2g} of themselves")
-    rung.figures |= {"ternary_weights": compared, "codes_sha256": digest.hexdigest()}
+    rung.figures["codes_sha256"] = digest.hexdigest()
+    rung.series = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return rung
 
 
-def _compare_ternary(
-    rung: Rung,
-    name: str,
-    found: TernaryTensor,
-    codes: npt.NDArray[np.int8],
-    scales: F32,
-    *,
-    layout: Layout | None,
-    apart: bool,
-    recorded: float,
-) -> None:
-    """layout: the file's. apart: its scale stands in a tensor of its own, as exact as any. recorded: what the file says
-    of changed scales."""
-    if not np.array_equal(found.codes, codes):
-        wrong = found.codes != codes
+class Comparison:
+    """FILE's tensors, one at a time and from several threads, with the source's."""
+
+    def __init__(self, file: GgufFile, oracle: Oracle) -> None:
+        self.file, self.oracle = file, oracle
+        self.linears = set(oracle.spec.linear_names())
+        said = file.metadata.get("tritpack.scale_rounding", 0.0)
+        self.recorded = float(said) if isinstance(said, (int, float)) else 0.0
+
+    def tensor(self, name: str) -> Compared:
+        info, found = self.file.tensors[name], Compared()
+        try:
+            if self.file.layout_of(info) is not None:
+                self._ternary(found, info)
+            elif name not in self.linears and info.layout in float_types.FLOAT_TYPES:
+                (self._norm if len(info.shape) == 1 else self._table)(found, info)
+        except TritpackError as error:
+            found.findings.append(f"tensor {name!r}: {error.message}")
+        self.file.release(info)
+        self.oracle.release(name.removesuffix(".weight"))
+        return found
+
+    # -- ternary tensors -----------------------------------------------------------------------------------------------
+
+    def _ternary(self, found: Compared, info: TensorInfo) -> None:
+        part = info.name.removesuffix(".weight")
+        mine = self._in_rows_of_the_source(info, self.file.ternary(info))
+        found.codes_sha256 = mine.codes_sha256()
+        expected = self.oracle.linear(part) if info.name in self.linears else self.oracle.table_codes(part)
+        if expected is None:
+            return  # the structure rung has said so
+        found.weights = mine.codes.size
+        zeros = 1 - float(np.count_nonzero(mine.codes)) / mine.codes.size
+        found.row = {"tensor": part, "scale": float(mine.scales.mean()), "zero_share": zeros}
+        codes, scales = expected
+        if not np.array_equal(mine.codes, codes):
+            found.findings.append(self._codes_differ(info, mine, codes))
+        self._compare_scales(found, info, mine, TernaryTensor(codes, scales))
+
+    def _in_rows_of_the_source(self, info: TensorInfo, tensor: TernaryTensor | None) -> TernaryTensor:
+        assert tensor is not None
+        order = self.oracle.spec.row_order(info.name)
+        return tensor if order is None else tensor.with_rows(np.argsort(order))
+
+    def _codes_differ(self, info: TensorInfo, mine: TernaryTensor, codes: npt.NDArray[np.int8]) -> str:
+        wrong = mine.codes != codes
         row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
-        rung.findings.append(
-            f"tensor {name!r}: {np.count_nonzero(wrong)} of {wrong.size} codes differ, first at [{row}, {col}]: "
-            f"{found.codes[row, col]}, the source has {codes[row, col]}" + _diagnose_codes(found.codes, codes)
+        rotary = info.name.split(".")[-2] in ("attn_q", "attn_k")
+        remark = causes.of_codes(
+            mine.codes,
+            codes,
+            head_dim=self.oracle.spec.head_dim if rotary else None,
+            other_orders=self._other_orders(info),
+            others=self._others(info.name, codes.shape),
         )
-    source = TernaryTensor(codes, scales)
-    matters, mine, theirs = scales_differ(found, source)
-    if matters.any() and layout is not None and not apart:
-        # What the layout cannot hold was rounded, if the scale is what rounding gives; the loss is a figure.
-        stored = rounding.rounded(source, layout)
-        if stored is not source and not scales_differ(found, stored)[0].any():
-            worst = rounding.loss(source, stored)
-            rung.figures["scale_rounding"] = max(rung.figures.get("scale_rounding", 0.0), worst)
-            if stored.scale_blocks == source.scale_blocks or recorded >= worst * (1 - 1e-6):
-                return
-            rung.findings.append(
-                f"tensor {name!r}: {source.scale_blocks[0]} x {source.scale_blocks[1]} scales were made "
-                f"{stored.scale_blocks[0]} x {stored.scale_blocks[1]}, off by up to {worst:.2g} of themselves, and the "
-                "file does not say so (tritpack.scale_rounding)"
-            )
+        return (
+            f"tensor {info.name!r}: {np.count_nonzero(wrong)} of {wrong.size} codes differ, first at [{row}, {col}]: "
+            f"{mine.codes[row, col]}, the source has {codes[row, col]}{remark}"
+        )
+
+    def _other_orders(self, info: TensorInfo) -> Iterator[tuple[str, npt.NDArray[np.int8]]]:
+        stored = self.file.bytes_of(info)
+        for name, layout in REPAIRABLE.items() if info.layout == "i2_s" else ():
+            if not layout.check(stored, info.rows, info.cols):
+                found = layout.unpack(stored, info.rows, info.cols)
+                yield name, self._in_rows_of_the_source(info, found).codes
+
+    def _others(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, npt.NDArray[np.int8]]]:
+        for other in self.oracle.spec.linear_names():
+            if other != name and self.oracle.spec.linear_shape(other.split(".")[-2]) == shape:
+                yield other, self.oracle.linear(other.removesuffix(".weight"))[0]
+                self.oracle.release(other.removesuffix(".weight"))
+
+    def _compare_scales(self, found: Compared, info: TensorInfo, mine: TernaryTensor, source: TernaryTensor) -> None:
+        matters, got, want = scales_differ(mine, source)
+        if not matters.any():
             return
-    if matters.any():
+        layout, apart = self.file.layout_of(info), info.name.removesuffix("weight") + "scale" in self.file.tensors
+        if layout is not None and not apart:
+            # What the layout cannot hold was rounded, if the scale is what rounding gives; the loss is a figure.
+            stored = rounding.rounded(source, layout)
+            if stored is not source and not scales_differ(mine, stored)[0].any():
+                found.scale_rounding = worst = rounding.loss(source, stored)
+                if stored.scale_blocks != source.scale_blocks and self.recorded < worst * (1 - 1e-6):
+                    found.findings.append(
+                        f"tensor {info.name!r}: {source.scale_blocks[0]} x {source.scale_blocks[1]} scales were made "
+                        f"{stored.scale_blocks[0]} x {stored.scale_blocks[1]}, off by up to {worst:.2g} of themselves, "
+                        "and the file does not say so (tritpack.scale_rounding)"
+                    )
+                return
         place = tuple(int(i) for i in np.argwhere(matters)[0])
-        got, want = float(mine[place]), float(theirs[place])
-        where = (
-            "its scale" if mine.size == 1 else f"{np.count_nonzero(matters)} of {mine.size} scales differ, the first"
-        )
-        rung.findings.append(
-            f"tensor {name!r}: {where} is {got!r}, the source has {want!r}" + _diagnose_scale(got, want, codes)
-        )
+        first, right = float(got[place]), float(want[place])
+        where = "its scale" if got.size == 1 else f"{np.count_nonzero(matters)} of {got.size} scales differ, the first"
+        remark = causes.of_scale(first, right, source.codes, lambda: self._other_scales(info.name))
+        found.findings.append(f"tensor {info.name!r}: {where} is {first!r}, the source has {right!r}{remark}")
 
+    def _other_scales(self, name: str) -> Iterator[tuple[str, float]]:
+        for other in self.oracle.spec.linear_names():
+            if other != name:
+                scales = self.oracle.linear(other.removesuffix(".weight"))[1]
+                if scales.size == 1:
+                    yield other, float(scales[0, 0])
 
-def _diagnose_codes(found: npt.NDArray[np.int8], expected: npt.NDArray[np.int8]) -> str:
-    if np.array_equal(found, -expected):
-        return " (every sign is flipped)"
-    if np.array_equal(np.sort(found, 0), np.sort(expected, 0)):
-        return " (the same rows in another order)"
-    return ""
+    # -- floats --------------------------------------------------------------------------------------------------------
 
+    def _norm(self, found: Compared, info: TensorInfo) -> None:
+        name = info.name.removesuffix(".weight")
+        want = _factors(self.oracle) if info.name == ROPE_FACTORS else self.oracle.norm(name)
+        got = float_types.decode(info.layout, self.file.bytes_of(info), 1, info.cols)[0]
+        if want is not None and not np.array_equal(got.view(np.uint32), want.view(np.uint32)):
+            index = int((got.view(np.uint32) != want.view(np.uint32)).argmax())
+            found.findings.append(
+                f"tensor {info.name!r}: value {index} is {float(got[index])!r}, the source has {float(want[index])!r}"
+                + causes.of_norm(got, want)
+            )
 
-def _diagnose_scale(found: float, expected: float, codes: npt.NDArray[np.int8]) -> str:
-    share = np.count_nonzero(codes) / codes.size
-    if np.isclose(found * expected, 1, rtol=1e-3):
-        return " (inverted)"
-    if share and np.isclose(found, expected * share, rtol=1e-3):
-        return " (shrunk by the share of non-zeros: absmean was taken twice)"
-    return ""
+    def _table(self, found: Compared, info: TensorInfo) -> None:
+        """Embedding and head, after the source was encoded the same way. The loss is a figure."""
+        stored, name = self.file.bytes_of(info), info.name.removesuffix(".weight")
+        step = max(1, VALUES_AT_ONCE // info.cols)
+        row_bytes = info.nbytes // info.rows
+        worst = 0.0
+        for first in range(0, info.rows, step):
+            last = min(first + step, info.rows)
+            exact = self.oracle.original_rows(name, first, last)
+            piece = stored[first * row_bytes : last * row_bytes]
+            expected = float_types.encode(info.layout, exact)
+            mine = float_types.decode(info.layout, piece, last - first, info.cols)
+            # A packed source's own block-quantised values need not come back bit for bit from encoding them again.
+            if not np.array_equal(expected, piece) and not np.array_equal(mine, exact):
+                row = first + int((expected != piece).argmax()) // row_bytes
+                right = float_types.decode(info.layout, expected, last - first, info.cols)
+                found.findings.append(
+                    f"tensor {info.name!r}: row {row} differs from the source encoded as {info.layout}"
+                    + causes.of_rows(mine, right)
+                )
+                return
+            loss = float(np.abs(mine - exact).max())
+            if not np.isfinite(loss):
+                found.findings.append(f"tensor {info.name!r}: rows from {first} on hold a value that is not finite")
+                return
+            worst = max(worst, loss)
+        found.rounding = worst
+        if worst:
+            found.notes.append(f"{info.name} is stored as {info.layout}, at most {worst:.3g} away from the source")
 
 
 def _factors(oracle: Oracle) -> F32 | None:
     scaling = oracle.spec.rope_scaling
     return np.array(scaling.frequency_factors, np.float32) if scaling else None
-
-
-def _compare_float(rung: Rung, file: GgufFile, tensor: TensorInfo, oracle: Oracle) -> None:
-    """Norms bit for bit; embedding and head after the source was encoded the same way. The loss is a figure."""
-    name = tensor.name.removesuffix(".weight")
-    stored = file.bytes_of(tensor)
-    if len(tensor.shape) == 1:
-        want = _factors(oracle) if tensor.name == ROPE_FACTORS else oracle.norm(name)
-        got = float_types.decode(tensor.layout, stored, 1, tensor.cols)[0]
-        if want is not None and not np.array_equal(got.view(np.uint32), want.view(np.uint32)):
-            index = int((got.view(np.uint32) != want.view(np.uint32)).argmax())
-            rung.findings.append(
-                f"tensor {tensor.name!r}: value {index} is {float(got[index])!r}, the source has {float(want[index])!r}"
-            )
-        return
-    step = max(1, (16 << 20) // tensor.cols)
-    row_bytes = tensor.nbytes // tensor.rows
-    worst = 0.0
-    for first in range(0, tensor.rows, step):
-        last = min(first + step, tensor.rows)
-        exact = oracle.original_rows(name, first, last)
-        piece = stored[first * row_bytes : last * row_bytes]
-        expected = float_types.encode(tensor.layout, exact)
-        found = float_types.decode(tensor.layout, piece, last - first, tensor.cols)
-        # A packed source's own block-quantised values need not come back bit for bit from encoding them again.
-        if not np.array_equal(expected, piece) and not np.array_equal(found, exact):
-            row = first + int((expected != piece).argmax()) // row_bytes
-            rung.findings.append(
-                f"tensor {tensor.name!r}: row {row} differs from the source encoded as {tensor.layout}"
-            )
-            return
-        loss = float(np.abs(found - exact).max())
-        if not np.isfinite(loss):
-            rung.findings.append(f"tensor {tensor.name!r}: rows from {first} on hold a value that is not finite")
-            return
-        worst = max(worst, loss)
-    rung.figures[f"{name}_rounding"] = worst
-    if worst:
-        rung.notes.append(f"{tensor.name} is stored as {tensor.layout}, at most {worst:.3g} away from the source")

@@ -1,0 +1,261 @@
+"""`verify` climbs the ladder: which rungs there are, what each needs, and what skips the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.opening import is_gguf, local_path, open_source
+from converter.rounding import rounded
+from converter.sources import CheckpointFolder, sha256_file
+from converter.verify.comparison import Comparison
+from converter.verify.generation import check_generation, read_golden
+from converter.verify.judges import Judge, Transformers, recorded
+from converter.verify.kernels import check_kernels
+from converter.verify.logits import check_logits, check_recorded, check_text, text_windows
+from converter.verify.oracle import Oracle
+from converter.verify.oracle_codes import Coded
+from converter.verify.packed_oracle import PackedOracle
+from converter.verify.perplexity import check_perplexity, compare_with
+from converter.verify.provenance import describe
+from converter.verify.rung import Report, Rung
+from converter.verify.structure import check_structure
+from converter.verify.text import read_text
+from converter.verify.tokenizer import check_tokenizer
+from converter.verify.weights import check_weights
+from formats import float_types
+from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from formats.gguf_file import GgufFile
+from formats.ternary import TernaryTensor
+from runtime import packing
+from runtime.model import Model
+
+F32 = npt.NDArray[np.float32]
+
+RUNGS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity")
+LEVELS = (*(name for name in RUNGS if name != "text"), "full")
+"""How far to climb: up to that rung, those below included. `logits` includes the text rung."""
+ORACLES = ("reference", "transformers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `verify` was asked for besides FILE and SOURCE."""
+
+    quantize: str | None = None
+    oracle: str = "reference"
+    tokens: Sequence[int] | None = None
+    text: str | Path | None = None
+    golden: str | Path | None = None
+    against: str | Path | None = None
+
+
+def verify(
+    file: str | Path,
+    source: str | Path,
+    *,
+    level: str = "full",
+    quantize: str | None = None,
+    revision: str | None = None,
+    oracle: str = "reference",
+    tokens: Sequence[int] | None = None,
+    text: str | Path | None = None,
+    golden: str | Path | None = None,
+    against: str | Path | None = None,
+    progress: Callable[[str], None] = lambda rung: None,
+) -> Report:
+    """Hold FILE against SOURCE: a checkpoint folder, ORG/NAME[@REVISION] on the Hub, or another GGUF.
+
+    level: one of LEVELS. quantize: `absmean` where `convert` needed it. oracle: who says what is right, `reference`
+    (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs text and
+    perplexity; a built-in one otherwise. golden: a JSON file of pinned greedy tokens (see generation.read_golden).
+    against: a second packed file, whose predictions the perplexity rung compares with FILE's.
+    Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
+    """
+    if level not in LEVELS:
+        raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
+    if oracle not in ORACLES and not oracle.endswith(".npy"):
+        raise UsageError(f"--oracle {oracle} is unknown", hint=f"choose {' or '.join(ORACLES)}, or give a .npy file")
+    if oracle.endswith(".npy") != (tokens is not None):
+        raise UsageError("--tokens and --oracle FILE.npy belong together: they are the tokens of its rows")
+    options = Options(quantize, oracle, tokens, text, golden, against)
+    packing.install()
+    climb = Ladder(GgufFile(file), local_path(source, revision=revision), options)
+    top = RUNGS.index("text" if level == "logits" else "perplexity" if level == "full" else level)
+    report = Report(str(file), str(source), [])
+    with ThreadPoolExecutor(1) as aside, climb:
+        digest = aside.submit(sha256_file, Path(file))
+        for name in RUNGS[: top + 1]:
+            progress(name)
+            started = time.perf_counter()
+            try:
+                rung = climb.step(name, report)
+            except _OfTheCall as wrapped:
+                raise wrapped.error from wrapped.error.__cause__
+            rung.seconds = time.perf_counter() - started
+            report.rungs.append(rung)
+        report.provenance = describe(report, digest.result(), climb.source, climb.judge_name, level)
+    return report
+
+
+class Ladder:
+    """FILE and SOURCE opened, and what several rungs share, made when the first of them needs it."""
+
+    def __init__(self, packed: GgufFile, origin: Path, options: Options) -> None:
+        self.packed, self.origin, self.options = packed, origin, options
+        self.words = read_text(options.text)  # before anything that takes long
+        self.exact = self._oracle()
+        self.comparison: Comparison | None = None
+        self.stopped: str | None = None  # why nothing can be run any more
+
+    def __enter__(self) -> Ladder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if "model" in self.__dict__:
+            self.model.close()
+
+    def step(self, name: str, report: Report) -> Rung:
+        """One rung. What goes wrong in it is its finding; what is missing here is raised, unless something was found
+        already."""
+        if name == "structure":
+            rung = check_structure(self.packed, self.source, self.exact)
+            if rung.verdict == "fail":
+                self.stopped = "the file's structure is wrong"
+            return rung
+        if name == "weights":
+            return check_weights(self.packed, self.exact)
+        if name == "tokenizer":
+            return check_tokenizer(self.packed, self.source)
+        if self.stopped:
+            return Rung(name, skipped=self.stopped)
+        try:
+            rung = getattr(self, f"_{name}")(report)
+            assert isinstance(rung, Rung)
+            return rung
+        except MissingRequirement as error:
+            if report.verdict == "pass":
+                raise
+            # What was found already must not be lost because the rest cannot run here.
+            self.stopped = error.message
+            return Rung(name, skipped=error.message)
+        except (Unreadable, Unsupported, UsageError, CheckFailed) as error:
+            self.stopped = "the file cannot be run"
+            return Rung(name, findings=[f"the file cannot be run: {error.message}"])
+
+    # -- rungs ---------------------------------------------------------------------------------------------------------
+
+    def _kernels(self, report: Report) -> Rung:
+        return check_kernels(self.packed, int8=self.exact.spec.int8_activations)
+
+    def _logits(self, report: Report) -> Rung:
+        if self.options.tokens is not None:
+            with _of_the_call():
+                expected = recorded(Path(self.options.oracle), self.options.tokens, self.model)
+            return check_recorded(self.model, self.oracle, expected, self.options.tokens)
+        return check_logits(self.model, self.oracle, self.judge)
+
+    def _text(self, report: Report) -> Rung:
+        rung, self.comparison = check_text(self.model, self.oracle, self.windows, self.judge)
+        return rung
+
+    def _generation(self, report: Report) -> Rung:
+        path = self.options.golden
+        with _of_the_call():
+            golden = [] if path is None else read_golden(Path(path), self.model)
+        return check_generation(self.model, self.judge, self.text_tokens[:8], golden)
+
+    def _perplexity(self, report: Report) -> Rung:
+        assert self.comparison is not None
+        rung = check_perplexity(self.comparison, self.judge_name, report["text"])
+        if self.options.against is not None and rung.verdict != "skipped":
+            with _of_the_call():
+                compare_with(rung, self.model, Path(self.options.against), self.windows)
+        return rung
+
+    # -- what they share -----------------------------------------------------------------------------------------------
+
+    def _oracle(self, **as_stored: Any) -> Oracle:
+        if is_gguf(self.origin):
+            return PackedOracle(self.origin, **as_stored)
+        return Oracle(self.origin, quantize=self.options.quantize, **as_stored)
+
+    @functools.cached_property
+    def source(self) -> CheckpointFolder | GgufFile:
+        return open_source(self.origin)
+
+    @functools.cached_property
+    def oracle(self) -> Oracle:
+        """Computes with tables and scales as FILE's types round them; whether they do, the weights rung says."""
+        return self._oracle(rounded=_rounding(self.packed), rescaled=_rescaling(self.packed))
+
+    @functools.cached_property
+    def judge(self) -> Judge:
+        if self.options.oracle != "transformers":
+            return self.oracle
+        with _of_the_call():
+            if is_gguf(self.origin):
+                raise UsageError("--oracle transformers judges a checkpoint folder, and the source is a GGUF")
+            return Transformers(self.origin, self.oracle)
+
+    @property
+    def judge_name(self) -> str:
+        return self.judge.name if "judge" in self.__dict__ else self.exact.name
+
+    @functools.cached_property
+    def model(self) -> Model:
+        return Model(self.packed)
+
+    @functools.cached_property
+    def text_tokens(self) -> list[int]:
+        return self.model.tokenizer.encode(self.words)
+
+    @functools.cached_property
+    def windows(self) -> list[Sequence[int]]:
+        return text_windows(self.model, self.text_tokens)
+
+
+class _OfTheCall(Exception):
+    """Carries an error of what the caller gave besides FILE past those that are findings about FILE."""
+
+    def __init__(self, error: TritpackError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@contextlib.contextmanager
+def _of_the_call() -> Iterator[None]:
+    try:
+        yield
+    except TritpackError as error:
+        raise _OfTheCall(error) from error
+
+
+def _rounding(packed: GgufFile) -> Callable[[str, F32], F32]:
+    def as_stored(name: str, rows: F32) -> F32:
+        kind = packed.tensors[f"{name}.weight"].layout
+        if kind not in float_types.FLOAT_TYPES:
+            return rows  # a ternary table holds its values exactly, or the weights rung has said so
+        return float_types.decode(kind, float_types.encode(kind, rows), rows.shape[0], rows.shape[1])
+
+    return as_stored
+
+
+def _rescaling(packed: GgufFile) -> Callable[[str, Coded], Coded]:
+    def as_stored(name: str, coded: Coded) -> Coded:
+        info = packed.tensors[f"{name}.weight"]
+        layout = packed.layout_of(info)
+        if layout is None or f"{name}.scale" in packed.tensors:
+            return coded
+        return coded[0], rounded(TernaryTensor(*coded), layout).scales
+
+    return as_stored

@@ -1,0 +1,84 @@
+"""Where a deviation enters: runtime and oracle step by step through the graph, on one prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+
+LIMIT = 1e-4
+"""Far above the float32 noise of a correct step (1e-7 to 1e-5 with depth), far below what any mistake makes."""
+PARTS = {
+    "embd": "the embedding",
+    "attn_in": "the norm before attention",
+    "attn_q_in": "the norm of the query projection",
+    "attn_k_in": "the norm of the key projection",
+    "attn_v_in": "the norm of the value projection",
+    "attn_q": "the query projection",
+    "attn_k": "the key projection",
+    "attn_v": "the value projection",
+    "attn_q_rope": "the query norm or rotary embedding",
+    "attn_k_rope": "the key norm or rotary embedding",
+    "attn_out": "attention",
+    "attn_sub_norm": "the sub-norm behind attention",
+    "attn_output": "the output projection",
+    "attn_residual": "the addition of attention to the stream",
+    "ffn_in": "the norm before the feed-forward part",
+    "ffn_gate_in": "the norm of the gate projection",
+    "ffn_up_in": "the norm of the up projection",
+    "ffn_gate": "the gate projection",
+    "ffn_up": "the up projection",
+    "ffn_mul": "the activation function",
+    "ffn_down_in": "the sub-norm of the feed-forward part",
+    "ffn_down": "the down projection",
+    "layer_out": "the addition of the feed-forward part to the stream",
+    "final_norm": "the final norm",
+    "logits": "the output head",
+}
+"""Trace points of the graph (tritpack.h, tp_trace_fn), in words: what was computed last when they were recorded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """error: the largest difference relative to the largest expected value of its position, over all positions."""
+
+    point: str
+    layer: int
+    error: float
+
+    def __str__(self) -> str:
+        return PARTS[self.point] + (f" of layer {self.layer}" if self.layer >= 0 else "")
+
+
+class Layers:
+    """Give `found` to the runtime and `expected` to the oracle as tracers, in this order; then `steps` are there."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], F32] = {}
+        self.steps: list[Step] = []
+
+    def found(self, point: str, layer: int, values: F32) -> None:
+        self._found[point, layer] = values
+
+    def expected(self, point: str, layer: int, values: F32) -> None:
+        mine = self._found.pop((point, layer), None)
+        if mine is None or point not in PARTS:
+            return
+        scale = np.maximum(np.abs(values).max(-1), np.finfo(np.float32).tiny)
+        self.steps.append(Step(point, layer, float((np.abs(mine - values).max(-1) / scale).max())))
+
+    def first_deviation(self) -> Step | None:
+        """The first step that no rounding explains; None if all are as they should be."""
+        return next((step for step in self.steps if not step.error <= LIMIT), None)
+
+    def series(self) -> dict[str, list[Any]]:
+        """For plots: every step in order."""
+        return {
+            "layer": [step.layer for step in self.steps],
+            "point": [step.point for step in self.steps],
+            "step_error": [step.error for step in self.steps],
+        }

@@ -1,0 +1,54 @@
+"""What every figure of a report is a figure of: both sides by hash, oracle, kernels, machine and versions."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib import metadata
+from typing import Any
+
+from converter.sources import CheckpointFolder, sha256_file
+from converter.verify.rung import Report
+from converter.version import VERSION
+from formats.errors import MissingRequirement
+from formats.gguf_file import GgufFile
+from runtime.library import library
+from runtime.model import usable_cores
+
+PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
+
+
+def describe(
+    report: Report, file_sha256: str, source: CheckpointFolder | GgufFile, oracle: str, level: str
+) -> dict[str, Any]:
+    """file_sha256: of FILE, hashed while it was being judged."""
+    kernels = sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
+    return {
+        "tritpack": VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "level": level,
+        "oracle": oracle,
+        "file_sha256": file_sha256,
+        "source_sha256": sha256_file(source.path) if isinstance(source, GgufFile) else source.sha256,
+        "kernels": kernels,
+        "machine": _machine(),
+        "packages": _packages(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    try:
+        cpu, isa = library().cpu().partition(";")[0].strip(), library().best_isa()
+    except MissingRequirement:
+        cpu, isa = platform.processor(), None
+    return {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu, "isa": isa, "cores": usable_cores()}
+
+
+def _packages() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,158 @@
+"""Perplexity of a text, with error bars, and how far two models' predictions are apart, in one pass.
+
+Definitions as in llama.cpp's `perplexity` tool, so that figures can be set beside each other: exp of the mean negative
+log-likelihood over the scored positions, its standard error from the spread of the log-likelihoods; KL divergence,
+same-top-p and differences of the probability of the right token against a second model. Nothing is stored but one
+number a position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import UsageError
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+POSITIONS_AT_ONCE = 64
+"""Float64 copies of the logits of a 128k vocabulary are large: so many positions at a time."""
+PERCENTILES = (50, 90, 95, 99, 99.9)
+
+
+class Evaluates(Protocol):
+    """What a model must be able to do to be scored."""
+
+    def logits(self, tokens: Sequence[int]) -> F32:
+        """float32 (tokens, vocab) of a sequence by itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure with its standard error, from so many samples."""
+
+    value: float
+    error: float
+    samples: int
+
+    @classmethod
+    def mean(cls, samples: npt.ArrayLike) -> Estimate:
+        """Of independent samples; no samples give NaN."""
+        array = np.asarray(samples, np.float64)
+        if array.size == 0:
+            return cls(float("nan"), float("nan"), 0)
+        spread = array.std(ddof=1) if array.size > 1 else float("nan")
+        return cls(float(array.mean()), float(spread / np.sqrt(array.size)), array.size)
+
+    def exponential(self) -> Estimate:
+        """exp of it, the error carried on to first order."""
+        with np.errstate(over="ignore"):
+            value = float(np.exp(self.value))
+        return Estimate(value, value * self.error, self.samples)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"value": self.value, "error": self.error, "samples": self.samples}
+
+
+def log_softmax(logits: F32) -> F64:
+    """float64 log-probabilities, (tokens, vocab)."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    result: F64 = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def negative_log_likelihoods(logits: F32, tokens: Sequence[int], first: int = 0) -> F64:
+    """-ln p of tokens[first + 1 :], each by the logits (tokens, vocab) of the position before it."""
+    targets = np.asarray(tokens[first + 1 :], np.int64)
+    scores = np.empty(len(targets))
+    for start in range(0, len(targets), POSITIONS_AT_ONCE):
+        piece = targets[start : start + POSITIONS_AT_ONCE]
+        table = log_softmax(logits[first + start : first + start + len(piece)])
+        scores[start : start + len(piece)] = -table[np.arange(len(piece)), piece]
+    return scores
+
+
+def windows_of(tokens: Sequence[int], size: int, bos: int | None = None) -> list[list[int]]:
+    """The text in pieces of `size` tokens, each beginning with `bos` if there is one; a last piece that scores nothing
+    is dropped."""
+    body = list(tokens[1:] if bos is not None and tokens and tokens[0] == bos else tokens)
+    head = [] if bos is None else [bos]
+    step = size - len(head)
+    if step < 1 + (not head):
+        raise UsageError(f"a window of {size} tokens has nothing to score", hint="give a longer one")
+    pieces = [head + body[at : at + step] for at in range(0, len(body), step)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+@dataclasses.dataclass
+class Divergence:
+    """What a second model says at the same positions: one number a position of each."""
+
+    kl: list[F64] = dataclasses.field(default_factory=list)  # KL(base || model), nats
+    same_top: list[npt.NDArray[np.bool_]] = dataclasses.field(default_factory=list)
+    gained: list[F64] = dataclasses.field(default_factory=list)  # probability of the right token: model less base
+
+    def add(self, logits: F32, base: F32, targets: Sequence[int]) -> None:
+        """logits, base: (n, vocab) of the n positions before `targets`."""
+        for start in range(0, len(targets), POSITIONS_AT_ONCE):
+            piece = np.asarray(targets[start : start + POSITIONS_AT_ONCE], np.int64)
+            rows, here = np.arange(len(piece)), slice(start, start + len(piece))
+            mine, theirs = log_softmax(logits[here]), log_softmax(base[here])
+            self.kl.append((np.exp(theirs) * (theirs - mine)).sum(-1))
+            self.same_top.append(logits[here].argmax(-1) == base[here].argmax(-1))
+            self.gained.append(np.exp(mine[rows, piece]) - np.exp(theirs[rows, piece]))
+
+    def figures(self) -> dict[str, Any]:
+        kl, gained = np.concatenate(self.kl), np.concatenate(self.gained)
+        percentiles = dict(zip(map(str, PERCENTILES), np.percentile(kl, PERCENTILES).tolist()))
+        return {
+            "kl": Estimate.mean(kl).as_json(),
+            "kl_max": float(kl.max()),
+            "kl_percentiles": percentiles,
+            "same_top_p": Estimate.mean(np.concatenate(self.same_top)).as_json(),
+            "delta_p_mean": Estimate.mean(gained).as_json(),
+            "delta_p_rms": float(np.sqrt(np.square(gained).mean())),
+        }
+
+
+def score(
+    model: Evaluates,
+    windows: Sequence[Sequence[int]],
+    *,
+    skip: int = 0,
+    base: Evaluates | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Perplexity of the windows, by each model alone and, with `base`, against it.
+
+    skip: positions of each window that only give context (llama.cpp: half of it). Raises UsageError if no position is
+    left to score."""
+    mine: list[F64] = []
+    theirs: list[F64] = []
+    divergence = Divergence()
+    for index, window in enumerate(windows):
+        progress("", index, len(windows))
+        if len(window) <= skip + 1:
+            continue
+        logits = model.logits(window)
+        mine.append(negative_log_likelihoods(logits, window, skip))
+        if base is not None:
+            other = base.logits(window)
+            theirs.append(negative_log_likelihoods(other, window, skip))
+            divergence.add(logits[skip:-1], other[skip:-1], window[skip + 1 :])
+    progress("", len(windows), len(windows))
+    if not mine:
+        raise UsageError("the text has no position to score", hint="give a longer text, or a smaller window or --skip")
+    found = np.concatenate(mine)
+    figures: dict[str, Any] = {"perplexity": Estimate.mean(found).exponential().as_json(), "windows": len(mine)}
+    if base is not None:
+        expected = np.concatenate(theirs)
+        figures["perplexity_base"] = Estimate.mean(expected).exponential().as_json()
+        # Of paired differences: far smaller error bars than those of the two perplexities.
+        figures["ln_ratio"] = Estimate.mean(found - expected).as_json()
+        figures |= divergence.figures()
+    return figures
