@@ -199,7 +199,7 @@ def sha256_file(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as stream:
-            while piece := stream.read(1 << 20):
+            while piece := stream.read(1 << 24):  # long enough for other threads to go on meanwhile
                 digest.update(piece)
     except OSError as error:
         raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -64,6 +64,10 @@ class StringArray(Sequence[str]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
+    def __iter__(self) -> Iterator[str]:
+        buffer, bounds = self._buffer, self._bounds
+        return (str(buffer[first : end - 8], "utf-8", "replace") for first, end in zip(bounds, bounds[1:]))
+
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]

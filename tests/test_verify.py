@@ -20,6 +20,7 @@ from formats.gguf_file import GgufFile, TensorPlan, write_gguf
 from formats.ternary import TernaryTensor
 from tests.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.conftest import DEMO
+from tests.families_made import FAMILIES, Checkpoints
 
 
 def findings(report: Report) -> str:
@@ -371,3 +372,14 @@ def test_what_was_found_is_told_even_if_nothing_can_run(
     assert report.verdict == "fail" and report["logits"].skipped == "the C library is not built"
     with pytest.raises(MissingRequirement):
         verify(tiny_gguf, tiny_checkpoint)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_step_through_the_layers_agrees(name: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """All trace points of the C graph are known to the reference, and mean the same there."""
+    made = checkpoints(name)
+    convert(made.folder, tmp_path / "m.gguf", quantize=made.family.quantize)
+    series = verify(tmp_path / "m.gguf", made.folder, level="logits", quantize=made.family.quantize)["logits"].series
+    points = [point for point, layer in zip(series["point"], series["layer"]) if layer == 1]
+    assert len(points) >= 17 and {"attn_q", "attn_out", "ffn_mul", "layer_out"} <= set(points)
+    assert max(series["step_error"]) < 1e-5

@@ -57,7 +57,7 @@ class Frame:
             at = HEIGHT - BOTTOM - (level - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
             self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
             self.parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
-        for value in _round_steps(self.x0, self.x1):
+        for value in _round_steps(self.x0, self.x1, whole=True):  # positions, layers, powers of ten
             at, label = self.x(value), f"{value:.4g}"
             self.parts.append(
                 f'<text class="tick" x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>'
@@ -87,9 +87,11 @@ class Frame:
         )
 
 
-def _round_steps(low: float, high: float, wanted: int = 6) -> list[float]:
+def _round_steps(low: float, high: float, *, whole: bool = False, wanted: int = 6) -> list[float]:
     """Round numbers within [low, high], about so many."""
     raw = (high - low) / wanted
+    if whole and raw <= 1:
+        return [float(value) for value in range(math.ceil(low), math.floor(high) + 1)]
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= raw)
     first = math.ceil(low / step)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from converter.verify.oracle import Oracle
 from converter.verify.oracle_codes import Coded
 from converter.verify.packed_oracle import PackedOracle
 from converter.verify.perplexity import check_perplexity, compare_with
-from converter.verify.provenance import describe
+from converter.verify.provenance import describe, source_sha256
 from converter.verify.rung import Report, Rung
-from converter.verify.structure import check_structure
+from converter.verify.structure import check_hashes, check_structure
 from converter.verify.text import read_text
 from converter.verify.tokenizer import check_tokenizer
 from converter.verify.weights import check_weights
@@ -92,7 +92,8 @@ def verify(
     climb = Ladder(GgufFile(file), local_path(source, revision=revision), options)
     top = RUNGS.index("text" if level == "logits" else "perplexity" if level == "full" else level)
     report = Report(str(file), str(source), [])
-    with ThreadPoolExecutor(1) as aside, climb:
+    with ThreadPoolExecutor(2) as aside, climb:
+        climb.hashing = aside.submit(source_sha256, climb.source)
         digest = aside.submit(sha256_file, Path(file))
         for name in RUNGS[: top + 1]:
             progress(name)
@@ -114,6 +115,7 @@ class Ladder:
         self.packed, self.origin, self.options = packed, origin, options
         self.words = read_text(options.text)  # before anything that takes long
         self.exact = self._oracle()
+        self.hashing: Future[str]  # of the source, aside
         self.comparison: Comparison | None = None
         self.stopped: str | None = None  # why nothing can be run any more
 
@@ -129,6 +131,8 @@ class Ladder:
         already."""
         if name == "structure":
             rung = check_structure(self.packed, self.source, self.exact)
+            self.hashing.result()
+            check_hashes(rung, self.packed, self.source)
             if rung.verdict == "fail":
                 self.stopped = "the file's structure is wrong"
             return rung

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from formats.model_spec import ModelSpec
+
 F32 = npt.NDArray[np.float32]
 
 LIMIT = 1e-4
@@ -55,19 +57,28 @@ class Step:
 
 
 class Layers:
-    """Give `found` to the runtime and `expected` to the oracle as tracers, in this order; then `steps` are there."""
+    """Give `found` to the runtime and `expected` to the oracle as tracers, in this order; then `steps` are there.
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, int], F32] = {}
+    spec: of FILE, whose architecture may have the rows of q and k in another order than the checkpoint."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        # A point whose projection has a norm of its own comes twice, before and behind it.
+        self._found: dict[tuple[str, int], list[F32]] = {}
+        self._orders: dict[str, npt.NDArray[np.int64]] = {}
+        for part in ("attn_q", "attn_k"):
+            if (order := spec.row_order(f"blk.0.{part}.weight")) is not None:
+                self._orders |= {part: np.argsort(order), f"{part}_rope": np.argsort(order)}
         self.steps: list[Step] = []
 
     def found(self, point: str, layer: int, values: F32) -> None:
-        self._found[point, layer] = values
+        values = values[:, self._orders[point]] if point in self._orders else values
+        self._found.setdefault((point, layer), []).append(values)
 
     def expected(self, point: str, layer: int, values: F32) -> None:
-        mine = self._found.pop((point, layer), None)
-        if mine is None or point not in PARTS:
+        kept = self._found.get((point, layer))
+        if not kept or point not in PARTS:
             return
+        mine = kept.pop(0)
         scale = np.maximum(np.abs(values).max(-1), np.finfo(np.float32).tiny)
         self.steps.append(Step(point, layer, float((np.abs(mine - values).max(-1) / scale).max())))
 

@@ -79,7 +79,7 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
     judge = judge or oracle
     rung = Rung("logits", compares=f"{outputs_of(model)} of FILE by the C runtime with SOURCE by {judge.name}")
     prompts = find_safe_prompts(oracle)
-    layers = Layers()
+    layers = Layers(model.spec)
     if prompts:
         pairs = list(zip(map(model.outputs, prompts), judge.outputs(prompts)))
         _follow_ties(model, oracle, prompts[:1], layers)

@@ -40,14 +40,22 @@ def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
         raise Unreadable(f"tensor {scale.name!r} is too small to divide by")
     if tensor.kind == "U8":
         packed: npt.NDArray[np.uint8] = tensor.array()
-        quarters = [packed & 3, packed >> 2 & 3, packed >> 4 & 3, packed >> 6]
-        codes = _less_one(tensor, np.concatenate(quarters).astype(np.uint8, copy=False))
+        codes = _less_one(tensor, _quarters(packed))
     else:
         values = tensor.floats()
         codes = values.astype(np.int8)
         if not np.array_equal(codes, values) or np.abs(values).max() > 1:
             raise Unsupported(f"tensor {tensor.name!r} has a weight_scale, but values other than -1, 0 and 1")
     return codes, multiplier
+
+
+def _quarters(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(rows / 4, cols) bytes to codes (rows, cols): the lowest bits of all bytes are the first quarter of the rows."""
+    codes = np.empty((4, *packed.shape), np.uint8)
+    for quarter, bits in zip(codes, (0, 2, 4, 6)):
+        np.right_shift(packed, bits, out=quarter)
+        np.bitwise_and(quarter, 3, out=quarter)
+    return codes.reshape(-1, packed.shape[1])
 
 
 def mlx(tensor: Tensor, scales: Tensor, biases: Tensor, rows: slice | npt.NDArray[np.int64] = slice(None)) -> Coded:
@@ -63,9 +71,12 @@ def mlx(tensor: Tensor, scales: Tensor, biases: Tensor, rows: slice | npt.NDArra
 
 
 def _less_one(tensor: Tensor, codes: npt.NDArray[np.uint8]) -> I8:
-    if (codes == 3).any():
+    """codes is overwritten."""
+    if codes.max(initial=0) == 3:
         raise Unreadable(f"tensor {tensor.name!r} holds the code 3, which stands for no ternary value")
-    return codes.view(np.int8) - np.int8(1)
+    signed: I8 = codes.view(np.int8)
+    signed -= 1
+    return signed
 
 
 def recovered(tensor: Tensor) -> Coded | None:

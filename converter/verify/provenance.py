@@ -29,11 +29,16 @@ def describe(
         "level": level,
         "oracle": oracle,
         "file_sha256": file_sha256,
-        "source_sha256": sha256_file(source.path) if isinstance(source, GgufFile) else source.sha256,
+        "source_sha256": source_sha256(source),
         "kernels": kernels,
         "machine": _machine(),
         "packages": _packages(),
     }
+
+
+def source_sha256(source: CheckpointFolder | GgufFile) -> str:
+    """Of a GGUF file, or of all files of a folder (see CheckpointFolder.sha256)."""
+    return sha256_file(source.path) if isinstance(source, GgufFile) else source.sha256
 
 
 def _machine() -> dict[str, Any]:

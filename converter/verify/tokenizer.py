@@ -3,6 +3,7 @@ same chats."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile) -> Rung
         count += 1
         want = encode(text, True)
         if (got := ours.encode(text)) != want:
-            rung.findings.append(f"{_short(text)} gives {_around(got, want)}, the source's gives {_around(want, got)}")
+            rung.findings.append(
+                f"{_short(text)} gives {_around(got, want)}, the source's gives {_around(want, got)}"
+                + _cause(ours, text, got, want)
+            )
             if len(rung.findings) >= MAX_FINDINGS:
                 break
     rung.figures |= {"texts": count, "vocabulary": ours.vocab_size}
@@ -85,6 +89,22 @@ def _around(ids: list[int], other: list[int]) -> str:
     at = next((i for i, (a, b) in enumerate(zip(ids, other)) if a != b), min(len(ids), len(other)))
     shown = ", ".join(map(str, ids[max(0, at - 1) : at + 4]))
     return f"{'... ' if at > 1 else ''}{shown}{' ...' if at + 4 < len(ids) else ''} ({len(ids)} ids)"
+
+
+def _cause(ours: Tokenizer, text: str, got: list[int], want: list[int]) -> str:
+    """What most likely went wrong, in brackets; "" where nothing known fits."""
+    if got == want[1:]:
+        return " (the token before a text is missing)"
+    if got[1:] == want:
+        return " (a token before the text is too much)"
+    if got == want[:-1]:
+        return " (the token behind a text is missing)"
+    if got[:-1] == want:
+        return " (a token behind the text is too much)"
+    for form in ("NFC", "NFKC", "NFD", "NFKD"):
+        if ours.encode(unicodedata.normalize(form, text)) == want:
+            return f" (the normaliser {form} is missing)"
+    return ""
 
 
 def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode, list[str], Render | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,11 +33,9 @@ class Compared:
     """What comparing one tensor gave. row: of the table of ternary tensors, which reports plot."""
 
     findings: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
     rounding: float | None = None
     """The largest change of a float table's value by its type."""
     scale_rounding: float = 0.0
-    codes_sha256: str | None = None
     weights: int = 0
     row: dict[str, Any] | None = None
 
@@ -46,39 +43,47 @@ class Compared:
 def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     """Exact comparison of codes, scales, norms and the embedding (after the rounding its stored type implies)."""
     rung = Rung("weights", compares="codes and scales of FILE with those of SOURCE, exactly; norms bit for bit")
-    digest = hashlib.sha256()
-    shapes = oracle.spec.tensor_shapes()
-    # What does not fit, the structure rung has said.
-    names = [name for name, info in file.tensors.items() if shapes.get(name) == info.shape and info.meaning is not None]
-    comparison = Comparison(file, oracle)
-    rows = []
+    rung.figures["ternary_weights"] = 0
+    rows: list[dict[str, Any]] = []
+    roundings: dict[str, float] = {}
     worst = 0.0
+    accused: set[str] = set()  # a sentence a tensor is enough, and its pieces come in order
+    comparison = Comparison(file, oracle)
+    tasks = comparison.tasks()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for name, found in zip(names, pool.map(comparison.tensor, names)):
-            rung.findings += found.findings
-            rung.notes += found.notes
+        for (info, _), found in zip(tasks, pool.map(lambda task: comparison.run(*task), tasks)):
+            if found.findings and info.name not in accused:
+                accused.add(info.name)
+                rung.findings += found.findings
             worst = max(worst, found.scale_rounding)
-            rung.figures["ternary_weights"] = rung.figures.get("ternary_weights", 0) + found.weights
+            rung.figures["ternary_weights"] += found.weights
             if found.rounding is not None:
-                rung.figures[f"{name.removesuffix('.weight')}_rounding"] = found.rounding
-            if found.codes_sha256 is not None:
-                digest.update(found.codes_sha256.encode())
+                roundings[info.name] = max(roundings.get(info.name, 0.0), found.rounding)
             if found.row is not None:
                 rows.append(found.row)
             if len(rung.findings) >= MAX_FINDINGS:
                 rung.findings[MAX_FINDINGS:] = ["and more; only the first are listed"]
                 pool.shutdown(wait=True, cancel_futures=True)
                 break
+    for name, loss in roundings.items():
+        rung.figures[f"{name.removesuffix('.weight')}_rounding"] = loss
+        if loss and name not in accused:
+            rung.notes.append(
+                f"{name} is stored as {file.tensors[name].layout}, at most {loss:.3g} away from the source"
+            )
     if worst:
         rung.figures["scale_rounding"] = worst
         rung.notes.append(f"scales were rounded to what their layout holds, by at most {worst:.2g} of themselves")
-    rung.figures["codes_sha256"] = digest.hexdigest()
+    rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
     rung.series = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return rung
 
 
+Rows = tuple[int, int]
+
+
 class Comparison:
-    """FILE's tensors, one at a time and from several threads, with the source's."""
+    """FILE's tensors with the source's, in pieces that several threads work on."""
 
     def __init__(self, file: GgufFile, oracle: Oracle) -> None:
         self.file, self.oracle = file, oracle
@@ -86,17 +91,34 @@ class Comparison:
         said = file.metadata.get("tritpack.scale_rounding", 0.0)
         self.recorded = float(said) if isinstance(said, (int, float)) else 0.0
 
-    def tensor(self, name: str) -> Compared:
-        info, found = self.file.tensors[name], Compared()
+    def tasks(self) -> list[tuple[TensorInfo, Rows]]:
+        """Tensors that have the right name and shape (of others the structure rung has told), in file order; tables of
+        floats in pieces of rows, others whole."""
+        shapes = self.oracle.spec.tensor_shapes()
+        tasks: list[tuple[TensorInfo, Rows]] = []
+        for name, info in self.file.tensors.items():
+            if shapes.get(name) != info.shape or info.meaning is None:
+                continue
+            whole = len(info.shape) == 1 or self.file.layout_of(info) is not None
+            step = info.rows if whole else max(1, VALUES_AT_ONCE // info.cols)
+            tasks += [(info, (first, min(first + step, info.rows))) for first in range(0, info.rows, step)]
+        return tasks
+
+    def run(self, info: TensorInfo, rows: Rows) -> Compared:
+        found = Compared()
         try:
             if self.file.layout_of(info) is not None:
                 self._ternary(found, info)
-            elif name not in self.linears and info.layout in float_types.FLOAT_TYPES:
-                (self._norm if len(info.shape) == 1 else self._table)(found, info)
+            elif info.name not in self.linears and info.layout in float_types.FLOAT_TYPES:
+                if len(info.shape) == 1:
+                    self._norm(found, info)
+                else:
+                    self._table(found, info, rows)
         except TritpackError as error:
-            found.findings.append(f"tensor {name!r}: {error.message}")
+            found.findings.append(f"tensor {info.name!r}: {error.message}")
+        # Of both sides, so that neither has to fit into memory; pieces still at work fetch theirs again.
         self.file.release(info)
-        self.oracle.release(name.removesuffix(".weight"))
+        self.oracle.release(info.name.removesuffix(".weight"))
         return found
 
     # -- ternary tensors -----------------------------------------------------------------------------------------------
@@ -104,7 +126,6 @@ class Comparison:
     def _ternary(self, found: Compared, info: TensorInfo) -> None:
         part = info.name.removesuffix(".weight")
         mine = self._in_rows_of_the_source(info, self.file.ternary(info))
-        found.codes_sha256 = mine.codes_sha256()
         expected = self.oracle.linear(part) if info.name in self.linears else self.oracle.table_codes(part)
         if expected is None:
             return  # the structure rung has said so
@@ -193,35 +214,29 @@ class Comparison:
                 + causes.of_norm(got, want)
             )
 
-    def _table(self, found: Compared, info: TensorInfo) -> None:
-        """Embedding and head, after the source was encoded the same way. The loss is a figure."""
-        stored, name = self.file.bytes_of(info), info.name.removesuffix(".weight")
-        step = max(1, VALUES_AT_ONCE // info.cols)
+    def _table(self, found: Compared, info: TensorInfo, rows: Rows) -> None:
+        """Rows of embedding or head, after the source was encoded the same way. The loss is a figure."""
+        first, last = rows
         row_bytes = info.nbytes // info.rows
-        worst = 0.0
-        for first in range(0, info.rows, step):
-            last = min(first + step, info.rows)
-            exact = self.oracle.original_rows(name, first, last)
-            piece = stored[first * row_bytes : last * row_bytes]
-            expected = float_types.encode(info.layout, exact)
-            mine = float_types.decode(info.layout, piece, last - first, info.cols)
-            # A packed source's own block-quantised values need not come back bit for bit from encoding them again.
-            if not np.array_equal(expected, piece) and not np.array_equal(mine, exact):
-                row = first + int((expected != piece).argmax()) // row_bytes
-                right = float_types.decode(info.layout, expected, last - first, info.cols)
-                found.findings.append(
-                    f"tensor {info.name!r}: row {row} differs from the source encoded as {info.layout}"
-                    + causes.of_rows(mine, right)
-                )
-                return
-            loss = float(np.abs(mine - exact).max())
-            if not np.isfinite(loss):
-                found.findings.append(f"tensor {info.name!r}: rows from {first} on hold a value that is not finite")
-                return
-            worst = max(worst, loss)
-        found.rounding = worst
-        if worst:
-            found.notes.append(f"{info.name} is stored as {info.layout}, at most {worst:.3g} away from the source")
+        piece = self.file.bytes_of(info)[first * row_bytes : last * row_bytes]
+        exact = self.oracle.original_rows(info.name.removesuffix(".weight"), first, last)
+        mine = float_types.decode(info.layout, piece, last - first, info.cols)
+        if np.array_equal(mine.view(np.uint32), exact.view(np.uint32)) and np.isfinite(mine).all():
+            found.rounding = 0.0
+            return
+        expected = float_types.encode(info.layout, exact)
+        # A packed source's own block-quantised values need not come back bit for bit from encoding them again.
+        if not np.array_equal(expected, piece) and not np.array_equal(mine, exact):
+            row = first + int((expected != piece).argmax()) // row_bytes
+            right = float_types.decode(info.layout, expected, last - first, info.cols)
+            found.findings.append(
+                f"tensor {info.name!r}: row {row} differs from the source encoded as {info.layout}"
+                + causes.of_rows(mine, right)
+            )
+            return
+        found.rounding = float(np.abs(mine - exact).max())
+        if not np.isfinite(found.rounding):
+            found.findings.append(f"tensor {info.name!r}: rows from {first} on hold a value that is not finite")
 
 
 def _factors(oracle: Oracle) -> F32 | None:
