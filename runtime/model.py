@@ -77,6 +77,10 @@ class Model:
         last: F32 = self._session.eval(tokens, logits="last")[-1]
         return last
 
+    def eval_all(self, tokens: Sequence[int]) -> F32:
+        """Append tokens to the session; float32 (tokens, vocab) logits of each."""
+        return self._session.eval(tokens, logits="all")
+
     def append(self, tokens: Sequence[int]) -> None:
         """Append tokens to the session, without logits."""
         self._session.eval(tokens, logits="none")

@@ -1,0 +1,50 @@
+"""tritpack eval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from converter.cli.main import print_json
+from converter.cli.opening import as_gguf
+from converter.cli.running import model_options
+from formats.errors import MissingRequirement
+
+
+@click.command("eval")
+@click.argument("file", metavar="FILE")
+@click.option("--tasks", required=True, metavar="NAME,...", help="Tasks of the harness, such as arc_easy,hellaswag.")
+@click.option("--include-path", metavar="DIR", help="A folder with the YAML files of more tasks.")
+@click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Documents a task; below 1 a share of them.")
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question; the task's own by default.")
+@click.option("--chat", is_flag=True, help="Ask through the file's chat template.")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+def command(file: str, tasks: str, as_json: bool, **options: Any) -> None:
+    """Run lm-evaluation-harness tasks on a packed file: does its quality survive?
+
+    Needs the extra `eval`: pip install "tritpack[eval]". The figures are those that the papers quote (acc, acc_norm,
+    word_perplexity, ...), by the bytes of this file. In lm-eval's own command line the model is called tritpack, once
+    converter.evaluation is imported.
+    """
+    try:
+        from converter.evaluation import evaluate
+    except ImportError as error:
+        raise MissingRequirement(
+            f"eval needs lm-evaluation-harness, and {error.name} is not installed", hint='pip install "tritpack[eval]"'
+        ) from error
+    limit = options.pop("limit")
+    with as_gguf(file) as path:
+        result = evaluate(
+            path,
+            [task for task in tasks.split(",") if task],
+            limit=limit if limit is None or limit < 1 else int(limit),
+            **options,
+        )
+    table = result.pop("table")
+    result["file"] = file
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(table.rstrip())
