@@ -43,6 +43,18 @@ def test_exit_codes_stand_in_the_readme_and_in_help() -> None:
     )
 
 
+def test_levels_are_those_of_the_ladder() -> None:
+    """--help must not import it, so it has its own list."""
+    from converter.cli.verify import LEVELS
+    from converter.verify import LEVELS as KNOWN
+    from converter.verify import RUNGS
+
+    assert LEVELS == KNOWN
+    contract = (REPOSITORY / "converter" / "verify" / "README.md").read_text("utf-8")
+    for name in RUNGS:
+        assert f"\n| {name} | " in contract
+
+
 def test_every_layout_is_specified() -> None:
     contract = (REPOSITORY / "formats" / "README.md").read_text("utf-8")
     headings = " ".join(line for line in contract.splitlines() if line.startswith("## ")).replace(",", " ").split()

@@ -80,7 +80,8 @@ def test_it_runs_in_an_empty_environment(wheel: Path, tiny_checkpoint: Path, tmp
         return done.stdout
 
     assert tritpack("convert", str(tiny_checkpoint), "-o", "m.gguf")
-    assert "PASS" in tritpack("verify", "m.gguf", "--source", str(tiny_checkpoint))
+    assert "PASS" in tritpack("verify", "m.gguf", "--source", str(tiny_checkpoint), "--report", "proof")
+    assert (elsewhere / "proof" / "report.html").is_file() and "schema" in tritpack("verify", "--json-schema")
     where = subprocess.run(
         [str(venv / "bin" / "python"), "-c", "import runtime; print(runtime.__file__)"],
         cwd=elsewhere, env=env, capture_output=True, text=True, check=True,

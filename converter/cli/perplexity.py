@@ -74,8 +74,10 @@ def command(
 
 
 def _print(result: dict[str, Any]) -> None:
-    def shown(key: str, form: str = ".4f") -> str:
-        return f"{result[key]['value']:{form}} ± {result[key]['error']:{form}}"
+    def shown(key: str, form: str = "") -> str:
+        value, error = result[key]["value"], result[key]["error"]
+        form = form or (".4f" if value < 1e5 else ".4g")
+        return f"{value:{form}} ± {error:{form}}"
 
     click.echo(
         f"perplexity {shown('perplexity')} over {result['perplexity']['samples']} tokens, in {result['windows']} "

@@ -48,6 +48,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 @click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in one otherwise.")
 @click.option("--golden", metavar="FILE", help="JSON of greedy tokens that are pinned for prompts.")
 @click.option("--against", metavar="FILE", help="A second packed file: KL divergence and same top token.")
+@click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
 @click.option("--force", is_flag=True, help="Overwrite reports that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -55,7 +56,14 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
               help="Print the JSON Schema of that result.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
-    file: str, tokens: str | None, folder: str | None, force: bool, as_json: bool, quiet: bool, **options: Any
+    file: str,
+    tokens: str | None,
+    layers: bool,
+    folder: str | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Prove that FILE is the model in SOURCE, rung by rung.
 
@@ -95,13 +103,14 @@ def command(
     if as_json:
         print_json(report.as_json())
     else:
-        _print(report)
+        _print(report, layers=layers)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, *, layers: bool) -> None:
     from converter.report import shown_figures
+    from converter.verify.layers import LIMIT
 
     for rung in report.rungs:
         mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
@@ -111,6 +120,11 @@ def _print(report: Report) -> None:
             click.echo(f"       {finding}")
         for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
             click.echo(f"       note: {note}")
+        if layers and rung.name == "logits":
+            series = rung.series
+            for layer, point, error in zip(*(series.get(key, ()) for key in ("layer", "point", "step_error"))):
+                place = f"layer {layer} {point}" if layer >= 0 else point
+                click.echo(f"       {place:<24} {error:.1e}" + ("" if error <= LIMIT else "  DEVIATES"))
     verdict = click.style(report.verdict.upper(), fg=COLOURS[report.verdict], bold=True)
     click.echo(f"{verdict}: {report.file} against {report.source}: {report.conclusion}")
 
