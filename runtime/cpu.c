@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "kernels/stream.h"
 
 static const char *const isa_names[TP_ISA_COUNT] = {"scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm"};
 
@@ -16,6 +17,8 @@ int tp_isa_from_name(const char *name) {
         if (strcmp(name, isa_names[i]) == 0) return i;
     return -1;
 }
+
+tp_stream_way tp_stream = {16384, 4096};
 
 #if TP_X86
 #include <cpuid.h>
@@ -34,6 +37,17 @@ static unsigned saved_registers(void) {
     unsigned lo = 0, hi = 0;
     if (bit(leaf(1, 0, ECX), 27)) __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return lo;
+}
+
+static int is_zen5(void) {
+    const unsigned version = leaf(1, 0, EAX);
+    const unsigned family = (version >> 8 & 15u) + (version >> 20 & 255u);
+    return leaf(0, 0, ECX) == 0x444d4163u /* "cAMD" */ && family >= 26;
+}
+
+/* 0 ahead is the line in use: nothing is fetched into the second cache. */
+__attribute__((constructor)) static void choose_stream(void) {
+    if (is_zen5()) tp_stream = (tp_stream_way){0, 12288};
 }
 
 static const struct { const char *name; unsigned leaf, sub; int reg, bit; unsigned saved; } features[] = {

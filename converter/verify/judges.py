@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,8 +36,7 @@ class Transformers:
 
     def __init__(self, folder: Path, oracle: Oracle) -> None:
         try:
-            import torch
-            import transformers
+            torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
         except ImportError as error:
             raise MissingRequirement(
                 f"--oracle transformers needs {error.name}, which is not installed",
@@ -48,7 +48,7 @@ class Transformers:
                 "model",
                 hint="use --oracle reference",
             )
-        self._torch = torch
+        self._torch: Any = torch
         kind = transformers.AutoModel if oracle.spec.is_embedding_model else transformers.AutoModelForCausalLM
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()

@@ -1,17 +1,19 @@
 /* Weights are read once a token, in one sequential stream a thread, and what decides the speed is how many lines are on their
  * way. The first cache has too few places for lines in flight to hide the memory's latency, so the stream goes to the second
- * cache far ahead, and from there to the first shortly before use. Prefetching past a buffer's end does nothing. */
+ * cache far ahead, and from there to the first shortly before use. A Zen 5 has places enough in its first cache, and the way over the
+ * second only costs it time. Prefetching past a buffer's end does nothing. */
 #ifndef TRITPACK_STREAM_H
 #define TRITPACK_STREAM_H
 
 #include "common.h"
 
-enum { STREAM_FAR = 16384, STREAM_NEAR = 4096 };
+typedef struct tp_stream_way { int32_t far, near; } tp_stream_way;      /* bytes ahead: into the second cache, into the first */
+extern tp_stream_way tp_stream;     /* of this CPU (cpu.c), set when the library is loaded */
 
 /* Once for every 64 bytes. */
 TP_INLINE void stream_from(uintptr_t p) {       /* a number: no pointer past the buffer is ever made */
-    __builtin_prefetch((const void *)(p + STREAM_FAR), 0, 2);
-    __builtin_prefetch((const void *)(p + STREAM_NEAR), 0, 3);
+    __builtin_prefetch((const void *)(p + (uintptr_t)tp_stream.far), 0, 2);
+    __builtin_prefetch((const void *)(p + (uintptr_t)tp_stream.near), 0, 3);
 }
 
 TP_INLINE void stream_ahead(const void *at) { stream_from((uintptr_t)at); }
