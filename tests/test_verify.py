@@ -12,12 +12,14 @@ import pytest
 from converter.convert import convert
 from converter.origins import CheckpointTensor
 from converter.verify import RUNGS, verify
-from converter.verify.logits import find_safe_prompts
+from converter.verify.generation import check_generation
+from converter.verify.logits import LIMITS, find_safe_prompts
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Report
 from formats.errors import MissingRequirement, Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorPlan, write_gguf
 from formats.ternary import TernaryTensor
+from runtime.model import Model
 from tests.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.conftest import DEMO
 from tests.families_made import FAMILIES, Checkpoints
@@ -383,3 +385,31 @@ def test_every_step_through_the_layers_agrees(name: str, checkpoints: Checkpoint
     points = [point for point, layer in zip(series["point"], series["layer"]) if layer == 1]
     assert len(points) >= 17 and {"attn_q", "attn_out", "ffn_mul", "layer_out"} <= set(points)
     assert max(series["step_error"]) < 1e-5
+
+
+def test_a_token_behind_a_near_tie_is_told_and_accuses_nobody(
+    tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge whose likeliest token is the runtime's second: within rounding a note, beyond it a finding."""
+
+    class Judge(Oracle):
+        push = np.float32(0)
+
+        def outputs(self, sequences: list[list[int]], **options: object) -> list[np.ndarray]:
+            tables = super().outputs(sequences, **options)
+            for table in tables if not options else ():
+                rows, order = np.arange(len(table)), np.argsort(table, axis=-1)
+                gap = table[rows, order[:, -1]] - table[rows, order[:, -2]]
+                table[rows, order[:, -2]] += gap + self.push
+            return tables
+
+    model, judge, oracle = Model(tiny_gguf), Judge(tiny_checkpoint), Oracle(tiny_checkpoint)
+    monkeypatch.setattr("converter.verify.generation.THREADS", (1,))
+    judge.push = np.float32(1e-3)
+    monkeypatch.setitem(LIMITS, "worst_position", 1.0)
+    near = check_generation(model, oracle, judge, [1, 2, 3])
+    assert near.verdict == "pass" and near.figures["prompts_equal"] == 0
+    assert all("a near-tie" in note for note in near.notes) and len(near.notes) == 2
+    monkeypatch.setitem(LIMITS, "worst_position", 0.0)  # the way of deep models: rounding does not explain this
+    far = check_generation(model, oracle, judge, [1, 2, 3])
+    assert far.verdict == "fail" and "stands" in far.findings[0]

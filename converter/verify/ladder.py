@@ -104,7 +104,7 @@ def verify(
                 raise wrapped.error from wrapped.error.__cause__
             rung.seconds = time.perf_counter() - started
             report.rungs.append(rung)
-        report.provenance = describe(report, digest.result(), climb.source, climb.judge_name, level)
+        report.provenance = describe(report, digest.result(), climb.hashing.result(), climb.judge_name, level)
     return report
 
 
@@ -131,8 +131,7 @@ class Ladder:
         already."""
         if name == "structure":
             rung = check_structure(self.packed, self.source, self.exact)
-            self.hashing.result()
-            check_hashes(rung, self.packed, self.source)
+            check_hashes(rung, self.packed, self.source, self.hashing.result())
             if rung.verdict == "fail":
                 self.stopped = "the file's structure is wrong"
             return rung
@@ -169,6 +168,8 @@ class Ladder:
         return check_logits(self.model, self.oracle, self.judge)
 
     def _text(self, report: Report) -> Rung:
+        if not self.has_tokenizer:
+            return Rung("text", skipped="neither file nor source has a tokenizer to read a text with")
         rung, self.comparison = check_text(self.model, self.oracle, self.windows, self.judge)
         return rung
 
@@ -176,10 +177,11 @@ class Ladder:
         path = self.options.golden
         with _of_the_call():
             golden = [] if path is None else read_golden(Path(path), self.model)
-        return check_generation(self.model, self.judge, self.text_tokens[:8], golden)
+        return check_generation(self.model, self.oracle, self.judge, self.text_tokens[:8], golden)
 
     def _perplexity(self, report: Report) -> Rung:
-        assert self.comparison is not None
+        if self.comparison is None:
+            return Rung("perplexity", skipped=report["text"].skipped)
         rung = check_perplexity(self.comparison, self.judge_name, report["text"])
         if self.options.against is not None and rung.verdict != "skipped":
             with _of_the_call():
@@ -213,14 +215,26 @@ class Ladder:
 
     @property
     def judge_name(self) -> str:
-        return self.judge.name if "judge" in self.__dict__ else self.exact.name
+        name = self.judge.name if "judge" in self.__dict__ else self.exact.name
+        return name if self.options.tokens is None else f"{name}; {Path(self.options.oracle).name} for the logits"
 
     @functools.cached_property
     def model(self) -> Model:
         return Model(self.packed)
 
     @functools.cached_property
+    def has_tokenizer(self) -> bool:
+        """False only where the source has none either, so that FILE cannot be blamed."""
+        keys = "tokenizer.ggml.tokens"
+        return keys in self.packed.metadata or not (
+            isinstance(self.source, GgufFile) and keys not in self.source.metadata
+        )
+
+    @functools.cached_property
     def text_tokens(self) -> list[int]:
+        """Of the text; without a tokenizer some tokens or other."""
+        if not self.has_tokenizer:
+            return list(range(min(8, self.model.spec.vocab_size)))
         return self.model.tokenizer.encode(self.words)
 
     @functools.cached_property

@@ -82,11 +82,11 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
     layers = Layers(model.spec)
     if prompts:
         pairs = list(zip(map(model.outputs, prompts), judge.outputs(prompts)))
-        _follow_ties(model, oracle, prompts[:1], layers)
+        follow_ties(model, oracle, prompts[:1], layers)
         rung.figures["method"] = "safe prompts"
     else:
         prompts = [np.random.default_rng(159).integers(0, oracle.spec.vocab_size, 6).tolist()]
-        pairs, flips = _follow_ties(model, oracle, prompts, layers)
+        pairs, flips = follow_ties(model, oracle, prompts, layers)
         rung.figures |= {"method": "near-ties followed", "flips": flips.count}
         rung.notes.append(
             "the model is too large for prompts without near-ties; the oracle took the runtime's side at near-ties"
@@ -96,14 +96,14 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
             rung.compares = f"{outputs_of(model)} of FILE by the C runtime with SOURCE by {oracle.name}"
             rung.notes.append(f"{judge.name} cannot follow near-ties, so it judges the text rung only")
     worst = worst_position(pairs)
-    limit, _ = _tolerances(model)
+    limit, _ = tolerances(model)
     rung.figures |= {"prompts": prompts, "worst_position": worst, "tolerance": limit}
     rung.series = layers.series()
     if worst <= limit:
         return rung
     if rung.figures["method"] == "safe prompts":
         # Float noise of a deep model can reach past SAFE_MARGIN: a flip there must not accuse a good file.
-        followed, flips = _follow_ties(model, oracle, prompts)
+        followed, flips = follow_ties(model, oracle, prompts)
         rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst_position(followed)}
         if flips.count and worst_position(followed) <= limit:
             rung.notes.append(f"the deviation of {worst:.3g} is all rounding: {flips}")
@@ -129,7 +129,7 @@ def check_recorded(model: Model, oracle: Oracle, expected: F32, tokens: Tokens) 
     margins = np.full(len(tokens), np.inf, np.float32)
     oracle.outputs([tokens], observe=lambda seen: np.minimum(margins, seen.margins, out=margins))
     comparison = compare([(model.outputs(tokens), expected)], [tokens], states=model.spec.is_embedding_model)
-    limit, _ = _tolerances(model)
+    limit, _ = tolerances(model)
     # A flip changes its own position and, through attention, all later ones.
     unsafe = np.logical_or.accumulate(margins <= SAFE_MARGIN)
     safe_worst = float(comparison.errors[~unsafe].max(initial=0)) if not unsafe.all() else None
@@ -180,7 +180,7 @@ class Flips:
         return f"{self.count} int8 codes rounded the other way at a near-tie, first in {place}"
 
 
-def _follow_ties(
+def follow_ties(
     model: Model, oracle: Oracle, windows: Sequence[Tokens], layers: Layers | None = None
 ) -> tuple[list[tuple[F32, F32]], Flips]:
     """(runtime, oracle) outputs where the oracle adopts the runtime's int8 codes at near-ties, and what it adopted.
@@ -222,10 +222,10 @@ def check_text(
         return rung, comparison
     found = [mine for mine, _ in pairs]
     del pairs
-    followed, flips = _follow_ties(model, oracle, windows)
+    followed, flips = follow_ties(model, oracle, windows)
     worst = worst_position(followed)
     rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst}
-    if worst <= _tolerances(model)[1]:
+    if worst <= tolerances(model)[1]:
         if judge is not oracle and (remark := _judge_disagrees(oracle, judge, windows, found, comparison.relative_rms)):
             rung.findings.append(f"on text: {', '.join(outside)}; {remark}")
             return rung, comparison
@@ -278,7 +278,8 @@ def _own_noise(oracle: Oracle, windows: Sequence[Tokens]) -> float:
     return worst_position(list(zip(double, single)))
 
 
-def _tolerances(model: Model) -> tuple[float, float]:
+def tolerances(model: Model) -> tuple[float, float]:
+    """Worst position where no flip is possible, and over text with near-ties followed."""
     if model.spec.is_embedding_model:
         return EXACT_HEAD
     head = model.file.tensors["token_embd.weight" if model.spec.tied else "output.weight"]

@@ -18,10 +18,8 @@ from runtime.model import usable_cores
 PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
 
 
-def describe(
-    report: Report, file_sha256: str, source: CheckpointFolder | GgufFile, oracle: str, level: str
-) -> dict[str, Any]:
-    """file_sha256: of FILE, hashed while it was being judged."""
+def describe(report: Report, file_sha256: str, source_sha256: str, oracle: str, level: str) -> dict[str, Any]:
+    """The hashes were taken while the file was being judged."""
     kernels = sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
     return {
         "tritpack": VERSION,
@@ -29,7 +27,7 @@ def describe(
         "level": level,
         "oracle": oracle,
         "file_sha256": file_sha256,
-        "source_sha256": source_sha256(source),
+        "source_sha256": source_sha256,
         "kernels": kernels,
         "machine": _machine(),
         "packages": _packages(),

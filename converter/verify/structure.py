@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from converter.sources import CheckpointFolder, sha256_file
+from converter.sources import CheckpointFolder
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
 from converter.verify.vocabulary import check_vocabulary, first_difference
@@ -107,7 +107,7 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
             rung.findings.append(f"{key} is {file.metadata[key]!r}, expected {value!r}")
 
 
-def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile) -> None:
+def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, source_sha256: str) -> None:
     """Of the source and its files, where FILE records them: the last part of the structure rung, and the slowest."""
     recorded = file.metadata.get("general.source.sha256")
     if recorded is None:
@@ -115,7 +115,7 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
         return
     if isinstance(source, GgufFile):
         # A file that names its own source hands that name on; any other is the source itself.
-        expected = source.metadata.get("general.source.sha256") or sha256_file(source.path)
+        expected = source.metadata.get("general.source.sha256") or source_sha256
         lines = list(source.metadata.get("tritpack.source.files", ()))
     else:
         if file.metadata.get("general.source.format") == "gguf":
@@ -123,7 +123,7 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
                 "the file was made from another GGUF; whether that came from this checkpoint, hashes cannot tell"
             )
             return
-        expected = source.sha256
+        expected = source_sha256
         lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
     rung.figures["source_sha256"] = expected
     if recorded != expected:
