@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
 
 from converter.sources import CheckpointFolder
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Rung
-from converter.verify.vocabulary import check_vocabulary, first_difference
+from converter.verify.values import same, short
+from converter.verify.vocabulary import check_vocabulary
 from formats.errors import TritpackError
 from formats.float_types import FLOAT_TYPES
 from formats.gguf_file import GgufFile
 from formats.layouts import catalog
-from formats.model_spec import ACTIVATION_QUANTIZATION, ALL_NORMS, INTERLEAVED_ROPE, LINEARS, TABLES, ModelSpec
+from formats.model_spec import ALL_NORMS, IMPLIED_ACTIVATION, INTERLEAVED_ROPE, LINEARS, TABLES, ModelSpec
 
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
 """Names of one graph with one row order; what differs between them, the activation, is compared by itself."""
 
 
+FORMAT_KEY = "general.source.format"
+CHANGES_THE_GRAPH = (
+    "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
+    "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual", "count",
+)  # fmt: skip
+"""Keys that engines act on wherever they find them; `count` is that of a split file's parts."""
 PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
 
 
@@ -38,7 +44,7 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     check_vocabulary(rung, file, source, expected.vocab_size)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
-    rung.figures |= {"tensors": len(file.tensors), "architecture": file.metadata.get("general.architecture")}
+    rung.figures |= {"tensors": len(file.tensors), "architecture": short(file.metadata.get("general.architecture"))}
     return rung
 
 
@@ -90,21 +96,34 @@ def _missing_norms(missing: list[str], layers: int) -> list[str]:
 
 
 def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
-    """Keys that other engines act on, or that we wrote: present, they have to be right."""
+    """Keys that other engines act on, or that we wrote: present, they have to be right; in files of ours they are all
+    present, and no others."""
     arch = file.metadata.get("general.architecture")
+    if not isinstance(arch, str):
+        return  # said already
+    complete = "tritpack.version" in file.metadata
     kinds = {file.tensors[name].layout for name in expected.linear_names() if name in file.tensors}
-    right: dict[str, Any] = {
-        f"{arch}.attention.key_length": expected.head_dim,
-        f"{arch}.attention.value_length": expected.head_dim,
-    }
-    if "tritpack.version" in file.metadata:
-        quantization = next(k for k, int8 in ACTIVATION_QUANTIZATION.items() if int8 == expected.int8_activations)
-        right["tritpack.activation_quantization"] = quantization
+    right = dataclasses.replace(
+        expected, architecture=arch if arch in ONE_GRAPH else expected.architecture
+    ).to_metadata()
     if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():
-        if file.metadata.get(key, value) != value:
-            rung.findings.append(f"{key} is {file.metadata[key]!r}, expected {value!r}")
+        if key.startswith("tritpack.") and not complete:
+            continue
+        if key not in file.metadata:
+            if complete and key.startswith(f"{arch}."):
+                rung.findings.append(f"{key} is missing, expected {short(value)}")
+        elif not same(file.metadata[key], value):
+            rung.findings.append(f"{key} is {short(file.metadata[key])}, expected {short(value)}")
+    for key in file.metadata:
+        if key in right or not key.startswith((f"{arch}.", "split.")):
+            continue
+        if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
+            rung.findings.append(f"{key} is {short(file.metadata[key])}, and the source has nothing like it")
+    implied = IMPLIED_ACTIVATION.get(arch)
+    if implied not in (None, expected.activation):
+        rung.notes.append(f"engines that do not read {arch}.hidden_activation compute {implied} for {arch}")
 
 
 def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, source_sha256: str) -> None:
@@ -114,11 +133,14 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
         rung.notes.append("the file records no hash of its source")
         return
     if isinstance(source, GgufFile):
+        if "general.source.sha256" not in source.metadata and not same(file.metadata.get(FORMAT_KEY), "gguf"):
+            rung.notes.append("the file was made from a checkpoint, and the source does not say from which")
+            return
         # A file that names its own source hands that name on; any other is the source itself.
         expected = source.metadata.get("general.source.sha256") or source_sha256
         lines = list(source.metadata.get("tritpack.source.files", ()))
     else:
-        if file.metadata.get("general.source.format") == "gguf":
+        if same(file.metadata.get(FORMAT_KEY), "gguf"):
             rung.notes.append(
                 "the file was made from another GGUF; whether that came from this checkpoint, hashes cannot tell"
             )
@@ -126,7 +148,7 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
         expected = source_sha256
         lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
     rung.figures["source_sha256"] = expected
-    if recorded != expected:
-        rung.findings.append(f"general.source.sha256 is {recorded}, this source has {expected}")
-    if first_difference(file.metadata.get("tritpack.source.files", lines), lines) is not None:
+    if not same(recorded, expected):
+        rung.findings.append(f"general.source.sha256 is {short(recorded)}, this source has {expected}")
+    if not same(file.metadata.get("tritpack.source.files", lines), lines):
         rung.findings.append("tritpack.source.files are not the hashes of this source's files")

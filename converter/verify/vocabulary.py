@@ -10,6 +10,7 @@ import numpy as np
 from converter import vocab
 from converter.sources import CheckpointFolder
 from converter.verify.rung import Rung
+from converter.verify.values import first_difference, same, short
 from formats.errors import TritpackError
 from formats.gguf_file import GgufFile
 from runtime.chat import chat_ids
@@ -17,6 +18,7 @@ from runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
 """Without these a file talks nonsense or never stops, whoever wrote it."""
+TURN_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 CHAT = [{"role": "user", "content": "Hello"}]
 
 
@@ -32,10 +34,11 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
         stops = _expected_stops(source)
     # What a file made from another GGUF could not know (a config's end tokens) is judged by behaviour alone.
-    through_gguf = file.metadata.get("general.source.format") == "gguf" and not isinstance(source, GgufFile)
+    through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
+    known = stops | {int(keys[key]) for key in TURN_ENDS if key in keys}
     if through_gguf:
+        stops = known - stops  # the tokenizer's own: these any GGUF says
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
-        stops = {int(i) for i in file.metadata.get(KEY_STOP_IDS, ())} & stops
     _compare_keys(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
     try:
         ours = Tokenizer.from_metadata(file.metadata)
@@ -44,6 +47,8 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         return
     if missing := sorted(stops - set(ours.stop_ids)):
         rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
+    if KEY_STOP_IDS in file.metadata and (extra := sorted(set(ours.stop_ids) - known)):
+        rung.findings.append(f"tokenizer: tokens {extra} stop generation, and are no end tokens of the source")
     if not ours.stop_ids:
         rung.notes.append("tokenizer: no token ends a generation")
     _check_template(rung, ours)
@@ -61,15 +66,6 @@ def _check_template(rung: Rung, tokenizer: Tokenizer) -> None:
         rung.findings.append(f"tokenizer: a chat begins with {tokenizer.bos_token!r} twice")
 
 
-def first_difference(found: Any, expected: Any) -> int | None:
-    """The index of the first element in which two arrays differ, or None."""
-    if isinstance(found, (str, int, float)):
-        return 0
-    if len(found) != len(expected):
-        return min(len(found), len(expected))
-    return next((i for i, (a, b) in enumerate(zip(found, expected)) if a != b), None)
-
-
 def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, complete: bool) -> None:
     """complete: the file was written by us from this source, so it has these keys and no others."""
     for key, value in expected.items():
@@ -78,21 +74,16 @@ def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, compl
                 rung.findings.append(f"tokenizer: {key} is missing")
             continue
         found = file.metadata[key]
+        if (differing := first_difference(found, value)) is None:
+            continue
         if isinstance(value, (list, np.ndarray)):
-            differing = first_difference(found, value)
-            if differing is not None:
-                rung.findings.append(f"tokenizer: {key} differs from the source, first at element {differing}")
-        elif found != value:
-            rung.findings.append(f"tokenizer: {key} is {_short(found)}, the source has {_short(value)}")
+            rung.findings.append(f"tokenizer: {key} differs from the source, first at element {differing}")
+        else:
+            rung.findings.append(f"tokenizer: {key} is {short(found)}, the source has {short(value)}")
     if complete:
         ours = ("tokenizer.", "tritpack.tokenizer.")
         extra = [key for key in file.metadata if key.startswith(ours) and key not in expected]
         rung.findings += [f"tokenizer: {key} has nothing to match it in the source" for key in extra]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _expected_stops(source: CheckpointFolder) -> set[int]:
