@@ -159,10 +159,10 @@ def test_prompt_longer_than_the_context(tiny_gguf: Path) -> None:
 
 def test_json_is_strict_even_about_nan(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
-    short.write_text("")
+    short.write_text("a")
     result = program("verify", tiny_gguf, "--source", tiny_checkpoint, "--text", short, "--json", "--level", "full")
     rungs = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["rungs"]
-    assert rungs[-1]["figures"]["perplexity"] is None and rungs[-1]["verdict"] == "skipped"
+    assert rungs[-1]["figures"]["perplexity_error"] is None and rungs[-1]["verdict"] == "skipped"
 
 
 def test_chat_without_input_or_with_bytes_that_are_no_text(demo_gguf: Path) -> None:

@@ -252,6 +252,28 @@ MUTATIONS: dict[str, Mutation] = {
     "the file type of another fork": Mutation(
         "structure", ("general.file_type is 41, expected 40",), key("general.file_type", 41)
     ),
+    "a scale that only other engines read": Mutation(
+        "structure", ("minicpm.logit_scale is 1.0, expected",), key("minicpm.logit_scale", 1.0), "bitcpm"
+    ),
+    "an attention factor that only other engines read": Mutation(
+        "structure", ("rope.scaling.attn_factor is 3.0",), key("minicpm.rope.scaling.attn_factor", 3.0),
+        "bitcpm_longrope",
+    ),
+    "a head size that engines would guess": Mutation(
+        "structure", ("gemma3.attention.key_length is missing",), without("gemma3.attention.key_length"),
+        "gemma3_packed",
+    ),
+    "a mixture of experts": Mutation(
+        "structure", ("llama.expert_count is 8, and the source has nothing like it",), key("llama.expert_count", 8),
+        "falcon3",
+    ),
+    "one part of a split file": Mutation("structure", ("split.count is 2",), key("split.count", 2)),
+    "end tokens hidden behind a second GGUF": Mutation(
+        "structure", ("do not stop generation", "tokens [3] stop generation"),
+        metadata(lambda pairs: pairs.update({
+            "general.source.format": "gguf", "tritpack.tokenizer.stop_token_ids": np.array([3], np.int32),
+        })),
+    ),
     # the tensor table
     "a sub-norm lost": Mutation(
         "structure", ("attn_sub_norm is missing in all of the 2 layers: the norm was lost",), drop("attn_sub_norm")
@@ -297,7 +319,7 @@ MUTATIONS: dict[str, Mutation] = {
     # scales
     "the scale inverted": Mutation("weights", ("(inverted)",), scales(lambda t: 1 / t.scales[0, 0])),
     "absmean taken twice": Mutation("weights", ("absmean was taken twice",), scales(absmean_again)),
-    "the scale lost": Mutation("weights", ("its scale is 1.0", "(the scale was lost)"), scales(lambda t: 1.0)),
+    "the scale lost": Mutation("weights", ("its scale is 1,", "(the scale was lost)"), scales(lambda t: 1.0)),
     "the scale rounded to float16": Mutation(
         "weights", ("(rounded to float16)",), scales(lambda t: np.float16(t.scales[0, 0])), "ms_2b4t_online"
     ),
@@ -316,6 +338,15 @@ MUTATIONS: dict[str, Mutation] = {
     "q and k not permuted though NORM": Mutation(
         "weights", (Q, "(the rows are not in the rotary order of GGUF's llama, which this architecture needs)"),
         codes(lambda c: unrotary(c, 32), Q, "blk.0.attn_k.weight"), "falcon3",
+    ),
+    "the checkpoint's packing taken for neighbours": Mutation(
+        "weights", ("a quarter of the matrix apart, were taken for neighbours)",),
+        codes(lambda c: c.reshape(4, -1, c.shape[1]).swapaxes(0, 1).reshape(c.shape), UP),
+    ),
+    "a row too far": Mutation("weights", ("(the rows lie 1 further down",), codes(lambda c: np.roll(c, 1, 0), UP)),
+    "columns reversed": Mutation("weights", ("(the columns are in reverse order)",), codes(lambda c: c[:, ::-1], UP)),
+    "codes for other values": Mutation(
+        "weights", ("are mapped in a circle)",), codes(lambda c: (c + 2) % 3 - 1, UP)
     ),
     "rows in another order": Mutation("weights", ("(the same rows in another order)",), codes(lambda c: c[::-1], UP)),
     "ARM's order of blocks": Mutation("weights", ("in the order of i2_s_arm", "--read-as"), in_order_of("i2_s_arm")),
@@ -342,6 +373,11 @@ MUTATIONS: dict[str, Mutation] = {
         "weights", ("(1 was not added, as Gemma's norms need)",), norm("blk.0.ffn_norm.weight", lambda v: v - 1),
         "gemma3_packed",
     ),
+    "two norms exchanged": Mutation(
+        "weights", tuple(f"(these are the values of blk.0.{part}_norm.weight)" for part in ("attn", "ffn")),
+        exchanged("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"),
+    ),
+    "the scale squared": Mutation("weights", ("(squared: it was",), scales(lambda t: t.scales[0, 0] ** 2)),
     "a norm of ones": Mutation("weights", ("the norm was lost)",), norm("output_norm.weight", np.ones_like)),
     "a norm that is no number": Mutation("weights", ("(it is not finite)",), norm("output_norm.weight", nan)),
     "embedding rows shifted": Mutation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from converter.verify.generation import check_generation
 from converter.verify.logits import LIMITS, find_safe_prompts
 from converter.verify.oracle import Oracle
 from converter.verify.rung import Report
-from formats.errors import MissingRequirement, Unreadable, Unsupported
+from formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
 from formats.gguf_file import GgufFile, TensorPlan, write_gguf
 from formats.ternary import TernaryTensor
 from runtime.model import Model
@@ -133,7 +134,10 @@ MUTATIONS: dict[str, tuple[dict, list[str]]] = {
     ),
     "key_length": ({"metadata": key("bitnet-b1.58.attention.key_length", 32)}, ["key_length is 32"]),
     "the file type": ({"metadata": key("general.file_type", 1)}, ["general.file_type is 1"]),
-    "activation quantisation": ({"metadata": key("tritpack.activation_quantization", "none")}, ["'none'"]),
+    "activation quantisation": (
+        {"metadata": key("tritpack.activation_quantization", "none")},
+        ["int8_activations is False"],
+    ),
     "a text for a number": ({"metadata": key("bitnet-b1.58.embedding_length", "many")}, ["embedding_length"]),
     "billions of layers": ({"metadata": key("bitnet-b1.58.block_count", 2**31 - 1)}, ["block_count"]),
     "no number of positions": ({"metadata": key("bitnet-b1.58.context_length", 0)}, ["context_length"]),
@@ -411,5 +415,108 @@ def test_a_token_behind_a_near_tie_is_told_and_accuses_nobody(
     assert near.verdict == "pass" and near.figures["prompts_equal"] == 0
     assert all("a near-tie" in note for note in near.notes) and len(near.notes) == 2
     monkeypatch.setitem(LIMITS, "worst_position", 0.0)  # the way of deep models: rounding does not explain this
+    judge.push = np.float32(10)
     far = check_generation(model, oracle, judge, [1, 2, 3])
     assert far.verdict == "fail" and "stands" in far.findings[0]
+
+
+# -- what reviewers found ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "general.architecture", "general.file_type", "general.source.format", "general.source.sha256",
+        "tokenizer.ggml.pre", "tokenizer.chat_template", "tokenizer.ggml.eos_token_id",
+        "bitnet-b1.58.attention.key_length", "bitnet-b1.58.hidden_activation", "tritpack.source.files",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [np.array([1, 2], np.int32), "text", 7, True, ["a", "b"]])
+def test_values_of_any_type_are_findings(
+    name: str, value: object, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", metadata=key(name, value))
+    report = verify(bad, tiny_checkpoint, level="weights")
+    json.dumps(report.as_json())
+    if name != "general.source.format":
+        assert report["structure"].verdict == "fail"
+
+
+def test_an_undecodable_tensor_is_no_kernels_fault(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    def three(tensors: dict[str, np.ndarray]) -> None:
+        tensors["blk.1.attn_k.weight"][9] = 0xFF
+
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=three), tiny_checkpoint, level="kernels")
+    assert report["kernels"].verdict == "pass" and "blk.1.attn_k" in report["kernels"].notes[0]
+    assert report["kernels"].figures["tensors_run"] == report["kernels"].figures["of_tensors"] - 1
+    assert report.conclusion == "the file is wrong"
+
+
+def test_a_norm_under_a_ternary_number_is_a_finding(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints("bitnet_exact").folder
+    convert(folder, tmp_path / "good.gguf")
+    file = GgufFile(tmp_path / "good.gguf")
+    plans, data = [], []
+    for info in file.tensors.values():
+        norm = info.name == "output_norm.weight"
+        stored = np.zeros(info.cols // 4 + 32, np.uint8) if norm else file.bytes_of(info)
+        plans.append(TensorPlan(info.name, info.shape, 36 if norm else info.type_id, stored.size))
+        data.append([stored])
+    write_gguf(tmp_path / "bad.gguf", file.metadata, plans, data)
+    report = verify(tmp_path / "bad.gguf", folder, level="weights")
+    assert report.verdict == "fail" and "'output_norm.weight' is stored as i2_s" in findings(report)
+
+
+def test_a_damaged_source_is_not_the_files_fault(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    def nan(tensors: Tensors) -> None:
+        dtype, shape, data = tensors["model.norm.weight"]
+        tensors["model.norm.weight"] = (dtype, shape, b"\xc0\x7f" + data[2:])
+
+    source = edited_checkpoint(tiny_checkpoint, tmp_path / "source", tensors=nan)
+    with pytest.raises(Unreadable, match="not finite"):
+        verify(tiny_gguf, source, level="weights")
+
+
+def test_a_source_gguf_that_names_no_source(tiny_gguf: Path, tmp_path: Path) -> None:
+    def anonymous(metadata: dict) -> None:
+        for name in [name for name in metadata if "source" in name]:
+            metadata.pop(name)
+
+    source = edited_gguf(tiny_gguf, tmp_path / "source.gguf", metadata=anonymous)
+    report = verify(tiny_gguf, source)
+    assert report.verdict == "pass", findings(report)
+    assert any("does not say from which" in note for note in report["structure"].notes)
+
+
+@pytest.mark.parametrize("positions", [1, 2, 4, 8])
+def test_models_of_few_positions(positions: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = edited_checkpoint(
+        tiny_checkpoint, tmp_path / "c", config=lambda config: config.update(max_position_embeddings=positions)
+    )
+    convert(folder, tmp_path / "m.gguf")
+    report = verify(tmp_path / "m.gguf", folder)
+    assert report.verdict == "pass", findings(report)
+
+
+def test_added_tokens_that_only_the_settings_name(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(DEMO / "checkpoint", folder)
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    added = {str(each["id"]): {k: v for k, v in each.items() if k != "id"} for each in document["added_tokens"]}
+    settings["added_tokens_decoder"] = added
+    document["added_tokens"] = [each for each in document["added_tokens"] if each["id"] < max(map(int, added)) - 2]
+    assert len(document["added_tokens"]) < len(added)
+    (folder / "tokenizer.json").write_text(json.dumps(document), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    convert(folder, tmp_path / "m.gguf")
+    report = verify(tmp_path / "m.gguf", folder, level="tokenizer")
+    assert report.verdict == "pass", findings(report)
+
+
+def test_a_text_without_tokens(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints("falcon3").folder
+    convert(folder, tmp_path / "m.gguf")
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(UsageError, match="holds no text"):
+        verify(tmp_path / "m.gguf", folder, text=tmp_path / "empty.txt")

@@ -64,8 +64,17 @@ def test_recorded_logits_behind_a_near_tie_are_judged_by_tolerance(
     assert any("behind a near-tie" in note for note in rung.notes)
     other = str(recorded(tiny_checkpoint, tokens, lambda table: np.roll(table, 1, axis=1)))
     assert verify(tiny_gguf, tiny_checkpoint, oracle=other, **options)["logits"].verdict == "fail"
-    nan = str(recorded(tiny_checkpoint, tokens, lambda table: np.where(table > 0, np.nan, table)))
-    assert verify(tiny_gguf, tiny_checkpoint, oracle=nan, **options)["logits"].verdict == "fail"
+    for spoil in (lambda table: table * 1.03, lambda table: table + 0.01 * np.roll(table, 1, axis=1)):
+        near = str(recorded(tiny_checkpoint, tokens, spoil))
+        rung = verify(tiny_gguf, tiny_checkpoint, oracle=near, **options)["logits"]
+        assert rung.verdict == "fail" and "rounding" in rung.findings[0]
+    for spoil in (
+        lambda table: np.where(table > 0, np.nan, table),
+        lambda table: 0 * table,
+        lambda table: table * 1e39,
+    ):
+        with pytest.raises(Unreadable, match="not finite, or all zeros"):
+            verify(tiny_gguf, tiny_checkpoint, oracle=str(recorded(tiny_checkpoint, tokens, spoil)), **options)
 
 
 def test_recorded_outputs_that_are_none(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -119,11 +128,13 @@ def test_golden_tokens(demo_gguf: Path, tmp_path: Path) -> None:
         "[1]",
         '[{"prompt": "x"}]',
         '[{"tokens": [], "greedy": [1]}]',
-        '[{"tokens": [99999], "greedy": [1]}]',
     ):
         golden.write_text(text)
         result = run("verify", demo_gguf, "--source", CHECKPOINT, "--level", "generation", "--golden", golden)
         assert exit_code_of(result) == ExitCode.UNREADABLE, text
+    golden.write_text('[{"tokens": [99999], "greedy": [1]}]')
+    with pytest.raises(UsageError, match="outside the vocabulary"):
+        verify(demo_gguf, CHECKPOINT, level="generation", golden=golden)
 
 
 def test_against_a_second_file(demo_gguf: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -131,7 +142,10 @@ def test_against_a_second_file(demo_gguf: Path, tiny_gguf: Path, tmp_path: Path)
     report = verify(demo_gguf, CHECKPOINT, against=tmp_path / "q8.gguf")
     found = report["perplexity"].figures["against"]
     assert report.verdict == "pass" and 0 < found["kl"]["value"] < 0.01 and found["same_top_p"]["value"] > 0.95
-    assert verify(demo_gguf, CHECKPOINT, against=tiny_gguf).verdict == "fail"  # another vocabulary
+    with pytest.raises(UsageError, match="vocabulary of 512"):
+        verify(demo_gguf, CHECKPOINT, against=tiny_gguf)
+    with pytest.raises(UsageError, match="stops before it"):
+        verify(demo_gguf, CHECKPOINT, against=tmp_path / "q8.gguf", level="logits")
     with pytest.raises(Unreadable):
         verify(demo_gguf, CHECKPOINT, against=tmp_path / "none.gguf")
 

@@ -68,7 +68,9 @@ def main() -> None:
     # A terminated conversion must clean up like an interrupted one.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(standalone_mode=False)
+        # https://no-color.org; click itself only looks whether the output is a terminal.
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        cli.main(standalone_mode=False, color=False if plain else None)
     except click.exceptions.Abort:
         _fail("interrupted", 128 + signal.SIGINT)
     except KeyboardInterrupt:

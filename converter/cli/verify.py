@@ -10,12 +10,12 @@ import click
 from converter.cli.main import print_json
 from converter.cli.opening import as_gguf, quantize_option
 from converter.cli.running import parse_tokens
-from formats.errors import ExitCode
+from formats.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from converter.verify.rung import Report
+    from converter.verify.rung import Report, Rung
 
-LEVELS = ("structure", "weights", "kernels", "tokenizer", "logits", "generation", "perplexity", "full")
+LEVELS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity", "full")
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
 MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 
@@ -78,53 +78,69 @@ def command(
 
     --quantize is needed where convert needed it.
 
-    Ends with 1 if anything is wrong in FILE, 3 if FILE or SOURCE cannot be read, 4 for a SOURCE that is not supported.
+    Ends with 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be read, 4
+    for a SOURCE that is not supported, 5 if the report cannot be written, 7 if something is not installed.
     """
-    from converter.report import refuse_existing_reports, write_report
+    from converter.report import prepare_folder, write_report
     from converter.verify import verify
+    from converter.verify.values import printable
 
     ids = None if tokens is None else parse_tokens(tokens)
-    if folder is not None and not force:
-        refuse_existing_reports(folder)  # before the work
+    if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
+        raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")
+    if folder is not None:
+        prepare_folder(folder, force=force)
     shows = not quiet and sys.stderr.isatty()
 
     def progress(rung: str) -> None:
         if shows:
-            click.echo(f"\r{rung + ' ...':<20}", nl=False, err=True)
+            click.echo(f"\r{rung + ' ...':<20}\r", nl=False, err=True)
+
+    def climbed(rung: Rung) -> None:
+        if shows:
+            click.echo("\r" + " " * 20 + "\r", nl=False, err=True)
+        if not as_json:
+            _print_rung(rung, layers=layers)
 
     with as_gguf(file) as path:
-        report = verify(path, tokens=ids, progress=progress, **options)
-    if shows:
-        click.echo("\r" + " " * 20 + "\r", nl=False, err=True)
-    report.file = file
-    if folder is not None:
-        for written in write_report(folder, report, force=force):
-            click.echo(f"wrote {written}", err=True)
+        report = verify(path, tokens=ids, progress=progress, climbed=climbed, **options)
+    report.file = printable(file)
     if as_json:
         print_json(report.as_json())
     else:
-        _print(report, layers=layers)
+        _print_end(report)
+    if folder is not None:
+        for written in write_report(folder, report, force=True):
+            click.echo(f"wrote {written}", err=True)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
 
 
-def _print(report: Report, *, layers: bool) -> None:
+def _print_rung(rung: Rung, *, layers: bool) -> None:
     from converter.report import shown_figures
     from converter.verify.layers import LIMIT
+    from converter.verify.values import printable
 
-    for rung in report.rungs:
-        mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
-        figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 24)
-        click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {figures}".rstrip())
-        for finding in rung.findings:
-            click.echo(f"       {finding}")
-        for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
-            click.echo(f"       note: {note}")
-        if layers and rung.name == "logits":
-            series = rung.series
-            for layer, point, error in zip(*(series.get(key, ()) for key in ("layer", "point", "step_error"))):
-                place = f"layer {layer} {point}" if layer >= 0 else point
-                click.echo(f"       {place:<24} {error:.1e}" + ("" if error <= LIMIT else "  DEVIATES"))
+    mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
+    figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)
+    click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {figures}".rstrip())
+    for finding in rung.findings:
+        click.echo(f"       {click.style(printable(finding), fg='red')}")
+    for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
+        click.echo(f"       note: {printable(note)}")
+    series = rung.series if layers and rung.name == "logits" else {}
+    for layer, point, error in zip(*(series.get(key, ()) for key in ("layer", "point", "step_error"))):
+        place = f"layer {layer} {point}" if layer >= 0 else point
+        click.echo(f"       {place:<24} {error:.1e}" + ("" if error <= LIMIT else "  DEVIATES"))
+
+
+def _print_end(report: Report) -> None:
+    about = report.provenance
+    click.echo(f"file    {about['file_sha256']}\nsource  {about['source_sha256']}")
+    machine = about["machine"]
+    click.echo(
+        f"oracle  {about['oracle']}; {machine['isa'] or 'no C library'} on {machine['cpu']}, {machine['cores']} cores"
+    )
     verdict = click.style(report.verdict.upper(), fg=COLOURS[report.verdict], bold=True)
     click.echo(f"{verdict}: {report.file} against {report.source}: {report.conclusion}")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import html
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,6 +16,7 @@ from xml.etree import ElementTree
 from converter.json_text import json_text
 from converter.report import plots
 from converter.verify.rung import Report, Rung
+from converter.verify.values import printable
 from formats.errors import UsageError, WriteFailed
 from formats.gguf_file import atomic_output
 from formats.model_spec import LINEARS
@@ -21,8 +25,6 @@ FILES = ("report.json", "report.md", "junit.xml", "report.html")
 SCHEMA_FILE = "verify.schema.json"
 LAYER_POINTS = ("attn_q_rope", "attn_out", "attn_output", "ffn_mul", "layer_out")
 """Of the steps through a layer, those that the chart shows; report.json has all of them."""
-HIDDEN_FIGURES = ("kernels", "runs", "prompts", "greedy", "tokens", "against")
-"""Figures that are lists or tables of their own; report.json has them."""
 
 
 def schema() -> dict[str, Any]:
@@ -35,12 +37,7 @@ def schema() -> dict[str, Any]:
 def write_report(folder: str | Path, report: Report, *, force: bool = False) -> list[Path]:
     """All FILES, each whole or not at all. Raises UsageError if one exists and `force` is not given, WriteFailed."""
     target = Path(folder)
-    if not force:
-        refuse_existing_reports(target)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteFailed(f"{target}: cannot be made: {error.strerror or error}") from error
+    prepare_folder(target, force=force)
     texts = (json_text(report.as_json()) + "\n", as_markdown(report), as_junit(report), as_html(report))
     for name, text in zip(FILES, texts):
         data = text.encode("utf-8")
@@ -49,11 +46,21 @@ def write_report(folder: str | Path, report: Report, *, force: bool = False) -> 
     return [target / name for name in FILES]
 
 
-def refuse_existing_reports(folder: str | Path) -> None:
-    """Raises UsageError if the folder has a report already."""
-    for name in FILES:
-        if (Path(folder) / name).exists():
-            raise UsageError(f"{Path(folder) / name} exists already", hint="give another folder, or --force")
+def prepare_folder(folder: str | Path, *, force: bool = False) -> None:
+    """Make sure that reports can be written there, before the work. Raises UsageError if there are some already and
+    `force` is not given, WriteFailed."""
+    target = Path(folder)
+    if str(folder) == "":
+        raise UsageError("--report: the name of the folder is empty")
+    for name in FILES if not force else ():
+        if (target / name).exists():
+            raise UsageError(f"{target / name} exists already", hint="give another folder, or --force")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise WriteFailed(f"{target}: cannot be written to: {error.strerror or error}") from error
 
 
 def as_markdown(report: Report) -> str:
@@ -75,7 +82,7 @@ def as_junit(report: Report) -> str:
     suite = ElementTree.SubElement(
         root,
         "testsuite",
-        {"name": f"tritpack verify {report.file}", **attributes, "errors": "0", "time": total,
+        {"name": _xml(f"tritpack verify {report.file}"), **attributes, "errors": "0", "time": total,
          "timestamp": str(report.provenance.get("created", ""))},
     )  # fmt: skip
     properties = ElementTree.SubElement(suite, "properties")
@@ -125,7 +132,7 @@ def figure(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ") if abs(value) >= 100_000 else str(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def shown_figures(rung: Rung) -> dict[str, str]:
@@ -133,13 +140,13 @@ def shown_figures(rung: Rung) -> dict[str, str]:
     return {
         key.replace("_", " "): figure(value)
         for key, value in rung.figures.items()
-        if key not in HIDDEN_FIGURES and isinstance(value, (int, float, str))
+        if isinstance(value, (int, float, str))
     }
 
 
 def _cell(text: str) -> str:
-    """Text that stays within one cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text that stays text within one cell of a Markdown table."""
+    return html.escape(printable(" ".join(text.split())), quote=False).replace("|", "\\|")
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

@@ -45,14 +45,29 @@ def of_codes(found: I8, expected: I8, *, head_dim: int | None, other_orders: Can
 
 
 def _rows(found: I8, expected: I8, head_dim: int | None) -> str:
-    if head_dim is not None and len(found) % head_dim == 0:
-        order = np.arange(len(found)).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
+    rows = len(found)
+    if head_dim is not None and rows % head_dim == 0:
+        order = np.arange(rows).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
         if np.array_equal(found, expected[order]):
             return f" (the rows are in {HALF_HEAD_ROWS}, which this model must not have)"
         if np.array_equal(found[order], expected):
             return f" (the rows are not in {HALF_HEAD_ROWS}, which this architecture needs)"
+    if rows % 4 == 0:
+        quarters = np.arange(rows).reshape(4, -1).T.reshape(-1)
+        if np.array_equal(found, expected[quarters]) or np.array_equal(found[quarters], expected):
+            return (
+                " (rows that share a byte in the checkpoint, a quarter of the matrix apart, were taken for neighbours)"
+            )
+    for by in (1, -1):
+        if np.array_equal(found, np.roll(expected, by, axis=0)):
+            return f" (the rows lie 1 further {'down' if by > 0 else 'up'} than they should)"
     if sorted(map(bytes, found)) == sorted(map(bytes, expected)):
         return " (the same rows in another order)"
+    if np.array_equal(found[:, ::-1], expected):
+        return " (the columns are in reverse order)"
+    for by in (1, 2):
+        if np.array_equal((found + by + 1) % 3 - 1, expected):
+            return " (the codes stand for other values: -1, 0 and +1 are mapped in a circle)"
     return ""
 
 
@@ -60,17 +75,17 @@ def _shift(found: I8, expected: I8, wrong: npt.NDArray[np.bool_]) -> str:
     """Whether everything from the first difference on lies somewhere else, by how much."""
     flat, want = np.ascontiguousarray(found).reshape(-1), np.ascontiguousarray(expected).reshape(-1)
     first, cols = int(wrong.reshape(-1).argmax()), found.shape[1]
-    at = flat.tobytes().find(want[first : first + SHIFT_SAMPLE].tobytes())
-    if at < 0 or at == first or first + SHIFT_SAMPLE > want.size:
+    sample = want[first : first + SHIFT_SAMPLE].tobytes()
+    at = flat.tobytes().find(sample)
+    if at < 0 or at == first or len(sample) < SHIFT_SAMPLE or want.tobytes().count(sample) > 1:
+        return ""
+    size = want.size - max(first, at)
+    left = np.count_nonzero(flat[at : at + size] != want[first : first + size])
+    if left > size // 100 or 10 * left >= np.count_nonzero(wrong):
         return ""
     by = at - first
-    size = want.size - max(first, at)
-    if np.count_nonzero(flat[at : at + size] != want[first : first + size]) > size // 100:
-        rest = "a part of them"
-    else:
-        rest = "all of them from there on"
     unit = f"{by // cols} rows" if by % cols == 0 else f"{by} places"
-    return f" ({rest} lie {unit} further than they should: an offset or a tile is wrong)"
+    return f" (all of them from there on lie {unit} further than they should: an offset or a tile is wrong)"
 
 
 def _extent(wrong: npt.NDArray[np.bool_]) -> str:
@@ -84,21 +99,26 @@ def _extent(wrong: npt.NDArray[np.bool_]) -> str:
 
 
 def of_scale(found: float, expected: float, codes: I8, others: Callable[[], Iterable[tuple[str, float]]]) -> str:
-    """others: names and scales of the source's other tensors."""
-    share = np.count_nonzero(codes) / codes.size
-    if np.isclose(found * expected, 1, rtol=1e-3):
-        return " (inverted)"
-    if share and np.isclose(found, expected * share, rtol=1e-3):
-        return " (shrunk by the share of non-zeros: absmean was taken twice)"
-    if found == 1:
-        return " (the scale was lost)"
+    """others: names and scales of the source's other tensors. What explains a scale exactly is tried first."""
     for kind, rounded in (("float16", np.float32(np.float16(expected))), ("bfloat16", _bfloat16(expected))):
         if np.float32(found) == rounded:
             return f" (rounded to {kind})"
+    if not expected or abs(found / expected - 1) < 1e-5:
+        return f" (off by {abs(found / expected - 1):.1e} of it)" if expected else ""
     for name, scale in others():
         if np.float32(found) == np.float32(scale):
             return f" (the scale of {name}: stale, or from another tensor)"
-    return f" ({found / expected:.4g} times as large)" if expected else ""
+    if abs(expected - 1) > 0.01:  # else nothing tells these from a small error
+        if found == 1:
+            return " (the scale was lost)"
+        if np.isclose(found * expected, 1, rtol=1e-3):
+            return " (inverted)"
+        if np.isclose(found, expected * expected, rtol=1e-3):
+            return " (squared: it was multiplied in twice)"
+    share = np.count_nonzero(codes) / codes.size
+    if share and np.isclose(found, expected * share, rtol=1e-3):
+        return " (shrunk by the share of non-zeros: absmean was taken twice)"
+    return f" ({found / expected:.4g} times as large)"
 
 
 def _bfloat16(value: float) -> np.float32:
@@ -107,8 +127,8 @@ def _bfloat16(value: float) -> np.float32:
     return np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
-def of_norm(found: F32, expected: F32) -> str:
-    """found, expected: different factors of one norm."""
+def of_norm(found: F32, expected: F32, others: Callable[[], Iterable[tuple[str, F32]]]) -> str:
+    """found, expected: different factors of one norm. others: the source's other norms."""
     if not np.isfinite(found).all():
         return " (it is not finite)"
     if np.array_equal(found, expected + np.float32(1)):
@@ -117,11 +137,16 @@ def of_norm(found: F32, expected: F32) -> str:
         return " (1 was not added, as Gemma's norms need)"
     if (found == 1).all():
         return " (all are 1: the norm was lost)"
-    return ""
+    for name, values in others():
+        if np.array_equal(found, values):
+            return f" (these are the values of {name})"
+    return f" ({np.count_nonzero(found != expected)} of {found.size} values differ)"
 
 
 def of_rows(found: F32, expected: F32) -> str:
     """found, expected: the same rows (n, cols) of an embedding or head, different."""
+    if not np.isfinite(found).all():
+        return " (there are values that are not finite)"
     if not found.any():
         return " (it is all zeros)"
     for by in (1, -1):

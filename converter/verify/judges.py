@@ -112,4 +112,8 @@ def recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
         raise Unreadable(
             f"{path}: has shape {list(values.shape)}, expected {list(expected)}: one row for each of the --tokens"
         )
-    return np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):
+        outputs = np.asarray(values, np.float32)
+    if not np.isfinite(outputs).all() or not outputs.any(-1).all():
+        raise Unreadable(f"{path}: holds rows that are not finite, or all zeros: no outputs of a model")
+    return outputs

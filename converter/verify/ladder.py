@@ -18,19 +18,20 @@ from converter.opening import is_gguf, local_path, open_source
 from converter.rounding import rounded
 from converter.sources import CheckpointFolder, sha256_file
 from converter.verify.comparison import Comparison
-from converter.verify.generation import check_generation, read_golden
+from converter.verify.generation import check_generation, golden_of, parse_golden
 from converter.verify.judges import Judge, Transformers, recorded
 from converter.verify.kernels import check_kernels
 from converter.verify.logits import check_logits, check_recorded, check_text, text_windows
 from converter.verify.oracle import Oracle
 from converter.verify.oracle_codes import Coded
 from converter.verify.packed_oracle import PackedOracle
-from converter.verify.perplexity import check_perplexity, compare_with
+from converter.verify.perplexity import check_perplexity, compare_with, open_base
 from converter.verify.provenance import describe, source_sha256
 from converter.verify.rung import Report, Rung
 from converter.verify.structure import check_hashes, check_structure
 from converter.verify.text import read_text
 from converter.verify.tokenizer import check_tokenizer
+from converter.verify.values import printable
 from converter.verify.weights import check_weights
 from formats import float_types
 from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
@@ -42,8 +43,10 @@ from runtime.model import Model
 F32 = npt.NDArray[np.float32]
 
 RUNGS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity")
-LEVELS = (*(name for name in RUNGS if name != "text"), "full")
+LEVELS = (*RUNGS, "full")
 """How far to climb: up to that rung, those below included. `logits` includes the text rung."""
+NEEDED_RUNG = {"tokens": "logits", "golden": "generation", "against": "perplexity"}
+"""Options that only one rung looks at."""
 ORACLES = ("reference", "transformers")
 
 
@@ -72,26 +75,31 @@ def verify(
     golden: str | Path | None = None,
     against: str | Path | None = None,
     progress: Callable[[str], None] = lambda rung: None,
+    climbed: Callable[[Rung], None] = lambda rung: None,
 ) -> Report:
     """Hold FILE against SOURCE: a checkpoint folder, ORG/NAME[@REVISION] on the Hub, or another GGUF.
 
     level: one of LEVELS. quantize: `absmean` where `convert` needed it. oracle: who says what is right, `reference`
     (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs text and
     perplexity; a built-in one otherwise. golden: a JSON file of pinned greedy tokens (see generation.read_golden).
-    against: a second packed file, whose predictions the perplexity rung compares with FILE's.
+    against: a second packed file, whose predictions the perplexity rung compares with FILE's. progress and climbed are
+    called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
     """
     if level not in LEVELS:
         raise UsageError(f"--level {level} is unknown", hint=f"choose one of: {', '.join(LEVELS)}")
     if oracle not in ORACLES and not oracle.endswith(".npy"):
         raise UsageError(f"--oracle {oracle} is unknown", hint=f"choose {' or '.join(ORACLES)}, or give a .npy file")
+    top = RUNGS.index("text" if level == "logits" else "perplexity" if level == "full" else level)
+    for option, needed in NEEDED_RUNG.items():
+        if {"tokens": tokens, "golden": golden, "against": against}[option] is not None and RUNGS.index(needed) > top:
+            raise UsageError(f"--{option} is for the rung {needed}, and --level {level} stops before it")
     if oracle.endswith(".npy") != (tokens is not None):
         raise UsageError("--tokens and --oracle FILE.npy belong together: they are the tokens of its rows")
     options = Options(quantize, oracle, tokens, text, golden, against)
     packing.install()
     climb = Ladder(GgufFile(file), local_path(source, revision=revision), options)
-    top = RUNGS.index("text" if level == "logits" else "perplexity" if level == "full" else level)
-    report = Report(str(file), str(source), [])
+    report = Report(printable(str(file)), printable(str(source)), [])
     with ThreadPoolExecutor(2) as aside, climb:
         climb.hashing = aside.submit(source_sha256, climb.source)
         digest = aside.submit(sha256_file, Path(file))
@@ -104,6 +112,7 @@ def verify(
                 raise wrapped.error from wrapped.error.__cause__
             rung.seconds = time.perf_counter() - started
             report.rungs.append(rung)
+            climbed(rung)
         report.provenance = describe(report, digest.result(), climb.hashing.result(), climb.judge_name, level)
     return report
 
@@ -113,8 +122,13 @@ class Ladder:
 
     def __init__(self, packed: GgufFile, origin: Path, options: Options) -> None:
         self.packed, self.origin, self.options = packed, origin, options
-        self.words = read_text(options.text)  # before anything that takes long
+        # What the caller gave is read before anything that takes long.
+        self.words = read_text(options.text)
+        if options.text is not None and not self.words.strip():
+            raise UsageError(f"--text {options.text}: holds no text")
+        self.pinned = None if options.golden is None else parse_golden(Path(options.golden))
         self.exact = self._oracle()
+        self.base = None if options.against is None else open_base(Path(options.against), self.exact.spec.vocab_size)
         self.hashing: Future[str]  # of the source, aside
         self.comparison: Comparison | None = None
         self.stopped: str | None = None  # why nothing can be run any more
@@ -123,8 +137,9 @@ class Ladder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if "model" in self.__dict__:
-            self.model.close()
+        for model in (self.__dict__.get("model"), self.base):
+            if model is not None:
+                model.close()
 
     def step(self, name: str, report: Report) -> Rung:
         """One rung. What goes wrong in it is its finding; what is missing here is raised, unless something was found
@@ -174,18 +189,19 @@ class Ladder:
         return rung
 
     def _generation(self, report: Report) -> Rung:
-        path = self.options.golden
         with _of_the_call():
-            golden = [] if path is None else read_golden(Path(path), self.model)
+            golden = [] if self.pinned is None else golden_of(self.pinned, self.model)
         return check_generation(self.model, self.oracle, self.judge, self.text_tokens[:8], golden)
 
     def _perplexity(self, report: Report) -> Rung:
         if self.comparison is None:
             return Rung("perplexity", skipped=report["text"].skipped)
         rung = check_perplexity(self.comparison, self.judge_name, report["text"])
-        if self.options.against is not None and rung.verdict != "skipped":
-            with _of_the_call():
-                compare_with(rung, self.model, Path(self.options.against), self.windows)
+        if self.base is not None:
+            if rung.verdict != "skipped":
+                compare_with(rung, self.model, self.base, self.windows)
+            else:
+                rung.notes.append(f"{self.base.file.path.name} was not compared with")
         return rung
 
     # -- what they share -----------------------------------------------------------------------------------------------

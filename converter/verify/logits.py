@@ -40,8 +40,6 @@ MAX_LOGITS = 1 << 26
 """Logits of the text that are held at once, for each side: 256 MiB. It bounds the text for a large vocabulary."""
 LIMITS = {"relative_rms": 5e-3, "worst_position": 2e-2, "kl": 1e-4}
 MIN_TOP1 = 0.99
-GROSS = 0.3
-"""Relative rms that no rounding explains, however few the positions and deep the model."""
 
 
 def outputs_of(model: Model) -> str:
@@ -58,6 +56,7 @@ def find_safe_prompts(oracle: Oracle, wanted: int = 3, length: int = 5) -> list[
     """
     weights = sum(int(np.prod(oracle.spec.linear_shape(name.split(".")[-2]))) for name in oracle.spec.linear_names())
     rng = np.random.default_rng(158)
+    length = min(length, oracle.spec.context_length)
     found: list[list[int]] = []
     for _ in range(min(24, int(1e9 // weights))):
         prompts = rng.integers(0, oracle.spec.vocab_size, (16, length)).tolist()
@@ -82,10 +81,13 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
     layers = Layers(model.spec)
     if prompts:
         pairs = list(zip(map(model.outputs, prompts), judge.outputs(prompts)))
-        follow_ties(model, oracle, prompts[:1], layers)
+        worst_one = int(np.argmax([worst_position([pair]) for pair in pairs]))
+        follow_ties(model, oracle, [prompts[worst_one]], layers)
         rung.figures["method"] = "safe prompts"
     else:
-        prompts = [np.random.default_rng(159).integers(0, oracle.spec.vocab_size, 6).tolist()]
+        prompts = [
+            np.random.default_rng(159).integers(0, oracle.spec.vocab_size, min(6, model.context_length)).tolist()
+        ]
         pairs, flips = follow_ties(model, oracle, prompts, layers)
         rung.figures |= {"method": "near-ties followed", "flips": flips.count}
         rung.notes.append(
@@ -108,6 +110,12 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
         if flips.count and worst_position(followed) <= limit:
             rung.notes.append(f"the deviation of {worst:.3g} is all rounding: {flips}")
             return rung
+    if worst <= 10 * (noise := _own_noise(oracle, prompts)):
+        rung.notes.append(
+            f"the deviation of {worst:.3g} decides nothing: the model is ill-conditioned, with its attention in "
+            f"float64 the oracle is {noise:.3g} away from itself"
+        )
+        return rung
     rung.findings.append(
         f"{outputs_of(model)} deviate by {worst:.3g} of the largest where no rounding can explain it (limit {limit:g})"
         + _place(layers)
@@ -128,7 +136,8 @@ def check_recorded(model: Model, oracle: Oracle, expected: F32, tokens: Tokens) 
     rung = Rung("logits", compares=f"{outputs_of(model)} of FILE by the C runtime with recorded ones")
     margins = np.full(len(tokens), np.inf, np.float32)
     oracle.outputs([tokens], observe=lambda seen: np.minimum(margins, seen.margins, out=margins))
-    comparison = compare([(model.outputs(tokens), expected)], [tokens], states=model.spec.is_embedding_model)
+    found = model.outputs(tokens)
+    comparison = compare([(found, expected)], [tokens], states=model.spec.is_embedding_model)
     limit, _ = tolerances(model)
     # A flip changes its own position and, through attention, all later ones.
     unsafe = np.logical_or.accumulate(margins <= SAFE_MARGIN)
@@ -137,16 +146,16 @@ def check_recorded(model: Model, oracle: Oracle, expected: F32, tokens: Tokens) 
     rung.figures |= {"positions_before_a_near_tie": int((~unsafe).sum()), "worst_before_a_near_tie": safe_worst}
     rung.series = comparison.series()
     if not np.isfinite(comparison.errors).all():
-        rung.findings.append("the outputs are not finite")
+        rung.findings.append(f"{outputs_of(model)} are not finite")
     elif safe_worst is not None and not safe_worst <= limit:
         rung.findings.append(
             f"{outputs_of(model)} deviate by {safe_worst:.3g} of the largest before any int8 code is near a rounding "
             f"boundary (limit {limit:g})"
         )
-    elif not comparison.relative_rms <= GROSS:
-        rung.findings.append(f"{outputs_of(model)} deviate by {comparison.relative_rms:.3g} (relative rms)")
-    elif len(tokens) >= TEXT_POSITIONS and (outside := _outside(comparison)):
-        rung.findings.append(f"outside the usual tolerance: {', '.join(outside)}")
+    elif (outside := _outside(comparison, few=len(tokens) < TEXT_POSITIONS)) and (
+        remark := _beyond_rounding(oracle, "the recording", [tokens], [found], comparison.relative_rms)
+    ):
+        rung.findings.append(f"outside the usual tolerance: {', '.join(outside)}; {remark}")
     elif comparison.errors.max() > limit:
         rung.notes.append(
             f"the largest deviation, {comparison.errors.max():.3g}, lies behind a near-tie, where two correct programs "
@@ -207,10 +216,13 @@ def text_windows(model: Model, tokens: Tokens) -> list[Tokens]:
 
 def check_text(
     model: Model, oracle: Oracle, windows: Sequence[Tokens], judge: Judge | None = None
-) -> tuple[Rung, Comparison]:
+) -> tuple[Rung, Comparison | None]:
     """Ordinary text, judged by tolerance; and the comparison itself, of which perplexity is another figure."""
     judge = judge or oracle
     rung = Rung("text", compares=f"{outputs_of(model)} of FILE by the C runtime with SOURCE by {judge.name}, on text")
+    if not windows:
+        rung.skipped = "the text has no token"
+        return rung, None
     pairs = list(zip(map(model.outputs, windows), judge.outputs(windows)))
     comparison = compare(pairs, windows, states=model.spec.is_embedding_model)
     rung.figures, rung.series = comparison.figures(), comparison.series()
@@ -226,7 +238,9 @@ def check_text(
     worst = worst_position(followed)
     rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst}
     if worst <= tolerances(model)[1]:
-        if judge is not oracle and (remark := _judge_disagrees(oracle, judge, windows, found, comparison.relative_rms)):
+        if judge is not oracle and (
+            remark := _beyond_rounding(oracle, judge.name, windows, found, comparison.relative_rms)
+        ):
             rung.findings.append(f"on text: {', '.join(outside)}; {remark}")
             return rung, comparison
         rung.notes.append(f"outside the usual tolerance ({', '.join(outside)}), all of it from rounding: {flips}")
@@ -240,29 +254,30 @@ def check_text(
     return rung, comparison
 
 
-def _outside(comparison: Comparison) -> list[str]:
-    """Which of a comparison's figures lie outside the usual tolerance, with their limits. NaN does."""
+def _outside(comparison: Comparison, *, few: bool = False) -> list[str]:
+    """Which of a comparison's figures lie outside the usual tolerance, with their limits. NaN does. few: there are too
+    few positions to count tokens that are equal."""
     figures = comparison.figures()
     outside = [
         f"{name} {figures[name]:.3g} (limit {limit:g})"
         for name, limit in LIMITS.items()
         if name in figures and not figures[name] <= limit
     ]
-    if figures.get("top1", 1.0) < MIN_TOP1:
+    if not few and figures.get("top1", 1.0) < MIN_TOP1:
         outside.append(f"top1 {figures['top1']:.4f} (limit {MIN_TOP1:g})")
     return outside
 
 
-def _judge_disagrees(
-    oracle: Oracle, judge: Judge, windows: Sequence[Tokens], found: Sequence[F32], apart: float
+def _beyond_rounding(
+    oracle: Oracle, name: str, windows: Sequence[Tokens], found: Sequence[F32], apart: float
 ) -> str | None:
-    """The runtime agrees with the numpy reference once ties are followed, and is `apart` from the judge. Roundings of
-    the judge cannot be followed; but where they are all, runtime and reference left to themselves are as far apart."""
+    """The judge of that name is `apart` from the runtime's outputs. Its roundings cannot be followed; but where they
+    are all, runtime and reference left to themselves are as far apart."""
     reference = oracle.outputs(windows)
     rounding = compare(list(zip(found, reference)), windows, states=True).relative_rms
     if apart <= 3 * rounding:
         return None
-    return f"{judge.name} is {apart:.3g} away (relative rms), where rounding explains {rounding:.3g}"
+    return f"{name} is {apart:.3g} away (relative rms), where rounding explains {rounding:.3g}"
 
 
 def _own_noise(oracle: Oracle, windows: Sequence[Tokens]) -> float:

@@ -17,7 +17,7 @@ from converter.verify.oracle import Oracle
 from formats import float_types
 from formats.errors import Unreadable, Unsupported
 from formats.gguf_file import GgufFile, TensorInfo
-from formats.model_spec import ModelSpec
+from formats.model_spec import TABLES, ModelSpec
 from formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
@@ -34,6 +34,7 @@ class PackedOracle(Oracle):
         rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
     ) -> None:
         self._rounded, self._rescaled = rounded, rescaled
+        self._table: tuple[str, TernaryTensor | None] | None = None
         self.file = GgufFile(path)
         self.spec = ModelSpec.of_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
@@ -81,7 +82,12 @@ class PackedOracle(Oracle):
         return ternary.codes, ternary.scales
 
     def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
-        return self.file.ternary(info)
+        """A ternary table is asked for row by row, and kept until another one is."""
+        if info.name.removesuffix(".weight") not in TABLES:
+            return self.file.ternary(info)
+        if self._table is None or self._table[0] != info.name:
+            self._table = info.name, self.file.ternary(info)
+        return self._table[1]
 
     def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
         if info.layout not in float_types.FLOAT_TYPES:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from converter.verify.comparison import Comparison
 from converter.verify.rung import Rung
+from formats.errors import UsageError
 from runtime.model import Model
 from runtime.perplexity import Estimate, score
 
@@ -20,6 +21,9 @@ def check_perplexity(comparison: Comparison, judge_name: str, text: Rung) -> Run
     rung = Rung("perplexity", compares=f"perplexity of the text by FILE with that by {judge_name} on SOURCE")
     if comparison.scores is None or comparison.scores_expected is None:
         rung.skipped = "an embedding model says no next token"
+        return rung
+    if not comparison.scores.size:
+        rung.skipped = "no token has one before it"
         return rung
     mine = Estimate.mean(comparison.scores).exponential()
     theirs = Estimate.mean(comparison.scores_expected).exponential()
@@ -37,26 +41,40 @@ def check_perplexity(comparison: Comparison, judge_name: str, text: Rung) -> Run
     if text.verdict == "skipped":
         rung.skipped = text.skipped
     elif not abs(ratio.value) <= max(TOLERANCE, SIGMAS * ratio.error):
-        sentence = f"perplexity is {mine.value:.5g}, the oracle's {theirs.value:.5g}: ln ratio {ratio.value:.2e}"
+        sentence = (
+            f"perplexity is {mine.value:.5g}, the oracle's {theirs.value:.5g}: ln of their ratio {ratio.value:.2e}"
+        )
         if text.verdict == "pass" and text.notes:
             rung.notes.append(f"{sentence}; the text rung says what it comes from")
         else:
-            rung.findings.append(f"{sentence}, of which {max(TOLERANCE, SIGMAS * ratio.error):.1e} may be chance")
+            rung.findings.append(f"{sentence}, beyond {max(TOLERANCE, SIGMAS * ratio.error):.1e}")
     return rung
 
 
-def compare_with(rung: Rung, model: Model, other: Path, windows: Sequence[Sequence[int]]) -> None:
-    """Adds how far the model is from the one in another file, which need not have the same layout or rounding."""
-    with Model(other) as base:
-        if base.spec.vocab_size != model.spec.vocab_size:
-            rung.findings.append(
-                f"{other} has a vocabulary of {base.spec.vocab_size}, this file one of {model.spec.vocab_size}"
+def open_base(path: Path, vocab_size: int) -> Model:
+    """The model in a second file. Raises UsageError if its predictions cannot be compared."""
+    base = Model(path)
+    try:
+        if base.spec.is_embedding_model:
+            raise UsageError(f"--against {path}: is an embedding model, which says no next token")
+        if base.spec.vocab_size != vocab_size:
+            raise UsageError(
+                f"--against {path}: has a vocabulary of {base.spec.vocab_size}, this file one of {vocab_size}: their "
+                "predictions cannot be compared"
             )
-            return
-        found = score(model, [window for window in windows if len(window) > 1], base=base)
-    rung.figures["against"] = {"file": str(other), **found}
+    except UsageError:
+        base.close()
+        raise
+    return base
+
+
+def compare_with(rung: Rung, model: Model, base: Model, windows: Sequence[Sequence[int]]) -> None:
+    """Adds how far the model is from another, which need not have the same layout or rounding."""
+    cut = [window[: base.context_length] for window in windows]
+    found = score(model, [window for window in cut if len(window) > 1], base=base)
+    rung.figures["against"] = {"file": str(base.file.path), **found}
     rung.notes.append(
-        f"against {other.name}: KL {found['kl']['value']:.3g} ± {found['kl']['error']:.1g}, same top token "
+        f"against {base.file.path.name}: KL {found['kl']['value']:.3g} ± {found['kl']['error']:.1g}, same top token "
         f"{found['same_top_p']['value']:.4f}, ln ratio of perplexities {found['ln_ratio']['value']:.2e} ± "
         f"{found['ln_ratio']['error']:.0e}"
     )

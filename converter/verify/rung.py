@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Verdict = Literal["pass", "fail", "skipped"]
 SCHEMA = "tritpack.verify/1"
+PINNED = "pinned is"
+"""In findings about golden tokens, which neither file nor source has to answer for."""
 
 
 @dataclasses.dataclass
@@ -77,9 +79,16 @@ class Report:
             return "the file is wrong" + ("; so is a kernel of this machine" if "kernels" in failed else "")
         if "kernels" in failed:
             return "a kernel is wrong on this machine, not the file"
+        if failed == ["generation"] and all(PINNED in finding for finding in self["generation"].findings):
+            return "the file is right by its source, and the pinned tokens are others"
         if "weights" not in verdicts or verdicts["weights"] != "pass":
             return "the file does not run as its source does"
         return "the file holds what the source holds, but what runs it computes something else"
+
+    @property
+    def first_finding(self) -> str | None:
+        """What the lowest rung that failed found first: others may only follow from it."""
+        return next((f"{rung.name}: {rung.findings[0]}" for rung in self.rungs if rung.findings), None)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 from converter.sources import CheckpointFolder
 from converter.verify.oracle import Oracle
@@ -39,12 +40,12 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         rung.findings.append(f"metadata: {error.message}")
     else:
         _compare_specs(rung, spec, expected)
+    _check_metadata(rung, file, expected, told=bool(rung.findings))
     _check_tensors(rung, file, oracle)
-    _check_metadata(rung, file, expected)
     check_vocabulary(rung, file, source, expected.vocab_size)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
-    rung.figures |= {"tensors": len(file.tensors), "architecture": short(file.metadata.get("general.architecture"))}
+    rung.figures |= {"tensors": len(file.tensors), "architecture": str(file.metadata.get("general.architecture"))}
     return rung
 
 
@@ -95,29 +96,28 @@ def _missing_norms(missing: list[str], layers: int) -> list[str]:
     return sentences + [f"tensor {name!r} is missing" for name in missing if name.split(".")[-2] not in lost]
 
 
-def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
+def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, told: bool) -> None:
     """Keys that other engines act on, or that we wrote: present, they have to be right; in files of ours they are all
-    present, and no others."""
+    present, and no others. told: the spec differs already, so that its keys need not be named again."""
     arch = file.metadata.get("general.architecture")
     if not isinstance(arch, str):
         return  # said already
     complete = "tritpack.version" in file.metadata
     kinds = {file.tensors[name].layout for name in expected.linear_names() if name in file.tensors}
-    right = dataclasses.replace(
-        expected, architecture=arch if arch in ONE_GRAPH else expected.architecture
-    ).to_metadata()
-    if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS:
+    named = arch if arch in ONE_GRAPH else expected.architecture
+    right: dict[str, Any] = {} if told else dataclasses.replace(expected, architecture=named).to_metadata()
+    if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS and catalog.type_of(kind).file_type is not None:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():
         if key.startswith("tritpack.") and not complete:
             continue
         if key not in file.metadata:
-            if complete and key.startswith(f"{arch}."):
+            if complete and (key.startswith(f"{arch}.") or key == "general.file_type"):
                 rung.findings.append(f"{key} is missing, expected {short(value)}")
         elif not same(file.metadata[key], value):
             rung.findings.append(f"{key} is {short(file.metadata[key])}, expected {short(value)}")
     for key in file.metadata:
-        if key in right or not key.startswith((f"{arch}.", "split.")):
+        if told or key in right or not key.startswith((f"{arch}.", "split.")):
             continue
         if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
             rung.findings.append(f"{key} is {short(file.metadata[key])}, and the source has nothing like it")

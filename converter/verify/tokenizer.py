@@ -121,7 +121,7 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
     loaded = files.load(source.folder)
     # tokenizer.json by the tokenizers library alone; other kinds of files as convert reads them, which proves itself
     # against sentencepiece.
-    backend = _plain(path) if path.is_file() else loaded.backend
+    backend = _plain(path, loaded.settings) if path.is_file() else loaded.backend
     rung.figures["reference"] = loaded.path.name
     marks = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items())]
     template = chat_templates(source.folder, loaded.settings).get("default")
@@ -141,7 +141,9 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
 Render = Callable[["list[dict[str, str]]"], str]
 
 
-def _plain(path: Path) -> Any:
+def _plain(path: Path, settings: dict[str, Any]) -> Any:
+    """tokenizer.json and, as transformers does, the added tokens that only tokenizer_config.json names."""
+    from tokenizers import AddedToken
     from tokenizers import Tokenizer as Reference
 
     try:
@@ -150,6 +152,11 @@ def _plain(path: Path) -> Any:
         raise Unreadable(f"{path}: is no tokenizer: {error}") from error
     reference.no_padding()
     reference.no_truncation()
+    decoder = settings.get("added_tokens_decoder")
+    for _, fields in sorted((decoder if isinstance(decoder, dict) else {}).items(), key=lambda entry: int(entry[0])):
+        if reference.token_to_id(fields["content"]) is None:
+            flags = {name: fields[name] for name in ("lstrip", "rstrip", "single_word", "normalized") if name in fields}
+            reference.add_tokens([AddedToken(fields["content"], special=bool(fields.get("special")), **flags)])
     return reference
 
 

@@ -35,9 +35,10 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         stops = _expected_stops(source)
     # What a file made from another GGUF could not know (a config's end tokens) is judged by behaviour alone.
     through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
-    known = stops | {int(keys[key]) for key in TURN_ENDS if key in keys}
+    own = {int(keys[key]) for key in TURN_ENDS if key in keys}
+    known = stops | own
     if through_gguf:
-        stops = known - stops  # the tokenizer's own: these any GGUF says
+        stops = own  # any GGUF says these
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
     _compare_keys(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
     try:

@@ -24,6 +24,10 @@ from runtime.model import usable_cores
 
 F32 = npt.NDArray[np.float32]
 MAX_FINDINGS = 20
+MEMORY, BYTES_A_WEIGHT = 768 << 20, 12
+"""What all threads together may take, and what comparing takes of it: quantising masters most."""
+MAX_SEARCHES = 3
+"""Of findings whose cause is looked for among all tensors of the source, which reads them."""
 VALUES_AT_ONCE = 1 << 22
 """Of an embedding or head: what is encoded and compared in one go."""
 
@@ -50,7 +54,8 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     accused: set[str] = set()  # a sentence a tensor is enough, and its pieces come in order
     comparison = Comparison(file, oracle)
     tasks = comparison.tasks()
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    largest = max((info.rows * info.cols for info, _ in tasks), default=1)
+    with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (BYTES_A_WEIGHT * largest)))) as pool:
         for (info, _), found in zip(tasks, pool.map(lambda task: comparison.run(*task), tasks)):
             if found.findings and info.name not in accused:
                 accused.add(info.name)
@@ -90,6 +95,7 @@ class Comparison:
         self.linears = set(oracle.spec.linear_names())
         said = file.metadata.get("tritpack.scale_rounding", 0.0)
         self.recorded = float(said) if isinstance(said, (int, float)) else 0.0
+        self._searches = 0
 
     def tasks(self) -> list[tuple[TensorInfo, Rows]]:
         """Tensors that have the right name and shape (of others the structure rung has told), in file order; tables of
@@ -106,16 +112,14 @@ class Comparison:
 
     def run(self, info: TensorInfo, rows: Rows) -> Compared:
         found = Compared()
-        try:
-            if self.file.layout_of(info) is not None:
+        if self.file.layout_of(info) is not None:
+            if len(info.shape) == 2:  # a norm cannot be ternary, as the structure rung says
                 self._ternary(found, info)
-            elif info.name not in self.linears and info.layout in float_types.FLOAT_TYPES:
-                if len(info.shape) == 1:
-                    self._norm(found, info)
-                else:
-                    self._table(found, info, rows)
-        except TritpackError as error:
-            found.findings.append(f"tensor {info.name!r}: {error.message}")
+        elif info.name not in self.linears and info.layout in float_types.FLOAT_TYPES:
+            if len(info.shape) == 1:
+                self._norm(found, info)
+            else:
+                self._table(found, info, rows)
         # Of both sides, so that neither has to fit into memory; pieces still at work fetch theirs again.
         self.file.release(info)
         self.oracle.release(info.name.removesuffix(".weight"))
@@ -125,7 +129,12 @@ class Comparison:
 
     def _ternary(self, found: Compared, info: TensorInfo) -> None:
         part = info.name.removesuffix(".weight")
-        mine = self._in_rows_of_the_source(info, self.file.ternary(info))
+        try:
+            mine = self._in_rows_of_the_source(info, self.file.ternary(info))
+        except TritpackError as error:
+            sentence = error.message.removeprefix(f"{self.file.path}: ").removeprefix(f"tensor {info.name!r}: ")
+            found.findings.append(f"tensor {info.name!r}: {sentence}")
+            return
         expected = self.oracle.linear(part) if info.name in self.linears else self.oracle.table_codes(part)
         if expected is None:
             return  # the structure rung has said so
@@ -165,8 +174,12 @@ class Comparison:
                 found = layout.unpack(stored, info.rows, info.cols)
                 yield name, self._in_rows_of_the_source(info, found).codes
 
+    def _may_search(self) -> bool:
+        self._searches += 1
+        return self._searches <= MAX_SEARCHES
+
     def _others(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, npt.NDArray[np.int8]]]:
-        for other in self.oracle.spec.linear_names():
+        for other in self.oracle.spec.linear_names() if self._may_search() else ():
             if other != name and self.oracle.spec.linear_shape(other.split(".")[-2]) == shape:
                 yield other, self.oracle.linear(other.removesuffix(".weight"))[0]
                 self.oracle.release(other.removesuffix(".weight"))
@@ -192,14 +205,16 @@ class Comparison:
         first, right = float(got[place]), float(want[place])
         where = "its scale" if got.size == 1 else f"{np.count_nonzero(matters)} of {got.size} scales differ, the first"
         remark = causes.of_scale(first, right, source.codes, lambda: self._other_scales(info.name))
-        found.findings.append(f"tensor {info.name!r}: {where} is {first!r}, the source has {right!r}{remark}")
+        found.findings.append(f"tensor {info.name!r}: {where} is {first:.9g}, the source has {right:.9g}{remark}")
 
     def _other_scales(self, name: str) -> Iterator[tuple[str, float]]:
-        for other in self.oracle.spec.linear_names():
-            if other != name:
-                scales = self.oracle.linear(other.removesuffix(".weight"))[1]
-                if scales.size == 1:
-                    yield other, float(scales[0, 0])
+        """The same linear in other layers comes first."""
+        names = [other for other in self.oracle.spec.linear_names() if other != name] if self._may_search() else []
+        for other in sorted(names, key=lambda other: other.split(".")[-2] != name.split(".")[-2]):
+            scales = self.oracle.linear(other.removesuffix(".weight"))[1]
+            self.oracle.release(other.removesuffix(".weight"))
+            if scales.size == 1:
+                yield other, float(scales[0, 0])
 
     # -- floats --------------------------------------------------------------------------------------------------------
 
@@ -211,7 +226,7 @@ class Comparison:
             index = int((got.view(np.uint32) != want.view(np.uint32)).argmax())
             found.findings.append(
                 f"tensor {info.name!r}: value {index} is {float(got[index])!r}, the source has {float(want[index])!r}"
-                + causes.of_norm(got, want)
+                + causes.of_norm(got, want, lambda: self._other_norms(info.name))
             )
 
     def _table(self, found: Compared, info: TensorInfo, rows: Rows) -> None:
@@ -227,16 +242,26 @@ class Comparison:
         expected = float_types.encode(info.layout, exact)
         # A packed source's own block-quantised values need not come back bit for bit from encoding them again.
         if not np.array_equal(expected, piece) and not np.array_equal(mine, exact):
-            row = first + int((expected != piece).argmax()) // row_bytes
+            row = int((expected != piece).argmax()) // row_bytes
             right = float_types.decode(info.layout, expected, last - first, info.cols)
+            column = int((mine[row] != right[row]).argmax())
+            wrong = int(np.count_nonzero((mine != right).any(1)))
             found.findings.append(
-                f"tensor {info.name!r}: row {row} differs from the source encoded as {info.layout}"
-                + causes.of_rows(mine, right)
+                f"tensor {info.name!r}: row {first + row} differs from the source encoded as {info.layout}, first in "
+                f"column {column}: {mine[row, column]:.9g}, the source has {right[row, column]:.9g}; {wrong} of the "
+                f"{last - first} rows from {first} on differ" + causes.of_rows(mine, right)
             )
             return
         found.rounding = float(np.abs(mine - exact).max())
         if not np.isfinite(found.rounding):
             found.findings.append(f"tensor {info.name!r}: rows from {first} on hold a value that is not finite")
+
+    def _other_norms(self, name: str) -> Iterator[tuple[str, F32]]:
+        for other, shape in self.oracle.spec.tensor_shapes().items():
+            if other not in (name, ROPE_FACTORS) and len(shape) == 1:
+                values = self.oracle.norm(other.removesuffix(".weight"))
+                if values is not None:
+                    yield other, values
 
 
 def _factors(oracle: Oracle) -> F32 | None:
