@@ -81,7 +81,7 @@ def verify(
 
     level: one of LEVELS. quantize: `absmean` where `convert` needed it. oracle: who says what is right, `reference`
     (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs text and
-    perplexity; a built-in one otherwise. golden: a JSON file of pinned greedy tokens (see generation.read_golden).
+    perplexity; a built-in one otherwise. golden: a JSON file of pinned greedy tokens (see generation.parse_golden).
     against: a second packed file, whose predictions the perplexity rung compares with FILE's. progress and climbed are
     called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.

@@ -54,7 +54,7 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     accused: set[str] = set()  # a sentence a tensor is enough, and its pieces come in order
     comparison = Comparison(file, oracle)
     tasks = comparison.tasks()
-    largest = max((info.rows * info.cols for info, _ in tasks), default=1)
+    largest = max(((last - first) * info.cols for info, (first, last) in tasks), default=1)
     with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (BYTES_A_WEIGHT * largest)))) as pool:
         for (info, _), found in zip(tasks, pool.map(lambda task: comparison.run(*task), tasks)):
             if found.findings and info.name not in accused:
