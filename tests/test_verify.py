@@ -411,12 +411,12 @@ def test_a_token_behind_a_near_tie_is_told_and_accuses_nobody(
     monkeypatch.setattr("converter.verify.generation.THREADS", (1,))
     judge.push = np.float32(1e-3)
     monkeypatch.setitem(LIMITS, "worst_position", 1.0)
-    near = check_generation(model, oracle, judge, [1, 2, 3])
+    near = check_generation(model, oracle, judge, {"text": [1, 2, 3]})
     assert near.verdict == "pass" and near.figures["prompts_equal"] == 0
     assert all("a near-tie" in note for note in near.notes) and len(near.notes) == 2
     monkeypatch.setitem(LIMITS, "worst_position", 0.0)  # the way of deep models: rounding does not explain this
     judge.push = np.float32(10)
-    far = check_generation(model, oracle, judge, [1, 2, 3])
+    far = check_generation(model, oracle, judge, {"text": [1, 2, 3]})
     assert far.verdict == "fail" and "stands" in far.findings[0]
 
 

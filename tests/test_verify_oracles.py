@@ -137,6 +137,17 @@ def test_golden_tokens(demo_gguf: Path, tmp_path: Path) -> None:
         verify(demo_gguf, CHECKPOINT, level="generation", golden=golden)
 
 
+def test_given_prompts(demo_gguf: Path) -> None:
+    options = ("--source", CHECKPOINT, "--prompt", "The king", "--prompt", "They lived in", "--json")
+    document = json.loads(run("verify", demo_gguf, *options, "--level", "generation").stdout)
+    figures = document["rungs"][-1]["figures"]
+    assert document["verdict"] == "pass" and figures["prompts"] == 4
+    assert [each["prompt"] for each in figures["greedy"]] == ["text", "prompt 0", "prompt 1", "chat"]
+    assert exit_code_of(run("verify", demo_gguf, *options, "--level", "text")) == ExitCode.USAGE
+    with pytest.raises(UsageError, match="do not fit"):
+        verify(demo_gguf, CHECKPOINT, level="generation", prompt=["word " * 3000])
+
+
 def test_against_a_second_file(demo_gguf: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     convert(CHECKPOINT, tmp_path / "q8.gguf", embedding_type="q8_0")
     report = verify(demo_gguf, CHECKPOINT, against=tmp_path / "q8.gguf")

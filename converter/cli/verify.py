@@ -46,6 +46,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 )
 @click.option("--tokens", metavar="IDS", help="The tokens, such as 1,2,3, of the rows in --oracle FILE.npy.")
 @click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in one otherwise.")
+@click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
 @click.option("--golden", metavar="FILE", help="JSON of greedy tokens that are pinned for prompts.")
 @click.option("--against", metavar="FILE", help="A second packed file: KL divergence and same top token.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")

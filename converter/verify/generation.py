@@ -73,15 +73,27 @@ def golden_of(pinned: Sequence[Golden], model: Model) -> list[Golden]:
     return found
 
 
+def prompts_of(texts: Sequence[str], model: Model) -> dict[str, list[int]]:
+    """Names and ids of prompts that were given as texts. Raises UsageError for what the model cannot take."""
+    found = {}
+    for number, text in enumerate(texts):
+        ids = model.tokenizer.encode(text)
+        if not ids or len(ids) >= model.context_length:
+            raise UsageError(f"--prompt: {len(ids)} tokens and what is to follow do not fit the context")
+        found[f"prompt {number}"] = ids
+    return found
+
+
 def check_generation(
-    model: Model, oracle: Oracle, judge: Judge, prompt: Sequence[int], golden: Sequence[Golden] = ()
+    model: Model, oracle: Oracle, judge: Judge, prompts: dict[str, list[int]], golden: Sequence[Golden] = ()
 ) -> Rung:
-    """prompt: the first tokens of a text; a chat comes to it where the file has a template."""
+    """prompts: ids by name, `text` (the first tokens of one) among them, with which the ISAs are compared; a chat comes
+    to them where the file has a template."""
     rung = Rung(
         "generation", compares=f"greedy tokens of FILE with SOURCE by {judge.name}, and each ISA with the others"
     )
     half = max(1, model.context_length // 2)
-    prompts = {"text": list(prompt[:half])}
+    prompts = {**prompts, "text": prompts["text"][:half]}
     if not model.spec.is_embedding_model:
         try:
             chat = chat_ids(model.tokenizer, CHATS[0])

@@ -18,7 +18,7 @@ from converter.opening import is_gguf, local_path, open_source
 from converter.rounding import rounded
 from converter.sources import CheckpointFolder, sha256_file
 from converter.verify.comparison import Comparison
-from converter.verify.generation import check_generation, golden_of, parse_golden
+from converter.verify.generation import check_generation, golden_of, parse_golden, prompts_of
 from converter.verify.judges import Judge, Transformers, recorded
 from converter.verify.kernels import check_kernels
 from converter.verify.logits import check_logits, check_recorded, check_text, text_windows
@@ -45,7 +45,7 @@ F32 = npt.NDArray[np.float32]
 RUNGS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity")
 LEVELS = (*RUNGS, "full")
 """How far to climb: up to that rung, those below included. `logits` includes the text rung."""
-NEEDED_RUNG = {"tokens": "logits", "golden": "generation", "against": "perplexity"}
+NEEDED_RUNG = {"tokens": "logits", "golden": "generation", "prompt": "generation", "against": "perplexity"}
 """Options that only one rung looks at."""
 ORACLES = ("reference", "transformers")
 
@@ -59,6 +59,7 @@ class Options:
     tokens: Sequence[int] | None = None
     text: str | Path | None = None
     golden: str | Path | None = None
+    prompt: Sequence[str] = ()
     against: str | Path | None = None
 
 
@@ -73,6 +74,7 @@ def verify(
     tokens: Sequence[int] | None = None,
     text: str | Path | None = None,
     golden: str | Path | None = None,
+    prompt: Sequence[str] = (),
     against: str | Path | None = None,
     progress: Callable[[str], None] = lambda rung: None,
     climbed: Callable[[Rung], None] = lambda rung: None,
@@ -82,8 +84,8 @@ def verify(
     level: one of LEVELS. quantize: `absmean` where `convert` needed it. oracle: who says what is right, `reference`
     (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs text and
     perplexity; a built-in one otherwise. golden: a JSON file of pinned greedy tokens (see generation.parse_golden).
-    against: a second packed file, whose predictions the perplexity rung compares with FILE's. progress and climbed are
-    called before and after each rung.
+    prompt: texts to generate from, besides the beginning of the text and a chat. against: a second packed file, whose
+    predictions the perplexity rung compares with FILE's. progress and climbed are called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
     """
     if level not in LEVELS:
@@ -91,12 +93,13 @@ def verify(
     if oracle not in ORACLES and not oracle.endswith(".npy"):
         raise UsageError(f"--oracle {oracle} is unknown", hint=f"choose {' or '.join(ORACLES)}, or give a .npy file")
     top = RUNGS.index("text" if level == "logits" else "perplexity" if level == "full" else level)
+    given = {"tokens": tokens, "golden": golden, "prompt": list(prompt) or None, "against": against}
     for option, needed in NEEDED_RUNG.items():
-        if {"tokens": tokens, "golden": golden, "against": against}[option] is not None and RUNGS.index(needed) > top:
+        if given[option] is not None and RUNGS.index(needed) > top:
             raise UsageError(f"--{option} is for the rung {needed}, and --level {level} stops before it")
     if oracle.endswith(".npy") != (tokens is not None):
         raise UsageError("--tokens and --oracle FILE.npy belong together: they are the tokens of its rows")
-    options = Options(quantize, oracle, tokens, text, golden, against)
+    options = Options(quantize, oracle, tokens, text, golden, prompt, against)
     packing.install()
     climb = Ladder(GgufFile(file), local_path(source, revision=revision), options)
     report = Report(printable(str(file)), printable(str(source)), [])
@@ -191,7 +194,8 @@ class Ladder:
     def _generation(self, report: Report) -> Rung:
         with _of_the_call():
             golden = [] if self.pinned is None else golden_of(self.pinned, self.model)
-        return check_generation(self.model, self.oracle, self.judge, self.text_tokens[:8], golden)
+            prompts = {"text": self.text_tokens[:8], **prompts_of(self.options.prompt, self.model)}
+        return check_generation(self.model, self.oracle, self.judge, prompts, golden)
 
     def _perplexity(self, report: Report) -> Rung:
         if self.comparison is None:
