@@ -520,3 +520,15 @@ def test_a_text_without_tokens(checkpoints: Checkpoints, tmp_path: Path) -> None
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(UsageError, match="holds no text"):
         verify(tmp_path / "m.gguf", folder, text=tmp_path / "empty.txt")
+
+
+def test_end_tokens_of_a_nested_config(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """Gemma's text model inside another config: its end tokens are known all the same."""
+    folder = tmp_path / "c"
+    shutil.copytree(checkpoints("gemma3_packed").folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] = {name: config.pop(name) for name in ("vocab_size", "eos_token_id") if name in config}
+    (folder / "config.json").write_text(json.dumps(config))
+    convert(folder, tmp_path / "m.gguf")
+    report = verify(tmp_path / "m.gguf", folder, level="tokenizer")
+    assert report.verdict == "pass", findings(report)

@@ -121,7 +121,7 @@ def _render(name: str, report: Report, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": figure, "cell": _cell}
+    environment.filters["cell"] = _cell
     text: str = environment.get_template(name).render(report=report, figures=shown_figures, **more)
     return text
 

@@ -18,7 +18,7 @@ from runtime.model import c_tensor
 TOKENS = 5
 """Activations a tensor: one alone for matvec kernels, all for matmul's, an odd number so that tiles have tails."""
 MAX_WEIGHTS = 400_000_000
-"""Scalar kernels take a second for so many: of larger models a part of each kind of tensor is run, and the rung says
+"""Scalar kernels take a few seconds for so many: of larger models some tensors of each kind are run, and the rung says
 how many."""
 INTEGER_OPS = ("matvec", "matmul")
 

@@ -192,9 +192,10 @@ class Ladder:
         return rung
 
     def _generation(self, report: Report) -> Rung:
+        prompts = {"text": self.text_tokens[:8]}
         with _of_the_call():
             golden = [] if self.pinned is None else golden_of(self.pinned, self.model)
-            prompts = {"text": self.text_tokens[:8], **prompts_of(self.options.prompt, self.model)}
+            prompts |= prompts_of(self.options.prompt, self.model)
         return check_generation(self.model, self.oracle, self.judge, prompts, golden)
 
     def _perplexity(self, report: Report) -> Rung:
@@ -203,7 +204,8 @@ class Ladder:
         rung = check_perplexity(self.comparison, self.judge_name, report["text"])
         if self.base is not None:
             if rung.verdict != "skipped":
-                compare_with(rung, self.model, self.base, self.windows)
+                with _of_the_call():
+                    compare_with(rung, self.model, self.base, self.windows)
             else:
                 rung.notes.append(f"{self.base.file.path.name} was not compared with")
         return rung

@@ -39,7 +39,6 @@ PARTS = {
     "ffn_down": "the down projection",
     "layer_out": "the addition of the feed-forward part to the stream",
     "final_norm": "the final norm",
-    "logits": "the output head",
 }
 """Trace points of the graph (tritpack.h, tp_trace_fn), in words: what was computed last when they were recorded."""
 

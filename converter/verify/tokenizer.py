@@ -20,6 +20,8 @@ from runtime.tokenizer import Tokenizer
 
 Encode = Callable[[str, bool], "list[int]"]
 """(text, whether to add what the tokenizer adds by itself) -> ids."""
+Render = Callable[["list[dict[str, str]]"], str]
+"""The messages of a chat -> its text."""
 
 SAMPLES = (
     "Hello, world!",
@@ -138,9 +140,6 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
     )
 
 
-Render = Callable[["list[dict[str, str]]"], str]
-
-
 def _plain(path: Path, settings: dict[str, Any]) -> Any:
     """tokenizer.json and, as transformers does, the added tokens that only tokenizer_config.json names."""
     from tokenizers import AddedToken
@@ -154,6 +153,8 @@ def _plain(path: Path, settings: dict[str, Any]) -> Any:
     reference.no_truncation()
     decoder = settings.get("added_tokens_decoder")
     for _, fields in sorted((decoder if isinstance(decoder, dict) else {}).items(), key=lambda entry: int(entry[0])):
+        if not (isinstance(fields, dict) and isinstance(fields.get("content"), str)):
+            continue
         if reference.token_to_id(fields["content"]) is None:
             flags = {name: fields[name] for name in ("lstrip", "rstrip", "single_word", "normalized") if name in fields}
             reference.add_tokens([AddedToken(fields["content"], special=bool(fields.get("special")), **flags)])

@@ -36,7 +36,7 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
     # What a file made from another GGUF could not know (a config's end tokens) is judged by behaviour alone.
     through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
     own = {int(keys[key]) for key in TURN_ENDS if key in keys}
-    known = stops | own
+    known = stops | own | {int(i) for i in keys.get(KEY_STOP_IDS, ())}
     if through_gguf:
         stops = own  # any GGUF says these
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
