@@ -527,7 +527,7 @@ def test_end_tokens_of_a_nested_config(checkpoints: Checkpoints, tmp_path: Path)
     folder = tmp_path / "c"
     shutil.copytree(checkpoints("gemma3_packed").folder, folder)
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"] = {name: config.pop(name) for name in ("vocab_size", "eos_token_id") if name in config}
+    config["text_config"] = {"vocab_size": config.pop("vocab_size"), "eos_token_id": [config.pop("eos_token_id"), 7]}
     (folder / "config.json").write_text(json.dumps(config))
     convert(folder, tmp_path / "m.gguf")
     report = verify(tmp_path / "m.gguf", folder, level="tokenizer")
