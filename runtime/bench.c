@@ -99,8 +99,10 @@ static void run(bench *b) {
     float scale;
     int32_t total;
     switch (k->op) {
-        case TP_OP_MATVEC: k->linear(&b->w, b->arranged, sum, 1, 0, b->w.rows, b->sums, b->w.rows, b->scratch); break;
-        case TP_OP_MATMUL: k->linear(&b->w, k->arrangement ? b->arranged : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch); break;
+        case TP_OP_MATVEC: k->matvec(&b->w, b->arranged, 0, 0, b->w.rows, b->sums); break;
+        case TP_OP_MATMUL:
+            k->matmul(&b->w, k->arrangement ? b->arranged : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
+            break;
         case TP_OP_UNPACK: k->unpack(&b->w, 0, b->w.rows, b->bytes, COLS); break;
         case TP_OP_PACK:
             memset(b->body, 0, b->w.nbytes);
@@ -116,7 +118,7 @@ static void run(bench *b) {
         case TP_OP_GLU: k->glu(b->x, b->z, COLS, TP_ACT_SILU, b->y); break;
         case TP_OP_ROPE:
         case TP_OP_ROPEPAIRS: k->rope(b->y, COLS / 128, 128, b->z); break;
-        case TP_OP_ATTENTION: k->attention(b->x, HEADS, b->bytes, b->bytes, ROWS, 128, 0.1f, b->z, ROWS, b->y); break;
+        case TP_OP_ATTENTION: k->attention(b->x, HEADS, b->bytes, b->bytes, ROWS, 128, 0.1f, 1, b->z, ROWS, b->y); break;
         case TP_OP_READ: total = (int32_t)k->limit(b->bytes, ROWS * COLS); break;
         case TP_OP_DOTS: total = (int32_t)k->limit((const uint8_t *)"\1\1", 4096); break;
         case TP_OP_COUNT: break;
@@ -146,7 +148,7 @@ static double work(const bench *b) {
 static int prepare(bench *b) {
     const tp_kernel *k = b->k;
     uint64_t state = 158;
-    const int weights = k->linear || k->head || k->unpack || k->pack;
+    const int linear = k->matvec || k->matmul, weights = linear || k->head || k->unpack || k->pack;
     b->w = tp_test_tensor(weights ? k->layout : TP_LAYOUT_U8, ROWS, COLS);
     const uint64_t whole = b->w.nbytes;
     b->w.nbytes = tp_body_nbytes(b->w.layout, ROWS, COLS);
@@ -161,7 +163,7 @@ static int prepare(bench *b) {
     b->q16 = tp_alloc(COLS, sizeof *b->q16);
     b->sums = tp_alloc((size_t)ROWS * TOKENS + COLS, sizeof *b->sums);
     b->arranged = tp_alloc(1, arranged);
-    b->scratch = tp_alloc(1, k->linear ? tp_linear_scratch((tp_way){k, NULL}, ROWS, COLS, TOKENS) : 1);
+    b->scratch = tp_alloc(1, linear ? tp_linear_scratch((tp_way){k, NULL}, ROWS, COLS, TOKENS) : 1);
     if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->arranged || !b->scratch) return TP_ERR_MEMORY;
     if (tp_random_body(&b->w, b->data, b->body, &state)) return TP_ERR_MEMORY;
     b->w.data = b->body;

@@ -21,6 +21,7 @@
 #define PRODUCTS LADDER
 #define DOT_RATES(X, ...) STEPS(X, __VA_ARGS__) AVXVNNI_TOO(X, __VA_ARGS__)
 #define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, AVX2, avx2)
+#define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, AVX512VNNI, avx512vnni)
 #define FLOATS STEPS
 #elif TP_ARM
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod) X(__VA_ARGS__, I8MM, i8mm)
@@ -28,6 +29,7 @@
 #define PRODUCTS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod)
 #define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, DOTPROD, dotprod)
 #define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define FLOATS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #else
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar)
@@ -35,6 +37,7 @@
 #define PRODUCTS LADDER
 #define DOT_RATES LADDER
 #define LOOK_UPS LADDER
+#define PANELS_OF_T158 LADDER
 #define FLOATS LADDER
 #endif
 
@@ -64,7 +67,7 @@
 #define DECLARE_TWINS(LAYOUT, l) \
     tp_unpack_fn unpack_##l##_scalar; \
     tp_pack_fn pack_##l##_scalar;
-#define DECLARE_LINEAR(op, l, ISA, i) tp_linear_fn op##_##l##_##i;
+#define DECLARE_LINEAR(op, l, ISA, i) tp_##op##_fn op##_##l##_##i;
 #define DECLARE_FLOAT(OP, o, LAYOUT, l, member, ISA, i) tp_##member##_fn o##_##l##_##i;
 #define DECLARE_EVERYWHERE(LAYOUT, l) LADDER(DECLARE_LINEAR, matvec, l)
 #define DECLARE_LINED(LAYOUT, l) STEPS(DECLARE_LINEAR, matvec, l)
@@ -78,6 +81,7 @@ LINED(DECLARE_LINED)
 LOOKED_UP(DECLARE_LOOKED_UP)
 PRODUCTS(DECLARE_LINEAR, matmul, i2_s)
 PRODUCTS(DECLARE_LINEAR, matmul, u8)
+PANELS_OF_T158(DECLARE_LINEAR, matmul, t158)
 FLOAT_OPS(DECLARE_FLOAT)
 tp_quantize16_fn quantize16_f32_scalar;
 tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
@@ -87,21 +91,21 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
 #define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack) SCALAR(PACK, pack, LAYOUT, l, pack)
 #define WIDE(LAYOUT, l) ENTRY(UNPACK, unpack, LAYOUT, l, AVX2, avx2, .unpack = unpack_##l##_avx2)
-#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .linear = matvec_##l##_##i, .arrangement = &tp_matvec_order[TP_LAYOUT_##LAYOUT])
+#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .matvec = matvec_##l##_##i, .arrangement = &tp_matvec_order[TP_LAYOUT_##LAYOUT])
 #define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
 #define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
 #define MATVEC_LOOKED_UP(LAYOUT, l) LOOK_UPS(MATVEC, LAYOUT, l)
 #define FLOAT(OP, o, LAYOUT, l, member, ISA, i) ENTRY(OP, o, LAYOUT, l, ISA, i, .member = o##_##l##_##i)
 
 /* How the matrix product of an instruction set takes its operands: activations in tiles, weights in panels of so many rows. */
-#define MATMUL_SCALAR .panel_rows = 0
+#define MATMUL_SCALAR .panel_rows = 1      /* that of T158; the others unpack nothing */
 #define MATMUL_SSSE3 .arrangement = &tp_tiles4, .panel_rows = 16
 #define MATMUL_AVX2 .arrangement = &tp_tiles4, .panel_rows = 16
 #define MATMUL_AVXVNNI .arrangement = &tp_tiles4, .panel_rows = 16
 #define MATMUL_AVX512VNNI .arrangement = &tp_tiles12, .panel_rows = 32
 #define MATMUL_NEON MATMUL_SSSE3
 #define MATMUL_DOTPROD MATMUL_SSSE3
-#define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .linear = matmul_##l##_##i, MATMUL_##ISA)
+#define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .matmul = matmul_##l##_##i, MATMUL_##ISA)
 
 static const tp_kernel kernels[] = {
     LINED_EVERYWHERE(MATVEC_EVERYWHERE)
@@ -110,6 +114,7 @@ static const tp_kernel kernels[] = {
     PRODUCTS(MATMUL, I2_S, i2_s)
     PRODUCTS(MATMUL, U8, u8)
     PACKED(TWINS)
+    PANELS_OF_T158(MATMUL, T158, t158)
 #if TP_X86
     UNPACKED_WIDE(WIDE)
 #endif

@@ -218,7 +218,7 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
         const int64_t first_head = i / s->n * heads, t = i % s->n, kv = i / s->n / parts, at = (t * hp->heads + first_head) * hp->head_dim;
         const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
         s->attention->attention(s->q + at, heads, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
-                                hp->attention_scale, s->scores + thread * heads * stride, stride, s->mixed + at);
+                                hp->attention_scale, s->n == 1, s->scores + thread * heads * stride, stride, s->mixed + at);
     }
 }
 

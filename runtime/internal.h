@@ -34,9 +34,10 @@ typedef struct tp_kernel {
     tp_op op;
     int layout;
     int isa;
-    tp_linear_fn *linear;                   /* matvec, matmul */
+    tp_matvec_fn *matvec;
+    tp_matmul_fn *matmul;
     const tp_arrangement *arrangement;      /* matvec, matmul; NULL = (n, cols) as it is */
-    int panel_rows;                         /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch; 0 = none */
+    int panel_rows;                         /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch */
     tp_head_fn *head;
     tp_quantize_fn *quantize;
     tp_quantize16_fn *quantize16;

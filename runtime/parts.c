@@ -21,7 +21,7 @@ int tp_quantize_activations(int isa, const float *x, int64_t n, int64_t cols, in
 
 static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
     const tp_kernel *k = tp_kernel_at(index);
-    if (!k || !k->linear || !q || !out || n < 1) return TP_ERR_ARGUMENT;
+    if (!k || !(k->matvec || k->matmul) || !q || !out || n < 1) return TP_ERR_ARGUMENT;
     int status = tp_tensor_check(w);
     if (status) return status;
     if (!tp_is_ternary(w->layout)) return TP_ERR_LAYOUT;

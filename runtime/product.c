@@ -6,7 +6,7 @@
 
 static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 
-enum { MOST_ROWS = 128 };
+enum { MOST_ROWS = 128, STORES_AHEAD = 16 };
 
 /* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. Unpacked rows stay in the second cache. */
 static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
@@ -40,11 +40,10 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
-/* Asks for the chunk that comes next while this one is multiplied: products of many tokens keep the memory waiting otherwise. */
-static void fetch_ahead(const tp_tensor *w, int64_t row0, int64_t row1) {
+/* The chunk that comes next: products of many tokens would keep the memory waiting otherwise. */
+static tp_ahead chunk_behind(const tp_tensor *w, int64_t row0, int64_t row1) {
     const uint64_t row_bytes = w->nbytes / (uint64_t)w->rows;
-    const uintptr_t from = (uintptr_t)w->data + row_bytes * (uint64_t)row1;     /* a number: it may lie past the end */
-    for (uint64_t byte = 0; byte < row_bytes * (uint64_t)(row1 - row0); byte += 64) __builtin_prefetch((const void *)(from + byte), 0, 2);
+    return (tp_ahead){(uintptr_t)w->data + row_bytes * (uint64_t)row1, row_bytes * (uint64_t)(row1 - row0)};
 }
 
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
@@ -53,7 +52,7 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = tp_direct_codes(&job->parts);
-    if (k->op == TP_OP_MATMUL) fetch_ahead(job->w, row0, row1);
+    const tp_ahead next = chunk_behind(job->w, row0, row1);
     if (job->way.unpack) {
         uint8_t *codes = panel + round64(k->panel_rows * padded);
         tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);
@@ -61,12 +60,12 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
         row1 -= row0;
         row0 = 0;
     }
-    if (k->op == TP_OP_MATMUL) {
-        k->linear(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel);
+    if (k->matmul) {
+        k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
     const size_t stride = l->arrangement->bytes(l->arrangement, 1, l->cols);
-    for (int64_t t = 0; t < l->n; t++) k->linear(&w, acts + (size_t)t * stride, l->acts->sum + t, 1, row0, row1, out + t * ld, ld, panel);
+    for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
 static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
@@ -86,6 +85,8 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     for (int64_t t = 0; t < l->n; t++) {
         const float s = l->acts->s[t];
         float *y = job->y + t * w->rows + row0;
+        if (t + STORES_AHEAD < l->n)    /* lines of other tokens lie far apart */
+            for (int64_t r = 0; r < row1 - row0; r += 16) __builtin_prefetch(y + STORES_AHEAD * w->rows + r, 1, 3);
         l->rescale->rescale(sums + t * job->grain, s, scales, row1 - row0, y);
         /* Under a scale of 0 sums may be any, and a quotient that is infinite would make NaN of it. */
         for (int64_t r = 0; unscaled && r < row1 - row0; r++)

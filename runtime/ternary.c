@@ -10,7 +10,11 @@ static int direct_layout(int layout) { return layout == TP_LAYOUT_T2 ? TP_LAYOUT
 
 tp_way tp_way_of(tp_op op, int layout, int isa) {
     const tp_way direct = {tp_kernel_best(op, direct_layout(layout), isa), NULL};
-    return direct.kernel || !tp_is_ternary(layout) ? direct : tp_plain_way_of(op, layout, isa);
+    if (!tp_is_ternary(layout)) return direct;
+    const tp_way plain = tp_plain_way_of(op, layout, isa);
+    /* Products of many tokens are worth a better instruction set, whatever unpacking costs. */
+    const int better = direct.kernel && op == TP_OP_MATMUL && plain.kernel->isa > direct.kernel->isa;
+    return direct.kernel && !better ? direct : plain;
 }
 
 tp_way tp_plain_way_of(tp_op op, int layout, int isa) {

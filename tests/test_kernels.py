@@ -273,6 +273,16 @@ def test_inner_loop_keeps_its_accumulators_in_registers(symbol: str) -> None:
     objects = list((build / "runtime" / "kernels").glob(f"*/{symbol}.o"))
     if not objects or shutil.which("objdump") is None:
         pytest.skip("needs objdump and the objects of a build in this tree")
-    text = subprocess.run(["objdump", "-d", objects[0]], capture_output=True, text=True, check=True).stdout
-    assert "vpdpbusd" in text
-    assert not [line for line in text.splitlines() if re.search(r"zmm", line) and re.search(r"\(%r[sb]p", line)]
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", objects[0]], capture_output=True, text=True, check=True
+    ).stdout
+    code = {int(at, 16): line for at, line in re.findall(r"^ *([0-9a-f]+):\t(.+)$", text, re.MULTILINE)}
+    jumps = [(int(to, 16), at) for at, line in code.items() for to in re.findall(r"^j\w+ +([0-9a-f]+)", line)]
+    products = [at for at, line in code.items() if line.startswith("vpdpbusd")]
+    assert products
+    for product in products:
+        around = [(at - to, to, at) for to, at in jumps if to <= product <= at]
+        assert around, "a product outside of every loop"
+        _, first, last = min(around)
+        loop = [code[at] for at in code if first <= at <= last]
+        assert not [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)]

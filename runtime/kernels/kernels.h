@@ -16,11 +16,17 @@
 #define TP_ARM 0
 #endif
 
-/* Integer product of rows row0 .. row1-1: out[t * ld + r - row0] = sum over k of code[r][k] * q[t][k] - sum_q[t], exact.
- * matvec kernels are called with n = 1. */
-typedef void tp_linear_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (n, cols) int8, in the kernel's arrangement */,
+/* Integer product of rows row0 .. row1-1 by one token: out[r - row0] = sum over k of code[r][k] * q[k] - sum_q, exact. */
+typedef void tp_matvec_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (cols) int8, in the kernel's arrangement */, int32_t sum_q,
+                          int64_t row0, int64_t row1, int32_t *out);
+
+/* Memory that will be read after this product. */
+typedef struct tp_ahead { uintptr_t from; uint64_t bytes; } tp_ahead;      /* a number: it may lie past a buffer's end */
+
+/* The same by n tokens: out[t * ld + r - row0]. `next` is asked for piece by piece meanwhile. */
+typedef void tp_matmul_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (n, cols) int8, in the kernel's arrangement */,
                           const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
-                          void *scratch /* panel_rows * cols bytes, 64-byte aligned */);
+                          void *scratch /* panel_rows * cols bytes, 64-byte aligned */, tp_ahead next);
 
 /* Codes of rows row0 .. row1-1, one a byte: 0, 1, 2 for weights -1, 0, +1, and 3 for a code of 3 or a nibble that means nothing
  * (bytes of trits that no packer writes give some codes: formats/layouts refuses them). */
@@ -68,7 +74,7 @@ typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols)
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
 /* The query heads of one token that share keys and values, over n_pos >= 1 cached positions. */
 typedef void tp_attention_fn(const float *q /* (heads, head_dim) */, int64_t heads, const void *k /* (n_pos, head_dim) f32 or f16 */,
-                             const void *v /* as k */, int64_t n_pos, int64_t head_dim, float scale,
+                             const void *v /* as k */, int64_t n_pos, int64_t head_dim, float scale, int cold /* k and v have not been read lately */,
                              float *scores /* (heads, ld) */, int64_t ld /* n_pos rounded up to 16, or more */, float *out /* (heads, head_dim) */);
 
 #endif

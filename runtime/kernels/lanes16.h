@@ -70,15 +70,32 @@ LANES_INLINE float lanes_tree(lanes a) {
     return t2[0] + t2[1];
 }
 
-/* Four trees at once: {tree(a), tree(b), tree(c), tree(d)}, the same additions. */
-LANES_INLINE __m128 lanes_tree4(lanes a, lanes b, lanes c, lanes d) {
-    const __m256 a8 = lanes_half(a), b8 = lanes_half(b), c8 = lanes_half(c), d8 = lanes_half(d);
+/* Many trees at once, the same additions: out[i] = tree(a[i]). */
+#if LANES_NATIVE == 16
+enum { TREES = 16 };
+LANES_INLINE void lanes_trees(const lanes a[TREES], float *out) {
+    __m512 quarters[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {       /* of a[i], a[4 + i], ..: their four lanes, one after the other */
+        const __m512 x = _mm512_shuffle_f32x4(a[i].v, a[4 + i].v, 0x44) + _mm512_shuffle_f32x4(a[i].v, a[4 + i].v, 0xee);
+        const __m512 y = _mm512_shuffle_f32x4(a[8 + i].v, a[12 + i].v, 0x44) + _mm512_shuffle_f32x4(a[8 + i].v, a[12 + i].v, 0xee);
+        quarters[i] = _mm512_shuffle_f32x4(x, y, 0x88) + _mm512_shuffle_f32x4(x, y, 0xdd);
+    }
+    const __m512 x = _mm512_shuffle_ps(quarters[0], quarters[1], 0x44) + _mm512_shuffle_ps(quarters[0], quarters[1], 0xee);
+    const __m512 y = _mm512_shuffle_ps(quarters[2], quarters[3], 0x44) + _mm512_shuffle_ps(quarters[2], quarters[3], 0xee);
+    _mm512_storeu_ps(out, _mm512_shuffle_ps(x, y, 0x88) + _mm512_shuffle_ps(x, y, 0xdd));
+}
+#else
+enum { TREES = 4 };
+LANES_INLINE void lanes_trees(const lanes a[TREES], float *out) {
+    const __m256 a8 = lanes_half(a[0]), b8 = lanes_half(a[1]), c8 = lanes_half(a[2]), d8 = lanes_half(a[3]);
     const __m256 ab = _mm256_permute2f128_ps(a8, b8, 0x20) + _mm256_permute2f128_ps(a8, b8, 0x31);  /* a4 | b4 */
     const __m256 cd = _mm256_permute2f128_ps(c8, d8, 0x20) + _mm256_permute2f128_ps(c8, d8, 0x31);  /* c4 | d4 */
     const __m256 t2 = _mm256_shuffle_ps(ab, cd, 0x44) + _mm256_shuffle_ps(ab, cd, 0xee);            /* a2 c2 | b2 d2 */
     const __m256 t1 = _mm256_shuffle_ps(t2, t2, 0x88) + _mm256_shuffle_ps(t2, t2, 0xdd);            /* a c a c | b d b d */
-    return _mm_unpacklo_ps(_mm256_castps256_ps128(t1), _mm256_extractf128_ps(t1, 1));
+    _mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(t1), _mm256_extractf128_ps(t1, 1)));
 }
+#endif
 
 LANES_INLINE float lanes_highest(lanes a) {
     float v[16], m;
@@ -111,12 +128,20 @@ LANES_INLINE void lanes_store_n(float *p, lanes a, int64_t n) {
 }
 
 LANES_INLINE vf vf_splat(float x) { return (vf){0} + x; }
-LANES_INLINE vf vf_pick(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
+#if LANES_NATIVE == 16
+typedef __mmask16 vmask;
+LANES_INLINE vmask vf_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+LANES_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return _mm512_mask_blend_ps(mask, no, yes); }
+#else
+typedef __m256 vmask;
+LANES_INLINE vmask vf_less(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+LANES_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return _mm256_blendv_ps(no, yes, mask); }
+#endif
 
 /* tp_exp of common.h, operation by operation. */
 LANES_INLINE vf vf_exp(vf x) {
     const vf lo = vf_splat(TP_EXP_LO), hi = vf_splat(TP_EXP_HI);
-    const vi below = (vi)(x < lo), above = (vi)(x > hi);
+    const vmask below = vf_less(x, lo), above = vf_less(hi, x);
     const vf c = vf_pick(below, lo, vf_pick(above, hi, x));
     const vf m = c * vf_splat(TP_EXP_LOG2E) + vf_splat(TP_EXP_MAGIC);
     const vi n = (vi)((vu)m - 0x4b400000u);

@@ -24,4 +24,11 @@ TP_INLINE void stream_block_ahead(const void *block, int bytes) {
     for (int line = 0; line < bytes; line += 64) stream_from((uintptr_t)block + (uintptr_t)line);
 }
 
+/* Of memory that is read after the work at hand, what is due while `more` of `all` are done behind `done`. Right into the first
+ * cache: it is through the second by then, and a burst at the beginning would be pushed out again before it is needed. */
+TP_INLINE void ask_for(tp_ahead next, int64_t done, int64_t more, int64_t all) {
+    const int64_t lines = (int64_t)(next.bytes / 64), stop = (done + more) * lines / all;
+    for (int64_t i = done * lines / all; i < stop && i < lines; i++) __builtin_prefetch((const void *)(next.from + 64 * (uintptr_t)i), 0, 3);
+}
+
 #endif

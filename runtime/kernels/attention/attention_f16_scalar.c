@@ -24,8 +24,9 @@ static void head(const float *q, const uint16_t *keys, const uint16_t *values, i
     for (int64_t i = 0; i < head_dim; i++) out[i] *= by;
 }
 
-void attention_f16_scalar(const float *q, int64_t heads, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale,
+void attention_f16_scalar(const float *q, int64_t heads, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale, int cold,
                           float *scores, int64_t ld, float *out) {
+    (void)cold;
     assert(n_pos > 0 && ld >= n_pos);
     for (int64_t h = 0; h < heads; h++) head(q + h * head_dim, keys, values, n_pos, head_dim, scale, scores + h * ld, out + h * head_dim);
 }

@@ -3,6 +3,7 @@
  *
  * panel: [2][cols / 4][8 rows][4 columns] u8 codes 0 .. 3. acts: tiles of 4 tokens, each [cols / 4][4 tokens][4 columns]. */
 #include "../lines.h"
+#include "../stream.h"
 
 enum { PANEL_ROWS = 16, HALF_ROWS = 8, TILE = 4 };
 
@@ -34,12 +35,13 @@ TP_INLINE void to_panel(uint8_t *panel, int64_t cols, int i, int64_t column, uin
 typedef void panel_row_fn(const tp_tensor *w, int64_t row, uint8_t *panel, int i);
 
 TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
-                             int32_t *out, int64_t ld, uint8_t *panel, panel_row_fn *panel_row) {
+                             int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next, panel_row_fn *panel_row) {
     assert(w->cols % 4 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
     for (int64_t r = row0; r < row1; r += PANEL_ROWS) {
         const int rows = row1 - r < PANEL_ROWS ? (int)(row1 - r) : PANEL_ROWS;
         for (int i = 0; i < PANEL_ROWS; i++) panel_row(w, r + (i < rows ? i : 0), panel, i);
-        for (int64_t t = 0; t < n; t += TILE)
+        for (int64_t t = 0; t < n; t += TILE) {
+            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
             for (int first = 0; first < rows; first += HALF_ROWS) {
                 int32_t sums[TILE * HALF_ROWS];
                 tile_4(panel + first * w->cols, acts + t * w->cols, w->cols / 4, sums);
@@ -47,6 +49,7 @@ TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32
                     for (int i = 0; i < HALF_ROWS && first + i < rows; i++)
                         out[(t + u) * ld + r - row0 + first + i] = sums[u * HALF_ROWS + i] - sum_q[t + u];
             }
+        }
     }
 }
 
@@ -71,6 +74,6 @@ static inline void panel_row_i2_s(const tp_tensor *w, int64_t row, uint8_t *pane
 
 #define MATMUL_128(l, isa) \
     void matmul_##l##_##isa(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out, \
-                            int64_t ld, void *scratch) { \
-        matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, panel_row_##l); \
+                            int64_t ld, void *scratch, tp_ahead next) { \
+        matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, next, panel_row_##l); \
     }

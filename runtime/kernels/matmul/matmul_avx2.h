@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "../common.h"
+#include "../stream.h"
 
 enum { PANEL_ROWS = 16, TILE = 4 };
 
@@ -91,13 +92,14 @@ TP_INLINE void transpose8(__m256i v[8]) {
 typedef void unpack_panel_fn(const tp_tensor *w, int64_t row, int rows /* 1 .. 16 */, uint8_t *panel /* (16, cols) */);
 
 TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
-                             int32_t *out, int64_t ld, uint8_t *panel, unpack_panel_fn *unpack) {
+                             int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next, unpack_panel_fn *unpack) {
     assert(w->cols % 4 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0 && (uintptr_t)panel % 64 == 0);
     for (int64_t r = row0; r < row1; r += PANEL_ROWS) {
         const int rows = row1 - r < PANEL_ROWS ? (int)(row1 - r) : PANEL_ROWS;
         unpack(w, r, rows, panel);
         for (int64_t t = 0; t < n; t += TILE) {
             int32_t sums[TILE * PANEL_ROWS];
+            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
             tile_4(panel, acts + t * w->cols, w->cols / 4, sums);
             for (int64_t u = 0; u < TILE && t + u < n; u++)
                 for (int i = 0; i < rows; i++) out[(t + u) * ld + r - row0 + i] = sums[u * PANEL_ROWS + i] - sum_q[t + u];

@@ -7,6 +7,7 @@
 #define TRITPACK_MATMUL_AVX512VNNI_H
 
 #include "../avx512vnni.h"
+#include "../stream.h"
 
 enum { PANEL_ROWS = 32, TILE = 12 };
 
@@ -63,23 +64,25 @@ TP_INLINE void transpose16(__m512i v[16]) {
     }
 }
 
-typedef void unpack_panel_fn(const tp_tensor *w, int64_t row, int rows /* 1 .. 32 */, uint8_t *panel /* (32, cols) */);
+/* Columns behind w's own meet activations of 0: they may be any codes. */
+typedef void unpack_panel_fn(const tp_tensor *w, int64_t cols, int64_t row, int rows /* 1 .. 32 */, uint8_t *panel /* (32, cols) */);
 
-TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
-                             int32_t *out, int64_t ld, uint8_t *panel, unpack_panel_fn *unpack) {
-    assert(w->cols % 4 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0 && (uintptr_t)panel % 64 == 0);
+TP_INLINE void matmul_panels(const tp_tensor *w, int64_t cols /* of acts */, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
+                             int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next, unpack_panel_fn *unpack) {
+    assert(cols % 4 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0 && (uintptr_t)panel % 64 == 0);
     for (int64_t r = row0; r < row1; r += PANEL_ROWS) {
         const int rows = row1 - r < PANEL_ROWS ? (int)(row1 - r) : PANEL_ROWS;
         const __mmask16 mask0 = (__mmask16)(rows >= 16 ? 0xffff : (1 << rows) - 1);
         const __mmask16 mask1 = (__mmask16)(rows > 16 ? (1u << (rows - 16)) - 1 : 0);
-        unpack(w, r, rows, panel);
+        unpack(w, cols, r, rows, panel);
         for (int64_t t = 0; t < n; t += TILE) {
             const int tokens = n - t < TILE ? (int)(n - t) : TILE;
-            const int8_t *q = acts + t * w->cols;
+            const int8_t *q = acts + t * cols;
             int32_t *to = out + t * ld + r - row0;
-            if (tokens > 8) tile_12(panel, q, w->cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
-            else if (tokens > 4) tile_8(panel, q, w->cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
-            else tile_4(panel, q, w->cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
+            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
+            if (tokens > 8) tile_12(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
+            else if (tokens > 4) tile_8(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
+            else tile_4(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
         }
     }
 }

@@ -3,10 +3,10 @@
 #include "../i2_s.h"
 
 /* Packed dwords are transposed first, fields are taken apart after: one transpose gives 16 x 256 codes. */
-static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
+static void unpack_i2_s(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
     const __m512i three = _mm512_set1_epi8(3);
-    for (int64_t byte = 0; byte < w->cols / 4; byte += 64) {
-        const int blocks = w->cols / 4 - byte >= 64 ? 2 : 1;
+    for (int64_t byte = 0; byte < cols / 4; byte += 64) {
+        const int blocks = cols / 4 - byte >= 64 ? 2 : 1;
         for (int half = 0; half < 2; half++) {
             __m512i v[16];
             for (int i = 0; i < 16; i++) {
@@ -29,7 +29,7 @@ static void unpack_i2_s(const tp_tensor *w, int64_t row, int rows, uint8_t *pane
 }
 
 void matmul_i2_s_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                            int64_t ld, void *scratch) {
+                            int64_t ld, void *scratch, tp_ahead next) {
     assert(w->cols % 128 == 0);
-    matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, unpack_i2_s);
+    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, unpack_i2_s);
 }

@@ -2,8 +2,8 @@
 
 #include "../u8.h"
 
-static void unpack_u8(const tp_tensor *w, int64_t row, int rows, uint8_t *panel) {
-    for (int64_t c = 0; c < w->cols; c += 64)
+static void unpack_u8(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
+    for (int64_t c = 0; c < cols; c += 64)
         for (int half = 0; half < 2; half++) {
             __m512i v[16];
             for (int i = 0; i < 16; i++) {
@@ -16,7 +16,7 @@ static void unpack_u8(const tp_tensor *w, int64_t row, int rows, uint8_t *panel)
 }
 
 void matmul_u8_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                          int64_t ld, void *scratch) {
+                          int64_t ld, void *scratch, tp_ahead next) {
     assert(w->cols % 128 == 0);
-    matmul_panels(w, acts, sum_q, n, row0, row1, out, ld, scratch, unpack_u8);
+    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, unpack_u8);
 }

@@ -1,10 +1,10 @@
 #include "../u8.h"
 
 void matmul_u8_scalar(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                      int64_t ld, void *scratch) {
+                      int64_t ld, void *scratch, tp_ahead next) {
     assert(w->cols % 128 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
     const int8_t *q = acts;
-    (void)scratch;
+    (void)scratch, (void)next;
     for (int64_t r = row0; r < row1; r++)
         for (int64_t t = 0; t < n; t++) out[t * ld + r - row0] = u8_dot(u8_row(w, r), q + t * w->cols, w->cols) - sum_q[t];
 }

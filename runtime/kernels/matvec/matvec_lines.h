@@ -105,19 +105,13 @@ TP_INLINE void matvec_t158(const tp_tensor *w, const int8_t *acts, int32_t less,
 }
 
 #define MATVEC_LINES(name, geometry) \
-    void name(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out, int64_t ld, \
-              void *scratch) { \
+    void name(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0, int64_t row1, int32_t *out) { \
         const tp_lines lines = geometry; \
-        assert(n == 1); \
-        (void)scratch, (void)ld, (void)n; \
-        if (lines.rows) matvec_quads(lines, w, acts, sum_q[0], row0, row1, out); \
-        else matvec_lines(lines, w, acts, sum_q[0], row0, row1, out); \
+        if (lines.rows) matvec_quads(lines, w, acts, sum_q, row0, row1, out); \
+        else matvec_lines(lines, w, acts, sum_q, row0, row1, out); \
     }
 
 #define MATVEC_T158(isa) \
-    void matvec_t158_##isa(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out, \
-                           int64_t ld, void *scratch) { \
-        assert(n == 1); \
-        (void)scratch, (void)ld, (void)n; \
-        matvec_t158(w, acts, sum_q[0], row0, row1, out); \
+    void matvec_t158_##isa(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0, int64_t row1, int32_t *out) { \
+        matvec_t158(w, acts, sum_q, row0, row1, out); \
     }

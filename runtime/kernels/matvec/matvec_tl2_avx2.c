@@ -93,10 +93,9 @@ static void add_blocks(const tp_tensor *w, int64_t first, int blocks, const void
         }
 }
 
-void matvec_tl2_avx2(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                     int64_t ld, void *scratch) {
-    assert(n == 1 && 0 <= row0 && row1 <= w->rows);
-    (void)scratch, (void)ld, (void)n, (void)sum_q;     /* tables are of weights: nothing to take off */
+void matvec_tl2_avx2(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0, int64_t row1, int32_t *out) {
+    assert(0 <= row0 && row1 <= w->rows);
+    (void)sum_q;     /* tables are of weights: nothing to take off */
     const int64_t BM = tile_of(w).BM;
     for (int64_t first = row0 / 32 * 32; first < row1;) {
         const int64_t end = tl_block_end(first, BM, row1), left = (end - first + 31) / 32;
