@@ -24,6 +24,11 @@ TP_INLINE void stream_block_ahead(const void *block, int bytes) {
     for (int line = 0; line < bytes; line += 64) stream_from((uintptr_t)block + (uintptr_t)line);
 }
 
+/* What the walk through a piece of memory would not have asked for: its beginning. */
+TP_INLINE void stream_start(tp_ahead piece) {
+    for (uint64_t byte = 0; byte < piece.bytes && byte < (uint64_t)tp_stream.near; byte += 64) __builtin_prefetch((const void *)(piece.from + byte), 0, 3);
+}
+
 /* Of memory that is read after the work at hand, what is due while `more` of `all` are done behind `done`. Right into the first
  * cache: it is through the second by then, and a burst at the beginning would be pushed out again before it is needed. */
 TP_INLINE void ask_for(tp_ahead next, int64_t done, int64_t more, int64_t all) {

@@ -121,6 +121,11 @@ LANES_INLINE void all_heads(const float *q, int64_t heads, const CACHED *k, cons
 LANES_INLINE void attention_body(const float *q, int64_t heads, const CACHED *k, const CACHED *v, int64_t n_pos, int64_t head_dim, float scale, int cold,
                                  float *scores, int64_t ld, float *out) {
     assert(n_pos > 0 && ld >= (n_pos + 15) / 16 * 16);
+    const tp_ahead keys = {(uintptr_t)k, (uint64_t)(n_pos * head_dim) * sizeof *k}, values = {(uintptr_t)v, keys.bytes};
+    if (cold) {
+        stream_start(keys);
+        stream_start(values);
+    }
     if (head_dim == 128) all_heads(q, heads, k, v, n_pos, 128, scale, cold, scores, ld, out);      /* nearly every model: offsets the compiler knows */
     else all_heads(q, heads, k, v, n_pos, head_dim, scale, cold, scores, ld, out);
 }

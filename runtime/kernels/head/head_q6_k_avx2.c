@@ -2,19 +2,18 @@
 #include "../quants.h"
 #include "../stream.h"
 
-/* Eight lanes: 32 codes that share two scales, against their even and odd activations. */
-LANES_INLINE vf half_group(__m256i codes, const int16_t *q, const int32_t *bias, const float *scale, float d) {
+/* Eight lanes: 32 codes that share two scales, the ones of factors that pick says, against their even and odd activations. */
+LANES_INLINE vf half_group(__m256i codes, const int16_t *q, const int32_t *bias, vf factors, __m256i pick) {
     const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(0xff)), odd = _mm256_srli_epi16(codes, 8);
     const __m256i v = _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)bias),
                                        _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)q)),
                                                         _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(q + 32)))));
-    const vf scales = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(scale[0])), _mm_set1_ps(scale[1]), 1);
-    return _mm256_cvtepi32_ps(v) * (vf_splat(d) * scales);
+    return _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(factors, pick);
 }
 
 void head_q6_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
     assert(w->cols % 256 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
-    const __m256i nibble = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
+    const __m256i pair = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0), nibble = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
     for (int64_t t = 0; t < n; t++)
         for (int64_t r = row0; r < row1; r++) {
             const uint8_t *block = q6_k_row(w, r);
@@ -23,12 +22,11 @@ void head_q6_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
             lanes acc = lanes_splat(0.0f);
             for (int64_t b = 0; b < w->cols / 256; b++, block += Q6_K_BYTES) {
                 stream_block_ahead(block, Q6_K_BYTES);
-                const float d = _cvtsh_ss(tp_load_u16(block + Q6_K_D)) * x->step[t * x->blocks + b];
-                float scale[16];
-                const __m128i bytes = _mm_loadu_si128((const __m128i *)(block + Q6_K_SCALES));
-                _mm256_storeu_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
-                _mm256_storeu_ps(scale + 8, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+                const vf d = vf_splat(_cvtsh_ss(tp_load_u16(block + Q6_K_D)) * x->step[t * x->blocks + b]);
+#pragma GCC unroll 2
                 for (int h = 0; h < 2; h++, q += 128, bias += 32) {
+                    const __m128i scales = _mm_loadl_epi64((const __m128i *)(block + Q6_K_SCALES + 8 * h));
+                    const vf factors = d * _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales));
                     const __m256i l0 = _mm256_loadu_si256((const __m256i *)(block + 64 * h));
                     const __m256i l1 = _mm256_loadu_si256((const __m256i *)(block + 64 * h + 32));
                     const __m256i qh = _mm256_loadu_si256((const __m256i *)(block + Q6_K_QH + 32 * h));
@@ -37,10 +35,10 @@ void head_q6_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
                     const __m256i c2 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l0, 4), nibble), _mm256_and_si256(qh, high));
                     const __m256i c3 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l1, 4), nibble),
                                                        _mm256_and_si256(_mm256_srli_epi16(qh, 2), high));
-                    acc.lo = acc.lo + half_group(c0, q, bias, scale + 8 * h, d);
-                    acc.hi = acc.hi + half_group(c1, q + 16, bias + 8, scale + 8 * h + 2, d);
-                    acc.lo = acc.lo + half_group(c2, q + 64, bias + 16, scale + 8 * h + 4, d);
-                    acc.hi = acc.hi + half_group(c3, q + 80, bias + 24, scale + 8 * h + 6, d);
+                    acc.lo = acc.lo + half_group(c0, q, bias, factors, pair);
+                    acc.hi = acc.hi + half_group(c1, q + 16, bias + 8, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(2)));
+                    acc.lo = acc.lo + half_group(c2, q + 64, bias + 16, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(4)));
+                    acc.hi = acc.hi + half_group(c3, q + 80, bias + 24, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(6)));
                 }
             }
             out[t * ld + r - row0] = lanes_tree(acc);

@@ -43,7 +43,8 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             const int64_t at = 256 * b + 128 * h;
-            const __m512i ql = _mm512_loadu_si512(block + 64 * h);
+            __m512i ql = _mm512_loadu_si512(block + 64 * h);
+            __asm__("" : "+v"(ql));     /* kept: blocks of 210 bytes lie across lines, and the compiler would load it twice */
             const __m512i qh = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(block + Q6_K_QH + 32 * h)));
             const __m512i pick = _mm512_add_epi32(quarter, _mm512_set1_epi32(8 * h));
             group(join(ql, _mm512_sllv_epi16(qh, left)), q, bias, at, pick, factor, tokens, acc);

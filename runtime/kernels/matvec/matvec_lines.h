@@ -23,15 +23,15 @@ TP_INLINE void lines_of_rows(tp_lines l, const uint8_t *p, const uint8_t *end, i
     const int stride = l.units * l.unit_bytes, bytes = lines_code_bytes(l);
     uint8_t copy[LINE];
     (void)row_bytes;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) out[r] = -less;
     for (int64_t i = 0; i < lines;) {
         sums s[MOST_ROWS_AT_ONCE];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < rows; r++) sums_clear(&s[r]);
         for (const int64_t stop = i + LINES_AT_ONCE < lines ? i + LINES_AT_ONCE : lines; i < stop; i++, p += stride, q += l.kind * LINE) {
             if (l.kind != LINE_CODES)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int r = 0; r < rows; r++) stream_from((uintptr_t)p + (uintptr_t)(rows > 1 ? i * stride * (rows - 1) + r * stride : 0));    /* in the file's order */
 #if MOST_ROWS_AT_ONCE > 1
             if (rows > 1) {
@@ -41,7 +41,7 @@ TP_INLINE void lines_of_rows(tp_lines l, const uint8_t *p, const uint8_t *end, i
 #endif
             add_line(s, l.kind, readable(p, end, copy), bytes, q);
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < rows; r++) out[r] += sums_total(&s[r], l.kind);
     }
 }

@@ -23,19 +23,19 @@ TP_INLINE void V_ADD_QUADS(__m512i v, int32_t *totals) {
     _mm_storeu_si128((__m128i *)(void *)totals, _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
 }
 
-#define MOST_ROWS_AT_ONCE 4     /* rows of trits: 12 words of state, and a load of activations serves 4 */
+#define MOST_ROWS_AT_ONCE 8     /* rows of trits: 8 words of state and 16 sums in registers, and a load of activations serves 8 */
 
 #include "usdot.h"
 
 /* trits of several rows, row_bytes apart, 64 bytes each. */
 TP_INLINE void trits_of_rows(sums *s, const uint8_t *p, int64_t row_bytes, const int rows, const int8_t *q) {
     __m512i x[MOST_ROWS_AT_ONCE];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) x[r] = _mm512_loadu_si512(p + r * row_bytes);
 #pragma GCC unroll 5
     for (int f = 0; f < 5; f++) {
         const __m512i a = _mm512_load_si512(q + LINE * f);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             dot_u8_s8(&s[r].v[0], x[r], a);
             x[r] = _mm512_add_epi8(_mm512_add_epi8(x[r], x[r]), x[r]);
