@@ -30,7 +30,7 @@
 #define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, DOTPROD, dotprod)
 #define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar)
-#define FLOATS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define FLOATS STEPS
 #else
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define STEPS LADDER

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +264,27 @@ def test_self_test(lib: Library) -> None:
     failures, report = lib.self_test()
     assert failures == 0, "\n".join(report)
     assert len(report) == len(lib.kernels()) + 1
+
+
+def test_clang_builds_the_same_library(tmp_path: Path) -> None:
+    """Without a warning, and with the answers of gcc's: what a Mac gets, as far as this machine can tell."""
+    compiler = next(filter(None, map(shutil.which, ("clang", *(f"clang-{n}" for n in range(22, 10, -1))))), None)
+    if compiler is None:
+        pytest.skip("needs clang")
+    library = tmp_path / f"libtritpack.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    command = [
+        "make",
+        "-f",
+        "runtime/runtime.mk",
+        f"CC={compiler}",
+        "CFLAGS=-Werror",
+        f"BUILD={tmp_path}",
+        f"-j{os.cpu_count()}",
+    ]
+    done = subprocess.run([*command, str(library)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = ctypes.create_string_buffer(1 << 16)
+    assert ctypes.CDLL(str(library)).tp_self_test(report, ctypes.c_size_t(len(report))) == 0, report.value.decode()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-/* Attention of heads that share keys and values, for AVX2 and AVX-512. The including file defines CACHED (element type of the
+/* Attention of heads that share keys and values. The including file defines CACHED (element type of the
  * cache), LOAD(p) and LOAD_N(p, n). A key or value serves several heads while it is in a register: the cache is read once. The
  * order of every sum is that of attention_f32_scalar.c. */
 #include "../lanes16.h"

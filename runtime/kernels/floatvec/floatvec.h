@@ -1,4 +1,4 @@
-/* Ternary rows by the floats of one token, for AVX2 and AVX-512: a code picks its weight from a table of the row's scale, so that
+/* Ternary rows by the floats of one token: a code picks its weight from a table of the row's scale, so that
  * no row of floats is ever stored. Weights, products and the order of sums are those of decode and of a float head. ROWS rows
  * take turns, to hide the latency of additions. */
 #include "../i2_s.h"
@@ -7,25 +7,18 @@
 
 enum { ROWS = 4 };
 
-#if LANES_NATIVE == 16
-typedef __m512i picks;
-typedef __m512 table;
-LANES_INLINE table table_of(float s) { return _mm512_broadcast_f32x4(_mm_setr_ps(-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s)); }
-LANES_INLINE picks picks_load(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-/* A permutation reads as many bits as it has places: of those only the low two count, since the table repeats itself. */
-LANES_INLINE lanes pick(table t, picks codes, const int shift) { return (lanes){_mm512_permutexvar_ps(shift ? _mm512_srli_epi32(codes, shift) : codes, t)}; }
-#else
-typedef struct picks { __m256i lo, hi; } picks;
-typedef __m256 table;
-LANES_INLINE table table_of(float s) { return _mm256_setr_ps(-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s, -1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s); }
+typedef struct picks { vi v[LANES_PARTS]; } picks;
+LANES_INLINE vf table_of(float s) {
+    const float weights[4] = {-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s};
+    return vf_table(weights);
+}
 LANES_INLINE picks picks_load(const uint8_t *p) {
-    return (picks){_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)),
-                   _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + 8)))};
+    picks codes;
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES_PARTS; i++) codes.v[i] = vi_load_u8(p + i * LANES_NATIVE);
+    return codes;
 }
-LANES_INLINE lanes pick(table t, picks codes, const int shift) {
-    return (lanes){_mm256_permutevar8x32_ps(t, _mm256_srli_epi32(codes.lo, shift)), _mm256_permutevar8x32_ps(t, _mm256_srli_epi32(codes.hi, shift))};
-}
-#endif
+LANES_INLINE lanes pick(vf table, picks codes, const int shift) { return LANES_EACH(vf_of_table(table, codes.v[i], shift)); }
 
 LANES_INLINE lanes add_product(lanes acc, lanes weights, const float *x) { return lanes_add(acc, lanes_mul(weights, lanes_load(x))); }
 
@@ -37,7 +30,7 @@ LANES_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, in
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
     for (int64_t b = 0; b < col_blocks; b++) {
-        table t[ROWS];
+        vf t[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) t[r] = table_of(scales[r * col_blocks + b]);
         for (int64_t c = b * width; c < (b + 1) * width; c += planes ? 128 : 16)

@@ -1,4 +1,4 @@
-/* Gated activations, for AVX2 and AVX-512. */
+/* Gated activations. */
 #include "../lanes16.h"
 
 LANES_INLINE lanes activated(lanes g, int activation) {

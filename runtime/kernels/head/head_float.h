@@ -1,4 +1,4 @@
-/* Head product of float weights, for AVX2 and AVX-512. The including file defines
+/* Head product of float weights. The including file defines
  * WEIGHT (element type), LOAD(p) and LOAD_N(p, n). One token: 4 rows at a time, to hide the latency of the lane additions.
  * Several tokens: TILE_ROWS x TILE_TOKENS lanes in registers. */
 #include "../lanes16.h"

@@ -32,8 +32,8 @@ void head_q4_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
 #pragma GCC unroll 4
                 for (int j = 0; j < 8; j += 2, q += 64, bias += 16) {
                     const __m256i both = _mm256_loadu_si256((const __m256i *)(block + Q4_K_CODES + 16 * j));
-                    acc.lo = sub_block(acc.lo, _mm256_and_si256(both, nibble), q, bias, f, g, j);
-                    acc.hi = sub_block(acc.hi, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble), q + 16, bias + 8, f, g, j + 1);
+                    acc.v[0] = sub_block(acc.v[0], _mm256_and_si256(both, nibble), q, bias, f, g, j);
+                    acc.v[1] = sub_block(acc.v[1], _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble), q + 16, bias + 8, f, g, j + 1);
                 }
             }
             out[t * ld + r - row0] = lanes_tree(acc);

@@ -35,10 +35,10 @@ void head_q6_k_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
                     const __m256i c2 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l0, 4), nibble), _mm256_and_si256(qh, high));
                     const __m256i c3 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l1, 4), nibble),
                                                        _mm256_and_si256(_mm256_srli_epi16(qh, 2), high));
-                    acc.lo = acc.lo + half_group(c0, q, bias, factors, pair);
-                    acc.hi = acc.hi + half_group(c1, q + 16, bias + 8, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(2)));
-                    acc.lo = acc.lo + half_group(c2, q + 64, bias + 16, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(4)));
-                    acc.hi = acc.hi + half_group(c3, q + 80, bias + 24, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(6)));
+                    acc.v[0] = acc.v[0] + half_group(c0, q, bias, factors, pair);
+                    acc.v[1] = acc.v[1] + half_group(c1, q + 16, bias + 8, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(2)));
+                    acc.v[0] = acc.v[0] + half_group(c2, q + 64, bias + 16, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(4)));
+                    acc.v[1] = acc.v[1] + half_group(c3, q + 80, bias + 24, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(6)));
                 }
             }
             out[t * ld + r - row0] = lanes_tree(acc);

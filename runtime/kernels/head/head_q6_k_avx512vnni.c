@@ -53,7 +53,7 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_head_
         }
     }
 #pragma GCC unroll 4
-    for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree((lanes){acc[t]});
+    for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree((lanes){{acc[t]}});
 }
 
 void head_q6_k_avx512vnni(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {

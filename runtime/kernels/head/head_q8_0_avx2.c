@@ -22,10 +22,10 @@ void head_q8_0_avx2(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_
             int64_t at = 0;
             for (; at + 64 <= w->cols; at += 64, block += 2 * Q8_0_BYTES) {
                 stream_block_ahead(block, 2 * Q8_0_BYTES);
-                acc.lo = acc.lo + block_times(block, q + at, step[at / 256]);
-                acc.hi = acc.hi + block_times(block + Q8_0_BYTES, q + at + 16, step[at / 256]);
+                acc.v[0] = acc.v[0] + block_times(block, q + at, step[at / 256]);
+                acc.v[1] = acc.v[1] + block_times(block + Q8_0_BYTES, q + at + 16, step[at / 256]);
             }
-            if (at < w->cols) acc.lo = acc.lo + block_times(block, q + at, step[at / 256]);
+            if (at < w->cols) acc.v[0] = acc.v[0] + block_times(block, q + at, step[at / 256]);
             out[t * ld + r - row0] = lanes_tree(acc);
         }
 }

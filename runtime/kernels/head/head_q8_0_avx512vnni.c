@@ -31,7 +31,7 @@ LANES_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_head_ac
         group(_mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(block + 2))), _mm512_cvtph_ps(d), x, t0, at, tokens, acc);
     }
 #pragma GCC unroll 4
-    for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree((lanes){acc[t]});
+    for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree((lanes){{acc[t]}});
 }
 
 void head_q8_0_avx512vnni(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {

@@ -21,7 +21,7 @@ static void unpack_t158(const tp_tensor *w, int64_t cols, int64_t row, int rows,
                 for (int64_t d = 0, column = c + 4 * p; d < T158_DIGITS && column < cols; d++, column += bytes) {
                     const __m512i digit = _mm512_maskz_mov_epi8(_mm512_cmpge_epu8_mask(x, single), one);
                     _mm512_store_si512(panel + column * 32 + 64 * half, _mm512_mask_add_epi8(digit, _mm512_cmpge_epu8_mask(x, twice), digit, one));
-                    x = _mm512_add_epi8(_mm512_add_epi8(x, x), x);
+                    x = thrice(x);
                 }
             }
         }

@@ -21,7 +21,7 @@ TP_INLINE void line(const uint8_t *codes, int64_t stride, __mmask64 bytes, const
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             dot_u8_s8(&a[r], x[r], s);
-            x[r] = _mm512_add_epi8(_mm512_add_epi8(x[r], x[r]), x[r]);
+            x[r] = thrice(x[r]);
             dot_u8_s8(&b[r], x[r], s);
         }
     }

@@ -2,7 +2,7 @@
 
 /* |v - 13| as the second nibble and its sign in bit 12; as the first nibble, its sign in bit 14. */
 #define SECOND(v) ((v) < 13 ? (13 - (v)) | 1 << 12 : (v) - 13)
-#define FIRST(v) ((v) < 13 ? (13 - (v)) << 4 | 1 << 14 : ((v) - 13) << 4)
+#define FIRST(v) ((v) < 13 ? (13 - (v)) * 16 | 1 << 14 : ((v) - 13) * 16)
 #define EACH_8(M, v) M(v), M((v) + 1), M((v) + 2), M((v) + 3), M((v) + 4), M((v) + 5), M((v) + 6), M((v) + 7)
 #define EACH_32(M) EACH_8(M, 0), EACH_8(M, 8), EACH_8(M, 16), EACH_8(M, 24)
 static const uint16_t nibble[2][32] = {{EACH_32(FIRST)}, {EACH_32(SECOND)}};

@@ -1,4 +1,4 @@
-/* RMSNorm, for AVX2 and AVX-512. */
+/* RMSNorm. */
 #include "../lanes16.h"
 
 LANES_INLINE void rmsnorm_body(const float *x, const float *w, int64_t cols, float eps, float *y) {

@@ -64,7 +64,7 @@ TP_INLINE void trits(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
         for (int f = 0; f < 5; f++) {
             const V a = V_LOAD(q + LINE * f + WORD * i);
             V_DOT(&s->v[f], x, a);
-            x = V_ADD8(V_ADD8(x, x), x);
+            x = V_THRICE8(x);
             V_DOT(&s->u[f], x, a);
         }
     }

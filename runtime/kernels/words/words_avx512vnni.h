@@ -10,7 +10,7 @@
 #define V_LOAD(p) _mm512_loadu_si512(p)
 #define V_SPLAT8(x) _mm512_set1_epi8((char)(x))
 #define V_AND _mm512_and_si512
-#define V_ADD8 _mm512_add_epi8
+#define V_THRICE8 thrice
 #define V_ADD32 _mm512_add_epi32
 #define V_SUB32 _mm512_sub_epi32
 #define V_SAR32 _mm512_srai_epi32
@@ -38,7 +38,7 @@ TP_INLINE void trits_of_rows(sums *s, const uint8_t *p, int64_t row_bytes, const
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             dot_u8_s8(&s[r].v[0], x[r], a);
-            x[r] = _mm512_add_epi8(_mm512_add_epi8(x[r], x[r]), x[r]);
+            x[r] = thrice(x[r]);
             dot_u8_s8(&s[r].u[0], x[r], a);
         }
     }

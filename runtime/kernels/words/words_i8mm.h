@@ -12,7 +12,7 @@
 #define V_LOAD(p) vld1q_s8((const int8_t *)(p))
 #define V_SPLAT8(x) vdupq_n_s8((int8_t)(x))
 #define V_AND vandq_s8
-#define V_ADD8(a, b) vreinterpretq_s8_u8(vaddq_u8(vreinterpretq_u8_s8(a), vreinterpretq_u8_s8(b)))     /* wraps */
+#define V_THRICE8(a) vreinterpretq_s8_u8(vmulq_u8(vreinterpretq_u8_s8(a), vdupq_n_u8(3)))     /* wraps */
 #define V_ADD32(a, b) vreinterpretq_s8_s32(vaddq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
 #define V_SUB32(a, b) vreinterpretq_s8_s32(vsubq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
 #define V_SAR32(a, n) vreinterpretq_s8_s32(vshrq_n_s32(vreinterpretq_s32_s8(a), n))
