@@ -201,25 +201,39 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
-/* The heads that share a cache are worked on together, unless there are threads that would have nothing to do. */
-static int64_t attention_parts(const tp_session *s) {
+/* What reads a cache together: `tokens` tokens by one of `parts` of the heads that share it. All of them, unless there are threads
+ * that would have nothing to do; tokens by themselves once a window slides, since each then begins at another position. */
+typedef struct share { int64_t tokens, blocks, parts; } share;
+
+static share attention_share(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
-    const int64_t group = hp->heads / hp->kv_heads;
-    int64_t parts = 1;
-    while (parts < group && (group % parts || s->n * hp->kv_heads * parts < tp_pool_threads(s->pool))) parts++;
-    return parts;
+    const int64_t group = hp->heads / hp->kv_heads, most = tp_attention_tokens(s);
+    share a = {s->layer->slides && s->n_past + s->n > hp->window ? 1 : s->n < most ? s->n : most, 0, 1};
+    a.blocks = (s->n + a.tokens - 1) / a.tokens;
+    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < tp_pool_threads(s->pool))) a.parts++;
+    return a;
 }
 
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    const int64_t parts = attention_parts(s), heads = hp->heads / hp->kv_heads / parts, stride = tp_scores_stride(s);
-    for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, token): neighbours read the same cache */
-        const int64_t first_head = i / s->n * heads, t = i % s->n, kv = i / s->n / parts, at = (t * hp->heads + first_head) * hp->head_dim;
+    const share a = attention_share(s);
+    const int64_t heads = hp->heads / hp->kv_heads / a.parts;
+    for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, block of tokens): neighbours read the same cache */
+        const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
+        const int64_t at = (t * hp->heads + first_head) * hp->head_dim;
         const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
-        s->attention->attention(s->q + at, heads, cache_at(s, s->k_cache, kv, first), cache_at(s, s->v_cache, kv, first), seen - first, hp->head_dim,
-                                hp->attention_scale, s->n == 1, s->scores + thread * heads * stride, stride, s->mixed + at);
+        s->attention->attention(&(tp_attention){
+            .q = s->q + at, .out = s->mixed + at, .k = cache_at(s, s->k_cache, kv, first), .v = cache_at(s, s->v_cache, kv, first),
+            .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim, .stride = (int64_t)hp->heads * hp->head_dim,
+            .n_pos = seen - first, .scale = hp->attention_scale, .cold = s->n == 1, .ld = tp_scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
     }
+}
+
+static void attention(tp_session *s) {
+    const share a = attention_share(s);
+    tp_pool_run(s->pool, attend, s, a.blocks * s->model->hp.kv_heads * a.parts, 1);
+    mark(s, s->attention);
 }
 
 /* ---- feed forward ---- */
@@ -255,8 +269,7 @@ static void run_layer(tp_session *s) {
     mark(s, s->rope);
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
-    tp_pool_run(s->pool, attend, s, s->n * hp->kv_heads * attention_parts(s), s->n == 1 ? 1 : 4);
-    mark(s, s->attention);
+    attention(s);
     trace_f32(s, "attn_out", q_cols, s->mixed);
     const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm")};
     linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols}, (point)POINT("attn_sub_norm"), &out, 1);

@@ -145,7 +145,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->add, batch, hidden * sizeof(float));
     TAKE(s->cos_sin[0], batch, (size_t)hp->head_dim * sizeof(float));
     if (hp->inv_freq_sliding) TAKE(s->cos_sin[1], batch, (size_t)hp->head_dim * sizeof(float));
-    TAKE(s->scores, (size_t)(threads * (hp->heads / hp->kv_heads)), (size_t)tp_scores_stride(s) * sizeof(float));
+    TAKE(s->work, (size_t)threads, (size_t)tp_attention_floats(s) * sizeof(float));
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
@@ -188,7 +188,7 @@ void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
     void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->own, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin[0],
-                           s->cos_sin[1], s->scores, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
+                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

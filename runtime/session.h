@@ -27,7 +27,7 @@ struct tp_session {
     float *gate, *up;           /* (batch, ffn) */
     float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
     float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all, and of those that slide (or NULL) */
-    float *scores;              /* (threads, heads / kv_heads, tp_scores_stride) */
+    float *work;                /* (threads, tp_attention_floats) */
     tp_acts8 acts;              /* (batch, widest padded) */
     uint8_t *scratch;           /* (threads, scratch_bytes) of the products */
     size_t scratch_bytes;
@@ -47,5 +47,15 @@ void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_
 
 static inline size_t tp_kv_size(const tp_session *s) { return s->kv_type == TP_KV_F16 ? 2 : 4; }
 static inline int64_t tp_scores_stride(const tp_session *s) { return (s->n_ctx + 15) / 16 * 16 + 16; }
+
+/* Tokens that read a cache together: with the heads that share it about sixteen rows, whose scores stay in the second cache. */
+static inline int64_t tp_attention_tokens(const tp_session *s) {
+    const int64_t group = s->model->hp.heads / s->model->hp.kv_heads;
+    return group < 16 ? 16 / group : 1;
+}
+static inline int64_t tp_attention_floats(const tp_session *s) {
+    const tp_hparams *hp = &s->model->hp;
+    return tp_attention_work(tp_attention_tokens(s), hp->heads / hp->kv_heads, hp->head_dim, tp_scores_stride(s));
+}
 
 #endif

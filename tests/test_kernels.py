@@ -272,16 +272,9 @@ def test_clang_builds_the_same_library(tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("needs clang")
     library = tmp_path / f"libtritpack.{'dylib' if sys.platform == 'darwin' else 'so'}"
-    command = [
-        "make",
-        "-f",
-        "runtime/runtime.mk",
-        f"CC={compiler}",
-        "CFLAGS=-Werror",
-        f"BUILD={tmp_path}",
-        f"-j{os.cpu_count()}",
-    ]
-    done = subprocess.run([*command, str(library)], cwd=REPOSITORY, capture_output=True, text=True)
+    flags = [f"CC={compiler}", "CFLAGS=-Werror", f"BUILD={tmp_path}", f"-j{os.cpu_count()}"]
+    command = ["make", "-f", "runtime/runtime.mk", *flags, str(library)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = ctypes.create_string_buffer(1 << 16)
     assert ctypes.CDLL(str(library)).tp_self_test(report, ctypes.c_size_t(len(report))) == 0, report.value.decode()

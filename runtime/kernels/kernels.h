@@ -72,9 +72,18 @@ typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *
 typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be gate */);
 /* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
-/* The query heads of one token that share keys and values, over n_pos >= 1 cached positions. */
-typedef void tp_attention_fn(const float *q /* (heads, head_dim) */, int64_t heads, const void *k /* (n_pos, head_dim) f32 or f16 */,
-                             const void *v /* as k */, int64_t n_pos, int64_t head_dim, float scale, int cold /* k and v have not been read lately */,
-                             float *scores /* (heads, ld) */, int64_t ld /* n_pos rounded up to 16, or more */, float *out /* (heads, head_dim) */);
+/* The query heads of some tokens that share keys and values. The first token sees n_pos >= 1 cached positions, each next one one more. */
+typedef struct tp_attention {
+    const float *q;         /* (tokens, heads, head_dim), the tokens `stride` floats apart */
+    float *out;             /* as q */
+    const void *k, *v;      /* (n_pos + tokens - 1, head_dim) f32 or f16 */
+    int64_t tokens, heads, head_dim, stride, n_pos;
+    float scale;
+    int cold;               /* k and v have not been read lately */
+    int64_t ld;             /* n_pos + tokens - 1 rounded up to 16, or more */
+    float *work;            /* tp_attention_work floats; first the scores (tokens * heads, ld) */
+} tp_attention;
+static inline int64_t tp_attention_work(int64_t tokens, int64_t heads, int64_t head_dim, int64_t ld) { return tokens * heads * (ld + 1 + 2 * head_dim); }
+typedef void tp_attention_fn(const tp_attention *a);
 
 #endif

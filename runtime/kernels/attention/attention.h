@@ -1,79 +1,69 @@
-/* Attention of heads that share keys and values. The including file defines CACHED (element type of the
- * cache), LOAD(p) and LOAD_N(p, n). A key or value serves several heads while it is in a register: the cache is read once. The
- * order of every sum is that of attention_f32_scalar.c. */
+/* Attention of heads and tokens that share keys and values. The including file defines CACHED (element type of the cache), LOAD(p) and
+ * LOAD_N(p, n). A row is one head of one token. Rows are worked on ROWS at a time, so that a key or value serves several while it is
+ * in a register, and blocks of positions pass all rows while they are in the first cache. The order of every sum is that of
+ * attention_f32_scalar.c. */
 #include "../lanes16.h"
 #include "../stream.h"
 
 #if LANES_NATIVE == 16
-enum { HEADS = 4, WIDE = 4 };       /* heads worked on together; lane groups of the output kept in registers */
+enum { ROWS = 4, WIDE = 4 };        /* rows worked on together; lane groups of the output kept in registers */
 #else
-enum { HEADS = 2, WIDE = 2 };
+enum { ROWS = 2, WIDE = 2 };
 #endif
+enum { KEYS = 32, VALUES = 64 };    /* positions a block, if there are several tokens */
 
-/* Scores of TREES / heads keys from p on (`whole`: all are there; else the last one over again behind n_pos) for `heads` heads. */
-#define KEY(j) (k + (whole || p + (j) < n_pos ? p + (j) : n_pos - 1) * head_dim)
-LANES_INLINE void score_keys(const float *q, const int heads, const CACHED *k /* (n_pos, head_dim) */, const int whole, int64_t p, int64_t n_pos, const int64_t head_dim,
-                             float scale, int cold, float *scores, int64_t ld) {
-    const int keys = TREES / heads;
-    lanes acc[TREES];       /* (heads, keys) */
+/* What a call works on. Rows stand one after the other: those of one token do, those of several are copied so. */
+typedef struct attention {
+    const float *q;             /* (rows, head_dim) */
+    const CACHED *k, *v;
+    float *scores, *out;        /* (rows, ld), (rows, head_dim) */
+    int64_t ld;
+    float scale;
+    int cold;
+} attention;
+
+/* Scores of TREES / rows keys from p on (`whole`: all are there; else the last one over again behind n_pos) for rows from `first` on. */
+#define KEY(j) (a.k + (whole || p + (j) < n_pos ? p + (j) : n_pos - 1) * head_dim)
+LANES_INLINE void score_keys(const attention a, int64_t first, const int rows, const int whole, int64_t p, int64_t n_pos, const int64_t head_dim) {
+    const int keys = TREES / rows;
+    const float *const q = a.q + first * head_dim;
+    lanes acc[TREES];       /* (rows, keys) */
 #pragma GCC unroll 16
     for (int j = 0; j < TREES; j++) acc[j] = lanes_splat(0.0f);
     int64_t i = 0;
     for (; i + 16 <= head_dim; i += 16) {
-        lanes x[HEADS];
+        lanes x[ROWS];
 #pragma GCC unroll 4
-        for (int h = 0; h < heads; h++) x[h] = lanes_load(q + h * head_dim + i);
-        if (cold && i * (int64_t)sizeof(CACHED) % 64 == 0)
+        for (int r = 0; r < rows; r++) x[r] = lanes_load(q + r * head_dim + i);
+        if (a.cold && i * (int64_t)sizeof(CACHED) % 64 == 0)
 #pragma GCC unroll 16
             for (int j = 0; j < keys; j++) stream_ahead(KEY(j) + i);
 #pragma GCC unroll 16
         for (int j = 0; j < keys; j++) {
             const lanes y = LOAD(KEY(j) + i);
 #pragma GCC unroll 4
-            for (int h = 0; h < heads; h++) acc[h * keys + j] = lanes_add(acc[h * keys + j], lanes_mul(x[h], y));
+            for (int r = 0; r < rows; r++) acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x[r], y));
         }
     }
     if (i < head_dim)
 #pragma GCC unroll 4
-        for (int h = 0; h < heads; h++) {
-            const lanes x = lanes_load_n(q + h * head_dim + i, head_dim - i);
+        for (int r = 0; r < rows; r++) {
+            const lanes x = lanes_load_n(q + r * head_dim + i, head_dim - i);
 #pragma GCC unroll 16
-            for (int j = 0; j < keys; j++) acc[h * keys + j] = lanes_add(acc[h * keys + j], lanes_mul(x, LOAD_N(KEY(j) + i, head_dim - i)));
+            for (int j = 0; j < keys; j++) acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x, LOAD_N(KEY(j) + i, head_dim - i)));
         }
     float trees[TREES];
     lanes_trees(acc, trees);
 #pragma GCC unroll 4
-    for (int h = 0; h < heads; h++)
+    for (int r = 0; r < rows; r++)
 #pragma GCC unroll 16
-        for (int j = 0; j < keys; j++) scores[h * ld + p + j] = trees[h * keys + j] * scale;
+        for (int j = 0; j < keys; j++) a.scores[(first + r) * a.ld + p + j] = trees[r * keys + j] * a.scale;
 }
 
-/* out = (sum over p of e[p] * v[p]) * by for `groups` lane groups from where v and out point to, and `heads` heads. */
-LANES_INLINE void mix(const float *e, int64_t ld, const int heads, const CACHED *v, int64_t n_pos, const int64_t head_dim, const float *by, const int groups,
-                      int cold, float *out) {
-    lanes acc[HEADS][WIDE];
-#pragma GCC unroll 4
-    for (int h = 0; h < heads; h++)
-#pragma GCC unroll 4
-        for (int j = 0; j < groups; j++) acc[h][j] = lanes_splat(0.0f);
-    for (int64_t p = 0; p < n_pos; p++, v += head_dim) {
-        lanes value[WIDE];
-#pragma GCC unroll 4
-        for (int j = 0; j < groups; j++) {
-            if (cold && 16 * j * (int)sizeof(CACHED) % 64 == 0) stream_ahead(v + 16 * j);
-            value[j] = LOAD(v + 16 * j);
-        }
-#pragma GCC unroll 4
-        for (int h = 0; h < heads; h++) {
-            const lanes w = lanes_splat(e[h * ld + p]);
-#pragma GCC unroll 4
-            for (int j = 0; j < groups; j++) acc[h][j] = lanes_add(acc[h][j], lanes_mul(w, value[j]));
-        }
-    }
-#pragma GCC unroll 4
-    for (int h = 0; h < heads; h++)
-#pragma GCC unroll 4
-        for (int j = 0; j < groups; j++) lanes_store(out + h * head_dim + 16 * j, lanes_mul(acc[h][j], lanes_splat(by[h])));
+LANES_INLINE void score_block(const attention a, int64_t first, const int rows, int64_t begin, int64_t end, int64_t n_pos, const int64_t head_dim) {
+    int64_t p = begin;
+    for (; p + TREES / rows <= end; p += TREES / rows) score_keys(a, first, rows, 1, p, n_pos, head_dim);
+    if (p < end) score_keys(a, first, rows, 0, p, n_pos, head_dim);
 }
 
 /* Scores to their exponentials; gives 1 / (their sum). */
@@ -92,40 +82,85 @@ LANES_INLINE float softmax(float *scores, int64_t n_pos) {
     return 1.0f / lanes_tree(sum);
 }
 
-LANES_INLINE void some_heads(const float *q, const int heads, const CACHED *k, const CACHED *v, int64_t n_pos, const int64_t head_dim, float scale,
-                             int cold, float *scores, int64_t ld, float *out) {
-    float by[HEADS];
-    int64_t p = 0;
-    for (; p + TREES / heads <= n_pos; p += TREES / heads) score_keys(q, heads, k, 1, p, n_pos, head_dim, scale, cold, scores, ld);
-    if (p < n_pos) score_keys(q, heads, k, 0, p, n_pos, head_dim, scale, cold, scores, ld);
-    for (int h = 0; h < heads; h++) by[h] = softmax(scores + h * ld, n_pos);
+/* out += sum over positions begin .. end - 1 of e[p] * v[p], for `groups` lane groups from column i on. */
+LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t begin, int64_t end, int64_t i, const int groups, const int64_t head_dim) {
+    const CACHED *v = a.v + begin * head_dim + i;
+    const float *const e = a.scores + first * a.ld;
+    float *const out = a.out + first * head_dim + i;
+    lanes acc[ROWS][WIDE];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) acc[r][j] = lanes_load(out + r * head_dim + 16 * j);
+    for (int64_t p = begin; p < end; p++, v += head_dim) {
+        lanes value[WIDE];
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) {
+            if (a.cold && 16 * j * (int)sizeof(CACHED) % 64 == 0) stream_ahead(v + 16 * j);
+            value[j] = LOAD(v + 16 * j);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            const lanes w = lanes_splat(e[r * a.ld + p]);
+#pragma GCC unroll 4
+            for (int j = 0; j < groups; j++) acc[r][j] = lanes_add(acc[r][j], lanes_mul(w, value[j]));
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < groups; j++) lanes_store(out + r * head_dim + 16 * j, acc[r][j]);
+}
+
+LANES_INLINE void mix_block(const attention a, int64_t first, const int rows, int64_t begin, int64_t end, const int64_t head_dim) {
     int64_t i = 0;
-    for (; i + 16 * WIDE <= head_dim; i += 16 * WIDE) mix(scores, ld, heads, v + i, n_pos, head_dim, by, WIDE, cold, out + i);
-    for (; i + 16 <= head_dim; i += 16) mix(scores, ld, heads, v + i, n_pos, head_dim, by, 1, cold, out + i);
-    for (int h = 0; i < head_dim && h < heads; h++) {
-        lanes acc = lanes_splat(0.0f);
-        for (int64_t p = 0; p < n_pos; p++)
-            acc = lanes_add(acc, lanes_mul(lanes_splat(scores[h * ld + p]), LOAD_N(v + p * head_dim + i, head_dim - i)));
-        lanes_store_n(out + h * head_dim + i, lanes_mul(acc, lanes_splat(by[h])), head_dim - i);
+    for (; i + 16 * WIDE <= head_dim; i += 16 * WIDE) mix(a, first, rows, begin, end, i, WIDE, head_dim);
+    for (; i + 16 <= head_dim; i += 16) mix(a, first, rows, begin, end, i, 1, head_dim);
+    for (int64_t r = first; i < head_dim && r < first + rows; r++) {
+        lanes acc = lanes_load_n(a.out + r * head_dim + i, head_dim - i);
+        for (int64_t p = begin; p < end; p++)
+            acc = lanes_add(acc, lanes_mul(lanes_splat(a.scores[r * a.ld + p]), LOAD_N(a.v + p * head_dim + i, head_dim - i)));
+        lanes_store_n(a.out + r * head_dim + i, acc, head_dim - i);
     }
 }
 
-LANES_INLINE void all_heads(const float *q, int64_t heads, const CACHED *k, const CACHED *v, int64_t n_pos, const int64_t head_dim, float scale, int cold,
-                            float *scores, int64_t ld, float *out) {
-    int64_t h = 0;
-    for (; h + HEADS <= heads; h += HEADS)
-        some_heads(q + h * head_dim, HEADS, k, v, n_pos, head_dim, scale, cold, scores + h * ld, ld, out + h * head_dim);
-    for (; h < heads; h++) some_heads(q + h * head_dim, 1, k, v, n_pos, head_dim, scale, cold, scores + h * ld, ld, out + h * head_dim);
+LANES_INLINE void copy_tokens(float *to, int64_t to_stride, const float *from, int64_t from_stride, int64_t tokens, int64_t n) {
+    for (int64_t t = 0; t < tokens; t++) memcpy(to + t * to_stride, from + t * from_stride, (size_t)n * sizeof(float));
 }
 
-LANES_INLINE void attention_body(const float *q, int64_t heads, const CACHED *k, const CACHED *v, int64_t n_pos, int64_t head_dim, float scale, int cold,
-                                 float *scores, int64_t ld, float *out) {
-    assert(n_pos > 0 && ld >= (n_pos + 15) / 16 * 16);
-    const tp_ahead keys = {(uintptr_t)k, (uint64_t)(n_pos * head_dim) * sizeof *k}, values = {(uintptr_t)v, keys.bytes};
-    if (cold) {
+LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
+    const int64_t tokens = job->tokens, rows = tokens * job->heads, n = job->heads * head_dim, sees = job->n_pos, last = sees + tokens - 1;
+    const int several = tokens > 1;
+    float *const inverse = job->work + rows * job->ld, *const copy = inverse + rows;
+    const attention a = {several ? copy : job->q, job->k, job->v, job->work, several ? copy + rows * head_dim : job->out, job->ld, job->scale, job->cold};
+    if (several) copy_tokens(copy, n, job->q, job->stride, tokens, n);
+    const int64_t keys = several ? KEYS : last, values = several ? VALUES : last;
+    for (int64_t p = 0, r = 0; p < last; p += keys, r = 0) {    /* all positions: softmax forgets those that a row does not see */
+        const int64_t end = p + keys < last ? p + keys : last;
+        for (; r + ROWS <= rows; r += ROWS) score_block(a, r, ROWS, p, end, last, head_dim);
+        for (; r < rows; r++) score_block(a, r, 1, p, end, last, head_dim);
+    }
+    for (int64_t r = 0; r < rows; r++) inverse[r] = softmax(a.scores + r * a.ld, sees + r / job->heads);
+    memset(a.out, 0, (size_t)(rows * head_dim) * sizeof(float));
+    for (int64_t p = 0, r = 0; p < sees; p += values, r = 0) {      /* what all rows see */
+        const int64_t end = p + values < sees ? p + values : sees;
+        for (; r + ROWS <= rows; r += ROWS) mix_block(a, r, ROWS, p, end, head_dim);
+        for (; r < rows; r++) mix_block(a, r, 1, p, end, head_dim);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        if (r >= job->heads) mix_block(a, r, 1, sees, sees + r / job->heads, head_dim);
+        for (int64_t i = 0; i < head_dim; i++) a.out[r * head_dim + i] *= inverse[r];
+    }
+    if (several) copy_tokens(job->out, job->stride, a.out, n, tokens, n);
+}
+
+LANES_INLINE void attention_body(const tp_attention *job) {
+    assert(job->n_pos > 0 && job->tokens > 0 && job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16);
+    const tp_ahead keys = {(uintptr_t)job->k, (uint64_t)(job->n_pos * job->head_dim) * sizeof(CACHED)}, values = {(uintptr_t)job->v, keys.bytes};
+    if (job->cold) {
         stream_start(keys);
         stream_start(values);
     }
-    if (head_dim == 128) all_heads(q, heads, k, v, n_pos, 128, scale, cold, scores, ld, out);      /* nearly every model: offsets the compiler knows */
-    else all_heads(q, heads, k, v, n_pos, head_dim, scale, cold, scores, ld, out);
+    if (job->head_dim == 128) attend_all(job, 128);     /* nearly every model: offsets that the compiler knows */
+    else attend_all(job, job->head_dim);
 }

@@ -24,9 +24,11 @@ static void head(const float *q, const uint16_t *keys, const uint16_t *values, i
     for (int64_t i = 0; i < head_dim; i++) out[i] *= by;
 }
 
-void attention_f16_scalar(const float *q, int64_t heads, const void *keys, const void *values, int64_t n_pos, int64_t head_dim, float scale, int cold,
-                          float *scores, int64_t ld, float *out) {
-    (void)cold;
-    assert(n_pos > 0 && ld >= n_pos);
-    for (int64_t h = 0; h < heads; h++) head(q + h * head_dim, keys, values, n_pos, head_dim, scale, scores + h * ld, out + h * head_dim);
+void attention_f16_scalar(const tp_attention *a) {
+    assert(a->n_pos > 0 && a->ld >= a->n_pos + a->tokens - 1);
+    for (int64_t t = 0; t < a->tokens; t++)
+        for (int64_t h = 0; h < a->heads; h++) {
+            const int64_t at = t * a->stride + h * a->head_dim;
+            head(a->q + at, a->k, a->v, a->n_pos + t, a->head_dim, a->scale, a->work + (t * a->heads + h) * a->ld, a->out + at);
+        }
 }
