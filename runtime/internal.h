@@ -122,6 +122,7 @@ typedef struct tp_linear_job {
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
     tp_ternary parts;               /* this and the rest are set by tp_linears_run */
+    tp_tensor codes;                /* tp_direct_codes of it */
     int64_t grain;                  /* rows a chunk */
     int64_t chunks;
 } tp_linear_job;

@@ -51,8 +51,8 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
     const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
-    tp_tensor w = tp_direct_codes(&job->parts);
-    const tp_ahead next = chunk_behind(job->w, row0, row1);
+    tp_tensor w = job->codes;
+    const tp_ahead next = k->matmul ? chunk_behind(job->w, row0, row1) : (tp_ahead){0, 0};
     if (job->way.unpack) {
         uint8_t *codes = panel + round64(k->panel_rows * padded);
         tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);
@@ -64,7 +64,7 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
         k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
-    const size_t stride = l->arrangement->bytes(l->arrangement, 1, l->cols);
+    const size_t stride = l->n > 1 ? l->arrangement->bytes(l->arrangement, 1, l->cols) : 0;
     for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
@@ -109,6 +109,7 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
 void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs, int count, tp_acts8 *acts, int64_t n, uint8_t *scratch, size_t scratch_bytes) {
     for (int j = 0; j < count; j++) {
         jobs[j].parts = tp_ternary_of(jobs[j].w);
+        jobs[j].codes = tp_direct_codes(&jobs[j].parts);
         jobs[j].grain = grain_of(jobs[j].way, jobs[j].w->rows, jobs[j].w->nbytes);
         jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
     }

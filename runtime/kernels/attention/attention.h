@@ -10,7 +10,7 @@ enum { ROWS = 4, WIDE = 4 };        /* rows worked on together; lane groups of t
 #else
 enum { ROWS = 2, WIDE = 2 };
 #endif
-enum { KEYS = 32, VALUES = 64 };    /* positions a block, if there are several tokens */
+enum { KEYS = 32, VALUES = 32 };    /* positions a block */
 
 /* What a call works on. Rows stand one after the other: those of one token do, those of several are copied so. */
 typedef struct attention {
@@ -35,9 +35,9 @@ LANES_INLINE void score_keys(const attention a, int64_t first, const int rows, c
         lanes x[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) x[r] = lanes_load(q + r * head_dim + i);
-        if (a.cold && i * (int64_t)sizeof(CACHED) % 64 == 0)
+        if (a.cold && i * (int64_t)sizeof(CACHED) % 64 == 0)    /* in the cache's order, not in that of the loads */
 #pragma GCC unroll 16
-            for (int j = 0; j < keys; j++) stream_ahead(KEY(j) + i);
+            for (int j = 0; j < keys; j++) stream_from((uintptr_t)KEY(0) + (uintptr_t)(keys * i) * sizeof(CACHED) + 64 * (uintptr_t)j);
 #pragma GCC unroll 16
         for (int j = 0; j < keys; j++) {
             const lanes y = LOAD(KEY(j) + i);
@@ -87,6 +87,8 @@ LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t 
     const CACHED *v = a.v + begin * head_dim + i;
     const float *const e = a.scores + first * a.ld;
     float *const out = a.out + first * head_dim + i;
+    /* In the cache's order: the columns before i have asked for as much as they have read. */
+    uintptr_t ahead = (uintptr_t)(a.v + begin * head_dim + i * (end - begin));
     lanes acc[ROWS][WIDE];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
@@ -95,10 +97,11 @@ LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t 
     for (int64_t p = begin; p < end; p++, v += head_dim) {
         lanes value[WIDE];
 #pragma GCC unroll 4
-        for (int j = 0; j < groups; j++) {
-            if (a.cold && 16 * j * (int)sizeof(CACHED) % 64 == 0) stream_ahead(v + 16 * j);
-            value[j] = LOAD(v + 16 * j);
-        }
+        for (int j = 0; j < groups; j++) value[j] = LOAD(v + 16 * j);
+        if (a.cold)
+#pragma GCC unroll 4
+            for (unsigned line = 0; line < (unsigned)groups * 16 * sizeof(CACHED); line += 64) stream_from(ahead + line);
+        ahead += (uintptr_t)groups * 16 * sizeof(CACHED);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             const lanes w = lanes_splat(e[r * a.ld + p]);
@@ -134,7 +137,7 @@ LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
     float *const inverse = job->work + rows * job->ld, *const copy = inverse + rows;
     const attention a = {several ? copy : job->q, job->k, job->v, job->work, several ? copy + rows * head_dim : job->out, job->ld, job->scale, job->cold};
     if (several) copy_tokens(copy, n, job->q, job->stride, tokens, n);
-    const int64_t keys = several ? KEYS : last, values = several ? VALUES : last;
+    const int64_t keys = several ? KEYS : last, values = VALUES;
     for (int64_t p = 0, r = 0; p < last; p += keys, r = 0) {    /* all positions: softmax forgets those that a row does not see */
         const int64_t end = p + keys < last ? p + keys : last;
         for (; r + ROWS <= rows; r += ROWS) score_block(a, r, ROWS, p, end, last, head_dim);
