@@ -201,14 +201,15 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
-/* What reads a cache together: `tokens` tokens by one of `parts` of the heads that share it. All of them, unless there are threads
- * that would have nothing to do; tokens by themselves once a window slides, since each then begins at another position. */
+/* What reads a cache together: `tokens` tokens by one of `parts` of the heads that share it. Fewer tokens, then fewer heads if there
+ * are threads that would have nothing to do; tokens by themselves once a window slides, since each then begins at another position. */
 typedef struct share { int64_t tokens, blocks, parts; } share;
 
 static share attention_share(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const int64_t group = hp->heads / hp->kv_heads, most = tp_attention_tokens(s);
     share a = {s->layer->slides && s->n_past + s->n > hp->window ? 1 : s->n < most ? s->n : most, 0, 1};
+    while (a.tokens > 1 && (s->n + a.tokens - 1) / a.tokens * hp->kv_heads < tp_pool_threads(s->pool)) a.tokens = (a.tokens + 1) / 2;
     a.blocks = (s->n + a.tokens - 1) / a.tokens;
     while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < tp_pool_threads(s->pool))) a.parts++;
     return a;

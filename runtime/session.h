@@ -51,7 +51,8 @@ static inline int64_t tp_scores_stride(const tp_session *s) { return (s->n_ctx +
 /* Tokens that read a cache together: with the heads that share it about sixteen rows, whose scores stay in the second cache. */
 static inline int64_t tp_attention_tokens(const tp_session *s) {
     const int64_t group = s->model->hp.heads / s->model->hp.kv_heads;
-    return group < 16 ? 16 / group : 1;
+    const int64_t tokens = group < 16 ? 16 / group : 1;
+    return tokens < s->batch ? tokens : s->batch;
 }
 static inline int64_t tp_attention_floats(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;

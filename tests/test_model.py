@@ -61,6 +61,20 @@ def test_a_file_in_any_layout_gives_the_bits_of_i2_s(tiny_gguf: Path, tmp_path: 
     assert product == own or any(kernel.startswith(f"unpack_{name}_") for kernel in kernels)
 
 
+@pytest.mark.parametrize("name", ["t158", "tq1_0"])
+def test_many_tokens_take_the_best_instruction_set(tiny_gguf: Path, tmp_path: Path, name: str) -> None:
+    """By unpacking if need be: a kernel of a layout's own is no reason to fall back to scalar."""
+    path = rewritten(tiny_gguf, tmp_path / "other.gguf", name, beside=True)
+    unpacked = [
+        kernel.isa for kernel in library().kernels() if kernel.symbol.startswith("matmul_u8_") and kernel.available
+    ]
+    for isa in unpacked:
+        with Model(path, isa=isa) as model:
+            model.logits(TOKENS)
+            (product,) = [symbol for symbol in model.kernels() if symbol.startswith("matmul_")]
+        assert product.endswith(f"_{isa}"), "the ladder goes up, and each of these is on it"
+
+
 @pytest.mark.parametrize("name", ["tl1", "tl2"])
 def test_a_file_that_does_not_say_its_tiling_is_refused(tiny_gguf: Path, tmp_path: Path, name: str) -> None:
     path = rewritten(tiny_gguf, tmp_path / "tiled.gguf", name, beside=False, say_tilings=False)

@@ -23,10 +23,10 @@ typedef void tp_matvec_fn(const tp_tensor *w /* (rows, cols) */, const void *act
 /* Memory that will be read after this product. */
 typedef struct tp_ahead { uintptr_t from; uint64_t bytes; } tp_ahead;      /* a number: it may lie past a buffer's end */
 
-/* The same by n tokens: out[t * ld + r - row0]. `next` is asked for piece by piece meanwhile. */
-typedef void tp_matmul_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (n, cols) int8, in the kernel's arrangement */,
+/* The same by n tokens: out[t * ld + r - row0]. `next` is asked for piece by piece meanwhile. padded: cols rounded up to 128. */
+typedef void tp_matmul_fn(const tp_tensor *w /* (rows, cols) */, const void *acts /* (n, padded) int8, in the kernel's arrangement */,
                           const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1, int32_t *out /* (n, ld) */, int64_t ld,
-                          void *scratch /* panel_rows * cols bytes, 64-byte aligned */, tp_ahead next);
+                          void *scratch /* panel_rows * padded bytes, 64-byte aligned */, tp_ahead next);
 
 /* Codes of rows row0 .. row1-1, one a byte: 0, 1, 2 for weights -1, 0, +1, and 3 for a code of 3 or a nibble that means nothing
  * (bytes of trits that no packer writes give some codes: formats/layouts refuses them). */

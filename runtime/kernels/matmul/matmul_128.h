@@ -41,7 +41,7 @@ TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32
         const int rows = row1 - r < PANEL_ROWS ? (int)(row1 - r) : PANEL_ROWS;
         for (int i = 0; i < PANEL_ROWS; i++) panel_row(w, r + (i < rows ? i : 0), panel, i);
         for (int64_t t = 0; t < n; t += TILE) {
-            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
+            ask_for(next, (r - row0) * n + t * rows, TILE * rows, (row1 - row0) * n);
             for (int first = 0; first < rows; first += HALF_ROWS) {
                 int32_t sums[TILE * HALF_ROWS];
                 tile_4(panel + first * w->cols, acts + t * w->cols, w->cols / 4, sums);

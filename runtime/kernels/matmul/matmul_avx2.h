@@ -99,7 +99,7 @@ TP_INLINE void matmul_panels(const tp_tensor *w, const int8_t *acts, const int32
         unpack(w, r, rows, panel);
         for (int64_t t = 0; t < n; t += TILE) {
             int32_t sums[TILE * PANEL_ROWS];
-            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
+            ask_for(next, (r - row0) * n + t * rows, TILE * rows, (row1 - row0) * n);
             tile_4(panel, acts + t * w->cols, w->cols / 4, sums);
             for (int64_t u = 0; u < TILE && t + u < n; u++)
                 for (int i = 0; i < rows; i++) out[(t + u) * ld + r - row0 + i] = sums[u * PANEL_ROWS + i] - sum_q[t + u];

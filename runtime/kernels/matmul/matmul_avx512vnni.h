@@ -79,7 +79,7 @@ TP_INLINE void matmul_panels(const tp_tensor *w, int64_t cols /* of acts */, con
             const int tokens = n - t < TILE ? (int)(n - t) : TILE;
             const int8_t *q = acts + t * cols;
             int32_t *to = out + t * ld + r - row0;
-            ask_for(next, (r - row0) * n + t * PANEL_ROWS, TILE * PANEL_ROWS, (row1 - row0) * n);
+            ask_for(next, (r - row0) * n + t * rows, TILE * rows, (row1 - row0) * n);
             if (tokens > 8) tile_12(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
             else if (tokens > 4) tile_8(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);
             else tile_4(panel, q, cols / 4, sum_q + t, tokens, mask0, mask1, to, ld);

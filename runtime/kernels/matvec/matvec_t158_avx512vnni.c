@@ -44,8 +44,8 @@ TP_INLINE void group_rows(const uint8_t *group, int64_t together, int64_t first,
         if (l == whole) l++;
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            const __m512i thrice = _mm512_add_epi32(_mm512_add_epi32(a[r], a[r]), a[r]);
-            total[r] = _mm512_add_epi32(total[r], _mm512_srai_epi32(_mm512_sub_epi32(thrice, b[r]), 8));
+            const __m512i three_a = _mm512_add_epi32(_mm512_add_epi32(a[r], a[r]), a[r]);
+            total[r] = _mm512_add_epi32(total[r], _mm512_srai_epi32(_mm512_sub_epi32(three_a, b[r]), 8));
         }
     }
     if (rows == T158_ROWS) {

@@ -7,7 +7,7 @@
  *
  *     256 * sum d(n) a(n) = 3 * sum x(n) a(n) - sum x(n + 1) a(n)
  *
- * for every byte there is: two additions and two dot products a digit. Either sum gains at most 20 * 255 * 128 a line in a lane of
+ * for every byte there is: two additions (or a multiplication by 3) and two dot products a digit. Either sum gains at most 20 * 255 * 128 a line in a lane of
  * 64-byte words, and 64 / WORD times that in others; three times the first must fit int32 before lanes are added up. */
 #include "../lines.h"
 
