@@ -119,8 +119,8 @@ static void run(bench *b) {
         case TP_OP_ROPE:
         case TP_OP_ROPEPAIRS: k->rope(b->y, COLS / 128, 128, b->z); break;
         case TP_OP_ATTENTION:
-            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes, .tokens = 1, .heads = HEADS, .head_dim = 128, .stride = HEADS * 128,
-                                         .n_pos = ROWS, .scale = 0.1f, .ld = ROWS, .work = b->z});
+            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes, .tokens = 1, .heads = HEADS, .head_dim = 128,
+                                         .stride = HEADS * 128, .n_pos = ROWS, .scale = 0.1f, .ld = ROWS, .work = b->z});
             break;
         case TP_OP_READ: total = (int32_t)k->limit(b->bytes, ROWS * COLS); break;
         case TP_OP_DOTS: total = (int32_t)k->limit((const uint8_t *)"\1\1", 4096); break;

@@ -226,8 +226,9 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
         const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
         s->attention->attention(&(tp_attention){
             .q = s->q + at, .out = s->mixed + at, .k = cache_at(s, s->k_cache, kv, first), .v = cache_at(s, s->v_cache, kv, first),
-            .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim, .stride = (int64_t)hp->heads * hp->head_dim,
-            .n_pos = seen - first, .scale = hp->attention_scale, .cold = s->n == 1, .ld = tp_scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
+            .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim,
+            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first, .scale = hp->attention_scale, .cold = s->n == 1,
+            .ld = tp_scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
     }
 }
 

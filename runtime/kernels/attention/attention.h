@@ -139,27 +139,17 @@ LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
     if (several) copy_tokens(copy, n, job->q, job->stride, tokens, n);
     for (int64_t p = 0, r = 0; p < last; p += KEYS, r = 0) {    /* all positions: softmax forgets those that a row does not see */
         const int64_t end = p + KEYS < last ? p + KEYS : last;
-        for (; r + ROWS <= rows; r += ROWS) {
-            a.cold = job->cold && r == 0;       /* the first rows of a block ask for it */
-            score_block(a, r, ROWS, p, end, last, head_dim);
-        }
-        for (; r < rows; r++) {
-            a.cold = job->cold && r == 0;
-            score_block(a, r, 1, p, end, last, head_dim);
-        }
+        a.cold = job->cold;
+        for (; r + ROWS <= rows; r += ROWS, a.cold = 0) score_block(a, r, ROWS, p, end, last, head_dim);    /* the first rows of a block ask for it */
+        for (; r < rows; r++, a.cold = 0) score_block(a, r, 1, p, end, last, head_dim);
     }
     for (int64_t r = 0; r < rows; r++) inverse[r] = softmax(a.scores + r * a.ld, sees + r / job->heads);
     memset(a.out, 0, (size_t)(rows * head_dim) * sizeof(float));
     for (int64_t p = 0, r = 0; p < sees; p += VALUES, r = 0) {      /* what all rows see */
         const int64_t end = p + VALUES < sees ? p + VALUES : sees;
-        for (; r + ROWS <= rows; r += ROWS) {
-            a.cold = job->cold && r == 0;
-            mix_block(a, r, ROWS, p, end, head_dim);
-        }
-        for (; r < rows; r++) {
-            a.cold = job->cold && r == 0;
-            mix_block(a, r, 1, p, end, head_dim);
-        }
+        a.cold = job->cold;
+        for (; r + ROWS <= rows; r += ROWS, a.cold = 0) mix_block(a, r, ROWS, p, end, head_dim);
+        for (; r < rows; r++, a.cold = 0) mix_block(a, r, 1, p, end, head_dim);
     }
     for (int64_t r = 0; r < rows; r++) {
         if (r >= job->heads) mix_block(a, r, 1, sees, sees + r / job->heads, head_dim);

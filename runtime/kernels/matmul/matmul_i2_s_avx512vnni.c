@@ -11,7 +11,8 @@ static void unpack_i2_s(const tp_tensor *w, int64_t cols, int64_t row, int rows,
             __m512i v[16];
             for (int i = 0; i < 16; i++) {
                 const int r = 16 * half + i;
-                if (r < rows) __builtin_prefetch((const void *)((uintptr_t)i2_s_row(w, row + r) + (uintptr_t)byte + 256), 0, 3);     /* 16 streams: more than the CPU follows by itself */
+                if (r < rows)       /* 16 streams: more than the CPU follows by itself */
+                    __builtin_prefetch((const void *)((uintptr_t)i2_s_row(w, row + r) + (uintptr_t)byte + 256), 0, 3);
                 v[i] = r < rows ? _mm512_maskz_loadu_epi32(blocks == 2 ? 0xffff : 0xff, i2_s_row(w, row + r) + byte) : _mm512_setzero_si512();
             }
             transpose16(v);
