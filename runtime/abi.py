@@ -22,7 +22,7 @@ LAYOUT_IDS = {
 NOT_RUN = frozenset(("hf_u8", "mlx2", "u8"))
 """Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
 ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
-KV_TYPE_IDS = {"f32": 0, "f16": 1}
+KV_TYPE_IDS = {"f32": 0, "i16": 1}
 LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
 DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
 

@@ -5,6 +5,7 @@
 
 #include "fpenv.h"
 #include "internal.h"
+#include "kernels/attention/cache16.h"
 #include "kernels/quants.h"
 #include "selftest.h"
 
@@ -118,8 +119,10 @@ static void run(bench *b) {
         case TP_OP_GLU: k->glu(b->x, b->z, COLS, TP_ACT_SILU, b->y); break;
         case TP_OP_ROPE:
         case TP_OP_ROPEPAIRS: k->rope(b->y, COLS / 128, 128, b->z); break;
+        case TP_OP_CACHE16: k->cache16(b->x, b->z, 128, 5, b->bytes, b->bytes + cache16_bytes(128)); break;
         case TP_OP_ATTENTION:
-            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes, .tokens = 1, .heads = HEADS, .head_dim = 128,
+        case TP_OP_ATTENTION16:
+            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes + (k->op == TP_OP_ATTENTION16 ? ROWS / 16 * cache16_bytes(128) : 0), .tokens = 1, .heads = HEADS, .head_dim = 128,
                                          .stride = HEADS * 128, .n_pos = ROWS, .scale = 0.1f, .ld = ROWS, .work = b->z});
             break;
         case TP_OP_READ: total = (int32_t)k->limit(b->bytes, ROWS * COLS); break;
@@ -138,7 +141,9 @@ static double work(const bench *b) {
         case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
         case TP_OP_FLOATVEC:
         case TP_OP_DECODE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
-        case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * (b->k->layout == TP_LAYOUT_F16 ? 2 : 4);
+        case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
+        case TP_OP_ATTENTION16: return 2.0 * ROWS / 16 * cache16_bytes(128);
+        case TP_OP_CACHE16: return 2.0 * 128 * 4;
         case TP_OP_RMSNORM:
         case TP_OP_RESCALE:
         case TP_OP_GLU: return 8.0 * COLS;
@@ -178,6 +183,11 @@ static int prepare(bench *b) {
     for (int i = 0; i < COLS; i++) b->q16[i] = (int16_t)tp_random(&state);
     if (k->op == TP_OP_ATTENTION)
         for (int i = 0; i < ROWS * 128; i++) ((float *)(void *)b->bytes)[i] = b->x[i % COLS];
+    if (k->op == TP_OP_ATTENTION16)
+        for (int p = 0; p < ROWS; p++) {
+            uint8_t *const block = b->bytes + p / 16 * cache16_bytes(128);
+            tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(b->x + p, b->z + p, 128, p % 16, block, block + ROWS / 16 * cache16_bytes(128));
+        }
     if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
     for (int t = 0; k->arrangement && t < TOKENS; t += k->arrangement->tokens)
         k->arrangement->fill(k->arrangement, b->q, TOKENS, COLS, t / k->arrangement->tokens, b->arranged);

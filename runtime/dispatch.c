@@ -61,7 +61,8 @@
     FLOATS(X, RMSNORM, rmsnorm, F32, f32, rmsnorm) FLOATS(X, GLU, glu, F32, f32, glu) \
     FLOATS(X, DECODE, decode, I2_S, i2_s, decode) FLOATS(X, DECODE, decode, U8, u8, decode) \
     FLOATS(X, FLOATVEC, floatvec, I2_S, i2_s, floatvec) FLOATS(X, FLOATVEC, floatvec, U8, u8, floatvec) \
-    FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION, attention, F16, f16, attention) \
+    FLOATS(X, ATTENTION, attention, F32, f32, attention) FLOATS(X, ATTENTION16, attention16, F32, f32, attention) \
+    FLOATS(X, CACHE16, cache16, F32, f32, cache16) \
     FLOATS(X, READ, read, U8, u8, limit) DOT_RATES(X, DOTS, dots, U8, u8, limit)
 
 #define DECLARE_TWINS(LAYOUT, l) \
@@ -125,7 +126,8 @@ static const tp_kernel kernels[] = {
 };
 
 static const char *const op_names[TP_OP_COUNT] = {"matvec", "matmul", "unpack", "pack", "decode", "floatvec", "head", "quantize", "quantize16",
-                                                  "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention", "read", "dots"};
+                                                  "rescale", "rmsnorm", "glu", "rope", "ropepairs", "attention", "attention16", "cache16",
+                                                  "read", "dots"};
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 

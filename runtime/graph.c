@@ -72,25 +72,38 @@ typedef struct step {           /* towards what enters linears */
     tp_session *s;
     const tp_tensor *add_behind;    /* s->add joins s->x first, behind this norm (which may be absent); NULL: it does not */
     const float *from;              /* (n, cols) */
+    float *gate;                    /* (n, cols) act(gate) * from instead, left there if traced; NULL: from itself */
     const tp_tensor *norm;          /* (1, cols) or absent */
     float eps;
-    float *to;                      /* (n, cols) */
+    float *to;                      /* (n, cols), or NULL if only the codes are wanted */
     int64_t cols;
     int quantize;                   /* into s->acts as well */
 } step;
+
+/* Row by row in what is at hand: rows of all tokens would be read from far away by each part of the step. */
 
 static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     const step *p = ctx;
     tp_session *s = p->s;
     const int64_t cols = p->cols, padded = tp_padded_cols(cols);
-    (void)thread;
+    float *const row = (float *)(void *)(s->scratch + (size_t)thread * s->scratch_bytes);
     for (int64_t t = begin; t < end; t++) {
+        float *const to = p->to ? p->to + t * cols : row;
+        const float *x = p->from + t * cols;
         if (p->add_behind) add_token(s, t, p->add_behind);
-        if (p->norm->data) s->rmsnorm->rmsnorm(p->from + t * cols, p->norm->data, cols, p->eps, p->to + t * cols);
-        else if (p->from != p->to) memcpy(p->to + t * cols, p->from + t * cols, (size_t)cols * sizeof(float));
+        if (p->gate) {
+            float *const product = s->trace ? p->gate + t * cols : to;
+            s->glu->glu(p->gate + t * cols, x, cols, s->model->hp.activation, product);
+            x = product;
+        }
+        if (p->norm->data) {
+            s->rmsnorm->rmsnorm(x, p->norm->data, cols, p->eps, to);
+            x = to;
+        }
+        if (p->to && x != to) memcpy(to, x, (size_t)cols * sizeof(float));
         if (!p->quantize) continue;
         int8_t *q = s->acts.q + t * padded;
-        s->quantize->quantize(p->to + t * cols, cols, q, &s->acts.s[t], &s->acts.sum[t]);
+        s->quantize->quantize(x, cols, q, &s->acts.s[t], &s->acts.sum[t]);
         memset(q + cols, 0, (size_t)(padded - cols));
     }
 }
@@ -99,6 +112,7 @@ static void take_step(const step *p) {
     tp_session *s = p->s;
     tp_pool_run(s->pool, step_tokens, (void *)(uintptr_t)p, s->n, 1);
     if (p->norm->data || (p->add_behind && p->add_behind->data)) mark(s, s->rmsnorm);
+    if (p->gate) mark(s, s->glu);
     if (p->quantize) mark(s, s->quantize);
 }
 
@@ -107,7 +121,12 @@ static void take_step(const step *p) {
 typedef struct point { const char *floats, *codes, *scales; } point;    /* names of trace points */
 #define POINT(name) {name, name ".q8", name ".scale"}
 
-typedef struct linear { const tp_tensor *w, *own_norm; float *y; point own; } linear;
+typedef struct linear {
+    const tp_tensor *w, *own_norm;
+    float *y;
+    point own;
+    int gated;      /* y = glu(what the next linear gives, what this one does); the next one's y is not written */
+} linear;
 
 static void trace_codes(tp_session *s, point at, int64_t cols) {
     if (!s->trace) return;
@@ -118,13 +137,22 @@ static void trace_codes(tp_session *s, point at, int64_t cols) {
     trace(s, at.scales, s->layer_index, TP_DTYPE_F32, s->n, 1, s->acts.s);
 }
 
+static tp_way way_of(const tp_session *s, const tp_tensor *w) {
+    return (s->n > TP_FEW_TOKENS ? s->matmul : w->reserved ? s->plain_matvec : s->matvec)[w->layout];
+}
+
 /* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
 static void products(tp_session *s, const linear *group, int count, const float *x) {
     tp_linear_job jobs[3];
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].w;
         if (s->model->hp.int8_activations) {
-            jobs[i] = (tp_linear_job){.w = w, .way = (s->n > TP_FEW_TOKENS ? s->matmul : w->reserved ? s->plain_matvec : s->matvec)[w->layout], .y = group[i].y};
+            jobs[i] = (tp_linear_job){.w = w, .way = way_of(s, w), .y = i > 0 && group[i - 1].gated ? NULL : group[i].y};
+            if (group[i].gated) {
+                jobs[i].glu = s->glu;
+                jobs[i].activation = s->model->hp.activation;
+                mark(s, s->glu);
+            }
             mark_way(s, jobs[i].way);
             continue;
         }
@@ -143,9 +171,10 @@ static void linears(tp_session *s, step in, point at, const linear *group, int c
     for (int i = 0; i < count; i++) own |= group[i].own_norm->data != NULL;
     in.s = s;
     in.eps = hp->norm_eps;
-    in.to = s->h;
     in.quantize = hp->int8_activations && !own;
+    in.to = in.quantize && !s->trace ? NULL : s->h;
     take_step(&in);
+    if (in.gate) trace_f32(s, "ffn_mul", in.cols, in.gate);
     trace_f32(s, at.floats, in.cols, s->h);
     if (!own) {
         if (in.quantize) trace_codes(s, at, in.cols);
@@ -153,7 +182,8 @@ static void linears(tp_session *s, step in, point at, const linear *group, int c
         return;
     }
     for (int i = 0; i < count; i++) {
-        const step behind = {s, NULL, s->h, group[i].own_norm, hp->projection_norm_eps, s->own, in.cols, hp->int8_activations};
+        const step behind = {.s = s, .from = s->h, .norm = group[i].own_norm, .eps = hp->projection_norm_eps, .to = s->own, .cols = in.cols,
+                             .quantize = hp->int8_activations};
         take_step(&behind);
         trace_f32(s, group[i].own.floats, in.cols, s->own);
         if (behind.quantize) trace_codes(s, group[i].own, in.cols);
@@ -163,18 +193,20 @@ static void linears(tp_session *s, step in, point at, const linear *group, int c
 
 /* ---- attention ---- */
 
-static void *cache_at(const tp_session *s, void *cache, int64_t head, int64_t pos) {
-    const tp_hparams *hp = &s->model->hp;
-    return (uint8_t *)cache + (((s->layer_index * hp->kv_heads + head) * s->n_ctx + pos) * hp->head_dim) * (int64_t)tp_kv_size(s);
+/* The block of this layer that holds a position. */
+static uint8_t *cache_at(const tp_session *s, uint8_t *cache, int64_t head, int64_t position) {
+    return cache + ((s->layer_index * s->model->hp.kv_heads + head) * tp_kv_blocks(s) + position / tp_kv_block(s)) * tp_kv_bytes(s);
 }
 
-static void store_cached(const tp_session *s, void *to, const float *from, int64_t n) {
-    if (s->kv_type == TP_KV_F32) {
-        memcpy(to, from, (size_t)n * sizeof(float));
+static void store_cached(const tp_session *s, int64_t head, int64_t position, const float *k, const float *v) {
+    uint8_t *const keys = cache_at(s, s->k_cache, head, position), *const values = cache_at(s, s->v_cache, head, position);
+    const int64_t dim = s->model->hp.head_dim;
+    if (s->kv_type == TP_KV_I16) {
+        s->cache16->cache16(k, v, dim, position % tp_kv_block(s), keys, values);
         return;
     }
-    uint16_t *half = to;
-    for (int64_t i = 0; i < n; i++) half[i] = tp_float_f16(from[i]);
+    memcpy(keys, k, (size_t)dim * sizeof(float));
+    memcpy(values, v, (size_t)dim * sizeof(float));
 }
 
 static void norm_heads(const tp_session *s, float *x, int64_t heads, const tp_tensor *norm) {
@@ -194,10 +226,7 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
         norm_heads(s, k, hp->kv_heads, &s->layer->attn_k_norm);
         s->rope->rope(q, hp->heads, dim, cos_sin);
         s->rope->rope(k, hp->kv_heads, dim, cos_sin);
-        for (int64_t h = 0; h < hp->kv_heads; h++) {
-            store_cached(s, cache_at(s, s->k_cache, h, s->n_past + t), k + h * dim, dim);
-            store_cached(s, cache_at(s, s->v_cache, h, s->n_past + t), s->v + (t * hp->kv_heads + h) * dim, dim);
-        }
+        for (int64_t h = 0; h < hp->kv_heads; h++) store_cached(s, h, s->n_past + t, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
     }
 }
 
@@ -223,11 +252,11 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, block of tokens): neighbours read the same cache */
         const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
         const int64_t at = (t * hp->heads + first_head) * hp->head_dim;
-        const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0;
+        const int64_t seen = s->n_past + t + 1, first = s->layer->slides && seen > hp->window ? seen - hp->window : 0, skip = first % tp_kv_block(s);
         s->attention->attention(&(tp_attention){
             .q = s->q + at, .out = s->mixed + at, .k = cache_at(s, s->k_cache, kv, first), .v = cache_at(s, s->v_cache, kv, first),
             .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim,
-            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first, .scale = hp->attention_scale, .cold = s->n == 1,
+            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first + skip, .skip = skip, .scale = hp->attention_scale, .cold = s->n == 1,
             .ld = tp_scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
     }
 }
@@ -238,14 +267,7 @@ static void attention(tp_session *s) {
     mark(s, s->attention);
 }
 
-/* ---- feed forward ---- */
-
-static void glu_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
-    tp_session *s = ctx;
-    const int64_t f = s->model->hp.ffn;
-    (void)thread;
-    s->glu->glu(s->gate + begin * f, s->up + begin * f, (end - begin) * f, s->model->hp.activation, s->gate + begin * f);
-}
+/* ---- the whole ---- */
 
 static void add_down(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
@@ -253,42 +275,47 @@ static void add_down(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) add_token(s, t, &s->layer->post_ffw_norm);
 }
 
-/* ---- the whole ---- */
+/* Whether act(gate) * up is made where gate and up are: of many tokens both would be written far away and read again. */
+static int multiplies_at_once(const tp_session *s) {
+    const tp_layer *l = s->layer;
+    const tp_way gate = way_of(s, &l->ffn_gate), up = way_of(s, &l->ffn_up);
+    return s->model->hp.int8_activations && s->n > TP_FEW_TOKENS && !s->trace && !l->ffn_gate_norm_in.data && !l->ffn_up_norm_in.data &&
+           gate.kernel == up.kernel && gate.unpack == up.unpack;
+}
 
 static void run_layer(tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const tp_layer *l = s->layer;
     const int64_t hidden = hp->hidden, q_cols = (int64_t)hp->heads * hp->head_dim, kv_cols = (int64_t)hp->kv_heads * hp->head_dim;
 
-    const linear qkv[] = {{&l->attn_q, &l->attn_q_norm_in, s->q, POINT("attn_q_in")},
-                          {&l->attn_k, &l->attn_k_norm_in, s->k, POINT("attn_k_in")},
-                          {&l->attn_v, &l->attn_v_norm_in, s->v, POINT("attn_v_in")}};
+    const linear qkv[] = {{&l->attn_q, &l->attn_q_norm_in, s->q, POINT("attn_q_in"), 0},
+                          {&l->attn_k, &l->attn_k_norm_in, s->k, POINT("attn_k_in"), 0},
+                          {&l->attn_v, &l->attn_v_norm_in, s->v, POINT("attn_v_in"), 0}};
     linears(s, (step){.from = s->x, .norm = &l->attn_norm, .cols = hidden}, (point)POINT("attn_in"), qkv, 3);
     trace_f32(s, "attn_q", q_cols, s->q);
     trace_f32(s, "attn_k", kv_cols, s->k);
     trace_f32(s, "attn_v", kv_cols, s->v);
     tp_pool_run(s->pool, rope_tokens, s, s->n, 1);
     mark(s, s->rope);
+    if (s->kv_type == TP_KV_I16) mark(s, s->cache16);
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
     attention(s);
     trace_f32(s, "attn_out", q_cols, s->mixed);
-    const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm")};
+    const linear out = {&l->attn_output, &l->attn_output_norm_in, s->add, POINT("attn_sub_norm"), 0};
     linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols}, (point)POINT("attn_sub_norm"), &out, 1);
     trace_f32(s, "attn_output", hidden, s->add);
 
-    const linear gate_up[] = {{&l->ffn_gate, &l->ffn_gate_norm_in, s->gate, POINT("ffn_gate_in")},
-                              {&l->ffn_up, &l->ffn_up_norm_in, s->up, POINT("ffn_up_in")}};
+    const int gated = multiplies_at_once(s);
+    const linear up_gate[] = {{&l->ffn_up, &l->ffn_up_norm_in, s->up, POINT("ffn_up_in"), gated},
+                              {&l->ffn_gate, &l->ffn_gate_norm_in, s->gate, POINT("ffn_gate_in"), 0}};
     const step into = {.add_behind = &l->post_attention_norm, .from = s->x, .norm = &l->ffn_norm, .cols = hidden};
-    linears(s, into, (point)POINT("ffn_in"), gate_up, 2);
+    linears(s, into, (point)POINT("ffn_in"), up_gate, 2);
     trace_f32(s, "attn_residual", hidden, s->x);
     trace_f32(s, "ffn_gate", hp->ffn, s->gate);
     trace_f32(s, "ffn_up", hp->ffn, s->up);
-    tp_pool_run(s->pool, glu_tokens, s, s->n, 1);
-    mark(s, s->glu);
-    trace_f32(s, "ffn_mul", hp->ffn, s->gate);
-    const linear down = {&l->ffn_down, &l->ffn_down_norm_in, s->add, POINT("ffn_down_in")};
-    linears(s, (step){.from = s->gate, .norm = &l->ffn_sub_norm, .cols = hp->ffn}, (point)POINT("ffn_down_in"), &down, 1);
+    const linear down = {&l->ffn_down, &l->ffn_down_norm_in, s->add, POINT("ffn_down_in"), 0};
+    linears(s, (step){.from = s->up, .gate = gated ? NULL : s->gate, .norm = &l->ffn_sub_norm, .cols = hp->ffn}, (point)POINT("ffn_down_in"), &down, 1);
     trace_f32(s, "ffn_down", hidden, s->add);
     tp_pool_run(s->pool, add_down, s, s->n, 1);
     trace_f32(s, "layer_out", hidden, s->x);

@@ -16,7 +16,7 @@ int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 /* ---- dispatch.c ---- */
 typedef enum tp_op {
     TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_FLOATVEC, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
-    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_READ, TP_OP_DOTS, TP_OP_COUNT
+    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_ATTENTION16, TP_OP_CACHE16, TP_OP_READ, TP_OP_DOTS, TP_OP_COUNT
 } tp_op;
 
 /* ---- arrange.c: how a linear kernel wants its int8 activations ---- */
@@ -49,7 +49,8 @@ typedef struct tp_kernel {
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
     tp_rope_fn *rope;
-    tp_attention_fn *attention;
+    tp_attention_fn *attention;             /* and attention16 */
+    tp_cache16_fn *cache16;
     tp_limit_fn *limit;
 } tp_kernel;
 
@@ -121,6 +122,10 @@ typedef struct tp_linear_job {
     tp_way way;
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
+    /* With both y = glu(what the next job gives, what this one does), while they are in cache: the next has neither y nor sums, and
+     * kernel and rows in common with this one. */
+    const tp_kernel *glu;
+    int activation;
     tp_ternary parts;               /* this and the rest are set by tp_linears_run */
     tp_tensor codes;                /* tp_direct_codes of it */
     int64_t grain;                  /* rows a chunk */

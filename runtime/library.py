@@ -396,7 +396,7 @@ class CSession:
     """One conversation with a CModel: KV cache, threads, kernels. Owns the C object; use from one thread at a time.
 
     n_ctx: positions, default the model's. threads: the caller's included. isa: for each operation the best kernel at
-    or below it, default all this CPU has. kv_type: f32 or f16. batch: tokens worked on at once, default 256, which
+    or below it, default all this CPU has. kv_type: f32 or i16. batch: tokens worked on at once, default 256, which
     changes no bit.
     Raises MissingRequirement for an ISA that is not here, UsageError for sizes that are out of range.
     """

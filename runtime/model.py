@@ -32,7 +32,7 @@ SCALE = ".scale"
 class Model:
     """A model with one session. `eval` continues it, `reset` forgets it, `logits` starts anew.
 
-    threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or f16.
+    threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them.
     Raises Unreadable for a file that is no model, Unsupported for one we cannot run, MissingRequirement without the C
     library or for an ISA this CPU lacks.
@@ -184,7 +184,12 @@ def default_context(spec: ModelSpec, kv_type: str) -> int:
 
 def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
     """Of the keys and values of one position."""
-    return 2 * spec.layers * spec.kv_heads * spec.head_dim * (2 if kv_type == "f16" else 4)
+    return (
+        2
+        * spec.layers
+        * spec.kv_heads
+        * (2 * (-(-spec.head_dim // 16) * 16) + 4 if kv_type == "i16" else 4 * spec.head_dim)
+    )
 
 
 def usable_cores() -> int:

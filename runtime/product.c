@@ -16,11 +16,11 @@ static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }
 
-/* Of a thread's scratch: sums (n, grain), the kernel's panel, unpacked codes (grain, cols). */
+/* Of a thread's scratch: sums (n, grain) of one job or two, the kernel's panel, unpacked codes (grain, cols). */
 size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
     cols = tp_padded_cols(cols);
     const int64_t grain = grain_of(way, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
-    return (size_t)(round64(n * grain * 4) + round64(way.kernel->panel_rows * cols) + (way.unpack ? grain * cols : 0));
+    return (size_t)(2 * round64(n * grain * 4) + round64(way.kernel->panel_rows * cols) + (way.unpack ? grain * cols : 0));
 }
 
 typedef struct linears {
@@ -40,19 +40,18 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
-/* The chunk that comes next: products of many tokens would keep the memory waiting otherwise. */
-static tp_ahead chunk_behind(const tp_tensor *w, int64_t row0, int64_t row1) {
+static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
     const uint64_t row_bytes = w->nbytes / (uint64_t)w->rows;
-    return (tp_ahead){(uintptr_t)w->data + row_bytes * (uint64_t)row1, row_bytes * (uint64_t)(row1 - row0)};
+    return (tp_ahead){(uintptr_t)w->data + row_bytes * (uint64_t)row, row_bytes * (uint64_t)rows};
 }
 
-/* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. */
-static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel) {
+/* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. `next`: the chunk
+ * behind, which products of many tokens ask for, since they would keep the memory waiting otherwise. */
+static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
     const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = job->codes;
-    const tp_ahead next = k->matmul ? chunk_behind(job->w, row0, row1) : (tp_ahead){0, 0};
     if (job->way.unpack) {
         uint8_t *codes = panel + round64(k->panel_rows * padded);
         tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);
@@ -68,29 +67,55 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
     for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
+/* Sums of a chunk, and what makes floats of them. */
+typedef struct chunk_sums {
+    const int32_t *sums;        /* (n, grain) */
+    float scales[MOST_ROWS];
+    int unscaled;               /* some scales are 0 */
+} chunk_sums;
+
+static void find_scales(const tp_linear_job *job, int64_t row0, int64_t row1, chunk_sums *c) {
+    tp_row_scales(&job->parts, row0, row1, c->scales);
+    c->unscaled = 0;
+    for (int64_t r = 0; r < row1 - row0; r++) c->unscaled |= c->scales[r] == 0;
+}
+
+static void rescale_token(const linears *l, const chunk_sums *c, int64_t t, int64_t grain, int64_t rows, float *y) {
+    const float s = l->acts->s[t];
+    l->rescale->rescale(c->sums + t * grain, s, c->scales, rows, y);
+    /* Under a scale of 0 sums may be any, and a quotient that is infinite would make NaN of it. */
+    for (int64_t r = 0; c->unscaled && r < rows; r++)
+        if (c->scales[r] == 0) y[r] = s * 0.0f + 0.0f;
+}
+
 static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
     const tp_tensor *w = job->w;
-    const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows;
-    uint8_t *panel = scratch + round64(l->n * job->grain * 4);
+    const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
+    const int64_t sums_bytes = round64(l->n * job->grain * 4);
+    uint8_t *const panel = scratch + 2 * sums_bytes;
+    const tp_ahead behind = some_rows(w, row1, rows);
     if (job->sums) {
-        run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel);
+        run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel, behind);
         return;
     }
-    int32_t *sums = (int32_t *)(void *)scratch;
-    float scales[MOST_ROWS];
-    run_kernel(l, job, row0, row1, sums, job->grain, panel);
-    tp_row_scales(&job->parts, row0, row1, scales);
-    int unscaled = 0;
-    for (int64_t r = 0; r < row1 - row0; r++) unscaled |= scales[r] == 0;
+    chunk_sums here, gate;
+    here.sums = (int32_t *)(void *)scratch;
+    run_kernel(l, job, row0, row1, (int32_t *)(void *)scratch, job->grain, panel, job->glu ? some_rows(job[1].w, row0, rows) : behind);
+    find_scales(job, row0, row1, &here);
+    if (job->glu) {
+        gate.sums = (int32_t *)(void *)(scratch + sums_bytes);
+        run_kernel(l, job + 1, row0, row1, (int32_t *)(void *)(scratch + sums_bytes), job->grain, panel, behind);
+        find_scales(job + 1, row0, row1, &gate);
+    }
     for (int64_t t = 0; t < l->n; t++) {
-        const float s = l->acts->s[t];
         float *y = job->y + t * w->rows + row0;
         if (t + STORES_AHEAD < l->n)    /* lines of other tokens lie far apart */
-            for (int64_t r = 0; r < row1 - row0; r += 16) __builtin_prefetch(y + STORES_AHEAD * w->rows + r, 1, 3);
-        l->rescale->rescale(sums + t * job->grain, s, scales, row1 - row0, y);
-        /* Under a scale of 0 sums may be any, and a quotient that is infinite would make NaN of it. */
-        for (int64_t r = 0; unscaled && r < row1 - row0; r++)
-            if (scales[r] == 0) y[r] = s * 0.0f + 0.0f;
+            for (int64_t r = 0; r < rows; r += 16) __builtin_prefetch(y + STORES_AHEAD * w->rows + r, 1, 3);
+        rescale_token(l, &here, t, job->grain, rows, y);
+        if (!job->glu) continue;
+        float gates[MOST_ROWS];
+        rescale_token(l, &gate, t, job->grain, rows, gates);
+        job->glu->glu(gates, y, rows, job->activation, y);
     }
 }
 
@@ -111,7 +136,7 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
         jobs[j].parts = tp_ternary_of(jobs[j].w);
         jobs[j].codes = tp_direct_codes(&jobs[j].parts);
         jobs[j].grain = grain_of(jobs[j].way, jobs[j].w->rows, jobs[j].w->nbytes);
-        jobs[j].chunks = (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain;
+        jobs[j].chunks = jobs[j].y || jobs[j].sums ? (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain : 0;
     }
     for (int j = 0; j < count; j++) {
         linears l = {rescale, jobs, count, jobs[j].way.kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};

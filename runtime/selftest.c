@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fpenv.h"
+#include "kernels/attention/cache16.h"
 #include "kernels/common.h"
 
 /* Buffers of a check, to the byte, freed together: from malloc, where a sanitizer sees what is read outside, or each ending (1) or
@@ -256,26 +257,61 @@ static int check_twins(const tp_kernel *k, tp_check_shape s, uint64_t *state, he
 static int check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     /* Two of three times several tokens, whose heads stand between those of other caches. */
     const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, tokens = 1 + (n_pos + 1) % 3 * 2, stride = (tokens > 1 ? heads + 1 : heads) * dim;
-    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16, n = (tokens - 1) * stride + heads * dim;
+    const int sixteen = k->op == TP_OP_ATTENTION16;
+    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16, n = (tokens - 1) * stride + heads * dim, skip = sixteen ? (n_pos - 1) % 5 : 0;
     float *q = random_floats(h, n, state), *work = take(h, (size_t)tp_attention_work(tokens, heads, dim, ld) * 4);
     float *want = take(h, (size_t)n * 4), *got = take(h, (size_t)n * 4);
-    const tp_tensor cache = tp_test_tensor(k->layout, last, dim);
-    uint8_t *keys = take(h, cache.nbytes), *values = take(h, cache.nbytes);
+    float *keys = random_floats(h, last * dim, state), *values = random_floats(h, last * dim, state);
+    const int64_t bytes = cache16_bytes(cache16_dim(dim)), blocks = (last + 15) / 16;
+    uint8_t *keys16 = take(h, (size_t)(blocks * bytes)), *values16 = take(h, (size_t)(blocks * bytes));
     if (h->failed) return -1;
-    tp_random_tensor(&cache, keys, state);
-    tp_random_tensor(&cache, values, state);
+    for (int64_t i = 0; s.extreme && i < last * dim; i++) {     /* integers at their bounds: equal ones, or one that outgrows the others */
+        keys[i] = s.extreme % 2 || i % dim == 0 ? 1e3f : 0.0f;
+        values[i] = s.extreme % 2 || i / dim % 3 ? 1e3f : -1e3f;
+    }
+    for (int64_t i = 0; s.extreme && i < n; i++) q[i] = s.extreme % 2 || i % dim == 0 ? 10.0f : 0.0f;
     poison(q, dim, s.extreme, state);
     if (s.extreme >= POISONED && tokens > 1) {      /* NaN in what only the last token sees */
-        memset(keys + cache.nbytes - cache.nbytes / (uint64_t)last, 0xff, cache.nbytes / (uint64_t)last);
-        memset(values + cache.nbytes - cache.nbytes / (uint64_t)last, 0xff, cache.nbytes / (uint64_t)last);
+        memset(keys + (last - 1) * dim, 0xff, (size_t)dim * 4);
+        memset(values + (last - 1) * dim, 0xff, (size_t)dim * 4);
     }
-    tp_attention a = {.q = q, .out = want, .k = keys, .v = values, .tokens = tokens, .heads = heads, .head_dim = dim, .stride = stride, .n_pos = n_pos,
+    if (sixteen) {
+        memset(keys16, 0, (size_t)(blocks * bytes));
+        memset(values16, 0, (size_t)(blocks * bytes));
+        for (int64_t p = 0; p < last; p++)
+            tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(keys + p * dim, values + p * dim, dim, p % 16, keys16 + p / 16 * bytes, values16 + p / 16 * bytes);
+    }
+    tp_attention a = {.q = q, .out = want, .k = sixteen ? keys16 : (void *)keys, .v = sixteen ? values16 : (void *)values, .tokens = tokens, .heads = heads, .head_dim = dim, .stride = stride, .n_pos = n_pos, .skip = skip,
                       .scale = s.extreme ? 3.0f : 0.125f, .ld = ld, .work = work};
     scalar->attention(&a);
     a.out = got;
     a.cold = tokens == 1;
     k->attention(&a);
-    return laundered(got, dim, s.extreme) || differ_floats(h, want, got, n);
+    int wrong = laundered(got, dim, s.extreme) || differ_floats(h, want, got, n);
+    for (int64_t i = 0; s.extreme == 1 && i < dim; i++) wrong |= !(got[i] > 999.0f && got[i] < 1001.0f);       /* a sum that wraps does so in scalar too */
+    return wrong;
+}
+
+static int check_cache16(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+    const int64_t dim = (s.cols + 1) / 2 * 2, bytes = cache16_bytes(cache16_dim(dim));
+    float *keys = random_floats(h, dim, state), *values = random_floats(h, dim, state);
+    uint8_t *blocks[4];     /* keys and values of scalar, then of k */
+    for (int i = 0; i < 4; i++) {
+        blocks[i] = take(h, (size_t)bytes);
+        if (h->failed) return -1;
+        memset(blocks[i], 0x55, (size_t)bytes);
+    }
+    for (int64_t p = 0; p < 16; p++) {
+        for (int64_t i = 0; i < dim; i++) {
+            keys[i] = tp_random_float(state) * (p == 3 ? 0.0f : p == 4 && i ? 1e-20f : p == 5 ? 1e-37f : 1);
+            values[i] = tp_random_float(state) * (p == 3 ? 0.0f : p == 4 && i ? 1e-20f : p == 5 ? 1e-37f : 1);
+        }
+        if (p == 6) poison(keys, dim, s.extreme, state);
+        if (p == 7) poison(values, dim, s.extreme, state);
+        scalar->cache16(keys, values, dim, p, blocks[0], blocks[1]);
+        k->cache16(keys, values, dim, p, blocks[2], blocks[3]);
+    }
+    return differ(h, blocks[0], blocks[2], (size_t)bytes) | differ(h, blocks[1], blocks[3], (size_t)bytes);
 }
 
 static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
@@ -348,7 +384,9 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
         case TP_OP_FLOATVEC: result = check_floatvec(k, scalar, shape, &state, &h); break;
         case TP_OP_DECODE: result = check_decode(k, scalar, shape, &state, &h); break;
         case TP_OP_HEAD: result = check_head(k, scalar, shape, &state, &h); break;
-        case TP_OP_ATTENTION: result = check_attention(k, scalar, shape, &state, &h); break;
+        case TP_OP_ATTENTION:
+        case TP_OP_ATTENTION16: result = check_attention(k, scalar, shape, &state, &h); break;
+        case TP_OP_CACHE16: result = check_cache16(k, scalar, shape, &state, &h); break;
         default: result = check_elementwise(k, scalar, shape, &state, &h); break;
     }
     release(&h);
@@ -358,7 +396,7 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 
 /* What the scalar kernels gave on this data (without the poisoned rows) when they were checked against numpy: the same on
  * every machine. */
-#define KNOWN_ANSWER UINT64_C(0x284c08995b3b409b)
+#define KNOWN_ANSWER UINT64_C(0xa1b475d61382f4c5)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
     static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2},

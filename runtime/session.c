@@ -69,7 +69,8 @@ static void choose_kernels(tp_session *s, int isa) {
     s->rmsnorm = tp_kernel_best(TP_OP_RMSNORM, TP_LAYOUT_F32, isa);
     s->glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa);
     s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE, TP_LAYOUT_F32, isa);
-    s->attention = tp_kernel_best(TP_OP_ATTENTION, s->kv_type == TP_KV_F16 ? TP_LAYOUT_F16 : TP_LAYOUT_F32, isa);
+    s->attention = tp_kernel_best(s->kv_type == TP_KV_I16 ? TP_OP_ATTENTION16 : TP_OP_ATTENTION, TP_LAYOUT_F32, isa);
+    s->cache16 = tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, isa);
     s->head_f32 = tp_kernel_best(TP_OP_HEAD, TP_LAYOUT_F32, isa);
     s->head = tp_is_ternary(s->model->output.layout) ? s->head_f32 : tp_kernel_best(TP_OP_HEAD, s->model->output.layout, isa);
 }
@@ -127,12 +128,12 @@ static int allocate(tp_session *s, int threads) {
     const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
     const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim, kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
     const size_t widest = larger(larger(hidden, ffn), q_cols), padded = (widest + 255) / 256 * 256;
-    const size_t cached = (size_t)hp->layers * kv_cols;
+    const size_t cached = (size_t)hp->layers * (size_t)hp->kv_heads * (size_t)tp_kv_blocks(s);
     int fine = 1;
 #define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
     TAKE(s->used, (size_t)tp_kernel_count(), 1);
-    TAKE(s->k_cache, cached, (size_t)s->n_ctx * tp_kv_size(s));
-    TAKE(s->v_cache, cached, (size_t)s->n_ctx * tp_kv_size(s));
+    TAKE(s->k_cache, cached, (size_t)tp_kv_bytes(s));
+    TAKE(s->v_cache, cached, (size_t)tp_kv_bytes(s));
     TAKE(s->x, batch, hidden * sizeof(float));
     TAKE(s->h, batch, widest * sizeof(float));
     if (has_own_norms(s->model)) TAKE(s->own, batch, widest * sizeof(float));
@@ -150,7 +151,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
     TAKE(s->acts.arranged, 1, larger(arranged_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
-    s->scratch_bytes = products_scratch(s);
+    s->scratch_bytes = larger(products_scratch(s), widest * sizeof(float));
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))
         TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
@@ -162,7 +163,7 @@ int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session
     if (!out) return TP_ERR_ARGUMENT;
     *out = NULL;
     if (!model || !p || p->threads < 0 || p->threads > TP_MAX_THREADS || p->n_ctx < 0 || p->n_ctx > 1 << 24 || p->batch < 0 || p->batch > 1 << 16 ||
-        (p->kv_type != TP_KV_F32 && p->kv_type != TP_KV_F16))
+        (p->kv_type != TP_KV_F32 && p->kv_type != TP_KV_I16))
         return TP_ERR_ARGUMENT;
     const int isa = p->isa == TP_ISA_BEST ? tp_best_isa() : p->isa, threads = p->threads ? p->threads : 1;
     if (!tp_isa_available(isa)) return TP_ERR_ISA;

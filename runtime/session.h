@@ -2,6 +2,7 @@
 #ifndef TRITPACK_SESSION_H
 #define TRITPACK_SESSION_H
 
+#include "kernels/attention/cache16.h"
 #include "model.h"
 
 struct tp_session {
@@ -14,10 +15,10 @@ struct tp_session {
 
     tp_way matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], decode[TP_LAYOUT_COUNT], floatvec[TP_LAYOUT_COUNT];
     tp_way plain_matvec[TP_LAYOUT_COUNT];   /* of tensors with stray codes (model.h); products of many tokens are plain in all such layouts */
-    const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *head, *head_f32;
+    const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16, *head, *head_f32;
     uint8_t *used;              /* (kernels) 1 = ran in this session */
 
-    void *k_cache, *v_cache;    /* (layers, kv_heads, n_ctx, head_dim) f32 or f16 */
+    uint8_t *k_cache, *v_cache; /* (layers, kv_heads, n_ctx, head_dim) floats, or (layers, kv_heads, blocks) of cache16.h */
     float *x;                   /* (batch, hidden) residual stream */
     float *h;                   /* (batch, widest) input of the next linears */
     float *own;                 /* (batch, widest) the same behind a linear's own norm; NULL where none has one */
@@ -45,7 +46,13 @@ typedef enum tp_wanted { TP_WANT_NOTHING, TP_WANT_LAST, TP_WANT_ALL, TP_WANT_HID
 /* graph.c: appends n <= batch tokens that are known to fit. out: (vocab), (n, vocab) or (n, hidden). */
 void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want, float *out);
 
-static inline size_t tp_kv_size(const tp_session *s) { return s->kv_type == TP_KV_F16 ? 2 : 4; }
+/* Positions that stand together in the cache, their number for all of the context, and what they take in bytes. */
+static inline int64_t tp_kv_block(const tp_session *s) { return s->kv_type == TP_KV_I16 ? 16 : 1; }
+static inline int64_t tp_kv_blocks(const tp_session *s) { return (s->n_ctx + tp_kv_block(s) - 1) / tp_kv_block(s); }
+static inline int64_t tp_kv_bytes(const tp_session *s) {
+    const int64_t dim = s->model->hp.head_dim;
+    return s->kv_type == TP_KV_I16 ? cache16_bytes(cache16_dim(dim)) : dim * (int64_t)sizeof(float);
+}
 static inline int64_t tp_scores_stride(const tp_session *s) { return (s->n_ctx + 15) / 16 * 16 + 16; }
 
 /* Tokens that read a cache together: with the heads that share it about sixteen rows, whose scores stay in the second cache. */

@@ -226,11 +226,77 @@ def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
                     assert f"{op}_i2_s_{max(best, key=ISA_NAMES.index)}" in ran
 
 
-def test_f16_cache_is_close_and_counts_as_its_own(made: Made) -> None:
-    with CModel(made.spec, made.tensors) as model, CSession(model) as full, CSession(model, kv_type="f16") as half:
-        a, b = full.eval(TOKENS, logits="all"), half.eval(TOKENS, logits="all")
-        assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
-        assert any(symbol.startswith("attention_f16") for symbol in half.kernels())
+def test_16_bit_cache_bit_by_bit(made: Made) -> None:
+    """Attention over 16-bit keys and values in numpy's float32, as attention16_f32_scalar.c says; how far floats are."""
+    spec, tokens = made.spec, (TOKENS * 6)[:60]
+    seen: dict[tuple[int, str], npt.NDArray[Any]] = {}
+    with CModel(spec, made.tensors) as model, CSession(model) as full, CSession(model, kv_type="i16") as sixteen:
+        exact = full.eval(tokens, logits="all")
+        with sixteen.traced(lambda point, layer, data: seen.__setitem__((layer, point), data)):
+            traced = sixteen.eval(tokens, logits="all")
+        sixteen.rewind(0)
+        assert np.array_equal(sixteen.eval(tokens, logits="all"), traced)
+        assert 0 < np.abs(traced - exact).max() < 0.1 * np.abs(exact).max()
+        assert any(symbol.startswith("attention16_f32") for symbol in sixteen.kernels())
+    n, group = len(tokens), spec.heads // spec.kv_heads
+    scale = np.float32(spec.query_key_scale())
+    for layer in range(spec.layers):
+        q = seen[layer, "attn_q_rope"].reshape(n, spec.heads, -1)
+        k = seen[layer, "attn_k_rope"].reshape(n, spec.kv_heads, -1)
+        v = seen[layer, "attn_v"].reshape(n, spec.kv_heads, -1)
+        got = seen[layer, "attn_out"].reshape(n, spec.heads, -1)
+        for head in range(spec.heads):
+            keys, values = k[:, head // group], v[:, head // group]
+            for t in range(n):
+                want = attention16(q[t, head], keys[: t + 1], values[: t + 1], scale)
+                assert np.array_equal(got[t, head], want)
+            scores = q[:, head].astype(np.float64) @ keys.T.astype(np.float64) * scale
+            scores[~np.tri(n, dtype=bool)] = -np.inf
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            floats = weights / weights.sum(-1, keepdims=True) @ values
+            assert np.abs(got[:, head] - floats).max() < 1e-3 * np.abs(floats).max()
+
+
+def attention16(q: F32, keys: F32, values: F32, scale: np.float32) -> F32:
+    """One head of one token: q (head_dim), keys and values (positions, head_dim)."""
+    f = np.float32
+
+    def lanes(x: F32) -> F32:
+        """Sums of (rows, n) in the order of common.h."""
+        x = np.pad(x, ((0, 0), (0, -x.shape[1] % 16))).reshape(len(x), -1, 16)
+        total = np.zeros_like(x[:, 0])
+        for i in range(x.shape[1]):
+            total = total + x[:, i]
+        for half in (8, 4, 2, 1):
+            total = total[:, :half] + total[:, half : 2 * half]
+        return total[:, 0]
+
+    def integers(x: F32, step: F32) -> npt.NDArray[np.int64]:
+        return np.rint(x * (f(1) / step)[:, None]).astype(np.int64)
+
+    def key_step(x: F32) -> F32:
+        return np.maximum(np.abs(x).max(1) / f(32767), np.sqrt(lanes(x * x)) / f(46000))
+
+    def exp(x: F32) -> F32:
+        """tp_exp of common.h for -87 < x <= 0."""
+        m = x * f(1.44269504088896341) + f(12582912)
+        n = m - f(12582912)
+        r = (x - n * f(0.693359375)) - n * f(-2.12194440e-4)
+        p = np.full_like(r, 1.9875691500e-4)
+        for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+            p = p * r + f(c)
+        return ((p * (r * r) + r) + f(1)) * np.exp2(n)
+
+    step_q, step_k, step_v = key_step(q[None]), key_step(keys), np.abs(values).max(1) / f(16383)
+    dots = (integers(q[None], step_q) @ integers(keys, step_k).T)[0]
+    scores = (dots.astype(np.float32) * step_k) * (step_q * scale)
+    e = exp(scores - scores.max())
+    whole, weights, out = integers(values, step_v), e * step_v, np.zeros_like(q)
+    for begin in range(0, len(keys), 32):
+        w = weights[begin : begin + 32]
+        total = np.rint(w * (f(4095) / w.max())).astype(np.int64) @ whole[begin : begin + 32]
+        out = out + total.astype(np.float32) * (w.max() * (f(1) / f(4095)))
+    return out * (f(1) / lanes(e[None]))
 
 
 def close(a: F32, b: F32, tolerance: float = 2e-6) -> bool:
@@ -247,6 +313,8 @@ def test_graph_stage_by_stage(made: Made) -> None:
         session.traced(lambda point, layer, data: seen.__setitem__((layer, point), data)),
     ):
         logits = session.eval(TOKENS, logits="all")
+        with CSession(model) as untraced:  # which does more at once
+            assert np.array_equal(untraced.eval(TOKENS, logits="all"), logits)
 
     def norm(name: str, x: F32) -> F32:
         weight = values[f"{name}.weight"][0]
@@ -345,7 +413,8 @@ def test_a_default_context_fits_a_machine(tiny_gguf: Path) -> None:
         long = dataclasses.replace(model.spec, layers=64, kv_heads=4, context_length=131072)
     position = 2 * 64 * 4 * 64
     assert default_context(long, "f32") == DEFAULT_CACHE_BYTES // (4 * position)
-    assert default_context(long, "f16") == 2 * default_context(long, "f32")
+    steps = 2 * 64 * 4 * 4
+    assert default_context(long, "i16") == DEFAULT_CACHE_BYTES // (2 * position + steps)
 
 
 # -- one model in every layout -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import click
 from converter.cli.main import print_json
 from converter.cli.opening import as_gguf
 from converter.cli.progress import Progress
-from converter.cli.running import ISAS
+from converter.cli.running import ISAS, KV_TYPE_HELP
 from formats.errors import ExitCode, UsageError
 
 
@@ -52,9 +52,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context beforehand.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test.")
-@click.option(
-    "--kv-type", type=click.Choice(["f32", "f16"]), default="f32", show_default=True, help="Type of the KV cache."
-)
+@click.option("--kv-type", type=click.Choice(["f32", "i16"]), default="f32", show_default=True, help=KV_TYPE_HELP)
 @click.option("--isa", type=click.Choice(ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
 @click.option("--kernels", is_flag=True, help="Instead of a model, every kernel: checked against scalar, then timed.")
 @click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True, help="Form.")

@@ -165,7 +165,7 @@ TP_API void tp_model_free(tp_model *model);     /* NULL is fine. Free its sessio
 
 /* ---- Session --------------------------------------------------------------------------------------------------- */
 
-typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_F16 = 1 } tp_kv_type;
+typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_I16 = 1 } tp_kv_type;
 
 typedef struct tp_session_params {
     int32_t n_ctx;          /* positions; 0 = the model's context_length */

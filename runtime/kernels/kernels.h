@@ -69,21 +69,24 @@ typedef uint64_t tp_limit_fn(const uint8_t *data, int64_t n);
 /* y = (sum / s) * scale: an integer product becomes floats. */
 typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *scales /* (n) */, int64_t n, float *y /* (n) */);
 /* y = act(gate) * up. */
-typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be gate */);
+typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be one of them */);
 /* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
 /* The query heads of some tokens that share keys and values. The first token sees n_pos >= 1 cached positions, each next one one more. */
 typedef struct tp_attention {
     const float *q;         /* (tokens, heads, head_dim), the tokens `stride` floats apart */
     float *out;             /* as q */
-    const void *k, *v;      /* (n_pos + tokens - 1, head_dim) f32 or f16 */
+    const void *k, *v;      /* (n_pos + tokens - 1, head_dim) floats, or of attention16 as many blocks as hold them (cache16.h) */
     int64_t tokens, heads, head_dim, stride, n_pos;
+    int64_t skip;           /* positions of the first block that no token sees */
     float scale;
     int cold;               /* k and v have not been read lately */
     int64_t ld;             /* n_pos + tokens - 1 rounded up to 16, or more */
     float *work;            /* tp_attention_work floats; first the scores (tokens * heads, ld) */
 } tp_attention;
-static inline int64_t tp_attention_work(int64_t tokens, int64_t heads, int64_t head_dim, int64_t ld) { return tokens * heads * (ld + 1 + 2 * head_dim); }
+static inline int64_t tp_attention_work(int64_t tokens, int64_t heads, int64_t head_dim, int64_t ld) { return tokens * heads * (ld + 2 * head_dim + 64); }
 typedef void tp_attention_fn(const tp_attention *a);
+/* A position of a cache of 16-bit integers: 0 .. 15 of its block (cache16.h). head_dim is even. */
+typedef void tp_cache16_fn(const float *k /* (head_dim) */, const float *v /* (head_dim) */, int64_t head_dim, int64_t position, uint8_t *keys, uint8_t *values);
 
 #endif

@@ -60,6 +60,7 @@ static void test_kernel(const tp_kernel *k) {
                 for (int64_t cols = 1; cols <= 801; cols += 32) check(k, 5, cols, 1 + cols % 6, extreme);
             break;
         case TP_OP_ATTENTION:
+        case TP_OP_ATTENTION16:
             for (int64_t dim = 2; dim <= 272; dim += dim < 40 ? 2 : 24) check(k, 21, dim, 1 + dim % 5, 0);
             for (int64_t n_pos = 1; n_pos <= 70; n_pos++) check(k, n_pos, 128, 1 + n_pos % 7, (int)(n_pos % 2));
             for (int64_t n_pos = 1; n_pos <= 40; n_pos++) check(k, n_pos, 72, 1, 4 + (int)(n_pos % 3));

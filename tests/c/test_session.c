@@ -354,20 +354,45 @@ static void test_fp_environment(void) {
     drop(f);
 }
 
+/* Without the rounding of activations, which makes steps of the smallest difference. Windows begin anywhere in a block. */
+static void test_cache_types(void) {
+    for (int rich = 0; rich < 2; rich++) {
+        fixture *f = make((recipe){.embd = TP_LAYOUT_F16, .head = -1, .linear = TP_LAYOUT_I2_S, .floats = 1, .rich = rich});
+        tp_model *m = NULL;
+        CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
+        int32_t tokens[CONTEXT];
+        float logits[2][VOCAB], most = 0, worst = 0;
+        for (int i = 0; i < CONTEXT; i++) tokens[i] = (int32_t)(tp_random(&f->state) % VOCAB);
+        for (int type = 0; type < 2; type++) {
+            tp_session *s = session(m, TP_ISA_BEST, 2, 8, type ? TP_KV_I16 : TP_KV_F32);
+            CHECK(tp_eval(s, tokens, CONTEXT, TP_LOGITS_LAST, logits[type]) == TP_OK, " ");
+            tp_session_free(s);
+        }
+        for (int i = 0; i < VOCAB; i++) {
+            most = fmaxf(most, fabsf(logits[0][i]));
+            worst = fmaxf(worst, fabsf(logits[0][i] - logits[1][i]));
+        }
+        CHECK(worst > 0 && worst < 2e-4f * most, "rich %d: %g of %g", rich, (double)worst, (double)most);
+        tp_model_free(m);
+        drop(f);
+    }
+}
+
 int main(void) {
     static const int types[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) 
-        test_same_bits((recipe){.embd = types[i], .head = -1, .activation = (int)i % 2, .sub_norms = i % 2, .linear = TP_LAYOUT_I2_S}, (int)i % 2);
+        test_same_bits((recipe){.embd = types[i], .head = -1, .activation = (int)i % 2, .sub_norms = i % 2, .linear = TP_LAYOUT_I2_S}, i % 2 ? TP_KV_I16 : TP_KV_F32);
     test_same_bits((recipe){.embd = TP_LAYOUT_F16, .head = TP_LAYOUT_Q6_K, .sub_norms = 1, .linear = TP_LAYOUT_I2_S}, TP_KV_F32);
     /* Rows that are no whole blocks, ternary tables, float activations, and every optional part of the graph. */
     for (int floats = 0; floats < 2; floats++)
         for (int rich = 0; rich < 2; rich++)
             test_same_bits((recipe){.embd = TP_LAYOUT_T2, .head = rich ? TP_LAYOUT_T2 : -1, .activation = TP_ACT_GELU_TANH, .sub_norms = !rich,
-                                    .linear = TP_LAYOUT_T2, .floats = floats, .rich = rich, .hidden = 200, .ffn = 328}, TP_KV_F32);
+                                    .linear = TP_LAYOUT_T2, .floats = floats, .rich = rich, .hidden = 200, .ffn = 328}, floats ? TP_KV_I16 : TP_KV_F32);
     /* Every layout, its rows unpacked: of 384 columns some hold only I2_S. A table in it too, where it holds one of 67 rows. */
     for (int layout = TP_LAYOUT_T158; layout <= TP_LAYOUT_IQ2_BN_R4; layout++)
         for (int floats = 0; floats < 2; floats++)
             test_same_bits((recipe){.embd = layout, .head = -1, .activation = TP_ACT_SILU, .linear = layout, .floats = floats, .brief = 1}, TP_KV_F32);
+    test_cache_types();
     test_errors();
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2);

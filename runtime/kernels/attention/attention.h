@@ -1,5 +1,4 @@
-/* Attention of heads and tokens that share keys and values. The including file defines CACHED (element type of the cache), LOAD(p) and
- * LOAD_N(p, n). A row is one head of one token. Rows are worked on ROWS at a time, so that a key or value serves several while it is
+/* Attention of heads and tokens that share keys and values, all in floats. A row is one head of one token. Rows are worked on ROWS at a time, so that a key or value serves several while it is
  * in a register, and blocks of positions pass all rows while they are in the first cache. The order of every sum is that of
  * attention_f32_scalar.c. */
 #include "../lanes16.h"
@@ -15,7 +14,7 @@ enum { KEYS = 32, VALUES = 32 };    /* positions a block */
 /* What a call works on. Rows stand one after the other: those of one token do, those of several are copied so. */
 typedef struct attention {
     const float *q;             /* (rows, head_dim) */
-    const CACHED *k, *v;
+    const float *k, *v;
     float *scores, *out;        /* (rows, ld), (rows, head_dim) */
     int64_t ld;
     float scale;
@@ -35,12 +34,12 @@ LANES_INLINE void score_keys(const attention a, int64_t first, const int rows, c
         lanes x[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) x[r] = lanes_load(q + r * head_dim + i);
-        if (a.cold && i * (int64_t)sizeof(CACHED) % 64 == 0)    /* in the cache's order, not in that of the loads */
+        if (a.cold && i * (int64_t)sizeof(float) % 64 == 0)    /* in the cache's order, not in that of the loads */
 #pragma GCC unroll 16
-            for (int j = 0; j < keys; j++) stream_from((uintptr_t)KEY(0) + (uintptr_t)(keys * i) * sizeof(CACHED) + 64 * (uintptr_t)j);
+            for (int j = 0; j < keys; j++) stream_from((uintptr_t)KEY(0) + (uintptr_t)(keys * i) * sizeof(float) + 64 * (uintptr_t)j);
 #pragma GCC unroll 16
         for (int j = 0; j < keys; j++) {
-            const lanes y = LOAD(KEY(j) + i);
+            const lanes y = lanes_load(KEY(j) + i);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x[r], y));
         }
@@ -50,7 +49,7 @@ LANES_INLINE void score_keys(const attention a, int64_t first, const int rows, c
         for (int r = 0; r < rows; r++) {
             const lanes x = lanes_load_n(q + r * head_dim + i, head_dim - i);
 #pragma GCC unroll 16
-            for (int j = 0; j < keys; j++) acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x, LOAD_N(KEY(j) + i, head_dim - i)));
+            for (int j = 0; j < keys; j++) acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x, lanes_load_n(KEY(j) + i, head_dim - i)));
         }
     float trees[TREES];
     lanes_trees(acc, trees);
@@ -75,7 +74,7 @@ LANES_INLINE float softmax(float *scores, int64_t n_pos) {
     for (int64_t p = 16; p < padded; p += 16) most = lanes_max(most, lanes_load(scores + p));
     const lanes shift = lanes_splat(lanes_highest(most));
     for (int64_t p = 0; p < padded; p += 16) {
-        const lanes e = lanes_exp(lanes_sub(lanes_load(scores + p), shift));
+        const lanes e = lanes_exp_negative(lanes_sub(lanes_load(scores + p), shift));
         lanes_store(scores + p, e);
         sum = lanes_add(sum, e);
     }
@@ -84,7 +83,7 @@ LANES_INLINE float softmax(float *scores, int64_t n_pos) {
 
 /* out += sum over positions begin .. end - 1 of e[p] * v[p], for `groups` lane groups from column i on. */
 LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t begin, int64_t end, int64_t i, const int groups, const int64_t head_dim) {
-    const CACHED *v = a.v + begin * head_dim + i;
+    const float *v = a.v + begin * head_dim + i;
     const float *const e = a.scores + first * a.ld;
     float *const out = a.out + first * head_dim + i;
     /* In the cache's order: the columns before i have asked for as much as they have read. */
@@ -97,11 +96,11 @@ LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t 
     for (int64_t p = begin; p < end; p++, v += head_dim) {
         lanes value[WIDE];
 #pragma GCC unroll 4
-        for (int j = 0; j < groups; j++) value[j] = LOAD(v + 16 * j);
+        for (int j = 0; j < groups; j++) value[j] = lanes_load(v + 16 * j);
         if (a.cold)
 #pragma GCC unroll 4
-            for (unsigned line = 0; line < (unsigned)groups * 16 * sizeof(CACHED); line += 64) stream_from(ahead + line);
-        ahead += (uintptr_t)groups * 16 * sizeof(CACHED);
+            for (unsigned line = 0; line < (unsigned)groups * 16 * sizeof(float); line += 64) stream_from(ahead + line);
+        ahead += (uintptr_t)groups * 16 * sizeof(float);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             const lanes w = lanes_splat(e[r * a.ld + p]);
@@ -122,7 +121,7 @@ LANES_INLINE void mix_block(const attention a, int64_t first, const int rows, in
     for (int64_t r = first; i < head_dim && r < first + rows; r++) {
         lanes acc = lanes_load_n(a.out + r * head_dim + i, head_dim - i);
         for (int64_t p = begin; p < end; p++)
-            acc = lanes_add(acc, lanes_mul(lanes_splat(a.scores[r * a.ld + p]), LOAD_N(a.v + p * head_dim + i, head_dim - i)));
+            acc = lanes_add(acc, lanes_mul(lanes_splat(a.scores[r * a.ld + p]), lanes_load_n(a.v + p * head_dim + i, head_dim - i)));
         lanes_store_n(a.out + r * head_dim + i, acc, head_dim - i);
     }
 }
@@ -160,7 +159,7 @@ LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
 
 LANES_INLINE void attention_body(const tp_attention *job) {
     assert(job->n_pos > 0 && job->tokens > 0 && job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16);
-    const tp_ahead keys = {(uintptr_t)job->k, (uint64_t)(job->n_pos * job->head_dim) * sizeof(CACHED)}, values = {(uintptr_t)job->v, keys.bytes};
+    const tp_ahead keys = {(uintptr_t)job->k, (uint64_t)(job->n_pos * job->head_dim) * sizeof(float)}, values = {(uintptr_t)job->v, keys.bytes};
     if (job->cold) {
         stream_start(keys);
         stream_start(values);

@@ -8,6 +8,7 @@ typedef uint32_t vu __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef __m256 vmask;
 typedef struct lanes { vf v[2]; } lanes;
+typedef struct dots { vi v[2]; } dots;
 
 LANES_INLINE vf vf_splat(float x) { return _mm256_set1_ps(x); }
 LANES_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -17,6 +18,11 @@ LANES_INLINE vf vf_load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 LANES_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+LANES_INLINE float vf_highest(vf a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 LANES_INLINE vmask vf_less(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 LANES_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return _mm256_blendv_ps(no, yes, mask); }
 LANES_INLINE vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
@@ -25,6 +31,13 @@ LANES_INLINE void vi_store_i8(int8_t *p, const vi v[2]) {
     const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]), 0xd8);
     _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
 }
+
+LANES_INLINE void vi_store_i16(int16_t *p, const vi v[2]) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]), 0xd8));
+}
+LANES_INLINE vf vi_float(vi a) { return _mm256_cvtepi32_ps((__m256i)a); }
+LANES_INLINE vi vi_dot(vi acc, vi a, vi b) { return (vi)_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16((__m256i)a, (__m256i)b)); }
+LANES_INLINE vi vi_dots(vi acc) { return acc; }
 
 LANES_INLINE float lanes_tree(lanes a) {
     const __m256 t8 = a.v[0] + a.v[1];

@@ -8,6 +8,7 @@ typedef uint32_t vu __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef __mmask16 vmask;
 typedef struct lanes { vf v[1]; } lanes;
+typedef struct dots { vi v[1]; } dots;      /* sums of products of 16 bits */
 
 LANES_INLINE vf vf_splat(float x) { return _mm512_set1_ps(x); }
 LANES_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -17,11 +18,17 @@ LANES_INLINE vf vf_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 LANES_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+LANES_INLINE float vf_highest(vf a) { return _mm512_reduce_max_ps(a); }
 LANES_INLINE vmask vf_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 LANES_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return _mm512_mask_blend_ps(mask, no, yes); }
 LANES_INLINE vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 LANES_INLINE vi vi_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 LANES_INLINE void vi_store_i8(int8_t *p, const vi v[1]) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtsepi32_epi8((__m512i)v[0])); }
+
+LANES_INLINE void vi_store_i16(int16_t *p, const vi v[1]) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16((__m512i)v[0])); }
+LANES_INLINE vf vi_float(vi a) { return _mm512_cvtepi32_ps((__m512i)a); }
+LANES_INLINE vi vi_dot(vi acc, vi a, vi b) { return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b); }
+LANES_INLINE vi vi_dots(vi acc) { return acc; }
 
 LANES_INLINE float lanes_tree(lanes a) {
     const __m256 t8 = _mm512_castps512_ps256(a.v[0]) + _mm512_extractf32x8_ps(a.v[0], 1);

@@ -8,6 +8,8 @@ typedef uint32_t vu __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32x4_t vmask;
 typedef struct lanes { vf v[4]; } lanes;
+typedef int32x4x2_t vdot;
+typedef struct dots { vdot v[4]; } dots;    /* products of a lane side by side, its pairs added last */
 
 LANES_INLINE vf vf_splat(float x) { return vdupq_n_f32(x); }
 LANES_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
@@ -17,6 +19,7 @@ LANES_INLINE vf vf_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(v
 LANES_INLINE vmask vf_less(vf a, vf b) { return vcltq_f32(a, b); }
 LANES_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return vbslq_f32(mask, yes, no); }
 LANES_INLINE vf vf_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }      /* vmaxq keeps another NaN than the other machines */
+LANES_INLINE float vf_highest(vf a) { return vmaxvq_f32(a); }
 LANES_INLINE vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
 LANES_INLINE vi vi_load_u8(const uint8_t *p) {
     uint32_t four;
@@ -28,6 +31,18 @@ LANES_INLINE void vi_store_i8(int8_t *p, const vi v[4]) {
     const int16x8_t b = vcombine_s16(vqmovn_s32((int32x4_t)v[2]), vqmovn_s32((int32x4_t)v[3]));
     vst1q_s8(p, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
 }
+
+LANES_INLINE void vi_store_i16(int16_t *p, const vi v[4]) {
+    vst1q_s16(p, vcombine_s16(vqmovn_s32((int32x4_t)v[0]), vqmovn_s32((int32x4_t)v[1])));
+    vst1q_s16(p + 8, vcombine_s16(vqmovn_s32((int32x4_t)v[2]), vqmovn_s32((int32x4_t)v[3])));
+}
+LANES_INLINE vf vi_float(vi a) { return vcvtq_f32_s32((int32x4_t)a); }
+LANES_INLINE vdot vi_dot(vdot acc, vi a, vi b) {
+    acc.val[0] = vmlal_s16(acc.val[0], vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+    acc.val[1] = vmlal_high_s16(acc.val[1], (int16x8_t)a, (int16x8_t)b);
+    return acc;
+}
+LANES_INLINE vi vi_dots(vdot acc) { return (vi)vpaddq_s32(acc.val[0], acc.val[1]); }
 
 LANES_INLINE vf vf_quarter(lanes a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 LANES_INLINE float lanes_tree(lanes a) {

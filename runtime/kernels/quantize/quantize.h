@@ -13,27 +13,20 @@ LANES_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
     return sum;
 }
 
-/* Lane by lane the higher of m and the magnitude of x, as bits: quantize_f32_scalar.c. */
-LANES_INLINE vi higher(vi m, lanes x) {
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES_PARTS; i++) m = vi_max(m, (vi)vf_abs(x.v[i]));
-    return m;
-}
-
 LANES_INLINE void quantize_body(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
     vi seen = (vi)vf_splat(1e-5f), sum = {0};
     int64_t i = 0;
-    for (; i + 16 <= cols; i += 16) seen = higher(seen, lanes_load(x + i));
-    if (i < cols) seen = higher(seen, lanes_load_n(x + i, cols - i));
-    int32_t most = 0, total = 0;
-    for (int j = 0; j < LANES_NATIVE; j++) most = seen[j] > most ? seen[j] : most;
-    if (most >= (int32_t)TP_INF_BITS) {
+    for (; i + 16 <= cols; i += 16) seen = vi_magnitudes(seen, lanes_load(x + i));
+    if (i < cols) seen = vi_magnitudes(seen, lanes_load_n(x + i, cols - i));
+    int32_t total = 0;
+    const uint32_t most = vi_highest(seen);
+    if (most >= TP_INF_BITS) {
         *s = tp_bits_float(TP_NAN_BITS);
         *sum_q = 0;
         memset(q, 0, (size_t)cols);
         return;
     }
-    *s = 127.0f / tp_bits_float((uint32_t)most);
+    *s = 127.0f / tp_bits_float(most);
     const vf by = vf_splat(*s);
     for (i = 0; i + 16 <= cols; i += 16) sum = quantize16(lanes_load(x + i), by, q + i, sum);
     if (i < cols) {
