@@ -138,6 +138,7 @@ def bench(
         "file_bytes": Path(path).stat().st_size,
         "architecture": model.spec.architecture,
         "layouts": _layouts(file),
+        "kv_type": kv_type,
         "machine": {"cpu": c.cpu(), "system": f"{platform.system()} {platform.machine()}", "isa": isa or c.best_isa()},
         "rows": [row.as_json() for row in rows],
         "first_token_seconds": dict(zip(map(str, threads), first, strict=True)),

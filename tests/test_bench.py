@@ -52,7 +52,12 @@ def test_rows_of_a_model(tiny_gguf: Path) -> None:
     assert set(result["first_token_seconds"]) == {"1", "2"}
     table = list(csv.reader(io.StringIO(run(*options, "-o", "csv").stdout)))
     assert table[0][:3] == ["test", "threads", "t/s"] and len(table) == 5
-    lines = run(*options).stdout.splitlines()
+    assert result["kv_type"] == "f32"
+    sixteen = json.loads(run(*options, "--kv-type", "i16", "--json").stdout)
+    assert sixteen["kv_type"] == "i16" and any(symbol.startswith("attention16_f32") for symbol in sixteen["kernels"])
+    assert sixteen["rows"][1]["cache_bytes_per_token"] == round((8 + 5 / 2) * 2 * 2 * 2 * (64 * 2 + 4))
+    lines = run(*options, "--kv-type", "i16").stdout.splitlines()
+    assert any(line.endswith("; i16 cache") for line in lines)
     assert lines[0].startswith("| test") and set(lines[1]) <= set("|-: ") and lines[2].startswith("| pp16 @ d8")
 
 

@@ -227,7 +227,7 @@ def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
 
 
 def test_16_bit_cache_bit_by_bit(made: Made) -> None:
-    """Attention over 16-bit keys and values in numpy's float32, as attention16_f32_scalar.c says; how far floats are."""
+    """Attention over a 16-bit cache in numpy's float32, as attention16_f32_scalar.c says, and how far floats are."""
     spec, tokens = made.spec, (TOKENS * 6)[:60]
     seen: dict[tuple[int, str], npt.NDArray[Any]] = {}
     with CModel(spec, made.tensors) as model, CSession(model) as full, CSession(model, kv_type="i16") as sixteen:

@@ -116,7 +116,7 @@ def command(
     if output == "md":
         first = ", ".join(f"{s:.2f} s on {t}" for t, s in result["first_token_seconds"].items())
         rss = result["peak_rss_bytes"]
-        click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}")
+        click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}; {result['kv_type']} cache")
         click.echo(
             f"{result['file_bytes'] / 1e6:.0f} MB file ({', '.join(result['layouts'])}); first token: {first} threads"
         )
