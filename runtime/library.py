@@ -50,7 +50,7 @@ I8 = npt.NDArray[np.int8]
 TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
 """(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
 
-DEFAULT_BATCH = 256
+DEFAULT_BATCH = 264
 MAX_THREADS = 256
 MAX_CONTEXT = 1 << 24
 
@@ -396,7 +396,7 @@ class CSession:
     """One conversation with a CModel: KV cache, threads, kernels. Owns the C object; use from one thread at a time.
 
     n_ctx: positions, default the model's. threads: the caller's included. isa: for each operation the best kernel at
-    or below it, default all this CPU has. kv_type: f32 or i16. batch: tokens worked on at once, default 256, which
+    or below it, default all this CPU has. kv_type: f32 or i16. batch: tokens worked on at once, default 264, which
     changes no bit.
     Raises MissingRequirement for an ISA that is not here, UsageError for sizes that are out of range.
     """

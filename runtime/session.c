@@ -171,7 +171,7 @@ int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session
     if (!s) return TP_ERR_MEMORY;
     s->model = model;
     s->n_ctx = p->n_ctx ? p->n_ctx : model->hp.context_length;
-    s->batch = p->batch ? p->batch : 256;
+    s->batch = p->batch ? p->batch : 264;       /* 22 tiles of 12 tokens */
     if (s->batch > s->n_ctx) s->batch = s->n_ctx;
     s->kv_type = p->kv_type;
     choose_kernels(s, isa);

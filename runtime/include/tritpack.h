@@ -172,7 +172,7 @@ typedef struct tp_session_params {
     int32_t threads;        /* caller included; 0 = 1; at most 256 */
     int32_t isa;            /* for each operation the best kernel at or below it; TP_ISA_BEST = all of this CPU */
     int32_t kv_type;        /* tp_kv_type */
-    int32_t batch;          /* tokens worked on at once; 0 = 256. Changes speed and memory, never results */
+    int32_t batch;          /* tokens worked on at once; 0 = 264. Changes speed and memory, never results */
 } tp_session_params;
 
 TP_API int tp_session_new(const tp_model *model, const tp_session_params *params /* (1) */, tp_session **out /* (1) */);

@@ -101,6 +101,11 @@ LANES_INLINE void weigh(const attention a, int64_t first, const int rows, int64_
     }
 }
 
+LANES_INLINE void weigh_rows(const attention a, int64_t first, const int rows, int64_t b, int64_t blocks, const int64_t dim) {
+    if (blocks == CACHE16_BLOCKS) weigh(a, first, rows, b, CACHE16_BLOCKS, dim);
+    else weigh(a, first, rows, b, 1, dim);
+}
+
 /* out += weights * values of some blocks, for `groups` groups of 16 columns from column i on. */
 LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t b, int64_t blocks, int64_t i, const int groups, const int64_t dim) {
     const uint8_t *v = a.v + b * a.bytes + 4 * i;
@@ -138,8 +143,6 @@ LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t 
 
 LANES_INLINE void mix_rows(const attention a, int64_t first, const int rows, int64_t b, int64_t blocks, const int64_t dim) {
     int64_t i = 0;
-    if (blocks == CACHE16_BLOCKS) weigh(a, first, rows, b, CACHE16_BLOCKS, dim);
-    else weigh(a, first, rows, b, 1, dim);
     for (; i + 16 * WIDE <= dim; i += 16 * WIDE) mix(a, first, rows, b, blocks, i, WIDE, dim);
     for (; i < dim; i += 16) mix(a, first, rows, b, blocks, i, 1, dim);
 }
@@ -168,7 +171,9 @@ LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
     for (int64_t b = 0, r = 0; b < blocks; b += CACHE16_BLOCKS, r = 0) {
         const int64_t more = b + CACHE16_BLOCKS < blocks ? CACHE16_BLOCKS : blocks - b;
         a.cold = job->cold;
-        for (; r + ROWS <= rows; r += ROWS, a.cold = 0) mix_rows(a, r, ROWS, b, more, dim);
+        for (; r + ROWS <= rows; r += ROWS) weigh_rows(a, r, ROWS, b, more, dim);
+        for (; r < rows; r++) weigh_rows(a, r, 1, b, more, dim);
+        for (r = 0; r + ROWS <= rows; r += ROWS, a.cold = 0) mix_rows(a, r, ROWS, b, more, dim);
         for (; r < rows; r++, a.cold = 0) mix_rows(a, r, 1, b, more, dim);
     }
     for (int64_t r = 0; r < rows; r++) {
