@@ -93,7 +93,7 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
     const int64_t sums_bytes = round64(l->n * job->grain * 4);
     uint8_t *const panel = scratch + 2 * sums_bytes;
-    const tp_ahead behind = some_rows(w, row1, rows);
+    const tp_ahead behind = job->way.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
     if (job->sums) {
         run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel, behind);
         return;
