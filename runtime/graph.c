@@ -80,8 +80,7 @@ typedef struct step {           /* towards what enters linears */
     int quantize;                   /* into s->acts as well */
 } step;
 
-/* Row by row in what is at hand: rows of all tokens would be read from far away by each part of the step. */
-
+/* A token's row stays at hand from one part of the step to the next: those of all tokens would come from far away each time. */
 static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     const step *p = ctx;
     tp_session *s = p->s;
