@@ -72,7 +72,7 @@ typedef struct step {           /* towards what enters linears */
     tp_session *s;
     const tp_tensor *add_behind;    /* s->add joins s->x first, behind this norm (which may be absent); NULL: it does not */
     const float *from;              /* (n, cols) */
-    float *gate;                    /* (n, cols) act(gate) * from instead, left there if traced; NULL: from itself */
+    float *gate;                    /* (n, cols) act(gate) * from is what enters (traced: and what gate becomes); NULL: from itself */
     const tp_tensor *norm;          /* (1, cols) or absent */
     float eps;
     float *to;                      /* (n, cols), or NULL if only the codes are wanted */

@@ -123,7 +123,7 @@ typedef struct tp_linear_job {
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
     /* With both y = glu(what the next job gives, what this one does), while they are in cache: the next has neither y nor sums, and
-     * kernel and rows in common with this one. */
+     * the way, matmul or unpacked, and rows in common with this one. */
     const tp_kernel *glu;
     int activation;
     tp_ternary parts;               /* this and the rest are set by tp_linears_run */

@@ -16,7 +16,7 @@ static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }
 
-/* Of a thread's scratch: sums (n, grain) of one job or two, the kernel's panel, unpacked codes (grain, cols). */
+/* Of a thread's scratch: sums (n, grain) of a job and of its gate, the kernel's panel, unpacked codes (grain, cols). */
 size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
     cols = tp_padded_cols(cols);
     const int64_t grain = grain_of(way, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
@@ -103,6 +103,7 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     run_kernel(l, job, row0, row1, (int32_t *)(void *)scratch, job->grain, panel, job->glu ? some_rows(job[1].w, row0, rows) : behind);
     find_scales(job, row0, row1, &here);
     if (job->glu) {
+        assert(job[1].grain == job->grain);
         gate.sums = (int32_t *)(void *)(scratch + sums_bytes);
         run_kernel(l, job + 1, row0, row1, (int32_t *)(void *)(scratch + sums_bytes), job->grain, panel, behind);
         find_scales(job + 1, row0, row1, &gate);

@@ -151,7 +151,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
     TAKE(s->acts.arranged, 1, larger(arranged_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
-    s->scratch_bytes = larger(products_scratch(s), widest * sizeof(float));
+    s->scratch_bytes = larger(products_scratch(s), (widest * sizeof(float) + 63) / 64 * 64);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))
         TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));

@@ -72,13 +72,14 @@ typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *
 typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols, int activation, float *y /* (cols), may be one of them */);
 /* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
 typedef void tp_rope_fn(float *x /* (heads, head_dim) */, int64_t heads, int64_t head_dim, const float *cos_sin /* (2, head_dim / 2) */);
-/* The query heads of some tokens that share keys and values. The first token sees n_pos >= 1 cached positions, each next one one more. */
+/* The query heads of some tokens that share keys and values. The first token sees the cached positions
+ * skip .. n_pos - 1, at least one, each next token one more. */
 typedef struct tp_attention {
     const float *q;         /* (tokens, heads, head_dim), the tokens `stride` floats apart */
     float *out;             /* as q */
     const void *k, *v;      /* (n_pos + tokens - 1, head_dim) floats, or of attention16 as many blocks as hold them (cache16.h) */
     int64_t tokens, heads, head_dim, stride, n_pos;
-    int64_t skip;           /* positions of the first block that no token sees */
+    int64_t skip;           /* positions of the first block that no token sees; 0 in attention, whose k and v begin anywhere */
     float scale;
     int cold;               /* k and v have not been read lately */
     int64_t ld;             /* n_pos + tokens - 1 rounded up to 16, or more */

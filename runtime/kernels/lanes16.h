@@ -53,7 +53,7 @@ LANES_INLINE lanes lanes_max(lanes a, lanes b) { return LANES_EACH(vf_max(a.v[i]
 
 LANES_INLINE lanes lanes_abs(lanes a) { return LANES_EACH(vf_abs(a.v[i])); }
 
-/* Without NaN. */
+/* If one is NaN, any of them: callers must not need it then. */
 LANES_INLINE float lanes_highest(lanes a) {
     vf m = a.v[0];
     for (int i = 1; i < LANES_PARTS; i++) m = vf_max(m, a.v[i]);
@@ -85,8 +85,9 @@ LANES_INLINE vi vi_load(const uint8_t *p) {
     return a;
 }
 LANES_INLINE ints ints_load(const uint8_t *p) { return PARTS_EACH(ints, vi_load(p + i * 4 * LANES_NATIVE)); }
-/* acc += the two products of each lane; a sum of all as float. */
+/* acc += the two products of each lane. */
 LANES_INLINE dots dots_add(dots acc, ints a, vi b) { return PARTS_EACH(dots, vi_dot(acc.v[i], a.v[i], b)); }
+/* Each lane's sum. */
 LANES_INLINE lanes dots_float(dots a) { return LANES_EACH(vi_float(vi_dots(a.v[i]))); }
 
 /* The first n < 16 elements, zeros behind them; reads nothing beyond. */
@@ -136,7 +137,7 @@ LANES_INLINE vf vf_exp(vf x) {
     return vf_pick(below, vf_splat(0.0f), vf_pick(above, vf_splat(tp_bits_float(0x7f800000u)), y));
 }
 
-/* Of x <= 0 or NaN: n is small enough for 2^n to be a float, and one multiplication rounds as the two do. */
+/* Of x <= 0 or NaN (of others, which a row with NaN may have, anything): n is small enough for 2^n to be a float, and one multiplication rounds as the two do. */
 LANES_INLINE vf vf_exp_negative(vf x) {
     const vf lo = vf_splat(TP_EXP_LO);
     vi n;

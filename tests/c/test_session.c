@@ -237,7 +237,7 @@ static int nans(const float *x, int n) {
 
 /* A NaN of either sign in token 3's embedding: its logits and all later ones are NaN on every ISA, earlier ones keep
  * their bits. One in a scale or a norm: all logits are NaN. */
-static void test_nan(int head_layout, int place, int sign) {
+static void test_nan(int head_layout, int place, int sign, int kv_type) {
     enum { POISON = 3, N = 8 };
     fixture *f = make((recipe){.embd = TP_LAYOUT_F32, .head = head_layout, .activation = place % 2, .sub_norms = place % 2, .linear = TP_LAYOUT_I2_S});
     const float nan = tp_bits_float(TP_NAN_BITS | (sign ? 0x80000000u : 0));
@@ -255,7 +255,7 @@ static void test_nan(int head_layout, int place, int sign) {
     for (int isa = 0, first = 1; isa < tp_isa_count(); isa++) {
         if (!tp_isa_available(isa)) continue;
         for (int batch = 1; batch <= N; batch += 7, first = 0) {
-            tp_session *s = session(m, isa, 2, batch, TP_KV_F32);
+            tp_session *s = session(m, isa, 2, batch, kv_type);
             CHECK(tp_eval(s, tokens, N, TP_LOGITS_ALL, got) == TP_OK, " ");
             if (first) memcpy(want, got, sizeof want);
             const int clean = place < 9 ? 0 : POISON;
@@ -395,7 +395,7 @@ int main(void) {
     test_cache_types();
     test_errors();
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
-    for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2);
+    for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2, i % 2 ? TP_KV_I16 : TP_KV_F32);
     test_fork();
     test_fp_environment();
     printf("%s: %d failures\n", __FILE__, failures);

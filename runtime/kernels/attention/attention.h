@@ -1,6 +1,6 @@
-/* Attention of heads and tokens that share keys and values, all in floats. A row is one head of one token. Rows are worked on ROWS at a time, so that a key or value serves several while it is
- * in a register, and blocks of positions pass all rows while they are in the first cache. The order of every sum is that of
- * attention_f32_scalar.c. */
+/* Attention of heads and tokens that share keys and values, all in floats. A row is one head of one token. Rows are worked on ROWS at a
+ * time, so that a key or value serves several while it is in a register, and blocks of positions pass all rows while they are in the
+ * first cache. The order of every sum is that of attention_f32_scalar.c. */
 #include "../lanes16.h"
 #include "../stream.h"
 
@@ -13,8 +13,7 @@ enum { KEYS = 32, VALUES = 32 };    /* positions a block */
 
 /* What a call works on. Rows stand one after the other: those of one token do, those of several are copied so. */
 typedef struct attention {
-    const float *q;             /* (rows, head_dim) */
-    const float *k, *v;
+    const float *q, *k, *v;     /* (rows, head_dim), (positions, head_dim) */
     float *scores, *out;        /* (rows, ld), (rows, head_dim) */
     int64_t ld;
     float scale;
@@ -34,9 +33,9 @@ LANES_INLINE void score_keys(const attention a, int64_t first, const int rows, c
         lanes x[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) x[r] = lanes_load(q + r * head_dim + i);
-        if (a.cold && i * (int64_t)sizeof(float) % 64 == 0)    /* in the cache's order, not in that of the loads */
+        if (a.cold)    /* in the cache's order, not in that of the loads */
 #pragma GCC unroll 16
-            for (int j = 0; j < keys; j++) stream_from((uintptr_t)KEY(0) + (uintptr_t)(keys * i) * sizeof(float) + 64 * (uintptr_t)j);
+            for (int j = 0; j < keys; j++) stream_from((uintptr_t)KEY(0) + 4 * (uintptr_t)(keys * i) + 64 * (uintptr_t)j);
 #pragma GCC unroll 16
         for (int j = 0; j < keys; j++) {
             const lanes y = lanes_load(KEY(j) + i);
@@ -99,8 +98,8 @@ LANES_INLINE void mix(const attention a, int64_t first, const int rows, int64_t 
         for (int j = 0; j < groups; j++) value[j] = lanes_load(v + 16 * j);
         if (a.cold)
 #pragma GCC unroll 4
-            for (unsigned line = 0; line < (unsigned)groups * 16 * sizeof(float); line += 64) stream_from(ahead + line);
-        ahead += (uintptr_t)groups * 16 * sizeof(float);
+            for (int j = 0; j < groups; j++) stream_from(ahead + 64 * (uintptr_t)j);
+        ahead += 64 * (uintptr_t)groups;
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             const lanes w = lanes_splat(e[r * a.ld + p]);
@@ -158,7 +157,7 @@ LANES_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
 }
 
 LANES_INLINE void attention_body(const tp_attention *job) {
-    assert(job->n_pos > 0 && job->tokens > 0 && job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16);
+    assert(job->n_pos > 0 && job->skip == 0 && job->tokens > 0 && job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16);
     const tp_ahead keys = {(uintptr_t)job->k, (uint64_t)(job->n_pos * job->head_dim) * sizeof(float)}, values = {(uintptr_t)job->v, keys.bytes};
     if (job->cold) {
         stream_start(keys);

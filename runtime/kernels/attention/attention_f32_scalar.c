@@ -25,7 +25,7 @@ static void head(const float *q, const float *keys, const float *values, int64_t
 }
 
 void attention_f32_scalar(const tp_attention *a) {
-    assert(a->n_pos > 0 && a->ld >= a->n_pos + a->tokens - 1);
+    assert(a->n_pos > 0 && a->skip == 0 && a->ld >= a->n_pos + a->tokens - 1);
     for (int64_t t = 0; t < a->tokens; t++)
         for (int64_t h = 0; h < a->heads; h++) {
             const int64_t at = t * a->stride + h * a->head_dim;
