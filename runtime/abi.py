@@ -10,7 +10,7 @@ import numpy as np
 
 from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
 LAYOUT_IDS = {
     name: index

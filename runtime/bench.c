@@ -80,8 +80,9 @@ int tp_bench_dots(int isa, int threads, double *macs_per_second) { return limit(
 
 /* ---- one kernel ---- */
 
-enum { CACHE16_HALF = 256 / 16 * (32 * 128 + 64) };      /* keys or values of ROWS positions */
 enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the second cache */
+
+static int64_t half_cache16(void) { return ROWS / 16 * cache16_bytes(128); }       /* keys or values of ROWS positions */
 
 typedef struct bench {
     const tp_kernel *k;
@@ -123,7 +124,7 @@ static void run(bench *b) {
         case TP_OP_CACHE16: k->cache16(b->x, b->z, 128, 5, b->bytes, b->bytes + cache16_bytes(128)); break;
         case TP_OP_ATTENTION:
         case TP_OP_ATTENTION16:
-            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes + (k->op == TP_OP_ATTENTION16 ? CACHE16_HALF : 0),
+            k->attention(&(tp_attention){.q = b->x, .out = b->y, .k = b->bytes, .v = b->bytes + (k->op == TP_OP_ATTENTION16 ? half_cache16() : 0),
                                          .tokens = 1, .heads = HEADS, .head_dim = 128, .stride = HEADS * 128, .n_pos = ROWS, .scale = 0.1f,
                                          .ld = ROWS, .work = b->z});
             break;
@@ -144,7 +145,7 @@ static double work(const bench *b) {
         case TP_OP_FLOATVEC:
         case TP_OP_DECODE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
-        case TP_OP_ATTENTION16: return 2.0 * CACHE16_HALF;
+        case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;
         case TP_OP_RMSNORM:
         case TP_OP_RESCALE:
@@ -188,7 +189,7 @@ static int prepare(bench *b) {
     if (k->op == TP_OP_ATTENTION16)
         for (int p = 0; p < ROWS; p++) {
             uint8_t *const block = b->bytes + p / 16 * cache16_bytes(128);
-            tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(b->x + p, b->z + p, 128, p % 16, block, block + CACHE16_HALF);
+            tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(b->x + p, b->z + p, 128, p % 16, block, block + half_cache16());
         }
     if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
     for (int t = 0; k->arrangement && t < TOKENS; t += k->arrangement->tokens)

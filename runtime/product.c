@@ -1,5 +1,6 @@
 /* Matrix products over the pool. Of int8 activations: arrange them once, run a kernel over chunks of rows, rescale while
  * the integers are still in cache. Of float ones: make a panel of rows floats, multiply it as the head would. */
+#include <assert.h>
 #include <string.h>
 
 #include "internal.h"
@@ -69,7 +70,7 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
 
 /* Sums of a chunk, and what makes floats of them. */
 typedef struct chunk_sums {
-    const int32_t *sums;        /* (n, grain) */
+    int32_t *sums;              /* (n, grain) */
     float scales[MOST_ROWS];
     int unscaled;               /* some scales are 0 */
 } chunk_sums;
@@ -100,12 +101,12 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     }
     chunk_sums here, gate;
     here.sums = (int32_t *)(void *)scratch;
-    run_kernel(l, job, row0, row1, (int32_t *)(void *)scratch, job->grain, panel, job->glu ? some_rows(job[1].w, row0, rows) : behind);
+    run_kernel(l, job, row0, row1, here.sums, job->grain, panel, job->glu ? some_rows(job[1].w, row0, rows) : behind);
     find_scales(job, row0, row1, &here);
     if (job->glu) {
         assert(job[1].grain == job->grain);
         gate.sums = (int32_t *)(void *)(scratch + sums_bytes);
-        run_kernel(l, job + 1, row0, row1, (int32_t *)(void *)(scratch + sums_bytes), job->grain, panel, behind);
+        run_kernel(l, job + 1, row0, row1, gate.sums, job->grain, panel, behind);
         find_scales(job + 1, row0, row1, &gate);
     }
     for (int64_t t = 0; t < l->n; t++) {

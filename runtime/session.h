@@ -20,7 +20,7 @@ struct tp_session {
 
     uint8_t *k_cache, *v_cache; /* (layers, kv_heads, n_ctx, head_dim) floats, or (layers, kv_heads, blocks) of cache16.h */
     float *x;                   /* (batch, hidden) residual stream */
-    float *h;                   /* (batch, widest) input of the next linears */
+    float *h;                   /* (batch, widest) input of the next linears where their codes are not enough; states for the head */
     float *own;                 /* (batch, widest) the same behind a linear's own norm; NULL where none has one */
     float *q;                   /* (batch, heads * head_dim) */
     float *k, *v;               /* (batch, kv_heads * head_dim) */
@@ -30,7 +30,7 @@ struct tp_session {
     float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all, and of those that slide (or NULL) */
     float *work;                /* (threads, tp_attention_floats) */
     tp_acts8 acts;              /* (batch, widest padded) */
-    uint8_t *scratch;           /* (threads, scratch_bytes) of the products */
+    uint8_t *scratch;           /* (threads, scratch_bytes) of the products, and a row of what enters them */
     size_t scratch_bytes;
     void *acts16;               /* of the head; NULL for heads that take floats */
 

@@ -23,7 +23,7 @@ extern "C" {
 /* ---- Version and errors ------------------------------------------------------------------------------------- */
 
 /* Raised whenever a struct or a signature below changes; compare with tp_abi_version() after loading. */
-#define TP_ABI_VERSION 4
+#define TP_ABI_VERSION 5
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -165,7 +165,7 @@ TP_API void tp_model_free(tp_model *model);     /* NULL is fine. Free its sessio
 
 /* ---- Session --------------------------------------------------------------------------------------------------- */
 
-typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_I16 = 1 } tp_kv_type;
+typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_I16 = 1 } tp_kv_type;     /* floats; 16-bit integers, each vector with a step */
 
 typedef struct tp_session_params {
     int32_t n_ctx;          /* positions; 0 = the model's context_length */

@@ -3,7 +3,8 @@
  * instead, since they are the specification. Arithmetic is plain + - * on GNU vectors: rounded each, never fused.
  *
  * lanes/ has what instruction sets differ in: vf, a word of LANES_NATIVE floats, vu and vi of integers, vmask of comparisons; lanes, as many
- * vf as make sixteen; the tree of common.h, for one sum and for TREES of them at once (out[i] = tree(a[i])); tables. */
+ * vf as make sixteen; the tree of common.h, for one sum and for TREES of them at once (out[i] = tree(a[i]));
+ * dots, sixteen sums of products of 16-bit integers; tables. */
 #ifndef TRITPACK_LANES16_H
 #define TRITPACK_LANES16_H
 
@@ -137,7 +138,8 @@ LANES_INLINE vf vf_exp(vf x) {
     return vf_pick(below, vf_splat(0.0f), vf_pick(above, vf_splat(tp_bits_float(0x7f800000u)), y));
 }
 
-/* Of x <= 0 or NaN (of others, which a row with NaN may have, anything): n is small enough for 2^n to be a float, and one multiplication rounds as the two do. */
+/* Of x <= 0 or NaN (of others, which a row with NaN may have, anything): n is small enough for 2^n to be a float, and one multiplication
+ * rounds as the two do. */
 LANES_INLINE vf vf_exp_negative(vf x) {
     const vf lo = vf_splat(TP_EXP_LO);
     vi n;

@@ -1,7 +1,7 @@
 /* Attention over a cache of 16-bit integers (cache16.h). A row is one head of one token. Rows are worked on ROWS at a time, so that a
  * word of keys or values serves several while it is in a register. What it computes is in attention16_f32_scalar.c. */
 #include "../stream.h"
-#include "cached16.h"
+#include "cache16_lanes.h"
 
 #if LANES_NATIVE == 16
 enum { ROWS = 4, WIDE = 4, TOGETHER = 4 };      /* rows, groups of columns, blocks of keys in registers */

@@ -27,6 +27,7 @@ LANES_INLINE void vi_store_i8(int8_t *p, const vi v[1]) { _mm_storeu_si128((__m1
 
 LANES_INLINE void vi_store_i16(int16_t *p, const vi v[1]) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16((__m512i)v[0])); }
 LANES_INLINE vf vi_float(vi a) { return _mm512_cvtepi32_ps((__m512i)a); }
+/* The intrinsic: dot_s16_s16 of avx512vnni.h keeps big tiles in registers, but takes a third longer on sixteen sums. */
 LANES_INLINE vi vi_dot(vi acc, vi a, vi b) { return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b); }
 LANES_INLINE vi vi_dots(vi acc) { return acc; }
 

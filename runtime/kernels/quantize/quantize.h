@@ -6,7 +6,7 @@ LANES_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
     vi n[LANES_PARTS];
 #pragma GCC unroll 4
     for (int i = 0; i < LANES_PARTS; i++) {
-        n[i] = (vi)((vu)(x.v[i] * s + vf_splat(12582912.0f)) - 0x4b400000u);
+        n[i] = vf_round(x.v[i] * s);
         sum += n[i];
     }
     vi_store_i8(q, n);
