@@ -98,22 +98,30 @@ static void tl2_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_
     for (int64_t c = cols - TL2_PAIRED; c < cols; c += 2) to = table_of(pairs, q[c], q[c + 1], 0, to);
 }
 
-/* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / 4][tokens][4 columns] ---- */
+/* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / width][tokens][width columns] ---- */
 
 static size_t tiles_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
     (void)a;
     return (size_t)((n + 3) / 4 * 4 * tp_padded_cols(cols));
 }
 
-static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+TP_INLINE void fill_tiles(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, const int width, void *dst) {
     const int64_t first = piece * a->tokens, here = n - first < a->tokens ? n - first : a->tokens, tokens = (here + 3) / 4 * 4;
     const int64_t padded = tp_padded_cols(cols);
     int8_t *to = (int8_t *)dst + first * padded;
     for (int64_t t = 0; t < tokens; t++)
-        for (int64_t k = 0; k < padded / 4; k++) {
-            if (t < here) memcpy(to + (k * tokens + t) * 4, q + (first + t) * padded + 4 * k, 4);
-            else memset(to + (k * tokens + t) * 4, 0, 4);
+        for (int64_t k = 0; k < padded / width; k++) {
+            if (t < here) memcpy(to + (k * tokens + t) * width, q + (first + t) * padded + width * k, (size_t)width);
+            else memset(to + (k * tokens + t) * width, 0, (size_t)width);
         }
+}
+
+static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    fill_tiles(a, q, n, cols, piece, 4, dst);
+}
+
+static void wide_tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+    fill_tiles(a, q, n, cols, piece, 8, dst);
 }
 
 /* What the matvec kernels of a layout read; what those of matmul do is a matter of the instruction set. */
@@ -124,4 +132,5 @@ const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT] = {
     [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
     [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };
-const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}};
+const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
+                     tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};

@@ -26,8 +26,8 @@
 #elif TP_ARM
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod) X(__VA_ARGS__, I8MM, i8mm)
 #define STEPS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon)
-#define PRODUCTS(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, NEON, neon) X(__VA_ARGS__, DOTPROD, dotprod)
-#define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, DOTPROD, dotprod)
+#define PRODUCTS LADDER
+#define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, DOTPROD, dotprod) X(__VA_ARGS__, I8MM, i8mm)
 #define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define FLOATS STEPS
@@ -106,6 +106,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define MATMUL_AVX512VNNI .arrangement = &tp_tiles12, .panel_rows = 32
 #define MATMUL_NEON MATMUL_SSSE3
 #define MATMUL_DOTPROD MATMUL_SSSE3
+#define MATMUL_I8MM .arrangement = &tp_tiles8_by_8, .panel_rows = 16
 #define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .matmul = matmul_##l##_##i, MATMUL_##ISA)
 
 static const tp_kernel kernels[] = {

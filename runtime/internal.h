@@ -27,7 +27,7 @@ struct tp_arrangement {
     void (*fill)(const tp_arrangement *a, const int8_t *q /* (n, padded cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
     tp_lines lines;
 };
-extern const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT], tp_tiles4, tp_tiles12;
+extern const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT], tp_tiles4, tp_tiles12, tp_tiles8_by_8;
 
 typedef struct tp_kernel {
     const char *symbol;
