@@ -15,7 +15,14 @@ static size_t lines_bytes(const tp_arrangement *a, int64_t n, int64_t cols) { re
 /* Neighbours that stay neighbours. */
 typedef struct run { int16_t to, from, length; } run;
 
-static int runs_of_line(tp_lines l, run *runs /* (LINE * MOST_FIELDS) */) {
+typedef struct line_runs {
+    int count;
+    run runs[LINE * MOST_FIELDS];
+} line_runs;
+static line_runs runs_of[TP_LAYOUT_COUNT];      /* found when the library is loaded: looking takes longer than filling a row */
+
+static void find_runs(tp_lines l, line_runs *found) {
+    run *const runs = found->runs;
     int count = 0;
     for (int f = 0; f < (int)l.kind; f++)
         for (int p = 0; p < lines_code_bytes(l); p++) {
@@ -26,21 +33,20 @@ static int runs_of_line(tp_lines l, run *runs /* (LINE * MOST_FIELDS) */) {
             if (before && before->to + before->length == to && before->from + before->length == from) before->length++;
             else runs[count++] = (run){(int16_t)to, (int16_t)from, 1};
         }
-    return count;
+    found->count = count;
 }
 
 static void lines_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     const tp_lines l = a->lines;
     const int64_t wide = l.units * l.unit_cols, padded = tp_padded_cols(cols);
     int8_t *to = (int8_t *)dst + piece * (int64_t)lines_bytes(a, 1, cols);
-    run runs[LINE * MOST_FIELDS];
-    const int count = runs_of_line(l, runs);
+    const line_runs *const line = &runs_of[a - tp_matvec_order];
     (void)n;
     memset(to, 0, lines_bytes(a, 1, cols));
     q += piece * padded;
     for (int64_t c = 0; c < padded; c += wide, to += l.kind * LINE)
-        for (int i = 0; i < count; i++) {
-            const run r = runs[i];
+        for (int i = 0; i < line->count; i++) {
+            const run r = line->runs[i];
             if (c + r.from + r.length > padded) {       /* the last line has fewer units */
                 if (c + r.from < padded) memcpy(to + r.to, q + c + r.from, (size_t)(padded - c - r.from));
             } else if (r.length == 32) memcpy(to + r.to, q + c + r.from, 32);
@@ -132,5 +138,10 @@ const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT] = {
     [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
     [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };
+
+__attribute__((constructor)) static void find_all_runs(void) {
+    for (int i = 0; i < TP_LAYOUT_COUNT; i++)
+        if (tp_matvec_order[i].fill == lines_fill) find_runs(tp_matvec_order[i].lines, &runs_of[i]);
+}
 const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
                      tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};
