@@ -1,5 +1,5 @@
 """A model as one flat file of the structs that C takes, pointers replaced by offsets: tests/c/run_dump.c runs it where
-there is no Python, under an emulator say. For machines of the same pointer size and byte order."""
+there is no Python, under an emulator say. For little-endian machines of 64 bits, or of 32 where int64 is aligned."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.abi import LayerStruct, TensorStruct
+from runtime.abi import HparamsStruct, LayerStruct, TensorStruct
 from runtime.library import model_structs
 from runtime.model import Model
 
-MAGIC = b"tpdump1\0"
+MAGIC = b"tpdump2\0"
 ALIGNMENT = 64
 
 
@@ -20,17 +20,18 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
     """Write `model`, the prompt `tokens` and how many tokens to decode greedily behind it.
 
     Layout: magic, then uint32 layers, prompt tokens, tokens to decode, frequencies of a head (twice as many if layers
-    slide); hparams; layers; embedding, final norm, head; the prompt as int32; the frequencies as float32; then, aligned
-    to 64 bytes, the tensors. `data` of a tensor is its offset in the file, 0 where it is absent.
+    slide); hparams without its pointers; layers; embedding, final norm, head; the prompt as int32; the frequencies as
+    float32; then, aligned to 64 bytes, the tensors. `data` of a tensor is its offset in the file, 0 where it is absent.
     """
     c_model = model.c_model
     made = model_structs(model.spec, c_model.tensors)
-    made.hparams.inv_freq = made.hparams.inv_freq_sliding = None
+    last = HparamsStruct.rope_factor
+    hparams = bytes(made.hparams)[: last.offset + last.size]
     prompt = struct.pack(f"<{len(tokens)}i", *tokens)
     frequencies = b"".join(array.tobytes() for array in made.frequencies)
     numbers = struct.pack("<4I", model.spec.layers, len(tokens), generate, len(frequencies) // 4)
     structs = (made.layers, made.embedding, made.norm, made.output)
-    start = len(MAGIC + numbers + prompt + frequencies) + ctypes.sizeof(made.hparams) + sum(map(ctypes.sizeof, structs))
+    start = len(MAGIC + numbers + hparams + prompt + frequencies) + sum(map(ctypes.sizeof, structs))
     offset, blobs = -(-start // ALIGNMENT) * ALIGNMENT, []
     by_address = {tensor.data.ctypes.data: tensor for tensor in c_model.tensors.values()}
     for tensor in _tensors(made.layers, made.embedding, made.norm, made.output):
@@ -39,7 +40,7 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
             tensor.data = offset
             offset += -(-len(blobs[-1][1]) // ALIGNMENT) * ALIGNMENT
     with Path(path).open("wb") as stream:
-        stream.write(MAGIC + numbers + bytes(made.hparams) + b"".join(map(bytes, structs)) + prompt + frequencies)
+        stream.write(MAGIC + numbers + hparams + b"".join(map(bytes, structs)) + prompt + frequencies)
         for at, blob in blobs:
             stream.write(bytes(at - stream.tell()) + blob)
 

@@ -9,15 +9,17 @@ CFLAGS ?=
 CPPFLAGS ?=
 LDFLAGS ?=
 SANITIZERS ?= -fsanitize=address,undefined -fno-sanitize-recover=all
-# What runs the C tests of another machine: RUN_TEST="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+# What runs the C tests of another machine: RUN_TEST="qemu-aarch64-static -L /usr/aarch64-linux-gnu", or, of wasm32-wasi, "node tests/wasi.mjs"
 RUN_TEST ?=
 
 TP_MACHINE := $(shell $(CC) -dumpmachine)
+tp_wasm := $(filter wasm32-%,$(TP_MACHINE))
 TP_NAME := libtritpack.$(if $(findstring darwin,$(TP_MACHINE))$(findstring macos,$(TP_MACHINE)),dylib,so)
 TP_LIB := runtime/$(TP_NAME)
 
-# Warnings are errors in tests and CI, not where somebody installs with a compiler that we have never seen.
-TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Wno-pass-failed -fvisibility=hidden -fPIC -pthread
+# Warnings are errors in tests and CI, not where somebody installs with a compiler that we have never seen. WebAssembly has neither
+# threads nor the floating-point exceptions that clang 14 takes for asked for.
+TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Wno-pass-failed -fvisibility=hidden $(if $(tp_wasm),-Wno-unsupported-floating-point-opt,-fPIC -pthread)
 # The tests run AVX-VNNI kernels on CPUs that have their instructions in AVX-512 only.
 TP_TEST_CFLAGS := $(TP_CFLAGS) -Werror -DTP_AVXVNNI_AS_EVEX -O1 -g -fno-omit-frame-pointer $(SANITIZERS)
 # Behind CFLAGS, since every operation rounds as written: no user's flag may change a bit. Those that also link start-up
@@ -33,9 +35,11 @@ TP_FLAGS_ssse3 := -mssse3
 TP_FLAGS_avxvnni := -mavx2 -mf16c
 TP_FLAGS_dotprod := -march=armv8.2-a+dotprod
 TP_FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
+TP_FLAGS_simd128 := -msimd128
 TP_X86_ISAS := ssse3 avx2 avxvnni avx512vnni
 TP_ARM_ISAS := neon dotprod i8mm
-TP_ISAS := scalar $(if $(filter x86_64-% amd64-%,$(TP_MACHINE)),$(TP_X86_ISAS)) $(if $(filter aarch64% arm64%,$(TP_MACHINE)),$(TP_ARM_ISAS))
+TP_ISAS := scalar $(if $(filter x86_64-% amd64-%,$(TP_MACHINE)),$(TP_X86_ISAS)) $(if $(filter aarch64% arm64%,$(TP_MACHINE)),$(TP_ARM_ISAS)) \
+	$(if $(tp_wasm),simd128)
 tp_isa_flags = $(TP_FLAGS_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 
 # An assembler of before 2021 does not know AVX-VNNI: the library is then built without it.

@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "fpenv.h"
 #include "kernels/attention/cache16.h"
 #include "kernels/common.h"
+#if TP_GUARD_PAGES
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 /* Buffers of a check, to the byte, freed together: from malloc, where a sanitizer sees what is read outside, or each ending (1) or
  * beginning (2) at a page that nobody may touch, which any machine sees. */
@@ -21,6 +23,7 @@ typedef struct heap {
     uint64_t digest;
 } heap;
 
+#if TP_GUARD_PAGES
 static void *guarded(size_t bytes, void **map, size_t *size) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     *size = (bytes + page - 1) / page * page + 2 * page;
@@ -31,6 +34,16 @@ static void *guarded(size_t bytes, void **map, size_t *size) {
     munmap(*map, *size);
     return NULL;
 }
+
+static void unmap(void *map, size_t size) { munmap(map, size); }
+#else
+static void *guarded(size_t bytes, void **map, size_t *size) {
+    (void)bytes, (void)map, (void)size;
+    return NULL;
+}
+
+static void unmap(void *map, size_t size) { (void)map, (void)size; }
+#endif
 
 static void *take(heap *h, size_t bytes) {
     void *map = NULL;
@@ -48,7 +61,7 @@ static void *take(heap *h, size_t bytes) {
 
 static void release(heap *h) {
     for (int i = 0; i < h->count; i++) {
-        if (h->maps[i]) munmap(h->maps[i], h->sizes[i]);
+        if (h->maps[i]) unmap(h->maps[i], h->sizes[i]);
         else free(h->all[i]);
     }
 }

@@ -15,6 +15,12 @@ typedef struct tp_check_shape {
  * *digest takes in what scalar gave. */
 int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uint64_t *digest /* (1) */);
 
+/* Whether there are pages without access. */
+#if defined(__wasm__)
+#define TP_GUARD_PAGES 0
+#else
+#define TP_GUARD_PAGES 1
+#endif
 extern int tp_check_guarded;    /* 1, 2: buffers end or begin at pages without access, for the C tests; 0: malloc */
 
 /* ---- testdata.c ---- */

@@ -5,7 +5,32 @@
  * waits only for those that are inside it (`inside`). So a busy CPU slows the pool down by its share, no more.
  * Idle threads spin for about 50 us, since the next job usually comes at once, and then sleep.
  *
- * fork() copies no threads: in a child the caller does a job alone, and there is nothing to join. */
+ * fork() copies no threads: in a child the caller does a job alone, and there is nothing to join. So it does where there are none. */
+#include "internal.h"
+
+static void run_alone(tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
+    for (int64_t i = 0; i < items; i += chunk) fn(ctx, 0, i, i + chunk < items ? i + chunk : items);
+}
+
+#if defined(__wasm__)
+struct tp_pool { int threads; };
+
+void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
+    (void)pool;
+    run_alone(fn, ctx, items, chunk);
+}
+
+int tp_pool_threads(const tp_pool *pool) { return pool->threads; }
+
+void tp_pool_free(tp_pool *pool) { tp_free(pool); }
+
+tp_pool *tp_pool_new(int threads, int *status) {
+    tp_pool *pool = tp_alloc(1, sizeof *pool);
+    *status = pool ? TP_OK : TP_ERR_MEMORY;
+    if (pool) pool->threads = threads;
+    return pool;
+}
+#else
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -13,7 +38,6 @@
 #include <unistd.h>
 
 #include "fpenv.h"
-#include "internal.h"
 
 enum { SPINS = 600, SPINS_WAIT = 2000 };
 
@@ -100,7 +124,7 @@ static void announce(tp_pool *pool) {
 
 void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
     if (pool->threads == 1 || items <= chunk || getpid() != pool->owner) {
-        for (int64_t i = 0; i < items; i += chunk) fn(ctx, 0, i, i + chunk < items ? i + chunk : items);
+        run_alone(fn, ctx, items, chunk);
         return;
     }
     pool->fn = fn;
@@ -166,3 +190,4 @@ tp_pool *tp_pool_new(int threads, int *status) {
     *status = TP_OK;
     return pool;
 }
+#endif

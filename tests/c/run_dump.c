@@ -1,17 +1,22 @@
 /* Runs a model that runtime/dump.py wrote on every instruction set of this CPU: the greedy tokens behind its prompt, and a
  * digest of all logits, one line each. Ends with 1 if they differ anywhere. */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/include/tritpack.h"
 
+/* Pointers of 4 or of 8 bytes: those of hparams come last and are not in the file, those of tensors are, in 8 bytes. */
+enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };
+_Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 8 bytes");
+
 typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
 
 static uint8_t *read_whole(const char *path) {
     FILE *f = fopen(path, "rb");
     const long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
-    uint8_t *data = size >= (long)(8 + sizeof(numbers) + sizeof(tp_hparams)) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
+    uint8_t *data = size >= (long)(8 + sizeof(numbers) + HPARAMS_BYTES) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
     if (data) {
         rewind(f);
         if (fread(data, 1, (size_t)size, f) != (size_t)size) data = NULL;
@@ -30,7 +35,7 @@ static int32_t highest(const float *logits, int32_t n) {
 
 int main(int argc, char **argv) {
     uint8_t *file = argc == 2 ? read_whole(argv[1]) : NULL;
-    if (!file || memcmp(file, "tpdump1", 8)) {
+    if (!file || memcmp(file, "tpdump2", 8)) {
         fprintf(stderr, "usage: run_dump FILE (of runtime/dump.py)\n");
         return 2;
     }
@@ -39,7 +44,7 @@ int main(int argc, char **argv) {
     uint8_t *p = file + 8;
 #define NEXT(to, bytes) (memcpy(to, p, bytes), p += (bytes))
     NEXT(&n, sizeof n);
-    NEXT(&hp, sizeof hp);
+    NEXT(&hp, HPARAMS_BYTES);
     tp_layer *layers = malloc(n.layers * sizeof *layers);
     tp_tensor ends[3];      /* embedding, norm, head */
     NEXT(layers, n.layers * sizeof *layers);
