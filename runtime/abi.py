@@ -11,7 +11,7 @@ import numpy as np
 from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
 ABI_VERSION = 5
-ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
+ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")
 LAYOUT_IDS = {
     name: index
     for index, name in enumerate((

@@ -6,7 +6,7 @@
 #include "internal.h"
 #include "kernels/stream.h"
 
-static const char *const isa_names[TP_ISA_COUNT] = {"scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm"};
+static const char *const isa_names[TP_ISA_COUNT] = {"scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128"};
 
 int tp_isa_count(void) { return TP_ISA_COUNT; }
 
@@ -128,9 +128,12 @@ size_t tp_cpu_description(char *buf, size_t size) {
     return (size_t)snprintf(buf, size, "ARM 64-bit; neon%s%s", has_dotprod() ? " dotprod" : "", has_i8mm() ? " i8mm" : "");
 }
 #else
-static int detect(int isa) { return isa == TP_ISA_SCALAR; }
+/* A module of WebAssembly whose instructions are not all there is never loaded. */
+static int detect(int isa) { return isa == TP_ISA_SCALAR || (TP_WASM && isa == TP_ISA_SIMD128); }
 
-size_t tp_cpu_description(char *buf, size_t size) { return (size_t)snprintf(buf, size, "neither x86-64 nor ARM 64-bit; scalar kernels only"); }
+size_t tp_cpu_description(char *buf, size_t size) {
+    return (size_t)snprintf(buf, size, TP_WASM ? "WebAssembly; simd128" : "neither x86-64 nor ARM 64-bit; scalar kernels only");
+}
 #endif
 
 /* Asked once: cpuid is slow in a virtual machine. Two threads that ask at once find the same. */

@@ -31,6 +31,14 @@
 #define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define FLOATS STEPS
+#elif TP_WASM
+#define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar) X(__VA_ARGS__, SIMD128, simd128)
+#define STEPS LADDER
+#define PRODUCTS LADDER
+#define DOT_RATES(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define LOOK_UPS(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define PANELS_OF_T158(X, ...) X(__VA_ARGS__, SCALAR, scalar)
+#define FLOATS LADDER
 #else
 #define LADDER(X, ...) X(__VA_ARGS__, SCALAR, scalar)
 #define STEPS LADDER
@@ -107,6 +115,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define MATMUL_NEON MATMUL_SSSE3
 #define MATMUL_DOTPROD MATMUL_SSSE3
 #define MATMUL_I8MM .arrangement = &tp_tiles8_by_8, .panel_rows = 16
+#define MATMUL_SIMD128 MATMUL_SSSE3
 #define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .matmul = matmul_##l##_##i, MATMUL_##ISA)
 
 static const tp_kernel kernels[] = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runtime.sampling import SamplingParams
 
 KV_TYPE_HELP = "KV cache of floats, or of 16-bit integers: half the memory, faster at length; rounds like f16."
-ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm")
+ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:

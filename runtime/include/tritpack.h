@@ -47,10 +47,10 @@ TP_API const char *tp_error_place(void);
 
 /* ---- CPU, instruction sets, kernels ---------------------------------------------------------------------------- */
 
-/* Ladder order: scalar ssse3 avx2 avxvnni avx512vnni on x86, scalar neon dotprod i8mm on ARM. */
+/* Ladder order: scalar ssse3 avx2 avxvnni avx512vnni on x86, scalar neon dotprod i8mm on ARM, scalar simd128 on WebAssembly. */
 typedef enum tp_isa {
     TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVXVNNI, TP_ISA_AVX512VNNI,
-    TP_ISA_NEON, TP_ISA_DOTPROD, TP_ISA_I8MM, TP_ISA_COUNT
+    TP_ISA_NEON, TP_ISA_DOTPROD, TP_ISA_I8MM, TP_ISA_SIMD128, TP_ISA_COUNT
 } tp_isa;
 #define TP_ISA_BEST (-1)
 
@@ -169,7 +169,7 @@ typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_I16 = 1 } tp_kv_type;     /* floa
 
 typedef struct tp_session_params {
     int32_t n_ctx;          /* positions; 0 = the model's context_length */
-    int32_t threads;        /* caller included; 0 = 1; at most 256 */
+    int32_t threads;        /* caller included; 0 = 1; at most 256. WebAssembly has but the caller */
     int32_t isa;            /* for each operation the best kernel at or below it; TP_ISA_BEST = all of this CPU */
     int32_t kv_type;        /* tp_kv_type */
     int32_t batch;          /* tokens worked on at once; 0 = 264. Changes speed and memory, never results */

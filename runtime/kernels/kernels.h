@@ -4,7 +4,7 @@
 
 #include "../include/tritpack.h"
 
-/* Whether kernels of x86 or ARM are built. -DTP_SCALAR_ONLY with `make TP_ISAS=scalar` gives what other machines get, for tests. */
+/* Whether kernels of x86, ARM or WebAssembly are built. -DTP_SCALAR_ONLY with `make TP_ISAS=scalar` gives what other machines get, for tests. */
 #if defined(__x86_64__) && !defined(TP_SCALAR_ONLY)
 #define TP_X86 1
 #else
@@ -14,6 +14,11 @@
 #define TP_ARM 1
 #else
 #define TP_ARM 0
+#endif
+#if defined(__wasm__) && !defined(TP_SCALAR_ONLY)
+#define TP_WASM 1
+#else
+#define TP_WASM 0
 #endif
 
 /* Integer product of rows row0 .. row1-1 by one token: out[r - row0] = sum over k of code[r][k] * q[k] - sum_q, exact. */

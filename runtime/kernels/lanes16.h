@@ -1,5 +1,5 @@
 /* Sixteen float lanes in the words of one instruction set, for the kernels whose algorithm is written once
- * (attention.h, head_float.h, ...). Included by *_neon.c, *_avx2.c and *_avx512vnni.c; the scalar files are written out
+ * (attention.h, head_float.h, ...). Included by *_neon.c, *_simd128.c, *_avx2.c and *_avx512vnni.c; the scalar files are written out
  * instead, since they are the specification. Arithmetic is plain + - * on GNU vectors: rounded each, never fused.
  *
  * lanes/ has what instruction sets differ in: vf, a word of LANES_NATIVE floats, vu and vi of integers, vmask of comparisons; lanes, as many
@@ -16,6 +16,8 @@
 #include "lanes/lanes_avx512.h"
 #elif defined(__AVX2__)
 #include "lanes/lanes_avx2.h"
+#elif defined(__wasm__)
+#include "lanes/lanes_simd128.h"
 #else
 #include "lanes/lanes_neon.h"
 #endif

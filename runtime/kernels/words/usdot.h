@@ -1,5 +1,5 @@
 /* Words of instruction sets that multiply unsigned bytes by signed ones and add four products to a lane: AVX-VNNI, AVX-512
- * VNNI, i8mm. The including file defines V, WORD (bytes of V) and the V_* operations.
+ * VNNI, i8mm; SIMD128 in a few. The including file defines V, WORD (bytes of V) and the V_* operations.
  *
  * Nothing is shifted into place or taken apart: 2-bit fields are masked where they stand, so that accumulator f holds 64, 16,
  * 4 or 1 times its sum; and no digit of a trit byte is isolated. With x(n + 1) = 3 x(n) mod 256 digit n is
