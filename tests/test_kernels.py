@@ -23,12 +23,13 @@ from formats.layouts.twins import Tiling
 from formats.ternary import TernaryTensor
 from runtime.abi import NOT_RUN
 from runtime.library import CTensor, Kernel, Library, library
+from tests.elsewhere import CLANGS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "runtime" / "kernels").glob("*/*_*.c"))
-ARM, X86 = ("neon", "dotprod", "i8mm"), ("ssse3", "avx2", "avxvnni", "avx512vnni")
-ELSEWHERE = {"x86_64": ARM, "AMD64": ARM, "aarch64": X86, "arm64": X86}.get(platform.machine(), ARM + X86)
-"""Instruction sets of other machines: tests/test_arm.py runs those of ARM under an emulator."""
+ARM, X86, WASM = ("neon", "dotprod", "i8mm"), ("ssse3", "avx2", "avxvnni", "avx512vnni"), ("simd128",)
+ELSEWHERE = {"x86_64": ARM, "AMD64": ARM, "aarch64": X86, "arm64": X86}.get(platform.machine(), ARM + X86) + WASM
+"""Instruction sets of other machines: tests/test_arm.py and test_wasm.py run those of ARM and WebAssembly."""
 TERNARY = [name for name in LAYOUTS if name not in NOT_RUN]
 HEAD_LAYOUTS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k")
 
@@ -268,7 +269,7 @@ def test_self_test(lib: Library) -> None:
 
 def test_clang_builds_the_same_library(tmp_path: Path) -> None:
     """Without a warning, and with the answers of gcc's: what a Mac gets, as far as this machine can tell."""
-    compiler = next(filter(None, map(shutil.which, ("clang", *(f"clang-{n}" for n in range(22, 10, -1))))), None)
+    compiler = next(filter(None, map(shutil.which, CLANGS)), None)
     if compiler is None:
         pytest.skip("needs clang")
     library = tmp_path / f"libtritpack.{'dylib' if sys.platform == 'darwin' else 'so'}"
