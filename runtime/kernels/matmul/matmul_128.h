@@ -1,6 +1,6 @@
-/* The product of many tokens by 128-bit words, for SSSE3, ARM and WebAssembly: 16 rows at a time become a panel, 8 rows by a
- * tile of tokens of it stay in registers. The including file brings WORD, word_load, word_four (four bytes in every lane) and word_dot; or WIDTH,
- * TILE and a tile function of its own.
+/* The product of many tokens by 128-bit words, for SSSE3, ARM and WebAssembly: 16 rows at a time become a panel, 8 rows by a tile of
+ * tokens of it stay in registers. The including file brings WORD, word_load, word_four (four bytes in every lane) and word_dot; or
+ * WIDTH, TILE and a tile function of its own.
  *
  * panel: [2][cols / WIDTH][8 rows][WIDTH columns] u8 codes 0 .. 3. acts: tiles of TILE tokens, the last cut to a multiple of 4,
  * each [cols / WIDTH][tokens][WIDTH columns]. */
