@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import platform
 import statistics
@@ -28,6 +29,7 @@ WARM_UP = 4
 RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
 """Kernels whose work is products; the others' is bytes."""
+INTO_CACHE = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 
 Progress = Callable[[str, int, int], None]
 
@@ -129,7 +131,7 @@ def bench(
                 progress(f"{label}, {count} threads", number, len(tests))
                 samples, joules = _samples(model, name.startswith("pp"), n, depth, repetitions)
                 cached = (depth + (n + 1) / 2) * cache_bytes(model.spec, kv_type)
-                size, macs = _bytes_per_token(model), _macs(model)
+                size, macs = _bytes_per_token(model), _macs_per_token(model, n if name.startswith("pp") else 1)
                 rows.append(Row(label, count, samples, size, round(cached), *limits, macs, joules))
             kernels |= set(model.kernels())
     return {
@@ -214,9 +216,12 @@ def _bytes_per_token(model: Model) -> int:
     return total
 
 
-def _macs(model: Model) -> int:
-    shapes, linears = model.spec.tensor_shapes(), set(model.spec.linear_names())
-    return sum(shapes[name][0] * shapes[name][1] for name in linears)
+def _macs_per_token(model: Model, tokens: int) -> int:
+    """Of the linears, over tokens evaluated at once: behind its cache the last layer works on the last alone."""
+    shapes, last = model.spec.tensor_shapes(), f"blk.{model.spec.layers - 1}."
+    macs = {name: math.prod(shapes[name]) for name in model.spec.linear_names()}
+    behind = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(INTO_CACHE))
+    return round(sum(macs.values()) - behind * (tokens - 1) / tokens)
 
 
 def _layouts(file: GgufFile) -> list[str]:

@@ -5,6 +5,8 @@
  *              norm -> gate, up -> act(gate) * up -> (sub norm) -> ffn_down -> (norm) -> x +=
  *   final norm -> head
  *
+ * Behind its cache the last layer works on those tokens alone whose states are wanted: of a prompt one, or none.
+ *
  * What enters a linear is quantised to int8 first where the model says so, behind a norm of the linear's own if it has one.
  * Each stage is a loop over tokens, heads or rows given to the pool. Nothing depends on how it is cut. */
 #include <string.h>
@@ -274,6 +276,17 @@ static void add_down(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) add_token(s, t, &s->layer->post_ffw_norm);
 }
 
+/* Forgets all tokens but the wanted ones, which are the last. */
+static void keep_wanted(tp_session *s) {
+    const tp_hparams *hp = &s->model->hp;
+    const int64_t gone = s->n - s->wanted, q_cols = (int64_t)hp->heads * hp->head_dim;
+    if (gone == 0) return;
+    memmove(s->x, s->x + gone * hp->hidden, (size_t)(s->wanted * hp->hidden) * sizeof(float));
+    memmove(s->q, s->q + gone * q_cols, (size_t)(s->wanted * q_cols) * sizeof(float));
+    s->n_past += gone;
+    s->n = s->wanted;
+}
+
 /* Whether act(gate) * up is made where gate and up are: of many tokens both would be written far away and read again. */
 static int multiplies_at_once(const tp_session *s) {
     const tp_layer *l = s->layer;
@@ -297,6 +310,8 @@ static void run_layer(tp_session *s) {
     tp_pool_run(s->pool, rope_tokens, s, s->n, 1);
     mark(s, s->rope);
     if (s->kv_type == TP_KV_I16) mark(s, s->cache16);
+    if (s->layer_index == hp->layers - 1) keep_wanted(s);
+    if (s->n == 0) return;
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
     attention(s);
@@ -337,6 +352,7 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
     const int64_t hidden = m->hp.hidden;
     s->tokens = tokens;
     s->n = n;
+    s->wanted = s->trace ? n : want == TP_WANT_NOTHING ? 0 : want == TP_WANT_LAST ? 1 : n;
     s->layer_index = -1;
     tp_pool_run(s->pool, embed_tokens, s, n, 4);
     if (tp_is_ternary(m->token_embd.layout)) mark_way(s, s->decode[m->token_embd.layout]);
@@ -345,15 +361,15 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
         s->layer = &m->layers[s->layer_index];
         run_layer(s);
     }
-    s->n_past += n;
+    s->n_past += s->n;
     if (want == TP_WANT_NOTHING) return;
-    const int64_t first = want == TP_WANT_LAST ? n - 1 : 0;
+    const int64_t first = want == TP_WANT_LAST ? s->n - 1 : 0, count = s->n - first;
     float *const states = want == TP_WANT_HIDDEN ? out : s->h;
-    for (int64_t t = first; t < n; t++)
-        s->rmsnorm->rmsnorm(s->x + t * hidden, m->output_norm.data, hidden, m->hp.norm_eps, states + (t - first) * hidden);
+    for (int64_t t = 0; t < count; t++)
+        s->rmsnorm->rmsnorm(s->x + (first + t) * hidden, m->output_norm.data, hidden, m->hp.norm_eps, states + t * hidden);
     mark(s, s->rmsnorm);
-    trace(s, "final_norm", -1, TP_DTYPE_F32, n - first, hidden, states);
+    trace(s, "final_norm", -1, TP_DTYPE_F32, count, hidden, states);
     if (want == TP_WANT_HIDDEN) return;
-    for (int64_t i = 0; i < (n - first) * hidden; i++) states[i] *= m->hp.logit_scale;
-    run_head(s, states, n - first, out);
+    for (int64_t i = 0; i < count * hidden; i++) states[i] *= m->hp.logit_scale;
+    run_head(s, states, count, out);
 }

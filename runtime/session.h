@@ -36,7 +36,7 @@ struct tp_session {
 
     /* the batch at work */
     const int32_t *tokens;      /* (n) */
-    int64_t n;
+    int64_t n, wanted;          /* of the last `wanted` tokens more than keys and values is needed */
     const tp_layer *layer;
     int layer_index;
 };

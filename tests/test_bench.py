@@ -44,9 +44,12 @@ def test_rows_of_a_model(tiny_gguf: Path) -> None:
         assert each["cache_bytes_per_token"] == round(
             (8 + (int(each["test"][2:].split()[0]) + 1) / 2) * 2 * 2 * 2 * 64 * 4
         )
-    decoded = result["rows"][1]
+    prompt, decoded = result["rows"][:2]
     weights = 2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 768 * 256)
     assert decoded["macs_per_second"] == pytest.approx(weights * decoded["tokens_per_second"])
+    behind_last_cache = 256 * 256 + 3 * 768 * 256
+    of_prompt = weights - behind_last_cache * 15 / 16
+    assert prompt["macs_per_second"] == pytest.approx(of_prompt * prompt["tokens_per_second"])
     assert weights // 4 < decoded["file_bytes_per_token"] < result["file_bytes"]
     assert any(symbol.startswith("matvec_i2_s") for symbol in result["kernels"])
     assert set(result["first_token_seconds"]) == {"1", "2"}

@@ -1,6 +1,6 @@
 /* The product of many tokens by 128-bit words, for SSSE3, ARM and WebAssembly: 16 rows at a time become a panel, 8 rows by a tile of
- * tokens of it stay in registers. The including file brings WORD, word_load, word_four (four bytes in every lane) and word_dot; or
- * WIDTH, TILE and a tile function of its own.
+ * tokens of it stay in registers. The including file brings WORD, word_load, word_dot, and word_four (four bytes in every lane) or
+ * word_times (by those of token t of q); or WIDTH, TILE and a tile function of its own.
  *
  * panel: [2][cols / WIDTH][8 rows][WIDTH columns] u8 codes 0 .. 3. acts: tiles of TILE tokens, the last cut to a multiple of 4,
  * each [cols / WIDTH][tokens][WIDTH columns]. */
@@ -15,11 +15,12 @@ enum { PANEL_ROWS = 16, HALF_ROWS = 8 };
 
 #define EACH4(X) X(0) X(1) X(2) X(3)
 #define ACC_ZERO(t) WORD lo##t = word_zero(), hi##t = lo##t;
-#define ACC_STEP(t) { \
-        const WORD s = word_four(q + 4 * t); \
-        lo##t = word_dot(lo##t, w0, s); \
-        hi##t = word_dot(hi##t, w1, s); \
-    }
+#ifndef word_times
+#define word_times(acc, codes, q, t) word_dot(acc, codes, word_four(q + 4 * t))
+#endif
+#define ACC_STEP(t) \
+    lo##t = word_times(lo##t, w0, q, t); \
+    hi##t = word_times(hi##t, w1, q, t);
 #define ACC_OUT(t) \
     word_store(to + 8 * t, lo##t); \
     word_store(to + 8 * t + 4, hi##t);

@@ -1,5 +1,4 @@
-#define sdot vdotq_s32
-#include "../words/tile_neon.h"
+#include "../words/tile_dotprod.h"
 
 #include "matmul_128.h"
 
