@@ -19,7 +19,7 @@ typedef struct line_runs {
     int count;
     run runs[LINE * MOST_FIELDS];
 } line_runs;
-static line_runs runs_of[TP_LAYOUT_COUNT];      /* found when the library is loaded: looking takes longer than filling a row */
+static line_runs runs_of[TP_LAYOUT_COUNT];      /* of tp_matvec_order, found when the library is loaded: looking takes longer than filling a row */
 
 static void find_runs(tp_lines l, line_runs *found) {
     run *const runs = found->runs;
@@ -139,9 +139,10 @@ const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT] = {
     [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };
 
+const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
+                     tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};
+
 __attribute__((constructor)) static void find_all_runs(void) {
     for (int i = 0; i < TP_LAYOUT_COUNT; i++)
         if (tp_matvec_order[i].fill == lines_fill) find_runs(tp_matvec_order[i].lines, &runs_of[i]);
 }
-const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
-                     tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};

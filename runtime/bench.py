@@ -29,7 +29,7 @@ WARM_UP = 4
 RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
 """Kernels whose work is products; the others' is bytes."""
-INTO_CACHE = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
+BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 
 Progress = Callable[[str, int, int], None]
 
@@ -220,7 +220,7 @@ def _macs_per_token(model: Model, tokens: int) -> int:
     """Of the linears, over tokens evaluated at once: behind its cache the last layer works on the last alone."""
     shapes, last = model.spec.tensor_shapes(), f"blk.{model.spec.layers - 1}."
     macs = {name: math.prod(shapes[name]) for name in model.spec.linear_names()}
-    behind = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(INTO_CACHE))
+    behind = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(BEFORE_ATTENTION))
     return round(sum(macs.values()) - behind * (tokens - 1) / tokens)
 
 

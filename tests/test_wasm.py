@@ -22,8 +22,11 @@ UNDEFINED = "-fsanitize=undefined -fsanitize-trap=undefined"
 @pytest.fixture(scope="module")
 def node() -> list[str]:
     found = shutil.which("node")
-    if found is None:
-        pytest.skip("needs node: nodejs")
+    knows = found and subprocess.run(
+        [found, "--input-type=module", "-e", "import 'node:wasi'; await 0"], capture_output=True
+    )
+    if not found or not knows or knows.returncode != 0:
+        pytest.skip("needs node from 18.17 on: nodejs")
     return [found, "--no-warnings", str(REPOSITORY / "tests/wasi.mjs")]
 
 

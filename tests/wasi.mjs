@@ -1,9 +1,10 @@
-// Runs a program of wasm32-wasi: node tests/wasi.mjs PROGRAM [ARGUMENT]...
+// Runs a program of wasm32-wasi, whose arguments are files: node tests/wasi.mjs PROGRAM [FILE]...
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { argv } from "node:process";
 import { WASI } from "node:wasi";
 
-const wasi = new WASI({ version: "preview1", args: argv.slice(2), preopens: { "/": "/" }, returnOnExit: true });
+const wasi = new WASI({ version: "preview1", args: argv.slice(2).map((each) => resolve(each)), preopens: { "/": "/" }, returnOnExit: true });
 const imports = { wasi_snapshot_preview1: wasi.wasiImport };
 const { instance } = await WebAssembly.instantiate(await readFile(argv[2]), imports);
 process.exitCode = wasi.start(instance);

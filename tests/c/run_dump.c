@@ -9,6 +9,7 @@
 
 /* Pointers of 4 or of 8 bytes: those of hparams come last and are not in the file, those of tensors are, in 8 bytes. */
 enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };
+_Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *), "rope_factor is the last that is no pointer");
 _Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 8 bytes");
 
 typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
@@ -40,7 +41,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     numbers n;
-    tp_hparams hp;
+    tp_hparams hp = {0};
     uint8_t *p = file + 8;
 #define NEXT(to, bytes) (memcpy(to, p, bytes), p += (bytes))
     NEXT(&n, sizeof n);

@@ -179,6 +179,22 @@ static void on_trace(void *user, const char *point, int layer, int dtype, int64_
     t->bad += (strstr(point, ".q8") != NULL) != (dtype == TP_DTYPE_INT8) || rows != (strcmp(point, "final_norm") == 0 ? 1 : 3) || cols < 1 || !data || layer >= LAYERS;
 }
 
+/* Behind its cache the last layer works on the wanted tokens alone: one of twenty goes by matvec. */
+static void test_wanted(void) {
+    fixture *f = make(PLAIN);
+    tp_model *m = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
+    tp_session *s = session(m, TP_ISA_BEST, 2, 32, TP_KV_F32);
+    const tp_way matvec = tp_way_of(TP_OP_MATVEC, TP_LAYOUT_I2_S, tp_best_isa());
+    int32_t tokens[20] = {0};
+    float logits[VOCAB];
+    CHECK(tp_eval(s, tokens, 20, TP_LOGITS_NONE, NULL) == TP_OK && tp_n_past(s) == 20 && !ran(s, matvec), " ");
+    CHECK(tp_eval(s, tokens, 20, TP_LOGITS_LAST, logits) == TP_OK && tp_n_past(s) == 40 && ran(s, matvec), " ");
+    tp_session_free(s);
+    tp_model_free(m);
+    drop(f);
+}
+
 static void test_errors(void) {
     fixture *f = make(PLAIN);
     tp_model *m = NULL;
@@ -401,6 +417,7 @@ int main(void) {
         for (int floats = 0; floats < 2; floats++)
             test_same_bits((recipe){.embd = layout, .head = -1, .activation = TP_ACT_SILU, .linear = layout, .floats = floats, .brief = 1}, TP_KV_F32);
     test_cache_types();
+    test_wanted();
     test_errors();
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (int i = 0; i < 3 * 10 * 2; i++) test_nan(heads[i % 3], i / 6, i / 3 % 2, i % 2 ? TP_KV_I16 : TP_KV_F32);

@@ -1,6 +1,6 @@
 /* The product of many tokens by 128-bit words, for SSSE3, ARM and WebAssembly: 16 rows at a time become a panel, 8 rows by a tile of
- * tokens of it stay in registers. The including file brings WORD, word_load, word_dot, and word_four (four bytes in every lane) or
- * word_times (by those of token t of q); or WIDTH, TILE and a tile function of its own.
+ * tokens of it stay in registers. The including file brings WORD, word_zero, word_load, word_store, word_dot, and word_four (four
+ * bytes in every lane) or word_times (by those of token t of q); or WIDTH, TILE and a tile function of its own.
  *
  * panel: [2][cols / WIDTH][8 rows][WIDTH columns] u8 codes 0 .. 3. acts: tiles of TILE tokens, the last cut to a multiple of 4,
  * each [cols / WIDTH][tokens][WIDTH columns]. */

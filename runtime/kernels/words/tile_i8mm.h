@@ -14,8 +14,7 @@ TP_INLINE void tile_of(const uint8_t *panel, const int8_t *q, int64_t cols, cons
         int8x16_t rows[4];
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) rows[r] = vld1q_s8((const int8_t *)panel + 16 * r);
-#pragma GCC unroll 4
-        for (int t = 0; t < tokens / 2; t++) {
+        for (int t = 0; t < tokens / 2; t++) {      /* unrolled by itself; asked for four, clang 14 leaves two as they are */
             const int8x16_t two = vld1q_s8(q + 16 * t);
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) sums[t][r] = vmmlaq_s32(sums[t][r], two, rows[r]);
