@@ -30,6 +30,7 @@ RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
 """Kernels whose work is products; the others' is bytes."""
 BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
+"""Linears that all tokens of a prompt pass in the last layer too."""
 
 Progress = Callable[[str, int, int], None]
 

@@ -19,9 +19,10 @@ ALIGNMENT = 64
 def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -> None:
     """Write `model`, the prompt `tokens` and how many tokens to decode greedily behind it.
 
-    Layout: magic, then uint32 layers, prompt tokens, tokens to decode, frequencies of a head (twice as many if layers
-    slide); hparams without its pointers; layers; embedding, final norm, head; the prompt as int32; the frequencies as
-    float32; then, aligned to 64 bytes, the tensors. `data` of a tensor is its offset in the file, 0 where it is absent.
+    Layout: magic; uint64 bytes of the file; uint32 layers, prompt tokens, tokens to decode, frequencies of a head
+    (twice as many if layers slide); hparams without its pointers; layers; embedding, final norm, head; the prompt as
+    int32; the frequencies as float32; then, aligned to 64 bytes, the tensors. `data` of a tensor is its offset in the
+    file, 0 where it is absent.
     """
     c_model = model.c_model
     made = model_structs(model.spec, c_model.tensors)
@@ -31,7 +32,7 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
     frequencies = b"".join(array.tobytes() for array in made.frequencies)
     numbers = struct.pack("<4I", model.spec.layers, len(tokens), generate, len(frequencies) // 4)
     structs = (made.layers, made.embedding, made.norm, made.output)
-    start = len(MAGIC + numbers + hparams + prompt + frequencies) + sum(map(ctypes.sizeof, structs))
+    start = len(MAGIC + numbers + hparams + prompt + frequencies) + 8 + sum(map(ctypes.sizeof, structs))
     offset, blobs = -(-start // ALIGNMENT) * ALIGNMENT, []
     by_address = {tensor.data.ctypes.data: tensor for tensor in c_model.tensors.values()}
     for tensor in _tensors(made.layers, made.embedding, made.norm, made.output):
@@ -39,8 +40,9 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
             blobs.append((offset, by_address[tensor.data].data.tobytes()))
             tensor.data = offset
             offset += -(-len(blobs[-1][1]) // ALIGNMENT) * ALIGNMENT
+    size = struct.pack("<Q", max(at + len(blob) for at, blob in blobs))
     with Path(path).open("wb") as stream:
-        stream.write(MAGIC + numbers + hparams + b"".join(map(bytes, structs)) + prompt + frequencies)
+        stream.write(MAGIC + size + numbers + hparams + b"".join(map(bytes, structs)) + prompt + frequencies)
         for at, blob in blobs:
             stream.write(bytes(at - stream.tell()) + blob)
 

@@ -58,4 +58,7 @@ def test_a_dump_runs_here_too(tmp_path: Path) -> None:
     made = subprocess.run(["make", "-f", "runtime/runtime.mk", f"BUILD={folder}", f"{folder}/run_dump"], cwd=REPOSITORY)
     assert made.returncode == 0
     assert subprocess.run([f"{folder}/run_dump", dumped], capture_output=True).returncode == 0
-    assert subprocess.run([f"{folder}/run_dump", packed], capture_output=True).returncode == 2
+    cut = tmp_path / "cut.dump"
+    cut.write_bytes(dumped.read_bytes()[:-1])
+    for bad in (packed, cut, tmp_path / "missing.dump"):
+        assert subprocess.run([f"{folder}/run_dump", bad], capture_output=True).returncode == 2

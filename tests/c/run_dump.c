@@ -14,13 +14,15 @@ _Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 
 
 typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
 
-static uint8_t *read_whole(const char *path) {
+/* NULL if it cannot be read, is no dump or not a whole one. */
+static uint8_t *read_dump(const char *path) {
     FILE *f = fopen(path, "rb");
     const long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
-    uint8_t *data = size >= (long)(8 + sizeof(numbers) + HPARAMS_BYTES) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
+    uint8_t *data = size >= (long)(8 + sizeof(uint64_t) + sizeof(numbers) + HPARAMS_BYTES) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
     if (data) {
         rewind(f);
-        if (fread(data, 1, (size_t)size, f) != (size_t)size) data = NULL;
+        uint64_t bytes;
+        if (fread(data, 1, (size_t)size, f) != (size_t)size || memcmp(data, "tpdump2", 8) || (memcpy(&bytes, data + 8, 8), bytes != (uint64_t)size)) data = NULL;
     }
     if (f) fclose(f);
     return data;
@@ -35,14 +37,14 @@ static int32_t highest(const float *logits, int32_t n) {
 }
 
 int main(int argc, char **argv) {
-    uint8_t *file = argc == 2 ? read_whole(argv[1]) : NULL;
-    if (!file || memcmp(file, "tpdump2", 8)) {
-        fprintf(stderr, "usage: run_dump FILE (of runtime/dump.py)\n");
+    uint8_t *file = argc == 2 ? read_dump(argv[1]) : NULL;
+    if (!file) {
+        fprintf(stderr, "usage: run_dump FILE, a whole file of runtime/dump.py\n");
         return 2;
     }
     numbers n;
     tp_hparams hp = {0};
-    uint8_t *p = file + 8;
+    uint8_t *p = file + 16;
 #define NEXT(to, bytes) (memcpy(to, p, bytes), p += (bytes))
     NEXT(&n, sizeof n);
     NEXT(&hp, HPARAMS_BYTES);

@@ -1,3 +1,4 @@
+/* The head of q6_k in words of 128 bits, for NEON and WebAssembly. */
 #include "quants_128.h"
 
 LANES_INLINE void head_q6_k(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {

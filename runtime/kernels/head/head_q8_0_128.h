@@ -1,3 +1,4 @@
+/* The head of q8_0 in words of 128 bits, for NEON and WebAssembly. */
 #include "quants_128.h"
 
 /* Lanes of half a block of 32, 4 each, from part on. */
