@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.opening import open_source, repository_name
-from converter.plan import Plan, PlannedTensor, make_plan
-from converter.reading import Reading
-from converter.sources import CheckpointFolder
-from formats import float_types
-from formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
-from formats.gguf_file import GgufFile, refuse_existing, write_gguf
-from formats.layouts.layout import Layout
-from formats.layouts.twins import Tiling
-from formats.ternary import Bytes, TernaryTensor, scales_differ
-from runtime import packing
+from tritpack.converter.plan import Plan, PlannedTensor, make_plan
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.open import open_source, repository_name
+from tritpack.converter.sources.repair import Reading
+from tritpack.formats import float_types
+from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
+from tritpack.formats.files import refuse_existing
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import write_gguf
+from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.ternary import Bytes, TernaryTensor, scales_differ
+from tritpack.runtime import packers
 
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name, the tensors done and their number."""
@@ -67,7 +69,7 @@ def convert(
         (opened.folder / name).resolve() for name in opened.source_files
     }:
         raise UsageError(f"{path}: is a file of the source itself")
-    packing.install()
+    packers.use_c_packers()
     plan = make_plan(
         opened,
         outtype=outtype,

@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from converter.fitting import ROUNDING_KEY, Fit, fit, type_id_of
-from converter.material import Material, of_checkpoint, of_gguf
-from converter.origins import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
-from converter.reading import Reading, apply_reading, lacks_tilings
-from converter.sources import CheckpointFolder
-from converter.targets import TARGETS, Target, check_target
-from converter.version import VERSION
-from formats import float_types
-from formats.errors import Unsupported, UsageError
-from formats.gguf_file import GgufFile, TensorPlan, file_size
-from formats.layouts import catalog
-from formats.layouts.twins import Tiling as TileSizes
-from formats.model_spec import TABLES, ModelSpec
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.repair import Reading, apply_reading, lacks_tilings
+from tritpack.converter.sources.source_model import Material, of_checkpoint, of_gguf
+from tritpack.converter.sources.source_tensors import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
+from tritpack.converter.targets.engines import TARGETS, Target, check_target
+from tritpack.converter.targets.layout_choice import ROUNDING_KEY, Fit, fit, type_id_of
+from tritpack.converter.version import VERSION
+from tritpack.formats import float_types
+from tritpack.formats.errors import Unsupported, UsageError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import TensorPlan, file_size
+from tritpack.formats.layouts import catalog
+from tritpack.formats.layouts.c_packers import Tiling as TileSizes
+from tritpack.formats.model_spec import TABLES, ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from formats import k_quants
-from formats.errors import Unreadable, Unsupported
-from formats.ternary import Bytes
+from tritpack.formats import k_quants
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.ternary import Bytes
 
 F32 = npt.NDArray[np.float32]
 

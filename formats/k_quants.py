@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from formats.ternary import Bytes
+from tritpack.formats.ternary import Bytes
 
 F32 = npt.NDArray[np.float32]
 

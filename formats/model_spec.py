@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats import float_types
-from formats.errors import Unreadable, Unsupported
-from formats.gguf_file import GgufFile
-from formats.rope import RopeScaling, float32_tuple, inverse_frequencies, yarn_attention_factor
-from formats.ternary import coarsest_both
+from tritpack.formats import float_types
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.rope import RopeScaling, float32_tuple, inverse_frequencies, yarn_attention_factor
+from tritpack.formats.ternary import coarsest_both
 
 ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
 """`hidden_act` of config.json, verbatim. relu2 is max(x, 0) ** 2."""

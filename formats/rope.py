@@ -14,7 +14,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import Unreadable
+from tritpack.formats.errors import Unreadable
 
 F32 = npt.NDArray[np.float32]
 KINDS = ("linear", "yarn", "factors")

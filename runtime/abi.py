@@ -1,5 +1,7 @@
-"""The C library's interface (runtime/include/tritpack.h) in ctypes: ids, structs, signatures. It changes when, and only
-when, that header does; ABI_VERSION tells a library of another version."""
+"""The C library's interface (runtime/csrc/include/tritpack.h) in ctypes: ids, structs and signatures.
+
+This module changes when, and only when, that header does. ABI_VERSION tells a library of another version.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
 ABI_VERSION = 5
 ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from formats.errors import UsageError
-from formats.gguf_file import GgufFile
-from runtime.library import Kernel, Library, library
-from runtime.model import Model, cache_bytes
+from tritpack.formats.errors import UsageError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.library import Kernel, Library, library
+from tritpack.runtime.machine import peak_rss
+from tritpack.runtime.model import Model, cache_bytes
 
 SCHEMA = "tritpack.bench/1"
 KERNELS_SCHEMA = "tritpack.bench-kernels/1"
@@ -110,7 +110,7 @@ def bench(
     """Rows for every test and thread count, one after the other over the same mapped file.
 
     prompt: lengths evaluated at once (ppN); generate: numbers of tokens decoded one by one (tgN), both behind `depth`
-    tokens that are not timed. Raises UsageError if the model's context is shorter; otherwise as runtime.model.Model.
+    tokens that are not timed. Raises UsageError if the model's context is shorter; otherwise as Model.
     """
     c = library()
     file = GgufFile(path)
@@ -227,16 +227,6 @@ def _macs_per_token(model: Model, tokens: int) -> int:
 
 def _layouts(file: GgufFile) -> list[str]:
     return sorted({info.layout for info in file.tensors.values() if info.layout is not None} - {"f32"})
-
-
-def peak_rss() -> int | None:
-    """Highest resident size of this process in bytes, pages of the mapped file included; None where nobody counts."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
-from runtime.tokenizer import Tokenizer
+from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -8,9 +8,9 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.abi import HparamsStruct, LayerStruct, TensorStruct
-from runtime.library import model_structs
-from runtime.model import Model
+from tritpack.runtime.abi import HparamsStruct, LayerStruct, TensorStruct
+from tritpack.runtime.library import model_structs
+from tritpack.runtime.model import Model
 
 MAGIC = b"tpdump2\0"
 ALIGNMENT = 64

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import CheckFailed, Unreadable, UsageError
-from runtime.model import Model
+from tritpack.formats.errors import CheckFailed, Unreadable, UsageError
+from tritpack.runtime.model import Model
 
 F32 = npt.NDArray[np.float32]
 KEY_APPEND = "tritpack.embedding.append_token_id"

@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import UsageError
-from runtime.sampling import Sampler, SamplingParams
-from runtime.tokenizer import Tokenizer
+from tritpack.formats.errors import UsageError
+from tritpack.runtime.sampling import Sampler, SamplingParams
+from tritpack.runtime.tokenizer import Tokenizer
 
 
 class LanguageModel(Protocol):

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
-from formats.layouts.twins import Tiling
-from formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
-from runtime.abi import (
+from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
+from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
+from tritpack.runtime.abi import (
     ABI_VERSION,
     ACTIVATION_IDS,
     DTYPES,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +10,14 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from formats import float_types
-from formats.errors import Unreadable, Unsupported
-from formats.gguf_file import GgufFile, TensorInfo
-from formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
-from runtime import packing
-from runtime.library import MAX_THREADS, CModel, CSession, CTensor
-from runtime.tokenizer import Tokenizer
+from tritpack.formats import float_types
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
+from tritpack.runtime import packers
+from tritpack.runtime.library import CModel, CSession, CTensor
+from tritpack.runtime.machine import usable_cores
+from tritpack.runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 4 << 30
@@ -47,7 +46,7 @@ class Model:
         kv_type: str = "f32",
         context: int | None = None,
     ) -> None:
-        packing.install()  # some layouts are quicker to check by it
+        packers.use_c_packers()  # some layouts are quicker to check by it
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         try:
             self.spec = ModelSpec.of_gguf(self.file)
@@ -190,12 +189,3 @@ def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
         * spec.kv_heads
         * (2 * (-(-spec.head_dim // 16) * 16) + 4 if kv_type == "i16" else 4 * spec.head_dim)
     )
-
-
-def usable_cores() -> int:
-    """Cores this process may use: affinity and the cgroup's quota (a container's --cpus) respected."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return min(cores, MAX_THREADS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from formats.errors import Unsupported
+from tritpack.formats.errors import Unsupported
 
 Pipeline = dict[str, Any]
 """Parts of a tokenizer.json: normalizer, pre_tokenizer, post_processor, decoder, and under `model` its switches."""

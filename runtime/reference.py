@@ -1,7 +1,7 @@
 """Every architecture's forward pass in numpy, float32 and exact integers: slow, obvious, the measure of the C graph.
 
 Arithmetic only: a ModelSpec and arrays go in, logits come out. Where the arrays come from is the caller's business
-(converter/verify/oracle.py reads them from a checkpoint with its own code). Formulas: arXiv 2402.17764, the BitNet,
+(converter/verify/oracle/ reads them from a checkpoint with its own code). Formulas: arXiv 2402.17764, the BitNet,
 Llama, Qwen3 and Gemma3 classes of transformers, and MiniCPM's own; activations per token to int8 where the model says
 so, a = max(max|x|, 1e-5), q = round_half_even(x * 127 / a).
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from formats.model_spec import ModelSpec
+from tritpack.formats.model_spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int8]

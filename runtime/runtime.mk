@@ -9,7 +9,7 @@ CFLAGS ?=
 CPPFLAGS ?=
 LDFLAGS ?=
 SANITIZERS ?= -fsanitize=address,undefined -fno-sanitize-recover=all
-# What runs the C tests of another machine: RUN_TEST="qemu-aarch64-static -L /usr/aarch64-linux-gnu", or, of wasm32-wasi, "node tests/wasi.mjs"
+# What runs the C tests of another machine: RUN_TEST="qemu-aarch64-static -L /usr/aarch64-linux-gnu", or, of wasm32-wasi, "node tests/c/wasi.mjs"
 RUN_TEST ?=
 
 TP_MACHINE := $(shell $(CC) -dumpmachine)
@@ -50,7 +50,7 @@ TP_ISAS := $(filter-out avxvnni,$(TP_ISAS))
 TP_CFLAGS += -DTP_NO_AVXVNNI
 endif
 
-TP_SOURCES := $(sort $(wildcard runtime/*.c) $(foreach isa,$(TP_ISAS),$(wildcard runtime/kernels/*/*_$(isa).c)))
+TP_SOURCES := $(sort $(wildcard runtime/csrc/*.c) $(foreach isa,$(TP_ISAS),$(wildcard runtime/csrc/kernels/*/*_$(isa).c)))
 TP_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/%.o)
 TP_TEST_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/asan/%.o)
 TP_TESTS := $(patsubst tests/c/%.c,$(BUILD)/asan/%,$(wildcard tests/c/test_*.c))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.errors import CheckFailed, UsageError
+from tritpack.formats.errors import CheckFailed, UsageError
 
 
 @dataclass(frozen=True)

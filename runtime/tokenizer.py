@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
-from runtime.pretokenizers import Pipeline, foreign_pipeline
+from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.runtime.pretokenizers import Pipeline, foreign_pipeline
 
 
 class TokenType(enum.IntEnum):

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from converter.cli.main import LazyGroup, cli
-from converter.convert import convert
-from converter.dummy import make_dummy
-from formats.errors import TritpackError
-from formats.layouts import twins
-from tests.families_made import Checkpoints, Made, make
+from tests.make.families import Checkpoints, Made, make
+from tritpack.converter.cli.main import LazyGroup, cli
+from tritpack.converter.convert import convert
+from tritpack.converter.tools.make_dummy import make_dummy
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.layouts import c_packers
 
 # A job that a shell started in the background ignores Ctrl-C, and so would every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+GOLDEN = REPOSITORY / "tests" / "golden"
 DEMO = REPOSITORY / "recipes" / "demo"
 
 
@@ -82,9 +83,8 @@ def program(
     *arguments: str | Path, env: dict[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """The real process, main() and its error handler included."""
-    code = "from converter.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-m", "tritpack", *map(str, arguments)],
         cwd=REPOSITORY, capture_output=True, text=True, input=stdin, env={**os.environ, **(env or {})},
     )  # fmt: skip
 
@@ -103,4 +103,4 @@ def exit_code_of(result: Result) -> int:
 @pytest.fixture(autouse=True)
 def numpy_packs() -> None:
     """Every test begins without the packers in C; whatever converts or verifies puts them in again."""
-    twins.use(None)
+    c_packers.use(None)

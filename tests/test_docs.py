@@ -9,10 +9,10 @@ import sys
 import click
 import pytest
 
-from converter.cli.main import COMMANDS, cli
-from formats.errors import ExitCode
-from formats.layouts.catalog import LAYOUTS
 from tests.conftest import REPOSITORY, run
+from tritpack.converter.cli.main import COMMANDS, cli
+from tritpack.formats.errors import ExitCode
+from tritpack.formats.layouts.catalog import LAYOUTS
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 
@@ -45,9 +45,9 @@ def test_exit_codes_stand_in_the_readme_and_in_help() -> None:
 
 def test_levels_are_those_of_the_ladder() -> None:
     """--help must not import it, so it has its own list."""
-    from converter.cli.verify import LEVELS
-    from converter.verify import LEVELS as KNOWN
-    from converter.verify import RUNGS
+    from tritpack.converter.cli.verify import LEVELS
+    from tritpack.converter.verify import LEVELS as KNOWN
+    from tritpack.converter.verify import RUNGS
 
     assert LEVELS == KNOWN
     contract = (REPOSITORY / "converter" / "verify" / "README.md").read_text("utf-8")
@@ -66,7 +66,7 @@ def test_help_imports_nothing_heavy() -> None:
     """--help has to be quick: what makes it slow is importing numpy or a tokenizer."""
     program = (
         "import sys; sys.argv = ['tritpack', '--help']\n"
-        "from converter.cli.main import main\n"
+        "from tritpack.converter.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'numpy', 'tokenizers', 'jinja2', 'gguf', 'yaml', 'safetensors'} & set(sys.modules)))"
     )

@@ -68,7 +68,7 @@ def test_it_runs_in_an_empty_environment(wheel: Path, tiny_checkpoint: Path, tmp
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(packages)]), "PYTHONSAFEPATH": "1"}
 
     def tritpack(*arguments: str) -> str:
-        code = "from converter.cli.main import main; main()"
+        code = "from tritpack.converter.cli.main import main; main()"
         done = subprocess.run(
             [str(venv / "bin" / "python"), "-c", code, *arguments],
             cwd=elsewhere,
@@ -83,7 +83,7 @@ def test_it_runs_in_an_empty_environment(wheel: Path, tiny_checkpoint: Path, tmp
     assert "PASS" in tritpack("verify", "m.gguf", "--source", str(tiny_checkpoint), "--report", "proof")
     assert (elsewhere / "proof" / "report.html").is_file() and "schema" in tritpack("verify", "--json-schema")
     where = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", "import runtime; print(runtime.__file__)"],
+        [str(venv / "bin" / "python"), "-c", "import runtime; print(tritpack.runtime.__file__)"],
         cwd=elsewhere, env=env, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(venv))
@@ -102,7 +102,7 @@ def test_without_a_compiler_it_installs_and_converts(tiny_checkpoint: Path, tmp_
     zipfile.ZipFile(path).extractall(site)
     packages = Path(importlib.util.find_spec("numpy").origin).parents[1]  # type: ignore[union-attr, arg-type]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(packages)]), "PYTHONSAFEPATH": "1"}
-    code = "from converter.cli.main import main; main()"
+    code = "from tritpack.converter.cli.main import main; main()"
 
     def tritpack(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.opening import as_gguf
-from converter.cli.progress import Progress
-from converter.cli.running import ISAS, KV_TYPE_HELP
-from formats.errors import ExitCode, UsageError
+from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.model_options import ISAS, KV_TYPE_HELP
+from tritpack.converter.cli.progress import Progress
+from tritpack.formats.errors import ExitCode, UsageError
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
@@ -77,8 +77,8 @@ def command(
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
-    from runtime.bench import bench, bench_kernels
-    from runtime.model import usable_cores
+    from tritpack.runtime.bench import bench, bench_kernels
+    from tritpack.runtime.machine import usable_cores
 
     output = "json" if as_json else output
     if kernels:

@@ -8,8 +8,14 @@ from typing import Any
 
 import click
 
-from converter.cli.running import model_options, open_model, require_logits, sampling_options, sampling_params
-from formats.errors import UsageError
+from tritpack.converter.cli.model_options import (
+    model_options,
+    open_model,
+    require_logits,
+    sampling_options,
+    sampling_params,
+)
+from tritpack.formats.errors import UsageError
 
 
 @click.command("chat")
@@ -20,8 +26,8 @@ from formats.errors import UsageError
 @model_options
 def command(file: str, system: str | None, max_tokens: int, **options: Any) -> None:
     """Talk with the model in FILE through its own chat template. An empty line or Ctrl-D ends it, /clear forgets."""
-    from runtime.chat import Message, chat_ids
-    from runtime.generate import collect, generate
+    from tritpack.runtime.chat import Message, chat_ids
+    from tritpack.runtime.generate import collect, generate
 
     params = sampling_params(options)
     start: list[Message] = [{"role": "system", "content": system}] if system else []

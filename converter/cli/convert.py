@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from converter.cli.opening import quantize_option
-from converter.cli.writing import write, writing_options
+from tritpack.converter.cli.convert_options import write, writing_options
+from tritpack.converter.cli.file_argument import quantize_option
 
 
 @click.command("convert")

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from converter.cli.main import print_json
-from formats.errors import ExitCode
+from tritpack.converter.cli.main import print_json
+from tritpack.formats.errors import ExitCode
 
 
 @click.command("doctor")
@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
 
     Nothing is called good that was not executed. Paste the output into a bug report.
     """
-    from converter.diagnosis import diagnose
+    from tritpack.converter.tools.doctor import diagnose
 
     result = diagnose()
     if as_json:

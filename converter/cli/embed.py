@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from converter.cli.running import model_options, open_model, parse_tokens, require_one_input, write_npy
+from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 
 
 @click.command("embed")
@@ -39,8 +39,8 @@ def command(
 
     Example: tritpack embed model.gguf -p "The sea" -o sea.npy
     """
-    from formats.gguf_file import refuse_existing
-    from runtime.embedding import embed, text_ids
+    from tritpack.formats.files import refuse_existing
+    from tritpack.runtime.embedding import embed, text_ids
 
     require_one_input(prompt, tokens)
     refuse_existing(Path(output), force=force)

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.opening import as_gguf
-from converter.cli.running import model_options
-from formats.errors import MissingRequirement
+from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.model_options import model_options
+from tritpack.formats.errors import MissingRequirement
 
 
 @click.command("eval")
@@ -26,10 +26,10 @@ def command(file: str, tasks: str, as_json: bool, **options: Any) -> None:
 
     Needs the extra `eval`: pip install "tritpack[eval]". The figures are those that the papers quote (acc, acc_norm,
     word_perplexity, ...), by the bytes of this file. In lm-eval's own command line the model is called tritpack, once
-    converter.evaluation is imported.
+    tritpack.converter.tools.lm_eval is imported.
     """
     try:
-        from converter.evaluation import evaluate
+        from tritpack.converter.tools.lm_eval import evaluate
     except ImportError as error:
         raise MissingRequirement(
             f"eval needs lm-evaluation-harness, and {error.name} is not installed", hint='pip install "tritpack[eval]"'

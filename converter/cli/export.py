@@ -6,8 +6,8 @@ import time
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.progress import Progress
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.progress import Progress
 
 
 @click.command("export")
@@ -59,7 +59,7 @@ def command(
               tritpack export model.gguf -o folder --form online --dtype float32
               tritpack export bonsai.gguf -o folder --to mlx
     """
-    from converter.export import export
+    from tritpack.converter.export.export import export
 
     started = time.monotonic()
     result = export(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json
 
 
 @click.command("families")
@@ -14,7 +14,7 @@ def command(as_json: bool) -> None:
 
     The first family that fits counts, in this order. What is refused by name is listed below, with the reason.
     """
-    from converter.families import FORMS, families, refusals
+    from tritpack.converter.families.family import FORMS, families, refusals
 
     if as_json:
         print_json(

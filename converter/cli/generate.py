@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.running import (
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.model_options import (
     model_options,
     open_model,
     parse_tokens,
@@ -34,7 +34,7 @@ def command(
 
     Example: tritpack generate model.gguf -p "Once upon a time" -n 64 --temp 0
     """
-    from runtime.generate import collect, generate
+    from tritpack.runtime.generate import collect, generate
 
     require_one_input(prompt, tokens)
     params = sampling_params(options)

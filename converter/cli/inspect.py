@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.opening import as_gguf
+from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.main import print_json
 
 
 @click.command("inspect")
@@ -20,7 +20,7 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
 
     Tensor types are resolved by their sizes, because the same type id means different layouts in different forks.
     """
-    from converter.inspection import inspect
+    from tritpack.converter.tools.inspect import inspect
 
     with as_gguf(file) as path:
         result = inspect(path, stats=stats)

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from converter.cli.running import model_options, open_model, parse_tokens, require_logits, require_one_input, write_npy
+from tritpack.converter.cli.model_options import (
+    model_options,
+    open_model,
+    parse_tokens,
+    require_logits,
+    require_one_input,
+    write_npy,
+)
 
 
 @click.command("logits")
@@ -30,7 +37,7 @@ def command(
     **options: Any,
 ) -> None:
     """Write the logits of every position of a prompt: for parity work."""
-    from formats.gguf_file import refuse_existing
+    from tritpack.formats.files import refuse_existing
 
     require_one_input(prompt, tokens)
     refuse_existing(Path(output), force=force)

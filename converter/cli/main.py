@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from converter.json_text import json_text
-from converter.version import VERSION
-from formats.errors import ExitCode, TritpackError
+from tritpack.converter.version import VERSION
+from tritpack.formats.errors import ExitCode, TritpackError
+from tritpack.formats.json_text import json_text
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"converter.cli.{cmd_name.replace('-', '_')}")
+        module = importlib.import_module(f"tritpack.converter.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

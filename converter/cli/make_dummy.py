@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.progress import Progress
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.progress import Progress
 
 
 @click.command("make-dummy")
@@ -37,7 +37,7 @@ def command(output: str, shape: str, mode: str, seed: int, force: bool, as_json:
 
     It talks nonsense by nature, at the speed and size of the real one.
     """
-    from converter.dummy import make_dummy
+    from tritpack.converter.tools.make_dummy import make_dummy
 
     made = make_dummy(output, shape=shape, mode=mode, seed=seed, force=force, progress=Progress("writing", quiet=quiet))
     if as_json:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.progress import Progress
-from converter.cli.running import model_options, open_model, require_logits
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.model_options import model_options, open_model, require_logits
+from tritpack.converter.cli.progress import Progress
 
 SCHEMA = "tritpack.perplexity/1"
 
@@ -40,9 +40,9 @@ def command(
     the ratio of the two perplexities, all in one pass: nothing is stored. Each window begins with the token that the
     tokenizer puts before a text (BOS), if it does.
     """
-    from converter.verify.text import read_text
-    from formats.errors import UsageError
-    from runtime.perplexity import score, windows_of
+    from tritpack.converter.verify.built_in_text import read_text
+    from tritpack.formats.errors import UsageError
+    from tritpack.runtime.perplexity import score, windows_of
 
     words = read_text(text)
     with contextlib.ExitStack() as stack:

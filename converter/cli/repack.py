@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from converter.cli.writing import tilings_of, write, writing_options
+from tritpack.converter.cli.convert_options import tilings_of, write, writing_options
 
 
 @click.command("repack")
@@ -36,9 +36,9 @@ def command(file: str, read_as: str | None, repair: bool, reference: Path | None
               tritpack repack ggml-model-i2_s.gguf -o model.gguf --for ik_llama.cpp
               tritpack repack ggml-model-tl2.gguf -o model.gguf --outtype i2_s --kernel-config kernel_config.ini
     """
-    from converter.opening import is_gguf
-    from converter.reading import Reading
-    from formats.errors import Unreadable
+    from tritpack.converter.sources.open import is_gguf
+    from tritpack.converter.sources.repair import Reading
+    from tritpack.formats.errors import Unreadable
 
     if not is_gguf(Path(file)):
         if not Path(file).exists():

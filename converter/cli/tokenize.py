@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.opening import as_gguf
-from formats.errors import Unreadable, UsageError
+from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.main import print_json
+from tritpack.formats.errors import Unreadable, UsageError
 
 
 @click.command("tokenize")
@@ -21,9 +21,9 @@ from formats.errors import Unreadable, UsageError
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, prompt: str | None, chat: str | None, no_special: bool, as_json: bool) -> None:
     """Print the token ids of a text, or of a rendered chat, as the tokenizer inside FILE gives them."""
-    from formats.gguf_file import GgufFile
-    from runtime.chat import chat_text, parse_messages
-    from runtime.tokenizer import Tokenizer
+    from tritpack.formats.gguf_reader import GgufFile
+    from tritpack.runtime.chat import chat_text, parse_messages
+    from tritpack.runtime.tokenizer import Tokenizer
 
     if (prompt is None) == (chat is None):
         raise UsageError("give a text with -p, or messages with --chat")

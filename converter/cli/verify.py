@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.cli.main import print_json
-from converter.cli.opening import as_gguf, quantize_option
-from converter.cli.running import parse_tokens
-from formats.errors import ExitCode, UsageError
+from tritpack.converter.cli.file_argument import as_gguf, quantize_option
+from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.model_options import parse_tokens
+from tritpack.formats.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from converter.verify.rung import Report, Rung
+    from tritpack.converter.verify.rung import Report, Rung
 
 LEVELS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity", "full")
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
@@ -82,9 +82,9 @@ def command(
     Ends with 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be read, 4
     for a SOURCE that is not supported, 5 if the report cannot be written, 7 if something is not installed.
     """
-    from converter.report import prepare_folder, write_report
-    from converter.verify import verify
-    from converter.verify.values import printable
+    from tritpack.converter.report.render import prepare_folder, write_report
+    from tritpack.converter.verify import verify
+    from tritpack.converter.verify.metadata_values import printable
 
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
@@ -118,9 +118,9 @@ def command(
 
 
 def _print_rung(rung: Rung, *, layers: bool) -> None:
-    from converter.report import shown_figures
-    from converter.verify.layers import LIMIT
-    from converter.verify.values import printable
+    from tritpack.converter.report.render import shown_figures
+    from tritpack.converter.verify.layers import LIMIT
+    from tritpack.converter.verify.metadata_values import printable
 
     mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
     figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)
@@ -148,7 +148,7 @@ def _print_end(report: Report) -> None:
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from converter.report import schema
+        from tritpack.converter.report.render import schema
 
         print_json(schema())
         context.exit()

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.families import Family, family
-from formats.errors import Unsupported
-from formats.model_spec import ModelSpec
+from tritpack.converter.families.family import Family, family
+from tritpack.formats.errors import Unsupported
+from tritpack.formats.model_spec import ModelSpec
 
 CLASSES = {
     "bitnet": "BitNetForCausalLM", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM",

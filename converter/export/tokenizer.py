@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.tokenizer import KEY_STOP_IDS, Tokenizer
+from tritpack.runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 

@@ -7,11 +7,11 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from converter.families import Family
-from converter.families.keys import Keys
-from converter.families.rotary import rotary
-from formats.errors import Unreadable, Unsupported
-from formats.model_spec import OPTIONAL_NORMS, ModelSpec, shortest_float
+from tritpack.converter.families.family import Family
+from tritpack.converter.families.keys import Keys
+from tritpack.converter.families.rotary import rotary
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.model_spec import OPTIONAL_NORMS, ModelSpec, shortest_float
 
 UNSUPPORTED_SWITCHES = (
     "attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_bidirectional_attention", "attn_logit_softcapping",

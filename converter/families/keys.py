@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from formats.errors import Unreadable
-from formats.model_spec import shortest_float
+from tritpack.formats.errors import Unreadable
+from tritpack.formats.model_spec import shortest_float
 
 LARGEST = (1 << 31) - 1
 

@@ -9,11 +9,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from converter.families import Family, Form, families, refusals
-from converter.families.hyperparameters import model_spec, text_config
-from converter.families.keys import as_number
-from formats.errors import Unreadable, Unsupported
-from formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, ModelSpec
+from tritpack.converter.families.family import Family, Form, families, refusals
+from tritpack.converter.families.hyperparameters import model_spec, text_config
+from tritpack.converter.families.keys import as_number
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, ModelSpec
 
 Dtypes = Mapping[str, str]
 """Tensor name -> dtype in safetensors' spelling."""

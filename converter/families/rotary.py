@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from converter.families.keys import Keys, as_number, as_size
-from formats.errors import Unreadable, Unsupported
-from formats.rope import (
+from tritpack.converter.families.keys import Keys, as_number, as_size
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.rope import (
     RopeScaling,
     float32_tuple,
     llama3_factors,

@@ -1,5 +1,5 @@
 """The ladder of proof: structure, weights, kernels, tokenizer, logits, text, generation, perplexity."""
 
-from converter.verify.ladder import LEVELS, RUNGS, verify
+from tritpack.converter.verify.ladder import LEVELS, RUNGS, verify
 
 __all__ = ["LEVELS", "RUNGS", "verify"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
+from tritpack.runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

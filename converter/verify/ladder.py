@@ -14,31 +14,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converter.opening import is_gguf, local_path, open_source
-from converter.rounding import rounded
-from converter.sources import CheckpointFolder, sha256_file
-from converter.verify.comparison import Comparison
-from converter.verify.generation import check_generation, golden_of, parse_golden, prompts_of
-from converter.verify.judges import Judge, Transformers, recorded
-from converter.verify.kernels import check_kernels
-from converter.verify.logits import check_logits, check_recorded, check_text, text_windows
-from converter.verify.oracle import Oracle
-from converter.verify.oracle_codes import Coded
-from converter.verify.packed_oracle import PackedOracle
-from converter.verify.perplexity import check_perplexity, compare_with, open_base
-from converter.verify.provenance import describe, source_sha256
-from converter.verify.rung import Report, Rung
-from converter.verify.structure import check_hashes, check_structure
-from converter.verify.text import read_text
-from converter.verify.tokenizer import check_tokenizer
-from converter.verify.values import printable
-from converter.verify.weights import check_weights
-from formats import float_types
-from formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
-from formats.gguf_file import GgufFile
-from formats.ternary import TernaryTensor
-from runtime import packing
-from runtime.model import Model
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.open import is_gguf, local_path, open_source
+from tritpack.converter.targets.scale_rounding import rounded
+from tritpack.converter.verify.built_in_text import read_text
+from tritpack.converter.verify.comparison import Comparison
+from tritpack.converter.verify.metadata_values import printable
+from tritpack.converter.verify.oracle.codes import Coded
+from tritpack.converter.verify.oracle.judges import Judge, Transformers, recorded
+from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.oracle.packed import PackedOracle
+from tritpack.converter.verify.provenance import describe, source_sha256
+from tritpack.converter.verify.rung import Report, Rung
+from tritpack.converter.verify.rungs.generation import check_generation, golden_of, parse_golden, prompts_of
+from tritpack.converter.verify.rungs.kernels import check_kernels
+from tritpack.converter.verify.rungs.logits import check_logits, check_recorded, check_text, text_windows
+from tritpack.converter.verify.rungs.perplexity import check_perplexity, compare_with, open_base
+from tritpack.converter.verify.rungs.structure import check_hashes, check_structure
+from tritpack.converter.verify.rungs.tokenizer import check_tokenizer
+from tritpack.converter.verify.rungs.weights import check_weights
+from tritpack.formats import float_types
+from tritpack.formats.errors import CheckFailed, MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from tritpack.formats.files import sha256_file
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.ternary import TernaryTensor
+from tritpack.runtime import packers
+from tritpack.runtime.model import Model
 
 F32 = npt.NDArray[np.float32]
 
@@ -100,7 +101,7 @@ def verify(
     if oracle.endswith(".npy") != (tokens is not None):
         raise UsageError("--tokens and --oracle FILE.npy belong together: they are the tokens of its rows")
     options = Options(quantize, oracle, tokens, text, golden, prompt, against)
-    packing.install()
+    packers.use_c_packers()
     climb = Ladder(GgufFile(file), local_path(source, revision=revision), options)
     report = Report(printable(str(file)), printable(str(source)), [])
     with ThreadPoolExecutor(2) as aside, climb:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.model_spec import ModelSpec
+from tritpack.formats.model_spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
 

@@ -7,13 +7,14 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from converter.sources import CheckpointFolder, sha256_file
-from converter.verify.rung import Report
-from converter.version import VERSION
-from formats.errors import MissingRequirement
-from formats.gguf_file import GgufFile
-from runtime.library import library
-from runtime.model import usable_cores
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.verify.rung import Report
+from tritpack.converter.version import VERSION
+from tritpack.formats.errors import MissingRequirement
+from tritpack.formats.files import sha256_file
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.library import library
+from tritpack.runtime.machine import usable_cores
 
 PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
 

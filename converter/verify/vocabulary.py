@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from converter import vocab
-from converter.sources import CheckpointFolder
-from converter.verify.rung import Rung
-from converter.verify.values import first_difference, same, short
-from formats.errors import TritpackError
-from formats.gguf_file import GgufFile
-from runtime.chat import chat_ids
-from runtime.tokenizer import KEY_STOP_IDS, Tokenizer
+from tritpack.converter import vocab
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.verify.metadata_values import first_difference, same, short
+from tritpack.converter.verify.rung import Rung
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.chat import chat_ids
+from tritpack.runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
 """Without these a file talks nonsense or never stops, whoever wrote it."""

@@ -5,7 +5,7 @@ text, how it cuts one. So the answers are those of the checkpoint's own tokenize
 What `tokenizer.ggml.*` has no words for goes under `tritpack.tokenizer.*` (keys in runtime/tokenizer.py).
 """
 
-from converter.vocab.folder import read_vocabulary
-from converter.vocab.gguf import vocabulary_of_gguf
+from tritpack.converter.vocab.folder import read_vocabulary
+from tritpack.converter.vocab.gguf import vocabulary_of_gguf
 
 __all__ = ["read_vocabulary", "vocabulary_of_gguf"]

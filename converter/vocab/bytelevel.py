@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from converter.vocab.spm import REWRITE
-from formats.errors import Unreadable, Unsupported
-from runtime.pretokenizers import PRE_TOKENIZERS
-from runtime.tokenizer import import_tokenizers
+from tritpack.converter.vocab.spm import REWRITE
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
+from tritpack.runtime.tokenizer import import_tokenizers
 
 _GPT2 = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
 # Class -> normaliser, pre-tokenizer.

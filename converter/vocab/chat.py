@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from converter.vocab.files import read_json
-from formats.errors import TritpackError, Unreadable
-from runtime.chat import render_chat
-from runtime.tokenizer import END_OF_TURN_NAMES
+from tritpack.converter.vocab.files import read_json
+from tritpack.formats.errors import TritpackError, Unreadable
+from tritpack.runtime.chat import render_chat
+from tritpack.runtime.tokenizer import END_OF_TURN_NAMES
 
 
 def chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from converter.vocab.pre_name import pre_name
-from formats.errors import Unsupported
-from runtime import tokenizer as reader
-from runtime.tokenizer import TokenType
+from tritpack.converter.vocab.pre_name import pre_name
+from tritpack.formats.errors import Unsupported
+from tritpack.runtime import tokenizer as reader
+from tritpack.runtime.tokenizer import TokenType
 
 _SPACE = "\u2581"  # sentencepiece's visible space
 _NO_SCORE = -1000.0  # as llama.cpp's converter scores tokens that the sentencepiece model does not know

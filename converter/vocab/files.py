@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from converter.vocab.bytelevel import load_vocab_and_merges
-from converter.vocab.spm import load_sentencepiece
-from formats.errors import Unreadable, Unsupported
-from runtime.pretokenizers import surrounding
-from runtime.tokenizer import ADDED_TOKEN_DEFAULTS, import_tokenizers
+from tritpack.converter.vocab.bytelevel import load_vocab_and_merges
+from tritpack.converter.vocab.spm import load_sentencepiece
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.runtime.pretokenizers import surrounding
+from tritpack.runtime.tokenizer import ADDED_TOKEN_DEFAULTS, import_tokenizers
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from converter.vocab.chat import chat_templates, end_of_turn
-from converter.vocab.describe import describe, surroundings
-from converter.vocab.files import load
-from formats.errors import Unsupported
-from runtime.tokenizer import KEY_STOP_IDS
+from tritpack.converter.vocab.chat import chat_templates, end_of_turn
+from tritpack.converter.vocab.describe import describe, surroundings
+from tritpack.converter.vocab.files import load
+from tritpack.formats.errors import Unsupported
+from tritpack.runtime.tokenizer import KEY_STOP_IDS
 
 
 def read_vocabulary(folder: Path, config: dict[str, Any], generation_config: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from converter.vocab.chat import end_of_turn
-from converter.vocab.describe import own_keys, surroundings
-from formats.errors import Unsupported
-from runtime.pretokenizers import pre_of
-from runtime.tokenizer import KEY_MERGES, KEY_PIPELINE, KEY_STOP_IDS, Tokenizer, TokenType
+from tritpack.converter.vocab.chat import end_of_turn
+from tritpack.converter.vocab.describe import own_keys, surroundings
+from tritpack.formats.errors import Unsupported
+from tritpack.runtime.pretokenizers import pre_of
+from tritpack.runtime.tokenizer import KEY_MERGES, KEY_PIPELINE, KEY_STOP_IDS, Tokenizer, TokenType
 
 _FORKS_NAMES = {"falcon_e": "falcon3", "falcon-e": "falcon3"}  # what mainline llama.cpp calls it
 

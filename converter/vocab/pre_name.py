@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from converter.vocab.probes import awkward_texts
-from runtime.pretokenizers import PRE_TOKENIZERS
-from runtime.tokenizer import import_tokenizers
+from tritpack.converter.vocab.probes import awkward_texts
+from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
+from tritpack.runtime.tokenizer import import_tokenizers
 
 
 def pre_name(backend: Any, document: dict[str, Any]) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from converter.vocab.describe import compact
-from converter.vocab.probes import awkward_texts, texts_of_pieces
-from formats.errors import MissingRequirement, Unreadable, Unsupported
-from runtime import tokenizer as reader
-from runtime.pretokenizers import Pipeline, sentencepiece_pipeline
-from runtime.tokenizer import Tokenizer, TokenType
+from tritpack.converter.vocab.describe import compact
+from tritpack.converter.vocab.probes import awkward_texts, texts_of_pieces
+from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported
+from tritpack.runtime import tokenizer as reader
+from tritpack.runtime.pretokenizers import Pipeline, sentencepiece_pipeline
+from tritpack.runtime.tokenizer import Tokenizer, TokenType
 
 _KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of the model

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from formats.ternary import Bytes, Codes
+from tritpack.formats.ternary import Bytes, Codes
 
 PIECE = 1 << 20
 """Bytes looked at together."""

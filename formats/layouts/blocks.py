@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from formats.layouts.layout import Blocks, Layout, scales_by_block
-from formats.ternary import Bytes, Codes, Scales, TernaryTensor
+from tritpack.formats.layouts.layout import Blocks, Layout, scales_by_block
+from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor
 
 
 class BlockScales(Layout):

@@ -10,23 +10,23 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from formats.errors import Unreadable, UsageError
-from formats.float_types import FLOAT_TYPES
-from formats.layouts.hf_u8 import HfU8
-from formats.layouts.i2_s import I2S, I2SArm, I2SRows
-from formats.layouts.iq1_bn import IQ1BN
-from formats.layouts.iq2_bn import IQ2BN, IQ2BNR4
-from formats.layouts.layout import Layout
-from formats.layouts.mlx2 import Mlx2
-from formats.layouts.q2_0 import PQ2, Q2
-from formats.layouts.t2 import T2
-from formats.layouts.t158 import T158
-from formats.layouts.tl import Tiled, parse_tilings
-from formats.layouts.tl1 import TL1
-from formats.layouts.tl2 import TL2
-from formats.layouts.tq1_0 import PTQ1, TQ1
-from formats.layouts.tq2_0 import TQ2
-from formats.ternary import Bytes
+from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.float_types import FLOAT_TYPES
+from tritpack.formats.layouts.hf_u8 import HfU8
+from tritpack.formats.layouts.i2_s import I2S, I2SArm, I2SRows
+from tritpack.formats.layouts.iq1_bn import IQ1BN
+from tritpack.formats.layouts.iq2_bn import IQ2BN, IQ2BNR4
+from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.layouts.mlx2 import Mlx2
+from tritpack.formats.layouts.q2_0 import PQ2, Q2
+from tritpack.formats.layouts.t2 import T2
+from tritpack.formats.layouts.t158 import T158
+from tritpack.formats.layouts.tiling import Tiled, parse_tilings
+from tritpack.formats.layouts.tl1 import TL1
+from tritpack.formats.layouts.tl2 import TL2
+from tritpack.formats.layouts.tq1_0 import PTQ1, TQ1
+from tritpack.formats.layouts.tq2_0 import TQ2
+from tritpack.formats.ternary import Bytes
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from formats.layouts.layout import Blocks, Layout
-from formats.ternary import Bytes, Scales, TernaryTensor
+from tritpack.formats.layouts.layout import Blocks, Layout
+from tritpack.formats.ternary import Bytes, Scales, TernaryTensor
 
 HEADER = 32
 

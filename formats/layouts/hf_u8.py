@@ -6,9 +6,9 @@ number multiplies or divides is the family's business (converter/families).
 
 from __future__ import annotations
 
-from formats.layouts.layout import Blocks, Layout
-from formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.layout import Blocks, Layout
+from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class HfU8(Layout):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.layout import Blocks, Layout
-from formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes, Scales, TernaryTensor
+from tritpack.formats.layouts.layout import Blocks, Layout
+from tritpack.formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor
 
 TRAILER = 32
 

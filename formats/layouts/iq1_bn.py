@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.base3 import byte_of, count_illegal, count_others, pack_trits
-from formats.layouts.blocks import RowScales
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.base3 import byte_of, count_illegal, count_others, pack_trits
+from tritpack.formats.layouts.blocks import RowScales
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class IQ1BN(RowScales):

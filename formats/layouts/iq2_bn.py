@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.blocks import RowScales
-from formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.blocks import RowScales
+from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class IQ2BN(RowScales):

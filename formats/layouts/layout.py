@@ -13,10 +13,10 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import Unreadable, Unsupported
-from formats.layouts import twins
-from formats.layouts.twins import Tiling
-from formats.ternary import Bytes, Codes, Scales, TernaryTensor, coarsest_both
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.layouts import c_packers
+from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor, coarsest_both
 
 Blocks = tuple[int, int]
 """(row_blocks, col_blocks): how scales tile a matrix."""
@@ -156,7 +156,7 @@ class Layout(abc.ABC):
 
     def fill(self, codes: Codes, body: Bytes) -> None:
         """pack_codes by whoever is faster: the twin in C where it is there."""
-        if not twins.pack(self.name, self.tiling_of(*codes.shape), codes, body):
+        if not c_packers.pack(self.name, self.tiling_of(*codes.shape), codes, body):
             self.pack_codes(codes, body)
 
     # -- parts of it ---------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Layout(abc.ABC):
     def _codes(self, data: Bytes, rows: int, cols: int) -> Codes:
         body = self.body(data, rows, cols)
         codes = np.empty((rows, cols), np.int8)
-        if twins.unpack(self.name, self.tiling_of(rows, cols), body, codes):
+        if c_packers.unpack(self.name, self.tiling_of(rows, cols), body, codes):
             return codes
         return np.ascontiguousarray(self.unpack_codes(body, rows, cols))
 

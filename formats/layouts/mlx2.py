@@ -3,10 +3,10 @@ scale * code + bias is ternary) are tensors of their own: pack drops the scales 
 
 from __future__ import annotations
 
-from formats.layouts.hf_u8 import HfU8
-from formats.layouts.layout import Blocks
-from formats.layouts.two_bit import LOW_FIRST, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.hf_u8 import HfU8
+from tritpack.formats.layouts.layout import Blocks
+from tritpack.formats.layouts.two_bit import LOW_FIRST, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class Mlx2(HfU8):

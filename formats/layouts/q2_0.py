@@ -6,7 +6,7 @@ ternary models never use it, and here it is refused.
 
 from __future__ import annotations
 
-from formats.layouts.tq2_0 import TQ2
+from tritpack.formats.layouts.tq2_0 import TQ2
 
 
 class Q2(TQ2):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from formats.layouts.headed import Headed
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
+from tritpack.formats.layouts.headed import Headed
+from tritpack.formats.ternary import Bytes, Codes
 
 ROWS = 8
 LINE = 64

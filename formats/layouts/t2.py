@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.headed import Headed
-from formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.headed import Headed
+from tritpack.formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes
 
 BLOCK = 128
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from formats.layouts.i2_s import TRAILER
-from formats.layouts.layout import Blocks
-from formats.layouts.tl import Tiled, tile_rows
-from formats.layouts.twins import Tiling
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.layouts.layout import Blocks
+from tritpack.formats.layouts.tiling import Tiled, tile_rows
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class TL1(Tiled):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from formats.layouts.i2_s import TRAILER
-from formats.layouts.layout import Blocks
-from formats.layouts.tl import Tiled, tile_rows
-from formats.layouts.tl1 import pack_pairs, unpack_pairs
-from formats.layouts.twins import Tiling
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.layouts.layout import Blocks
+from tritpack.formats.layouts.tiling import Tiled, tile_rows
+from tritpack.formats.layouts.tl1 import pack_pairs, unpack_pairs
+from tritpack.formats.ternary import Bytes, Codes
 
 ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
 """Of the 32 rows whose bytes stand together."""

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from formats.layouts.blocks import BlockScales, staged
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
+from tritpack.formats.layouts.blocks import BlockScales, staged
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class TQ1(BlockScales):

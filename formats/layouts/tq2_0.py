@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from formats.layouts.blocks import BlockScales
-from formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.blocks import BlockScales
+from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
+from tritpack.formats.ternary import Bytes, Codes
 
 
 class TQ2(BlockScales):

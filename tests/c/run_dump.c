@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/include/tritpack.h"
+#include "runtime/csrc/include/tritpack.h"
 
 /* Pointers of 4 or of 8 bytes: those of hparams come last and are not in the file, those of tensors are, in 8 bytes. */
 enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };

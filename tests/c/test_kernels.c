@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "runtime/angles.h"
-#include "runtime/kernels/common.h"
-#include "runtime/selftest.h"
+#include "runtime/csrc/kernels/common.h"
+#include "runtime/csrc/selftest.h"
 #include "tests/c/check.h"
 
 #if defined(__has_feature)

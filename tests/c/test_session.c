@@ -16,8 +16,8 @@
 #include <xmmintrin.h>
 #endif
 
-#include "runtime/kernels/common.h"
-#include "runtime/selftest.h"
+#include "runtime/csrc/kernels/common.h"
+#include "runtime/csrc/selftest.h"
 #include "tests/c/check.h"
 
 enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 128 };

@@ -1,0 +1,273 @@
+"""The Hub as a source, through huggingface_hub: one repository at one revision, only the files a conversion reads.
+
+The client keeps its own rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) and its own cache. Two things it leaves
+undone are done here: since 2.0 it throws a cut download away, so large files are written to `.incomplete` by us and go
+on where they stopped, in this run or the next; and it does not compare a file with its hash, which every file here is.
+Nothing that a repository holds is run or unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from tritpack.converter.sources.hub_errors import in_words, kinds_of, passes, persist
+from tritpack.converter.version import VERSION
+from tritpack.formats.errors import (
+    IntegrityFailed,
+    MissingRequirement,
+    TritpackError,
+    Unreadable,
+    Unsupported,
+    UsageError,
+    WriteFailed,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+REPO = re.compile(rf"(?!.*(?:--|\.\.|\.git$|\.gguf$|\.safetensors$)){PART}/{PART}")
+REVISION = re.compile(r"(?!.*(?:\.\.|//|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*")
+PAGE = re.compile(r"https://(?:huggingface|hf)\.co/([^/]+/[^/]+?)(?:/tree/(.+?))?/?")
+SMALL_FILES = re.compile(
+    r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.json|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates/[\w.-]+\.jinja"
+    r"|modules\.json|\d+_\w+/config\.json",
+    re.ASCII,
+)
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+
+
+def parse_reference(text: str) -> tuple[str, str | None] | None:
+    """`ORG/NAME`, `ORG/NAME@REVISION`, either after `hf:`, or a page's address: (repo, revision); None for the rest."""
+    revision: str | None
+    if page := PAGE.fullmatch(text):
+        repo, revision = page[1], unquote(page[2]) if page[2] else None
+    else:
+        repo, at, rest = re.sub("^hf:(//)?", "", text).partition("@")
+        revision = rest if at else None
+    return None if text.endswith((".gguf", ".safetensors")) or not _legal(repo, revision) else (repo, revision)
+
+
+def _legal(repo: str, revision: str | None) -> bool:
+    return REPO.fullmatch(repo) is not None and (revision is None or REVISION.fullmatch(revision) is not None)
+
+
+def download(repo: str, revision: str | None = None, *, progress: bool = False) -> Path:
+    """Fetch what a conversion of ORG/NAME reads and return its local folder, or the path of its one .gguf file.
+
+    What lies in the cache is not fetched again but compared with its hash again; without a network the cache alone
+    serves. Raises Unreadable (missing, gated, unreachable), Unsupported (pickles, several .gguf), IntegrityFailed,
+    WriteFailed, UsageError, MissingRequirement.
+    """
+    if not _legal(repo, revision):
+        raise UsageError(f"{repo!r} at revision {revision!r} cannot be on the Hub", hint="write ORG/NAME@REVISION")
+    try:
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+    except ImportError as error:
+        hint = "pip install huggingface_hub"
+        raise MissingRequirement(f"{repo}: fetching it needs huggingface_hub", hint=hint) from error
+    except ValueError as error:  # it reads its environment while it is imported
+        raise UsageError(
+            f"huggingface_hub does not accept its HF_* variables: {error}", hint="see HF_ENDPOINT"
+        ) from error
+    storage = Path(constants.HF_HUB_CACHE).expanduser().resolve() / repo_folder_name(repo_id=repo, repo_type="model")
+    source = _Repository(repo, revision or constants.DEFAULT_REVISION, storage, progress and sys.stderr.isatty())
+    try:
+        try:
+            source.ask()
+        except Exception as error:
+            if not (passes(error) or "OfflineModeIsEnabled" in kinds_of(error)):
+                raise
+            return source.from_cache(error)
+        path = _take(repo, source.files, source.fetch, source.folder)
+        source.remember()
+        return path
+    except TritpackError:
+        raise
+    except Exception as error:
+        raise in_words(error, repo, source.revision) from error
+
+
+def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folder: Path) -> Path:
+    """Decide from the names alone what is needed and fetch it, the weights last."""
+    weights = sorted(name for name in names if re.fullmatch(r"model[\w.-]*\.safetensors", name, re.ASCII))
+    if "model.safetensors" in weights:
+        weights = ["model.safetensors"]
+    elif INDEX in names:
+        weights = _shards(repo, fetch(INDEX), names)
+    if not weights:
+        packed = sorted(name for name in names if name.endswith(".gguf"))
+        if len(packed) == 1:
+            return fetch(packed[0])
+        if packed:
+            hint = f"fetch one with `hf download {repo} FILE` and give its path"
+            raise Unsupported(f"{repo}: holds several GGUF files, no safetensors: {', '.join(packed)}", hint=hint)
+        if pickles := sorted(name for name in names if name.endswith(PICKLES)):
+            raise Unsupported(
+                f"{repo}: its weights are a pickle ({pickles[0]}), which can run code when it is read",
+                hint="use a revision with safetensors, or convert it with transformers first",
+            )
+        raise Unreadable(f"{repo}: holds no model*.safetensors and no .gguf file")
+    if "config.json" not in names:
+        raise Unreadable(f"{repo}: has no config.json", hint="this is no transformers checkpoint")
+    for name in [*sorted(filter(SMALL_FILES.fullmatch, names)), *weights]:
+        fetch(name)
+    return folder
+
+
+def _shards(repo: str, index: Path, names: Collection[str]) -> list[str]:
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"{repo}: {INDEX} has no weight_map of file names") from error
+    for shard in shards:
+        if shard not in names or not re.fullmatch(r"[\w.-]+\.safetensors", shard, re.ASCII):
+            raise Unreadable(f"{repo}: {INDEX} names {shard!r}, which is no safetensors file of the repository")
+    return shards
+
+
+@dataclasses.dataclass
+class _Repository:
+    """One repository at one revision: where its cache lies, and what the Hub said of it."""
+
+    repo: str
+    revision: str
+    storage: Path
+    progress: bool
+    commit: str = ""
+    files: dict[str, RepoSibling] = dataclasses.field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / "snapshots" / self.commit
+
+    def ask(self) -> None:
+        """The commit and the list of its files, in one call."""
+        from huggingface_hub import HfApi, constants
+
+        api = HfApi(library_name="tritpack", library_version=VERSION)
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        # No network at all is told at once; the tries are for a Hub that is there and busy.
+        info = persist(
+            lambda: api.model_info(self.repo, revision=self.revision, files_metadata=True, timeout=timeout),
+            tries=4,
+            unless={"ConnectError", "ConnectTimeout"},
+        )
+        if not re.fullmatch("[A-Za-z0-9]+", info.sha or ""):  # it becomes the name of a folder
+            raise ValueError(f"{info.sha!r} is no commit")
+        self.commit, self.files = info.sha or "", {file.rfilename: file for file in info.siblings or ()}
+
+    def from_cache(self, reason: Exception) -> Path:
+        """The same files as an earlier run left them. Raises what kept us from the Hub if they are not all there."""
+        ref = self.storage / "refs" / self.revision
+        self.commit = ref.read_text("utf-8").strip() if ref.is_file() else self.revision
+        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
+        try:
+            path = _take(self.repo, names, lambda name: self._checked(self.folder / name), self.folder)
+        except (Unreadable, Unsupported):
+            raise reason from None
+        if passes(reason):
+            logging.getLogger(__name__).warning("%s: no answer; commit %s of the cache is used", self.repo, self.commit)
+        return path
+
+    def remember(self) -> None:
+        """Note which commit the revision is, as the client does: without a network this is how it is found."""
+        if self.revision != self.commit:
+            ref = self.storage / "refs" / self.revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(self.commit, "utf-8")
+
+    def fetch(self, name: str) -> Path:
+        """One file of the listing, in the cache and compared with its hash. Its path lies in the snapshot's folder."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined,unused-ignore]
+
+        class Silent(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call,unused-ignore]
+
+        lfs = self.files[name].lfs
+        if lfs and re.fullmatch("[0-9a-f]{64}", lfs.sha256):
+            self._fetch_large(name, lfs.sha256, lfs.size)
+        # Small files come through the client; a large one it now finds in the cache, and links.
+        path = persist(lambda: hf_hub_download(self.repo, name, revision=self.commit, tqdm_class=Silent))
+        return self._checked(Path(path))
+
+    def _fetch_large(self, name: str, sha256: str, size: int) -> None:
+        """Bring a blob to its place in the cache, from where an earlier try was cut."""
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined,unused-ignore]
+
+        blob = self.storage / "blobs" / sha256
+        partial = blob.with_name(f"{sha256}.incomplete")
+        lock = self.storage.parent / ".locks" / self.storage.name / f"{sha256}.lock"  # the client's own
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            if not blob.exists():
+                persist(lambda: self._go_on(name, partial, size))
+                os.replace(partial, blob)
+
+    def _go_on(self, name: str, partial: Path, size: int) -> None:
+        from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers, tqdm  # type: ignore[attr-defined,unused-ignore]
+
+        headers = build_hf_headers(library_name="tritpack", library_version=VERSION)
+        url = hf_hub_url(self.repo, name, revision=self.commit)
+        with open(partial, "ab") as stream:
+            have = stream.tell()
+            if have >= size:  # all there, or what the hash will refuse
+                return
+            if shutil.disk_usage(partial.parent).free < size - have:
+                raise WriteFailed(f"{self.repo}: {name} needs {size - have} bytes more than the cache's disk has free")
+            headers |= {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
+            # On a redirect to another host the HTTP client drops the token.
+            with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
+                hf_raise_for_status(answer)
+                if answer.status_code != 206:
+                    have = stream.truncate(0)
+                style: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": not self.progress}
+                with tqdm(desc=name, total=size, initial=have, **style) as bar:  # type: ignore[no-untyped-call,unused-ignore]
+                    for piece in answer.iter_bytes():
+                        have += stream.write(piece)
+                        bar.update(len(piece))
+                        if have > size:
+                            return
+        if have < size:
+            raise ConnectionError(f"{name} ended after {have} of {size} bytes")
+
+    def _checked(self, path: Path) -> Path:
+        """Compare a file of the snapshot with the hash that names its blob; a wrong one leaves the cache."""
+        listed = self.files.get(path.relative_to(self.folder).as_posix())
+        if path.is_symlink():
+            expected = Path(os.readlink(path)).name
+        else:  # a file system without links: only the listing knows
+            expected = (listed.lfs.sha256 if listed.lfs else listed.blob_id or "") if listed else ""
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
+            return path  # a mirror without hashes
+        size = path.stat().st_size
+        digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % size)  # LFS, git
+        with open(path, "rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        if (found := digest.hexdigest()) != expected:
+            for each in (path.resolve(), self.storage / "blobs" / expected, path):
+                each.unlink(missing_ok=True)
+            raise IntegrityFailed(
+                f"{self.repo}: {path.name} has hash {found}, expected {expected}",
+                hint="it was removed from the cache; run this again to fetch it anew",
+            )
+        return path

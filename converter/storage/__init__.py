@@ -1,0 +1,1 @@
+"""How a checkpoint stores a ternary linear: one module per way, for reading and writing."""

@@ -1,0 +1,142 @@
+"""What a packed file really is: container, dialect, tensors, statistics. Trusts tensor types, never file_type."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritpack.formats.errors import TritpackError, Unreadable
+from tritpack.formats.float_types import FLOAT_TYPES
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.ternary import TernaryTensor, entropy_bits
+from tritpack.runtime import packers
+
+SCHEMA = "tritpack.inspect/1"
+
+
+def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
+    """Everything `tritpack inspect --json` prints. Raises Unreadable if the file cannot be parsed.
+
+    stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256); what cannot be decoded is a problem.
+    """
+    if stats:
+        packers.use_c_packers()
+    file = GgufFile(path)
+    spec = _spec(file)
+    problems: list[str] = []
+    tensors = []
+    for tensor in file.tensors.values():
+        row: dict[str, Any] = {
+            "name": tensor.name,
+            "layout": tensor.layout,
+            "type_id": tensor.type_id,
+            "shape": list(tensor.shape),
+            "file_offset": tensor.file_offset,
+            "nbytes": tensor.nbytes,
+        }
+        if tensor.meaning is None:
+            problems.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
+        if stats and file.layout_of(tensor):
+            try:
+                row |= _statistics(file, tensor, spec)
+            except Unreadable as error:
+                problems.append(error.message.removeprefix(f"{path}: "))
+        tensors.append(row)
+    weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
+    ternary_weights = sum(t.rows * t.cols for t in weights)
+    problems += _file_problems(file)
+    return {
+        "schema": SCHEMA,
+        "file": str(path),
+        "nbytes": file.size,
+        "gguf_version": file.version,
+        "architecture": file.metadata.get("general.architecture"),
+        "name": file.metadata.get("general.name"),
+        "layouts": dict(collections.Counter(tensor.layout for tensor in file.tensors.values())),
+        "dialects": sorted({t.meaning.dialect for t in weights if t.meaning}),
+        "parameters": sum(tensor.rows * tensor.cols for tensor in file.tensors.values()),
+        "ternary_weights": ternary_weights,
+        "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
+        "model": dataclasses.asdict(spec) if spec else None,
+        "metadata": {key: _summary(value) for key, value in file.metadata.items()},
+        "problems": problems,
+        "tensors": tensors,
+    }
+
+
+def _statistics(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> dict[str, Any]:
+    ternary = file.ternary(tensor)
+    assert ternary is not None
+    counts = ternary.counts()
+    shares = [count / ternary.codes.size for count in counts]
+    return {
+        **_scales(ternary, ""),
+        "granularity": ternary.granularity,
+        **dict(zip(("minus", "zero", "plus"), shares)),
+        "counts": list(counts),
+        "entropy_bits": entropy_bits(counts),
+        "codes_sha256": ternary.codes_sha256(),
+        **_as_in_transformers(tensor, ternary, spec),
+    }
+
+
+def _scales(ternary: TernaryTensor, suffix: str) -> dict[str, Any]:
+    """`scale`, or `scales` as rows of blocks, each the multiplier of the part of the matrix that it tiles."""
+    if ternary.scales.size == 1:
+        return {f"scale{suffix}": float(ternary.scales.item())}
+    return {f"scales{suffix}": ternary.scales.tolist()}
+
+
+def _as_in_transformers(tensor: TensorInfo, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
+    """For tensors whose rows GGUF orders otherwise: the same figures after undoing it, to compare with a checkpoint."""
+    order = spec.row_order(tensor.name) if spec else None
+    if order is None or len(order) != tensor.rows:
+        return {}
+    back = ternary.with_rows(np.argsort(order))
+    scales = {} if back.scales.size == 1 else _scales(back, "_hf")
+    return {"codes_sha256_hf": back.codes_sha256(), **scales}
+
+
+def _spec(file: GgufFile) -> ModelSpec | None:
+    try:
+        return ModelSpec.of_gguf(file)
+    except TritpackError:
+        return None
+
+
+def _file_problems(file: GgufFile) -> list[str]:
+    """What would make this file talk nonsense in some engine, as far as the metadata tells."""
+    problems = []
+    arch = file.metadata.get("general.architecture", "")
+    try:
+        ModelSpec.of_gguf(file)
+    except TritpackError as error:
+        problems.append(error.message)
+    if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:
+        problems.append(f"{arch}.hidden_activation is missing: readers must guess the activation function")
+    if "tokenizer.ggml.model" in file.metadata:
+        if file.metadata.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" not in file.metadata:
+            problems.append("tokenizer.ggml.pre is missing: readers fall back to a wrong pre-tokenizer")
+        if "tokenizer.ggml.eos_token_id" not in file.metadata:
+            problems.append("tokenizer.ggml.eos_token_id is missing: generation may never stop")
+    else:
+        problems.append("there is no tokenizer in the file")
+    claimed = file.metadata.get("general.file_type")
+    held = {t.meaning.file_type for t in file.tensors.values() if t.meaning and t.meaning.file_type is not None}
+    if isinstance(claimed, int) and held and claimed not in held:
+        problems.append(f"general.file_type is {claimed}, the tensors are those of {sorted(held)}")
+    return problems
+
+
+def _summary(value: Any) -> Any:
+    """Metadata for people and JSON: long arrays by their length and first elements."""
+    if isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, str):
+        first = [_summary(item.item() if isinstance(item, np.generic) else item) for item in value[:6]]
+        return first if len(value) <= 6 else {"length": len(value), "first": first}
+    return value

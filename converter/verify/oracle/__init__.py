@@ -1,0 +1,1 @@
+"""The second opinion: shares no code with families, storage, layouts or C."""

@@ -1,0 +1,122 @@
+"""One tensor of a checkpoint -> int8 codes and float32 multipliers, in each of the ways that families keep them.
+
+Scales come as (row_blocks, col_blocks): equal blocks of rows and of columns share one. Independent of
+converter/sources/ternarize.py and formats/layouts by intention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.converter.verify.oracle.tensors import F32, Tensor
+from tritpack.formats.errors import Unreadable, Unsupported
+
+I8 = npt.NDArray[np.int8]
+Coded = tuple[I8, F32]
+SMALLEST_GROUP = 16
+"""Fewer values of one magnitude than this prove nothing, and no format has smaller groups."""
+SAMPLED_ROWS = 4
+
+
+def absmean(tensor: Tensor) -> Coded:
+    """Float masters, as transformers' `online` linears quantise them: the mean in float64, rounded once."""
+    masters = tensor.floats()
+    mean = np.maximum(np.float32(np.abs(masters).mean(dtype=np.float64)), np.float32(1e-5))
+    codes = np.clip(np.rint(masters * (np.float32(1) / mean)), -1, 1).astype(np.int8)
+    return codes, np.full((1, 1), mean, np.float32)
+
+
+def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
+    """Codes with a weight_scale: four rows to a byte, a quarter of the matrix apart, or unpacked as -1, 0, 1."""
+    stored = scale.floats()
+    if stored.size != 1 or not stored.reshape(-1)[0] > 0:
+        raise Unreadable(f"tensor {scale.name!r} of shape {list(scale.shape)} is not one positive number")
+    with np.errstate(over="ignore"):
+        multiplier = stored.reshape(1, 1) if multiplies else np.float32(1) / stored.reshape(1, 1)
+    if not np.isfinite(multiplier).all():
+        raise Unreadable(f"tensor {scale.name!r} is too small to divide by")
+    if tensor.kind == "U8":
+        packed: npt.NDArray[np.uint8] = tensor.array()
+        codes = _less_one(tensor, _quarters(packed))
+    else:
+        values = tensor.floats()
+        codes = values.astype(np.int8)
+        if not np.array_equal(codes, values) or np.abs(values).max() > 1:
+            raise Unsupported(f"tensor {tensor.name!r} has a weight_scale, but values other than -1, 0 and 1")
+    return codes, multiplier
+
+
+def _quarters(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(rows / 4, cols) bytes to codes (rows, cols): the lowest bits of all bytes are the first quarter of the rows."""
+    codes = np.empty((4, *packed.shape), np.uint8)
+    for quarter, bits in zip(codes, (0, 2, 4, 6)):
+        np.right_shift(packed, bits, out=quarter)
+        np.bitwise_and(quarter, 3, out=quarter)
+    return codes.reshape(-1, packed.shape[1])
+
+
+def mlx(tensor: Tensor, scales: Tensor, biases: Tensor, rows: slice | npt.NDArray[np.int64] = slice(None)) -> Coded:
+    """MLX's affine 2-bit groups, w = scale * q + bias: sixteen codes to a word, the lowest bits first."""
+    scale, bias = scales.floats(rows), biases.floats(rows)
+    if not np.array_equal(bias, -scale):
+        raise Unsupported(f"tensor {tensor.name!r} is not ternary: its biases are not its negated scales")
+    if (scale < 0).any():
+        raise Unsupported(f"tensor {tensor.name!r} has negative scales")
+    octets = np.ascontiguousarray(tensor.array(rows)).view(np.uint8)
+    codes = octets[:, :, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+    return _less_one(tensor, codes.reshape(len(octets), -1).astype(np.uint8, copy=False)), scale
+
+
+def _less_one(tensor: Tensor, codes: npt.NDArray[np.uint8]) -> I8:
+    """codes is overwritten."""
+    if codes.max(initial=0) == 3:
+        raise Unreadable(f"tensor {tensor.name!r} holds the code 3, which stands for no ternary value")
+    signed: I8 = codes.view(np.int8)
+    signed -= 1
+    return signed
+
+
+def recovered(tensor: Tensor) -> Coded | None:
+    """Floats that are ternary already: exactly their codes and scales, in the largest blocks within which all non-zero
+    values have one magnitude. None if there are no such blocks."""
+    rows, cols = tensor.shape
+    peaks = next((found for n in _group_counts(cols) if (found := _peaks(tensor.chunks(), n)) is not None), None)
+    if peaks is None:
+        return None
+    codes = np.concatenate([np.sign(chunk).astype(np.int8) for chunk in tensor.chunks()])
+    for blocks in (n for n in range(1, rows + 1) if rows % n == 0):
+        scales = _one_magnitude(peaks.reshape(blocks, rows // blocks, -1).swapaxes(1, 2))
+        if scales is not None:
+            return codes, scales
+    raise AssertionError("a block of one row always fits")
+
+
+def looks_ternary(tensor: Tensor) -> bool:
+    """Whether a few rows could be recovered; cheap, and no float weight passes by accident."""
+    rows, cols = tensor.shape
+    sample = tensor.floats(np.linspace(0, rows - 1, SAMPLED_ROWS).astype(np.int64))
+    return any(_peaks([sample], n) is not None for n in _group_counts(cols))
+
+
+def _group_counts(cols: int) -> Iterator[int]:
+    return (n for n in range(1, max(cols // SMALLEST_GROUP, 1) + 1) if cols % n == 0)
+
+
+def _peaks(chunks: Iterable[F32], groups: int) -> F32 | None:
+    """float32 (rows, groups): the magnitude within each of so many groups of a row, or None where there are several."""
+    found = []
+    for chunk in chunks:
+        peaks = _one_magnitude(np.abs(chunk).reshape(len(chunk), groups, -1))
+        if peaks is None:
+            return None
+        found.append(peaks)
+    return np.concatenate(found)
+
+
+def _one_magnitude(values: F32) -> F32 | None:
+    """The maxima of the last axis, if nothing else but 0 stands there."""
+    peaks: F32 = values.max(-1, keepdims=True)
+    return peaks[..., 0] if ((values == peaks) | (values == 0)).all() else None

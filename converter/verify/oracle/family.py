@@ -1,0 +1,312 @@
+"""Which family a checkpoint is of and under which names its tensors lie: the oracle's own answer.
+
+From the names of the tensors and, for floats that are ternary already, their values. model_type comes last, because
+1bitLLM's says `llama` and none of the float families says in its config what it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tritpack.converter.verify.oracle.codes import looks_ternary
+from tritpack.converter.verify.oracle.config import DEFAULTS, Config, number, spec_of
+from tritpack.converter.verify.oracle.tensors import FLOATS, Tensor
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.model_spec import LINEARS, PROJECTION_NORMS
+
+MODULES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_sub_norm": "self_attn.attn_sub_norm",
+    "ffn_sub_norm": "mlp.ffn_sub_norm",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+}
+OTHER_MODULES = {
+    "bitnet": {"attn_sub_norm": "self_attn.inner_attn_ln", "ffn_sub_norm": "mlp.ffn_layernorm"},
+    "gemma3": {
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+}
+"""Where an architecture's names differ; `bitnet` is 1bitLLM's."""
+TELLTALES = {
+    "self_attn.attn_sub_norm": "bitnet-b1.58",
+    "self_attn.inner_attn_ln": "bitnet",
+    "pre_feedforward_layernorm": "gemma3",
+    "self_attn.q_norm": "qwen3",
+}
+"""The first of these modules that a layer has tells the architecture."""
+COMPATIBLE = {
+    "bitnet": ("bitnet-b1.58", "bitnet"), "qwen3": ("qwen3",), "gemma3_text": ("gemma3",), "minicpm": ("minicpm",),
+}  # fmt: skip
+"""By model_type: the architectures that the names may tell. A `llama` may be anything."""
+IMPLIED_TYPE = {"bitnet-b1.58": "bitnet", "bitnet": "llama", "gemma3": "gemma3_text"}
+"""By architecture: whose defaults hold where there is no model_type."""
+POOLING = {
+    "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
+    "lasttoken": "last", "mean": "mean", "cls": "cls",
+}  # fmt: skip
+"""sentence-transformers' switches, and the words that newer versions write as `pooling_mode`."""
+SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
+UNREAD = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj\b.*|sinks|gamma|lora_\w+.*|\.weight_scale)$")
+"""Tensors that only a model with another graph has. What else nobody reads is told, and no reason to refuse."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the linears are kept: `scaled` (codes with a weight_scale), `absmean` (masters), `mlx`, or `exact` (floats
+    that are ternary already).
+
+    multiplies: a weight_scale does; else it divides.
+    """
+
+    kind: str
+    multiplies: bool = True
+    projection_norm: str | None = None
+    projection_norm_eps: float = 1e-6
+
+
+class Checkpoint:
+    """A folder's config and tensors, understood: `family`, `spec`, and `names`, the tensor of each GGUF name."""
+
+    def __init__(
+        self, config: Config, tensors: Mapping[str, Tensor], notes: str, folder: Path, quantize: str | None
+    ) -> None:
+        self.tensors = tensors
+        if "hadamard" in notes or "hadamard" in json.dumps(config):
+            raise Unsupported("the weights are stored in a rotated (Hadamard) basis, which cannot be run")
+        self._given: Config = {**config, **(config.get("text_config") or {})}
+        if self._given.get("model_type") == "gemma3":
+            self._given["model_type"] = "gemma3_text"
+        self._quantization: Config = self._given.get("quantization_config") or {}
+        self._prefix = self._find_prefix()
+        self._head = ("language_model." if self._prefix.startswith("language_model.") else "") + "lm_head.weight"
+        self.architecture = self._architecture()
+        self._modules = {**MODULES, **OTHER_MODULES.get(self.architecture, {})}
+        self.family = self._family(quantize)
+        pooling = self._pooling(folder)
+        norm = self.family.projection_norm
+        model_type = self._given.get("model_type") or IMPLIED_TYPE.get(self.architecture, self.architecture)
+        config = {**DEFAULTS[model_type], **self._given}
+        if config["num_hidden_layers"] > len(tensors):  # before anything is made for each of them
+            raise Unreadable(f"{config['num_hidden_layers']} layers cannot be in {len(tensors)} tensors")
+        self.spec = spec_of(
+            config,
+            self.architecture,
+            tied=pooling != "none" or self._tied(bool(config["tie_word_embeddings"])),
+            projection_norms=norm is not None,
+            projection_norm_eps=self.family.projection_norm_eps,
+            int8_activations=self.family.kind in ("scaled", "absmean"),
+            pooling=pooling,
+        )
+        self._check_spared_modules()
+        self.names = self._names()
+        self._check_tensors()
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def _find_prefix(self) -> str:
+        """What stands before `embed_tokens` and `layers`: `model.`, nothing, or more in a class with vision."""
+        table = "embed_tokens.weight"
+        found = [name.removesuffix(table) for name in self.tensors if name.endswith(table)]
+        if len(found) != 1:
+            raise Unsupported(f"there are {len(found)} tensors named {table}, expected one")
+        return found[0]
+
+    def _in_layer(self, module: str, layer: int = 0) -> str:
+        return f"{self._prefix}layers.{layer}.{module}.weight"
+
+    def _has(self, module: str) -> bool:
+        return self._in_layer(module) in self.tensors
+
+    def _architecture(self) -> str:
+        model_type = self._given.get("model_type")
+        if model_type is not None and model_type not in DEFAULTS:
+            raise Unsupported(f"model_type {model_type!r} is not known", hint=f"known: {', '.join(DEFAULTS)}")
+        # MiniCPM has Llama's names; only its config tells it.
+        without = "minicpm" if model_type == "minicpm" or "scale_emb" in self._given else "llama"
+        named = next((told for module, told in TELLTALES.items() if self._has(module)), without)
+        if named not in COMPATIBLE.get(model_type or "llama", (named,)):
+            raise Unsupported(f"the tensors are named like those of {named}, but model_type is {model_type!r}")
+        return named
+
+    def _names(self) -> dict[str, str]:
+        """Of every tensor the model needs, by GGUF name without `.weight`."""
+        names = {"token_embd": f"{self._prefix}embed_tokens.weight", "output_norm": f"{self._prefix}norm.weight"}
+        if not self.spec.tied:
+            names["output"] = self._head
+        for layer in range(self.spec.layers):
+            for part in (*LINEARS, *self.spec.layer_norms):
+                module = self._modules[part.removesuffix("_norm_in")]
+                if part in PROJECTION_NORMS:
+                    module += f".{self.family.projection_norm}"
+                names[f"blk.{layer}.{part}"] = self._in_layer(module, layer)
+        return names
+
+    def _linears(self) -> list[Tensor]:
+        ends = tuple(f".{self._modules[linear]}.weight" for linear in LINEARS)
+        return [tensor for name, tensor in self.tensors.items() if name.endswith(ends)]
+
+    # -- the family ----------------------------------------------------------------------------------------------------
+
+    def _family(self, quantize: str | None) -> Family:
+        method, given_mlx = self._quantization.get("quant_method"), self._given.get("quantization")
+        if method is None and "group_size" in self._quantization:
+            given_mlx = given_mlx or self._quantization
+        if method == "bitnet":
+            return self._bitnet_family()
+        if method is not None or (self._quantization and not given_mlx):
+            raise Unsupported(f"quantisation {method!r} is not known", hint="known: bitnet, and MLX's with 2 bits")
+        if self._has("self_attn.inner_attn_ln"):
+            return Family("absmean")
+        if self._has("self_attn.q_proj.norm"):
+            return Family("absmean", projection_norm="norm")
+        if given_mlx:
+            entries = [given_mlx, *(entry for entry in given_mlx.values() if isinstance(entry, dict))]
+            if any(entry.get("bits", 2) != 2 or entry.get("mode", "affine") != "affine" for entry in entries):
+                raise Unsupported("MLX quantisation other than affine with 2 bits is not ternary")
+            return Family("mlx")
+        plain = [tensor for tensor in self._linears() if tensor.kind not in FLOATS or not looks_ternary(tensor)]
+        if not plain:
+            return Family("exact")
+        if plain[0].kind not in FLOATS:
+            raise Unsupported(f"tensor {plain[0].name!r} holds {plain[0].kind}, and config.json does not say how")
+        if quantize == "absmean":
+            return Family("absmean")
+        raise Unsupported(
+            f"tensor {plain[0].name!r} holds plain floats; quantising them makes another model",
+            hint="--quantize absmean asks for it",
+        )
+
+    def _bitnet_family(self) -> Family:
+        quantization = self._quantization
+        linear_class = quantization.get("linear_class", "bitlinear")
+        mode = quantization.get("quantization_mode", "offline")
+        if linear_class not in ("autobitlinear", "bitlinear") or mode not in ("offline", "online"):
+            raise Unsupported(f"linear_class {linear_class!r} with quantization_mode {mode!r} is not known")
+        own_norm = "norm" if self._has("self_attn.q_proj.norm") else None
+        multiplies = linear_class == "autobitlinear"
+        return Family(
+            "absmean" if multiplies and mode == "online" else "scaled",
+            multiplies=multiplies,
+            projection_norm="rms_norm" if quantization.get("use_rms_norm") else own_norm,
+            projection_norm_eps=number(quantization, "rms_norm_eps", 1e-6),
+        )
+
+    def _check_spared_modules(self) -> None:
+        """modules_to_not_convert may spare the head and the embedding, nothing else; absent, it spares the head."""
+        spared = self._quantization.get("modules_to_not_convert")
+        if spared is None:
+            return
+        if not isinstance(spared, list) or not all(isinstance(entry, str) for entry in spared):
+            raise Unreadable(f"modules_to_not_convert is {spared!r}, expected a list of names")
+        for entry in spared:
+            if not re.fullmatch(r"(?:[\w-]|\\?\.\*?|\*)+", entry) or "**" in entry:
+                raise Unsupported(f"modules_to_not_convert holds {entry[:60]!r}, which could match for ever")
+        # transformers: from the start to the end of a module's name, plain or as a regular expression, or as a suffix
+        patterns = [re.compile(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))") for entry in spared]
+
+        def spares(module: str) -> bool:
+            return any(pattern.match(module) for pattern in patterns) or module.endswith(tuple(spared))
+
+        for tensor in self._linears():
+            if spares(module := tensor.name.removesuffix(".weight")):
+                raise Unsupported(f"modules_to_not_convert spares {module}, so that this linear is not ternary")
+        if not self.spec.is_embedding_model and not spares(self._head.removesuffix(".weight")):
+            raise Unsupported("modules_to_not_convert does not spare lm_head, so that the head is ternary too")
+
+    # -- tables and pooling --------------------------------------------------------------------------------------------
+
+    def _tied(self, wanted: bool) -> bool:
+        """As transformers 5: a head that is there and differs from the embedding is not tied, config.json or no."""
+        if self._head not in self.tensors:
+            if not wanted:
+                raise Unreadable(f"the checkpoint has no tensor {self._head!r}, and its head is not tied")
+            return True
+        head, table = self.tensors[self._head], self.tensors[f"{self._prefix}embed_tokens.weight"]
+        return wanted and (head.kind, head.shape) == (table.kind, table.shape) and np.array_equal(head.raw, table.raw)
+
+    def _pooling(self, folder: Path) -> str:
+        if (folder / "modules.json").exists():
+            listed = json.loads((folder / "modules.json").read_text("utf-8"))
+            steps = [entry["type"].rpartition(".")[2] for entry in listed]
+            if other := set(steps) - SENTENCE_MODULES:
+                raise Unsupported(f"modules.json asks for {', '.join(sorted(other))}, which cannot be run")
+        files = sorted(folder.glob("*_Pooling/config.json"))
+        if not files:
+            return "last" if self.family.projection_norm == "norm" else "none"
+        asked = json.loads(files[0].read_text("utf-8"))
+        modes = [key for key, on in asked.items() if key.startswith("pooling_mode_") and on is True]
+        modes += [asked["pooling_mode"]] if "pooling_mode" in asked else []
+        if len(files) > 1 or len(modes) != 1 or modes[0] not in POOLING:
+            asked_for = ", ".join(map(str, modes)) or "of no kind"
+            raise Unsupported(f"pooling {asked_for} cannot be run", hint=f"known: {', '.join(POOLING)}")
+        return POOLING[modes[0]]
+
+    # -- what must be there, and nothing else --------------------------------------------------------------------------
+
+    def _check_tensors(self) -> None:
+        """Every tensor in its place, type and shape, and no norm or bias that nobody reads: it would mean something."""
+        known = set(self.names.values()) | {self._head}
+        for gguf_name, shape in self.spec.tensor_shapes().items():
+            name = self.names.get(gguf_name.removesuffix(".weight"))
+            if name is None:
+                continue  # rotary factors come from the config
+            tensor = self._need(name)
+            is_linear = gguf_name.rpartition(".weight")[0].rpartition(".")[2] in LINEARS
+            if tensor.kind not in (*FLOATS, self._packed_kind(is_linear, len(shape))):
+                raise Unsupported(f"tensor {name!r} holds {tensor.kind}, which this family does not have")
+            if tensor.shape != _stored_shape(tensor.kind, shape):
+                raise Unreadable(f"tensor {name!r} is {tensor.kind} {list(tensor.shape)}, expected {list(shape)}")
+            known |= self._check_companions(tensor, shape, is_linear)
+        self.unused = sorted(name for name in self.tensors if name not in known)
+        for name in self.unused:
+            if name.startswith((self._prefix, self._head.removesuffix("weight"))) and UNREAD.search(name):
+                raise Unsupported(f"the checkpoint has a tensor {name!r}, which this model must not have")
+
+    def _need(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise Unreadable(f"the checkpoint has no tensor {name!r}")
+        return self.tensors[name]
+
+    def _packed_kind(self, is_linear: bool, dimensions: int) -> str | None:
+        if self.family.kind == "mlx" and dimensions == 2:
+            return "U32"
+        return "U8" if self.family.kind == "scaled" and is_linear else None
+
+    def _check_companions(self, tensor: Tensor, shape: tuple[int, ...], is_linear: bool) -> set[str]:
+        """The names of the scales that belong to a tensor, which must be there."""
+        module = tensor.name.removesuffix(".weight")
+        if tensor.kind == "U32":
+            scales, biases = self._need(f"{module}.scales"), self._need(f"{module}.biases")
+            groups = scales.shape[-1] if len(scales.shape) == 2 else 0
+            if scales.shape != (shape[0], groups) or biases.shape != scales.shape or not groups or shape[1] % groups:
+                raise Unreadable(f"tensor {scales.name!r} is {list(scales.shape)}, not groups of {list(shape)}")
+            return {scales.name, biases.name}
+        if self.family.kind != "scaled" or not is_linear:
+            return set()
+        return {self._need(f"{module}.weight_scale").name}
+
+
+def _stored_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape in which a type keeps a tensor; None where it cannot."""
+    if kind == "U8":  # four rows to a byte
+        return (shape[0] // 4, *shape[1:]) if shape[0] % 4 == 0 else None
+    if kind == "U32":  # sixteen columns to a word
+        return (*shape[:-1], shape[-1] // 16) if shape[-1] % 16 == 0 else None
+    return shape

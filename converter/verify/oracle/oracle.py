@@ -1,0 +1,168 @@
+"""The second opinion: a checkpoint folder read by short code of its own, fed to runtime/reference.py.
+
+Imports neither families, ternarize, plan, sources, layouts nor the C library, so that a mistake in any of them cannot
+hide here. What a checkpoint is: oracle_family.py and oracle_config.py. Its bytes: oracle_tensors.py, codes.py.
+Whatever it does not understand to the last tensor and switch it refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.converter.verify.oracle import codes
+from tritpack.converter.verify.oracle.codes import Coded
+from tritpack.converter.verify.oracle.family import Checkpoint
+from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.model_spec import PROJECTION_NORMS, ModelSpec
+from tritpack.runtime import reference
+
+HEAD_ROWS = 8192
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, re.error,
+    struct.error,
+)  # fmt: skip
+"""What a damaged or hostile checkpoint makes Python raise."""
+
+
+class Oracle:
+    """A checkpoint folder as transformers understands it: `spec`, weights on demand, and logits.
+
+    rounded: given a GGUF name (`token_embd` or `output`) and float32 rows, what the file's type makes of them; the
+    oracle then computes with those values, so that an asked-for rounding is no deviation.
+    rescaled: the same for the scales of a linear.
+    quantize: `absmean` quantises plain floats, which are refused otherwise; it changes nothing for other checkpoints.
+    Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
+    """
+
+    spec: ModelSpec
+    config: dict[str, Any]
+    name = "the numpy reference"
+
+    def __init__(
+        self,
+        folder: Path,
+        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
+        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
+        *,
+        quantize: str | None = None,
+    ) -> None:
+        self._rounded, self._rescaled = rounded, rescaled
+        try:
+            self.config = dict(json.loads((folder / "config.json").read_text("utf-8")))
+            self._tensors, notes = open_tensors(folder)
+        except DAMAGE as error:
+            raise Unreadable(f"{folder}: the checkpoint cannot be read: {_sentence(error)}") from error
+        try:
+            checkpoint = Checkpoint(self.config, self._tensors, notes, folder, quantize)
+        except (Unreadable, Unsupported) as error:
+            raise type(error)(f"{folder}: {error.message}", hint=error.hint) from error
+        except DAMAGE as error:
+            raise Unreadable(f"{folder}: the configuration makes no sense: {_sentence(error)}") from error
+        self.spec, self._family, self._names = checkpoint.spec, checkpoint.family, checkpoint.names
+        self.unused = checkpoint.unused  # tensors that the model does not read
+
+    @property
+    def quantizes_floats(self) -> bool:
+        """Whether plain float masters are quantised here because `quantize` says so, or by the family's own rule that
+        no quantization_config states."""
+        return self._family.kind == "absmean" and not self.config.get("quantization_config")
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name."""
+        return name in self._tensors
+
+    def release(self, name: str) -> None:
+        """Let go of the pages of a tensor, by its GGUF name; it can be read again."""
+        if name in self._names:
+            self._tensors[self._names[name]].release()
+
+    def logits(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
+        """See reference.forward."""
+        return reference.forward(self.spec, self, sequences, **options)
+
+    def hidden(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
+        """The states after the final norm; see reference.forward."""
+        return reference.forward(self.spec, self, sequences, hidden=True, **options)
+
+    def outputs(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[F32]:
+        """What this model is for: hidden states of an embedding model, logits of every other."""
+        return (self.hidden if self.spec.is_embedding_model else self.logits)(sequences, **options)
+
+    # -- the Weights protocol of runtime/reference.py ------------------------------------------------------------------
+
+    def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
+        return self._rounded("token_embd", self._rows("token_embd", tokens))
+
+    def norm(self, name: str) -> F32 | None:
+        if name not in self._names:
+            return None
+        weight = self._tensors[self._names[name]].floats()
+        # Gemma stores what its norms add to 1; the norms before projections are not Gemma's own.
+        adds_one = self.spec.architecture == "gemma3" and name.rpartition(".")[2] not in PROJECTION_NORMS
+        return np.float32(1) + weight if adds_one else weight
+
+    def linear(self, name: str) -> Coded:
+        return self._rescaled(name, self._linear(name))
+
+    def _linear(self, name: str) -> Coded:
+        tensor = self._tensors[self._names[name]]
+        if self._family.kind == "absmean":
+            return codes.absmean(tensor)
+        if self._family.kind == "scaled":
+            scale = self._companion(tensor, "weight_scale")
+            return codes.scaled(tensor, scale, multiplies=self._family.multiplies)
+        coded = self._exactly_coded(tensor)
+        if coded is None:
+            raise Unsupported(f"tensor {tensor.name!r} is not ternary, though others of the checkpoint are")
+        return coded
+
+    def head(self) -> Iterator[F32]:
+        name = "token_embd" if self.spec.tied else "output"
+        for first in range(0, self.spec.vocab_size, HEAD_ROWS):
+            yield self._rounded(name, self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def original_rows(self, name: str, first: int, last: int) -> F32:
+        """Rows [first, last) of `token_embd` or `output` as the checkpoint has them, float32."""
+        return self._rows(name, slice(first, last))
+
+    def table_codes(self, name: str) -> Coded | None:
+        """Codes and multipliers of `token_embd` or `output` where the table is ternary, else None."""
+        tensor = self._tensors[self._names[name]]
+        return self._exactly_coded(tensor) if self._family.kind in ("exact", "mlx") else None
+
+    def _exactly_coded(self, tensor: Tensor) -> Coded | None:
+        if tensor.kind == "U32":
+            return self._mlx(tensor)
+        return codes.recovered(tensor)
+
+    def _rows(self, name: str, rows: Rows) -> F32:
+        tensor = self._tensors[self._names[name]]
+        if tensor.kind != "U32":
+            return tensor.floats(rows)
+        codes, scales = self._mlx(tensor, rows)
+        return codes.astype(np.float32) * np.repeat(scales, codes.shape[1] // scales.shape[1], axis=1)
+
+    def _mlx(self, tensor: Tensor, rows: Rows = slice(None)) -> Coded:
+        scales, biases = self._companion(tensor, "scales"), self._companion(tensor, "biases")
+        return codes.mlx(tensor, scales, biases, rows)
+
+    def _companion(self, tensor: Tensor, part: str) -> Tensor:
+        """That it is there was checked when the checkpoint was opened."""
+        return self._tensors[f"{tensor.name.removesuffix('.weight')}.{part}"]
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return f"{error}" if isinstance(error, (OSError, json.JSONDecodeError)) else f"{type(error).__name__} {error}"

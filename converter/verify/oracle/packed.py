@@ -1,0 +1,105 @@
+"""A GGUF file as the source that another file is held against: the same reference arithmetic on its decoded tensors.
+
+Less independent than oracle.py: a checkpoint has to be read by other code than the converter's, while a packed file is
+read through formats/, which the engines' own bytes have proved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.formats import float_types
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.model_spec import TABLES, ModelSpec
+from tritpack.formats.ternary import TernaryTensor
+
+F32 = npt.NDArray[np.float32]
+Coded = tuple[npt.NDArray[np.int8], F32]
+
+
+class PackedOracle(Oracle):
+    """See Oracle; `file` instead of a checkpoint folder. Raises Unreadable and Unsupported."""
+
+    def __init__(
+        self,
+        path: Path,
+        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
+        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
+    ) -> None:
+        self._rounded, self._rescaled = rounded, rescaled
+        self._table: tuple[str, TernaryTensor | None] | None = None
+        self.file = GgufFile(path)
+        self.spec = ModelSpec.of_gguf(self.file)
+        self.unused = self.spec.unknown_tensors(self.file.tensors)
+        for name, shape in self.spec.tensor_shapes().items():
+            if name not in self.file.tensors or self.file.tensors[name].shape != shape:
+                raise Unreadable(f"{path}: tensor {name!r} is missing or has another shape than {list(shape)}")
+
+    def has(self, name: str) -> bool:
+        return name in self.file.tensors
+
+    def release(self, name: str) -> None:
+        if f"{name}.weight" in self.file.tensors:
+            self.file.release(self.file.tensors[f"{name}.weight"])
+
+    def norm(self, name: str) -> F32 | None:
+        info = self.file.tensors.get(f"{name}.weight")
+        return None if info is None else self._floats(info, 0, 1)[0]
+
+    def _linear(self, name: str) -> Coded:
+        coded = self._coded(f"{name}.weight")
+        if coded is None:
+            raise Unsupported(f"{self.file.path}: tensor {name!r} is not stored in a ternary layout that is read here")
+        return coded
+
+    def table_codes(self, name: str) -> Coded | None:
+        return self._coded(f"{name}.weight")
+
+    def original_rows(self, name: str, first: int, last: int) -> F32:
+        info = self.file.tensors[f"{name}.weight"]
+        ternary = self._unpacked(info)
+        return self._floats(info, first, last) if ternary is None else _part(ternary, first, last).dequantize()
+
+    def _rows(self, name: str, rows: npt.NDArray[np.int64] | slice) -> F32:
+        if isinstance(rows, slice):
+            return self.original_rows(name, rows.start, rows.stop)
+        found = {int(row): self.original_rows(name, int(row), int(row) + 1)[0] for row in np.unique(rows)}
+        return np.stack([found[int(row)] for row in rows])
+
+    def _coded(self, name: str) -> Coded | None:
+        ternary = self._unpacked(self.file.tensors[name])
+        if ternary is None:
+            return None
+        if (order := self.spec.row_order(name)) is not None:
+            ternary = ternary.with_rows(np.argsort(order))
+        return ternary.codes, ternary.scales
+
+    def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
+        """A ternary table is asked for row by row, and kept until another one is."""
+        if info.name.removesuffix(".weight") not in TABLES:
+            return self.file.ternary(info)
+        if self._table is None or self._table[0] != info.name:
+            self._table = info.name, self.file.ternary(info)
+        return self._table[1]
+
+    def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
+        if info.layout not in float_types.FLOAT_TYPES:
+            raise Unsupported(
+                f"{self.file.path}: tensor {info.name!r} is stored as {info.layout}, which is not read here"
+            )
+        width = info.nbytes // info.rows
+        return float_types.decode(
+            info.layout, self.file.bytes_of(info)[first * width : last * width], last - first, info.cols
+        )
+
+
+def _part(ternary: TernaryTensor, first: int, last: int) -> TernaryTensor:
+    scales = np.repeat(ternary.scales, ternary.shape[0] // len(ternary.scales), axis=0)
+    return dataclasses.replace(ternary, codes=ternary.codes[first:last], scales=scales[first:last])

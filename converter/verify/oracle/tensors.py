@@ -1,0 +1,120 @@
+"""The oracle's own reader of safetensors: names, shapes and rows, mapped into memory and widened to float32.
+
+Independent of converter/sources/checkpoint.py by intention, like everything of the oracle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.formats.errors import Unreadable, Unsupported
+
+F32 = npt.NDArray[np.float32]
+Rows = slice | npt.NDArray[np.int64]
+STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "U8": "u1", "U32": "<u4"}
+FLOATS = ("BF16", "F16", "F32")
+CHUNK = 1 << 22
+ALL = slice(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a safetensors file; `raw` are its bytes, not read before they are used."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    raw: npt.NDArray[np.uint8]
+    mapping: mmap.mmap
+    offset: int  # of raw in the mapping
+
+    def release(self) -> None:
+        """Let go of the pages that were read: the checkpoint need not fit into memory."""
+        if hasattr(self.mapping, "madvise"):
+            first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + self.raw.size - first)
+
+    def array(self, rows: Rows = ALL) -> npt.NDArray[Any]:
+        """Elements as they are stored (bfloat16 as uint16), all or some rows."""
+        if self.kind not in STORED:
+            raise Unsupported(f"tensor {self.name!r} holds {self.kind}, expected one of {', '.join(STORED)}")
+        stored: npt.NDArray[Any] = self.raw.view(STORED[self.kind]).reshape(self.shape)
+        return stored if isinstance(rows, slice) and rows == ALL else stored[rows]
+
+    def floats(self, rows: Rows = ALL) -> F32:
+        """Values in float32, exactly; never NaN or infinity."""
+        if self.kind not in FLOATS:
+            raise Unsupported(f"tensor {self.name!r} holds {self.kind}, expected one of {', '.join(FLOATS)}")
+        stored = self.array(rows)
+        wide: F32 = (
+            stored.astype(np.float32) if self.kind != "BF16" else (stored.astype(np.uint32) << 16).view(np.float32)
+        )
+        if not np.isfinite(wide).all():
+            raise Unreadable(f"tensor {self.name!r} holds values that are not finite")
+        return wide
+
+    def chunks(self) -> Iterator[F32]:
+        """All rows in order, a few million values at a time."""
+        step = max(1, CHUNK // self.shape[1])
+        return (self.floats(slice(first, first + step)) for first in range(0, self.shape[0], step))
+
+
+def open_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a checkpoint folder by name, and the free text of their files' headers, together."""
+    tensors: dict[str, Tensor] = {}
+    notes = []
+    for name in _weight_files(folder):
+        found, note = _open(folder / name)
+        notes.append(note)
+        for tensor in found:
+            if tensor.name in tensors:
+                raise Unreadable(f"{folder / name}: tensor {tensor.name!r} is in another file too")
+            tensors[tensor.name] = tensor
+    if not tensors:
+        raise Unreadable(f"{folder}: there are no safetensors files with weights")
+    return tensors, " ".join(notes)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """As transformers: one file, else what the index names; else every shard."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+        return ["model.safetensors"]
+    if not index.exists():
+        return sorted(path.name for path in folder.glob("model*.safetensors"))
+    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name:
+            raise Unreadable(f"{index}: {name!r} is not a file of this folder")
+    return names
+
+
+def _open(path: Path) -> tuple[list[Tensor], str]:
+    with open(path, "rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    data = np.frombuffer(mapping, np.uint8)
+    (size,) = struct.unpack("<Q", data[:8].tobytes())
+    if size > len(data) - 8:
+        raise Unreadable(f"{path}: a header of {size} bytes does not fit in {len(data)}")
+    header = json.loads(data[8 : 8 + size].tobytes())
+    note = json.dumps(header.pop("__metadata__", None))
+    return [_tensor(path, name, entry, data[8 + size :], mapping) for name, entry in header.items()], note
+
+
+def _tensor(path: Path, name: str, entry: dict[str, Any], data: npt.NDArray[np.uint8], mapping: mmap.mmap) -> Tensor:
+    kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(size, int) and size >= 0 for size in (*shape, start, end)) or not start <= end <= len(data):
+        raise Unreadable(f"{path}: tensor {name!r} has an impossible shape or place, or the file is truncated")
+    if kind in STORED and math.prod(shape) * np.dtype(STORED[kind]).itemsize != end - start:
+        raise Unreadable(f"{path}: tensor {name!r} of shape {list(shape)} and type {kind} has {end - start} bytes")
+    return Tensor(name, kind, shape, data[start:end], mapping, len(mapping) - len(data) + start)

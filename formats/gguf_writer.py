@@ -1,0 +1,127 @@
+"""Writing the GGUF container, version 3, little-endian, in one streaming pass."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritpack.formats.files import atomic_output
+from tritpack.formats.gguf_reader import ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, TYPE_NAMES
+from tritpack.formats.ternary import Bytes
+
+SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
+NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorPlan:
+    """A tensor to be written: its name, [rows, columns], GGUF type id and exact size. No data yet."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    nbytes: int
+
+
+def _encode_string(text: str) -> bytes:
+    raw = text.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
+    """Type word and bytes of a value: bool, int (u32, wider where it must), float (f32), str, or an array.
+
+    kind: a scalar's type as the reader names it ("f64"), where the default would be another. Arrays: np.ndarray of
+    numbers, a sequence of strings, or a list of arrays.
+    """
+    if kind in SCALAR_IDS and kind != "bool":
+        value = np.array(value, SCALARS[SCALAR_IDS[kind]])[()]
+    if isinstance(value, (bool, np.bool_)):
+        return struct.pack("<I?", BOOL, bool(value))
+    if isinstance(value, np.generic):
+        return struct.pack("<I", NUMPY_TYPE_IDS[value.dtype.str[1:]]) + bytes(
+            np.array(value).astype(value.dtype.newbyteorder("<")).tobytes()
+        )
+    if isinstance(value, int):
+        for type_id, form in ((4, "<II"), (5, "<Ii"), (10, "<IQ"), (11, "<Iq")):
+            with contextlib.suppress(struct.error):
+                return struct.pack(form, type_id, value)
+        raise ValueError(f"metadata {key!r}: {value} fits no GGUF integer")
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _encode_string(value)
+    if isinstance(value, np.ndarray):
+        little = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
+        return struct.pack("<IIQ", ARRAY, NUMPY_TYPE_IDS[value.dtype.str[1:]], value.size) + little.tobytes()
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, each)[4:] for each in value)
+    if isinstance(value, Sequence):
+        return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_encode_string, value))
+    raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
+
+
+def alignment_of(metadata: Mapping[str, Any]) -> int:
+    """What tensors of a file with this metadata are aligned to."""
+    return int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+
+
+def encode_header(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
+) -> bytes:
+    """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types, to keep widths."""
+    alignment = alignment_of(metadata)
+    parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        parts += [_encode_string(key), _encode_value(key, value, (types or {}).get(key))]
+    offset = 0
+    for tensor in tensors:
+        dimensions = tensor.shape[::-1]
+        parts.append(_encode_string(tensor.name))
+        parts.append(struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, tensor.type_id, offset))
+        offset += -(-tensor.nbytes // alignment) * alignment
+    header = b"".join(parts)
+    return header + bytes(-len(header) % alignment)
+
+
+def file_size(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
+) -> int:
+    """Exact bytes of the file that `write_gguf` makes of these."""
+    alignment = alignment_of(metadata)
+    data = sum(-(-tensor.nbytes // alignment) * alignment for tensor in tensors)
+    return len(encode_header(metadata, tensors, types=types)) + data
+
+
+def write_gguf(
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorPlan],
+    data: Iterable[Iterable[Bytes]],
+    *,
+    force: bool = False,
+    check: Callable[[Path], None] | None = None,
+    types: Mapping[str, str] | None = None,
+) -> None:
+    """Write a GGUF v3 file in one streaming pass, under a temporary name until it is complete.
+
+    data: for each tensor, in order, its bytes in pieces. check: given the finished temporary file before it gets its
+    name; what it raises leaves nothing behind. Raises UsageError, WriteFailed, and ValueError if the pieces of
+    a tensor are not exactly its planned size (a bug of the caller).
+    """
+    with atomic_output(path, file_size(metadata, tensors, types), force=force, check=check) as stream:
+        stream.write(encode_header(metadata, tensors, types=types))
+        for tensor, pieces in zip(tensors, data, strict=True):
+            written = 0
+            for piece in pieces:
+                stream.write(np.ascontiguousarray(piece).data)
+                written += piece.size
+            if written != tensor.nbytes:
+                raise ValueError(f"tensor {tensor.name!r}: planned {tensor.nbytes} bytes, got {written}")
+            stream.write(bytes(-written % alignment_of(metadata)))

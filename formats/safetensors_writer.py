@@ -1,0 +1,59 @@
+"""Writing safetensors in one streaming pass: names, dtypes and shapes first, then the data as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.formats.files import atomic_output
+
+SIZES = {"U8": 1, "BF16": 2, "F16": 2, "U32": 4, "F32": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A tensor to be written: its dtype in the format's spelling, its shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * SIZES[self.dtype]
+
+
+def write_safetensors(
+    path: Path,
+    entries: Sequence[Entry],
+    data: Iterable[Iterable[npt.NDArray[np.generic]]],
+    *,
+    force: bool = False,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> None:
+    """data: for each entry, in order, its elements in pieces. Raises UsageError, WriteFailed (see atomic_output), and
+    ValueError if the pieces of a tensor are not its size (a bug of the caller)."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for entry in entries:
+        offsets = [offset, offset := offset + entry.nbytes]
+        header[entry.name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets}
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with atomic_output(path, offset + len(raw) + 8, force=force) as stream:
+        stream.write(struct.pack("<Q", len(raw)) + raw)
+        for index, (entry, pieces) in enumerate(zip(entries, data, strict=True)):
+            progress(entry.name, index, len(entries))
+            written = 0
+            for piece in pieces:
+                stream.write(np.ascontiguousarray(piece).data)
+                written += piece.nbytes
+            if written != entry.nbytes:
+                raise ValueError(f"tensor {entry.name!r}: planned {entry.nbytes} bytes, got {written}")
+        progress("", len(entries), len(entries))

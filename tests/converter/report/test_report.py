@@ -1,0 +1,138 @@
+"""The report of verify: a published schema, and four files that people keep and paste."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from tests.conftest import exit_code_of, run
+from tests.make.checkpoints import edited_gguf
+from tritpack.converter.report import plots
+from tritpack.converter.report.render import FILES, as_html, as_junit, as_markdown, schema
+from tritpack.converter.verify import RUNGS
+from tritpack.converter.verify.rung import Report, Rung
+from tritpack.formats.errors import ExitCode
+
+
+def valid(document: dict) -> None:
+    jsonschema.Draft202012Validator(schema()).validate(document)
+
+
+@pytest.fixture(scope="module")
+def good(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports of a good file."""
+    folder = tmp_path_factory.mktemp("report") / "made" / "here"
+    result = run("verify", tiny_gguf, "--source", tiny_checkpoint, "--report", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bad_gguf(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def flip(tensors: dict) -> None:
+        tensors["blk.1.ffn_up.weight"][-32] ^= 1
+
+    return edited_gguf(tiny_gguf, tmp_path_factory.mktemp("bad") / "bad.gguf", tensors=flip)
+
+
+def test_the_schema_is_one_and_is_printed() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    printed = run("verify", "--json-schema")
+    assert printed.exit_code == 0 and json.loads(printed.stdout) == schema()
+    assert schema()["$defs"]["rung"]["properties"]["name"]["enum"] == list(RUNGS)
+
+
+def test_report_json_is_what_json_prints(good: Path, tiny_gguf: Path, tiny_checkpoint: Path) -> None:
+    document = json.loads((good / "report.json").read_text("utf-8"))
+    valid(document)
+    printed = json.loads(run("verify", tiny_gguf, "--source", tiny_checkpoint, "--json").stdout)
+    valid(printed)
+    assert printed.keys() == document.keys() and document["verdict"] == "pass"
+    provenance = document["provenance"]
+    assert provenance["machine"]["isa"] and any(k.startswith("matvec_i2_s_") for k in provenance["kernels"])
+    for rung in document["rungs"]:
+        assert rung["compares"], rung["name"]
+        groups = [keys for keys in (("position", "error", "kl"), ("layer", "point", "step_error"),
+                                    ("tensor", "scale", "zero_share")) if keys[0] in rung["series"]]  # fmt: skip
+        for keys in groups:
+            assert len({len(rung["series"][key]) for key in keys if key in rung["series"]}) == 1
+
+
+def test_a_wrong_file(bad_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = run(
+        "verify", bad_gguf, "--source", tiny_checkpoint, "--level", "weights", "--report", tmp_path / "r", "--json"
+    )
+    assert exit_code_of(result) == ExitCode.CHECK_FAILED
+    document = json.loads((tmp_path / "r" / "report.json").read_text("utf-8"))
+    valid(document)
+    assert document["verdict"] == "fail" and document["conclusion"] == "the file is wrong"
+    suite = ElementTree.parse(tmp_path / "r" / "junit.xml").getroot()
+    assert suite.attrib["failures"] == "1" and suite.attrib["tests"] == "2"
+    [failure] = suite.iter("failure")
+    assert "blk.1.ffn_up.weight" in failure.attrib["message"]
+    assert "❌" in (tmp_path / "r" / "report.md").read_text("utf-8")
+
+
+def test_junit_has_a_case_a_rung(good: Path) -> None:
+    root = ElementTree.parse(good / "junit.xml").getroot()
+    cases = list(root.iter("testcase"))
+    assert [case.attrib["name"] for case in cases] == list(RUNGS)
+    assert root.attrib["failures"] == "0" and float(root.attrib["time"]) > 0
+    hashes = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
+    assert len(hashes["file_sha256"]) == len(hashes["source_sha256"]) == 64
+
+
+def test_the_page_loads_nothing_and_has_its_charts(good: Path) -> None:
+    page = (good / "report.html").read_text("utf-8")
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:|//|file:)", page) and "<script" not in page
+    assert "@import" not in page and "url(" not in page
+    for title in (
+        "Error per position",
+        "KL divergence per position",
+        "Error by layer",
+        "Scale by layer",
+        "Zeros by layer",
+    ):
+        assert f"<title>{title}</title>" in page
+    assert page.count("<svg") == page.count("</svg>") == 5
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        ElementTree.fromstring(svg)
+        assert "nan" not in svg and "inf" not in svg
+
+
+def test_names_and_texts_of_others_stay_texts() -> None:
+    """A file's name, a tensor's, a template: whatever they hold, they are shown and not run."""
+    rung = Rung("structure", findings=["tensor '<script>alert(1)</script>' | is \x00 missing"], notes=["a | b\nc"])
+    report = Report("<img src=x>.gguf", "a|b", [rung, Rung("weights", skipped="x")], {"tritpack": "0", "created": ""})
+    page = as_html(report)
+    assert "<script>" not in page and "<img" not in page and "&lt;script&gt;" in page
+    ElementTree.fromstring(as_junit(report))
+    assert "\\|" in as_markdown(report)
+
+
+def test_reports_are_not_overwritten_unasked(
+    good: Path, tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    verify = ("verify", tiny_gguf, "--source", tiny_checkpoint, "--level", "structure", "--report")
+    before = {name: (good / name).read_bytes() for name in FILES}
+    assert exit_code_of(run(*verify, good)) == ExitCode.USAGE
+    assert {name: (good / name).read_bytes() for name in FILES} == before
+    assert run(*verify, tmp_path / "r").exit_code == 0
+    assert run(*verify, tmp_path / "r", "--force").exit_code == 0
+    (tmp_path / "file").write_text("")
+    assert exit_code_of(run(*verify, tmp_path / "file" / "r")) == ExitCode.WRITE_FAILED
+
+
+def test_charts_of_odd_values() -> None:
+    """Zeros, one value, none, and what is no number: a chart is still well-formed."""
+    words = {"title": "t", "x_label": "x", "y_label": "y"}
+    for xs, ys in (([0], [0.0]), ([], []), ([0, 1], [float("nan"), float("inf")]), ([5, 5], [1e-3, 1e3])):
+        ElementTree.fromstring(plots.points(xs, ys, limits={"a < b": 1e-5}, **words))
+        ElementTree.fromstring(plots.lines({"a & b": (xs, ys)}, **words))
+        chart = plots.histogram(ys, **words)
+        assert chart == "" or ElementTree.fromstring(chart) is not None

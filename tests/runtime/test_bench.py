@@ -1,0 +1,105 @@
+"""tritpack bench: its arithmetic and its outputs. What it measures is in no test."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEMO, program, run
+from tritpack.runtime.bench import Row
+from tritpack.runtime.library import library
+
+
+def row(test: str, samples: list[float]) -> Row:
+    return Row(test, 1, samples, 1000, 24, 4096.0, 8000.0, 500, None)
+
+
+def test_a_decoded_token_reads_its_weights_and_its_cache() -> None:
+    decoded = row("tg4", [1.0, 3.0])
+    assert decoded.mean == 2 and decoded.deviation == pytest.approx(2**0.5)
+    assert decoded.bytes_per_second == 2 * 1024 and decoded.share_of_limit == 0.5
+    assert row("tg4", [1.0]).deviation == 0
+
+
+def test_a_prompt_is_held_against_the_products() -> None:
+    assert row("pp4", [4.0]).share_of_limit == 4 * 500 / 8000
+    assert Row("pp4", 1, [4.0], 1, 0, 1.0, None, 1, None).share_of_limit is None
+
+
+def test_rows_of_a_model(tiny_gguf: Path) -> None:
+    options = ("bench", tiny_gguf, "-p", "16,0", "-n", "4", "-t", "1,2", "-r", "2", "-d", "8")
+    result = json.loads(run(*options, "-o", "json").stdout)
+    assert result["schema"] == "tritpack.bench/1" and result["file"] == str(tiny_gguf)
+    assert [(r["test"], r["threads"]) for r in result["rows"]] == [
+        (test, threads) for threads in (1, 2) for test in ("pp16 @ d8", "tg4 @ d8")
+    ]
+    for each in result["rows"]:
+        assert len(each["samples"]) == 2 and min(each["samples"]) > 0
+        assert each["tokens_per_second"] == pytest.approx(sum(each["samples"]) / 2)
+        # The tiny shape: 2 layers, 2 kv heads of 64, keys and values of 4 bytes; 8 cached tokens, 2.5 more on average.
+        assert each["cache_bytes_per_token"] == round(
+            (8 + (int(each["test"][2:].split()[0]) + 1) / 2) * 2 * 2 * 2 * 64 * 4
+        )
+    prompt, decoded = result["rows"][:2]
+    weights = 2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 768 * 256)
+    assert decoded["macs_per_second"] == pytest.approx(weights * decoded["tokens_per_second"])
+    behind_last_cache = 256 * 256 + 3 * 768 * 256
+    of_prompt = weights - behind_last_cache * 15 / 16
+    assert prompt["macs_per_second"] == pytest.approx(of_prompt * prompt["tokens_per_second"])
+    assert weights // 4 < decoded["file_bytes_per_token"] < result["file_bytes"]
+    assert any(symbol.startswith("matvec_i2_s") for symbol in result["kernels"])
+    assert set(result["first_token_seconds"]) == {"1", "2"}
+    table = list(csv.reader(io.StringIO(run(*options, "-o", "csv").stdout)))
+    assert table[0][:3] == ["test", "threads", "t/s"] and len(table) == 5
+    assert result["kv_type"] == "f32"
+    sixteen = json.loads(run(*options, "--kv-type", "i16", "--json").stdout)
+    assert sixteen["kv_type"] == "i16" and any(symbol.startswith("attention16_f32") for symbol in sixteen["kernels"])
+    assert sixteen["rows"][1]["cache_bytes_per_token"] == round((8 + 5 / 2) * 2 * 2 * 2 * (64 * 2 + 4))
+    lines = run(*options, "--kv-type", "i16").stdout.splitlines()
+    assert any(line.endswith("; i16 cache") for line in lines)
+    assert lines[0].startswith("| test") and set(lines[1]) <= set("|-: ") and lines[2].startswith("| pp16 @ d8")
+
+
+def test_a_file_of_some_size_is_read_for_the_limit() -> None:
+    result = json.loads(run("bench", str(DEMO / "checkpoint"), "-p", "0", "-n", "2", "-r", "1", "--json").stdout)
+    (row,) = result["rows"]
+    assert row["read_limit"] > 1e8 and row["share_of_limit"] == row["bytes_per_second"] / row["read_limit"]
+    assert result["file"] == str(DEMO / "checkpoint")
+
+
+def test_isa_is_forced(tiny_gguf: Path) -> None:
+    result = json.loads(run("bench", tiny_gguf, "-p", "8", "-n", "1", "-r", "1", "--isa", "scalar", "--json").stdout)
+    assert all(symbol.endswith("_scalar") for symbol in result["kernels"])
+    assert result["rows"][0]["dots_limit"] is None and result["machine"]["isa"] == "scalar"
+
+
+def test_every_kernel_is_checked_and_timed() -> None:
+    result = json.loads(run("bench", "--kernels", "-o", "json").stdout)
+    by_symbol = {kernel["symbol"]: kernel for kernel in result["kernels"]}
+    assert set(by_symbol) == {kernel.symbol for kernel in library().kernels()}
+    for kernel in library().kernels():
+        shown = by_symbol[kernel.symbol]
+        speed = shown.get("bytes_per_second", shown.get("macs_per_second"))
+        assert shown["state"] == ("ok" if kernel.available else "not on this CPU")
+        assert (speed is not None) == (kernel.available and kernel.symbol != "dots_u8_scalar")  # which only counts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "no FILE"),
+        (("-p", "x"), "expected numbers"),
+        (("-t", "0"), "0 threads"),
+        (("-p", "0", "-n", "0"), "nothing to measure"),
+        (("-p", "2000"), "positions"),
+        (("--kernels",), "no model"),
+    ],
+)
+def test_wrong_use_is_said_in_a_sentence(tiny_gguf: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    file = () if not arguments else (tiny_gguf,)
+    result = program("bench", *file, *arguments)
+    assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr

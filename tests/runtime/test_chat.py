@@ -1,0 +1,174 @@
+"""runtime/chat.py: templates render as in transformers, and cannot reach anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from tests.conftest import SHARED
+from tests.make.tokenizers import CHATML, GEMMA_CHAT
+from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from tritpack.runtime.chat import chat_ids, chat_text, check_messages, parse_messages, render_chat
+from tritpack.runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, _byte_of_char
+
+pytest.importorskip("jinja2")
+CHECKPOINTS = SHARED / "checkpoints"
+CHAT = [
+    {"role": "system", "content": "You are a patient keeper."},
+    {"role": "user", "content": "How many lanterns are lit?"},
+    {"role": "assistant", "content": "Seven."},
+    {"role": "user", "content": "Count again, please."},
+]
+HELLO = [{"role": "user", "content": " Hello <|eot_id|> "}]
+
+
+def toy(template: str | None) -> Tokenizer:
+    """Bytes and three specials: 256 begin, 257 end, 258 end of turn."""
+    pytest.importorskip("tokenizers")
+    table = _byte_of_char()
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": [*sorted(table, key=table.__getitem__), "<|bos|>", "<|eos|>", "<|eot_id|>"],
+        "tokenizer.ggml.token_type": [1] * 256 + [3] * 3,
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.bos_token_id": 256,
+        "tokenizer.ggml.eos_token_id": 257,
+    }
+    return Tokenizer.from_metadata(metadata if template is None else {**metadata, "tokenizer.chat_template": template})
+
+
+def render(template: str, messages: Any = HELLO, **more: Any) -> str:
+    return render_chat(template, messages, bos_token="<s>", eos_token=None, **more)
+
+
+@pytest.mark.parametrize("name", ["ms_2b4t_packed", "hf1bit_llama3_8b", "bonsai_unpacked", "falcon_e_bfloat16"])
+def test_fixture_chats(name: str) -> None:
+    folder = CHECKPOINTS / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    pytest.importorskip("tokenizers")
+    from tritpack.converter.vocab import read_vocabulary
+
+    config, generation = (json.loads((folder / n).read_text()) for n in ("config.json", "generation_config.json"))
+    tokenizer = Tokenizer.from_metadata(read_vocabulary(folder, config, generation))
+    answers = json.loads((folder / "fixture.json").read_text())
+    assert chat_text(tokenizer, CHAT) == answers["chat_rendered"]
+    assert chat_ids(tokenizer, CHAT) == answers["chat_ids"]
+
+
+def test_the_template_alone_decides_about_specials() -> None:
+    tokenizer = toy(BITNET_TEMPLATE)
+    assert chat_text(tokenizer, HELLO) == "<|bos|>User: Hello <|eot_id|><|eot_id|>Assistant: "
+    ids = chat_ids(tokenizer, HELLO)
+    assert ids[0] == 256 and ids.count(256) == 1 and ids.count(258) == 2
+    assert chat_text(tokenizer, HELLO, add_generation_prompt=False).endswith("<|eot_id|>")
+    assert chat_ids(toy("{{ messages[0].content | trim }}"), [{"role": "user", "content": "A"}]) == [0x41]
+
+
+TEMPLATES = [
+    BITNET_TEMPLATE, CHATML, GEMMA_CHAT,
+    "{% for m in messages %}\n  {% if m.role == 'user' %}\n    U:{{ m.content }}\n  {% endif %}\n{% endfor %}",
+    "{%- for m in messages -%}{{ m | tojson }}{%- if loop.first %}{% continue %}{% endif %}!{%- endfor -%}",
+    "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m['content']|upper }}{% endfor %}",
+    "{% set ns = namespace(found=false) %}{% for m in messages %}{% set ns.found = true %}{% endfor %}{{ ns.found }}",
+    "{{ bos_token }}|{{ eos_token }}|{{ tools is none }}|{{ documents }}|{{ undefined_thing }}",
+    "{{ {'b': 1, 'a': '<é>'} | tojson(indent=2) }}{{ dict(a=1) }}{{ messages[0].content.strip().split(' ') }}",
+    "{% generation %}{{ messages[-1].content }}{% endgeneration %}",
+    "{% macro f(x) %}[{{ x }}]{% endmacro %}{{ f(messages|length) }}{{ messages[::-1][0].role }}{{ 2 * 3 }}",
+    "{{ 'ab' * 3 }}{{ [1] * 2 }}{{ 2 ** 8 }}",
+    "{{ strftime_now('%Y') | length }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_renders_as_transformers_does(template: str) -> None:
+    pytest.importorskip("transformers")
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    theirs = utils.render_jinja_template(
+        conversations=[CHAT], chat_template=template, add_generation_prompt=True, bos_token="<s>"
+    )
+    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+    assert render(template, CHAT) == (theirs[0] if isinstance(theirs, list) else theirs)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.__class__.__base__.__subclasses__() }}",
+        "{{ raise_exception.__globals__['__builtins__']['open']('/etc/passwd').read() }}",
+        "{{ strftime_now.__globals__ }}{{ cycler.__init__.__globals__.os.system('id') }}",
+        "{{ lipsum.__globals__['os'].popen('id').read() }}",
+        "{{ self._TemplateReference__context.environment.from_string('x') }}",
+        "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
+        "{% set ns = namespace(_x=1) %}",
+        "{% set ns = namespace() %}{% set ns.__class__ = 1 %}{{ ns }}",
+        "{% do messages.append(1) %}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update({'role': 'x'}) }}",
+        "{% include '/etc/passwd' %}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ 'a' * 10**12 }}",
+        "{{ 10**12 * ['a'] }}",
+        "{{ 9 ** 9 ** 9 }}",
+    ],
+)
+def test_the_sandbox_holds(attack: str) -> None:
+    try:
+        text = render(attack)
+    except TritpackError as error:
+        assert isinstance(error, Unreadable) and "\n" not in error.message
+    else:
+        assert not any(word in text for word in ("root:", "uid=", "<class", "built-in", "/etc"))
+    assert HELLO == [{"role": "user", "content": " Hello <|eot_id|> "}]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% if %}", "template"),
+        ("{{ 1 / 0 }}", "division"),
+        ("{{ messages[0].content + 1 }}", "template"),
+        ("{{ messages[9].content }}", "template"),
+        ("{% for x in messages %}", "template"),
+    ],
+)
+def test_template_faults_are_one_sentence(template: str, words: str) -> None:
+    with pytest.raises(Unreadable, match=words) as caught:
+        render(template)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["", "{", "{}", "[]", "[1]", '["a"]', '[{"role": "user"}]', '[{"content": "x"}]', '[{"role": 1, "content": "x"}]',
+     '[{"role": "user", "content": null}]', '"text"', "null", "[" * 5000],
+)  # fmt: skip
+def test_bad_chats_are_usage_errors(document: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_messages(document)
+    assert caught.value.hint and "role" in caught.value.hint
+
+
+def test_good_chats_pass() -> None:
+    assert parse_messages(json.dumps(CHAT)) == CHAT and check_messages(CHAT) is CHAT
+
+
+def test_a_base_model_has_no_chat() -> None:
+    with pytest.raises(Unsupported, match="no chat template"):
+        chat_ids(toy(None), CHAT)
+
+
+def test_missing_jinja2_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tritpack.runtime import chat
+
+    chat._environment.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingRequirement) as caught:
+        render("x")
+    assert caught.value.hint == "pip install jinja2"
