@@ -1,36 +1,61 @@
-"""Every error a user can meet, with the one table of exit codes.
+"""Every error that a user can meet. Each class has the exit code that the process ends with.
 
-Lives on the lowest floor because a byte reader, a kernel loader and a command all have to fail in the same words:
-one sentence (the file, the tensor, what was expected and what was found), then an optional hint.
+An error carries its parts: what is wrong (`message`), the file (`path`), the tensor, and a hint. They become one
+sentence in `__str__` and nowhere else, so no code has to look at words to learn what they mean.
 """
 
 from __future__ import annotations
 
-import enum
+import contextlib
+import os
+from collections.abc import Iterator
 
-
-class ExitCode(enum.IntEnum):
-    """What the process ends with. Documented in README.md; a test keeps the two equal."""
-
-    GOOD = 0
-    CHECK_FAILED = 1
-    USAGE = 2
-    UNREADABLE = 3
-    UNSUPPORTED = 4
-    WRITE_FAILED = 5
-    INTEGRITY = 6
-    MISSING = 7
+from tritpack.formats.names import ExitCode
 
 
 class TritpackError(Exception):
-    """A failure with a sentence for the user; `hint` says what to do about it."""
+    """A failure with a sentence for the user.
+
+    message: what was expected and what was found. path: the file that is wrong. tensor: its tensor.
+    hint: what to do about it.
+    """
 
     exit_code: ExitCode = ExitCode.CHECK_FAILED
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        tensor: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.path = path
+        self.tensor = tensor
         self.hint = hint
+
+    def __str__(self) -> str:
+        """`PATH: tensor 'NAME': MESSAGE`, as far as these are known."""
+        path = [] if self.path is None else [os.fspath(self.path)]
+        return ": ".join([*path, self.without_path])
+
+    @property
+    def without_path(self) -> str:
+        """The sentence for where the file is named already."""
+        return self.message if self.tensor is None else f"tensor {self.tensor!r}: {self.message}"
+
+
+@contextlib.contextmanager
+def locating(*, path: str | os.PathLike[str] | None = None, tensor: str | None = None) -> Iterator[None]:
+    """Give the errors that leave the block the path and the tensor, if they do not name one themselves."""
+    try:
+        yield
+    except TritpackError as error:
+        error.path = path if error.path is None else error.path
+        error.tensor = tensor if error.tensor is None else error.tensor
+        raise
 
 
 class CheckFailed(TritpackError):
@@ -46,13 +71,13 @@ class UsageError(TritpackError):
 
 
 class Unreadable(TritpackError):
-    """Input that is missing, truncated, corrupt or hostile."""
+    """The input is missing, truncated, corrupt or hostile."""
 
     exit_code = ExitCode.UNREADABLE
 
 
 class Unsupported(TritpackError):
-    """A well-formed model or layout that we do not (or must not) handle."""
+    """The model or layout is well formed, and tritpack does not (or must not) handle it."""
 
     exit_code = ExitCode.UNSUPPORTED
 

@@ -10,21 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats import names
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
 ABI_VERSION = 5
-ISA_NAMES = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")
-LAYOUT_IDS = {
-    name: index
-    for index, name in enumerate((
-        "f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0",
-        "ptq1_0", "pq2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4", "hf_u8", "mlx2", "u8",
-    ))
-}  # fmt: skip
-NOT_RUN = frozenset(("hf_u8", "mlx2", "u8"))
+LAYOUT_IDS = {name: number for number, name in enumerate(names.C_LAYOUTS)}
+NOT_RUN = frozenset((*names.CHECKPOINT_LAYOUTS, names.PLAIN_CODES))
 """Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
-ACTIVATION_IDS = {"relu2": 0, "silu": 1, "gelu_pytorch_tanh": 2}
-KV_TYPE_IDS = {"f32": 0, "i16": 1}
+ACTIVATION_IDS = {name: number for number, name in enumerate(names.ACTIVATIONS)}
+KV_TYPE_IDS = {name: number for number, name in enumerate(names.KV_TYPES)}
 LOGITS_MODES = {"none": 0, "last": 1, "all": 2}
 DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.int8)}
 

@@ -25,12 +25,12 @@ import numpy.typing as npt
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
 from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
+from tritpack.formats.names import ISAS
 from tritpack.runtime.abi import (
     ABI_VERSION,
     ACTIVATION_IDS,
     DTYPES,
     ERRORS,
-    ISA_NAMES,
     KV_TYPE_IDS,
     LAYOUT_IDS,
     LOGITS_MODES,
@@ -144,21 +144,21 @@ class Library:
 
     def isas(self) -> list[Isa]:
         """Every instruction set the library knows, in ladder order."""
-        return [Isa(name, bool(self.c.tp_isa_available(i))) for i, name in enumerate(ISA_NAMES)]
+        return [Isa(name, bool(self.c.tp_isa_available(i))) for i, name in enumerate(ISAS)]
 
     def isa_id(self, name: str | None) -> int:
         """Id of an ISA that this CPU has; None is the best. UsageError if unknown, MissingRequirement if not here."""
         if name is None:
             return int(self.c.tp_best_isa())
-        if name not in ISA_NAMES:
-            raise UsageError(f"unknown instruction set {name!r}", hint=f"known: {', '.join(ISA_NAMES)}")
-        if not self.c.tp_isa_available(ISA_NAMES.index(name)):
+        if name not in ISAS:
+            raise UsageError(f"unknown instruction set {name!r}", hint=f"known: {', '.join(ISAS)}")
+        if not self.c.tp_isa_available(ISAS.index(name)):
             available = ", ".join(isa.name for isa in self.isas() if isa.available)
             raise MissingRequirement(f"instruction set {name} is not available on this CPU", hint=f"here: {available}")
-        return ISA_NAMES.index(name)
+        return ISAS.index(name)
 
     def best_isa(self) -> str:
-        return ISA_NAMES[self.isa_id(None)]
+        return ISAS[self.isa_id(None)]
 
     def cpu(self) -> str:
         """Brand and features of this CPU."""
@@ -285,7 +285,7 @@ def available_isas() -> list[str]:
     try:
         return [isa.name for isa in library().isas() if isa.available]
     except MissingRequirement:
-        return [ISA_NAMES[0]]
+        return [ISAS[0]]
 
 
 class CModel:

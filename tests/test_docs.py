@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY, run
 from tritpack.converter.cli.main import COMMANDS, cli
-from tritpack.formats.errors import ExitCode
 from tritpack.formats.layouts.catalog import LAYOUTS
+from tritpack.formats.names import ExitCode
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 

@@ -57,9 +57,10 @@ def test_no_floor_is_loaded_a_second_time() -> None:
     """Two copies of a module have two copies of each class, and `except` misses the other one's errors."""
     program = (
         "import importlib, pkgutil, sys, tritpack\n"
-        "for found in pkgutil.walk_packages(tritpack.__path__, 'tritpack.'):\n"
-        "    if not found.name.endswith(('__main__', 'build_hook', 'lm_eval', 'libtritpack')) and '.recipes.' not in found.name:\n"
-        "        importlib.import_module(found.name)\n"
+        "skipped = ('__main__', 'build_hook', 'lm_eval', 'libtritpack')\n"
+        "for module in pkgutil.walk_packages(tritpack.__path__, 'tritpack.'):\n"
+        "    if not module.name.endswith(skipped) and '.recipes.' not in module.name:\n"
+        "        importlib.import_module(module.name)\n"
         "names = set(sys.modules)\n"
         "assert len([name for name in names if name.startswith('tritpack.')]) > 100, sorted(names)\n"
         "print(sorted(name for name in names if name.partition('.')[0] in ('formats', 'runtime', 'converter')))\n"

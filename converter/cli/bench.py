@@ -11,9 +11,11 @@ import click
 
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
-from tritpack.converter.cli.model_options import ISAS, KV_TYPE_HELP
+from tritpack.converter.cli.model_options import KV_TYPE_HELP
 from tritpack.converter.cli.progress import Progress
-from tritpack.formats.errors import ExitCode, UsageError
+from tritpack.formats import names
+from tritpack.formats.errors import UsageError
+from tritpack.formats.names import ExitCode
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
@@ -52,8 +54,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context beforehand.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test.")
-@click.option("--kv-type", type=click.Choice(["f32", "i16"]), default="f32", show_default=True, help=KV_TYPE_HELP)
-@click.option("--isa", type=click.Choice(ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
+@click.option("--kv-type", type=click.Choice(names.KV_TYPES), default="f32", show_default=True, help=KV_TYPE_HELP)
+@click.option("--isa", type=click.Choice(names.ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
 @click.option("--kernels", is_flag=True, help="Instead of a model, every kernel: checked against scalar, then timed.")
 @click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True, help="Form.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")

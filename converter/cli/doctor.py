@@ -7,7 +7,7 @@ import sys
 import click
 
 from tritpack.converter.cli.main import print_json
-from tritpack.formats.errors import ExitCode
+from tritpack.formats.names import ExitCode
 
 
 @click.command("doctor")

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from tritpack.converter.version import VERSION
-from tritpack.formats.errors import ExitCode, TritpackError
+from tritpack.formats.errors import TritpackError
 from tritpack.formats.json_text import json_text
+from tritpack.formats.names import ExitCode
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
@@ -79,7 +80,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except TritpackError as error:
-        _fail(error.message, error.exit_code, error.hint)
+        _fail(str(error), error.exit_code, error.hint)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.WRITE_FAILED)

@@ -11,6 +11,7 @@ import click
 
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
+from tritpack.formats import names
 from tritpack.formats.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tritpack.runtime.sampling import SamplingParams
 
 KV_TYPE_HELP = "KV cache of floats, or of 16-bit integers: half the memory, faster at length; rounds like f16."
-ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,14 +35,14 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--kv-type",
-            type=click.Choice(["f32", "i16"]),
+            type=click.Choice(names.KV_TYPES),
             default="f32",
             show_default=True,
             help=KV_TYPE_HELP,
         ),
         click.option(
             "--isa",
-            type=click.Choice(ISAS),
+            type=click.Choice(names.ISAS),
             envvar="TRITPACK_ISA",
             help="Use kernels at or below this; the best of this CPU by default.",
         ),

@@ -10,7 +10,8 @@ import click
 from tritpack.converter.cli.file_argument import as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens
-from tritpack.formats.errors import ExitCode, UsageError
+from tritpack.formats.errors import UsageError
+from tritpack.formats.names import ExitCode
 
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung

@@ -10,7 +10,7 @@ from typing import Any
 
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
-from tritpack.runtime.abi import ISA_NAMES
+from tritpack.formats.names import ISAS
 from tritpack.runtime.library import library
 
 SCHEMA = "tritpack.doctor/1"
@@ -24,7 +24,7 @@ def diagnose() -> dict[str, Any]:
     wrong = [line for line in lines if "WRONG" in line]
     failed = {line.split(":")[0] for line in wrong}
     # Of each operation and layout the highest on the ladder that this CPU has.
-    ladder = sorted((k for k in c.kernels() if k.available), key=lambda kernel: ISA_NAMES.index(kernel.isa))
+    ladder = sorted((k for k in c.kernels() if k.available), key=lambda kernel: ISAS.index(kernel.isa))
     active = {(kernel.op, kernel.layout): kernel.symbol for kernel in ladder}.values()
     kernels = [
         {

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from tritpack.formats import float_types
-from tritpack.formats.errors import ExitCode, MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
 from tritpack.formats.model_spec import LINEARS, ModelSpec
+from tritpack.formats.names import ISAS, ExitCode
 from tritpack.formats.ternary import TernaryTensor
-from tritpack.runtime.abi import ABI_VERSION, ISA_NAMES, NOT_RUN
+from tritpack.runtime.abi import ABI_VERSION, NOT_RUN
 from tritpack.runtime.library import CModel, CSession, CTensor, Library, available_isas, library, library_path
 
 F32 = npt.NDArray[np.float32]
@@ -95,7 +96,7 @@ def test_abi_version_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_isas() -> None:
     lib = library()
-    assert [isa.name for isa in lib.isas()] == list(ISA_NAMES)
+    assert [isa.name for isa in lib.isas()] == list(ISAS)
     assert available_isas()[0] == "scalar" and lib.best_isa() == available_isas()[-1]
     with pytest.raises(UsageError, match="unknown instruction set"):
         lib.isa_id("mmx")
@@ -196,7 +197,7 @@ def test_closing_a_model_closes_its_sessions(made: Made) -> None:
         session.eval([1])
 
 
-@pytest.mark.parametrize("isa", ISA_NAMES)
+@pytest.mark.parametrize("isa", ISAS)
 def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
     if isa not in available_isas():
         pytest.skip(f"{isa} is not on this CPU")
@@ -215,7 +216,7 @@ def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
                 assert any(kernel.op == "matmul" for kernel in ran.values()) == (batch > 4)
                 for op in ("matvec", "matmul") if batch > 4 else ("matvec",):
                     best = [k.isa for k in lib.kernels() if k.op == op and k.layout == "i2_s" and k.isa in ladder]
-                    assert f"{op}_i2_s_{max(best, key=ISA_NAMES.index)}" in ran
+                    assert f"{op}_i2_s_{max(best, key=ISAS.index)}" in ran
 
 
 def test_16_bit_cache_bit_by_bit(made: Made) -> None:

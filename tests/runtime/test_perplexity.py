@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import DEMO, exit_code_of, run
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
-from tritpack.formats.errors import ExitCode, UsageError
+from tritpack.formats.errors import UsageError
+from tritpack.formats.names import ExitCode
 from tritpack.runtime.model import Model
 from tritpack.runtime.perplexity import Estimate, negative_log_likelihoods, score, windows_of
 

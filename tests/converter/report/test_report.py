@@ -16,7 +16,7 @@ from tritpack.converter.report import plots
 from tritpack.converter.report.render import FILES, as_html, as_junit, as_markdown, schema
 from tritpack.converter.verify import RUNGS
 from tritpack.converter.verify.rung import Report, Rung
-from tritpack.formats.errors import ExitCode
+from tritpack.formats.names import ExitCode
 
 
 def valid(document: dict) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import exit_code_of, run
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.verify.oracle.oracle import Oracle
-from tritpack.formats.errors import ExitCode
+from tritpack.formats.names import ExitCode
 from tritpack.runtime.model import Model
 from tritpack.runtime.perplexity import log_softmax, negative_log_likelihoods
 

@@ -16,7 +16,8 @@ from tritpack.converter.convert import convert
 from tritpack.converter.verify import verify
 from tritpack.converter.verify.oracle import judges
 from tritpack.converter.verify.oracle.oracle import Oracle
-from tritpack.formats.errors import ExitCode, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError
+from tritpack.formats.names import ExitCode
 from tritpack.runtime.model import Model
 
 CHECKPOINT = DEMO / "checkpoint"

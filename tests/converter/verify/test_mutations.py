@@ -19,10 +19,11 @@ from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.targets.layout_choice import OUTTYPES
 from tritpack.converter.verify import RUNGS, verify
-from tritpack.formats.errors import ExitCode, Unsupported
+from tritpack.formats.errors import Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.layouts.catalog import REPAIRABLE
+from tritpack.formats.names import ExitCode
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime.library import Library, library
 

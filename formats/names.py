@@ -1,0 +1,54 @@
+"""Every name of a layout, float type, instruction set and exit code, once.
+
+Imports nothing, so that `--help` stays quick. Where an order is part of a contract, it is said here; the C library's
+lists are compared with these when it is loaded.
+"""
+
+from __future__ import annotations
+
+import enum
+
+FLOAT_TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k")
+"""Types of embeddings, heads and norms, in the order of the C enum tp_layout."""
+
+LAYOUTS = (
+    "i2_s", "t2", "t158", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0", "ptq1_0", "pq2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4",
+)  # fmt: skip
+"""Layouts of ternary tensors in a GGUF file, in the order of the C enum, which follows the float types."""
+
+CHECKPOINT_LAYOUTS = ("hf_u8", "mlx2")
+"""Layouts of ternary tensors in safetensors: their scales are tensors of their own."""
+
+PLAIN_CODES = "u8"
+"""One code per byte: what kernels unpack to, stored nowhere."""
+
+C_LAYOUTS = (*FLOAT_TYPES, *LAYOUTS, *CHECKPOINT_LAYOUTS, PLAIN_CODES)
+"""The C enum tp_layout: the index is the number."""
+
+READ_AS = ("i2_s_arm", "i2_s_rows4")
+"""Orders of bytes that bitnet.cpp has written under i2_s's type id; they are read on request and never written."""
+
+ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128")
+"""Instruction sets, in the order of the C enum tp_isa: within one machine, each is better than those before it."""
+
+KV_TYPES = ("f32", "i16")
+"""Types of the KV cache, in the order of the C enum."""
+
+ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
+"""Activation functions, spelled as `hidden_act` of config.json, in the order of the C enum; relu2 is max(x, 0) ** 2."""
+
+DTYPES = ("bfloat16", "float16", "float32")
+"""Float types of exported checkpoints, smallest first, as transformers spells them."""
+
+
+class ExitCode(enum.IntEnum):
+    """What the process ends with. README.md documents it, and a test keeps the two equal."""
+
+    GOOD = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    UNREADABLE = 3
+    UNSUPPORTED = 4
+    WRITE_FAILED = 5
+    INTEGRITY = 6
+    MISSING = 7
