@@ -13,13 +13,14 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
 from tritpack.converter.sources.repair import Reading
 from tritpack.formats import float_types
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.ternary import Bytes, TernaryTensor, scales_differ
+from tritpack.formats.layouts.tiling import Tiling
+from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
 Progress = Callable[[str, int, int], None]

@@ -16,12 +16,12 @@ from tritpack.converter.sources.source_tensors import PIECE_BYTES, CheckpointTen
 from tritpack.converter.targets.engines import TARGETS, Target, check_target
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY, Fit, fit, type_id_of
 from tritpack.converter.version import VERSION
-from tritpack.formats import float_types
+from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, file_size
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.c_packers import Tiling as TileSizes
+from tritpack.formats.layouts.tiling import Tiling as TileSizes
 from tritpack.formats.model_spec import TABLES, ModelSpec
 
 
@@ -137,7 +137,7 @@ def make_plan(
         "general.architecture": spec.architecture,
         "general.type": "model",
         "general.name": name or material.metadata.get("general.name", spec.architecture),
-        **spec.to_metadata(),
+        **model_metadata.to_metadata(spec),
         "general.file_type": catalog.type_of(layout.name).file_type,
         "general.quantization_version": 2,
         **{key: value for key, value in material.metadata.items() if key != "general.name"},

@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import k_quants
+from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.ternary import Bytes
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)

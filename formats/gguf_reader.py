@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.ternary import Bytes, Scales, TernaryTensor
+from tritpack.formats.ternary import TernaryTensor
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.files import atomic_output
 from tritpack.formats.gguf_reader import ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, TYPE_NAMES
-from tritpack.formats.ternary import Bytes
 
 SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
 NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}

@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes
-
-F32 = npt.NDArray[np.float32]
+from tritpack.formats.arrays import F32, Bytes
 
 
 def _sub_block_scales(x: F32) -> F32:

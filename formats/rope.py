@@ -14,9 +14,9 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unreadable
 
-F32 = npt.NDArray[np.float32]
 KINDS = ("linear", "yarn", "factors")
 
 

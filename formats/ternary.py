@@ -8,9 +8,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-Codes = npt.NDArray[np.int8]
-Scales = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+from tritpack.formats.arrays import F32, Codes, Scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ class TernaryTensor:
         scales = np.repeat(self.scales, self.shape[0] // self.scales.shape[0], axis=0)[order]
         return TernaryTensor(np.ascontiguousarray(self.codes[order]), coarsest(scales))
 
-    def dequantize(self) -> npt.NDArray[np.float32]:
+    def dequantize(self) -> F32:
         """float32 (rows, cols): codes times scales."""
         (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape
         blocks = self.codes.reshape(row_blocks, rows // row_blocks, col_blocks, cols // col_blocks).astype(np.float32)

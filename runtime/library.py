@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
-from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.layouts.c_packers import Tile
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
 from tritpack.formats.names import ISAS
 from tritpack.runtime.abi import (
@@ -90,7 +90,7 @@ class CTensor:
         rows: int,
         cols: int,
         *,
-        tiling: Tiling | None = None,
+        tiling: Tile | None = None,
         scale: float | np.floating = 1.0,
     ) -> None:
         if layout not in LAYOUT_IDS or layout in NOT_RUN:
@@ -109,7 +109,7 @@ class CTensor:
 
     def struct(self) -> TensorStruct:
         size = (self.rows, self.cols, self.data.nbytes)
-        tile = dataclasses.astuple(self.tiling) if self.tiling else (0, 0, 0)
+        tile = self.tiling or (0, 0, 0)
         return TensorStruct(self.data.ctypes.data, *size, LAYOUT_IDS[self.layout], tile, self.scale, 0)
 
 

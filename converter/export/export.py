@@ -27,11 +27,12 @@ from tritpack.converter.sources.ternarize import ABSMEAN_FLOOR
 from tritpack.converter.storage.stores import DTYPES, Floats, Mlx, Online, Packed, Store, encoded, held
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.converter.targets.scale_rounding import loss
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.formats.safetensors_writer import Entry, write_safetensors
-from tritpack.formats.ternary import Bytes, TernaryTensor, scales_differ
+from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
 FORMS = ("auto", "packed", "online", "floats")

@@ -11,9 +11,8 @@ from typing import Any
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import REPAIRABLE
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 
 Tilings = Mapping[tuple[int, int], Tiling]
 

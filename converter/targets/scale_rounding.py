@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tritpack.formats.arrays import Scales
 from tritpack.formats.layouts.layout import Layout, spread
-from tritpack.formats.ternary import Scales, TernaryTensor
+from tritpack.formats.ternary import TernaryTensor
 
 
 def rounded(tensor: TernaryTensor, layout: Layout) -> TernaryTensor:
@@ -22,7 +23,7 @@ def vanishes(tensor: TernaryTensor, layout: Layout) -> bool:
 
 
 def _coarsened(tensor: TernaryTensor, layout: Layout) -> Scales:
-    blocks = layout.held(*tensor.shape, tensor.scale_blocks)
+    blocks = layout.nearest_grid(*tensor.shape, tensor.scale_blocks)
     return tensor.scales if blocks == tensor.scale_blocks else fold(tensor, blocks)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.layouts.hf_u8 import HfU8
@@ -26,7 +27,6 @@ from tritpack.formats.layouts.tl1 import TL1
 from tritpack.formats.layouts.tl2 import TL2
 from tritpack.formats.layouts.tq1_0 import PTQ1, TQ1
 from tritpack.formats.layouts.tq2_0 import TQ2
-from tritpack.formats.ternary import Bytes
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout

@@ -6,9 +6,9 @@ number multiplies or divides is the family's business (converter/families).
 
 from __future__ import annotations
 
+from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.layouts.layout import Blocks, Layout
-from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.planes import LOW_FIRST, count_threes, pack_planes, unpack_planes
 
 
 class HfU8(Layout):
@@ -20,7 +20,7 @@ class HfU8(Layout):
     def shape_misfit(self, rows: int, cols: int) -> str | None:
         return f"{rows} rows are not a multiple of 4" if rows % 4 else None
 
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+    def nearest_grid(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
         return (1, 1)
 
     def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
@@ -35,5 +35,5 @@ class HfU8(Layout):
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         return unpack_planes(body, rows * cols // 4, LOW_FIRST).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return count_threes(body)

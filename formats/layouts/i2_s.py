@@ -6,29 +6,10 @@ cannot be told apart by their bytes: they are read on explicit request only, to 
 
 from __future__ import annotations
 
-import numpy as np
-
-from tritpack.formats.layouts.layout import Blocks, Layout
-from tritpack.formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor
-
-TRAILER = 32
-
-
-class TrailingScale(Layout):
-    """One float32 scale a tensor, in the last 32 bytes; the 28 behind it MUST be ignored by readers."""
-
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
-        return (1, 1)
-
-    def body(self, data: Bytes, rows: int, cols: int) -> Bytes:
-        return data[:-TRAILER]
-
-    def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:
-        out[-TRAILER:][:4] = tensor.scales.reshape(1).astype("<f4").view(np.uint8)
-
-    def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
-        return np.frombuffer(data[-TRAILER:][:4].tobytes(), "<f4").astype(np.float32).reshape(1, 1)
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER, TrailingScale
+from tritpack.formats.layouts.layout import Blocks
+from tritpack.formats.layouts.planes import HIGH_FIRST, count_threes, pack_planes, unpack_planes
 
 
 class I2S(TrailingScale):
@@ -53,7 +34,7 @@ class I2S(TrailingScale):
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         return unpack_planes(body, self.width(cols), HIGH_FIRST).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return count_threes(body)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import byte_of, count_illegal, count_others, pack_trits
-from tritpack.formats.layouts.blocks import RowScales
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import RowScales
+from tritpack.formats.layouts.trits import byte_of, count_noncanonical, count_others, pack_trits
 
 
 class IQ1BN(RowScales):
@@ -44,7 +44,7 @@ class IQ1BN(RowScales):
             left = left // 3
         return out.reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         stored = np.ascontiguousarray(self.code_bytes(body, rows)).reshape(-1, 13)
         fourth = byte_of(np.arange(81, dtype=np.uint16)).tobytes()
-        return count_illegal(stored[:, :12], 5) + count_others(stored[:, 12], fourth)
+        return count_noncanonical(stored[:, :12], 5) + count_others(stored[:, 12], fourth)

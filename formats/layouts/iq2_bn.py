@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.blocks import RowScales
-from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import RowScales
+from tritpack.formats.layouts.planes import LOW_FIRST, count_threes, pack_planes, unpack_planes
 
 
 class IQ2BN(RowScales):
@@ -20,7 +20,7 @@ class IQ2BN(RowScales):
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         return unpack_planes(self.code_bytes(body, rows), 16, LOW_FIRST).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return count_threes(self.code_bytes(body, rows))
 
 

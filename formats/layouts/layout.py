@@ -13,10 +13,11 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import Bytes, Codes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.layouts import c_packers
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor, coarsest_both
+from tritpack.formats.layouts.c_packers import Tile
+from tritpack.formats.ternary import TernaryTensor, coarsest_both
 
 Blocks = tuple[int, int]
 """(row_blocks, col_blocks): how scales tile a matrix."""
@@ -41,7 +42,7 @@ class Layout(abc.ABC):
         """Why a matrix of this shape cannot be held, or None if it can."""
 
     @abc.abstractmethod
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+    def nearest_grid(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
         """The granularity nearest to `scale_blocks` that it holds for this shape: the same if that is possible."""
 
     @abc.abstractmethod
@@ -57,7 +58,7 @@ class Layout(abc.ABC):
         """The codes, int8 (rows, cols); an illegal one comes out as +2."""
 
     @abc.abstractmethod
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         """How many bytes hold what no packer writes: a code of 3, or no canonical form of five trits."""
 
     def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:  # noqa: B027 (optional)
@@ -75,21 +76,21 @@ class Layout(abc.ABC):
         """Bytes of the stored tensor that begins with `head`; None if there is none of this shape."""
         return None if self.shape_misfit(rows, cols) else self.nbytes(rows, cols)
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
         """What is wrong with bytes that are neither codes nor scales, in words."""
         return None
 
-    def tiling_of(self, rows: int, cols: int) -> Tiling | None:
+    def tiling_of(self, rows: int, cols: int) -> Tile | None:
         """The tiles of a matrix of this shape, where a layout has any. Raises Unreadable if nobody says them."""
         return None
 
     # -- the face ------------------------------------------------------------------------------------------------------
 
-    def fits(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> str | None:
+    def misfit(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> str | None:
         """Why a matrix of this shape and granularity cannot be held losslessly, or None if it can."""
         if reason := self.shape_misfit(rows, cols):
             return reason
-        held = self.held(rows, cols, scale_blocks)
+        held = self.nearest_grid(rows, cols, scale_blocks)
         if held == scale_blocks:
             return None
         can = "one scale a tensor" if held == (1, 1) else f"{held[0]} x {held[1]} scales at most"
@@ -102,7 +103,7 @@ class Layout(abc.ABC):
         with np.errstate(over="ignore"):
             return scales.astype(np.float16).astype(np.float32)
 
-    def rounds(self, scales: Scales) -> str | None:
+    def inexact_scale(self, scales: Scales) -> str | None:
         """Which scale would not come back exactly, with the numbers; None if all do."""
         if (reason := bad_scale(scales)) is not None:
             return reason
@@ -120,8 +121,8 @@ class Layout(abc.ABC):
     def pack(self, tensor: TernaryTensor) -> Bytes:
         """uint8 (nbytes,). Raises Unsupported if the shape, the granularity or a scale cannot be held exactly."""
         rows, cols = tensor.shape
-        reason = self.fits(rows, cols, tensor.scale_blocks)
-        if reason or (reason := self.rounds(tensor.scales) if self.holds_scales else None):
+        reason = self.misfit(rows, cols, tensor.scale_blocks)
+        if reason or (reason := self.inexact_scale(tensor.scales) if self.holds_scales else None):
             raise Unsupported(f"{self.name} cannot hold this {rows} x {cols} tensor: {reason}")
         if (tensor.scales == 0).any() and tensor.codes[spread(tensor.scales == 0, rows, cols)].any():
             raise Unsupported(f"this {rows} x {cols} tensor has a scale of 0 over codes that are not zero")
@@ -149,9 +150,9 @@ class Layout(abc.ABC):
         """What makes these bytes no tensor of this layout; empty if nothing."""
         if problems := self._frame_problems(data, rows, cols):
             return problems
-        if count := self.illegal_bytes(self.body(data, rows, cols), rows, cols):
+        if count := self.count_illegal(self.body(data, rows, cols), rows, cols):
             return [self._first_illegal(data, rows, cols, count)]
-        reserved = self.reserved(data, rows, cols)
+        reserved = self.bad_padding(data, rows, cols)
         return [reserved] if reserved else []
 
     def fill(self, codes: Codes, body: Bytes) -> None:

@@ -3,10 +3,10 @@ scale * code + bias is ternary) are tensors of their own: pack drops the scales 
 
 from __future__ import annotations
 
+from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.layouts.hf_u8 import HfU8
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.two_bit import LOW_FIRST, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.planes import LOW_FIRST, pack_planes, unpack_planes
 
 
 class Mlx2(HfU8):
@@ -17,7 +17,7 @@ class Mlx2(HfU8):
     def shape_misfit(self, rows: int, cols: int) -> str | None:
         return f"rows of {cols} weights are not a multiple of 32" if cols % 32 else None
 
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+    def nearest_grid(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
         return scale_blocks
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:

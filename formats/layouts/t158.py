@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from tritpack.formats.layouts.headed import Headed
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import GridScales
+from tritpack.formats.layouts.trits import count_noncanonical, pack_trits, unpack_trits
 
 ROWS = 8
 LINE = 64
@@ -19,7 +19,7 @@ UNIT = 16
 DIGITS = 5
 
 
-class T158(Headed):
+class T158(GridScales):
     """Header and scales padded to 64 bytes, then rows * row_nbytes(cols) of codes."""
 
     name = "t158"
@@ -46,10 +46,10 @@ class T158(Headed):
             part[:] = here.reshape(count, -1)[:, : part.shape[1]]
         return out
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
-        return count_illegal(body, DIGITS)
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
+        return count_noncanonical(body, DIGITS)
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
         width, size = lines(cols)[-1], self.row_nbytes(cols)
         used = cols - (len(lines(cols)) - 1) * DIGITS * LINE  # columns of the last line
         whole = rows // ROWS * ROWS
@@ -60,7 +60,7 @@ class T158(Headed):
             last = body.reshape(-1, group * size)[:, -group * width :].reshape(-1, width)
             if unpack_trits(last, DIGITS).reshape(len(last), -1)[:, used:].any():
                 return f"the padding behind its rows of {cols} weights is not zero"
-        return super().reserved(data, rows, cols)
+        return super().bad_padding(data, rows, cols)
 
 
 def lines(cols: int) -> list[int]:

@@ -7,11 +7,19 @@ import configparser
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tritpack.formats.errors import Unreadable, UsageError
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TrailingScale
+from tritpack.formats.layouts.bases import TrailingScale
+
+
+class Tiling(NamedTuple):
+    """The tiles in whose order TL1 and TL2 store a matrix: BM rows by BK columns, with blocks of bm rows inside."""
+
+    BM: int
+    BK: int
+    bm: int
+
 
 Tilings = Mapping[tuple[int, int], Tiling]
 """By shape (rows, cols)."""

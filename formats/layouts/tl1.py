@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.tiling import Tiled, tile_rows
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
 
 
 class TL1(Tiled):
@@ -51,7 +50,7 @@ class TL1(Tiled):
         t, i, s, e, u, j, q = _grid(rows, cols, self.tiling_of(rows, cols))
         return unpack_pairs(body).reshape(t, u, i, j, s, q, e, 4).transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return int(np.count_nonzero((body > 0x8F) | (body & 15 > 8)))
 
 

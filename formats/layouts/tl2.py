@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.tiling import Tiled, tile_rows
+from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
 from tritpack.formats.layouts.tl1 import pack_pairs, unpack_pairs
-from tritpack.formats.ternary import Bytes, Codes
 
 ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
 """Of the 32 rows whose bytes stand together."""
@@ -93,7 +92,7 @@ class TL2(Tiled):
         out[:, threes:] = last.reshape(rows, cols - threes)
         return out
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         _, nibble_part, _, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
         nibbles, pairs = body[nibble_part], body[pair_part]
         return int(
@@ -101,7 +100,7 @@ class TL2(Tiled):
             + np.count_nonzero((pairs > 0x8F) | (pairs & 15 > 8))
         )
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
         body = self.body(data, rows, cols)
         _, _, sign_part, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
         if body[pair_part.stop :].any():

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from tritpack.formats.layouts.blocks import BlockScales, staged
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import BlockScales, staged
+from tritpack.formats.layouts.trits import count_noncanonical, pack_trits, unpack_trits
 
 
 class TQ1(BlockScales):
@@ -36,9 +36,9 @@ class TQ1(BlockScales):
             first, at = first + width, at + digits * width
         return out.reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         stored, fours = self.code_bytes(body), self.stages[-1][0]
-        return count_illegal(stored[:, :-fours], 5) + count_illegal(stored[:, -fours:], 4)
+        return count_noncanonical(stored[:, :-fours], 5) + count_noncanonical(stored[:, -fours:], 4)
 
 
 class PTQ1(TQ1):

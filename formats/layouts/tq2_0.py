@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tritpack.formats.layouts.blocks import BlockScales
-from tritpack.formats.layouts.two_bit import LOW_FIRST, count_threes, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import BlockScales
+from tritpack.formats.layouts.planes import LOW_FIRST, count_threes, pack_planes, unpack_planes
 
 
 class TQ2(BlockScales):
@@ -21,5 +21,5 @@ class TQ2(BlockScales):
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         return unpack_planes(self.code_bytes(body), self.width, LOW_FIRST).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return count_threes(self.code_bytes(body))

@@ -21,9 +21,8 @@ from tritpack.converter.verify import verify
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime.model import Model
 
@@ -44,7 +43,7 @@ def half_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     convert(tiny_checkpoint, path)
     for info in GgufFile(path).tensors.values():
         if (ternary := GgufFile(path).ternary(info)) is not None:
-            assert LAYOUTS["tq2_0"].rounds(ternary.scales) is None
+            assert LAYOUTS["tq2_0"].inexact_scale(ternary.scales) is None
     return path
 
 

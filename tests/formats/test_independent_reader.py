@@ -14,10 +14,9 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.make import independent_reader
 from tritpack.formats.errors import Unreadable
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.ternary import TernaryTensor
 
 VECTORS = json.loads((GOLDEN / "layouts.json").read_text())

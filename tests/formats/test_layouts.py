@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from tests.conftest import GOLDEN, SHARED
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiled, format_tilings, parse_tilings, read_kernel_config
+from tritpack.formats.layouts.tiling import Tiled, Tiling, format_tilings, parse_tilings, read_kernel_config
 from tritpack.formats.ternary import TernaryTensor
 
 VECTORS = json.loads((GOLDEN / "layouts.json").read_text())
@@ -38,7 +37,7 @@ def random_tensor(rows: int, cols: int, seed: int, scale: float = 0.75) -> Terna
 
 
 def fitting(layout: Layout) -> list[tuple[int, int]]:
-    return [shape for shape in SHAPES if layout.fits(*shape) is None]
+    return [shape for shape in SHAPES if layout.misfit(*shape) is None]
 
 
 def with_tiling(name: str, shape: tuple[int, int], tiling: Tiling) -> Layout:
@@ -117,8 +116,8 @@ def test_round_trip(name: str, data: st.DataObject) -> None:
     rows, cols = data.draw(st.sampled_from(fitting(layout)))
     row_blocks = data.draw(st.sampled_from([n for n in (1, 2, 4, rows) if rows % n == 0]))
     col_blocks = data.draw(st.sampled_from([n for n in (1, 2, 3, cols // 64 or 1, cols) if cols % n == 0]))
-    if layout.fits(rows, cols, (row_blocks, col_blocks)):
-        row_blocks, col_blocks = layout.held(rows, cols, (row_blocks, col_blocks))
+    if layout.misfit(rows, cols, (row_blocks, col_blocks)):
+        row_blocks, col_blocks = layout.nearest_grid(rows, cols, (row_blocks, col_blocks))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     scales = layout.as_stored(rng.uniform(0.01, 3, (row_blocks, col_blocks)).astype(np.float32))
     codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
@@ -294,7 +293,7 @@ def test_half_scales_are_never_rounded_in_silence(name: str) -> None:
         layout.pack(random_tensor(4, 256, 0, 0.1))
     with pytest.raises(Unsupported, match="would become inf"):
         layout.pack(random_tensor(4, 256, 0, 70000.0))
-    assert layout.rounds(layout.as_stored(np.array([[0.1]], np.float32))) is None
+    assert layout.inexact_scale(layout.as_stored(np.array([[0.1]], np.float32))) is None
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0])

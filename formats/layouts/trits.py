@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
 
 PIECE = 1 << 20
 """Bytes looked at together."""
@@ -49,7 +49,7 @@ def _legal(digits: int) -> bytes:
     return byte_of(np.arange(3**digits, dtype=np.uint16) * np.uint16(3 ** (5 - digits))).tobytes()
 
 
-def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
+def count_noncanonical(data: npt.NDArray[np.uint8], digits: int) -> int:
     """How many bytes are no canonical form of so many trits."""
     if digits == 5 and _all_canonical(data):
         return 0

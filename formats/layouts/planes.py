@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
 
 PIECE = 1 << 18
 """Bytes looked at together: a piece and its scratch stay in the cache."""
