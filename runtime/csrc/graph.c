@@ -17,14 +17,14 @@
 #include "session.h"
 
 static void mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
-static void mark_way(tp_session *s, tp_way way) {
-    mark(s, way.kernel);
-    if (way.unpack) mark(s, way.unpack);
+static void mark_plan(tp_session *s, tp_kernel_plan plan) {
+    mark(s, plan.kernel);
+    if (plan.unpack) mark(s, plan.unpack);
 }
 
 static void mark_floats(tp_session *s, const tp_tensor *w, int64_t n) {
     const int direct = tp_floatvec_fits(s->floatvec[w->layout], w, n);
-    mark_way(s, (direct ? s->floatvec : s->decode)[w->layout]);
+    mark_plan(s, (direct ? s->floatvec : s->decode)[w->layout]);
     if (!direct) mark(s, s->head_f32);
 }
 
@@ -132,14 +132,14 @@ typedef struct linear {
 static void trace_codes(tp_session *s, point at, int64_t cols) {
     if (!s->trace) return;
     const int64_t padded = tp_padded_cols(cols);
-    int8_t *plain = s->acts.arranged;       /* not in use before the product */
+    int8_t *plain = s->acts.ordered;       /* not in use before the product */
     for (int64_t t = 0; t < s->n; t++) memcpy(plain + t * cols, s->acts.q + t * padded, (size_t)cols);
     trace(s, at.codes, s->layer_index, TP_DTYPE_INT8, s->n, cols, plain);
     trace(s, at.scales, s->layer_index, TP_DTYPE_F32, s->n, 1, s->acts.s);
 }
 
-static tp_way way_of(const tp_session *s, const tp_tensor *w) {
-    return (s->n > TP_FEW_TOKENS ? s->matmul : w->reserved ? s->plain_matvec : s->matvec)[w->layout];
+static tp_kernel_plan plan_for(const tp_session *s, const tp_tensor *w) {
+    return (s->n > TP_FEW_TOKENS ? s->matmul : w->reserved ? s->unpacking_matvec : s->matvec)[w->layout];
 }
 
 /* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
@@ -148,13 +148,13 @@ static void products(tp_session *s, const linear *group, int count, const float 
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].w;
         if (s->model->hp.int8_activations) {
-            jobs[i] = (tp_linear_job){.w = w, .way = way_of(s, w), .y = i > 0 && group[i - 1].gated ? NULL : group[i].y};
+            jobs[i] = (tp_linear_job){.w = w, .plan = plan_for(s, w), .y = i > 0 && group[i - 1].gated ? NULL : group[i].y};
             if (group[i].gated) {
                 jobs[i].glu = s->glu;
                 jobs[i].activation = s->model->hp.activation;
                 mark(s, s->glu);
             }
-            mark_way(s, jobs[i].way);
+            mark_plan(s, jobs[i].plan);
             continue;
         }
         mark_floats(s, w, s->n);
@@ -235,7 +235,7 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
  * are threads that would have nothing to do; tokens by themselves once a window slides, since each then begins at another position. */
 typedef struct share { int64_t tokens, blocks, parts; } share;
 
-static share attention_share(const tp_session *s) {
+static share split_attention(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const int64_t group = hp->heads / hp->kv_heads, most = tp_attention_tokens(s);
     share a = {s->layer->slides && s->n_past + s->n > hp->window ? 1 : s->n < most ? s->n : most, 0, 1};
@@ -248,7 +248,7 @@ static share attention_share(const tp_session *s) {
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    const share a = attention_share(s);
+    const share a = split_attention(s);
     const int64_t heads = hp->heads / hp->kv_heads / a.parts;
     for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, block of tokens): neighbours read the same cache */
         const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
@@ -263,7 +263,7 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
 }
 
 static void attention(tp_session *s) {
-    const share a = attention_share(s);
+    const share a = split_attention(s);
     tp_pool_run(s->pool, attend, s, a.blocks * s->model->hp.kv_heads * a.parts, 1);
     mark(s, s->attention);
 }
@@ -290,7 +290,7 @@ static void keep_wanted(tp_session *s) {
 /* Whether act(gate) * up is made where gate and up are: of many tokens both would be written far away and read again. */
 static int multiplies_at_once(const tp_session *s) {
     const tp_layer *l = s->layer;
-    const tp_way gate = way_of(s, &l->ffn_gate), up = way_of(s, &l->ffn_up);
+    const tp_kernel_plan gate = plan_for(s, &l->ffn_gate), up = plan_for(s, &l->ffn_up);
     return s->model->hp.int8_activations && s->n > TP_FEW_TOKENS && !s->trace && !l->ffn_gate_norm_in.data && !l->ffn_up_norm_in.data &&
            gate.kernel == up.kernel && gate.unpack == up.unpack;
 }
@@ -355,7 +355,7 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
     s->wanted = s->trace ? n : want == TP_WANT_NOTHING ? 0 : want == TP_WANT_LAST ? 1 : n;
     s->layer_index = -1;
     tp_pool_run(s->pool, embed_tokens, s, n, 4);
-    if (tp_is_ternary(m->token_embd.layout)) mark_way(s, s->decode[m->token_embd.layout]);
+    if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->decode[m->token_embd.layout]);
     trace_f32(s, "embd", hidden, s->x);
     for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
         s->layer = &m->layers[s->layer_index];

@@ -20,14 +20,14 @@ typedef enum tp_op {
 } tp_op;
 
 /* ---- arrange.c: how a linear kernel wants its int8 activations ---- */
-typedef struct tp_arrangement tp_arrangement;
-struct tp_arrangement {
+typedef struct tp_activation_order tp_activation_order;
+struct tp_activation_order {
     int tokens;                 /* per piece: pieces are independent */
-    size_t (*bytes)(const tp_arrangement *a, int64_t n, int64_t cols);
-    void (*fill)(const tp_arrangement *a, const int8_t *q /* (n, padded cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
+    size_t (*bytes)(const tp_activation_order *a, int64_t n, int64_t cols);
+    void (*fill)(const tp_activation_order *a, const int8_t *q /* (n, padded cols) */, int64_t n, int64_t cols, int64_t piece, void *dst /* bytes */);
     tp_lines lines;
 };
-extern const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT], tp_tiles4, tp_tiles12, tp_tiles8_by_8;
+extern const tp_activation_order tp_matvec_order[TP_LAYOUT_COUNT], tp_tiles4, tp_tiles12, tp_tiles8_by_8;
 
 typedef struct tp_kernel {
     const char *symbol;
@@ -36,7 +36,7 @@ typedef struct tp_kernel {
     int isa;
     tp_matvec_fn *matvec;
     tp_matmul_fn *matmul;
-    const tp_arrangement *arrangement;      /* matvec, matmul; NULL = (n, cols) as it is */
+    const tp_activation_order *activation_order;      /* matvec, matmul; NULL = (n, cols) as it is */
     int panel_rows;                         /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch */
     tp_head_fn *head;
     tp_quantize_fn *quantize;
@@ -69,11 +69,11 @@ int tp_takes_acts16(int layout);                                        /* as a 
 int64_t tp_padded_cols(int64_t cols);                                   /* of the activations that enter ternary linears */
 
 /* A ternary tensor apart: its codes, and where its scales stand. That of row r and block b of columns is f32 or f16, unaligned, at
- * scales + i / run * run_bytes + i % run * (size of one) + b * block_bytes, i being r / rows_a_scale; times body.scale. */
+ * scales + i / run * run_bytes + i % run * (size of one) + b * block_bytes, i being r / rows_per_scale; times body.scale. */
 typedef struct tp_ternary {
     tp_tensor body;                 /* as unpack kernels take it: without header and trailer */
     const uint8_t *scales;
-    int64_t rows_a_scale, run, run_bytes, col_blocks, block_bytes;
+    int64_t rows_per_scale, run, run_bytes, col_blocks, block_bytes;
     int half;                       /* f16 */
 } tp_ternary;
 tp_ternary tp_ternary_of(const tp_tensor *t);                           /* t has passed tp_tensor_check and is ternary */
@@ -83,22 +83,22 @@ const uint8_t *tp_scales_at(const tp_ternary *t, int64_t row);           /* of i
 void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out /* (col_blocks) */);
 /* Whether each row has one scale, so that its integers may be summed as they are, and these scales. Under a scale of 0 all codes are
  * zeros, so that any other may take its place; *stray: some are stored as others, and must be unpacked to be cleared. */
-int tp_one_scale_a_row(const tp_ternary *t, int *stray);
+int tp_one_scale_per_row(const tp_ternary *t, int *stray);
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out /* (row1 - row0) */);
 void tp_clear_unscaled(const tp_ternary *t, int64_t row, uint8_t *codes /* (cols) */);     /* makes them zeros */
 
 /* ---- ternary.c: ternary tensors by kernels ---- */
-typedef struct tp_way {             /* how an operation is done to a layout */
+typedef struct tp_kernel_plan {             /* how an operation is done to a layout */
     const tp_kernel *kernel;        /* NULL: not at all */
     const tp_kernel *unpack;        /* makes the plain codes (U8) that kernel takes; NULL: it takes what is stored */
-} tp_way;
-tp_way tp_way_of(tp_op op, int layout, int isa);
-tp_way tp_plain_way_of(tp_op op, int layout, int isa);                    /* by unpacking, even if it has a kernel */
+} tp_kernel_plan;
+tp_kernel_plan tp_kernel_plan_for(tp_op op, int layout, int isa);
+tp_kernel_plan tp_unpacking_plan_for(tp_op op, int layout, int isa);                    /* by unpacking, even if it has a kernel */
 tp_tensor tp_direct_codes(const tp_ternary *t);                         /* what kernels without unpacking take: whole blocks, I2_S for T2 */
 /* Codes of rows; those under a scale of 0 are 1, whatever is stored. */
 void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, int64_t row1, uint8_t *out /* (row1 - row0, ld) */, int64_t ld);
 size_t tp_decode_scratch(int64_t cols);
-void tp_decode_row(tp_way decode, const tp_ternary *t, int64_t row, float *out /* (cols) */, void *scratch /* tp_decode_scratch, aligned */);
+void tp_decode_row(tp_kernel_plan decode, const tp_ternary *t, int64_t row, float *out /* (cols) */, void *scratch /* tp_decode_scratch, aligned */);
 
 /* ---- threads.c ---- */
 typedef struct tp_pool tp_pool;
@@ -114,12 +114,12 @@ typedef struct tp_acts8 {           /* quantised activations of a batch */
     int8_t *q;                      /* (n, padded cols), zeros behind cols */
     float *s;                       /* (n) */
     int32_t *sum;                   /* (n) */
-    void *arranged;                 /* in the order of a kernel's arrangement */
+    void *ordered;                 /* in the order of a kernel's activation_order */
 } tp_acts8;
 
 typedef struct tp_linear_job {
     const tp_tensor *w;
-    tp_way way;
+    tp_kernel_plan plan;
     float *y;                       /* (n, w->rows), or NULL */
     int32_t *sums;                  /* (n, w->rows) raw integers, or NULL */
     /* With both y = glu(what the next job gives, what this one does), while they are in cache: the next has neither y nor sums, and
@@ -133,16 +133,16 @@ typedef struct tp_linear_job {
 } tp_linear_job;
 
 /* bytes a thread */
-size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n);
+size_t tp_linear_scratch(tp_kernel_plan plan, int64_t rows, int64_t cols, int64_t n);
 /* All jobs read the same activations. scratch: one block of scratch_bytes per thread. */
 void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
 
 /* Float activations: y = w * x in the head's order of sums, the weights being (code - 1) * scale. One token goes by floatvec if
  * tp_floatvec_fits, more by rows of floats that decode makes: the same bits. */
-int tp_floatvec_fits(tp_way floatvec, const tp_tensor *w, int64_t n);
+int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n);
 size_t tp_float_scratch(int64_t rows, int64_t cols);                                    /* bytes a thread */
-void tp_linear_float_run(tp_pool *pool, tp_way decode, tp_way floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x /* (n, cols) */,
+void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x /* (n, cols) */,
                          int64_t n, uint8_t *scratch, size_t scratch_bytes, float *y /* (n, rows) */);
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols);

@@ -121,19 +121,19 @@ tp_ternary tp_ternary_of(const tp_tensor *t) {
     const struct layout *l = &layouts[t->layout];
     const uint8_t *data = t->data;
     const uint64_t body = tp_body_nbytes(t->layout, t->rows, t->cols);
-    tp_ternary parts = {.body = *t, .scales = data, .rows_a_scale = 1, .run = 1, .col_blocks = 1, .half = l->half};
+    tp_ternary parts = {.body = *t, .scales = data, .rows_per_scale = 1, .run = 1, .col_blocks = 1, .half = l->half};
     parts.body.nbytes = body;
     switch (l->scales) {
         case IN_TRAILER:
             parts.scales = data + body;
-            parts.rows_a_scale = t->rows;
+            parts.rows_per_scale = t->rows;
             break;
         case IN_HEADER: {
             int64_t row_blocks = 1;
             read_header(t, &row_blocks, &parts.col_blocks);
             parts.scales = data + HEADER;
             parts.body.data = data + header_bytes(t->layout, (uint64_t)(row_blocks * parts.col_blocks));
-            parts.rows_a_scale = t->rows / row_blocks;
+            parts.rows_per_scale = t->rows / row_blocks;
             parts.run_bytes = 4 * parts.col_blocks;
             parts.block_bytes = 4;
             break;
@@ -153,7 +153,7 @@ tp_ternary tp_ternary_of(const tp_tensor *t) {
 
 /* Of the first block of columns. */
 const uint8_t *tp_scales_at(const tp_ternary *t, int64_t row) {
-    const int64_t i = row / t->rows_a_scale;
+    const int64_t i = row / t->rows_per_scale;
     return t->scales + i / t->run * t->run_bytes + i % t->run * (t->half ? 2 : 4);
 }
 
@@ -173,7 +173,7 @@ static float row_scale_at(const tp_ternary *t, const uint8_t *at) {
 static float row_scale(const tp_ternary *t, int64_t row) { return row_scale_at(t, tp_scales_at(t, row)); }
 
 /* Whether a row has codes other than zero under scales of 0. */
-static int strays(const tp_ternary *t, int64_t row) {
+static int nonzero_under_zero(const tp_ternary *t, int64_t row) {
     const int64_t cols = t->body.cols, width = cols / t->col_blocks;
     uint8_t *codes = tp_alloc(1, (size_t)cols);
     int found = !codes;         /* without memory to look: as if */
@@ -186,7 +186,7 @@ static int strays(const tp_ternary *t, int64_t row) {
     return found;
 }
 
-int tp_one_scale_a_row(const tp_ternary *t, int *stray) {
+int tp_one_scale_per_row(const tp_ternary *t, int *stray) {
     *stray = 0;
     if (t->col_blocks == 1) return 1;
     if (layouts[t->body.layout].scales == IN_HEADER) return 0;      /* groups: packers merge equal ones, so these differ */
@@ -199,20 +199,20 @@ int tp_one_scale_a_row(const tp_ternary *t, int *stray) {
             if (here == 0) zeros = 1;
             else if (here != scale) return 0;
         }
-        if (!*stray && zeros && scale != 0) *stray = strays(t, r);
+        if (!*stray && zeros && scale != 0) *stray = nonzero_under_zero(t, r);
     }
     return 1;
 }
 
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out) {
-    if (t->rows_a_scale == 1 && t->run == 1) {      /* a division a row is felt where every row has a scale */
+    if (t->rows_per_scale == 1 && t->run == 1) {      /* a division a row is felt where every row has a scale */
         const uint8_t *at = t->scales + row0 * t->run_bytes;
         for (int64_t r = row0; r < row1; r++, at += t->run_bytes) out[r - row0] = row_scale_at(t, at);
         return;
     }
     for (int64_t r = row0; r < row1;) {
         const float scale = row_scale(t, r);
-        for (const int64_t last = (r / t->rows_a_scale + 1) * t->rows_a_scale; r < row1 && r < last; r++) out[r - row0] = scale;
+        for (const int64_t last = (r / t->rows_per_scale + 1) * t->rows_per_scale; r < row1 && r < last; r++) out[r - row0] = scale;
     }
 }
 

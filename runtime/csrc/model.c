@@ -28,7 +28,7 @@ static int check(tp_tensor *t, role r, int64_t rows, int64_t cols, int int8) {
     /* Groups of columns under int8 activations would need a sum each; no model is made that way. */
     const tp_ternary parts = tp_ternary_of(t);
     int stray;
-    if (!tp_one_scale_a_row(&parts, &stray)) return TP_ERR_LAYOUT;
+    if (!tp_one_scale_per_row(&parts, &stray)) return TP_ERR_LAYOUT;
     t->reserved = stray;
     return TP_OK;
 }

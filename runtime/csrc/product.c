@@ -10,35 +10,35 @@ static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 enum { MOST_ROWS = 128, STORES_AHEAD = 16 };
 
 /* Rows a chunk: for one token about 24 kB of weights, for many what a panel holds. Unpacked rows stay in the second cache. */
-static int64_t grain_of(tp_way way, int64_t rows, uint64_t nbytes) {
-    if (way.kernel->op == TP_OP_MATMUL || way.unpack) return 32;
-    if (way.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;      /* its rows stand 32 together in tiles of more */
+static int64_t grain_of(tp_kernel_plan plan, int64_t rows, uint64_t nbytes) {
+    if (plan.kernel->op == TP_OP_MATMUL || plan.unpack) return 32;
+    if (plan.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;      /* its rows stand 32 together in tiles of more */
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }
 
 /* Of a thread's scratch: sums (n, grain) of a job and of its gate, the kernel's panel, unpacked codes (grain, cols). */
-size_t tp_linear_scratch(tp_way way, int64_t rows, int64_t cols, int64_t n) {
+size_t tp_linear_scratch(tp_kernel_plan plan, int64_t rows, int64_t cols, int64_t n) {
     cols = tp_padded_cols(cols);
-    const int64_t grain = grain_of(way, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
-    return (size_t)(2 * round64(n * grain * 4) + round64(way.kernel->panel_rows * cols) + (way.unpack ? grain * cols : 0));
+    const int64_t grain = grain_of(plan, rows, (uint64_t)(rows * cols / 8));     /* no layout we have is below 1 bit */
+    return (size_t)(2 * round64(n * grain * 4) + round64(plan.kernel->panel_rows * cols) + (plan.unpack ? grain * cols : 0));
 }
 
 typedef struct linears {
     const tp_kernel *rescale;
     tp_linear_job *jobs;
     int count;
-    const tp_arrangement *arrangement;      /* jobs with another one are skipped */
+    const tp_activation_order *activation_order;      /* jobs with another one are skipped */
     const tp_acts8 *acts;
     int64_t n, cols;
     uint8_t *scratch;
     size_t scratch_bytes;
 } linears;
 
-static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
+static void order_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     const linears *l = ctx;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
+    for (int64_t i = begin; i < end; i++) l->activation_order->fill(l->activation_order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
 }
 
 static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
@@ -49,13 +49,13 @@ static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. `next`: the chunk
  * behind, which products of many tokens ask for, since they would keep the memory waiting otherwise. */
 static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
-    const tp_kernel *k = job->way.kernel;
-    const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
+    const tp_kernel *k = job->plan.kernel;
+    const uint8_t *acts = l->activation_order ? l->acts->ordered : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = job->codes;
-    if (job->way.unpack) {
+    if (job->plan.unpack) {
         uint8_t *codes = panel + round64(k->panel_rows * padded);
-        tp_unpack_rows(job->way.unpack, &job->parts, row0, row1, codes, padded);
+        tp_unpack_rows(job->plan.unpack, &job->parts, row0, row1, codes, padded);
         w = (tp_tensor){.data = codes, .rows = row1 - row0, .cols = padded, .layout = TP_LAYOUT_U8, .scale = 1};
         row1 -= row0;
         row0 = 0;
@@ -64,7 +64,7 @@ static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0,
         k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
-    const size_t stride = l->n > 1 ? l->arrangement->bytes(l->arrangement, 1, l->cols) : 0;
+    const size_t stride = l->n > 1 ? l->activation_order->bytes(l->activation_order, 1, l->cols) : 0;
     for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
@@ -94,7 +94,7 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
     const int64_t sums_bytes = round64(l->n * job->grain * 4);
     uint8_t *const panel = scratch + 2 * sums_bytes;
-    const tp_ahead behind = job->way.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
+    const tp_ahead behind = job->plan.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
     if (job->sums) {
         run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel, behind);
         return;
@@ -126,7 +126,7 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int j = 0; j < l->count; j++) {
         const tp_linear_job *job = &l->jobs[j];
-        if (job->way.kernel->arrangement != l->arrangement) continue;
+        if (job->plan.kernel->activation_order != l->activation_order) continue;
         for (int64_t i = begin > before ? begin : before; i < end && i < before + job->chunks; i++)
             run_chunk(l, job, i - before, l->scratch + (size_t)thread * l->scratch_bytes);
         before += job->chunks;
@@ -137,26 +137,26 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
     for (int j = 0; j < count; j++) {
         jobs[j].parts = tp_ternary_of(jobs[j].w);
         jobs[j].codes = tp_direct_codes(&jobs[j].parts);
-        jobs[j].grain = grain_of(jobs[j].way, jobs[j].w->rows, jobs[j].w->nbytes);
+        jobs[j].grain = grain_of(jobs[j].plan, jobs[j].w->rows, jobs[j].w->nbytes);
         jobs[j].chunks = jobs[j].y || jobs[j].sums ? (jobs[j].w->rows + jobs[j].grain - 1) / jobs[j].grain : 0;
     }
     for (int j = 0; j < count; j++) {
-        linears l = {rescale, jobs, count, jobs[j].way.kernel->arrangement, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
+        linears l = {rescale, jobs, count, jobs[j].plan.kernel->activation_order, acts, n, jobs[j].w->cols, scratch, scratch_bytes};
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {
-            if (jobs[i].way.kernel->arrangement != l.arrangement) continue;
+            if (jobs[i].plan.kernel->activation_order != l.activation_order) continue;
             done |= i < j;
             chunks += jobs[i].chunks;
         }
         if (done) continue;
-        if (l.arrangement) tp_pool_run(pool, arrange_pieces, &l, (n + l.arrangement->tokens - 1) / l.arrangement->tokens, 1);
+        if (l.activation_order) tp_pool_run(pool, order_pieces, &l, (n + l.activation_order->tokens - 1) / l.activation_order->tokens, 1);
         tp_pool_run(pool, run_chunks, &l, chunks, 1);
     }
 }
 
 typedef struct float_linear {
-    tp_way decode, floatvec;
+    tp_kernel_plan decode, floatvec;
     int direct;
     const tp_kernel *head;
     const tp_tensor *w;
@@ -181,7 +181,7 @@ static size_t float_panel(int64_t rows, int64_t cols) {
 
 size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
 
-int tp_floatvec_fits(tp_way floatvec, const tp_tensor *w, int64_t n) {
+int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n) {
     const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
     return n == 1 && width % (floatvec.unpack ? 16 : 128) == 0;
 }
@@ -218,7 +218,7 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_way decode, tp_way floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
+void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
                          size_t scratch_bytes, float *y) {
     float_linear l = {decode, floatvec, tp_floatvec_fits(floatvec, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);

@@ -57,11 +57,11 @@ int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
 
 static void choose_kernels(tp_session *s, int isa) {
     for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
-        s->matvec[layout] = tp_way_of(TP_OP_MATVEC, layout, isa);
-        s->plain_matvec[layout] = tp_plain_way_of(TP_OP_MATVEC, layout, isa);
-        s->matmul[layout] = tp_way_of(TP_OP_MATMUL, layout, isa);
-        s->floatvec[layout] = tp_way_of(TP_OP_FLOATVEC, layout, isa);
-        s->decode[layout] = tp_way_of(TP_OP_DECODE, layout, isa);
+        s->matvec[layout] = tp_kernel_plan_for(TP_OP_MATVEC, layout, isa);
+        s->unpacking_matvec[layout] = tp_unpacking_plan_for(TP_OP_MATVEC, layout, isa);
+        s->matmul[layout] = tp_kernel_plan_for(TP_OP_MATMUL, layout, isa);
+        s->floatvec[layout] = tp_kernel_plan_for(TP_OP_FLOATVEC, layout, isa);
+        s->decode[layout] = tp_kernel_plan_for(TP_OP_DECODE, layout, isa);
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
     s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
@@ -79,7 +79,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t scratch_of(const tp_session *s, const tp_tensor *w, int int8) {
     if (!int8) return tp_float_scratch(w->rows, w->cols);
-    return larger(tp_linear_scratch((w->reserved ? s->plain_matvec : s->matvec)[w->layout], w->rows, w->cols, TP_FEW_TOKENS),
+    return larger(tp_linear_scratch((w->reserved ? s->unpacking_matvec : s->matvec)[w->layout], w->rows, w->cols, TP_FEW_TOKENS),
                   tp_linear_scratch(s->matmul[w->layout], w->rows, w->cols, s->batch));
 }
 
@@ -96,7 +96,7 @@ static size_t products_scratch(const tp_session *s) {
 }
 
 /* Of the way with the longest activations. */
-static size_t arranged_bytes(const tp_session *s) {
+static size_t ordered_bytes(const tp_session *s) {
     const tp_model *m = s->model;
     const int64_t few = s->batch < TP_FEW_TOKENS ? s->batch : TP_FEW_TOKENS;
     size_t most = 1;
@@ -104,8 +104,8 @@ static size_t arranged_bytes(const tp_session *s) {
         const tp_layer *l = &m->layers[i];
         const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
         for (size_t j = 0; j < sizeof w / sizeof *w; j++) {
-            const tp_arrangement *one = (w[j]->reserved ? s->plain_matvec : s->matvec)[w[j]->layout].kernel->arrangement;
-            const tp_arrangement *all = s->matmul[w[j]->layout].kernel->arrangement;
+            const tp_activation_order *one = (w[j]->reserved ? s->unpacking_matvec : s->matvec)[w[j]->layout].kernel->activation_order;
+            const tp_activation_order *all = s->matmul[w[j]->layout].kernel->activation_order;
             most = larger(most, one->bytes(one, few, w[j]->cols));
             if (all) most = larger(most, all->bytes(all, s->batch, w[j]->cols));
         }
@@ -150,7 +150,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.arranged, 1, larger(arranged_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
+    TAKE(s->acts.ordered, 1, larger(ordered_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
     s->scratch_bytes = larger(products_scratch(s), (widest * sizeof(float) + 63) / 64 * 64);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))
@@ -189,7 +189,7 @@ void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
     void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->own, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin[0],
-                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
+                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.ordered, s->scratch, s->acts16};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

@@ -8,17 +8,17 @@ static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 
 static int direct_layout(int layout) { return layout == TP_LAYOUT_T2 ? TP_LAYOUT_I2_S : layout; }
 
-tp_way tp_way_of(tp_op op, int layout, int isa) {
-    const tp_way direct = {tp_kernel_best(op, direct_layout(layout), isa), NULL};
+tp_kernel_plan tp_kernel_plan_for(tp_op op, int layout, int isa) {
+    const tp_kernel_plan direct = {tp_kernel_best(op, direct_layout(layout), isa), NULL};
     if (!tp_is_ternary(layout)) return direct;
-    const tp_way plain = tp_plain_way_of(op, layout, isa);
+    const tp_kernel_plan plain = tp_unpacking_plan_for(op, layout, isa);
     /* Products of many tokens are worth a better instruction set, whatever unpacking costs. */
     const int better = direct.kernel && op == TP_OP_MATMUL && plain.kernel->isa > direct.kernel->isa;
     return direct.kernel && !better ? direct : plain;
 }
 
-tp_way tp_plain_way_of(tp_op op, int layout, int isa) {
-    return (tp_way){tp_kernel_best(op, TP_LAYOUT_U8, isa), tp_kernel_best(TP_OP_UNPACK, layout, isa)};
+tp_kernel_plan tp_unpacking_plan_for(tp_op op, int layout, int isa) {
+    return (tp_kernel_plan){tp_kernel_best(op, TP_LAYOUT_U8, isa), tp_kernel_best(TP_OP_UNPACK, layout, isa)};
 }
 
 tp_tensor tp_direct_codes(const tp_ternary *t) {
@@ -35,7 +35,7 @@ void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, 
 
 size_t tp_decode_scratch(int64_t cols) { return (size_t)(round64(cols * (int64_t)sizeof(float)) + round64(cols)); }
 
-void tp_decode_row(tp_way decode, const tp_ternary *t, int64_t row, float *out, void *scratch) {
+void tp_decode_row(tp_kernel_plan decode, const tp_ternary *t, int64_t row, float *out, void *scratch) {
     const int64_t cols = t->body.cols;
     float *scales = scratch;
     tp_scales_of_row(t, row, scales);

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/angles.h"
+#include "runtime/csrc/angles.h"
 #include "runtime/csrc/kernels/common.h"
-#include "runtime/csrc/selftest.h"
+#include "runtime/csrc/selftest/selftest.h"
 #include "tests/c/check.h"
 
 #if defined(__has_feature)

@@ -17,7 +17,7 @@
 #endif
 
 #include "runtime/csrc/kernels/common.h"
-#include "runtime/csrc/selftest.h"
+#include "runtime/csrc/selftest/selftest.h"
 #include "tests/c/check.h"
 
 enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 128 };
@@ -111,13 +111,13 @@ static tp_session *session(const tp_model *m, int isa, int threads, int batch, i
     return s;
 }
 
-static int ran(const tp_session *s, tp_way way) {
+static int ran(const tp_session *s, tp_kernel_plan plan) {
     const char *symbols[64];
     const int count = tp_session_kernels(s, symbols, 64);
     int found = 0;
     for (int i = 0; i < count && i < 64; i++)
-        found += strcmp(symbols[i], way.kernel->symbol) == 0 || (way.unpack && strcmp(symbols[i], way.unpack->symbol) == 0);
-    return found == 1 + (way.unpack != NULL);
+        found += strcmp(symbols[i], plan.kernel->symbol) == 0 || (plan.unpack && strcmp(symbols[i], plan.unpack->symbol) == 0);
+    return found == 1 + (plan.unpack != NULL);
 }
 
 static void test_same_bits(recipe r, int kv_type) {
@@ -156,8 +156,8 @@ static void test_same_bits(recipe r, int kv_type) {
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
                 const tp_op op = r.floats ? TP_OP_DECODE : TP_OP_MATVEC;
-                const tp_way way = tp_way_of(op, r.linear, isa);
-                CHECK(ran(s, way) || (r.floats && ran(s, tp_way_of(TP_OP_FLOATVEC, r.linear, isa))), "%s did not run", way.kernel->symbol);
+                const tp_kernel_plan plan = tp_kernel_plan_for(op, r.linear, isa);
+                CHECK(ran(s, plan) || (r.floats && ran(s, tp_kernel_plan_for(TP_OP_FLOATVEC, r.linear, isa))), "%s did not run", plan.kernel->symbol);
                 tp_session_free(s);
             }
     }
@@ -185,7 +185,7 @@ static void test_wanted(void) {
     tp_model *m = NULL;
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
     tp_session *s = session(m, TP_ISA_BEST, 2, 32, TP_KV_F32);
-    const tp_way matvec = tp_way_of(TP_OP_MATVEC, TP_LAYOUT_I2_S, tp_best_isa());
+    const tp_kernel_plan matvec = tp_kernel_plan_for(TP_OP_MATVEC, TP_LAYOUT_I2_S, tp_best_isa());
     int32_t tokens[20] = {0};
     float logits[VOCAB];
     CHECK(tp_eval(s, tokens, 20, TP_LOGITS_NONE, NULL) == TP_OK && tp_n_past(s) == 20 && !ran(s, matvec), " ");

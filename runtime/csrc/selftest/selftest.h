@@ -2,7 +2,7 @@
 #ifndef TRITPACK_SELFTEST_H
 #define TRITPACK_SELFTEST_H
 
-#include "internal.h"
+#include "../internal.h"
 
 typedef struct tp_check_shape {
     int64_t rows, cols, n;

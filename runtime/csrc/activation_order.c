@@ -8,9 +8,9 @@
 /* ---- lines: kernels/lines.h ---- */
 
 /* Of padded rows, since plain codes and T2 fill their last block up. */
-static int64_t line_count(const tp_arrangement *a, int64_t cols) { return lines_of_row(a->lines, tp_padded_cols(cols)); }
+static int64_t line_count(const tp_activation_order *a, int64_t cols) { return lines_of_row(a->lines, tp_padded_cols(cols)); }
 
-static size_t lines_bytes(const tp_arrangement *a, int64_t n, int64_t cols) { return (size_t)(n * line_count(a, cols) * a->lines.kind * LINE); }
+static size_t lines_bytes(const tp_activation_order *a, int64_t n, int64_t cols) { return (size_t)(n * line_count(a, cols) * a->lines.kind * LINE); }
 
 /* Neighbours that stay neighbours. */
 typedef struct run { int16_t to, from, length; } run;
@@ -36,7 +36,7 @@ static void find_runs(tp_lines l, line_runs *found) {
     found->count = count;
 }
 
-static void lines_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+static void lines_fill(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     const tp_lines l = a->lines;
     const int64_t wide = l.units * l.unit_cols, padded = tp_padded_cols(cols);
     int8_t *to = (int8_t *)dst + piece * (int64_t)lines_bytes(a, 1, cols);
@@ -57,12 +57,12 @@ static void lines_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int6
 
 /* ---- T158: lines of 64 bytes, the last one narrower, and digit f of byte p at 64 f + p in that too ---- */
 
-static size_t t158_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+static size_t t158_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
     return (size_t)(n * ((cols + T158_COLS - 1) / T158_COLS) * T158_COLS);
 }
 
-static void t158_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+static void t158_fill(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     const int64_t whole = cols / T158_COLS * T158_COLS, width = t158_last_bytes(cols);
     const int8_t *from = q + piece * tp_padded_cols(cols);
     int8_t *to = (int8_t *)dst + piece * (int64_t)t158_bytes(a, 1, cols);
@@ -75,7 +75,7 @@ static void t158_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64
 
 /* ---- TL2: kernels/tl.h ---- */
 
-static size_t tl2_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+static size_t tl2_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
     return (size_t)(n * tl2_tables_bytes(cols));
 }
@@ -91,7 +91,7 @@ static uint8_t *table_of(const int16_t weights[3][16], int a, int b, int c, uint
     return to + TL2_TABLE;
 }
 
-static void tl2_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+static void tl2_fill(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     /* triples: digits of n + 13 to base 3, less 1; pairs: of n. What no packer writes counts as 2, as unpacked. */
     static const int16_t triples[3][16] = {{0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2},
                                            {0, 0, 1, 1, 1, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2},
@@ -106,12 +106,12 @@ static void tl2_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_
 
 /* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / width][tokens][width columns] ---- */
 
-static size_t tiles_bytes(const tp_arrangement *a, int64_t n, int64_t cols) {
+static size_t tiles_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
     return (size_t)((n + 3) / 4 * 4 * tp_padded_cols(cols));
 }
 
-TP_INLINE void fill_tiles(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, const int width, void *dst) {
+TP_INLINE void fill_tiles(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, const int width, void *dst) {
     const int64_t first = piece * a->tokens, here = n - first < a->tokens ? n - first : a->tokens, tokens = (here + 3) / 4 * 4;
     const int64_t padded = tp_padded_cols(cols);
     int8_t *to = (int8_t *)dst + first * padded;
@@ -122,24 +122,24 @@ TP_INLINE void fill_tiles(const tp_arrangement *a, const int8_t *q, int64_t n, i
         }
 }
 
-static void tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+static void tiles_fill(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     fill_tiles(a, q, n, cols, piece, 4, dst);
 }
 
-static void wide_tiles_fill(const tp_arrangement *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
+static void wide_tiles_fill(const tp_activation_order *a, const int8_t *q, int64_t n, int64_t cols, int64_t piece, void *dst) {
     fill_tiles(a, q, n, cols, piece, 8, dst);
 }
 
 /* What the matvec kernels of a layout read; what those of matmul do is a matter of the instruction set. */
 #define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
-const tp_arrangement tp_matvec_order[TP_LAYOUT_COUNT] = {
+const tp_activation_order tp_matvec_order[TP_LAYOUT_COUNT] = {
     LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4),
     LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
     [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
     [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
 };
 
-const tp_arrangement tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
+const tp_activation_order tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
                      tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};
 
 __attribute__((constructor)) static void find_all_runs(void) {

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fpenv.h"
-#include "kernels/attention/cache16.h"
-#include "kernels/common.h"
+#include "../fpenv.h"
+#include "../kernels/attention/cache16.h"
+#include "../kernels/common.h"
 #if TP_GUARD_PAGES
 #include <sys/mman.h>
 #include <unistd.h>
@@ -149,12 +149,12 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
     uint8_t *data = take(h, tp_tensor_nbytes(k->layout, s.rows, s.cols)), *body = take(h, w.nbytes);
     int8_t *q = take(h, (size_t)(n * padded));
     int32_t *sum = take(h, (size_t)n * 4), *want = take(h, (size_t)(n * s.rows) * 4), *got = take(h, (size_t)(n * s.rows) * 4);
-    const size_t scratch_bytes = tp_linear_scratch((tp_way){k, NULL}, s.rows, s.cols, n);
-    const size_t arranged_bytes = k->arrangement ? k->arrangement->bytes(k->arrangement, n, s.cols) : 64;
+    const size_t scratch_bytes = tp_linear_scratch((tp_kernel_plan){k, NULL}, s.rows, s.cols, n);
+    const size_t ordered_bytes = k->activation_order ? k->activation_order->bytes(k->activation_order, n, s.cols) : 64;
     uint8_t *scratch = tp_check_guarded ? take(h, scratch_bytes) : tp_alloc(1, scratch_bytes);     /* both whole lines, aligned */
-    void *arranged = tp_check_guarded ? take(h, arranged_bytes) : tp_alloc(1, arranged_bytes);
+    void *ordered = tp_check_guarded ? take(h, ordered_bytes) : tp_alloc(1, ordered_bytes);
     int wrong = -1;
-    if (!h->failed && scratch && arranged && tp_random_body(&w, data, body, state) == 0) {
+    if (!h->failed && scratch && ordered && tp_random_body(&w, data, body, state) == 0) {
         w.data = body;
         if (s.extreme && s.extreme < POISONED) fill_codes(&w, body, s.extreme == 3 ? 3 : 2);
         for (int64_t t = 0; t < n; t++) {
@@ -165,18 +165,18 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
                 sum[t] += q[t * padded + i];
             }
         }
-        const int64_t pieces = k->arrangement ? (n + k->arrangement->tokens - 1) / k->arrangement->tokens : 0;
-        for (int64_t i = 0; i < pieces; i++) k->arrangement->fill(k->arrangement, q, n, s.cols, i, arranged);
+        const int64_t pieces = k->activation_order ? (n + k->activation_order->tokens - 1) / k->activation_order->tokens : 0;
+        for (int64_t i = 0; i < pieces; i++) k->activation_order->fill(k->activation_order, q, n, s.cols, i, ordered);
         const int64_t cut = s.rows / 3;     /* in two calls, to meet other row remainders */
-        const void *acts = k->arrangement ? arranged : (const void *)q;
+        const void *acts = k->activation_order ? ordered : (const void *)q;
         const tp_ahead next = {(uintptr_t)body, w.nbytes};
-        run_linear(scalar, &w, scalar->arrangement ? arranged : (const void *)q, sum, n, 0, s.rows, want, scratch, next);
+        run_linear(scalar, &w, scalar->activation_order ? ordered : (const void *)q, sum, n, 0, s.rows, want, scratch, next);
         if (cut) run_linear(k, &w, acts, sum, n, 0, cut, got, scratch, next);
         run_linear(k, &w, acts, sum, n, cut, s.rows, got + cut, scratch, next);
         wrong = differ(h, want, got, (size_t)(n * s.rows) * 4) || (k->op == TP_OP_MATVEC && differ_plain(&w, q, sum[0], got));
     }
     if (tp_check_guarded) return wrong;
-    tp_free(arranged);
+    tp_free(ordered);
     tp_free(scratch);
     return wrong;
 }

@@ -3,10 +3,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "fpenv.h"
-#include "internal.h"
-#include "kernels/attention/cache16.h"
-#include "kernels/quants.h"
+#include "../fpenv.h"
+#include "../internal.h"
+#include "../kernels/attention/cache16.h"
+#include "../kernels/quants.h"
 #include "selftest.h"
 
 enum { ROUNDS = 7 };
@@ -91,7 +91,7 @@ typedef struct bench {
     float *x, *y, *z;                   /* (ROWS * COLS) */
     int8_t *q;                          /* (TOKENS, COLS) */
     int16_t *q16;
-    void *arranged, *scratch;
+    void *ordered, *scratch;
     int32_t *sums;
     tp_head_acts acts;
 } bench;
@@ -102,9 +102,9 @@ static void run(bench *b) {
     float scale;
     int32_t total;
     switch (k->op) {
-        case TP_OP_MATVEC: k->matvec(&b->w, b->arranged, 0, 0, b->w.rows, b->sums); break;
+        case TP_OP_MATVEC: k->matvec(&b->w, b->ordered, 0, 0, b->w.rows, b->sums); break;
         case TP_OP_MATMUL:
-            k->matmul(&b->w, k->arrangement ? b->arranged : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
+            k->matmul(&b->w, k->activation_order ? b->ordered : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
             break;
         case TP_OP_UNPACK: k->unpack(&b->w, 0, b->w.rows, b->bytes, COLS); break;
         case TP_OP_PACK:
@@ -163,7 +163,7 @@ static int prepare(bench *b) {
     b->w = tp_test_tensor(weights ? k->layout : TP_LAYOUT_U8, ROWS, COLS);
     const uint64_t whole = b->w.nbytes;
     b->w.nbytes = tp_body_nbytes(b->w.layout, ROWS, COLS);
-    const size_t floats = (size_t)ROWS * COLS * sizeof(float), arranged = k->arrangement ? k->arrangement->bytes(k->arrangement, TOKENS, COLS) : 1;
+    const size_t floats = (size_t)ROWS * COLS * sizeof(float), ordered = k->activation_order ? k->activation_order->bytes(k->activation_order, TOKENS, COLS) : 1;
     b->data = tp_alloc(1, whole);
     b->body = tp_alloc(1, b->w.nbytes);
     b->bytes = tp_alloc(1, floats);
@@ -173,9 +173,9 @@ static int prepare(bench *b) {
     b->q = tp_alloc(TOKENS, COLS);
     b->q16 = tp_alloc(COLS, sizeof *b->q16);
     b->sums = tp_alloc((size_t)ROWS * TOKENS + COLS, sizeof *b->sums);
-    b->arranged = tp_alloc(1, arranged);
-    b->scratch = tp_alloc(1, linear ? tp_linear_scratch((tp_way){k, NULL}, ROWS, COLS, TOKENS) : 1);
-    if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->arranged || !b->scratch) return TP_ERR_MEMORY;
+    b->ordered = tp_alloc(1, ordered);
+    b->scratch = tp_alloc(1, linear ? tp_linear_scratch((tp_kernel_plan){k, NULL}, ROWS, COLS, TOKENS) : 1);
+    if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->ordered || !b->scratch) return TP_ERR_MEMORY;
     if (tp_random_body(&b->w, b->data, b->body, &state)) return TP_ERR_MEMORY;
     b->w.data = b->body;
     for (int i = 0; i < COLS * HEADS; i++) {
@@ -192,8 +192,8 @@ static int prepare(bench *b) {
             tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(b->x + p, b->z + p, 128, p % 16, block, block + half_cache16());
         }
     if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
-    for (int t = 0; k->arrangement && t < TOKENS; t += k->arrangement->tokens)
-        k->arrangement->fill(k->arrangement, b->q, TOKENS, COLS, t / k->arrangement->tokens, b->arranged);
+    for (int t = 0; k->activation_order && t < TOKENS; t += k->activation_order->tokens)
+        k->activation_order->fill(k->activation_order, b->q, TOKENS, COLS, t / k->activation_order->tokens, b->ordered);
     b->acts = (tp_head_acts){.x = b->x, .q = b->q16, .step = b->z, .bias = b->sums, .padded = COLS, .blocks = COLS / 256};
     return TP_OK;
 }
@@ -215,7 +215,7 @@ static int bench_kernel(int index, double *per_second) {
         best = took < best ? took : best;
     }
     if (!status) *per_second = work(&b) / best;
-    void *const parts[] = {b.data, b.body, b.bytes, b.x, b.y, b.z, b.q, b.q16, b.sums, b.arranged, b.scratch};
+    void *const parts[] = {b.data, b.body, b.bytes, b.x, b.y, b.z, b.q, b.q16, b.sums, b.ordered, b.scratch};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     return status;
 }
