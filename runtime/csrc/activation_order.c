@@ -130,14 +130,17 @@ static void wide_tiles_fill(const tp_activation_order *a, const int8_t *q, int64
     fill_tiles(a, q, n, cols, piece, 8, dst);
 }
 
-/* What the matvec kernels of a layout read; what those of matmul do is a matter of the instruction set. */
-#define LINES_OF(LAYOUT) [TP_LAYOUT_##LAYOUT] = {1, lines_bytes, lines_fill, TP_LINES_##LAYOUT}
+/* The matvec kernels of a layout read its order on every instruction set; matmul kernels choose one
+ * of the tiles below. */
+#define ORDER_NO_ORDER(ID)
+#define ORDER_LINES(ID) [TP_LAYOUT_##ID] = {1, lines_bytes, lines_fill, TP_LINES_##ID},
+#define ORDER_T158(ID) [TP_LAYOUT_##ID] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
+#define ORDER_TL2(ID) [TP_LAYOUT_##ID] = {1, tl2_bytes, tl2_fill, {0}},
+#define TP_LAYOUT(ID, name, kind, rows, cols, bytes, scales, scale, align, order) ORDER_##order(ID)
 const tp_activation_order tp_matvec_order[TP_LAYOUT_COUNT] = {
-    LINES_OF(U8), LINES_OF(I2_S), LINES_OF(TQ2_0), LINES_OF(Q2_0), LINES_OF(PQ2_0), LINES_OF(IQ2_BN), LINES_OF(IQ2_BN_R4),
-    LINES_OF(TQ1_0), LINES_OF(PTQ1_0), LINES_OF(IQ1_BN),
-    [TP_LAYOUT_T158] = {1, t158_bytes, t158_fill, {.kind = LINE_TRITS}},
-    [TP_LAYOUT_TL2] = {1, tl2_bytes, tl2_fill, {0}},
+#include "include/layouts.def"
 };
+#undef TP_LAYOUT
 
 const tp_activation_order tp_tiles4 = {4, tiles_bytes, tiles_fill, {0}}, tp_tiles12 = {12, tiles_bytes, tiles_fill, {0}},
                      tp_tiles8_by_8 = {8, tiles_bytes, wide_tiles_fill, {0}};

@@ -62,22 +62,13 @@ TP_API int tp_best_isa(void);                   /* the highest available one */
 /* Writes "brand; features" and a NUL, cut to size. Returns the length it needed. */
 TP_API size_t tp_cpu_description(char *buf /* (size) */, size_t size);
 
-/* Layouts of tensor data. Row-major, rows whole. Those from I2_S on are ternary; formats/README.md has their bytes. */
+/* Layouts of tensor data; layouts.def says what each holds. */
+#define TP_LAYOUT(ID, ...) TP_LAYOUT_##ID,
 typedef enum tp_layout {
-    TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16,
-    TP_LAYOUT_Q8_0,         /* 32 weights: f16 scale, 32 int8. cols % 32 == 0 */
-    TP_LAYOUT_Q6_K,         /* 256 weights: ql[128] qh[64] int8 scales[16] f16 d. cols % 256 == 0 */
-    TP_LAYOUT_Q4_K,         /* 256 weights: f16 d, f16 dmin, 12 bytes of scales and offsets, codes[128]. cols % 256 == 0 */
-    TP_LAYOUT_I2_S,         /* 128 weights in 32 bytes, one f32 scale behind the codes. cols % 128 == 0 */
-    TP_LAYOUT_T2,           /* header, f32 scales (row_blocks, col_blocks), then rows of I2_S blocks, padded */
-    TP_LAYOUT_T158,         /* header and scales as T2, then five trits a byte */
-    TP_LAYOUT_TL1, TP_LAYOUT_TL2,                           /* in tiles (tp_tensor.tile), one f32 scale behind the codes */
-    TP_LAYOUT_TQ1_0, TP_LAYOUT_TQ2_0, TP_LAYOUT_Q2_0, TP_LAYOUT_PTQ1_0, TP_LAYOUT_PQ2_0,   /* blocks, each with an f16 scale */
-    TP_LAYOUT_IQ1_BN, TP_LAYOUT_IQ2_BN, TP_LAYOUT_IQ2_BN_R4,                               /* rows, each with an f16 or f32 scale */
-    TP_LAYOUT_HF_U8, TP_LAYOUT_MLX2,        /* scales are tensors of their own: packed and unpacked, not run */
-    TP_LAYOUT_U8,           /* codes 0, 1, 2, one a byte: what unpack kernels give and u8 kernels take; in no file */
+#include "layouts.def"
     TP_LAYOUT_COUNT
 } tp_layout;
+#undef TP_LAYOUT
 TP_API const char *tp_layout_name(int layout);        /* "f32", "i2_s", ...; NULL if layout is no id */
 TP_API int tp_layout_from_name(const char *name);     /* id, or -1 */
 
