@@ -1,4 +1,5 @@
-/* Single parts of the forward pass, for tests, verify and doctor. Slow paths: they allocate on every call. */
+/* Single operations of the forward pass, for tests, verify and doctor. They are slow, since they
+ * allocate on every call. */
 #include <string.h>
 
 #include "fpenv.h"
@@ -57,7 +58,7 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
 }
 
 int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
-    const tp_fpenv before = tp_fpenv_enter();       /* which codes lie under a scale of 0 is float arithmetic */
+    const tp_fpenv before = tp_fpenv_enter();       /* comparing scales with 0 is float arithmetic */
     const int status = matmul_int(index, w, q, n, out);
     tp_fpenv_leave(before);
     return status;

@@ -1,4 +1,5 @@
-/* How fast this machine is, and each kernel on it: best of several rounds, since what disturbs only slows down. */
+/* How fast this machine is, and each kernel on it. The best of several rounds counts, since any
+ * disturbance only slows a round down. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +24,7 @@ typedef struct limit_job {
     const tp_kernel *k;
     const uint8_t *data;
     int64_t piece;
-    uint64_t seen[TP_MAX_THREADS];      /* so that nothing is optimised away */
+    uint64_t seen[TP_MAX_THREADS];      /* results, so that the compiler keeps the work */
 } limit_job;
 
 static void read_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -63,7 +64,7 @@ static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t n
     } else {
         *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .piece = 1 << 16};
         const int64_t pieces = 32 * threads;
-        /* No limit where products have more than what is timed. */
+        /* Products that use better instructions than the timed ones have an unknown limit. */
         const int unknown = job->k->isa == TP_ISA_SCALAR || job->k->isa < tp_kernel_best(TP_OP_MATMUL, TP_LAYOUT_U8, isa)->isa;
         *out = unknown ? 0 : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
     }
@@ -80,14 +81,14 @@ int tp_bench_dots(int isa, int threads, double *macs_per_second) { return limit(
 
 /* ---- one kernel ---- */
 
-enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the second cache */
+enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the L2 cache */
 
 static int64_t half_cache16(void) { return ROWS / 16 * cache16_bytes(128); }       /* keys or values of ROWS positions */
 
 typedef struct bench {
     const tp_kernel *k;
     tp_tensor w;
-    uint8_t *data, *body, *bytes;       /* bytes: what unpack writes, and plain codes */
+    uint8_t *data, *body, *bytes;       /* bytes: plain codes, read or unpacked */
     float *x, *y, *z;                   /* (ROWS * COLS) */
     int8_t *q;                          /* (TOKENS, COLS) */
     int16_t *q16;
@@ -134,7 +135,7 @@ static void run(bench *b) {
     }
 }
 
-/* What a run reads of weights, cache or floats; the products of matmul and dots are counted instead. */
+/* Bytes of weights, cache or floats that a run reads; for matmul and dots, the products that it makes. */
 static double work(const bench *b) {
     switch (b->k->op) {
         case TP_OP_MATVEC:
@@ -151,7 +152,7 @@ static double work(const bench *b) {
         case TP_OP_RESCALE:
         case TP_OP_GLU: return 8.0 * COLS;
         case TP_OP_READ: return (double)ROWS * COLS;
-        case TP_OP_DOTS: return b->k->isa == TP_ISA_SCALAR ? 0 : 4096.0 * 12 * 64;       /* scalar only says what comes out */
+        case TP_OP_DOTS: return b->k->isa == TP_ISA_SCALAR ? 0 : 4096.0 * 12 * 64;       /* scalar only defines the result */
         default: return 4.0 * COLS;
     }
 }
@@ -182,7 +183,7 @@ static int prepare(bench *b) {
         b->x[i] = tp_random_float(&state);
         b->z[i] = tp_random_float(&state);
     }
-    for (int i = 0; i < TOKENS * COLS; i++) b->q[i] = (int8_t)tp_random(&state);        /* zeros would flatter */
+    for (int i = 0; i < TOKENS * COLS; i++) b->q[i] = (int8_t)tp_random(&state);        /* zeros would be too fast */
     for (int i = 0; i < COLS; i++) b->q16[i] = (int16_t)tp_random(&state);
     if (k->op == TP_OP_ATTENTION)
         for (int i = 0; i < ROWS * 128; i++) ((float *)(void *)b->bytes)[i] = b->x[i % COLS];
