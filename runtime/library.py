@@ -136,6 +136,19 @@ class Library:
             function.restype = result
             function.argtypes = arguments
         self.path = path
+        self._compare_names("layout", self.c.tp_layout_name, tuple(LAYOUT_IDS))
+        self._compare_names("instruction set", self.c.tp_isa_name, tuple(ISAS))
+
+    def _compare_names(self, kind: str, name_in_c: Callable[[int], bytes | None], names: Sequence[str]) -> None:
+        """Raise MissingRequirement for the first id whose name is not the same in the library and in Python."""
+        for index, name in enumerate((*names, None)):
+            text = name_in_c(index)
+            built = text.decode() if text is not None else None
+            if built != name:
+                raise MissingRequirement(
+                    f"{self.path}: {kind} {index} is {built or 'absent'}, this tritpack needs {name or 'none'}",
+                    hint="run `make lib` again",
+                )
 
     def check(self, status: int, what: str) -> None:
         """Raise what ERRORS has for a tp_status other than 0."""

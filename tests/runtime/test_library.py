@@ -17,7 +17,7 @@ from tritpack.formats.layouts.catalog import LAYOUTS
 from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.formats.names import ISAS, ExitCode
 from tritpack.formats.ternary import TernaryTensor
-from tritpack.runtime.abi import ABI_VERSION, NOT_RUN
+from tritpack.runtime.abi import ABI_VERSION, LAYOUT_IDS, NOT_RUN
 from tritpack.runtime.library import CModel, CSession, CTensor, Library, available_isas, library, library_path
 
 F32 = npt.NDArray[np.float32]
@@ -91,6 +91,21 @@ def test_broken_library(tmp_path: Path) -> None:
 def test_abi_version_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tritpack.runtime.library.ABI_VERSION", ABI_VERSION + 1)
     with pytest.raises(MissingRequirement, match="ABI version"):
+        Library(library_path())
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "entry"),
+    [
+        ("LAYOUT_IDS", ["f32", "bf16", *list(LAYOUT_IDS)[2:]], "layout 1 is f16, this tritpack needs bf16"),
+        ("LAYOUT_IDS", [*LAYOUT_IDS, "q1_0"], f"layout {len(LAYOUT_IDS)} is absent, this tritpack needs q1_0"),
+        ("ISAS", ISAS[:-1], "instruction set 8 is simd128, this tritpack needs none"),
+    ],
+    ids=["other", "missing", "more"],
+)
+def test_names_are_compared(monkeypatch: pytest.MonkeyPatch, table: str, names: list[str], entry: str) -> None:
+    monkeypatch.setattr(f"tritpack.runtime.library.{table}", dict.fromkeys(names, 0))
+    with pytest.raises(MissingRequirement, match=entry):
         Library(library_path())
 
 
