@@ -13,7 +13,16 @@ import numpy as np
 
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.files import atomic_output
-from tritpack.formats.gguf_reader import ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, TYPE_NAMES
+from tritpack.formats.gguf_header import (
+    ALIGNMENT_KEY,
+    ARRAY,
+    BOOL,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    SCALARS,
+    STRING,
+    TYPE_NAMES,
+)  # fmt: skip
 
 SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
 NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
@@ -69,7 +78,7 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
 
 def alignment_of(metadata: Mapping[str, Any]) -> int:
     """What tensors of a file with this metadata are aligned to."""
-    return int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    return int(metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT))
 
 
 def encode_header(

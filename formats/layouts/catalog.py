@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tritpack.formats.arrays import Bytes
@@ -22,7 +23,7 @@ from tritpack.formats.layouts.mlx2 import Mlx2
 from tritpack.formats.layouts.q2_0 import PQ2, Q2
 from tritpack.formats.layouts.t2 import T2
 from tritpack.formats.layouts.t158 import T158
-from tritpack.formats.layouts.tiling import Tiled, parse_tilings
+from tritpack.formats.layouts.tiling import Tiled, Tilings, parse_tilings
 from tritpack.formats.layouts.tl1 import TL1
 from tritpack.formats.layouts.tl2 import TL2
 from tritpack.formats.layouts.tq1_0 import PTQ1, TQ1
@@ -44,18 +45,18 @@ REPAIRABLE: dict[str, Layout] = {layout.name: layout for layout in (I2SArm(), I2
 TILING_KEY = "tritpack.layout.tiling"
 
 
-def layouts_of(metadata: Mapping[str, Any]) -> dict[str, Layout]:
-    """The layouts as a file with this metadata means them: TL1 and TL2 with the tilings it records, and with no rule
-    where it does not."""
+def layouts_of(metadata: Mapping[str, Any], tilings: Tilings = MappingProxyType({})) -> dict[str, Layout]:
+    """The layouts as a file with this metadata means them. TL1 and TL2 take the tilings that it records, then the ones
+    that are given, and never the rule's. Raises Unreadable if the record makes no sense."""
     recorded = metadata.get(TILING_KEY, ())
     try:
         if not isinstance(recorded, Sequence) or isinstance(recorded, str):
-            raise UsageError(f"it is {str(recorded)[:40]!r}, no array of texts")
-        tilings = parse_tilings(map(str, recorded))
+            raise UsageError(f"it is {str(recorded)[:40]!r}, not an array of texts")
+        in_file = parse_tilings(map(str, recorded))
     except UsageError as error:
         raise Unreadable(f"metadata {TILING_KEY}: {error.message[:120]}") from error
     return {
-        name: type(layout)(tilings, by_rule=False) if isinstance(layout, Tiled) else layout
+        name: type(layout)({**tilings, **in_file}, by_rule=False) if isinstance(layout, Tiled) else layout
         for name, layout in LAYOUTS.items()
     }
 
