@@ -100,7 +100,8 @@ def export(
         raise WriteFailed(f"{output}: cannot be written: {error.strerror or error}") from error
     except TritpackError as error:
         message = error.message.replace(str(partial), str(output))
-        raise type(error)(message, path=error.path, tensor=error.tensor, hint=error.hint) from error
+        path = None if error.path is None else str(error.path).replace(str(partial), str(output))
+        raise type(error)(message, path=path, tensor=error.tensor, hint=error.hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Export(Path(output), job.form, store.dtype, job.scale_loss, nbytes, job.warnings)

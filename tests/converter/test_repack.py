@@ -147,7 +147,7 @@ def test_scales_that_are_too_fine_are_folded_on_request() -> None:
 def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Folded on request: another model, whose logits are those of the folded scales; its ternary table stays exact."""
     made = checkpoints("bonsai_tied")
-    with pytest.raises(Unsupported, match="one scale a tensor") as caught:
+    with pytest.raises(Unsupported, match="one scale per tensor") as caught:
         convert(made.folder, tmp_path / "x.gguf", outtype="i2_s")
     assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
