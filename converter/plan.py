@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.sources.repair import Reading, apply_reading, lacks_tilings
+from tritpack.converter.sources.repair import ReadRequest, lacks_tilings, reopened
 from tritpack.converter.sources.source_model import Material, of_checkpoint, of_gguf
 from tritpack.converter.sources.source_tensors import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
 from tritpack.converter.targets.engines import TARGETS, Target, check_target
@@ -77,7 +77,7 @@ def make_plan(
     allow_wrong_engine: bool = False,
     tilings: Mapping[tuple[int, int], TileSizes] | None = None,
     tl2_id: int = 39,
-    reading: Reading | None = None,
+    reading: ReadRequest | None = None,
     hashed: bool = True,
 ) -> Plan:
     """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
@@ -90,7 +90,7 @@ def make_plan(
     """
     if reading and isinstance(source, GgufFile) and lacks_tilings(source):
         tilings = None
-    record = apply_reading(source, reading)
+    source, record = reopened(source, reading)
     if isinstance(source, GgufFile):
         if quantize is not None:
             raise UsageError(

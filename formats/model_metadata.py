@@ -31,7 +31,7 @@ def from_gguf(file: GgufFile) -> ModelSpec:
 
 
 def to_metadata(spec: ModelSpec) -> dict[str, Any]:
-    """The GGUF keys that say all this, as llama.cpp and bitnet.cpp read them; ours are `tritpack.*`."""
+    """The GGUF keys of a spec, as llama.cpp and bitnet.cpp read them; our own keys are `tritpack.*`."""
     a = spec.architecture
     pairs: dict[str, Any] = {
         f"{a}.vocab_size": spec.vocab_size,
@@ -49,10 +49,10 @@ def to_metadata(spec: ModelSpec) -> dict[str, Any]:
         f"{a}.hidden_activation": spec.activation,
     }
     for key in SCALES:
-        # llama.cpp's MiniCPM takes its own defaults for keys that are missing.
+        # For keys that are missing, llama.cpp's MiniCPM takes its own defaults.
         if getattr(spec, key) != 1.0 or a == "minicpm":
             pairs[f"{a}.{key}"] = getattr(spec, key)
-    if a == "minicpm":  # llama.cpp divides by this one; ours says it exactly
+    if a == "minicpm":  # llama.cpp divides by this one; our own key has the exact factor
         pairs |= {f"{a}.logit_scale": 1.0 / spec.logit_scale, "tritpack.logit_scale": spec.logit_scale}
     if spec.attention_scale is not None:
         pairs[f"{a}.attention.scale"] = spec.attention_scale
@@ -83,14 +83,14 @@ def _scaling_metadata(spec: ModelSpec) -> dict[str, Any]:
         pairs[f"{prefix}.yarn_beta_slow"] = scaling.beta_slow
     implied = yarn_attention_factor(scaling.factor) if scaling.kind == "yarn" else 1.0
     if scaling.attention_factor != shortest_float(implied):
-        # llama.cpp multiplies its own choice by this; ours below is the whole factor.
+        # llama.cpp multiplies its own choice by this; our own key below has the whole factor.
         pairs[f"{prefix}.attn_factor"] = scaling.attention_factor / implied
     pairs["tritpack.rope.attention_factor"] = scaling.attention_factor
     return pairs
 
 
 class _Reader:
-    """The keys of one architecture, checked as they are read."""
+    """The keys of one architecture, which are checked as they are read."""
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
@@ -133,7 +133,7 @@ class _Reader:
         for key, value in (("attention.head_count", heads), ("embedding_length", hidden), ("block_count", layers)):
             if not isinstance(value, int) or value < 1:
                 raise Unreadable(f"metadata key {self.architecture}.{key} is {value!r}, expected a positive integer")
-        if layers > len(self.file.tensors):  # before anything is made for each of them
+        if layers > len(self.file.tensors):  # before memory is taken for each of them
             raise Unreadable(
                 f"metadata key {self.architecture}.block_count is {layers}, "
                 f"but there are {len(self.file.tensors)} tensors"
@@ -174,7 +174,7 @@ class _Reader:
         )
 
     def _implied_quantization(self) -> str:
-        """BitNet's, unless scales change within a row: such models (Bonsai) are trained with float activations."""
+        """BitNet's, unless scales change within a row: such models (Bonsai) were trained with float activations."""
         info = self.file.tensors.get("blk.0.ffn_down.weight")
         layout = self.file.layout_of(info) if info else None
         if info is None or layout is None:
@@ -183,7 +183,7 @@ class _Reader:
         return "none" if scales.shape[1] > 1 else "int8-per-token"
 
     def _scales(self, hidden: int) -> dict[str, Any]:
-        """As llama.cpp's graphs take them: Gemma's is not in its files, MiniCPM's last one divides."""
+        """The scales as llama.cpp's graphs apply them: Gemma's is not in its files, MiniCPM's logit_scale divides."""
         if self.architecture == "minicpm":
             divisor = self.number("logit_scale")
             if not divisor > 0:
@@ -199,7 +199,7 @@ class _Reader:
     def _sliding(self, layers: int) -> tuple[bool, ...]:
         if self.get("attention.sliding_window") is None:
             return ()
-        # Gemma 3: every sixth layer sees everything. In other architectures the key alone says nothing.
+        # In Gemma 3 every sixth layer sees all positions. In other architectures the window alone says nothing of that.
         pattern = self.get("attention.sliding_window_pattern", 6 if self.architecture == "gemma3" else None)
         if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
             return tuple((layer + 1) % pattern != 0 for layer in range(layers))

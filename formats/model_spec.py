@@ -1,6 +1,7 @@
-"""ModelSpec: one model's hyperparameters and switches, in the field's terms, to and from GGUF metadata.
+"""ModelSpec: one model's hyperparameters and switches, in the field's terms.
 
-What converter and runtime tell each other. Shapes of tensors are derived here and nowhere else.
+Converter and runtime describe a model to each other by it. Shapes of tensors are derived here and nowhere else.
+model_metadata.py reads it from GGUF files and writes it to them.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.names import ACTIVATIONS
 from tritpack.formats.rope import RopeScaling, inverse_frequencies
-
-ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
-"""`hidden_act` of config.json, verbatim. relu2 is max(x, 0) ** 2."""
 
 IMPLIED_ACTIVATION = {
     "bitnet-b1.58": "relu2", "bitnet-25": "relu2", "bitnet": "silu", "llama": "silu", "qwen3": "silu",
     "gemma3": "gelu_pytorch_tanh", "minicpm": "silu",
 }  # fmt: skip
-"""Every architecture we run, and what files without `<arch>.hidden_activation` mean."""
+"""Every architecture that is run, and the activation of its files that have no `<arch>.hidden_activation`."""
 
 INTERLEAVED_ROPE = ("llama", "minicpm")
 """Architectures whose GGUF files hold the rows of q and k such that RoPE pairs are neighbours (2 i, 2 i + 1); in the
-others, and in every transformers checkpoint, they stand half a head apart."""
+others, and in every transformers checkpoint, the rows of a pair are half a head apart."""
 
 SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "context_length",
@@ -48,18 +47,23 @@ SCALES = ("embedding_scale", "residual_scale", "logit_scale")
 TABLES = ("token_embd", "output")
 ROPE_FACTORS = "rope_freqs.weight"
 POOLING = ("none", "mean", "cls", "last")
-"""By the number that GGUF's `<arch>.pooling_type` has for it."""
+"""The index is the number in GGUF's `<arch>.pooling_type`."""
 ACTIVATION_QUANTIZATION = {"int8-per-token": True, "none": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Sizes are in elements; `rope_theta` is the base of the rotary frequencies, `norm_eps` that of every RMSNorm but
-    the projection norms, which have their own. The switches name norms (see OPTIONAL_NORMS).
+    """One model's hyperparameters. Sizes are in elements.
 
-    int8_activations: what enters a ternary linear is quantised per token (A8); else it stays float (A16).
-    The scales multiply: the embedding rows, what each block adds to the residual stream, the last hidden state, q.k.
-    sliding_layers: which layers see only `sliding_window` positions, turning by `local_rope_theta`; empty for none.
+    rope_theta: base of the rotary frequencies. norm_eps: of every RMSNorm except the projection norms, which have
+    projection_norm_eps. sub_norms to projection_norms: whether the model has these norms, see OPTIONAL_NORMS.
+    int8_activations: whether the inputs of ternary linears are quantised per token (A8) or stay float (A16).
+    embedding_scale, residual_scale, logit_scale, attention_scale: multiply the embedding rows, what each block adds to
+    the residual stream, the last hidden state, and q.k.
+    sliding_layers: for each layer whether it sees only `sliding_window` positions and rotates by `local_rope_theta`;
+    empty if none does.
+
+    Raises Unreadable for impossible values, Unsupported for an activation or pooling that is not known.
     """
 
     architecture: str
@@ -124,7 +128,7 @@ class ModelSpec:
         if not isinstance(window, int) or isinstance(window, bool) or not bool(self.sliding_layers) <= window < 2**31:
             raise Unreadable(f"sliding_window is {window!r}, expected a positive 31-bit integer")
         if self.sliding_layers and len(self.sliding_layers) != self.layers:
-            raise Unreadable(f"{len(self.sliding_layers)} layers are said to slide or not, there are {self.layers}")
+            raise Unreadable(f"{len(self.sliding_layers)} entries say which layers slide, expected {self.layers}")
         if self.rope_scaling and self.rope_scaling.kind == "yarn" and not self.rope_theta > 1:
             raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
         if self.pooling not in POOLING:
@@ -132,7 +136,7 @@ class ModelSpec:
 
     @property
     def is_embedding_model(self) -> bool:
-        """Whether the model gives one vector a text (see `pooling`) and no next token."""
+        """Whether the model gives one vector per text (see `pooling`) and no next token."""
         return self.pooling != "none"
 
     def linear_shape(self, linear: str) -> tuple[int, int]:
@@ -181,7 +185,7 @@ class ModelSpec:
         return shapes
 
     def unknown_tensors(self, names: Iterable[str]) -> list[str]:
-        """Those of a file's tensors that have no place in this model: another graph would use them."""
+        """Those of a file's tensors that this model has no place for; another graph would use them."""
         beside = {name.removesuffix("weight") + "scale" for name in self.linear_names()}
         return sorted(set(names) - set(self.tensor_shapes()) - beside)
 
@@ -190,8 +194,8 @@ class ModelSpec:
         return [f"blk.{layer}.{linear}.weight" for layer in range(self.layers) for linear in LINEARS]
 
     def row_order(self, name: str) -> npt.NDArray[np.int64] | None:
-        """For a tensor whose rows GGUF orders otherwise than transformers: int64 (rows,), the transformers row that
-        stands at each place. None for all others."""
+        """For a tensor whose rows GGUF orders otherwise than transformers: int64 (rows,), for each row of GGUF the
+        row of transformers. None for all others."""
         part = name.removesuffix(".weight").rpartition(".")[2]
         if self.architecture not in INTERLEAVED_ROPE or part not in ("attn_q", "attn_k"):
             return None
@@ -199,13 +203,13 @@ class ModelSpec:
         return rows.reshape(-1, 2, self.head_dim // 2).swapaxes(1, 2).reshape(-1)
 
     def inverse_frequencies(self, *, local: bool = False) -> npt.NDArray[np.float32]:
-        """float32 (head_dim / 2,): radians a position of each rotary pair; local: of the layers that slide."""
+        """float32 (head_dim / 2,): radians per position of each rotary pair. local: of the sliding layers."""
         if local:
             return inverse_frequencies(self.local_rope_theta or self.rope_theta, self.head_dim)
         return inverse_frequencies(self.rope_theta, self.head_dim, self.rope_scaling)
 
     def query_key_scale(self) -> np.float32:
-        """What multiplies q.k: `attention_scale`, or 1 / sqrt(head_dim)."""
+        """The factor of q.k: `attention_scale`, or 1 / sqrt(head_dim)."""
         if self.attention_scale is not None:
             return np.float32(self.attention_scale)
         return np.float32(np.float32(1) / np.sqrt(np.float32(self.head_dim)))

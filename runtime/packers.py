@@ -1,4 +1,4 @@
-"""The packers in C, put in place of the numpy ones: the same bytes, many times faster."""
+"""The packers in C. They give the same bytes as the numpy ones, many times faster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CPackers:
 
 
 def use_c_packers() -> None:
-    """Pack and unpack in C from now on; without the library numpy goes on doing it."""
+    """Pack and unpack in C from now on. Without the C library numpy is still used."""
     try:
         c_packers.use(CPackers(library()))
     except MissingRequirement:

@@ -99,7 +99,9 @@ def export(
     except OSError as error:
         raise WriteFailed(f"{output}: cannot be written: {error.strerror or error}") from error
     except TritpackError as error:
-        raise type(error)(error.message.replace(str(partial), str(output)), hint=error.hint) from error
+        message = error.message.replace(str(partial), str(output))
+        path = None if error.path is None else str(error.path).replace(str(partial), str(output))
+        raise type(error)(message, path=path, tensor=error.tensor, hint=error.hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Export(Path(output), job.form, store.dtype, job.scale_loss, nbytes, job.warnings)

@@ -47,7 +47,7 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
             try:
                 row |= _statistics(file, tensor, spec)
             except Unreadable as error:
-                problems.append(error.message.removeprefix(f"{path}: "))
+                problems.append(error.without_path)
         tensors.append(row)
     weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
     ternary_weights = sum(t.rows * t.cols for t in weights)

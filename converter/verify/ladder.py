@@ -172,7 +172,7 @@ class Ladder:
             return Rung(name, skipped=error.message)
         except (Unreadable, Unsupported, UsageError, CheckFailed) as error:
             self.stopped = "the file cannot be run"
-            return Rung(name, findings=[f"the file cannot be run: {error.message}"])
+            return Rung(name, findings=[f"the file cannot be run: {error}"])
 
     # -- rungs ---------------------------------------------------------------------------------------------------------
 

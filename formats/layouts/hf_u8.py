@@ -1,7 +1,7 @@
-"""hf_u8, the packed form of transformers checkpoints: four codes a byte, a quarter of the matrix apart.
+"""hf_u8, the packed form of transformers checkpoints: four codes per byte, a quarter of the matrix apart.
 
 The scale is a tensor of its own (`weight_scale`), so pack drops it and unpack gives a scale of one; whether the stored
-number multiplies or divides is the family's business (converter/families).
+number multiplies or divides is decided by the family (converter/families).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tritpack.formats.layouts.planes import LOW_FIRST, count_threes, pack_planes
 
 
 class HfU8(Layout):
-    """rows * cols / 4 bytes, to be shaped (rows / 4, cols)."""
+    """rows * cols / 4 bytes; the checkpoint shapes them (rows / 4, cols)."""
 
     name = "hf_u8"
     holds_scales = False

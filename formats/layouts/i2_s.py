@@ -1,7 +1,7 @@
-"""I2_S, the layout of bitnet.cpp: 128 codes in 32 bytes, one float32 scale a tensor in a 32-byte trailer.
+"""I2_S, the layout of bitnet.cpp: 128 codes in 32 bytes, one float32 scale per tensor in a 32-byte trailer.
 
-The canonical order is the one in every published file. bitnet.cpp has written two others under the same type id, which
-cannot be told apart by their bytes: they are read on explicit request only, to repair such a file.
+The canonical order is the one in every published file. bitnet.cpp has written two other orders under the same type id,
+which cannot be told apart by their bytes. They are read on explicit request only, to repair such a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class I2S(TrailingScale):
         return rows * cols // 4 + TRAILER
 
     def width(self, cols: int) -> int:
-        """Of the bit planes."""
+        """The width of the bit planes."""
         return self.block // 4
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
@@ -39,14 +39,14 @@ class I2S(TrailingScale):
 
 
 class I2SArm(I2S):
-    """What bitnet.cpp has written on ARM since November 2025: 64 codes in 16 bytes."""
+    """The order that bitnet.cpp has written on ARM since November 2025: 64 codes in 16 bytes."""
 
     name = "i2_s_arm"
     block = 64
 
 
 class I2SRows(I2S):
-    """What bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
+    """The order that bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
 
     name = "i2_s_rows4"
 

@@ -1,5 +1,8 @@
-"""MLX's affine 2-bit weights: 16 codes a uint32, low bits first. Their scales and biases (minus the scales, so that
-scale * code + bias is ternary) are tensors of their own: pack drops the scales and unpack gives a scale of one."""
+"""MLX's affine 2-bit weights: 16 codes per uint32, low bits first.
+
+Scales and biases are tensors of their own, so pack drops the scales and unpack gives a scale of one. The biases are
+minus the scales, which makes scale * code + bias ternary.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tritpack.formats.layouts.planes import LOW_FIRST, pack_planes, unpack_plane
 
 
 class Mlx2(HfU8):
-    """rows * cols / 4 bytes, to be seen as uint32 (rows, cols / 16)."""
+    """rows * cols / 4 bytes; the checkpoint has them as uint32 (rows, cols / 16)."""
 
     name = "mlx2"
 

@@ -1,6 +1,6 @@
-"""T2, ours: 2-bit codes in I2_S's blocks for rows of any length, and scales of any granularity.
+"""T2, tritpack's own: 2-bit codes in I2_S's blocks, for rows of any length and scales of any granularity.
 
-What I2_S cannot hold, this can: rows are padded to whole blocks with zero weights. So the kernels of I2_S run it.
+Rows are padded to whole blocks with zero weights, so that the kernels of I2_S run it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BLOCK = 128
 
 
 class T2(GridScales):
-    """32 bytes of header, the scales padded to 32, rows * padded(cols) / 4 of codes."""
+    """32 bytes of header, the scales padded to a multiple of 32 bytes, rows * padded(cols) / 4 bytes of codes."""
 
     name = "t2"
     magic = b"T2\x01\x00"
@@ -40,7 +40,7 @@ class T2(GridScales):
         if cols % BLOCK:
             last = self.body(data, rows, cols).reshape(rows, -1)[:, -BLOCK // 4 :]
             if unpack_planes(last, BLOCK // 4, HIGH_FIRST).reshape(rows, BLOCK)[:, cols % BLOCK :].any():
-                return f"the padding behind its rows of {cols} weights is not zero"
+                return f"the padding after its rows of {cols} weights is not zero"
         return super().bad_padding(data, rows, cols)
 
 

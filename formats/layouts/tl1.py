@@ -1,4 +1,4 @@
-"""TL1 of bitnet.cpp (ARM): two weights a nibble, 3 a + b + 4, in tiles of BM rows by BK columns."""
+"""TL1 of bitnet.cpp (ARM): two weights per nibble, 3 a + b + 4, in tiles of BM rows by BK columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
 
 
 class TL1(Tiled):
-    """rows * cols / 4 + 32 bytes. A byte has four neighbours of one row, 16 rows stand together."""
+    """rows * cols / 4 + 32 bytes. A byte has four neighbours of one row; the bytes of 16 rows stand together."""
 
     name = "tl1"
     inner = (32, 64)
@@ -55,20 +55,20 @@ class TL1(Tiled):
 
 
 def _grid(rows: int, cols: int, tiling: Tiling) -> tuple[int, ...]:
-    """Rows as (tile, block, sub-block, 16), columns as (tile, block, quads of 4)."""
+    """The lengths of the axes: rows as (tile, block, sub-block, 16), columns as (tile, block, quads of 4)."""
     BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
     by = 256 // bm
     return rows // BM, BM // bm, bm // 16, 16, cols // BK, BK // by, by // 4
 
 
 def pack_pairs(quads: npt.NDArray[np.int8]) -> Bytes:
-    """int8 codes (..., 4) to bytes: the first pair in the high nibble."""
+    """Pack int8 codes (..., 4) into bytes, the first pair in the high nibble."""
     pairs = (3 * quads[..., 0::2] + quads[..., 1::2] + 4).view(np.uint8)
     return np.asarray(pairs[..., 0] << 4 | pairs[..., 1], np.uint8)
 
 
 def unpack_pairs(data: Bytes) -> npt.NDArray[np.int8]:
-    """Bytes (...) to codes (..., 4); a nibble above 8 gives +2 first."""
+    """Unpack bytes (...) to codes (..., 4); a nibble above 8 gives two codes of +2."""
     nibbles: npt.NDArray[np.int8] = np.stack([data >> 4, data & 15], axis=-1).view(np.int8)
     values = np.stack([nibbles // 3 - 1, nibbles % 3 - 1], axis=-1)
     values[nibbles > 8] = 2

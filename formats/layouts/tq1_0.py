@@ -1,6 +1,6 @@
 """TQ1_0 of llama.cpp (256 weights in 54 bytes), and PTQ1_0, its form with a scale every 128 (PrismML, 28 bytes).
 
-Five trits a byte, most significant first, the weights of a byte a stage's width apart; the last few, four a byte.
+A byte has five trits, most significant first; its weights are a stage's width apart. In the last stage a byte has four.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tritpack.formats.layouts.trits import count_noncanonical, pack_trits, unpac
 
 
 class TQ1(BlockScales):
-    """Stages of (bytes, trits a byte), then the scale."""
+    """Blocks of 256 weights: the stages, each (bytes, trits per byte), then the scale."""
 
     name = "tq1_0"
     block = 256
@@ -42,6 +42,8 @@ class TQ1(BlockScales):
 
 
 class PTQ1(TQ1):
+    """Blocks of 128 weights."""
+
     name = "ptq1_0"
     block = 128
     block_nbytes = 28

@@ -1,4 +1,4 @@
-"""TQ2_0 of llama.cpp: 256 weights in 66 bytes, two halves of four bit planes, the float16 scale behind them."""
+"""TQ2_0 of llama.cpp: 256 weights in 66 bytes, two halves of four bit planes, then the float16 scale."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from tritpack.formats.layouts.planes import LOW_FIRST, count_threes, pack_planes
 
 
 class TQ2(BlockScales):
+    """Blocks of 256 weights."""
+
     name = "tq2_0"
     block = 256
     block_nbytes = 66
     scale_first = False
     width = 32
-    """Of the bit planes."""
+    """The width of the bit planes."""
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
         self.code_bytes(body)[:] = pack_planes(codes, self.width, LOW_FIRST).reshape(-1, self.block_nbytes - 2)
