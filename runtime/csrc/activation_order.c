@@ -56,7 +56,7 @@ static void lines_fill(const tp_activation_order *a, const int8_t *q, int64_t n,
         }
 }
 
-/* ---- T158: lines of 64 bytes. The last one is narrower, but there too digit f of byte p is at 64 f + p ---- */
+/* ---- T158: lines of 64 bytes. In the last, narrower one too digit f of byte p is at 64 f + p ---- */
 
 static size_t t158_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
@@ -107,7 +107,7 @@ static void tl2_fill(const tp_activation_order *a, const int8_t *q, int64_t n, i
     for (int64_t c = cols - TL2_PAIRED; c < cols; c += 2) to = table_of(pairs, q[c], q[c + 1], 0, to);
 }
 
-/* ---- tiles of tokens: [padded cols / width][tokens][width columns]. The last has a multiple of 4 tokens ---- */
+/* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / width][tokens][width] ---- */
 
 static size_t tiles_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
