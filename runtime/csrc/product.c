@@ -29,7 +29,7 @@ typedef struct linear_jobs {
     const tp_kernel *rescale;
     tp_linear_job *jobs;
     int count;
-    const tp_activation_order *activation_order;      /* jobs with another order are skipped */
+    const tp_activation_order *order;       /* jobs with another order are skipped */
     const tp_acts8 *acts;
     int64_t n, cols;
     uint8_t *scratch;
@@ -39,7 +39,7 @@ typedef struct linear_jobs {
 static void order_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     const linear_jobs *l = ctx;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) l->activation_order->fill(l->activation_order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
+    for (int64_t i = begin; i < end; i++) l->order->fill(l->order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
 }
 
 static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
@@ -52,7 +52,7 @@ static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
  * memory would be idle otherwise. */
 static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
     const tp_kernel *k = job->plan.kernel;
-    const uint8_t *acts = l->activation_order ? l->acts->ordered : (const void *)l->acts->q;
+    const uint8_t *acts = l->order ? l->acts->ordered : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = job->codes;
     if (job->plan.unpack) {
@@ -66,7 +66,7 @@ static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t r
         k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
-    const size_t stride = l->n > 1 ? l->activation_order->bytes(l->activation_order, 1, l->cols) : 0;
+    const size_t stride = l->n > 1 ? l->order->bytes(l->order, 1, l->cols) : 0;
     for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
@@ -128,7 +128,7 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int j = 0; j < l->count; j++) {
         const tp_linear_job *job = &l->jobs[j];
-        if (job->plan.kernel->activation_order != l->activation_order) continue;
+        if (job->plan.kernel->activation_order != l->order) continue;
         for (int64_t i = begin > before ? begin : before; i < end && i < before + job->chunks; i++)
             run_chunk(l, job, i - before, l->scratch + (size_t)thread * l->scratch_bytes);
         before += job->chunks;
@@ -147,12 +147,12 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {
-            if (jobs[i].plan.kernel->activation_order != l.activation_order) continue;
+            if (jobs[i].plan.kernel->activation_order != l.order) continue;
             done |= i < j;
             chunks += jobs[i].chunks;
         }
         if (done) continue;
-        if (l.activation_order) tp_pool_run(pool, order_pieces, &l, (n + l.activation_order->tokens - 1) / l.activation_order->tokens, 1);
+        if (l.order) tp_pool_run(pool, order_pieces, &l, (n + l.order->tokens - 1) / l.order->tokens, 1);
         tp_pool_run(pool, run_chunks, &l, chunks, 1);
     }
 }
