@@ -85,7 +85,8 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     const tp_hparams *hp = &s->model->hp;
     const attention_split a = split_attention(s);
     const int64_t heads = hp->heads / hp->kv_heads / a.parts;
-    for (int64_t i = begin; i < end; i++) {     /* neighbours read the same cache: i counts blocks, then parts, then kv heads */
+    /* i counts blocks first, then parts, then kv heads, so that neighbours read the same cache. */
+    for (int64_t i = begin; i < end; i++) {
         const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
         const int64_t at = (t * hp->heads + first_head) * hp->head_dim, seen = s->n_past + t + 1;
         const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0, skip = first % tp_kv_block(s);

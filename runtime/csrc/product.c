@@ -11,7 +11,8 @@ enum { MOST_ROWS = 128, STORES_AHEAD = 16 };
  * rows stay in the L2 cache. */
 static int64_t grain_of(tp_kernel_plan plan, int64_t rows, uint64_t nbytes) {
     if (plan.kernel->op == TP_OP_MATMUL || plan.unpack) return 32;
-    if (plan.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;      /* 32 of its rows stand together, in tiles of more */
+    /* 32 rows of TL2 stand together, in tiles of more. */
+    if (plan.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }

@@ -1,6 +1,6 @@
 /* Ternary tensors by kernels. An operation that has no kernel for a layout unpacks it to plain codes,
  * one per byte (U8), and runs its kernel for those: the integers and the floats are the same, only
- * later. The file also knows what a scale of 0 means, and packs and unpacks whole tensors. */
+ * slower to get. The file also knows what a scale of 0 means, and packs and unpacks whole tensors. */
 #include <string.h>
 
 #include "internal.h"
@@ -91,7 +91,8 @@ static void clear_under_zero(const tp_ternary *t, int64_t row, uint8_t *codes /*
 tp_tensor tp_direct_codes(const tp_ternary *t) {
     tp_tensor codes = t->body;
     codes.layout = direct_layout(codes.layout);
-    if (codes.layout == TP_LAYOUT_I2_S) codes.cols = tp_padded_cols(codes.cols);   /* T2 fills its last block up */
+    /* T2 fills its last block up. */
+    if (codes.layout == TP_LAYOUT_I2_S) codes.cols = tp_padded_cols(codes.cols);
     return codes;
 }
 
