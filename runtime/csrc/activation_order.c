@@ -12,7 +12,7 @@ static int64_t line_count(const tp_activation_order *a, int64_t cols) { return l
 
 static size_t lines_bytes(const tp_activation_order *a, int64_t n, int64_t cols) { return (size_t)(n * line_count(a, cols) * a->lines.kind * LINE); }
 
-/* Columns that are neighbours in a row and in the order. */
+/* Columns that are neighbours both in the row and in the order. */
 typedef struct run { int16_t to, from, length; } run;
 
 typedef struct line_runs {
@@ -56,7 +56,7 @@ static void lines_fill(const tp_activation_order *a, const int8_t *q, int64_t n,
         }
 }
 
-/* ---- T158: lines of 64 bytes. The last one is narrower, but there too digit f of byte p is at 64 f + p ---- */
+/* ---- T158: lines of 64 bytes. In the last, narrower one too digit f of byte p is at 64 f + p ---- */
 
 static size_t t158_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;
@@ -81,8 +81,8 @@ static size_t tl2_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     return (size_t)(n * tl2_tables_bytes(cols));
 }
 
-/* The 16 sums of three activations that a nibble can choose. weights: (3, 16), what the nibble stands
- * for; the third row is 0 for pairs. */
+/* Writes the table of three or two activations: what each of 16 nibbles adds. weights: (3, 16), the
+ * weights that a nibble stands for; the third row is 0 for pairs. Returns where the next table goes. */
 static uint8_t *table_of(const int16_t weights[3][16], int a, int b, int c, uint8_t *to) {
     uint16_t sums[16];
     for (int n = 0; n < 16; n++) sums[n] = (uint16_t)(weights[0][n] * (int16_t)a + weights[1][n] * (int16_t)b + weights[2][n] * (int16_t)c);
@@ -107,7 +107,7 @@ static void tl2_fill(const tp_activation_order *a, const int8_t *q, int64_t n, i
     for (int64_t c = cols - TL2_PAIRED; c < cols; c += 2) to = table_of(pairs, q[c], q[c + 1], 0, to);
 }
 
-/* ---- tiles of tokens: [padded cols / width][tokens][width columns]. The last has a multiple of 4 tokens ---- */
+/* ---- tiles of tokens, the last cut to a multiple of 4: [padded cols / width][tokens][width] ---- */
 
 static size_t tiles_bytes(const tp_activation_order *a, int64_t n, int64_t cols) {
     (void)a;

@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 static inline void tp_cos_sin(float angle, float *cosine, float *sine) {
-    const double x = (double)angle, magic = 6755399441055744.0;     /* 1.5 * 2^52: adding it rounds to an integer */
+    const double magic = 6755399441055744.0;    /* 1.5 * 2^52: adding it rounds to an integer */
+    const double x = (double)angle;
     if (!(x > -1e9 && x < 1e9)) {       /* no position gets here, and NaN has no quadrant */
         *cosine = 1.0f;
         *sine = 0.0f;

@@ -1,5 +1,5 @@
-/* Attention of a batch: RoPE, the cache, and what reads it. A loop over tokens or heads goes to the pool;
- * no result depends on how it is cut. */
+/* Attention of a batch: RoPE, the cache, and what reads it. Loops over tokens or heads go to the
+ * pool. No result depends on how they are cut. */
 #include <string.h>
 
 #include "kv_cache.h"
@@ -7,7 +7,8 @@
 /* ---- what enters the cache ---- */
 
 static void store(const tp_session *s, int64_t head, int64_t position, const float *k, const float *v) {
-    uint8_t *const keys = tp_kv_at(s, s->k_cache, head, position), *const values = tp_kv_at(s, s->v_cache, head, position);
+    uint8_t *const keys = tp_kv_at(s, s->k_cache, head, position);
+    uint8_t *const values = tp_kv_at(s, s->v_cache, head, position);
     const int64_t dim = s->model->hp.head_dim;
     if (s->kv_type == TP_KV_I16) {
         s->cache16->cache16(k, v, dim, position % tp_kv_block(s), keys, values);
@@ -70,10 +71,12 @@ typedef struct attention_split { int64_t tokens, blocks, parts; } attention_spli
 static attention_split split_attention(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const int64_t group = hp->heads / hp->kv_heads, most = most_tokens(s);
-    attention_split a = {s->layer->slides && s->n_past + s->n > hp->window ? 1 : s->n < most ? s->n : most, 0, 1};
-    while (a.tokens > 1 && (s->n + a.tokens - 1) / a.tokens * hp->kv_heads < tp_pool_threads(s->pool)) a.tokens = (a.tokens + 1) / 2;
+    const int threads = tp_pool_threads(s->pool), alone = s->layer->slides && s->n_past + s->n > hp->window;
+    attention_split a = {.tokens = s->n < most ? s->n : most, .parts = 1};
+    if (alone) a.tokens = 1;
+    while (a.tokens > 1 && (s->n + a.tokens - 1) / a.tokens * hp->kv_heads < threads) a.tokens = (a.tokens + 1) / 2;
     a.blocks = (s->n + a.tokens - 1) / a.tokens;
-    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < tp_pool_threads(s->pool))) a.parts++;
+    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < threads)) a.parts++;
     return a;
 }
 
@@ -82,7 +85,8 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     const tp_hparams *hp = &s->model->hp;
     const attention_split a = split_attention(s);
     const int64_t heads = hp->heads / hp->kv_heads / a.parts;
-    for (int64_t i = begin; i < end; i++) {     /* (kv head, part of its heads, block of tokens): neighbours read the same cache */
+    /* i counts blocks first, then parts, then kv heads, so that neighbours read the same cache. */
+    for (int64_t i = begin; i < end; i++) {
         const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
         const int64_t at = (t * hp->heads + first_head) * hp->head_dim, seen = s->n_past + t + 1;
         const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0, skip = first % tp_kv_block(s);

@@ -75,9 +75,9 @@ static void add_token(const tp_session *s, int64_t t, const tp_tensor *post_norm
 /* One step towards the input of linears. */
 typedef struct step {
     tp_session *s;
-    const tp_tensor *add_after;     /* s->add joins s->x first, after this norm (which may be absent); NULL: it does not */
+    const tp_tensor *add_after;     /* not NULL: s->add first joins s->x, after this norm, if present */
     const float *from;              /* (n, cols) */
-    float *gate;                    /* (n, cols): act(gate) * from enters, and a trace finds it in gate; NULL: from enters */
+    float *gate;                    /* (n, cols): act(gate) * from enters; NULL: from enters */
     const tp_tensor *norm;          /* (1, cols) or absent */
     float eps;
     float *to;                      /* (n, cols), or NULL if only the codes are wanted */
@@ -96,7 +96,7 @@ static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
         const float *x = p->from + t * cols;
         if (p->add_after) add_token(s, t, p->add_after);
         if (p->gate) {
-            float *const product = s->trace ? p->gate + t * cols : to;
+            float *const product = s->trace ? p->gate + t * cols : to;      /* where the trace looks for it */
             s->glu->glu(p->gate + t * cols, x, cols, s->model->hp.activation, product);
             x = product;
         }
@@ -129,7 +129,7 @@ typedef struct product {
     const tp_linear *linear;
     float *y;
     point own;      /* its input's names where it has a norm of its own */
-    int gated;      /* y = glu(what the next product gives, what this one does); the next one's y is not written */
+    int gated;      /* 1: y = glu(next product, this one), and the next one's y is not written */
 } product;
 
 static void trace_codes(tp_session *s, point at, int64_t cols) {

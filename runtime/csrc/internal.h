@@ -8,10 +8,13 @@
 #include "kernels/kernels.h"
 #include "kernels/lines.h"
 
-#define TP_MAX_COLS (INT64_C(1) << 21)      /* int32 sums of any bytes fit up to here: 3 * 128 * 2^21 < 2^30 */
+/* int32 sums of any bytes fit up to here: 3 * 128 * 2^21 < 2^30. */
+#define TP_MAX_COLS (INT64_C(1) << 21)
 #define TP_MAX_THREADS 256
 /* Up to here matvec, token by token, is faster than matmul, which unpacks the weights first. */
 #define TP_FEW_TOKENS 4
+
+static inline int64_t tp_round64(int64_t v) { return (v + 63) / 64 * 64; }
 
 /* ---- cpu.c ---- */
 int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
@@ -83,10 +86,10 @@ typedef struct tp_ternary {
     const uint8_t *scales;
     int64_t rows_per_scale, run, run_bytes, col_blocks, block_bytes;
     int half;                   /* 1: scales are f16 */
-    int grouped;                /* 1: the blocks of columns are groups of the model, not of the layout */
+    int grouped;                /* 1: blocks of columns are groups of the model, not of the layout */
 } tp_ternary;
 tp_ternary tp_ternary_of(const tp_tensor *t);   /* t is ternary and has passed tp_tensor_check */
-uint64_t tp_body_nbytes(int layout, int64_t rows, int64_t cols);    /* 0 if the layout cannot hold the shape */
+uint64_t tp_body_nbytes(int layout, int64_t rows, int64_t cols);    /* 0 if it cannot have the shape */
 int tp_tile_fits(const tp_tensor *t);           /* 1 for layouts without tiles */
 void tp_scales_of_row(const tp_ternary *t, int64_t row, float *out /* (col_blocks) */);
 
@@ -104,10 +107,11 @@ static inline float tp_scale_value(const tp_ternary *t, const uint8_t *at) {
 /* How an operation treats a layout. */
 typedef struct tp_kernel_plan {
     const tp_kernel *kernel;    /* NULL: not at all */
-    const tp_kernel *unpack;    /* makes the plain codes (U8) that kernel takes; NULL: it takes what is stored */
+    const tp_kernel *unpack;    /* makes the U8 that kernel takes; NULL: it takes what is stored */
 } tp_kernel_plan;
 tp_kernel_plan tp_kernel_plan_for(tp_op op, int layout, int isa);
-tp_kernel_plan tp_unpacking_plan_for(tp_op op, int layout, int isa);    /* unpacks, even if there is a direct kernel */
+/* The plan that unpacks, even if there is a direct kernel. */
+tp_kernel_plan tp_unpacking_plan_for(tp_op op, int layout, int isa);
 
 /* Returns 1 if each row has one scale, so that its integers may be summed as they are.
  * Under a scale of 0 all codes count as zeros, so a block with that scale does not matter.
@@ -116,7 +120,8 @@ tp_kernel_plan tp_unpacking_plan_for(tp_op op, int layout, int isa);    /* unpac
 int tp_one_scale_per_row(const tp_ternary *t, int *nonzero_under_zero);
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out /* (row1 - row0) */);
 
-tp_tensor tp_direct_codes(const tp_ternary *t);     /* as kernels without unpacking take them: whole blocks, I2_S for T2 */
+/* Codes as kernels without unpacking take them: in whole blocks, and T2 as I2_S. */
+tp_tensor tp_direct_codes(const tp_ternary *t);
 /* Plain codes of rows. Those under a scale of 0 are 1, whatever is stored. */
 void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, int64_t row1, uint8_t *out /* (row1 - row0, ld) */,
                     int64_t ld);
@@ -134,7 +139,7 @@ int tp_pool_threads(const tp_pool *pool);
  * contiguous piece. */
 void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk);
 
-/* ---- product.c: matrix products over a pool ---- */
+/* ---- product.c: matrix products of int8 activations over a pool ---- */
 
 /* Quantised activations of a batch. */
 typedef struct tp_acts8 {
@@ -160,14 +165,17 @@ typedef struct tp_linear_job {
     int64_t chunks;
 } tp_linear_job;
 
-size_t tp_linear_scratch(tp_kernel_plan plan, int64_t rows, int64_t cols, int64_t n);   /* bytes per thread */
+/* Bytes per thread. */
+size_t tp_linear_scratch(tp_kernel_plan plan, int64_t rows, int64_t cols, int64_t n);
 /* All jobs read the same activations. */
 void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs /* (count) */, int count, tp_acts8 *acts, int64_t n,
                     uint8_t *scratch /* (threads, scratch_bytes) */, size_t scratch_bytes);
 
-/* Float activations: y = w * x in the head's order of sums, where a weight is (code - 1) * scale. One
- * token goes by floatvec if tp_floatvec_fits. More tokens go by rows of floats that decode makes. Both
- * give the same bits. */
+/* ---- float_product.c: matrix products of float activations over a pool ---- */
+
+/* y = w * x in the head's order of sums, where a weight is (code - 1) * scale. One token goes by
+ * floatvec if tp_floatvec_fits. More tokens go by rows of floats that decode makes. Both give the
+ * same bits. */
 int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n);
 size_t tp_float_scratch(int64_t rows, int64_t cols);    /* bytes per thread */
 void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w,

@@ -12,7 +12,7 @@ typedef enum tp_linear_id {
 typedef struct tp_linear {
     const tp_tensor *w;         /* (out, in) */
     const tp_tensor *norm_in;   /* (1, in) of its own input, or absent */
-    int nonzero_under_zero;     /* 1: under scales of 0 other codes than zeros are stored (tp_one_scale_per_row) */
+    int nonzero_under_zero;     /* of tp_one_scale_per_row */
 } tp_linear;
 
 struct tp_model {

@@ -1,12 +1,9 @@
-/* Matrix products over the pool. With int8 activations: put them into the kernel's order once, run the
- * kernel over chunks of rows, rescale the sums while they are in cache. With float activations: turn a
- * panel of rows into floats and multiply it as the head does. */
+/* Matrix products of int8 activations over the pool: put the activations into the kernel's order once,
+ * run the kernel over chunks of rows, rescale the sums while they are in cache. */
 #include <assert.h>
 #include <string.h>
 
 #include "internal.h"
-
-static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 
 enum { MOST_ROWS = 128, STORES_AHEAD = 16 };
 
@@ -14,7 +11,8 @@ enum { MOST_ROWS = 128, STORES_AHEAD = 16 };
  * rows stay in the L2 cache. */
 static int64_t grain_of(tp_kernel_plan plan, int64_t rows, uint64_t nbytes) {
     if (plan.kernel->op == TP_OP_MATMUL || plan.unpack) return 32;
-    if (plan.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;      /* 32 of its rows stand together, in tiles of more */
+    /* 32 rows of TL2 stand together, in tiles of more. */
+    if (plan.kernel->layout == TP_LAYOUT_TL2) return MOST_ROWS;
     const int64_t grain = 24576 / (int64_t)(nbytes / (uint64_t)rows + 1);
     return grain < 8 ? 8 : grain > MOST_ROWS ? MOST_ROWS : grain / 8 * 8;      /* whole groups of T158 */
 }
@@ -23,15 +21,16 @@ static int64_t grain_of(tp_kernel_plan plan, int64_t rows, uint64_t nbytes) {
  * (grain, cols). */
 size_t tp_linear_scratch(tp_kernel_plan plan, int64_t rows, int64_t cols, int64_t n) {
     cols = tp_padded_cols(cols);
-    const int64_t grain = grain_of(plan, rows, (uint64_t)(rows * cols / 8));     /* no layout has less than 1 bit per weight */
-    return (size_t)(2 * round64(n * grain * 4) + round64(plan.kernel->panel_rows * cols) + (plan.unpack ? grain * cols : 0));
+    /* No layout has less than 1 bit per weight. */
+    const int64_t grain = grain_of(plan, rows, (uint64_t)(rows * cols / 8));
+    return (size_t)(2 * tp_round64(n * grain * 4) + tp_round64(plan.kernel->panel_rows * cols) + (plan.unpack ? grain * cols : 0));
 }
 
 typedef struct linear_jobs {
     const tp_kernel *rescale;
     tp_linear_job *jobs;
     int count;
-    const tp_activation_order *activation_order;      /* jobs with another order are skipped */
+    const tp_activation_order *order;       /* jobs with another order are skipped */
     const tp_acts8 *acts;
     int64_t n, cols;
     uint8_t *scratch;
@@ -41,7 +40,7 @@ typedef struct linear_jobs {
 static void order_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     const linear_jobs *l = ctx;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) l->activation_order->fill(l->activation_order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
+    for (int64_t i = begin; i < end; i++) l->order->fill(l->order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
 }
 
 static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
@@ -54,11 +53,11 @@ static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
  * memory would be idle otherwise. */
 static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
     const tp_kernel *k = job->plan.kernel;
-    const uint8_t *acts = l->activation_order ? l->acts->ordered : (const void *)l->acts->q;
+    const uint8_t *acts = l->order ? l->acts->ordered : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
     tp_tensor w = job->codes;
     if (job->plan.unpack) {
-        uint8_t *codes = panel + round64(k->panel_rows * padded);
+        uint8_t *codes = panel + tp_round64(k->panel_rows * padded);
         tp_unpack_rows(job->plan.unpack, &job->parts, row0, row1, codes, padded);
         w = (tp_tensor){.data = codes, .rows = row1 - row0, .cols = padded, .layout = TP_LAYOUT_U8, .scale = 1};
         row1 -= row0;
@@ -68,7 +67,7 @@ static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t r
         k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
-    const size_t stride = l->n > 1 ? l->activation_order->bytes(l->activation_order, 1, l->cols) : 0;
+    const size_t stride = l->n > 1 ? l->order->bytes(l->order, 1, l->cols) : 0;
     for (int64_t t = 0; t < l->n; t++) k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
 }
 
@@ -96,7 +95,7 @@ static void rescale_token(const linear_jobs *l, const chunk_sums *c, int64_t t, 
 static void run_chunk(const linear_jobs *l, const tp_linear_job *job, int64_t chunk, uint8_t *scratch) {
     const tp_tensor *w = job->w;
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
-    const int64_t sums_bytes = round64(l->n * job->grain * 4);
+    const int64_t sums_bytes = tp_round64(l->n * job->grain * 4);
     uint8_t *const panel = scratch + 2 * sums_bytes;
     const tp_ahead following = job->plan.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
     if (job->sums) {
@@ -130,7 +129,7 @@ static void run_chunks(void *ctx, int thread, int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int j = 0; j < l->count; j++) {
         const tp_linear_job *job = &l->jobs[j];
-        if (job->plan.kernel->activation_order != l->activation_order) continue;
+        if (job->plan.kernel->activation_order != l->order) continue;
         for (int64_t i = begin > before ? begin : before; i < end && i < before + job->chunks; i++)
             run_chunk(l, job, i - before, l->scratch + (size_t)thread * l->scratch_bytes);
         before += job->chunks;
@@ -149,128 +148,12 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
         int64_t chunks = 0;
         int done = 0;
         for (int i = 0; i < count; i++) {
-            if (jobs[i].plan.kernel->activation_order != l.activation_order) continue;
+            if (jobs[i].plan.kernel->activation_order != l.order) continue;
             done |= i < j;
             chunks += jobs[i].chunks;
         }
         if (done) continue;
-        if (l.activation_order) tp_pool_run(pool, order_pieces, &l, (n + l.activation_order->tokens - 1) / l.activation_order->tokens, 1);
+        if (l.order) tp_pool_run(pool, order_pieces, &l, (n + l.order->tokens - 1) / l.order->tokens, 1);
         tp_pool_run(pool, run_chunks, &l, chunks, 1);
     }
-}
-
-typedef struct float_linear {
-    tp_kernel_plan decode, floatvec;
-    int direct;
-    const tp_kernel *head;
-    const tp_tensor *w;
-    tp_ternary parts;
-    const float *x;
-    int64_t n, grain;
-    uint8_t *scratch;
-    size_t scratch_bytes;
-    float *y;
-} float_linear;
-
-/* Rows per panel, which stays in the cache until it is read. */
-static int64_t float_grain(int64_t cols) {
-    const int64_t grain = 65536 / cols / 4 * 4;
-    return grain < 4 ? 4 : grain > 64 ? 64 : grain;
-}
-
-static size_t float_panel(int64_t rows, int64_t cols) {
-    const int64_t grain = float_grain(cols);
-    return (size_t)round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
-}
-
-size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
-
-int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n) {
-    const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
-    return n == 1 && width % (floatvec.unpack ? 16 : 128) == 0;
-}
-
-/* Scales, and then the codes if they are unpacked, lie where a panel of floats would. */
-static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float *scales, float *y) {
-    const tp_ternary *t = &l->parts;
-    const int64_t cols = l->w->cols;
-    for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
-    if (!l->floatvec.unpack) {
-        l->floatvec.kernel->floatvec((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
-        return;
-    }
-    uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);
-    tp_unpack_rows(l->floatvec.unpack, t, row0, row0 + rows, codes, cols);
-    l->floatvec.kernel->floatvec(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
-}
-
-static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
-    const float_linear *l = ctx;
-    const int64_t cols = l->w->cols, rows = l->w->rows;
-    uint8_t *scratch = l->scratch + (size_t)thread * l->scratch_bytes;
-    float *panel = (float *)(void *)scratch;
-    for (int64_t i = begin; i < end; i++) {
-        const int64_t row0 = i * l->grain, count = row0 + l->grain < rows ? l->grain : rows - row0;
-        if (l->direct) {
-            direct_rows(l, row0, count, panel, l->y + row0);
-            continue;
-        }
-        for (int64_t r = 0; r < count; r++) tp_decode_row(l->decode, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
-        const tp_tensor w = {.data = panel, .rows = count, .cols = cols, .nbytes = (uint64_t)(count * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
-        const tp_head_acts acts = {.x = l->x};
-        l->head->head(&w, &acts, l->n, 0, count, l->y + row0, rows);
-    }
-}
-
-void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
-                         size_t scratch_bytes, float *y) {
-    float_linear l = {decode, floatvec, tp_floatvec_fits(floatvec, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
-    tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
-}
-
-size_t tp_acts16_bytes(int64_t n, int64_t cols) {
-    const int64_t padded = round64(cols), blocks = (cols + 255) / 256;
-    return (size_t)(round64(n * padded * 2) + round64(n * padded) + round64(n * blocks * 4));
-}
-
-void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
-    uint8_t *p = memory;
-    out->padded = round64(cols);
-    out->blocks = (cols + 255) / 256;
-    out->q = (int16_t *)(void *)p;
-    out->bias = (int32_t *)(void *)(p + round64(n * out->padded * 2));
-    out->step = (float *)(void *)(p + round64(n * out->padded * 2) + round64(n * out->padded));
-}
-
-typedef struct head_job {
-    const tp_kernel *head, *quantize16;
-    const tp_tensor *w;
-    tp_head_acts acts;
-    int64_t n;
-    float *out;
-} head_job;
-
-static void quantize_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
-    const head_job *h = ctx;
-    (void)thread;
-    for (int64_t t = begin; t < end; t++)
-        h->quantize16->quantize16(h->acts.x + t * h->w->cols, h->w->cols, h->acts.q + t * h->acts.padded, h->acts.step + t * h->acts.blocks,
-                                  h->acts.bias + t * (h->acts.padded / 4));
-}
-
-static void head_rows(void *ctx, int thread, int64_t begin, int64_t end) {
-    const head_job *h = ctx;
-    (void)thread;
-    h->head->head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
-}
-
-void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x, int64_t n, void *acts16,
-                 float *out) {
-    head_job h = {head, quantize16, w, {.x = x}, n, out};
-    if (acts16) {
-        tp_acts16_place(acts16, n, w->cols, &h.acts);
-        tp_pool_run(pool, quantize_tokens, &h, n, 1);
-    }
-    const int64_t grain = 32768 / (int64_t)(w->nbytes / (uint64_t)w->rows + 1) / 4 * 4;
-    tp_pool_run(pool, head_rows, &h, w->rows, n > 1 ? 64 : grain < 16 ? 16 : grain > 256 ? 256 : grain);
 }

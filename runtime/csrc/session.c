@@ -1,4 +1,4 @@
-/* The life of a session: it is made, evaluates tokens, goes back, is freed. graph.c does the computing. */
+/* The life of a session: it is made, evaluates tokens, goes back and is freed. graph.c computes. */
 #include "fpenv.h"
 #include "kv_cache.h"
 
@@ -148,7 +148,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.ordered, 1, larger(ordered_bytes(s), batch * padded));     /* trace_codes puts a batch there as well */
+    TAKE(s->acts.ordered, 1, larger(ordered_bytes(s), batch * padded));     /* and a batch for trace_codes */
     s->scratch_bytes = larger(products_scratch(s), (widest * sizeof(float) + 63) / 64 * 64);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))

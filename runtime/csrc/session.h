@@ -13,20 +13,20 @@ struct tp_session {
     void *trace_user;
 
     tp_kernel_plan matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], decode[TP_LAYOUT_COUNT], floatvec[TP_LAYOUT_COUNT];
-    tp_kernel_plan unpacking_matvec[TP_LAYOUT_COUNT];   /* of linears with nonzero_under_zero; matmul unpacks where that can be */
+    tp_kernel_plan unpacking_matvec[TP_LAYOUT_COUNT];   /* of linears with nonzero_under_zero */
     const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16, *head, *head_f32;
     uint8_t *used;              /* (kernels) 1 = it ran in this session */
 
     uint8_t *k_cache, *v_cache; /* (layers, kv_heads, blocks) of kv_cache.h */
     float *x;                   /* (batch, hidden) residual stream */
-    float *h;                   /* (batch, widest) input of the next linears where their codes are not enough; states for the head */
-    float *own;                 /* (batch, widest) that input after a linear's own norm; NULL where none has one */
+    float *h;                   /* (batch, widest) input of linears as floats; states for the head */
+    float *own;                 /* (batch, widest) that input after a linear's own norm, or NULL */
     float *q;                   /* (batch, heads * head_dim) */
     float *k, *v;               /* (batch, kv_heads * head_dim) */
     float *mixed;               /* (batch, heads * head_dim) attention output */
     float *gate, *up;           /* (batch, ffn) */
     float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
-    float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all, and of those that slide (or NULL) */
+    float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all; that slide */
     float *work;                /* (threads, tp_attention_floats) */
     tp_acts8 acts;              /* (batch, widest padded) */
     uint8_t *scratch;           /* (threads, scratch_bytes) of the products, and a row of what enters them */
@@ -52,8 +52,11 @@ static inline void tp_mark(tp_session *s, const tp_kernel *k) { s->used[tp_kerne
 void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want, float *out);
 
 /* ---- attention.c ---- */
-int64_t tp_attention_floats(const tp_session *s);   /* of s->work per thread */
-void tp_rope_and_store(tp_session *s);              /* turns s->q and s->k, and stores s->k and s->v in the cache */
-void tp_attention_run(tp_session *s);               /* s->q to s->mixed */
+/* Floats of s->work per thread. */
+int64_t tp_attention_floats(const tp_session *s);
+/* Turns s->q and s->k, and stores s->k and s->v in the cache. */
+void tp_rope_and_store(tp_session *s);
+/* Reads s->q and the cache, writes s->mixed. */
+void tp_attention_run(tp_session *s);
 
 #endif

@@ -1,11 +1,9 @@
 /* Ternary tensors by kernels. An operation that has no kernel for a layout unpacks it to plain codes,
  * one per byte (U8), and runs its kernel for those: the integers and the floats are the same, only
- * later. The file also knows what a scale of 0 means, and packs and unpacks whole tensors. */
+ * slower to get. The file also knows what a scale of 0 means, and packs and unpacks whole tensors. */
 #include <string.h>
 
 #include "internal.h"
-
-static int64_t round64(int64_t v) { return (v + 63) / 64 * 64; }
 
 static int direct_layout(int layout) { return layout == TP_LAYOUT_T2 ? TP_LAYOUT_I2_S : layout; }
 
@@ -68,7 +66,8 @@ int tp_one_scale_per_row(const tp_ternary *t, int *nonzero_under_zero) {
 }
 
 void tp_row_scales(const tp_ternary *t, int64_t row0, int64_t row1, float *out) {
-    if (t->rows_per_scale == 1 && t->run == 1) {    /* a division per row would be felt where every row has a scale */
+    /* Where every row has a scale, a division per row would be felt. */
+    if (t->rows_per_scale == 1 && t->run == 1) {
         const uint8_t *at = t->scales + row0 * t->run_bytes;
         for (int64_t r = row0; r < row1; r++, at += t->run_bytes) out[r - row0] = row_scale_at(t, at);
         return;
@@ -92,7 +91,8 @@ static void clear_under_zero(const tp_ternary *t, int64_t row, uint8_t *codes /*
 tp_tensor tp_direct_codes(const tp_ternary *t) {
     tp_tensor codes = t->body;
     codes.layout = direct_layout(codes.layout);
-    if (codes.layout == TP_LAYOUT_I2_S) codes.cols = tp_padded_cols(codes.cols);   /* T2 fills its last block up */
+    /* T2 fills its last block up. */
+    if (codes.layout == TP_LAYOUT_I2_S) codes.cols = tp_padded_cols(codes.cols);
     return codes;
 }
 
@@ -101,14 +101,14 @@ void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, 
     for (int64_t r = row0; r < row1; r++) clear_under_zero(t, r, out + (r - row0) * ld);
 }
 
-size_t tp_decode_scratch(int64_t cols) { return (size_t)(round64(cols * (int64_t)sizeof(float)) + round64(cols)); }
+size_t tp_decode_scratch(int64_t cols) { return (size_t)(tp_round64(cols * (int64_t)sizeof(float)) + tp_round64(cols)); }
 
 void tp_decode_row(tp_kernel_plan decode, const tp_ternary *t, int64_t row, float *out, void *scratch) {
     const int64_t cols = t->body.cols;
     float *scales = scratch;
     tp_scales_of_row(t, row, scales);
     if (decode.unpack) {
-        uint8_t *plain = (uint8_t *)scratch + round64(cols * (int64_t)sizeof(float));
+        uint8_t *plain = (uint8_t *)scratch + tp_round64(cols * (int64_t)sizeof(float));
         tp_unpack_rows(decode.unpack, t, row, row + 1, plain, cols);
         decode.kernel->decode(plain, cols, scales, t->col_blocks, out);
         return;

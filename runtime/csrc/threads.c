@@ -115,7 +115,8 @@ static void *work(void *argument) {
         seen = atomic_load(&pool->epoch);
         if (atomic_load(&pool->quit)) return NULL;
         atomic_fetch_add(&pool->inside, 1);
-        if (atomic_load(&pool->open)) take_chunks(pool, w->index);  /* else the caller has done this thread's piece */
+        /* If the job is closed, the caller has done this thread's piece. */
+        if (atomic_load(&pool->open)) take_chunks(pool, w->index);
         atomic_fetch_sub(&pool->inside, 1);
     }
 }

@@ -1,4 +1,4 @@
-/* tritpack: running BitNet b1.58 models. The public C API, from the library as a whole to its parts.
+/* tritpack: running BitNet b1.58 models. The public C API, from the whole library to its kernels.
  *
  * One model is one function: every instruction set, thread count and batch size gives the same bits.
  * Integer parts are exact int32. Float dot products use 16 fixed lanes and one fixed tree
@@ -24,9 +24,9 @@ extern "C" {
 
 #define TP_API __attribute__((visibility("default")))
 
-/* ---- Library ---------------------------------------------------------------------------------- */
+/* ---- Library ---- */
 
-/* Raised whenever a struct or a signature below changes. Compare it with tp_abi_version() after loading. */
+/* Raised when a struct or a signature below changes. Compare with tp_abi_version() after loading. */
 #define TP_ABI_VERSION 5
 TP_API int tp_abi_version(void);
 
@@ -46,8 +46,7 @@ typedef enum tp_status {
 /* Returns one sentence for any int, never NULL. */
 TP_API const char *tp_status_text(int status);
 
-/* Instruction sets in ladder order: scalar ssse3 avx2 avxvnni avx512vnni on x86, scalar neon dotprod
- * i8mm on ARM, scalar simd128 on WebAssembly. */
+/* Instruction sets in ladder order: scalar, then those of x86, of ARM and of WebAssembly. */
 typedef enum tp_isa {
     TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVXVNNI, TP_ISA_AVX512VNNI,
     TP_ISA_NEON, TP_ISA_DOTPROD, TP_ISA_I8MM, TP_ISA_SIMD128, TP_ISA_COUNT
@@ -63,7 +62,7 @@ TP_API int tp_best_isa(void);                   /* the highest available id */
 /* Writes "brand; features" and a NUL, cut to size. Returns the length of the whole text. */
 TP_API size_t tp_cpu_description(char *buf /* (size) */, size_t size);
 
-/* ---- Tensors ---------------------------------------------------------------------------------- */
+/* ---- Tensors ---- */
 
 /* Layouts of tensor data. layouts.def describes each of them, formats/README.md the bytes. */
 #define TP_LAYOUT(ID, ...) TP_LAYOUT_##ID,
@@ -73,12 +72,12 @@ typedef enum tp_layout {
 } tp_layout;
 #undef TP_LAYOUT
 
-TP_API const char *tp_layout_name(int layout);      /* "f32", "i2_s", ...; NULL if layout is not an id */
+TP_API const char *tp_layout_name(int layout);      /* "i2_s", ...; NULL if not an id */
 TP_API int tp_layout_from_name(const char *name);   /* the id, or -1; name may be NULL */
 
 /* A row-major matrix in memory of the caller. Whole rows follow each other. */
 typedef struct tp_tensor {
-    const void *data;       /* (nbytes); NULL = absent. Aligned to 4 bytes for f32, to 2 for f16 and bf16 */
+    const void *data;       /* (nbytes), aligned as layouts.def says; NULL = absent */
     int64_t rows, cols;     /* a norm has 1 row */
     uint64_t nbytes;        /* has to match layout, shape and, for T2 and T158, the header */
     int32_t layout;         /* tp_layout */
@@ -87,7 +86,7 @@ typedef struct tp_tensor {
     int32_t reserved;       /* must be 0 */
 } tp_tensor;
 
-/* Returns the bytes of a tensor (T2, T158: with one scale), or 0 if the layout cannot hold the shape. */
+/* Returns the bytes of a tensor (T2, T158: with one scale), or 0 if it cannot have the shape. */
 TP_API uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols);
 
 /* Convert between weights -1, 0, +1 and the body of a ternary tensor. The body is the tensor without the
@@ -103,9 +102,9 @@ TP_API int tp_unpack(int layout, const int32_t *tile /* (3) */, int64_t rows, in
 /* Writes one row as floats, for any layout that a model may hold. 0 <= row < rows. */
 TP_API int tp_tensor_row(const tp_tensor *w, int64_t row, float *out /* (cols) */);
 
-/* ---- Model ------------------------------------------------------------------------------------ */
+/* ---- Model ---- */
 
-typedef enum tp_activation { TP_ACT_RELU2 = 0, TP_ACT_SILU = 1, TP_ACT_GELU_TANH = 2 } tp_activation;
+typedef enum tp_activation { TP_ACT_RELU2, TP_ACT_SILU, TP_ACT_GELU_TANH } tp_activation;
 
 typedef struct tp_hparams {
     int32_t vocab_size, hidden, ffn, layers;
@@ -118,7 +117,7 @@ typedef struct tp_hparams {
     int32_t window;                 /* positions that sliding layers see */
     float embedding_scale, residual_scale, logit_scale;     /* multipliers; 1 for most models */
     float attention_scale;          /* of q.k; 1 / sqrt(head_dim) for most */
-    float rope_factor;              /* multiplies cos and sin of layers that do not slide (YaRN); 1 for most */
+    float rope_factor;              /* YaRN: multiplies cos and sin of layers that do not slide */
     const float *inv_freq;          /* (head_dim / 2) RoPE angle per position */
     const float *inv_freq_sliding;  /* (head_dim / 2) the same for layers that slide, or NULL */
 } tp_hparams;
@@ -150,34 +149,34 @@ typedef struct tp_model tp_model;
  * outlive the model. output may be NULL or absent: then token_embd is the head. On failure *out is NULL
  * and tp_error_place says where. */
 TP_API int tp_model_new(const tp_hparams *hparams, const tp_layer *layers /* (hparams->layers) */,
-                        const tp_tensor *token_embd /* (vocab_size, hidden), any layout that runs */,
+                        const tp_tensor *token_embd /* (vocab_size, hidden) */,
                         const tp_tensor *output_norm /* (1, hidden), f32 */,
                         const tp_tensor *output /* as token_embd */, tp_model **out);
 TP_API void tp_model_free(tp_model *model);     /* NULL is fine; free its sessions first */
 
-/* Returns where the last tp_model_new of this thread failed ("layer 3 ffn_down"), or "". Never NULL. */
+/* Returns where the last tp_model_new of this thread failed ("layer 3 ffn_down"), or "". */
 TP_API const char *tp_error_place(void);
 
-/* ---- Session ---------------------------------------------------------------------------------- */
+/* ---- Session ---- */
 
 typedef struct tp_session tp_session;
 
 /* The KV cache holds floats, or 16-bit integers with a step per vector. */
-typedef enum tp_kv_type { TP_KV_F32 = 0, TP_KV_I16 = 1 } tp_kv_type;
+typedef enum tp_kv_type { TP_KV_F32, TP_KV_I16 } tp_kv_type;
 
 typedef struct tp_session_params {
     int32_t n_ctx;          /* positions; 0 = the model's context_length */
     int32_t threads;        /* with the caller, 1 to 256; 0 = 1. WebAssembly has only the caller */
     int32_t isa;            /* each operation takes its best kernel at or below it */
     int32_t kv_type;        /* tp_kv_type */
-    int32_t batch;          /* tokens worked on at once; 0 = 264. It changes speed and memory, no result */
+    int32_t batch;          /* tokens worked on at once, 0 = 264; no result depends on it */
 } tp_session_params;
 
 /* Makes a session. On failure *out is NULL. */
 TP_API int tp_session_new(const tp_model *model, const tp_session_params *params, tp_session **out);
 TP_API void tp_session_free(tp_session *session);   /* NULL is fine */
 
-typedef enum tp_logits_mode { TP_LOGITS_NONE = 0, TP_LOGITS_LAST = 1, TP_LOGITS_ALL = 2 } tp_logits_mode;
+typedef enum tp_logits_mode { TP_LOGITS_NONE, TP_LOGITS_LAST, TP_LOGITS_ALL } tp_logits_mode;
 
 /* Appends n >= 1 tokens at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL, NULL for
  * NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT the session is as it was before. */
@@ -187,15 +186,17 @@ TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t
 TP_API int tp_eval_hidden(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, float *hidden /* (n, hidden) */);
 
 TP_API int64_t tp_n_past(const tp_session *session);        /* positions in the cache */
-TP_API int tp_rewind(tp_session *session, int64_t n_past);  /* drops positions >= n_past; n_past <= tp_n_past */
+/* Drops the positions from n_past on. 0 <= n_past <= tp_n_past. */
+TP_API int tp_rewind(tp_session *session, int64_t n_past);
 
-typedef enum tp_dtype { TP_DTYPE_F32 = 0, TP_DTYPE_INT8 = 1 } tp_dtype;
+typedef enum tp_dtype { TP_DTYPE_F32, TP_DTYPE_INT8 } tp_dtype;
 
 /* Called in the thread of tp_eval after each step. data is (rows, cols) and valid during the call; rows
  * are the tokens of the batch; layer is -1 outside the layers. The points come in this order: embd; per
  * layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope attn_k_rope attn_out attn_sub_norm
  * attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate ffn_up ffn_mul ffn_down_in
  * ffn_down_in.q8 ffn_down layer_out; then final_norm.
+ *
  * NAME.q8 has the int8 codes that enter the linears. NAME.scale (f32, one column) follows and has their s.
  * Both come even where a sub-norm is absent, and never where activations stay float. Where each linear has
  * its own norm, attn_in.q8 becomes attn_q_in.q8 attn_k_in.q8 attn_v_in.q8, and ffn_in.q8 becomes
@@ -207,7 +208,7 @@ TP_API void tp_set_trace(tp_session *session, tp_trace_fn *callback /* NULL = of
  * symbols may be NULL if max is 0. */
 TP_API int tp_session_kernels(const tp_session *session, const char **symbols /* (max) */, int max);
 
-/* ---- Kernels, for tests, verify, doctor and bench --------------------------------------------- */
+/* ---- Kernels, for tests, verify, doctor and bench ---- */
 
 typedef struct tp_kernel_desc {
     const char *symbol;     /* OP_LAYOUT_ISA: "matvec_i2_s_avx2" */
@@ -218,10 +219,13 @@ typedef struct tp_kernel_desc {
 } tp_kernel_desc;
 
 TP_API int tp_kernel_count(void);
-TP_API int tp_kernel_info(int index, tp_kernel_desc *out);   /* TP_ERR_ARGUMENT if index is not below the count */
+TP_API int tp_kernel_info(int index, tp_kernel_desc *out);   /* 0 <= index < count */
 
-/* Quantises activations. Per token: a = max(max|x|, 1e-5), s = 127 / a, q = clip(round_half_even(x * s),
- * -128, 127), sum_q = sum of q. A token with NaN or an infinity gets s = NaN, q = 0, sum_q = 0, so that
+/* Quantises activations, per token:
+ *
+ *   a = max(max|x|, 1e-5), s = 127 / a, q = clip(round_half_even(x * s), -128, 127), sum_q = sum(q)
+ *
+ * A token with NaN or an infinity gets s = NaN, q = 0, sum_q = 0, so that
  * all that it enters becomes NaN. */
 TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int64_t n, int64_t cols,
                                    int8_t *q /* (n, cols) */, float *s /* (n) */, int32_t *sum_q /* (n) */);

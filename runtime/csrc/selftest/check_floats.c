@@ -59,8 +59,9 @@ int tp_check_cache16(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape
     }
     for (int64_t p = 0; p < 16; p++) {
         for (int64_t i = 0; i < dim; i++) {
-            keys[i] = tp_random_float(state) * (p == 3 ? 0.0f : p == 4 && i ? 1e-20f : p == 5 ? 1e-37f : 1);
-            values[i] = tp_random_float(state) * (p == 3 ? 0.0f : p == 4 && i ? 1e-20f : p == 5 ? 1e-37f : 1);
+            const float size = p == 3 ? 0.0f : p == 4 && i ? 1e-20f : p == 5 ? 1e-37f : 1.0f;
+            keys[i] = tp_random_float(state) * size;
+            values[i] = tp_random_float(state) * size;
         }
         if (p == 6) tp_poison(keys, dim, s.extreme, state);
         if (p == 7) tp_poison(values, dim, s.extreme, state);

@@ -64,14 +64,16 @@ int tp_check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape 
             sum[t] = 0;
             for (int64_t i = 0; i < padded; i++) {
                 const int v = i < s.cols ? (int)(tp_random(state) % 256) - 128 : 0;
-                q[t * padded + i] = (int8_t)(i < s.cols && s.extreme == 1 ? 127 : i < s.cols && s.extreme && s.extreme < TP_POISONED ? -128 : v);
+                q[t * padded + i] = (int8_t)v;
+                if (i < s.cols && s.extreme && s.extreme < TP_POISONED) q[t * padded + i] = s.extreme == 1 ? 127 : -128;
                 sum[t] += q[t * padded + i];
             }
         }
-        const int64_t pieces = k->activation_order ? (n + k->activation_order->tokens - 1) / k->activation_order->tokens : 0;
-        for (int64_t i = 0; i < pieces; i++) k->activation_order->fill(k->activation_order, q, n, s.cols, i, ordered);
+        const tp_activation_order *order = k->activation_order;
+        const int64_t pieces = order ? (n + order->tokens - 1) / order->tokens : 0;
+        for (int64_t i = 0; i < pieces; i++) order->fill(order, q, n, s.cols, i, ordered);
         const int64_t cut = s.rows / 3;     /* two calls meet other remainders of rows */
-        const void *acts = k->activation_order ? ordered : (const void *)q;
+        const void *acts = order ? ordered : (const void *)q;
         const tp_ahead next = {(uintptr_t)body, w.nbytes};
         run_linear(scalar, &w, scalar->activation_order ? ordered : (const void *)q, sum, n, 0, s.rows, want, scratch, next);
         if (cut) run_linear(k, &w, acts, sum, n, 0, cut, got, scratch, next);
