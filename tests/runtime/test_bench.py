@@ -91,12 +91,12 @@ def test_every_kernel_is_checked_and_timed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "no FILE"),
+        ((), "FILE is missing"),
         (("-p", "x"), "expected numbers"),
         (("-t", "0"), "0 threads"),
         (("-p", "0", "-n", "0"), "nothing to measure"),
         (("-p", "2000"), "positions"),
-        (("--kernels",), "no model"),
+        (("--kernels",), "does not measure a model"),
     ],
 )
 def test_wrong_use_is_said_in_a_sentence(tiny_gguf: Path, arguments: tuple[str, ...], sentence: str) -> None:
