@@ -89,10 +89,17 @@ def test_the_model_is_reset_and_fed_each_token_once() -> None:
     assert model.calls == [[65, 66], [97], [98], [99]]
 
 
-def test_errors_come_at_once_and_in_words() -> None:
-    for prompt, count, words in (([65] * 9, 1, "9 tokens, more than .* 8"), ([300], 1, "300"), ([65], -2, "-2")):
-        with pytest.raises(UsageError, match=words):
-            stream_tokens(Parrot(b"x", 8), toy(), prompt, count)
+@pytest.mark.parametrize(
+    ("prompt", "count", "words"),
+    [([65] * 9, 1, "9 tokens, more than .* 8"), ([300], 1, "300"), ([65], -2, "-2")],
+    ids=["too_long", "outside_the_vocabulary", "negative_count"],
+)
+def test_errors_come_at_the_call(prompt: list[int], count: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        stream_tokens(Parrot(b"x", 8), toy(), prompt, count)
+
+
+def test_an_empty_prompt_needs_a_bos() -> None:
     with pytest.raises(UsageError, match="empty"):
         stream_tokens(Parrot(b"x"), toy(with_bos=False), [], 1)
     model = Parrot(b"x")
@@ -123,12 +130,12 @@ def test_a_cut_character_is_replaced_at_the_end_only(end: int) -> None:
     assert run([*data[:end], EOS]).text == expected
 
 
-def test_utf8_stream_for_every_way_to_cut() -> None:
+@pytest.mark.parametrize("size", range(1, 8))
+def test_utf8_stream_in_pieces_of(size: int) -> None:
     data = TEXT.encode() + b"\xff\xc3(\xe6\xb5"
-    for size in range(1, 8):
-        stream = Utf8Stream()
-        shown = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
-        assert "".join(shown) + stream.finish() == data.decode(errors="replace")
+    stream = Utf8Stream()
+    shown = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
+    assert "".join(shown) + stream.finish() == data.decode(errors="replace")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_text_comes_back_where_the_tokenizer_keeps_it(family: Any, kind: str) ->
         ids = ours.encode(text, add_special=False, parse_special=False)
         assert ours.decode(ids) == kept, repr(text)
         spaced = f" {kept}" if kind in ("llama2", "minicpm") and text else kept
-        assert b"".join(map(ours.token_bytes, ids)) == spaced.encode()
+        assert b"".join(map(ours.token_bytes, ids)) == spaced.encode(), repr(text)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "minicpm"])
