@@ -236,7 +236,7 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
     if "tokenizer.ggml.model" not in file.metadata:
         return Material(why, spec, origins, recorded, (), ("the source has no tokenizer",), types)
     try:
-        vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
+        vocabulary = vocab.vocabulary_from_gguf(file.metadata, spec.vocab_size)
     except (Unreadable, Unsupported) as error:
         raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
     return Material(why, spec, origins, {**recorded, **vocabulary}, types=types)
