@@ -122,7 +122,7 @@ def _packed(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
 
 
 def _scale(rng: np.random.Generator, shape: tuple[int, ...], cols: int) -> Pieces:
-    """Yield a scale with which normed inputs give outputs of about unit size, so that attention scores stay moderate."""
+    """Yield a scale with which normed inputs give outputs of about unit size, so attention scores stay moderate."""
     yield narrow_bf16((rng.uniform(0.5, 1.5, shape) / np.sqrt(cols * 2 / 3)).astype(np.float32))
 
 
@@ -198,7 +198,7 @@ def _documents(spec: ModelSpec, mode: str, seed: int) -> dict[str, Any]:
 
 
 def _tokenizer(base: int, added: list[dict[str, Any]], bos: int, seed: int) -> dict[str, Any]:
-    """Return a byte-level BPE tokenizer in Llama-3 style with `base` ordinary tokens: random merges of likely letters."""
+    """Return a byte-level BPE tokenizer in Llama-3 style with `base` ordinary tokens, from random merges."""
     rng = np.random.Generator(np.random.PCG64(seed))
     # GPT-2's printable stand-ins for the 256 bytes.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -19,6 +19,7 @@ from tests.make.checkpoints import Tensors, edited_checkpoint, read_safetensors
 from tritpack.converter.convert import convert
 from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.source_model import from_checkpoint
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats import float_types
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError, WriteFailed
@@ -147,6 +148,36 @@ def test_auto_embedding_keeps_bf16_that_f16_would_round(tiny_checkpoint: Path, t
 
     folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c", tensors=small)
     assert convert(folder, tmp_path / "x.gguf").plan.embedding_type == "bf16"
+
+
+def test_results_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = convert(tiny_checkpoint, tmp_path / "x.gguf", outtype="t158")
+    model = from_checkpoint(CheckpointFolder(tiny_checkpoint), None, None, False)
+    for value in (result, result.plan, result.plan.choice, model):
+        assert len(repr(value)) < 300 and "\n" not in repr(value), type(value)
+    assert str(result) == f"{tmp_path / 'x.gguf'}: {result.plan.output_bytes} bytes, t158, embedding f16"
+
+
+@pytest.mark.parametrize("command", ["convert", "repack", "export", "make-dummy"])
+def test_help_is_quick(command: str) -> None:
+    """What makes it slow is importing numpy or the layouts."""
+    program = (
+        "import sys\n"
+        f"sys.argv = ['tritpack', '{command}', '--help']\n"
+        "from tritpack.converter.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'numpy', 'yaml', 'tritpack.formats.layouts'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "Usage: " in shown.stdout and shown.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("target", "vllm"), ("quantize", "gptq"), ("embedding_type", "q2_k"), ("tl2_id", 40)]
+)
+def test_unknown_values_of_options(option: str, value: object, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=str(value)):
+        convert(tiny_checkpoint, tmp_path / "x.gguf", **{option: value})  # type: ignore[arg-type]
 
 
 def test_an_all_zero_tensor_is_survived_and_said(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from tests.make.storage import values_of
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.storage import TRANSFORMERS
+from tritpack.converter.storage.catalog import STORAGES
 from tritpack.converter.verify import verify
 from tritpack.formats.errors import Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
@@ -164,6 +166,12 @@ def test_transformers_computes_the_same(storage: str, tmp_path: Path) -> None:
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_the_option_names_every_storage() -> None:
+    """The names that --help shows, without an import of what they name."""
+    assert tuple(dict.fromkeys(s.name for s in STORAGES.values() if s.name != "mlx")) == TRANSFORMERS
+    assert [storage.recorded for storage in STORAGES.values()] == ["packed", "online", "absmean", "exact", "mlx"]
 
 
 def test_what_cannot_be_is_refused(tiny_checkpoint: Path, checkpoints: Checkpoints, tmp_path: Path) -> None:
