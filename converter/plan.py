@@ -103,6 +103,18 @@ def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEF
     )
     shapes = {name: model.spec.tensor_shapes()[name] for name in choice.blocks}
     deviations = engine.check(model.spec, choice.layout.name, shapes, allow_wrong=options.allow_wrong_engine)
+    return _assemble(model, choice, engine, deviations, options, repairs)
+
+
+def _assemble(
+    model: SourceModel,
+    choice: LayoutChoice,
+    engine: Engine,
+    deviations: list[str],
+    options: ConvertOptions,
+    repairs: Mapping[str, Any],
+) -> Plan:
+    """Return the plan that follows from what was decided. repairs: metadata about how the source had to be read."""
     tensors = _planned_tensors(model, choice, options)
     spec = dataclasses.replace(model.spec, architecture=engine.architecture(model.spec))
     embedding_type = next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")

@@ -103,7 +103,7 @@ def _write(
     try:
         partial.mkdir()
         writer.write(partial, progress)
-        scale_loss, found = prove(partial, writer.model, writer.family, writer.storage)
+        scale_loss, remarks = prove(partial, writer.model, writer.family, writer.storage)
         nbytes = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         put_in_place(partial, folder)
     except OSError as error:
@@ -113,7 +113,7 @@ def _write(
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    warnings += found
+    warnings += remarks
     return nbytes, scale_loss
 
 
