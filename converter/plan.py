@@ -166,9 +166,10 @@ def _scale_grids(model: SourceModel, embedding_type: str, engine: Engine) -> dic
         return grids
     for table in TABLES:
         tensor = model.tensors.get(f"{table}.weight")
-        ternary = None if tensor is None else tensor.ternary()
-        if tensor is not None:
-            tensor.release()
+        if tensor is None or not tensor.may_be_ternary:
+            continue
+        ternary = tensor.ternary()
+        tensor.release()
         if ternary is not None:
             grids[f"{table}.weight"] = ScaleGrid(ternary.scale_blocks, ternary.granularity)
     return grids

@@ -46,6 +46,10 @@ class SourceTensor(Protocol):
     def name(self) -> str:
         """What the source calls it, for messages."""
 
+    @property
+    def may_be_ternary(self) -> bool:
+        """False if headers alone show that it holds floats."""
+
     def ternary(self) -> TernaryTensor | None:
         """Return codes and scales, rows in GGUF's order; None for floats that are not ternary."""
 
@@ -88,6 +92,10 @@ class CheckpointTensor:
     @property
     def name(self) -> str:
         return self.stored.name
+
+    @property
+    def may_be_ternary(self) -> bool:
+        return self.storage is not None
 
     @property
     def linear(self) -> StoredLinear:
@@ -176,6 +184,7 @@ class ConstantTensor:
 
     name: str
     values: F32
+    may_be_ternary = False
 
     def ternary(self) -> TernaryTensor | None:
         return None
@@ -209,6 +218,10 @@ class GgufTensor:
     @property
     def name(self) -> str:
         return self.info.name
+
+    @property
+    def may_be_ternary(self) -> bool:
+        return self.file.layout_of(self.info) is not None
 
     def ternary(self) -> TernaryTensor | None:
         return self.file.ternary(self.info)
