@@ -45,13 +45,10 @@ class Row:
         return getattr(public, method) if method else public
 
 
-# `convert` has the keywords of the command and `repack` is public once the converter's options are values. Then these
-# marks fail, and have to go.
-PENDING = pytest.mark.xfail(strict=True, raises=(AssertionError, AttributeError), reason="options are not values yet")
 WRITING = {"as_json", "quiet", "dry_run"}
 ROWS = [
-    pytest.param(Row("convert", "convert", WRITING, {"progress"}), marks=PENDING),
-    pytest.param(Row("repack", "repack", WRITING, {"progress"}), marks=PENDING),
+    Row("convert", "convert", WRITING, {"progress"}),
+    Row("repack", "repack", WRITING, {"progress"}),
     Row("export", "export", {"as_json", "quiet"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row(
@@ -106,7 +103,7 @@ def test_arguments_are_those_of_the_command(row: Row) -> None:
 
 
 def test_every_public_function_has_a_row() -> None:
-    rows = {getattr(row, "values", (row,))[0].callable for row in ROWS}
+    rows = {row.callable for row in ROWS}
     functions = {name for name in tritpack.__all__ if inspect.isfunction(getattr(tritpack, name))}
     assert functions - {"pack", "unpack"} <= rows  # these two have no command
 

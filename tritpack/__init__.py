@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
     from tritpack.converter.export.export import export as export
+    from tritpack.converter.repack import repack as repack
     from tritpack.converter.tools.inspect import inspect as inspect
     from tritpack.converter.tools.pack import pack as pack
     from tritpack.converter.tools.pack import unpack as unpack
@@ -35,6 +36,7 @@ _DEFINED_IN = {
     "inspect": "tritpack.converter.tools.inspect",
     "pack": "tritpack.converter.tools.pack",
     "perplexity": "tritpack.converter.tools.perplexity",
+    "repack": "tritpack.converter.repack",
     "unpack": "tritpack.converter.tools.pack",
     "verify": "tritpack.converter.verify.ladder",
 }
@@ -42,7 +44,7 @@ _DEFINED_IN = {
 
 __all__ = [
     "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "convert", "export", "generate", "inspect",
-    "pack", "perplexity", "unpack", "verify",
+    "pack", "perplexity", "repack", "unpack", "verify",
 ]  # fmt: skip
 
 

@@ -7,13 +7,13 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.converter.sources.checkpoint import StoredTensor
-from tritpack.converter.sources.ternarize import not_ternary, recover
+from tritpack.converter.storage.ternary_floats import describe_misfit, recover
 from tritpack.converter.targets import scale_rounding
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.safetensors_reader import StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime import packers
 
@@ -97,5 +97,5 @@ def _recovered(values: npt.NDArray[np.generic]) -> TernaryTensor:
     weight = StoredTensor("array", dtype, floats.shape, stored, file="", mapping=mmap.mmap(-1, 1), offset=0)
     tensor = recover(weight)
     if tensor is None:
-        raise Unsupported(not_ternary(weight).message, hint="quantise it first, and give int8 codes with scales=")
+        raise Unsupported(describe_misfit(weight).message, hint="quantise it first, and give int8 codes with scales=")
     return tensor

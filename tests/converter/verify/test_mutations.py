@@ -15,15 +15,15 @@ from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_gguf
 from tests.make.families import FAMILIES, Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.options import ConvertOptions
 from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.targets.layout_choice import OUTTYPES
 from tritpack.converter.verify import RUNGS, verify
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.layouts.catalog import REPAIRABLE
-from tritpack.formats.names import ExitCode
+from tritpack.formats.names import LAYOUTS, ExitCode
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime.library import Library, library
 
@@ -485,9 +485,9 @@ def test_a_wrong_runtime_is_located(
 def fitting_layouts(folder: Path, quantize: str | None) -> list[str]:
     """Layouts that hold a checkpoint exactly."""
     fitting = []
-    for outtype in OUTTYPES[1:]:
+    for outtype in LAYOUTS:
         try:
-            make_plan(CheckpointFolder(folder), outtype=outtype, quantize=quantize)
+            make_plan(CheckpointFolder(folder), ConvertOptions(outtype=outtype, quantize=quantize))
         except Unsupported:
             continue
         fitting.append(outtype)
