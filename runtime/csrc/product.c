@@ -41,14 +41,14 @@ static void arrange_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->arrangement->fill(l->arrangement, l->acts->q, l->n, l->cols, i, l->acts->arranged);
 }
 
-static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
+static tp_prefetch some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
     const uint64_t row_bytes = w->nbytes / (uint64_t)w->rows;
-    return (tp_ahead){(uintptr_t)w->data + row_bytes * (uint64_t)row, row_bytes * (uint64_t)rows};
+    return (tp_prefetch){(uintptr_t)w->data + row_bytes * (uint64_t)row, row_bytes * (uint64_t)rows};
 }
 
 /* matvec kernels take one token: several go one after the other over a chunk of rows, which stays in the cache. `next`: the chunk
  * behind, which products of many tokens ask for, since they would keep the memory waiting otherwise. */
-static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
+static void run_kernel(const linears *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_prefetch next) {
     const tp_kernel *k = job->way.kernel;
     const uint8_t *acts = l->arrangement ? l->acts->arranged : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
@@ -94,7 +94,7 @@ static void run_chunk(const linears *l, const tp_linear_job *job, int64_t chunk,
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
     const int64_t sums_bytes = round64(l->n * job->grain * 4);
     uint8_t *const panel = scratch + 2 * sums_bytes;
-    const tp_ahead behind = job->way.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
+    const tp_prefetch behind = job->way.kernel->matmul ? some_rows(w, row1, rows) : (tp_prefetch){0, 0};
     if (job->sums) {
         run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel, behind);
         return;
@@ -156,7 +156,7 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
 }
 
 typedef struct float_linear {
-    tp_way decode, floatvec;
+    tp_way dequantize, matvec_f32;
     int direct;
     const tp_kernel *head;
     const tp_tensor *w;
@@ -179,11 +179,11 @@ static size_t float_panel(int64_t rows, int64_t cols) {
     return (size_t)round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
 }
 
-size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
+size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_dequantize_scratch(cols); }
 
-int tp_floatvec_fits(tp_way floatvec, const tp_tensor *w, int64_t n) {
+int tp_matvec_f32_fits(tp_way matvec_f32, const tp_tensor *w, int64_t n) {
     const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
-    return n == 1 && width % (floatvec.unpack ? 16 : 128) == 0;
+    return n == 1 && width % (matvec_f32.unpack ? 16 : 128) == 0;
 }
 
 /* Scales, then codes if they are unpacked, lie where a panel of floats would. */
@@ -191,13 +191,13 @@ static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float
     const tp_ternary *t = &l->parts;
     const int64_t cols = l->w->cols;
     for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
-    if (!l->floatvec.unpack) {
-        l->floatvec.kernel->floatvec((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
+    if (!l->matvec_f32.unpack) {
+        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
         return;
     }
     uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);
-    tp_unpack_rows(l->floatvec.unpack, t, row0, row0 + rows, codes, cols);
-    l->floatvec.kernel->floatvec(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
+    tp_unpack_rows(l->matvec_f32.unpack, t, row0, row0 + rows, codes, cols);
+    l->matvec_f32.kernel->matvec_f32(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
 }
 
 static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -211,16 +211,16 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
             direct_rows(l, row0, here, panel, l->y + row0);
             continue;
         }
-        for (int64_t r = 0; r < here; r++) tp_decode_row(l->decode, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
+        for (int64_t r = 0; r < here; r++) tp_dequantize_row(l->dequantize, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
         const tp_tensor w = {.data = panel, .rows = here, .cols = cols, .nbytes = (uint64_t)(here * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
-        const tp_head_acts acts = {.x = l->x};
-        l->head->head(&w, &acts, l->n, 0, here, l->y + row0, rows);
+        const tp_lm_head_acts acts = {.x = l->x};
+        l->head->lm_head(&w, &acts, l->n, 0, here, l->y + row0, rows);
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_way decode, tp_way floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
+void tp_linear_float_run(tp_pool *pool, tp_way dequantize, tp_way matvec_f32, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
                          size_t scratch_bytes, float *y) {
-    float_linear l = {decode, floatvec, tp_floatvec_fits(floatvec, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+    float_linear l = {dequantize, matvec_f32, tp_matvec_f32_fits(matvec_f32, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 
@@ -229,7 +229,7 @@ size_t tp_acts16_bytes(int64_t n, int64_t cols) {
     return (size_t)(round64(n * padded * 2) + round64(n * padded) + round64(n * blocks * 4));
 }
 
-void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
+void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_lm_head_acts *out) {
     uint8_t *p = memory;
     out->padded = round64(cols);
     out->blocks = (cols + 255) / 256;
@@ -241,7 +241,7 @@ void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
 typedef struct head_job {
     const tp_kernel *head, *quantize16;
     const tp_tensor *w;
-    tp_head_acts acts;
+    tp_lm_head_acts acts;
     int64_t n;
     float *out;
 } head_job;
@@ -257,7 +257,7 @@ static void quantize_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
 static void head_rows(void *ctx, int thread, int64_t begin, int64_t end) {
     const head_job *h = ctx;
     (void)thread;
-    h->head->head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
+    h->head->lm_head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
 }
 
 void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x, int64_t n, void *acts16,

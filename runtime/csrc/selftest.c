@@ -132,7 +132,7 @@ static int differ_plain(const tp_tensor *w, const int8_t *q, int32_t less, const
 }
 
 static void run_linear(const tp_kernel *k, const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                       void *scratch, tp_ahead next) {
+                       void *scratch, tp_prefetch next) {
     if (k->matvec) k->matvec(w, acts, sum_q[0], row0, row1, out);
     else k->matmul(w, acts, sum_q, n, row0, row1, out, w->rows, scratch, next);
 }
@@ -169,7 +169,7 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
         for (int64_t i = 0; i < pieces; i++) k->arrangement->fill(k->arrangement, q, n, s.cols, i, arranged);
         const int64_t cut = s.rows / 3;     /* in two calls, to meet other row remainders */
         const void *acts = k->arrangement ? arranged : (const void *)q;
-        const tp_ahead next = {(uintptr_t)body, w.nbytes};
+        const tp_prefetch next = {(uintptr_t)body, w.nbytes};
         run_linear(scalar, &w, scalar->arrangement ? arranged : (const void *)q, sum, n, 0, s.rows, want, scratch, next);
         if (cut) run_linear(k, &w, acts, sum, n, 0, cut, got, scratch, next);
         run_linear(k, &w, acts, sum, n, cut, s.rows, got + cut, scratch, next);
@@ -181,12 +181,12 @@ static int check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
     return wrong;
 }
 
-static int check_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+static int check_lm_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     const int whole = tp_takes_acts16(k->layout);
     const int64_t unit = !whole ? 1 : k->layout == TP_LAYOUT_Q8_0 ? 32 : 256;
     const int64_t cols = (s.cols + unit - 1) / unit * unit;
     tp_tensor w = tp_test_tensor(k->layout, s.rows, cols);
-    tp_head_acts acts = {.padded = (cols + 63) / 64 * 64, .blocks = (cols + 255) / 256};
+    tp_lm_head_acts acts = {.padded = (cols + 63) / 64 * 64, .blocks = (cols + 255) / 256};
     uint8_t *data = take(h, w.nbytes);
     float *x = random_floats(h, s.n * cols, state), *want = take(h, (size_t)(s.n * s.rows) * 4), *got = take(h, (size_t)(s.n * s.rows) * 4);
     acts.x = x;
@@ -203,15 +203,15 @@ static int check_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shap
     for (int64_t t = 0; whole && t < s.n; t++)
         quantize16->quantize16(x + t * cols, cols, acts.q + t * acts.padded, acts.step + t * acts.blocks, acts.bias + t * (acts.padded / 4));
     const int64_t cut = s.rows / 3;
-    scalar->head(&w, &acts, s.n, 0, s.rows, want, s.rows);
-    if (cut) k->head(&w, &acts, s.n, 0, cut, got, s.rows);
-    k->head(&w, &acts, s.n, cut, s.rows, got + cut, s.rows);
+    scalar->lm_head(&w, &acts, s.n, 0, s.rows, want, s.rows);
+    if (cut) k->lm_head(&w, &acts, s.n, 0, cut, got, s.rows);
+    k->lm_head(&w, &acts, s.n, cut, s.rows, got + cut, s.rows);
     const int bad = laundered(got, s.rows, whole && s.extreme >= POISONED ? POISONED : s.extreme);   /* no 16-bit code for infinity either */
     return differ_floats(h, want, got, s.n * s.rows) || bad;
 }
 
 /* Four rows and one, with blocks of columns. */
-static int check_floatvec(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+static int check_matvec_f32(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     const int64_t unit = k->layout == TP_LAYOUT_U8 ? 16 : 128, blocks = 1 + s.n % 3, cols = (s.cols + unit - 1) / unit * unit * blocks;
     const int64_t ld = k->layout == TP_LAYOUT_U8 ? cols : cols / 4;
     uint8_t *codes = take(h, (size_t)(s.rows * ld));
@@ -220,20 +220,20 @@ static int check_floatvec(const tp_kernel *k, const tp_kernel *scalar, tp_check_
     if (h->failed) return -1;
     for (int64_t i = 0; i < s.rows * ld; i++) codes[i] = (uint8_t)(tp_random(state) % (k->layout == TP_LAYOUT_U8 ? 4 : 256));
     poison(x, cols, s.extreme, state);
-    scalar->floatvec(codes, ld, s.rows, cols, scales, blocks, x, want);
-    k->floatvec(codes, ld, s.rows, cols, scales, blocks, x, got);
+    scalar->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, want);
+    k->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, got);
     return laundered(got, s.rows, s.extreme) || differ_floats(h, want, got, s.rows);
 }
 
-static int check_decode(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
+static int check_dequantize(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, heap *h) {
     const int64_t blocks = s.cols % 3 == 0 ? 3 : s.cols % 2 == 0 && s.rows % 2 ? 2 : 1;
     const int64_t bytes = k->layout == TP_LAYOUT_U8 ? s.cols : tp_padded_cols(s.cols) / 4;
     uint8_t *codes = take(h, (size_t)bytes);
     float *scales = random_floats(h, blocks, state), *want = take(h, (size_t)s.cols * 4), *got = take(h, (size_t)s.cols * 4);
     if (h->failed) return -1;
     for (int64_t i = 0; i < bytes; i++) codes[i] = (uint8_t)(tp_random(state) % (k->layout == TP_LAYOUT_U8 ? 4 : 256));
-    scalar->decode(codes, s.cols, scales, blocks, want);
-    k->decode(codes, s.cols, scales, blocks, got);
+    scalar->dequantize(codes, s.cols, scales, blocks, want);
+    k->dequantize(codes, s.cols, scales, blocks, got);
     return differ_floats(h, want, got, s.cols);
 }
 
@@ -302,7 +302,7 @@ static int check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check
                       .ld = ld, .work = work};
     scalar->attention(&a);
     a.out = got;
-    a.cold = tokens == 1;
+    a.prefetch = tokens == 1;
     k->attention(&a);
     int wrong = laundered(got, dim, s.extreme) || differ_floats(h, want, got, n);
     for (int64_t i = 0; s.extreme == 1 && i < dim; i++)      /* sums that wrap do so in scalar too */
@@ -379,11 +379,11 @@ static int check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_che
             return differ_floats(h, want, got, n);
         case TP_OP_READ: {
             const int64_t bytes = n * 4 / 256 * 256;
-            return k->limit((const uint8_t *)x, bytes) != scalar->limit((const uint8_t *)x, bytes);
+            return k->roofline((const uint8_t *)x, bytes) != scalar->roofline((const uint8_t *)x, bytes);
         }
         case TP_OP_DOTS: {
             const uint8_t us[2] = {(uint8_t)(1 + n % 255), (uint8_t)(200 + n % 50)};
-            return k->limit(us, n) != scalar->limit(us, n);
+            return k->roofline(us, n) != scalar->roofline(us, n);
         }
         default: return 0;      /* quantize16 is part of the q8_0 and q6_k heads */
     }
@@ -399,9 +399,9 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
         case TP_OP_MATMUL: result = check_linear(k, scalar, shape, &state, &h); break;
         case TP_OP_UNPACK:
         case TP_OP_PACK: result = check_twins(k, shape, &state, &h); break;
-        case TP_OP_FLOATVEC: result = check_floatvec(k, scalar, shape, &state, &h); break;
-        case TP_OP_DECODE: result = check_decode(k, scalar, shape, &state, &h); break;
-        case TP_OP_HEAD: result = check_head(k, scalar, shape, &state, &h); break;
+        case TP_OP_MATVEC_F32: result = check_matvec_f32(k, scalar, shape, &state, &h); break;
+        case TP_OP_DEQUANTIZE: result = check_dequantize(k, scalar, shape, &state, &h); break;
+        case TP_OP_LM_HEAD: result = check_lm_head(k, scalar, shape, &state, &h); break;
         case TP_OP_ATTENTION:
         case TP_OP_ATTENTION16: result = check_attention(k, scalar, shape, &state, &h); break;
         case TP_OP_CACHE16: result = check_cache16(k, scalar, shape, &state, &h); break;

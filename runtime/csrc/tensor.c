@@ -30,9 +30,9 @@ static TP_NOINLINE int tensor_row(const tp_tensor *w, int64_t row, float *out) {
     if (!out || row < 0 || row >= w->rows) return TP_ERR_ARGUMENT;
     if (tp_is_ternary(w->layout)) {
         const tp_ternary parts = tp_ternary_of(w);
-        void *scratch = tp_alloc(1, tp_decode_scratch(w->cols));
+        void *scratch = tp_alloc(1, tp_dequantize_scratch(w->cols));
         if (!scratch) return TP_ERR_MEMORY;
-        tp_decode_row(tp_way_of(TP_OP_DECODE, w->layout, TP_ISA_SCALAR), &parts, row, out, scratch);
+        tp_dequantize_row(tp_way_of(TP_OP_DEQUANTIZE, w->layout, TP_ISA_SCALAR), &parts, row, out, scratch);
         tp_free(scratch);
         return TP_OK;
     }

@@ -104,7 +104,7 @@ TP_API int tp_unpack(int layout, const int32_t *tile /* (3), or NULL */, int64_t
 
 typedef struct tp_kernel_desc {
     const char *symbol;     /* = file name: "matvec_i2_s_avx2" */
-    const char *op;         /* matvec matmul (int8 activations), unpack, pack, decode (ternary row to float), head, quantize, ... */
+    const char *op;         /* matvec matmul (int8 activations), unpack, pack, dequantize (ternary row to float), lm_head, quantize, ... */
     const char *layout;     /* of the weights, or of the data worked on */
     const char *isa;
     int32_t available;      /* on this CPU */
