@@ -1,5 +1,5 @@
 /* Matvec kernels read a row as lines of up to 64 bytes and never take a code out of its byte's place: the activations are put
- * where the codes are instead, once a token. This is the one description of where that is, for every layout that has rows of
+ * where the codes are instead, once per token. This is the one description of where that is, for every layout that has rows of
  * its own; scales that stand between codes meet activations of 0.
  *
  * Activations as arranged: [line][field][64], int8. Byte p of a line meets place p of each field. Fields are, of 2-bit codes,

@@ -1,4 +1,4 @@
-/* Weights are read once a token, in one sequential stream a thread, and what decides the speed is how many lines are on their
+/* Weights are read once per token, in one sequential stream per thread, and what decides the speed is how many lines are on their
  * way. The first cache has too few places for lines in flight to hide the memory's latency, so the stream goes to the second
  * cache far ahead, and from there to the first shortly before use. A Zen 5 has places enough in its first cache, and the way over the
  * second only costs it time. Prefetching past a buffer's end does nothing. */

@@ -23,7 +23,7 @@ typedef struct attention {
     int prefetch;
 } attention;
 
-/* Scores of TREES / rows keys from p on (`whole`: all are there; else the last one over again behind n_pos) for rows from `first` on. */
+/* Scores of TREES / rows keys from p on (`whole`: all are there; else the last one again after n_pos) for rows from `first` on. */
 #define KEY(j) (a.k + (whole || p + (j) < n_pos ? p + (j) : n_pos - 1) * head_dim)
 TP_INLINE void score_keys(const attention a, int64_t first, const int rows, const int whole, int64_t p, int64_t n_pos, const int64_t head_dim) {
     const int keys = TREES / rows;

@@ -170,7 +170,7 @@ TP_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
         for (; r < rows; r++, block.prefetch = 0) score_rows(block, r, 1, more, dim);
     }
     for (int64_t r = 0; r < rows; r++) most[r] = highest(a.scores + r * a.ld, job->skip, job->n_pos + r / job->heads, 16 * blocks);
-    memset(out, 0, (size_t)(rows * (dim + 16)) * sizeof(float));   /* and the sums behind it */
+    memset(out, 0, (size_t)(rows * (dim + 16)) * sizeof(float));   /* and the sums after it */
     for (int64_t b = 0, r = 0; b < blocks; b += CACHE16_BLOCKS, r = 0) {
         const int64_t more = b + CACHE16_BLOCKS < blocks ? CACHE16_BLOCKS : blocks - b;
         a.prefetch = job->prefetch;

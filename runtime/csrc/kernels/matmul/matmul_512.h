@@ -64,7 +64,7 @@ TP_INLINE void transpose16(__m512i v[16]) {
     }
 }
 
-/* Columns behind w's own meet activations of 0: they may be any codes. */
+/* Columns after w's own meet activations of 0: they may be any codes. */
 typedef void panel_fn(const tp_tensor *w, int64_t cols, int64_t row, int rows /* 1 .. 32 */, uint8_t *panel /* (32, cols) */);
 
 TP_INLINE void matmul_panels(const tp_tensor *w, int64_t cols /* of acts */, const int8_t *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,

@@ -91,7 +91,7 @@ TP_INLINE dots dots_add(dots acc, ints a, vi b) { return PARTS_EACH(dots, vi_dot
 /* Each lane's sum. */
 TP_INLINE lanes dots_float(dots a) { return LANES_EACH(vi_float(vi_dots(a.v[i]))); }
 
-/* The first n < 16 elements, zeros behind them; reads nothing beyond. */
+/* The first n < 16 elements, zeros after them; reads nothing beyond. */
 TP_INLINE lanes lanes_load_n(const float *p, int64_t n) {
     float t[16] = {0};
     memcpy(t, p, (size_t)n * 4);
