@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/angles.h"
+#include "runtime/csrc/angles.h"
 #include "runtime/csrc/kernels/common.h"
 #include "runtime/csrc/selftest.h"
 #include "tests/c/check.h"
