@@ -5,7 +5,7 @@
 #include "internal.h"
 #include "kernels/tl.h"
 
-/* ---- lines: kernels/lines.h ---- */
+/* ---- lines: kernels/row_geometry.h ---- */
 
 /* Rows are padded, since plain codes and T2 fill their last block up. */
 static int64_t line_count(const tp_activation_order *a, int64_t cols) { return lines_of_row(a->lines, tp_padded_cols(cols)); }

@@ -93,7 +93,7 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
         s->attention->attention(&(tp_attention){
             .q = s->q + at, .out = s->mixed + at, .k = tp_kv_at(s, s->k_cache, kv, first), .v = tp_kv_at(s, s->v_cache, kv, first),
             .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim,
-            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first + skip, .skip = skip, .scale = hp->attention_scale, .cold = s->n == 1,
+            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first + skip, .skip = skip, .scale = hp->attention_scale, .prefetch = s->n == 1,
             .ld = scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
     }
 }

@@ -6,7 +6,7 @@
 /* ---- ternary linears ---- */
 
 typedef struct float_linear {
-    tp_kernel_plan decode, floatvec;
+    tp_kernel_plan dequantize, matvec_f32;
     int direct;
     const tp_kernel *head;
     const tp_tensor *w;
@@ -29,11 +29,11 @@ static size_t float_panel(int64_t rows, int64_t cols) {
     return (size_t)tp_round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
 }
 
-size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_decode_scratch(cols); }
+size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_dequantize_scratch(cols); }
 
-int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n) {
+int tp_matvec_f32_fits(tp_kernel_plan matvec_f32, const tp_tensor *w, int64_t n) {
     const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
-    return n == 1 && width % (floatvec.unpack ? 16 : 128) == 0;
+    return n == 1 && width % (matvec_f32.unpack ? 16 : 128) == 0;
 }
 
 /* Scales, and then the codes if they are unpacked, lie where a panel of floats would. */
@@ -41,13 +41,13 @@ static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float
     const tp_ternary *t = &l->parts;
     const int64_t cols = l->w->cols;
     for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
-    if (!l->floatvec.unpack) {
-        l->floatvec.kernel->floatvec((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
+    if (!l->matvec_f32.unpack) {
+        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
         return;
     }
     uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);
-    tp_unpack_rows(l->floatvec.unpack, t, row0, row0 + rows, codes, cols);
-    l->floatvec.kernel->floatvec(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
+    tp_unpack_rows(l->matvec_f32.unpack, t, row0, row0 + rows, codes, cols);
+    l->matvec_f32.kernel->matvec_f32(codes, cols, rows, cols, scales, t->col_blocks, l->x, y);
 }
 
 static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -61,16 +61,16 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
             direct_rows(l, row0, count, panel, l->y + row0);
             continue;
         }
-        for (int64_t r = 0; r < count; r++) tp_decode_row(l->decode, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
+        for (int64_t r = 0; r < count; r++) tp_dequantize_row(l->dequantize, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
         const tp_tensor w = {.data = panel, .rows = count, .cols = cols, .nbytes = (uint64_t)(count * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
-        const tp_head_acts acts = {.x = l->x};
-        l->head->head(&w, &acts, l->n, 0, count, l->y + row0, rows);
+        const tp_lm_head_acts acts = {.x = l->x};
+        l->head->lm_head(&w, &acts, l->n, 0, count, l->y + row0, rows);
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
+void tp_linear_float_run(tp_pool *pool, tp_kernel_plan dequantize, tp_kernel_plan matvec_f32, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
                          size_t scratch_bytes, float *y) {
-    float_linear l = {decode, floatvec, tp_floatvec_fits(floatvec, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+    float_linear l = {dequantize, matvec_f32, tp_matvec_f32_fits(matvec_f32, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 
@@ -81,7 +81,7 @@ size_t tp_acts16_bytes(int64_t n, int64_t cols) {
     return (size_t)(tp_round64(n * padded * 2) + tp_round64(n * padded) + tp_round64(n * blocks * 4));
 }
 
-void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
+void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_lm_head_acts *out) {
     uint8_t *p = memory;
     out->padded = tp_round64(cols);
     out->blocks = (cols + 255) / 256;
@@ -93,7 +93,7 @@ void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_head_acts *out) {
 typedef struct head_job {
     const tp_kernel *head, *quantize16;
     const tp_tensor *w;
-    tp_head_acts acts;
+    tp_lm_head_acts acts;
     int64_t n;
     float *out;
 } head_job;
@@ -109,7 +109,7 @@ static void quantize_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
 static void head_rows(void *ctx, int thread, int64_t begin, int64_t end) {
     const head_job *h = ctx;
     (void)thread;
-    h->head->head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
+    h->head->lm_head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
 }
 
 void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x, int64_t n, void *acts16,

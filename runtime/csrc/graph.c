@@ -25,8 +25,8 @@ static void mark_plan(tp_session *s, tp_kernel_plan plan) {
 }
 
 static void mark_floats(tp_session *s, const tp_tensor *w, int64_t n) {
-    const int direct = tp_floatvec_fits(s->floatvec[w->layout], w, n);
-    mark_plan(s, (direct ? s->floatvec : s->decode)[w->layout]);
+    const int direct = tp_matvec_f32_fits(s->matvec_f32[w->layout], w, n);
+    mark_plan(s, (direct ? s->matvec_f32 : s->dequantize)[w->layout]);
     if (!direct) tp_mark(s, s->head_f32);
 }
 
@@ -56,7 +56,7 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     const tp_ternary parts = ternary ? tp_ternary_of(embd) : (tp_ternary){.half = 0};
     for (int64_t t = begin; t < end; t++) {
         float *x = s->x + t * hp->hidden;
-        if (ternary) tp_decode_row(s->decode[embd->layout], &parts, s->tokens[t], x, s->scratch + (size_t)thread * s->scratch_bytes);
+        if (ternary) tp_dequantize_row(s->dequantize[embd->layout], &parts, s->tokens[t], x, s->scratch + (size_t)thread * s->scratch_bytes);
         else tp_tensor_row(embd, s->tokens[t], x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
         turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2, hp->rope_factor);
@@ -161,7 +161,7 @@ static void run_products(tp_session *s, const product *group, int count, const f
             continue;
         }
         mark_floats(s, w, s->n);
-        tp_linear_float_run(s->pool, s->decode[w->layout], s->floatvec[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
+        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
     if (!s->model->hp.int8_activations) return;
     tp_mark(s, s->rescale);
@@ -274,7 +274,7 @@ static void run_head(tp_session *s, const float *states, int64_t n, float *logit
     if (!tp_is_ternary(w->layout)) tp_mark(s, s->head);
     if (tp_is_ternary(w->layout)) {
         mark_floats(s, w, n);
-        tp_linear_float_run(s->pool, s->decode[w->layout], s->floatvec[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
+        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
         return;
     }
     if (s->acts16) tp_mark(s, s->quantize16);
@@ -289,7 +289,7 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
     s->wanted = s->trace ? n : want == TP_WANT_NOTHING ? 0 : want == TP_WANT_LAST ? 1 : n;
     s->layer_index = -1;
     tp_pool_run(s->pool, embed_tokens, s, n, 4);
-    if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->decode[m->token_embd.layout]);
+    if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->dequantize[m->token_embd.layout]);
     trace_f32(s, "embd", hidden, s->x);
     for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
         s->layer = &m->layers[s->layer_index];

@@ -6,7 +6,7 @@
 #include "include/tritpack.h"
 #include "kernels/common.h"
 #include "kernels/kernels.h"
-#include "kernels/lines.h"
+#include "kernels/row_geometry.h"
 
 /* int32 sums of any bytes fit up to here: 3 * 128 * 2^21 < 2^30. */
 #define TP_MAX_COLS (INT64_C(1) << 21)
@@ -20,9 +20,19 @@ static inline int64_t tp_round64(int64_t v) { return (v + 63) / 64 * 64; }
 int tp_cpu_has(int isa);            /* 1 if this CPU and OS run it */
 
 /* ---- dispatch.c ---- */
+/* The operations: X(word in names of kernels, enumerator). */
+#define TP_OPERATIONS(X) \
+    X(matvec, MATVEC) X(matmul, MATMUL) X(unpack, UNPACK) X(pack, PACK) \
+    X(dequantize, DEQUANTIZE) X(matvec_f32, MATVEC_F32) X(lm_head, LM_HEAD) \
+    X(quantize, QUANTIZE) X(quantize16, QUANTIZE16) X(rescale, RESCALE) X(rmsnorm, RMSNORM) \
+    X(glu, GLU) X(rope, ROPE) X(ropepairs, ROPEPAIRS) X(attention, ATTENTION) \
+    X(attention16, ATTENTION16) X(cache16, CACHE16) X(read, READ) X(dots, DOTS)
+
 typedef enum tp_op {
-    TP_OP_MATVEC, TP_OP_MATMUL, TP_OP_UNPACK, TP_OP_PACK, TP_OP_DECODE, TP_OP_FLOATVEC, TP_OP_HEAD, TP_OP_QUANTIZE, TP_OP_QUANTIZE16, TP_OP_RESCALE, TP_OP_RMSNORM,
-    TP_OP_GLU, TP_OP_ROPE, TP_OP_ROPEPAIRS, TP_OP_ATTENTION, TP_OP_ATTENTION16, TP_OP_CACHE16, TP_OP_READ, TP_OP_DOTS, TP_OP_COUNT
+#define OPERATION(word, NAME) TP_OP_##NAME,
+    TP_OPERATIONS(OPERATION)
+#undef OPERATION
+    TP_OP_COUNT
 } tp_op;
 
 /* ---- activation_order.c: the order in which a linear kernel reads its int8 activations ---- */
@@ -43,22 +53,22 @@ typedef struct tp_kernel {
     int isa;
     tp_matvec_fn *matvec;
     tp_matmul_fn *matmul;
-    const tp_activation_order *activation_order;      /* matvec, matmul; NULL = (n, cols) as it is */
+    const tp_activation_order *activation_order;  /* matvec, matmul; NULL = (n, cols) as it is */
     int panel_rows;                         /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch */
-    tp_head_fn *head;
+    tp_lm_head_fn *lm_head;
     tp_quantize_fn *quantize;
     tp_quantize16_fn *quantize16;
     tp_unpack_fn *unpack;
     tp_pack_fn *pack;
-    tp_decode_fn *decode;
-    tp_floatvec_fn *floatvec;
+    tp_dequantize_fn *dequantize;
+    tp_matvec_f32_fn *matvec_f32;
     tp_rescale_fn *rescale;
     tp_rmsnorm_fn *rmsnorm;
     tp_glu_fn *glu;
-    tp_rope_fn *rope;
-    tp_attention_fn *attention;             /* and attention16 */
+    union { tp_rope_fn *rope, *ropepairs; };
+    union { tp_attention_fn *attention, *attention16; };
     tp_cache16_fn *cache16;
-    tp_limit_fn *limit;
+    union { tp_roofline_fn *roofline, *read, *dots; };
 } tp_kernel;
 
 const tp_kernel *tp_kernel_at(int index);                               /* NULL past the end */
@@ -125,9 +135,9 @@ tp_tensor tp_direct_codes(const tp_ternary *t);
 /* Plain codes of rows. Those under a scale of 0 are 1, whatever is stored. */
 void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, int64_t row1, uint8_t *out /* (row1 - row0, ld) */,
                     int64_t ld);
-size_t tp_decode_scratch(int64_t cols);     /* bytes */
-void tp_decode_row(tp_kernel_plan decode, const tp_ternary *t, int64_t row, float *out /* (cols) */,
-                   void *scratch /* tp_decode_scratch bytes, aligned to 64 */);
+size_t tp_dequantize_scratch(int64_t cols);     /* bytes */
+void tp_dequantize_row(tp_kernel_plan dequantize, const tp_ternary *t, int64_t row, float *out /* (cols) */,
+                   void *scratch /* tp_dequantize_scratch bytes, aligned to 64 */);
 
 /* ---- threads.c ---- */
 typedef struct tp_pool tp_pool;
@@ -174,16 +184,16 @@ void tp_linears_run(tp_pool *pool, const tp_kernel *rescale, tp_linear_job *jobs
 /* ---- float_product.c: matrix products of float activations over a pool ---- */
 
 /* y = w * x in the head's order of sums, where a weight is (code - 1) * scale. One token goes by
- * floatvec if tp_floatvec_fits. More tokens go by rows of floats that decode makes. Both give the
+ * matvec_f32 if tp_matvec_f32_fits. More tokens go by rows of floats that decode makes. Both give the
  * same bits. */
-int tp_floatvec_fits(tp_kernel_plan floatvec, const tp_tensor *w, int64_t n);
+int tp_matvec_f32_fits(tp_kernel_plan matvec_f32, const tp_tensor *w, int64_t n);
 size_t tp_float_scratch(int64_t rows, int64_t cols);    /* bytes per thread */
-void tp_linear_float_run(tp_pool *pool, tp_kernel_plan decode, tp_kernel_plan floatvec, const tp_kernel *head_f32, const tp_tensor *w,
+void tp_linear_float_run(tp_pool *pool, tp_kernel_plan dequantize, tp_kernel_plan matvec_f32, const tp_kernel *head_f32, const tp_tensor *w,
                          const float *x /* (n, cols) */, int64_t n, uint8_t *scratch /* (threads, scratch_bytes) */,
                          size_t scratch_bytes, float *y /* (n, rows) */);
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols);
-void tp_acts16_place(void *memory /* tp_acts16_bytes */, int64_t n, int64_t cols, tp_head_acts *out);
+void tp_acts16_place(void *memory /* tp_acts16_bytes */, int64_t n, int64_t cols, tp_lm_head_acts *out);
 void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x /* (n, cols) */,
                  int64_t n, void *acts16 /* tp_acts16_bytes, or NULL for float layouts */, float *out /* (n, rows) */);
 

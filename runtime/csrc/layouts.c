@@ -23,7 +23,7 @@ struct layout {
 };
 
 #define TP_LAYOUT(ID, name, kind, rows, cols, bytes, scales, scale, align, order) \
-    [TP_LAYOUT_##ID] = {name, kind, rows, cols, bytes, scales, TP_LAYOUT_##scale == TP_LAYOUT_F16, align},
+    [TP_LAYOUT_##ID] = {#name, kind, rows, cols, bytes, scales, TP_LAYOUT_##scale == TP_LAYOUT_F16, align},
 static const struct layout layouts[TP_LAYOUT_COUNT] = {
 #include "include/layouts.def"
 };

@@ -22,7 +22,7 @@ static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols) {
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
     if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
     if (r == LINEAR && !tp_is_ternary(t->layout)) return TP_ERR_LAYOUT;
-    if (r == TABLE && !tp_is_ternary(t->layout) && !tp_kernel_best(TP_OP_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
+    if (r == TABLE && !tp_is_ternary(t->layout) && !tp_kernel_best(TP_OP_LM_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
     return tp_tensor_check(t);
 }
 

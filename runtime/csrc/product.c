@@ -43,15 +43,15 @@ static void order_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) l->order->fill(l->order, l->acts->q, l->n, l->cols, i, l->acts->ordered);
 }
 
-static tp_ahead some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
+static tp_prefetch some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
     const uint64_t row_bytes = w->nbytes / (uint64_t)w->rows;
-    return (tp_ahead){(uintptr_t)w->data + row_bytes * (uint64_t)row, row_bytes * (uint64_t)rows};
+    return (tp_prefetch){(uintptr_t)w->data + row_bytes * (uint64_t)row, row_bytes * (uint64_t)rows};
 }
 
 /* matvec kernels take one token. Several tokens go one after the other over a chunk of rows, which
  * stays in the cache. next: the chunk that follows, which products of many tokens prefetch, since the
  * memory would be idle otherwise. */
-static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_ahead next) {
+static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t row0, int64_t row1, int32_t *out, int64_t ld, uint8_t *panel, tp_prefetch next) {
     const tp_kernel *k = job->plan.kernel;
     const uint8_t *acts = l->order ? l->acts->ordered : (const void *)l->acts->q;
     const int64_t padded = tp_padded_cols(l->cols);
@@ -97,7 +97,7 @@ static void run_chunk(const linear_jobs *l, const tp_linear_job *job, int64_t ch
     const int64_t row0 = chunk * job->grain, row1 = row0 + job->grain < w->rows ? row0 + job->grain : w->rows, rows = row1 - row0;
     const int64_t sums_bytes = tp_round64(l->n * job->grain * 4);
     uint8_t *const panel = scratch + 2 * sums_bytes;
-    const tp_ahead following = job->plan.kernel->matmul ? some_rows(w, row1, rows) : (tp_ahead){0, 0};
+    const tp_prefetch following = job->plan.kernel->matmul ? some_rows(w, row1, rows) : (tp_prefetch){0, 0};
     if (job->sums) {
         run_kernel(l, job, row0, row1, job->sums + row0, w->rows, panel, following);
         return;

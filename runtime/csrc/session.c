@@ -60,8 +60,8 @@ static void choose_kernels(tp_session *s, int isa) {
         s->matvec[layout] = tp_kernel_plan_for(TP_OP_MATVEC, layout, isa);
         s->unpacking_matvec[layout] = tp_unpacking_plan_for(TP_OP_MATVEC, layout, isa);
         s->matmul[layout] = tp_kernel_plan_for(TP_OP_MATMUL, layout, isa);
-        s->floatvec[layout] = tp_kernel_plan_for(TP_OP_FLOATVEC, layout, isa);
-        s->decode[layout] = tp_kernel_plan_for(TP_OP_DECODE, layout, isa);
+        s->matvec_f32[layout] = tp_kernel_plan_for(TP_OP_MATVEC_F32, layout, isa);
+        s->dequantize[layout] = tp_kernel_plan_for(TP_OP_DEQUANTIZE, layout, isa);
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
     s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
@@ -71,8 +71,8 @@ static void choose_kernels(tp_session *s, int isa) {
     s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE, TP_LAYOUT_F32, isa);
     s->attention = tp_kernel_best(s->kv_type == TP_KV_I16 ? TP_OP_ATTENTION16 : TP_OP_ATTENTION, TP_LAYOUT_F32, isa);
     s->cache16 = tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, isa);
-    s->head_f32 = tp_kernel_best(TP_OP_HEAD, TP_LAYOUT_F32, isa);
-    s->head = tp_is_ternary(s->model->output.layout) ? s->head_f32 : tp_kernel_best(TP_OP_HEAD, s->model->output.layout, isa);
+    s->head_f32 = tp_kernel_best(TP_OP_LM_HEAD, TP_LAYOUT_F32, isa);
+    s->head = tp_is_ternary(s->model->output.layout) ? s->head_f32 : tp_kernel_best(TP_OP_LM_HEAD, s->model->output.layout, isa);
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -92,7 +92,7 @@ static size_t linear_scratch(const tp_session *s, const tp_linear *l) {
 static size_t products_scratch(const tp_session *s) {
     const tp_model *m = s->model;
     size_t most = tp_is_ternary(m->output.layout) ? tp_float_scratch(m->output.rows, m->output.cols) : 0;
-    if (tp_is_ternary(m->token_embd.layout)) most = larger(most, tp_decode_scratch(m->token_embd.cols));
+    if (tp_is_ternary(m->token_embd.layout)) most = larger(most, tp_dequantize_scratch(m->token_embd.cols));
     for (int i = 0; i < m->hp.layers; i++)
         for (int j = 0; j < TP_LINEAR_COUNT; j++) most = larger(most, linear_scratch(s, &m->linears[i][j]));
     return most;

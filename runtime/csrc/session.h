@@ -12,7 +12,7 @@ struct tp_session {
     tp_trace_fn *trace;
     void *trace_user;
 
-    tp_kernel_plan matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], decode[TP_LAYOUT_COUNT], floatvec[TP_LAYOUT_COUNT];
+    tp_kernel_plan matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], dequantize[TP_LAYOUT_COUNT], matvec_f32[TP_LAYOUT_COUNT];
     tp_kernel_plan unpacking_matvec[TP_LAYOUT_COUNT];   /* of linears with nonzero_under_zero */
     const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16, *head, *head_f32;
     uint8_t *used;              /* (kernels) 1 = it ran in this session */

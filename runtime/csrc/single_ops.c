@@ -70,14 +70,14 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     if (status) return status;
     if (!usable(&isa)) return TP_ERR_ISA;
     const int ternary = tp_is_ternary(w->layout), whole = tp_takes_acts16(w->layout);
-    const tp_kernel *head = tp_kernel_best(TP_OP_HEAD, ternary ? TP_LAYOUT_F32 : w->layout, isa);
+    const tp_kernel *head = tp_kernel_best(TP_OP_LM_HEAD, ternary ? TP_LAYOUT_F32 : w->layout, isa);
     if (!head) return TP_ERR_LAYOUT;
     const size_t bytes = ternary ? tp_float_scratch(w->rows, w->cols) : whole ? tp_acts16_bytes(n, w->cols) : 0;
     tp_pool *pool = tp_pool_new(1, &status);
     void *scratch = tp_alloc(1, bytes);
     const tp_fpenv before = tp_fpenv_enter();
     if (!pool || !scratch) status = TP_ERR_MEMORY;
-    else if (ternary) tp_linear_float_run(pool, tp_kernel_plan_for(TP_OP_DECODE, w->layout, isa), tp_kernel_plan_for(TP_OP_FLOATVEC, w->layout, isa), head, w, x, n, scratch, bytes, out);
+    else if (ternary) tp_linear_float_run(pool, tp_kernel_plan_for(TP_OP_DEQUANTIZE, w->layout, isa), tp_kernel_plan_for(TP_OP_MATVEC_F32, w->layout, isa), head, w, x, n, scratch, bytes, out);
     else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
     tp_fpenv_leave(before);
     tp_free(scratch);

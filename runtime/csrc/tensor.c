@@ -7,9 +7,9 @@
 
 static int ternary_row(const tp_tensor *w, int64_t row, float *out) {
     const tp_ternary parts = tp_ternary_of(w);
-    void *scratch = tp_alloc(1, tp_decode_scratch(w->cols));
+    void *scratch = tp_alloc(1, tp_dequantize_scratch(w->cols));
     if (!scratch) return TP_ERR_MEMORY;
-    tp_decode_row(tp_kernel_plan_for(TP_OP_DECODE, w->layout, TP_ISA_SCALAR), &parts, row, out, scratch);
+    tp_dequantize_row(tp_kernel_plan_for(TP_OP_DEQUANTIZE, w->layout, TP_ISA_SCALAR), &parts, row, out, scratch);
     tp_free(scratch);
     return TP_OK;
 }

@@ -101,19 +101,19 @@ void tp_unpack_rows(const tp_kernel *unpack, const tp_ternary *t, int64_t row0, 
     for (int64_t r = row0; r < row1; r++) clear_under_zero(t, r, out + (r - row0) * ld);
 }
 
-size_t tp_decode_scratch(int64_t cols) { return (size_t)(tp_round64(cols * (int64_t)sizeof(float)) + tp_round64(cols)); }
+size_t tp_dequantize_scratch(int64_t cols) { return (size_t)(tp_round64(cols * (int64_t)sizeof(float)) + tp_round64(cols)); }
 
-void tp_decode_row(tp_kernel_plan decode, const tp_ternary *t, int64_t row, float *out, void *scratch) {
+void tp_dequantize_row(tp_kernel_plan dequantize, const tp_ternary *t, int64_t row, float *out, void *scratch) {
     const int64_t cols = t->body.cols;
     float *scales = scratch;
     tp_scales_of_row(t, row, scales);
-    if (decode.unpack) {
+    if (dequantize.unpack) {
         uint8_t *plain = (uint8_t *)scratch + tp_round64(cols * (int64_t)sizeof(float));
-        tp_unpack_rows(decode.unpack, t, row, row + 1, plain, cols);
-        decode.kernel->decode(plain, cols, scales, t->col_blocks, out);
+        tp_unpack_rows(dequantize.unpack, t, row, row + 1, plain, cols);
+        dequantize.kernel->dequantize(plain, cols, scales, t->col_blocks, out);
         return;
     }
-    decode.kernel->decode((const uint8_t *)t->body.data + row * (tp_padded_cols(cols) / 4), cols, scales, t->col_blocks, out);
+    dequantize.kernel->dequantize((const uint8_t *)t->body.data + row * (tp_padded_cols(cols) / 4), cols, scales, t->col_blocks, out);
     /* A code of -1 times a scale of 0 would be -0, and codes under a scale of 0 are zeros. */
     for (int64_t b = 0, width = cols / t->col_blocks; b < t->col_blocks; b++)
         if (scales[b] == 0) memset(out + b * width, 0, (size_t)width * sizeof(float));

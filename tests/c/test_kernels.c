@@ -48,11 +48,11 @@ static void test_kernel(const tp_kernel *k) {
             for (int64_t cols = 128; cols <= 1024; cols += 32) check(k, 1 + cols / 32 % 9, cols, 1, 0);
             for (int64_t rows = 1; rows <= 64; rows++) check(k, rows, 400, 1, 0);
             break;
-        case TP_OP_FLOATVEC:
+        case TP_OP_MATVEC_F32:
             for (int64_t cols = 16; cols <= 640; cols += 16) check(k, 1 + cols / 16 % 11, cols, cols / 16, 0);
             for (int extreme = 4; extreme <= 6; extreme++) check(k, 7, 256, 2, extreme);
             break;
-        case TP_OP_HEAD:
+        case TP_OP_LM_HEAD:
             for (int64_t cols = 1; cols <= 80; cols++) check(k, 5, cols, 3, 0);
             for (int64_t cols = 96; cols <= 1024; cols += 32) check(k, 7, cols, 5, 0);
             for (int64_t n = 1; n <= 9; n++) check(k, 9, 544, n, (int)(n % 3));

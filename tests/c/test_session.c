@@ -157,9 +157,9 @@ static void test_same_bits(recipe r, int kv_type) {
                 CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
-                const tp_op op = r.floats ? TP_OP_DECODE : TP_OP_MATVEC;
+                const tp_op op = r.floats ? TP_OP_DEQUANTIZE : TP_OP_MATVEC;
                 const tp_kernel_plan plan = tp_kernel_plan_for(op, r.linear, isa);
-                CHECK(ran(s, plan) || (r.floats && ran(s, tp_kernel_plan_for(TP_OP_FLOATVEC, r.linear, isa))), "%s did not run", plan.kernel->symbol);
+                CHECK(ran(s, plan) || (r.floats && ran(s, tp_kernel_plan_for(TP_OP_MATVEC_F32, r.linear, isa))), "%s did not run", plan.kernel->symbol);
                 tp_session_free(s);
             }
     }

@@ -468,7 +468,7 @@ def test_the_same_model_in_every_layout_gives_the_same_bits(granularity: str, in
         if granularity != "tensor" and LAYOUTS[name].nearest_grid(96, 512, (96, 1))[0] != 96:
             continue
         stored = "i2_s" if name == "t2" else name
-        op = "matvec" if int8 else "decode"
+        op = "matvec" if int8 else "dequantize"
         direct = any(kernel.op == op and kernel.layout == stored for kernel in library().kernels())
         kernel = f"{op}_{stored if direct else 'u8'}"
         with CModel(spec, in_layout(name, spec, granularity)) as model:

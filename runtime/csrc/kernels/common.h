@@ -23,6 +23,14 @@
 #endif
 
 #define TP_INLINE static inline __attribute__((always_inline, unused))
+/* For a big function with one caller: it is optimised by itself, then put there. gcc must not merge two of them, which would then be called. */
+#if defined(__clang__)
+#define TP_ONCE static
+#else
+#define TP_ONCE static __attribute__((no_icf))
+#endif
+#define TP_JOIN_(a, b) a##b
+#define TP_JOIN(a, b) TP_JOIN_(a, b)       /* of what macros stand for */
 
 #define TP_INF_BITS 0x7f800000u
 #define TP_NAN_BITS 0x7fc00000u     /* the one NaN we make ourselves; which bits arithmetic gives depends on the machine */
@@ -64,7 +72,7 @@ static inline uint16_t tp_float_f16(float f) {
 static inline int32_t tp_round_even(float v) { return (int32_t)(tp_float_bits(v + 12582912.0f) - 0x4b400000u); }
 
 /* exp: x = n ln 2 + r, a polynomial in r (relative error about 1e-7), times 2^n in two exact steps.
- * Below ln(FLT_MIN) the result is 0, above ln(FLT_MAX) infinity. kernels/lanes16.h has the same operations for vectors. */
+ * Below ln(FLT_MIN) the result is 0, above ln(FLT_MAX) infinity. kernels/simd_f32/lanes16.h has the same operations for vectors. */
 #define TP_EXP_LO (-87.336540f)
 #define TP_EXP_HI 88.722830f
 #define TP_EXP_LOG2E 1.44269504088896341f

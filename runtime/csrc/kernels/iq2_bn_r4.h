@@ -5,7 +5,7 @@
 
 #include "codes.h"
 
-/* The word of columns 0 to 15 of a row; that of the next 16 stands 16 bytes behind it. */
+/* The word of columns 0 to 15 of a row; that of the next 16 stands 16 bytes after it. */
 static inline int64_t iq2_bn_r4_row(int64_t cols, int64_t row) { return row / 4 * (16 + cols) + 16 + row % 4 * 4; }
 
 #endif

@@ -1,4 +1,4 @@
-/* Weights are read once a token, in one sequential stream a thread, and what decides the speed is how many lines are on their
+/* Weights are read once per token, in one sequential stream per thread, and what decides the speed is how many lines are on their
  * way. The first cache has too few places for lines in flight to hide the memory's latency, so the stream goes to the second
  * cache far ahead, and from there to the first shortly before use. A Zen 5 has places enough in its first cache, and the way over the
  * second only costs it time. Prefetching past a buffer's end does nothing. */
@@ -25,14 +25,14 @@ TP_INLINE void stream_block_ahead(const void *block, int bytes) {
 }
 
 /* What the walk through a piece of memory would not have asked for: its beginning. */
-TP_INLINE void stream_start(tp_ahead piece) {
+TP_INLINE void stream_start(tp_prefetch piece) {
     for (uint64_t byte = 0; byte < piece.bytes && byte < (uint64_t)tp_stream.near; byte += 64) __builtin_prefetch((const void *)(piece.from + byte), 0, 3);
 }
 
 /* Of memory that is read after the work at hand, the share that is due while `more` of `all` are done after `done`: asked for at once it
  * would be pushed out again before its turn. Into the first cache, from where it falls into the second: a hint to the second alone
  * did nothing on a Zen 5. */
-TP_INLINE void ask_for(tp_ahead next, int64_t done, int64_t more, int64_t all) {
+TP_INLINE void prefetch_share(tp_prefetch next, int64_t done, int64_t more, int64_t all) {
     const int64_t lines = (int64_t)(next.bytes / 64), stop = (done + more) * lines / all;
     for (int64_t i = done * lines / all; i < stop && i < lines; i++) __builtin_prefetch((const void *)(next.from + 64 * (uintptr_t)i), 0, 3);
 }

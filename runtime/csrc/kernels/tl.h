@@ -41,7 +41,7 @@ static inline uint8_t tl_pairs_byte(const int8_t *weights /* (4) */) {
 
 enum { TL1_BLOCK = 64 };        /* bytes of bm rows by 256 / bm columns */
 
-/* Where row r's byte of columns 0 to 3 stands. That of the next four is 16 bytes behind it, up to 256 / bm columns; the next
+/* Where row r's byte of columns 0 to 3 stands. That of the next four is 16 bytes after it, up to 256 / bm columns; the next
  * such block is TL1_BLOCK bytes further, the next tile of BK columns BM * BK / 4. */
 static inline int64_t tl1_row(tp_tile t, int64_t cols, int64_t r) {
     const int64_t in_tile = r % t.BM, in_block = in_tile % t.bm;

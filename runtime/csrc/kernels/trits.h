@@ -1,5 +1,5 @@
 /* Five trits a byte: codes c0 .. c4 make q = 81 c0 + 27 c1 + 9 c2 + 3 c3 + c4, the byte is 256 q / 243 rounded up. So the
- * first digit of byte x is (3 x) div 256, and (3 x) mod 256 is the byte of the digits behind it: 86 and 171 are where 3 x
+ * first digit of byte x is (3 x) div 256, and (3 x) mod 256 is the byte of the digits after it: 86 and 171 are where 3 x
  * passes 256 and 512. Fewer codes leave the last ones out as zeros. */
 #ifndef TRITPACK_TRITS_H
 #define TRITPACK_TRITS_H
@@ -28,7 +28,7 @@ TP_INLINE void trits_pack(const int8_t *restrict from, int width, int digits, ui
     }
 }
 
-/* Blocks along a row, each with its scale behind it: two stages of five digits, `wide` and wide / 2 bytes, and one of four. */
+/* Blocks along a row, each with its scale after it: two stages of five digits, `wide` and wide / 2 bytes, and one of four. */
 typedef struct tp_stages { int block, bytes, wide, last; } tp_stages;
 
 #define TP_STAGES_TQ1_0 ((tp_stages){.block = 256, .bytes = 54, .wide = 32, .last = 4})

@@ -29,13 +29,13 @@ typedef struct limit_job {
 
 static void read_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     limit_job *job = ctx;
-    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->limit(job->data + i * job->piece, job->piece);
+    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->roofline(job->data + i * job->piece, job->piece);
 }
 
 static void dot_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     static const uint8_t us[2] = {1, 1};
     limit_job *job = ctx;
-    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->limit(us, job->piece);
+    for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->roofline(us, job->piece);
 }
 
 static double best_seconds(tp_pool *pool, tp_task_fn *fn, limit_job *job, int64_t items) {
@@ -94,7 +94,7 @@ typedef struct bench {
     int16_t *q16;
     void *ordered, *scratch;
     int32_t *sums;
-    tp_head_acts acts;
+    tp_lm_head_acts acts;
 } bench;
 
 static void run(bench *b) {
@@ -105,16 +105,16 @@ static void run(bench *b) {
     switch (k->op) {
         case TP_OP_MATVEC: k->matvec(&b->w, b->ordered, 0, 0, b->w.rows, b->sums); break;
         case TP_OP_MATMUL:
-            k->matmul(&b->w, k->activation_order ? b->ordered : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
+            k->matmul(&b->w, k->activation_order ? b->ordered : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_prefetch){0, 0});
             break;
         case TP_OP_UNPACK: k->unpack(&b->w, 0, b->w.rows, b->bytes, COLS); break;
         case TP_OP_PACK:
             memset(b->body, 0, b->w.nbytes);
             k->pack((const int8_t *)b->bytes, &b->w, b->body);
             break;
-        case TP_OP_DECODE: for (int r = 0; r < ROWS; r++) k->decode(b->bytes + r * COLS, COLS, b->x, 1, b->y); break;
-        case TP_OP_FLOATVEC: k->floatvec(b->bytes, k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4, ROWS, COLS, b->x, 1, b->z, b->y); break;
-        case TP_OP_HEAD: k->head(&b->w, &b->acts, 1, 0, b->w.rows, b->y, b->w.rows); break;
+        case TP_OP_DEQUANTIZE: for (int r = 0; r < ROWS; r++) k->dequantize(b->bytes + r * COLS, COLS, b->x, 1, b->y); break;
+        case TP_OP_MATVEC_F32: k->matvec_f32(b->bytes, k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4, ROWS, COLS, b->x, 1, b->z, b->y); break;
+        case TP_OP_LM_HEAD: k->lm_head(&b->w, &b->acts, 1, 0, b->w.rows, b->y, b->w.rows); break;
         case TP_OP_QUANTIZE: k->quantize(b->x, COLS, b->q, &scale, &total); break;
         case TP_OP_QUANTIZE16: k->quantize16(b->x, COLS, b->q16, b->y, b->sums); break;
         case TP_OP_RESCALE: k->rescale(b->sums, 3.0f, b->x, COLS, b->y); break;
@@ -129,8 +129,8 @@ static void run(bench *b) {
                                          .tokens = 1, .heads = HEADS, .head_dim = 128, .stride = HEADS * 128, .n_pos = ROWS, .scale = 0.1f,
                                          .ld = ROWS, .work = b->z});
             break;
-        case TP_OP_READ: total = (int32_t)k->limit(b->bytes, ROWS * COLS); break;
-        case TP_OP_DOTS: total = (int32_t)k->limit((const uint8_t *)"\1\1", 4096); break;
+        case TP_OP_READ: total = (int32_t)k->roofline(b->bytes, ROWS * COLS); break;
+        case TP_OP_DOTS: total = (int32_t)k->roofline((const uint8_t *)"\1\1", 4096); break;
         case TP_OP_COUNT: break;
     }
 }
@@ -141,10 +141,10 @@ static double work(const bench *b) {
         case TP_OP_MATVEC:
         case TP_OP_UNPACK:
         case TP_OP_PACK:
-        case TP_OP_HEAD: return (double)b->w.nbytes;
+        case TP_OP_LM_HEAD: return (double)b->w.nbytes;
         case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
-        case TP_OP_FLOATVEC:
-        case TP_OP_DECODE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
+        case TP_OP_MATVEC_F32:
+        case TP_OP_DEQUANTIZE: return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
         case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;
@@ -160,7 +160,7 @@ static double work(const bench *b) {
 static int prepare(bench *b) {
     const tp_kernel *k = b->k;
     uint64_t state = 158;
-    const int linear = k->matvec || k->matmul, weights = linear || k->head || k->unpack || k->pack;
+    const int linear = k->matvec || k->matmul, weights = linear || k->lm_head || k->unpack || k->pack;
     b->w = tp_test_tensor(weights ? k->layout : TP_LAYOUT_U8, ROWS, COLS);
     const uint64_t whole = b->w.nbytes;
     b->w.nbytes = tp_body_nbytes(b->w.layout, ROWS, COLS);
@@ -195,7 +195,7 @@ static int prepare(bench *b) {
     if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
     for (int t = 0; k->activation_order && t < TOKENS; t += k->activation_order->tokens)
         k->activation_order->fill(k->activation_order, b->q, TOKENS, COLS, t / k->activation_order->tokens, b->ordered);
-    b->acts = (tp_head_acts){.x = b->x, .q = b->q16, .step = b->z, .bias = b->sums, .padded = COLS, .blocks = COLS / 256};
+    b->acts = (tp_lm_head_acts){.x = b->x, .q = b->q16, .step = b->z, .bias = b->sums, .padded = COLS, .blocks = COLS / 256};
     return TP_OK;
 }
 

@@ -40,7 +40,7 @@ int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_sha
                       .ld = ld, .work = work};
     scalar->attention(&a);
     a.out = got;
-    a.cold = tokens == 1;
+    a.prefetch = tokens == 1;
     k->attention(&a);
     int wrong = tp_laundered(got, dim, s.extreme) || tp_differ_floats(h, want, got, n);
     for (int64_t i = 0; s.extreme == 1 && i < dim; i++)      /* sums that wrap would do so in scalar too */
@@ -118,11 +118,11 @@ int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_s
             return tp_differ_floats(h, want, got, n);
         case TP_OP_READ: {
             const int64_t bytes = n * 4 / 256 * 256;
-            return k->limit((const uint8_t *)x, bytes) != scalar->limit((const uint8_t *)x, bytes);
+            return k->roofline((const uint8_t *)x, bytes) != scalar->roofline((const uint8_t *)x, bytes);
         }
         case TP_OP_DOTS: {
             const uint8_t us[2] = {(uint8_t)(1 + n % 255), (uint8_t)(200 + n % 50)};
-            return k->limit(us, n) != scalar->limit(us, n);
+            return k->roofline(us, n) != scalar->roofline(us, n);
         }
         default: return 0;      /* the checks of the q8_0 and q6_k heads cover quantize16 */
     }

@@ -34,7 +34,7 @@ static int differ_plain(const tp_tensor *w, const int8_t *q, int32_t less, const
 }
 
 static void run_linear(const tp_kernel *k, const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                       void *scratch, tp_ahead next) {
+                       void *scratch, tp_prefetch next) {
     if (k->matvec) k->matvec(w, acts, sum_q[0], row0, row1, out);
     else k->matmul(w, acts, sum_q, n, row0, row1, out, w->rows, scratch, next);
 }
@@ -74,7 +74,7 @@ int tp_check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape 
         for (int64_t i = 0; i < pieces; i++) order->fill(order, q, n, s.cols, i, ordered);
         const int64_t cut = s.rows / 3;     /* two calls meet other remainders of rows */
         const void *acts = order ? ordered : (const void *)q;
-        const tp_ahead next = {(uintptr_t)body, w.nbytes};
+        const tp_prefetch next = {(uintptr_t)body, w.nbytes};
         run_linear(scalar, &w, scalar->activation_order ? ordered : (const void *)q, sum, n, 0, s.rows, want, scratch, next);
         if (cut) run_linear(k, &w, acts, sum, n, 0, cut, got, scratch, next);
         run_linear(k, &w, acts, sum, n, cut, s.rows, got + cut, scratch, next);
@@ -91,7 +91,7 @@ int tp_check_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
     const int64_t unit = !whole ? 1 : k->layout == TP_LAYOUT_Q8_0 ? 32 : 256;
     const int64_t cols = (s.cols + unit - 1) / unit * unit;
     tp_tensor w = tp_test_tensor(k->layout, s.rows, cols);
-    tp_head_acts acts = {.padded = (cols + 63) / 64 * 64, .blocks = (cols + 255) / 256};
+    tp_lm_head_acts acts = {.padded = (cols + 63) / 64 * 64, .blocks = (cols + 255) / 256};
     uint8_t *data = tp_take(h, w.nbytes);
     float *x = tp_random_floats(h, s.n * cols, state), *want = tp_take(h, (size_t)(s.n * s.rows) * 4), *got = tp_take(h, (size_t)(s.n * s.rows) * 4);
     acts.x = x;
@@ -108,9 +108,9 @@ int tp_check_head(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
     for (int64_t t = 0; whole && t < s.n; t++)
         quantize16->quantize16(x + t * cols, cols, acts.q + t * acts.padded, acts.step + t * acts.blocks, acts.bias + t * (acts.padded / 4));
     const int64_t cut = s.rows / 3;
-    scalar->head(&w, &acts, s.n, 0, s.rows, want, s.rows);
-    if (cut) k->head(&w, &acts, s.n, 0, cut, got, s.rows);
-    k->head(&w, &acts, s.n, cut, s.rows, got + cut, s.rows);
+    scalar->lm_head(&w, &acts, s.n, 0, s.rows, want, s.rows);
+    if (cut) k->lm_head(&w, &acts, s.n, 0, cut, got, s.rows);
+    k->lm_head(&w, &acts, s.n, cut, s.rows, got + cut, s.rows);
     const int bad = tp_laundered(got, s.rows, whole && s.extreme >= TP_POISONED ? TP_POISONED : s.extreme);   /* 16 bits have no code for infinity either */
     return tp_differ_floats(h, want, got, s.n * s.rows) || bad;
 }
@@ -124,8 +124,8 @@ int tp_check_floatvec(const tp_kernel *k, const tp_kernel *scalar, tp_check_shap
     if (h->failed) return -1;
     for (int64_t i = 0; i < s.rows * ld; i++) codes[i] = (uint8_t)(tp_random(state) % (k->layout == TP_LAYOUT_U8 ? 4 : 256));
     tp_poison(x, cols, s.extreme, state);
-    scalar->floatvec(codes, ld, s.rows, cols, scales, blocks, x, want);
-    k->floatvec(codes, ld, s.rows, cols, scales, blocks, x, got);
+    scalar->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, want);
+    k->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, got);
     return tp_laundered(got, s.rows, s.extreme) || tp_differ_floats(h, want, got, s.rows);
 }
 
@@ -136,8 +136,8 @@ int tp_check_decode(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape 
     float *scales = tp_random_floats(h, blocks, state), *want = tp_take(h, (size_t)s.cols * 4), *got = tp_take(h, (size_t)s.cols * 4);
     if (h->failed) return -1;
     for (int64_t i = 0; i < bytes; i++) codes[i] = (uint8_t)(tp_random(state) % (k->layout == TP_LAYOUT_U8 ? 4 : 256));
-    scalar->decode(codes, s.cols, scales, blocks, want);
-    k->decode(codes, s.cols, scales, blocks, got);
+    scalar->dequantize(codes, s.cols, scales, blocks, want);
+    k->dequantize(codes, s.cols, scales, blocks, got);
     return tp_differ_floats(h, want, got, s.cols);
 }
 

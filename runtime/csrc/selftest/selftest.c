@@ -16,9 +16,9 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
         case TP_OP_MATMUL: result = tp_check_linear(k, scalar, shape, &state, &h); break;
         case TP_OP_UNPACK:
         case TP_OP_PACK: result = tp_check_packers(k, shape, &state, &h); break;
-        case TP_OP_FLOATVEC: result = tp_check_floatvec(k, scalar, shape, &state, &h); break;
-        case TP_OP_DECODE: result = tp_check_decode(k, scalar, shape, &state, &h); break;
-        case TP_OP_HEAD: result = tp_check_head(k, scalar, shape, &state, &h); break;
+        case TP_OP_MATVEC_F32: result = tp_check_floatvec(k, scalar, shape, &state, &h); break;
+        case TP_OP_DEQUANTIZE: result = tp_check_decode(k, scalar, shape, &state, &h); break;
+        case TP_OP_LM_HEAD: result = tp_check_head(k, scalar, shape, &state, &h); break;
         case TP_OP_ATTENTION:
         case TP_OP_ATTENTION16: result = tp_check_attention(k, scalar, shape, &state, &h); break;
         case TP_OP_CACHE16: result = tp_check_cache16(k, scalar, shape, &state, &h); break;

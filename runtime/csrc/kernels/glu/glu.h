@@ -1,7 +1,10 @@
 /* Gated activations. */
-#include "../lanes16.h"
+#ifndef TRITPACK_GLU_H
+#define TRITPACK_GLU_H
 
-LANES_INLINE lanes activated(lanes g, int activation) {
+#include "../simd_f32/lanes16.h"
+
+TP_INLINE lanes activated(lanes g, int activation) {
     if (activation == TP_ACT_RELU2) {
         const lanes r = lanes_max(lanes_splat(0.0f), g);   /* of two, max gives the second if one is NaN */
         return lanes_mul(r, r);
@@ -12,10 +15,12 @@ LANES_INLINE lanes activated(lanes g, int activation) {
     return lanes_div(g, lanes_add(lanes_splat(1.0f), lanes_exp(lanes_sub(lanes_splat(-0.0f), slope))));
 }
 
-LANES_INLINE void glu_body(const float *gate, const float *up, int64_t cols, int activation, float *y) {
+TP_INLINE void glu_body(const float *gate, const float *up, int64_t cols, int activation, float *y) {
     assert(activation >= TP_ACT_RELU2 && activation <= TP_ACT_GELU_TANH);
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) lanes_store(y + i, lanes_mul(activated(lanes_load(gate + i), activation), lanes_load(up + i)));
     if (i < cols)
         lanes_store_n(y + i, lanes_mul(activated(lanes_load_n(gate + i, cols - i), activation), lanes_load_n(up + i, cols - i)), cols - i);
 }
+
+#endif

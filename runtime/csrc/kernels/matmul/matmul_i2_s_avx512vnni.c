@@ -1,9 +1,10 @@
-#include "matmul_avx512vnni.h"
+/* The product of many tokens by I2_S, for AVX-512 VNNI. */
+#include "matmul_512.h"
 
 #include "../i2_s.h"
 
 /* Packed dwords are transposed first, fields are taken apart after: one transpose gives 16 x 256 codes. */
-static void unpack_i2_s(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
+static void panel_i2_s(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
     const __m512i three = _mm512_set1_epi8(3);
     for (int64_t byte = 0; byte < cols / 4; byte += 64) {
         const int blocks = cols / 4 - byte >= 64 ? 2 : 1;
@@ -30,7 +31,7 @@ static void unpack_i2_s(const tp_tensor *w, int64_t cols, int64_t row, int rows,
 }
 
 void matmul_i2_s_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                            int64_t ld, void *scratch, tp_ahead next) {
+                            int64_t ld, void *scratch, tp_prefetch next) {
     assert(w->cols % 128 == 0);
-    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, unpack_i2_s);
+    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, panel_i2_s);
 }

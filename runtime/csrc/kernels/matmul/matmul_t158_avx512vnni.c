@@ -1,9 +1,10 @@
-#include "matmul_avx512vnni.h"
+/* The product of many tokens by T158, for AVX-512 VNNI. */
+#include "matmul_512.h"
 
 #include "../t158.h"
 
 /* As in I2_S packed dwords are transposed first: one transpose gives 16 x 320 codes. */
-static void unpack_t158(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
+static void panel_t158(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
     const __m512i one = _mm512_set1_epi8(1), single = _mm512_set1_epi8(86), twice = _mm512_set1_epi8((char)171);    /* trits.h */
     for (int half = 0; half < 2 && 16 * half < rows; half++) {
         t158_place places[16];
@@ -29,6 +30,6 @@ static void unpack_t158(const tp_tensor *w, int64_t cols, int64_t row, int rows,
 }
 
 void matmul_t158_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                            int64_t ld, void *scratch, tp_ahead next) {
-    matmul_panels(w, (w->cols + 127) / 128 * 128, acts, sum_q, n, row0, row1, out, ld, scratch, next, unpack_t158);
+                            int64_t ld, void *scratch, tp_prefetch next) {
+    matmul_panels(w, (w->cols + 127) / 128 * 128, acts, sum_q, n, row0, row1, out, ld, scratch, next, panel_t158);
 }

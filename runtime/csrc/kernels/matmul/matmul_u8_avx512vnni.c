@@ -1,8 +1,9 @@
-#include "matmul_avx512vnni.h"
+/* The product of many tokens by plain codes, for AVX-512 VNNI. */
+#include "matmul_512.h"
 
 #include "../u8.h"
 
-static void unpack_u8(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
+static void panel_u8(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
     for (int64_t c = 0; c < cols; c += 64)
         for (int half = 0; half < 2; half++) {
             __m512i v[16];
@@ -16,7 +17,7 @@ static void unpack_u8(const tp_tensor *w, int64_t cols, int64_t row, int rows, u
 }
 
 void matmul_u8_avx512vnni(const tp_tensor *w, const void *acts, const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
-                          int64_t ld, void *scratch, tp_ahead next) {
+                          int64_t ld, void *scratch, tp_prefetch next) {
     assert(w->cols % 128 == 0);
-    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, unpack_u8);
+    matmul_panels(w, w->cols, acts, sum_q, n, row0, row1, out, ld, scratch, next, panel_u8);
 }

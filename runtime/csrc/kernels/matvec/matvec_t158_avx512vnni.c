@@ -1,8 +1,8 @@
-#include "../avx512vnni.h"
+#include "../simd_i8/avx512vnni.h"
 #include "../stream.h"
 #include "../t158.h"
 
-/* The product of words/usdot.h, no digit isolated, for the eight rows of a group at once: they share what is loaded of the
+/* The product of simd_i8/usdot.inc, no digit isolated, for the eight rows of a group at once: they share what is loaded of the
  * activations, and their lines are one sequential stream. */
 enum { LINES = 1024 };
 _Static_assert(3LL * 20 * 255 * 128 * LINES < INT32_MAX, "a lane would wrap");

@@ -1,8 +1,11 @@
 /* Activation quantisation. */
-#include "../lanes16.h"
+#ifndef TRITPACK_QUANTIZE_H
+#define TRITPACK_QUANTIZE_H
+
+#include "../simd_f32/lanes16.h"
 
 /* Sixteen codes, and their sum on top of `sum` (none is beyond int8: s is 127 / the highest magnitude). */
-LANES_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
+TP_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
     vi n[LANES_PARTS];
 #pragma GCC unroll 4
     for (int i = 0; i < LANES_PARTS; i++) {
@@ -13,7 +16,7 @@ LANES_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
     return sum;
 }
 
-LANES_INLINE void quantize_body(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
+TP_INLINE void quantize_body(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
     vi seen = (vi)vf_splat(1e-5f), sum = {0};
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) seen = vi_magnitudes(seen, lanes_load(x + i));
@@ -37,3 +40,5 @@ LANES_INLINE void quantize_body(const float *x, int64_t cols, int8_t *q, float *
     for (int j = 0; j < LANES_NATIVE; j++) total += sum[j];
     *sum_q = total;
 }
+
+#endif

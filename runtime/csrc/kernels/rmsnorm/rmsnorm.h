@@ -1,7 +1,10 @@
 /* RMSNorm. */
-#include "../lanes16.h"
+#ifndef TRITPACK_RMSNORM_H
+#define TRITPACK_RMSNORM_H
 
-LANES_INLINE void rmsnorm_body(const float *x, const float *w, int64_t cols, float eps, float *y) {
+#include "../simd_f32/lanes16.h"
+
+TP_INLINE void rmsnorm_body(const float *x, const float *w, int64_t cols, float eps, float *y) {
     lanes acc = lanes_splat(0.0f);
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) acc = lanes_add(acc, lanes_mul(lanes_load(x + i), lanes_load(x + i)));
@@ -11,3 +14,5 @@ LANES_INLINE void rmsnorm_body(const float *x, const float *w, int64_t cols, flo
     for (i = 0; i + 16 <= cols; i += 16) lanes_store(y + i, lanes_mul(lanes_mul(lanes_load(x + i), by), lanes_load(w + i)));
     for (; i < cols; i++) y[i] = (x[i] * r) * w[i];
 }
+
+#endif

@@ -1,5 +1,0 @@
-#include "head_q4_k_128.h"
-
-void head_q4_k_neon(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
-    head_q4_k(w, x, n, row0, row1, out, ld);
-}

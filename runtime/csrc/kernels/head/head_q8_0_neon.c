@@ -1,5 +1,0 @@
-#include "head_q8_0_128.h"
-
-void head_q8_0_neon(const tp_tensor *w, const tp_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
-    head_q8_0(w, x, n, row0, row1, out, ld);
-}

@@ -1,5 +1,0 @@
-#define DOT vdotq_s32
-#define PRODUCTS 4
-#include "dots_arm.h"
-
-uint64_t dots_u8_dotprod(const uint8_t *us, int64_t n) { return dots(us, n); }

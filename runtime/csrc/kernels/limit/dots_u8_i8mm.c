@@ -1,5 +1,0 @@
-#define DOT vmmlaq_s32
-#define PRODUCTS 8
-#include "dots_arm.h"
-
-uint64_t dots_u8_i8mm(const uint8_t *us, int64_t n) { return dots(us, n); }

@@ -1,5 +1,0 @@
-#include "../words/tile_dotprod.h"
-
-#include "matmul_128.h"
-
-MATMUL_128(u8, dotprod)

@@ -1,0 +1,15 @@
+/* The product of one token, for AVX-512 VNNI; another kernel is in matvec_t158_avx512vnni.c. */
+#include "../simd_i8/words_avx512vnni.h"
+
+#include "matvec_lines.inc"
+
+MATVEC_LINES(matvec_i2_s_avx512vnni, TP_LINES_I2_S)
+MATVEC_LINES(matvec_u8_avx512vnni, TP_LINES_U8)
+MATVEC_LINES(matvec_tq1_0_avx512vnni, TP_LINES_TQ1_0)
+MATVEC_LINES(matvec_tq2_0_avx512vnni, TP_LINES_TQ2_0)
+MATVEC_LINES(matvec_q2_0_avx512vnni, TP_LINES_Q2_0)
+MATVEC_LINES(matvec_ptq1_0_avx512vnni, TP_LINES_PTQ1_0)
+MATVEC_LINES(matvec_pq2_0_avx512vnni, TP_LINES_PQ2_0)
+MATVEC_LINES(matvec_iq1_bn_avx512vnni, TP_LINES_IQ1_BN)
+MATVEC_LINES(matvec_iq2_bn_avx512vnni, TP_LINES_IQ2_BN)
+MATVEC_LINES(matvec_iq2_bn_r4_avx512vnni, TP_LINES_IQ2_BN_R4)

@@ -1,0 +1,8 @@
+/* The product of one token, for NEON with dotprod. */
+#include "../simd_i8/words_dotprod.h"
+
+#include "matvec_lines.inc"
+
+MATVEC_LINES(matvec_i2_s_dotprod, TP_LINES_I2_S)
+MATVEC_T158(dotprod)
+MATVEC_LINES(matvec_u8_dotprod, TP_LINES_U8)

@@ -1,0 +1,8 @@
+/* The product of one token, for NEON with i8mm. */
+#include "../simd_i8/words_i8mm.h"
+
+#include "matvec_lines.inc"
+
+MATVEC_LINES(matvec_i2_s_i8mm, TP_LINES_I2_S)
+MATVEC_T158(i8mm)
+MATVEC_LINES(matvec_u8_i8mm, TP_LINES_U8)

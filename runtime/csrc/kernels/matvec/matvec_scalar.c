@@ -1,0 +1,16 @@
+/* The product of one token, in plain C; another kernel is in matvec_tl2_scalar.c. */
+#include "../simd_i8/words_scalar.h"
+
+#include "matvec_lines.inc"
+
+MATVEC_LINES(matvec_i2_s_scalar, TP_LINES_I2_S)
+MATVEC_T158(scalar)
+MATVEC_LINES(matvec_u8_scalar, TP_LINES_U8)
+MATVEC_LINES(matvec_tq1_0_scalar, TP_LINES_TQ1_0)
+MATVEC_LINES(matvec_tq2_0_scalar, TP_LINES_TQ2_0)
+MATVEC_LINES(matvec_q2_0_scalar, TP_LINES_Q2_0)
+MATVEC_LINES(matvec_ptq1_0_scalar, TP_LINES_PTQ1_0)
+MATVEC_LINES(matvec_pq2_0_scalar, TP_LINES_PQ2_0)
+MATVEC_LINES(matvec_iq1_bn_scalar, TP_LINES_IQ1_BN)
+MATVEC_LINES(matvec_iq2_bn_scalar, TP_LINES_IQ2_BN)
+MATVEC_LINES(matvec_iq2_bn_r4_scalar, TP_LINES_IQ2_BN_R4)

@@ -1,0 +1,8 @@
+/* The product of one token, for SSSE3. */
+#include "../simd_i8/words_ssse3.h"
+
+#include "matvec_lines.inc"
+
+MATVEC_LINES(matvec_i2_s_ssse3, TP_LINES_I2_S)
+MATVEC_T158(ssse3)
+MATVEC_LINES(matvec_u8_ssse3, TP_LINES_U8)

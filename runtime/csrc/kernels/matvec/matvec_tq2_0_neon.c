@@ -1,5 +1,0 @@
-#include "../words/words_neon.h"
-
-#include "matvec_lines.h"
-
-MATVEC_LINES(matvec_tq2_0_neon, TP_LINES_TQ2_0)

@@ -1,3 +1,0 @@
-#include "../planes.h"
-
-void pack_q2_0_scalar(const int8_t *codes, const tp_tensor *w, uint8_t *body) { planes_pack_rows(TP_PLANES_Q2_0, codes, w, body); }

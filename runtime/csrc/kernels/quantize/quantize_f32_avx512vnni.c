@@ -1,3 +1,0 @@
-#include "quantize.h"
-
-void quantize_f32_avx512vnni(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) { quantize_body(x, cols, q, s, sum_q); }

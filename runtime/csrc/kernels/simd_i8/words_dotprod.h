@@ -1,0 +1,12 @@
+/* The words of NEON with dotprod for matvec_lines.inc; words_scalar.h says what each of them does. */
+#ifndef TRITPACK_WORDS_DOTPROD_H
+#define TRITPACK_WORDS_DOTPROD_H
+
+#include <arm_neon.h>
+
+#include "../common.h"
+
+#define sdot vdotq_s32
+#include "sdot.inc"
+
+#endif

@@ -1,0 +1,42 @@
+/* What matvec_lines.inc does to a line, in plain C: the specification. Each words_ISA.h has the same face:
+ * sums_clear; planes, trits, codes add `bytes` bytes at p (64 are readable) against their fields at q; sums_total; sums_of_quads
+ * adds to four totals what planes gave, those of bytes 4 k .. 4 k + 3 of every 16 to the k-th. MOST_ROWS_AT_ONCE: of trits. */
+#ifndef TRITPACK_WORDS_SCALAR_H
+#define TRITPACK_WORDS_SCALAR_H
+
+#include "../row_geometry.h"
+
+#define MOST_ROWS_AT_ONCE 1
+#define LINES_AT_ONCE 1024
+
+typedef struct sums { int32_t v, quads[4]; } sums;
+
+TP_INLINE void sums_clear(sums *s) { *s = (sums){0, {0, 0, 0, 0}}; }
+TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) {
+    return kind == LINE_PLANES ? s->quads[0] + s->quads[1] + s->quads[2] + s->quads[3] : s->v;
+}
+
+TP_INLINE void codes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int i = 0; i < bytes; i++) s->v += p[i] * q[i];
+}
+
+TP_INLINE void planes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int f = 0; f < 4; f++)
+        for (int i = 0; i < bytes; i++) s->quads[i / 4 % 4] += (p[i] >> (6 - 2 * f) & 3) * q[LINE * f + i];
+}
+
+TP_INLINE void sums_of_quads(const sums *s, int32_t *totals) {
+    for (int k = 0; k < 4; k++) totals[k] += s->quads[k];
+}
+
+TP_INLINE void trits(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
+    for (int i = 0; i < bytes; i++) {
+        uint8_t x = p[i];
+        for (int f = 0; f < 5; f++) {
+            s->v += ((x >= 86) + (x >= 171)) * q[LINE * f + i];
+            x = (uint8_t)(3 * x);
+        }
+    }
+}
+
+#endif

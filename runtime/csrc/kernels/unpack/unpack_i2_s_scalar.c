@@ -1,5 +1,0 @@
-#include "../planes.h"
-
-void unpack_i2_s_scalar(const tp_tensor *w, int64_t row0, int64_t row1, uint8_t *out, int64_t ld) {
-    planes_unpack_rows(TP_PLANES_I2_S, w, row0, row1, out, ld);
-}
