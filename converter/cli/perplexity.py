@@ -16,17 +16,21 @@ SCHEMA = "tritpack.perplexity/1"
 
 @click.command("perplexity")
 @click.argument("file", metavar="FILE")
-@click.option("--text", metavar="FILE", help="UTF-8 text to score; a built-in one otherwise.")
+@click.option("--text", metavar="FILE", help="UTF-8 text to score; a built-in text by default.")
 @click.option("--against", metavar="FILE", help="A second file, whose predictions FILE's are compared with.")
 @click.option(
-    "--window", type=click.IntRange(2), default=512, show_default=True, help="Tokens that are evaluated together."
+    "--window",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    help="Tokens per window.",
 )
 @click.option(
     "--skip",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Positions of each window that only give context; llama.cpp takes half of it.",
+    help="Positions at the start of each window that are not scored; llama.cpp skips half of it.",
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -36,15 +40,15 @@ def command(
 ) -> None:
     """Measure perplexity on a text, with its standard error.
 
-    With --against also KL divergence from the second file's predictions, how often the likeliest token is the same, and
-    the ratio of the two perplexities, all in one pass: nothing is stored. Each window begins with the token that the
-    tokenizer puts before a text (BOS), if it does.
+    With --against it also gives the KL divergence from the second file's predictions, how often the likeliest token is
+    the same, and the ratio of the two perplexities. Each window begins with the token that the tokenizer puts before a
+    text (BOS), if there is one.
     """
     from tritpack.converter.verify.built_in_text import read_text
     from tritpack.formats.errors import UsageError
     from tritpack.runtime.perplexity import score, windows_of
 
-    words = read_text(text)
+    content = read_text(text)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_model(file, **options))
         require_logits(model)
@@ -57,7 +61,7 @@ def command(
                     f"{against} has a vocabulary of {base.spec.vocab_size}, {file} one of {model.spec.vocab_size}: "
                     "their predictions cannot be compared"
                 )
-        tokens = model.tokenizer.encode(words)
+        tokens = model.tokenizer.encode(content)
         bos = model.tokenizer.bos_id if tokens[:1] == [model.tokenizer.bos_id] else None
         size = min([window, model.context_length, *([] if base is None else [base.context_length])])
         windows = windows_of(tokens, size, bos)

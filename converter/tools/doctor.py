@@ -61,7 +61,7 @@ def _whole_path() -> dict[str, str]:
     """A small seeded model: written, converted, and verified on every ISA against the numpy oracle."""
     from tritpack.converter.convert import convert
     from tritpack.converter.tools.make_dummy import make_dummy
-    from tritpack.converter.verify import verify
+    from tritpack.converter.verify.ladder import verify
 
     name = "a model, end to end"
     try:
@@ -72,7 +72,7 @@ def _whole_path() -> dict[str, str]:
             report = verify(packed, checkpoint)
     except TritpackError as error:
         return {"name": name, "verdict": "fail", "detail": error.message}
-    findings = [finding for rung in report.rungs for finding in rung.findings]
+    findings = [sentence for rung in report.rungs for sentence in rung.sentences]
     runs = [run for rung in report.rungs for run in rung.figures.get("runs", [])]
     detail = "; ".join(findings) or f"converted and verified; {len(runs)} runs gave the same bits ({', '.join(runs)})"
     return {"name": name, "verdict": report.verdict, "detail": detail}

@@ -19,7 +19,7 @@ from tests.make.storage import values_of
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify import verify
+from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.model import Model

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tritpack.converter.verify.comparison import position_errors
+from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.runtime.model import Model
 
 CASES = {
