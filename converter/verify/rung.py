@@ -28,7 +28,7 @@ class RungModule(Protocol):
     """Options of `verify` that no other rung looks at."""
 
     def run(self, context: Context) -> Rung:
-        """Compare, and say what was found. Errors that leave it are no findings, unless it needs the model."""
+        """Compare, and return what was found. An error that leaves it becomes a finding if the rung needs the model."""
 
 
 @dataclasses.dataclass
