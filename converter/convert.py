@@ -11,15 +11,16 @@ import numpy as np
 from tritpack.converter.plan import Plan, PlannedTensor, make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
-from tritpack.converter.sources.repair import Reading
+from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats import float_types
-from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
+from tritpack.formats.arrays import Bytes
+from tritpack.formats.errors import Unsupported, UsageError, WriteFailed, locating
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.ternary import Bytes, TernaryTensor, scales_differ
+from tritpack.formats.layouts.tiling import Tiling
+from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
 Progress = Callable[[str, int, int], None]
@@ -51,7 +52,7 @@ def convert(
     allow_wrong_engine: bool = False,
     tilings: Mapping[tuple[int, int], Tiling] | None = None,
     tl2_id: int = 39,
-    reading: Reading | None = None,
+    reading: ReadRequest | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -109,15 +110,12 @@ def convert(
 
 def _pieces(tensor: PlannedTensor, plan: Plan, result: Conversion) -> Iterator[Bytes]:
     if not tensor.ternary:
-        try:
+        with locating(tensor=tensor.origin.name):
             if (stored := tensor.origin.stored_as(tensor.kind)) is not None:
                 yield stored  # quantised once is enough
                 return
             for piece in tensor.origin.pieces():
                 yield float_types.encode(tensor.kind, piece)
-        except TritpackError as error:
-            where = "" if tensor.origin.name in error.message else f"tensor {tensor.origin.name!r}: "
-            raise type(error)(where + error.message, hint=error.hint) from error
         return
     ternary = tensor.origin.ternary()
     assert ternary is not None  # the plan has looked

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.sources.repair import Reading, apply_reading, lacks_tilings
+from tritpack.converter.sources.repair import ReadRequest, lacks_tilings, reopened
 from tritpack.converter.sources.source_model import Material, of_checkpoint, of_gguf
 from tritpack.converter.sources.source_tensors import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
 from tritpack.converter.targets.engines import TARGETS, Target, check_target
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY, Fit, fit, type_id_of
 from tritpack.converter.version import VERSION
-from tritpack.formats import float_types
+from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, file_size
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.c_packers import Tiling as TileSizes
+from tritpack.formats.layouts.tiling import Tiling as TileSizes
 from tritpack.formats.model_spec import TABLES, ModelSpec
 
 
@@ -77,7 +77,7 @@ def make_plan(
     allow_wrong_engine: bool = False,
     tilings: Mapping[tuple[int, int], TileSizes] | None = None,
     tl2_id: int = 39,
-    reading: Reading | None = None,
+    reading: ReadRequest | None = None,
     hashed: bool = True,
 ) -> Plan:
     """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
@@ -90,7 +90,7 @@ def make_plan(
     """
     if reading and isinstance(source, GgufFile) and lacks_tilings(source):
         tilings = None
-    record = apply_reading(source, reading)
+    source, record = reopened(source, reading)
     if isinstance(source, GgufFile):
         if quantize is not None:
             raise UsageError(
@@ -137,7 +137,7 @@ def make_plan(
         "general.architecture": spec.architecture,
         "general.type": "model",
         "general.name": name or material.metadata.get("general.name", spec.architecture),
-        **spec.to_metadata(),
+        **model_metadata.to_metadata(spec),
         "general.file_type": catalog.type_of(layout.name).file_type,
         "general.quantization_version": 2,
         **{key: value for key, value in material.metadata.items() if key != "general.name"},

@@ -15,10 +15,10 @@ from tritpack.formats.errors import Unreadable, UsageError, WriteFailed
 
 @contextlib.contextmanager
 def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path], None] | None = None) -> Iterator[Any]:
-    """A binary stream that becomes `path` only when the block ends well; on any error nothing is left behind.
+    """A binary stream that becomes `path` only when the block ends without an error; after one, no file is left.
 
-    Raises UsageError if `path` exists and force is false, WriteFailed if there is no room
-    for `size` bytes or a write fails.
+    check: is given the complete temporary file before it gets its name. Raises UsageError if `path` exists and force is
+    false, WriteFailed if the disk has no `size` bytes free or a write fails.
     """
     refuse_existing(path, force=force)
     path = path.resolve()  # --force on a link replaces what it points to, not the link
@@ -26,33 +26,33 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
     try:
         free = shutil.disk_usage(path.parent).free
         if free < size:
-            raise WriteFailed(f"{path}: needs {size} bytes, {free} are free on that disk")
+            raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)
         with open(partial, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         if check:
             check(partial)
-        refuse_existing(path, force=force)  # somebody may have made it meanwhile
+        refuse_existing(path, force=force)  # another process may have made it meanwhile
         os.replace(partial, path)
     except OSError as error:
-        raise WriteFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise WriteFailed(f"cannot be written: {error.strerror or error}", path=path) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raises UsageError if `path` exists and was not to be overwritten, or is no regular file (a folder, a device, a
-    link to nowhere); WriteFailed if its folder does not exist."""
+    """Refuse an output that must not be replaced. Raises UsageError if `path` exists and force is false, or is not a
+    regular file (a folder, a device, a link to nowhere); WriteFailed if its folder does not exist."""
     if not path.parent.is_dir():
-        raise WriteFailed(f"{path}: the folder {path.parent} does not exist")
+        raise WriteFailed(f"the folder {path.parent} does not exist", path=path)
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+        raise UsageError("is a folder, expected the name of a file to write", path=path)
     if os.path.lexists(path) and not path.is_file():
-        raise UsageError(f"{path}: is no regular file, so it is not replaced")
+        raise UsageError("is not a regular file, so it is not replaced", path=path)
     if path.exists() and not force:
-        raise UsageError(f"{path}: exists already", hint="pass --force to overwrite it")
+        raise UsageError("exists already", path=path, hint="pass --force to overwrite it")
 
 
 def sha256_file(path: Path) -> str:
@@ -63,5 +63,5 @@ def sha256_file(path: Path) -> str:
             while piece := stream.read(1 << 24):  # long enough for other threads to go on meanwhile
                 digest.update(piece)
     except OSError as error:
-        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
     return digest.hexdigest()

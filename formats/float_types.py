@@ -1,7 +1,7 @@
 """Float and block-quantised types of embeddings, heads and norms: f32, f16, bf16, q8_0, q6_k, q4_k.
 
-Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. q8_0 and the decoders are
-gguf-py's; it has no encoder of k-quants, so those are ours (k_quants.py).
+Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. The decoders and the encoder
+of q8_0 are gguf-py's. It has no encoders of k-quants; ours are in k_quants.py.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import k_quants
+from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.ternary import Bytes
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +46,23 @@ FLOAT_TYPES = {
 
 
 HALF_SCALES = {"q8_0": (0,), "q6_k": (208,), "q4_k": (0, 2)}
-"""Where the float16 scales of a block stand."""
+"""Byte offsets of the float16 scales in a block."""
 
 
 def widen_bf16(bits: npt.NDArray[np.uint16]) -> F32:
-    """bfloat16 bit patterns to the float32 of the same value."""
+    """Convert bfloat16 bit patterns to float32 of the same values."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def narrow_bf16(values: F32) -> npt.NDArray[np.uint16]:
-    """float32 to bfloat16 bit patterns, to nearest even; NaN stays NaN."""
+    """Round float32 to bfloat16 bit patterns, to nearest even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
 def encode(name: str, values: F32) -> Bytes:
-    """float32 (rows, cols) to the bytes of type `name`, uint8 (nbytes,). Raises Unsupported if it cannot hold them."""
+    """Encode float32 (rows, cols) as type `name`, uint8 (nbytes,). Raises Unsupported if the type cannot hold them."""
     kind = FLOAT_TYPES[name]
     kind.nbytes(values.shape[0], values.shape[1])
     if not np.isfinite(values).all():
@@ -82,7 +80,7 @@ def encode(name: str, values: F32) -> Bytes:
                 hint="choose --embedding-type bf16 or f32",
             )
         return _bytes(half)
-    with np.errstate(all="ignore"):  # what overflows is found below
+    with np.errstate(all="ignore"):  # overflows are found below
         data = _encode_blocks(name, values)
     for place in HALF_SCALES[name]:
         halves = np.ascontiguousarray(data.reshape(-1, kind.block_bytes)[:, place : place + 2]).view("<f2")
@@ -103,7 +101,7 @@ def _encode_blocks(name: str, values: F32) -> Bytes:
 
 
 def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
-    """The float32 (rows, cols) that the bytes of type `name` stand for. Raises Unreadable on a wrong size."""
+    """Decode the bytes of type `name` to float32 (rows, cols). Raises Unreadable on a wrong size."""
     expected = FLOAT_TYPES[name].nbytes(rows, cols)
     if data.size != expected:
         raise Unreadable(f"{name}: expected {expected} bytes for {rows} x {cols}, found {data.size}")

@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.files import atomic_output
-from tritpack.formats.gguf_reader import ARRAY, BOOL, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, TYPE_NAMES
-from tritpack.formats.ternary import Bytes
+from tritpack.formats.gguf_header import (
+    ALIGNMENT_KEY,
+    ARRAY,
+    BOOL,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    SCALARS,
+    STRING,
+    TYPE_NAMES,
+)  # fmt: skip
 
 SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
 NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
@@ -35,7 +44,7 @@ def _encode_string(text: str) -> bytes:
 
 
 def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
-    """Type word and bytes of a value: bool, int (u32, wider where it must), float (f32), str, or an array.
+    """The type id and the bytes of a value: bool, int (u32 if it fits, else wider), float (f32), str, or array.
 
     kind: a scalar's type as the reader names it ("f64"), where the default would be another. Arrays: np.ndarray of
     numbers, a sequence of strings, or a list of arrays.
@@ -61,21 +70,22 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
         little = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
         return struct.pack("<IIQ", ARRAY, NUMPY_TYPE_IDS[value.dtype.str[1:]], value.size) + little.tobytes()
     if isinstance(value, list) and value and not isinstance(value[0], str):
-        return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, each)[4:] for each in value)
+        return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, item)[4:] for item in value)
     if isinstance(value, Sequence):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_encode_string, value))
     raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
 
 
 def alignment_of(metadata: Mapping[str, Any]) -> int:
-    """What tensors of a file with this metadata are aligned to."""
-    return int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    """The alignment of tensors, in bytes, in a file with this metadata."""
+    return int(metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT))
 
 
 def encode_header(
     metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
 ) -> bytes:
-    """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types, to keep widths."""
+    """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types of the source, which
+    keeps the widths of its numbers."""
     alignment = alignment_of(metadata)
     parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
@@ -93,7 +103,7 @@ def encode_header(
 def file_size(
     metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
 ) -> int:
-    """Exact bytes of the file that `write_gguf` makes of these."""
+    """The exact size in bytes of the file that `write_gguf` makes of these."""
     alignment = alignment_of(metadata)
     data = sum(-(-tensor.nbytes // alignment) * alignment for tensor in tensors)
     return len(encode_header(metadata, tensors, types=types)) + data
@@ -111,9 +121,9 @@ def write_gguf(
 ) -> None:
     """Write a GGUF v3 file in one streaming pass, under a temporary name until it is complete.
 
-    data: for each tensor, in order, its bytes in pieces. check: given the finished temporary file before it gets its
-    name; what it raises leaves nothing behind. Raises UsageError, WriteFailed, and ValueError if the pieces of
-    a tensor are not exactly its planned size (a bug of the caller).
+    data: for each tensor, in order, its bytes in pieces. check: is given the complete temporary file before it gets
+    its name; if it raises, no file is left. Raises UsageError, WriteFailed, and ValueError if the pieces of a tensor do
+    not have its planned size (a bug of the caller).
     """
     with atomic_output(path, file_size(metadata, tensors, types), force=force, check=check) as stream:
         stream.write(encode_header(metadata, tensors, types=types))

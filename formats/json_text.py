@@ -8,13 +8,13 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """Indented, in UTF-8; what JSON has no number for (NaN, infinity) is null."""
+    """Write a value as indented JSON. NaN and infinity, for which JSON has no number, become null."""
     return json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _strict(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _strict(each) for key, each in value.items()}
+        return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(each) for each in value]
+        return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
 """Encoders of ggml's k-quants: 256 values in a block of sub-blocks, whose scales are themselves small integers.
 
-Each sub-block's scale is searched among some tries for the least weighted squared error, then all of a block are
-rounded to its grid. gguf-py decodes them; it has no encoder.
+Of each sub-block some scales are tried and the one with the least weighted squared error is kept; then the scales of a
+block are rounded to the block's grid. gguf-py decodes k-quants and has no encoder.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes
-
-F32 = npt.NDArray[np.float32]
+from tritpack.formats.arrays import F32, Bytes
 
 
 def _sub_block_scales(x: F32) -> F32:
@@ -32,7 +30,7 @@ def _sub_block_scales(x: F32) -> F32:
 
 
 def encode_q6_k(values: F32) -> Bytes:
-    """float32 (rows, cols) to Q6_K, flat; cols a multiple of 256."""
+    """Encode float32 (rows, cols) as Q6_K, uint8, flat; cols is a multiple of 256."""
     rows, cols = values.shape
     out = np.empty((rows, cols // 256, 210), np.uint8)
     step = max(1, 2**20 // cols)  # bounds the scratch of the trial grids to some tens of MB
@@ -58,8 +56,11 @@ def encode_q6_k(values: F32) -> Bytes:
 
 
 def encode_q4_k(values: F32) -> Bytes:
-    """float32 (rows, cols) to Q4_K, flat; cols a multiple of 256. Eight sub-blocks of 32: value = d * scale * code -
-    dmin * offset, with codes of 4 bits, scales and offsets of 6."""
+    """Encode float32 (rows, cols) as Q4_K, uint8, flat; cols is a multiple of 256.
+
+    A block has eight sub-blocks of 32: value = d * scale * code - dmin * offset, with codes of 4 bits and scales and
+    offsets of 6 bits.
+    """
     rows, cols = values.shape
     out = np.empty((rows, cols // 256, 144), np.uint8)
     step = max(1, 2**19 // cols)
@@ -82,7 +83,7 @@ def encode_q4_k(values: F32) -> Bytes:
 
 
 def _scales_and_offsets(x: F32) -> tuple[F32, F32]:
-    """Of each sub-block, (n, 8, 32) -> (n, 8) twice: least squares weighted by magnitude, 21 tries of the scale."""
+    """Scale and offset of each sub-block, (n, 8, 32) -> (n, 8) twice: least squares weighted by magnitude, 21 tries."""
     weight = np.sqrt((x * x).mean(-1, keepdims=True)) + np.abs(x)
     low, high = np.minimum(x.min(-1), 0), x.max(-1)
     best_scale, best_offset = (high - low) / np.float32(15), -low
@@ -97,7 +98,7 @@ def _scales_and_offsets(x: F32) -> tuple[F32, F32]:
             determinant = total * sum_qq - sum_q * sum_q
             scale = (total * sum_xq - sum_x * sum_q) / determinant
             offset = -(sum_qq * sum_x - sum_q * sum_xq) / determinant
-            # An offset can only pull down; without one the scale is another.
+            # An offset can only lower the values; without one another scale is the best.
             scale = np.where(offset < 0, sum_xq / sum_qq, scale)
             offset = np.maximum(offset, 0)
             error = (weight * (scale[..., None] * codes - offset[..., None] - x) ** 2).sum(-1)
@@ -108,14 +109,15 @@ def _scales_and_offsets(x: F32) -> tuple[F32, F32]:
 
 
 def _on_grid(values: F32, d: npt.NDArray[np.float16]) -> F32:
-    """Values in whole steps of d, 0 to 63."""
+    """Round values to whole steps of d, 0 to 63."""
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.rint(values / d.astype(np.float32)[:, None])
     return np.where(d[:, None] > 0, np.clip(steps, 0, 63), 0).astype(np.float32)
 
 
 def _pack_sixes(scales: Bytes, offsets: Bytes) -> Bytes:
-    """Eight 6-bit scales and eight offsets in 12 bytes: four of each whole, the high bits of the others above them."""
+    """Pack eight 6-bit scales and eight 6-bit offsets into 12 bytes: the first four of each in the low bits of a byte,
+    the high two bits of the others above them."""
     packed = np.empty((len(scales), 12), np.uint8)
     packed[:, 0:4] = scales[:, :4] | (scales[:, 4:] >> 4) << 6
     packed[:, 4:8] = offsets[:, :4] | (offsets[:, 4:] >> 4) << 6

@@ -1,35 +1,30 @@
-"""ModelSpec: one model's hyperparameters and switches, in the field's terms, to and from GGUF metadata.
+"""ModelSpec: one model's hyperparameters and switches, in the field's terms.
 
-What converter and runtime tell each other. Shapes of tensors are derived here and nowhere else.
+Converter and runtime describe a model to each other by it. Shapes of tensors are derived here and nowhere else.
+model_metadata.py reads it from GGUF files and writes it to them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats import float_types
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.rope import RopeScaling, float32_tuple, inverse_frequencies, yarn_attention_factor
-from tritpack.formats.ternary import coarsest_both
-
-ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
-"""`hidden_act` of config.json, verbatim. relu2 is max(x, 0) ** 2."""
+from tritpack.formats.names import ACTIVATIONS
+from tritpack.formats.rope import RopeScaling, inverse_frequencies
 
 IMPLIED_ACTIVATION = {
     "bitnet-b1.58": "relu2", "bitnet-25": "relu2", "bitnet": "silu", "llama": "silu", "qwen3": "silu",
     "gemma3": "gelu_pytorch_tanh", "minicpm": "silu",
 }  # fmt: skip
-"""Every architecture we run, and what files without `<arch>.hidden_activation` mean."""
+"""Every architecture that is run, and the activation of its files that have no `<arch>.hidden_activation`."""
 
 INTERLEAVED_ROPE = ("llama", "minicpm")
 """Architectures whose GGUF files hold the rows of q and k such that RoPE pairs are neighbours (2 i, 2 i + 1); in the
-others, and in every transformers checkpoint, they stand half a head apart."""
+others, and in every transformers checkpoint, the rows of a pair are half a head apart."""
 
 SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "context_length",
@@ -52,18 +47,23 @@ SCALES = ("embedding_scale", "residual_scale", "logit_scale")
 TABLES = ("token_embd", "output")
 ROPE_FACTORS = "rope_freqs.weight"
 POOLING = ("none", "mean", "cls", "last")
-"""By the number that GGUF's `<arch>.pooling_type` has for it."""
+"""The index is the number in GGUF's `<arch>.pooling_type`."""
 ACTIVATION_QUANTIZATION = {"int8-per-token": True, "none": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Sizes are in elements; `rope_theta` is the base of the rotary frequencies, `norm_eps` that of every RMSNorm but
-    the projection norms, which have their own. The switches name norms (see OPTIONAL_NORMS).
+    """One model's hyperparameters. Sizes are in elements.
 
-    int8_activations: what enters a ternary linear is quantised per token (A8); else it stays float (A16).
-    The scales multiply: the embedding rows, what each block adds to the residual stream, the last hidden state, q.k.
-    sliding_layers: which layers see only `sliding_window` positions, turning by `local_rope_theta`; empty for none.
+    rope_theta: base of the rotary frequencies. norm_eps: of every RMSNorm except the projection norms, which have
+    projection_norm_eps. sub_norms to projection_norms: whether the model has these norms, see OPTIONAL_NORMS.
+    int8_activations: whether the inputs of ternary linears are quantised per token (A8) or stay float (A16).
+    embedding_scale, residual_scale, logit_scale, attention_scale: multiply the embedding rows, what each block adds to
+    the residual stream, the last hidden state, and q.k.
+    sliding_layers: for each layer whether it sees only `sliding_window` positions and rotates by `local_rope_theta`;
+    empty if none does.
+
+    Raises Unreadable for impossible values, Unsupported for an activation or pooling that is not known.
     """
 
     architecture: str
@@ -128,7 +128,7 @@ class ModelSpec:
         if not isinstance(window, int) or isinstance(window, bool) or not bool(self.sliding_layers) <= window < 2**31:
             raise Unreadable(f"sliding_window is {window!r}, expected a positive 31-bit integer")
         if self.sliding_layers and len(self.sliding_layers) != self.layers:
-            raise Unreadable(f"{len(self.sliding_layers)} layers are said to slide or not, there are {self.layers}")
+            raise Unreadable(f"{len(self.sliding_layers)} entries say which layers slide, expected {self.layers}")
         if self.rope_scaling and self.rope_scaling.kind == "yarn" and not self.rope_theta > 1:
             raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
         if self.pooling not in POOLING:
@@ -136,7 +136,7 @@ class ModelSpec:
 
     @property
     def is_embedding_model(self) -> bool:
-        """Whether the model gives one vector a text (see `pooling`) and no next token."""
+        """Whether the model gives one vector per text (see `pooling`) and no next token."""
         return self.pooling != "none"
 
     def linear_shape(self, linear: str) -> tuple[int, int]:
@@ -185,7 +185,7 @@ class ModelSpec:
         return shapes
 
     def unknown_tensors(self, names: Iterable[str]) -> list[str]:
-        """Those of a file's tensors that have no place in this model: another graph would use them."""
+        """Those of a file's tensors that this model has no place for; another graph would use them."""
         beside = {name.removesuffix("weight") + "scale" for name in self.linear_names()}
         return sorted(set(names) - set(self.tensor_shapes()) - beside)
 
@@ -194,8 +194,8 @@ class ModelSpec:
         return [f"blk.{layer}.{linear}.weight" for layer in range(self.layers) for linear in LINEARS]
 
     def row_order(self, name: str) -> npt.NDArray[np.int64] | None:
-        """For a tensor whose rows GGUF orders otherwise than transformers: int64 (rows,), the transformers row that
-        stands at each place. None for all others."""
+        """For a tensor whose rows GGUF orders otherwise than transformers: int64 (rows,), for each row of GGUF the
+        row of transformers. None for all others."""
         part = name.removesuffix(".weight").rpartition(".")[2]
         if self.architecture not in INTERLEAVED_ROPE or part not in ("attn_q", "attn_k"):
             return None
@@ -203,232 +203,16 @@ class ModelSpec:
         return rows.reshape(-1, 2, self.head_dim // 2).swapaxes(1, 2).reshape(-1)
 
     def inverse_frequencies(self, *, local: bool = False) -> npt.NDArray[np.float32]:
-        """float32 (head_dim / 2,): radians a position of each rotary pair; local: of the layers that slide."""
+        """float32 (head_dim / 2,): radians per position of each rotary pair. local: of the sliding layers."""
         if local:
             return inverse_frequencies(self.local_rope_theta or self.rope_theta, self.head_dim)
         return inverse_frequencies(self.rope_theta, self.head_dim, self.rope_scaling)
 
     def query_key_scale(self) -> np.float32:
-        """What multiplies q.k: `attention_scale`, or 1 / sqrt(head_dim)."""
+        """The factor of q.k: `attention_scale`, or 1 / sqrt(head_dim)."""
         if self.attention_scale is not None:
             return np.float32(self.attention_scale)
         return np.float32(np.float32(1) / np.sqrt(np.float32(self.head_dim)))
-
-    def to_metadata(self) -> dict[str, Any]:
-        """The GGUF keys that say all this, as llama.cpp and bitnet.cpp read them; ours are `tritpack.*`."""
-        a = self.architecture
-        pairs: dict[str, Any] = {
-            f"{a}.vocab_size": self.vocab_size,
-            f"{a}.context_length": self.context_length,
-            f"{a}.embedding_length": self.hidden_size,
-            f"{a}.block_count": self.layers,
-            f"{a}.feed_forward_length": self.intermediate_size,
-            f"{a}.rope.dimension_count": self.head_dim,
-            f"{a}.attention.head_count": self.heads,
-            f"{a}.attention.head_count_kv": self.kv_heads,
-            f"{a}.attention.key_length": self.head_dim,
-            f"{a}.attention.value_length": self.head_dim,
-            f"{a}.attention.layer_norm_rms_epsilon": self.norm_eps,
-            f"{a}.rope.freq_base": self.rope_theta,
-            f"{a}.hidden_activation": self.activation,
-        }
-        for key in SCALES:
-            # llama.cpp's MiniCPM takes its own defaults for keys that are missing.
-            if getattr(self, key) != 1.0 or a == "minicpm":
-                pairs[f"{a}.{key}"] = getattr(self, key)
-        if a == "minicpm":  # llama.cpp divides by this one; ours says it exactly
-            pairs |= {f"{a}.logit_scale": 1.0 / self.logit_scale, "tritpack.logit_scale": self.logit_scale}
-        if self.attention_scale is not None:
-            pairs[f"{a}.attention.scale"] = self.attention_scale
-        if self.sliding_layers:
-            pairs[f"{a}.attention.sliding_window"] = self.sliding_window
-            pairs[f"{a}.attention.sliding_window_pattern"] = np.array(self.sliding_layers, np.bool_)
-            pairs[f"{a}.rope.freq_base_swa"] = self.local_rope_theta or self.rope_theta
-        pairs |= self._scaling_metadata()
-        if self.is_embedding_model:
-            pairs[f"{a}.pooling_type"] = POOLING.index(self.pooling)
-        if self.projection_norms:
-            pairs["tritpack.projection_norm_epsilon"] = self.projection_norm_eps
-        quantization = next(name for name, int8 in ACTIVATION_QUANTIZATION.items() if int8 == self.int8_activations)
-        pairs["tritpack.activation_quantization"] = quantization
-        return pairs
-
-    def _scaling_metadata(self) -> dict[str, Any]:
-        scaling, prefix = self.rope_scaling, f"{self.architecture}.rope.scaling"
-        if scaling is None:
-            return {}
-        pairs: dict[str, Any] = {}
-        if scaling.kind != "factors":
-            pairs = {f"{prefix}.type": scaling.kind, f"{prefix}.factor": scaling.factor}
-        if scaling.kind == "yarn":
-            pairs[f"{prefix}.original_context_length"] = scaling.original_context
-            pairs[f"{prefix}.yarn_beta_fast"] = scaling.beta_fast
-            pairs[f"{prefix}.yarn_beta_slow"] = scaling.beta_slow
-        implied = yarn_attention_factor(scaling.factor) if scaling.kind == "yarn" else 1.0
-        if scaling.attention_factor != shortest_float(implied):
-            # llama.cpp multiplies its own choice by this; ours below is the whole factor.
-            pairs[f"{prefix}.attn_factor"] = scaling.attention_factor / implied
-        pairs["tritpack.rope.attention_factor"] = scaling.attention_factor
-        return pairs
-
-    @classmethod
-    def of_gguf(cls, file: GgufFile) -> ModelSpec:
-        """The spec of a GGUF file. Raises Unsupported for an architecture or activation we cannot run, Unreadable for
-        keys that are missing or impossible."""
-        return _Reader(file).spec()
-
-
-class _Reader:
-    """The keys of one architecture, checked as they are read."""
-
-    def __init__(self, file: GgufFile) -> None:
-        self.file = file
-        a = file.metadata.get("general.architecture")
-        if not isinstance(a, str) or a not in IMPLIED_ACTIVATION:
-            raise Unsupported(
-                f"architecture {a!r} cannot be run", hint=f"supported: {', '.join(sorted(IMPLIED_ACTIVATION))}"
-            )
-        self.architecture = a
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self.file.metadata.get(f"{self.architecture}.{key}", default)
-
-    def need(self, key: str, default: Any = None) -> Any:
-        value = self.get(key, default)
-        if value is None:
-            raise Unreadable(f"metadata key {self.architecture}.{key} is missing")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        return self._as_float(f"{self.architecture}.{key}", self.need(key, default))
-
-    def ours(self, key: str, default: float) -> float:
-        return self._as_float(key, self.file.metadata.get(key, default))
-
-    def _as_float(self, key: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Unreadable(f"metadata key {key} is {value!r}, expected a number")
-        return shortest_float(value)
-
-    def has(self, name: str) -> bool:
-        return f"{name}.weight" in self.file.tensors
-
-    def spec(self) -> ModelSpec:
-        heads, hidden, layers = (
-            self.need("attention.head_count"),
-            self.need("embedding_length"),
-            self.need("block_count"),
-        )
-        for key, value in (("attention.head_count", heads), ("embedding_length", hidden), ("block_count", layers)):
-            if not isinstance(value, int) or value < 1:
-                raise Unreadable(f"metadata key {self.architecture}.{key} is {value!r}, expected a positive integer")
-        if layers > len(self.file.tensors):  # before anything is made for each of them
-            raise Unreadable(
-                f"metadata key {self.architecture}.block_count is {layers}, "
-                f"but there are {len(self.file.tensors)} tensors"
-            )
-        head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
-        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
-        quantization = self.file.metadata.get("tritpack.activation_quantization", self._implied_quantization())
-        if not isinstance(quantization, str) or quantization not in ACTIVATION_QUANTIZATION:
-            raise Unsupported(f"activation quantisation {quantization!r} is not known")
-        pooling = self.get("pooling_type", 0)
-        if not isinstance(pooling, int) or not 0 <= pooling < len(POOLING):
-            raise Unsupported(f"metadata key {self.architecture}.pooling_type is {pooling!r}, which is not known")
-        sliding = self._sliding(layers)
-        return ModelSpec(
-            architecture=self.architecture,
-            vocab_size=self.need("vocab_size", len(tokens) if isinstance(tokens, Sequence) else None),
-            hidden_size=hidden,
-            intermediate_size=self.need("feed_forward_length"),
-            layers=layers,
-            heads=heads,
-            kv_heads=self.need("attention.head_count_kv", heads),
-            head_dim=head_dim,
-            context_length=self.need("context_length"),
-            rope_theta=self.number("rope.freq_base", 10000.0),
-            norm_eps=self.number("attention.layer_norm_rms_epsilon"),
-            activation=self.need("hidden_activation", IMPLIED_ACTIVATION[self.architecture]),
-            tied=not self.has("output"),
-            **{switch: self.has(f"blk.0.{group[0]}") for switch, group in OPTIONAL_NORMS.items()},
-            projection_norm_eps=self.ours("tritpack.projection_norm_epsilon", 1e-6),
-            int8_activations=ACTIVATION_QUANTIZATION[quantization],
-            **self._scales(hidden),
-            attention_scale=None if self.get("attention.scale") is None else self.number("attention.scale"),
-            rope_scaling=self._scaling(),
-            local_rope_theta=self.number("rope.freq_base_swa", 10000.0) if sliding else None,
-            sliding_window=self.need("attention.sliding_window") if sliding else 0,
-            sliding_layers=sliding,
-            pooling=POOLING[pooling],
-        )
-
-    def _implied_quantization(self) -> str:
-        """BitNet's, unless scales change within a row: such models (Bonsai) are trained with float activations."""
-        info = self.file.tensors.get("blk.0.ffn_down.weight")
-        layout = self.file.layout_of(info) if info else None
-        if info is None or layout is None:
-            return "int8-per-token"
-        scales = coarsest_both(layout.read_scales(self.file.bytes_of(info), info.rows, info.cols))
-        return "none" if scales.shape[1] > 1 else "int8-per-token"
-
-    def _scales(self, hidden: int) -> dict[str, Any]:
-        """As llama.cpp's graphs take them: Gemma's is not in its files, MiniCPM's last one divides."""
-        if self.architecture == "minicpm":
-            divisor = self.number("logit_scale")
-            if not divisor > 0:
-                raise Unreadable(f"metadata key minicpm.logit_scale is {divisor!r}, expected a positive number")
-            scales = {key: self.number(key) for key in SCALES[:2]}
-            return {**scales, "logit_scale": self.ours("tritpack.logit_scale", 1.0 / divisor)}
-        implied = shortest_float(hidden**0.5) if self.architecture == "gemma3" else 1.0
-        return {
-            "embedding_scale": self.number("embedding_scale", implied),
-            **{key: self.number(key, 1.0) for key in SCALES[1:]},
-        }
-
-    def _sliding(self, layers: int) -> tuple[bool, ...]:
-        if self.get("attention.sliding_window") is None:
-            return ()
-        # Gemma 3: every sixth layer sees everything. In other architectures the key alone says nothing.
-        pattern = self.get("attention.sliding_window_pattern", 6 if self.architecture == "gemma3" else None)
-        if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
-            return tuple((layer + 1) % pattern != 0 for layer in range(layers))
-        if isinstance(pattern, np.ndarray) and pattern.shape == (layers,):
-            return tuple(map(bool, pattern))
-        raise Unreadable(f"metadata key {self.architecture}.attention.sliding_window_pattern makes no sense")
-
-    def _scaling(self) -> RopeScaling | None:
-        kind = self.get("rope.scaling.type", "none")
-        if not isinstance(kind, str):
-            raise Unreadable(f"metadata key {self.architecture}.rope.scaling.type is no text")
-        attention = self.file.metadata.get("tritpack.rope.attention_factor")
-        if ROPE_FACTORS in self.file.tensors:
-            info = self.file.tensors[ROPE_FACTORS]
-            if info.layout not in ("f32", "f16", "bf16") or len(info.shape) != 1:
-                raise Unreadable(
-                    f"tensor {ROPE_FACTORS!r} is {info.layout} {list(info.shape)}, expected one row of floats"
-                )
-            if kind != "none":
-                raise Unsupported(f"rope scaling of type {kind!r} beside {ROPE_FACTORS!r} cannot be run")
-            values = float_types.decode(info.layout, self.file.bytes_of(info), 1, info.cols)[0]
-            total = self.ours("tritpack.rope.attention_factor", self.number("rope.scaling.attn_factor", 1.0))
-            return RopeScaling("factors", attention_factor=total, frequency_factors=float32_tuple(values))
-        factor = self.number("rope.scaling.factor", 1.0)
-        if kind == "none" or (kind == "linear" and factor == 1.0):
-            return None
-        if kind == "linear":
-            return RopeScaling("linear", factor)
-        if kind != "yarn":
-            raise Unsupported(f"rope scaling of type {kind!r} cannot be run")
-        if attention is None:
-            attention = yarn_attention_factor(factor) * self.number("rope.scaling.attn_factor", 1.0)
-        return RopeScaling(
-            "yarn",
-            factor,
-            self.need("rope.scaling.original_context_length"),
-            self.number("rope.scaling.yarn_beta_fast", 32.0),
-            self.number("rope.scaling.yarn_beta_slow", 1.0),
-            self._as_float("tritpack.rope.attention_factor", attention),
-        )
 
 
 def shortest_float(value: float) -> float:

@@ -1,5 +1,7 @@
-"""Rotary position embedding: the frequencies of every kind of scaling, as transformers has them. To the last bit, but
-for `llama3` and `longrope`, which divide each frequency by a factor of its own (one unit in the last place).
+"""Rotary position embedding: the frequencies of every kind of scaling.
+
+They are those of transformers to the last bit, except for `llama3` and `longrope`, which divide each frequency by its
+own factor and may differ by one unit in the last place.
 
 Formulas: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071), and transformers' modeling_rope_utils.
 """
@@ -14,9 +16,9 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unreadable
 
-F32 = npt.NDArray[np.float32]
 KINDS = ("linear", "yarn", "factors")
 
 
@@ -24,8 +26,8 @@ KINDS = ("linear", "yarn", "factors")
 class RopeScaling:
     """How the frequencies of a long-context model differ from the plain ones.
 
-    kind: `linear` divides all by `factor`; `yarn` goes from divided to plain ones; `factors` divides each by its
-    own of `frequency_factors` (head_dim / 2). attention_factor: cos and sin are multiplied by it.
+    kind: `linear` divides all by `factor`; `yarn` blends divided and plain ones; `factors` divides each by its own
+    entry of `frequency_factors` (head_dim / 2). attention_factor: cos and sin are multiplied by it.
     """
 
     kind: str
@@ -117,5 +119,5 @@ def llama3_factors(
 
 
 def float32_tuple(values: Sequence[float] | npt.NDArray[np.generic]) -> tuple[float, ...]:
-    """The values as float32 would keep them."""
+    """Round values to float32 and return them as Python floats."""
     return tuple(np.asarray(values, np.float32).astype(float).tolist())

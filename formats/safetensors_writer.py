@@ -18,7 +18,7 @@ SIZES = {"U8": 1, "BF16": 2, "F16": 2, "U32": 4, "F32": 4}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor to be written: its dtype in the format's spelling, its shape."""
+    """A tensor to be written: its name, its dtype as safetensors spells it, its shape."""
 
     name: str
     dtype: str
@@ -37,8 +37,12 @@ def write_safetensors(
     force: bool = False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> None:
-    """data: for each entry, in order, its elements in pieces. Raises UsageError, WriteFailed (see atomic_output), and
-    ValueError if the pieces of a tensor are not its size (a bug of the caller)."""
+    """Write a safetensors file. data: for each entry, in order, its elements in pieces. progress: is called with an
+    entry's name, the entries done and their number.
+
+    Raises UsageError, WriteFailed (see atomic_output), and ValueError if the pieces of a tensor do not have its size (a
+    bug of the caller).
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for entry in entries:

@@ -1,4 +1,4 @@
-"""TernaryTensor, the one currency: every checkpoint is decoded to it, every layout is packed from it."""
+"""TernaryTensor: every checkpoint is decoded to it, and every layout is packed from it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-Codes = npt.NDArray[np.int8]
-Scales = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+from tritpack.formats.arrays import F32, Codes, Scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +16,10 @@ class TernaryTensor:
     """A ternary matrix: weight[r, c] = codes[r, c] * scale of the block that holds (r, c).
 
     codes: int8 (rows, cols), values -1, 0, +1, in the orientation (outputs, inputs).
-    scales: float32 (row_blocks, col_blocks), multipliers; row_blocks divides rows and col_blocks divides cols, so one
-        shape says every granularity: (1, 1) a tensor, (rows, 1) a row, (n, 1) or (1, n) shards, (rows, n) groups.
+    scales: float32 (row_blocks, col_blocks), multipliers; row_blocks divides rows and col_blocks divides cols, so their
+        shape gives the granularity: (1, 1) per tensor, (rows, 1) per row, (n, 1) or (1, n) shards, (rows, n) groups.
 
-    Raises ValueError on a wrong dtype or on scales that do not tile the matrix; that is a caller's mistake.
+    Raises ValueError on a wrong dtype or on scales that do not tile the matrix; that is a bug of the caller.
     """
 
     codes: Codes
@@ -40,7 +38,7 @@ class TernaryTensor:
 
     @classmethod
     def per_tensor(cls, codes: Codes, scale: float | np.floating) -> TernaryTensor:
-        """One scale for the whole matrix, kept as the float32 nearest to `scale`."""
+        """A tensor with one scale for the whole matrix, the float32 nearest to `scale`."""
         return cls(codes, np.array([[scale]], np.float32))
 
     @property
@@ -62,7 +60,7 @@ class TernaryTensor:
         scales = np.repeat(self.scales, self.shape[0] // self.scales.shape[0], axis=0)[order]
         return TernaryTensor(np.ascontiguousarray(self.codes[order]), coarsest(scales))
 
-    def dequantize(self) -> npt.NDArray[np.float32]:
+    def dequantize(self) -> F32:
         """float32 (rows, cols): codes times scales."""
         (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape
         blocks = self.codes.reshape(row_blocks, rows // row_blocks, col_blocks, cols // col_blocks).astype(np.float32)
@@ -73,14 +71,14 @@ class TernaryTensor:
         return hashlib.sha256(np.ascontiguousarray(self.codes).data).hexdigest()
 
     def counts(self) -> tuple[int, int, int]:
-        """How many codes are -1, 0 and +1."""
+        """The numbers of codes that are -1, 0 and +1."""
         plus = int(np.count_nonzero(self.codes == 1))
         minus = int(np.count_nonzero(self.codes == -1))
         return minus, self.codes.size - plus - minus, plus
 
 
 def granularity(shape: tuple[int, int], scale_blocks: tuple[int, int]) -> str:
-    """`tensor`, `row`, `rows/N`, `cols/N` (shards) or `group N` of scales that tile a matrix so."""
+    """The granularity of scales that tile a matrix so: `tensor`, `row`, `rows/N`, `cols/N` (shards) or `group N`."""
     (rows, cols), (row_blocks, col_blocks) = shape, scale_blocks
     if scale_blocks == (1, 1):
         return "tensor"
@@ -114,8 +112,8 @@ def coarsest_both(scales: Scales) -> Scales:
 
 
 def scales_differ(mine: TernaryTensor, theirs: TernaryTensor) -> tuple[npt.NDArray[np.bool_], Scales, Scales]:
-    """Where two tensors of the same codes have other scales: of the finest blocks that tile alike for both whether they
-    differ, and both scales. Under a block of zeros any scale is as good as another."""
+    """Compare the scales of two tensors with the same codes, in the coarsest blocks that divide those of both. Returns
+    for each block whether they differ, and both scales. Under a block of zero codes scales never differ."""
     shape = mine.shape
     blocks = [int(np.lcm(x, y)) for x, y in zip(mine.scale_blocks, theirs.scale_blocks)]
     if any(size % count for size, count in zip(shape, blocks)):
@@ -132,7 +130,7 @@ def scales_differ(mine: TernaryTensor, theirs: TernaryTensor) -> tuple[npt.NDArr
 
 
 def entropy_bits(counts: tuple[int, int, int]) -> float:
-    """Shannon entropy, in bits a weight, of codes drawn with these counts."""
+    """Shannon entropy, in bits per weight, of codes that occur so often."""
     total = sum(counts)
     shares = [count / total for count in counts if count]
     return float(-sum(share * np.log2(share) for share in shares)) + 0.0

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
-from tritpack.formats.layouts.c_packers import Tiling
+from tritpack.formats.layouts.c_packers import Tile
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
 from tritpack.formats.names import ISAS
 from tritpack.runtime.abi import (
@@ -90,7 +90,7 @@ class CTensor:
         rows: int,
         cols: int,
         *,
-        tiling: Tiling | None = None,
+        tiling: Tile | None = None,
         scale: float | np.floating = 1.0,
     ) -> None:
         if layout not in LAYOUT_IDS or layout in NOT_RUN:
@@ -109,7 +109,7 @@ class CTensor:
 
     def struct(self) -> TensorStruct:
         size = (self.rows, self.cols, self.data.nbytes)
-        tile = dataclasses.astuple(self.tiling) if self.tiling else (0, 0, 0)
+        tile = self.tiling or (0, 0, 0)
         return TensorStruct(self.data.ctypes.data, *size, LAYOUT_IDS[self.layout], tile, self.scale, 0)
 
 
@@ -136,6 +136,19 @@ class Library:
             function.restype = result
             function.argtypes = arguments
         self.path = path
+        self._compare_names("layout", self.c.tp_layout_name, tuple(LAYOUT_IDS))
+        self._compare_names("instruction set", self.c.tp_isa_name, tuple(ISAS))
+
+    def _compare_names(self, kind: str, name_in_c: Callable[[int], bytes | None], names: Sequence[str]) -> None:
+        """Raise MissingRequirement for the first id whose name is not the same in the library and in Python."""
+        for index, name in enumerate((*names, None)):
+            text = name_in_c(index)
+            built = text.decode() if text is not None else None
+            if built != name:
+                raise MissingRequirement(
+                    f"{self.path}: {kind} {index} is {built or 'absent'}, this tritpack needs {name or 'none'}",
+                    hint="run `make lib` again",
+                )
 
     def check(self, status: int, what: str) -> None:
         """Raise what ERRORS has for a tp_status other than 0."""

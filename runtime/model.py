@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats import float_types
+from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
@@ -49,7 +49,7 @@ class Model:
         packers.use_c_packers()  # some layouts are quicker to check by it
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         try:
-            self.spec = ModelSpec.of_gguf(self.file)
+            self.spec = model_metadata.from_gguf(self.file)
         except (Unreadable, Unsupported) as error:
             raise type(error)(f"{self.file.path}: {error.message}", hint=error.hint) from error
         self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)

@@ -1,32 +1,30 @@
-"""The packers in C, put in place of the numpy ones: the same bytes, many times faster."""
+"""The packers in C. They give the same bytes as the numpy ones, many times faster."""
 
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 
+from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.errors import MissingRequirement
 from tritpack.formats.layouts import c_packers
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.c_packers import Tile
 from tritpack.runtime.abi import LAYOUT_IDS
 from tritpack.runtime.library import Library, library
 
 
-class CTwins:
-    """The C library as a `Twins`. What it refuses (an unknown layout, rows that are too long) is left to numpy: it has
-    written nothing then."""
+class CPackers:
+    """The C library as a `PackBackend`. It refuses layouts that it does not know and rows that are too long."""
 
     def __init__(self, c_library: Library) -> None:
         self.c = c_library.c
 
-    def pack(self, layout: str, tiling: Tiling | None, codes: Codes, body: Bytes) -> bool:
+    def pack(self, layout: str, tiling: Tile | None, codes: Codes, body: Bytes) -> bool:
         if layout not in LAYOUT_IDS:
             return False
         shape = (LAYOUT_IDS[layout], _tile(tiling), *codes.shape)
         return bool(self.c.tp_pack(*shape, codes.ctypes.data, body.ctypes.data, body.size) == 0)
 
-    def unpack(self, layout: str, tiling: Tiling | None, body: Bytes, codes: Codes) -> bool:
+    def unpack(self, layout: str, tiling: Tile | None, body: Bytes, codes: Codes) -> bool:
         if layout not in LAYOUT_IDS:
             return False
         shape = (LAYOUT_IDS[layout], _tile(tiling), *codes.shape)
@@ -34,12 +32,12 @@ class CTwins:
 
 
 def use_c_packers() -> None:
-    """Pack and unpack in C from now on; without the library numpy goes on doing it."""
+    """Pack and unpack in C from now on. Without the C library numpy is still used."""
     try:
-        c_packers.use(CTwins(library()))
+        c_packers.use(CPackers(library()))
     except MissingRequirement:
         return
 
 
-def _tile(tiling: Tiling | None) -> ctypes.Array[ctypes.c_int32] | None:
-    return (ctypes.c_int32 * 3)(*dataclasses.astuple(tiling)) if tiling else None
+def _tile(tiling: Tile | None) -> ctypes.Array[ctypes.c_int32] | None:
+    return (ctypes.c_int32 * 3)(*tiling) if tiling else None

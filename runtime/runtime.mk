@@ -50,7 +50,7 @@ TP_ISAS := $(filter-out avxvnni,$(TP_ISAS))
 TP_CFLAGS += -DTP_NO_AVXVNNI
 endif
 
-TP_SOURCES := $(sort $(wildcard runtime/csrc/*.c) $(foreach isa,$(TP_ISAS),$(wildcard runtime/csrc/kernels/*/*_$(isa).c)))
+TP_SOURCES := $(sort $(wildcard runtime/csrc/*.c runtime/csrc/selftest/*.c) $(foreach isa,$(TP_ISAS),$(wildcard runtime/csrc/kernels/*/*_$(isa).c)))
 TP_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/%.o)
 TP_TEST_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/asan/%.o)
 TP_TESTS := $(patsubst tests/c/%.c,$(BUILD)/asan/%,$(wildcard tests/c/test_*.c))

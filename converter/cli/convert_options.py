@@ -15,7 +15,7 @@ from tritpack.converter.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tritpack.converter.plan import Plan
-    from tritpack.converter.sources.repair import Reading
+    from tritpack.converter.sources.repair import ReadRequest
 
 # Written out, so that --help imports neither numpy nor the layouts; a test holds them to fitting.py and targets.py.
 OUTTYPES = (
@@ -103,7 +103,7 @@ def tilings_of(writing: dict[str, Any]) -> dict[tuple[int, int], Any]:
 
 
 def write(
-    source: str, writing: dict[str, Any], *, command: str, reading: Reading | None = None, **options: Any
+    source: str, writing: dict[str, Any], *, command: str, reading: ReadRequest | None = None, **options: Any
 ) -> None:
     """Convert, or with --dry-run plan, and say what came of it. options: `quantize` and `revision`."""
     from tritpack.converter.convert import convert

@@ -37,12 +37,12 @@ def command(file: str, read_as: str | None, repair: bool, reference: Path | None
               tritpack repack ggml-model-tl2.gguf -o model.gguf --outtype i2_s --kernel-config kernel_config.ini
     """
     from tritpack.converter.sources.open import is_gguf
-    from tritpack.converter.sources.repair import Reading
+    from tritpack.converter.sources.repair import ReadRequest
     from tritpack.formats.errors import Unreadable
 
     if not is_gguf(Path(file)):
         if not Path(file).exists():
             raise Unreadable(f"{file}: does not exist")
         raise Unreadable(f"{file}: is no GGUF file", hint="tritpack convert reads checkpoints")
-    reading = Reading(read_as, repair, tilings_of(writing), reference)
+    reading = ReadRequest(read_as, repair, tilings_of(writing), reference)
     write(file, writing, command="repack", reading=reading)

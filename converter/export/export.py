@@ -27,11 +27,12 @@ from tritpack.converter.sources.ternarize import ABSMEAN_FLOOR
 from tritpack.converter.storage.stores import DTYPES, Floats, Mlx, Online, Packed, Store, encoded, held
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.converter.targets.scale_rounding import loss
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.formats.safetensors_writer import Entry, write_safetensors
-from tritpack.formats.ternary import Bytes, TernaryTensor, scales_differ
+from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
 FORMS = ("auto", "packed", "online", "floats")
@@ -98,7 +99,9 @@ def export(
     except OSError as error:
         raise WriteFailed(f"{output}: cannot be written: {error.strerror or error}") from error
     except TritpackError as error:
-        raise type(error)(error.message.replace(str(partial), str(output)), hint=error.hint) from error
+        message = error.message.replace(str(partial), str(output))
+        path = None if error.path is None else str(error.path).replace(str(partial), str(output))
+        raise type(error)(message, path=path, tensor=error.tensor, hint=error.hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Export(Path(output), job.form, store.dtype, job.scale_loss, nbytes, job.warnings)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
 from tritpack.formats.float_types import widen_bf16
-from tritpack.formats.ternary import Bytes
 
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
 INDEX = "model.safetensors.index.json"

@@ -24,6 +24,7 @@ from tritpack.converter.sources.source_tensors import (
     check_floats,
     check_linear,
 )
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
 from tritpack.formats.gguf_reader import GgufFile
@@ -198,7 +199,7 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
     """A packed file as a source: its tensors through their layouts, its keys read and written anew."""
     try:
         refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
-        spec = ModelSpec.of_gguf(file)
+        spec = model_metadata.from_gguf(file)
     except (Unreadable, Unsupported) as error:
         raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
     if unknown := spec.unknown_tensors(file.tensors):

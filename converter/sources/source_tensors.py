@@ -17,9 +17,10 @@ from tritpack.converter.families.family import Form
 from tritpack.converter.sources import ternarize
 from tritpack.converter.sources.checkpoint import FLOATS, StoredTensor
 from tritpack.formats import float_types
+from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.ternary import Bytes, Scales, TernaryTensor
+from tritpack.formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 PIECE_BYTES = 64 << 20

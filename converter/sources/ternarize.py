@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.sources.checkpoint import FLOATS, StoredTensor
+from tritpack.formats.arrays import Codes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.layouts import catalog
-from tritpack.formats.ternary import Codes, TernaryTensor, coarsest, coarsest_both
+from tritpack.formats.ternary import TernaryTensor, coarsest, coarsest_both
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}

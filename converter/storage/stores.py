@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from tritpack.converter.targets.scale_rounding import fold
 from tritpack.formats import float_types
+from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.layouts.catalog import LAYOUTS
-from tritpack.formats.ternary import Bytes, Scales, TernaryTensor
+from tritpack.formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 DTYPES = {"bfloat16": ("BF16", "bf16"), "float16": ("F16", "f16"), "float32": ("F32", "f32")}

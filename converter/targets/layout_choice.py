@@ -13,10 +13,10 @@ from tritpack.converter.sources.source_tensors import Origin, Tiling
 from tritpack.converter.targets import scale_rounding
 from tritpack.converter.targets.engines import Target
 from tritpack.formats.errors import Unsupported, UsageError
-from tritpack.formats.layouts.c_packers import Tiling as TileSizes
 from tritpack.formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tiled, format_tilings
+from tritpack.formats.layouts.tiling import Tiling as TileSizes
 from tritpack.formats.model_spec import ModelSpec
 from tritpack.formats.ternary import TernaryTensor
 
@@ -77,13 +77,13 @@ def fit(
         origin = origins[tensor]
         where = f"{name} cannot hold tensor {origin.name!r} ({rows} x {cols})"
         if reason := layout.shape_misfit(rows, cols):
-            by_rule = (rows, cols) in tiles and LAYOUTS[name].fits(rows, cols) is None
+            by_rule = (rows, cols) in tiles and LAYOUTS[name].misfit(rows, cols) is None
             hint = f"without a tiling for {rows} x {cols} one is taken by rule" if by_rule else fitting
             raise Unsupported(f"{where}: {reason}", hint=hint)
-        reason = layout.fits(rows, cols, blocks[tensor])
+        reason = layout.misfit(rows, cols, blocks[tensor])
         if reason is None and layout.half_scales:
             scales = origin.scales()
-            reason = layout.rounds(scales)
+            reason = layout.inexact_scale(scales)
             if reason and scales.size == 1 and tensor in may_stand_apart:
                 apart[tensor] = scales[0, 0]
                 continue
@@ -114,7 +114,7 @@ def fit(
 def _auto(target: Target, shapes: Mapping[str, tuple[int, ...]], blocks: Mapping[str, tuple[int, int]]) -> str:
     """The first that holds every tensor exactly: i2_s or t2; of an engine's own layouts, in the engine's order."""
     for name in target.layouts or ("i2_s", "t2"):
-        if all(LAYOUTS[name].fits(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items()):
+        if all(LAYOUTS[name].misfit(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items()):
             return name
     raise Unsupported(f"no layout that {target.name} runs holds this model", hint=_what_fits(shapes, blocks))
 
@@ -126,7 +126,7 @@ def _what_fits(
     names = [
         name
         for name in (target and target.layouts) or OUTTYPES[1:]
-        if all(LAYOUTS[name].fits(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items())
+        if all(LAYOUTS[name].misfit(shape[0], shape[1], blocks[tensor]) is None for tensor, shape in shapes.items())
     ]
     exact = [name for name in names if not LAYOUTS[name].half_scales]
     half = [name for name in names if LAYOUTS[name].half_scales]
@@ -141,7 +141,7 @@ def _loss(origin: Origin, layout: Layout) -> tuple[float, tuple[int, int]]:
     assert ternary is not None
     stored = scale_rounding.rounded(ternary, layout)
     origin.release()
-    reason = layout.rounds(stored.scales)
+    reason = layout.inexact_scale(stored.scales)
     if reason is None and scale_rounding.vanishes(ternary, layout):
         reason = "a scale would become 0"
     if reason:

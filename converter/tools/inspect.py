@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
@@ -46,7 +47,7 @@ def inspect(path: str | Path, *, stats: bool = False) -> dict[str, Any]:
             try:
                 row |= _statistics(file, tensor, spec)
             except Unreadable as error:
-                problems.append(error.message.removeprefix(f"{path}: "))
+                problems.append(error.without_path)
         tensors.append(row)
     weights = [t for t in file.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
     ternary_weights = sum(t.rows * t.cols for t in weights)
@@ -105,7 +106,7 @@ def _as_in_transformers(tensor: TensorInfo, ternary: TernaryTensor, spec: ModelS
 
 def _spec(file: GgufFile) -> ModelSpec | None:
     try:
-        return ModelSpec.of_gguf(file)
+        return model_metadata.from_gguf(file)
     except TritpackError:
         return None
 
@@ -115,7 +116,7 @@ def _file_problems(file: GgufFile) -> list[str]:
     problems = []
     arch = file.metadata.get("general.architecture", "")
     try:
-        ModelSpec.of_gguf(file)
+        model_metadata.from_gguf(file)
     except TritpackError as error:
         problems.append(error.message)
     if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:

@@ -13,6 +13,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.outputs import MIN_POSITIONS, OutputComparison
+from tritpack.converter.verify.compare.tensors import stored_scales
 from tritpack.converter.verify.golden import Golden, parse_golden
 from tritpack.converter.verify.oracle.judges import Judge, Transformers
 from tritpack.converter.verify.oracle.oracle import Oracle
@@ -165,11 +166,9 @@ class Context:
 def stored_types(file: GgufFile, linear_names: Sequence[str]) -> StoredTypes:
     """How a file stores the scales of its linears and its tables, as data for the oracle."""
     scales: dict[str, StoredScales] = {}
-    for info in (file.tensors[name] for name in linear_names):
-        layout, part = file.layout_of(info), info.name.removesuffix(".weight")
-        if layout is not None and f"{part}.scale" not in file.tensors:
-            finest = layout.held(info.rows, info.cols, (info.rows, info.cols))
-            scales[part] = StoredScales(finest, layout.half_scales)
+    for name in linear_names:
+        if (stored := stored_scales(file, file.tensors[name])) is not None:
+            scales[name.removesuffix(".weight")] = stored
     tables = {name: file.tensors[f"{name}.weight"].layout for name in TABLES if f"{name}.weight" in file.tensors}
     # A ternary table holds its values exactly; if it does not, the weights rung says so.
     return StoredTypes(scales, {name: kind for name, kind in tables.items() if kind in FLOAT_TYPES})

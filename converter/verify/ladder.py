@@ -103,5 +103,5 @@ def _climb(module: RungModule, context: Context) -> Rung:
             raise
         context.cannot_run = "the file cannot be run"
         rung = Rung(module.name, module.blames)
-        rung.add(Kind.CANNOT_RUN, f"the file cannot be run: {error.without_path}", tensor=error.tensor)
+        rung.add(Kind.CANNOT_RUN, f"the file cannot be run: {error}", tensor=error.tensor)
         return rung

@@ -1,47 +1,40 @@
-"""The door for the packers in C: runtime/packers.py puts them here, and without them numpy does the same, only slower.
+"""The slot for the packers in C. runtime/packers.py fills it; while it is empty, numpy packs and unpacks.
 
-Nothing in formats/ needs a compiler, so the twins are handed in from above. They give the same bytes as the numpy
-bodies (tests/runtime/test_packers.py), which are the specification.
+Nothing in formats/ needs a compiler, so the backend is handed in from above. It gives the same bytes as the numpy
+bodies, which are the specification (tests/runtime/test_packers.py compares them).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+
+Tile = tuple[int, int, int]
+"""BM, BK and bm of a TL layout: its `Tiling` (tiling.py)."""
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Tiling:
-    """The tiles in whose order TL1 and TL2 store a matrix: BM rows by BK columns, blocks of bm rows inside."""
+class PackBackend(Protocol):
+    """Packers and unpackers of many layouts. Both methods return False, and write nothing, for what they do not do."""
 
-    BM: int
-    BK: int
-    bm: int
+    def pack(self, layout: str, tiling: Tile | None, codes: Codes, body: Bytes) -> bool: ...
+    def unpack(self, layout: str, tiling: Tile | None, body: Bytes, codes: Codes) -> bool: ...
 
 
-class Twins(Protocol):
-    """What the C library brings. Both say whether they did it: a layout they do not know is numpy's."""
-
-    def pack(self, layout: str, tiling: Tiling | None, codes: Codes, body: Bytes) -> bool: ...
-    def unpack(self, layout: str, tiling: Tiling | None, body: Bytes, codes: Codes) -> bool: ...
+_backend: PackBackend | None = None
 
 
-_twins: Twins | None = None
+def use(backend: PackBackend | None) -> None:
+    """Pack and unpack with this backend from now on; None goes back to numpy."""
+    global _backend
+    _backend = backend
 
 
-def use(found: Twins | None) -> None:
-    """Pack and unpack with these from now on; None goes back to numpy."""
-    global _twins
-    _twins = found
+def pack(layout: str, tiling: Tile | None, codes: Codes, body: Bytes) -> bool:
+    """Write codes (rows, cols), contiguous, into the zeroed body of a tensor. Returns whether the backend did it."""
+    return _backend is not None and _backend.pack(layout, tiling, codes, body)
 
 
-def pack(layout: str, tiling: Tiling | None, codes: Codes, body: Bytes) -> bool:
-    """Write codes (rows, cols), contiguous, into the zeroed body of a tensor. False if there is no twin for it."""
-    return _twins is not None and _twins.pack(layout, tiling, codes, body)
-
-
-def unpack(layout: str, tiling: Tiling | None, body: Bytes, codes: Codes) -> bool:
-    """Fill codes (rows, cols), contiguous, from the body of a tensor. False if there is no twin for it."""
-    return _twins is not None and _twins.unpack(layout, tiling, body, codes)
+def unpack(layout: str, tiling: Tile | None, body: Bytes, codes: Codes) -> bool:
+    """Fill codes (rows, cols), contiguous, from the body of a tensor. Returns whether the backend did it."""
+    return _backend is not None and _backend.unpack(layout, tiling, body, codes)

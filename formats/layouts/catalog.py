@@ -1,15 +1,17 @@
-"""Name -> layout, and the many meanings of a GGUF type id.
+"""The layout of each name, and the meanings of each GGUF type id.
 
-The same number means different things in different forks (36 to 42 above all), so an id alone never decides: the
-resolver lists every known meaning and keeps those whose size fits the room the tensor has in the file.
+The same number means different things in different forks (36 to 42 above all), so an id alone never decides: `resolve`
+takes the known meaning whose size fits the space that the tensor has in the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.layouts.hf_u8 import HfU8
@@ -21,12 +23,11 @@ from tritpack.formats.layouts.mlx2 import Mlx2
 from tritpack.formats.layouts.q2_0 import PQ2, Q2
 from tritpack.formats.layouts.t2 import T2
 from tritpack.formats.layouts.t158 import T158
-from tritpack.formats.layouts.tiling import Tiled, parse_tilings
+from tritpack.formats.layouts.tiling import Tiled, Tilings, parse_tilings
 from tritpack.formats.layouts.tl1 import TL1
 from tritpack.formats.layouts.tl2 import TL2
 from tritpack.formats.layouts.tq1_0 import PTQ1, TQ1
 from tritpack.formats.layouts.tq2_0 import TQ2
-from tritpack.formats.ternary import Bytes
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -35,27 +36,26 @@ LAYOUTS: dict[str, Layout] = {
         Mlx2(),
     )
 }  # fmt: skip
-"""Every ternary layout by its name. Adding one is adding a module here and a meaning below."""
+"""Every layout of names.LAYOUTS and names.CHECKPOINT_LAYOUTS, in that order (tests/formats/test_names.py)."""
 
 REPAIRABLE: dict[str, Layout] = {layout.name: layout for layout in (I2SArm(), I2SRows())}
-"""Orders that only broken tools have written under another layout's id: read on request, never written."""
-
+"""The orders of names.READ_AS, which only broken tools have written: they are read on request and never written."""
 
 TILING_KEY = "tritpack.layout.tiling"
 
 
-def layouts_of(metadata: Mapping[str, Any]) -> dict[str, Layout]:
-    """The layouts as a file with this metadata means them: TL1 and TL2 with the tilings it records, and with no rule
-    where it does not."""
+def layouts_of(metadata: Mapping[str, Any], tilings: Tilings = MappingProxyType({})) -> dict[str, Layout]:
+    """The layouts as a file with this metadata means them. TL1 and TL2 take the tilings that it records, then the ones
+    that are given, and never the rule's. Raises Unreadable if the record makes no sense."""
     recorded = metadata.get(TILING_KEY, ())
     try:
         if not isinstance(recorded, Sequence) or isinstance(recorded, str):
-            raise UsageError(f"it is {str(recorded)[:40]!r}, no array of texts")
-        tilings = parse_tilings(map(str, recorded))
+            raise UsageError(f"it is {str(recorded)[:40]!r}, not an array of texts")
+        in_file = parse_tilings(map(str, recorded))
     except UsageError as error:
         raise Unreadable(f"metadata {TILING_KEY}: {error.message[:120]}") from error
     return {
-        name: type(layout)(tilings, by_rule=False) if isinstance(layout, Tiled) else layout
+        name: type(layout)({**tilings, **in_file}, by_rule=False) if isinstance(layout, Tiled) else layout
         for name, layout in LAYOUTS.items()
     }
 
@@ -65,8 +65,12 @@ Size = Callable[[int, int, Bytes], "int | None"]
 
 @dataclasses.dataclass(frozen=True)
 class TypeMeaning:
-    """One meaning of a GGUF type id. `nbytes(rows, cols, head)` is the stored size, which some layouts tell in the
-    bytes they begin with (`head`); None where there is no size for the shape."""
+    """One meaning of a GGUF type id: a layout or float type of some engine.
+
+    nbytes: (rows, cols, head) -> the stored size in bytes, or None if the type cannot hold the shape. head: the first
+    bytes of the tensor, since some layouts have a header that decides the size. file_type: general.file_type of a file
+    with such tensors.
+    """
 
     type_id: int
     name: str
@@ -88,7 +92,7 @@ def _of(name: str) -> Size:
 
 
 def _any_i2_s(rows: int, cols: int, head: Bytes) -> int | None:
-    """Also where only the orders fit that `repack --read-as` reads: i2_s itself then says why it does not."""
+    """The size of i2_s, also for shapes that only the orders of `repack --read-as` hold; i2_s then refuses them."""
     return rows * cols // 4 + 32 if rows * cols % 4 == 0 else None
 
 
@@ -138,19 +142,19 @@ def meanings(type_id: int) -> list[TypeMeaning]:
 def resolve(
     type_id: int, rows: int, cols: int, room: int, alignment: int, head: Bytes
 ) -> tuple[TypeMeaning, int] | None:
-    """The meaning whose size fills the room exactly, else the first one if it fits in it, with that size; else None.
+    """The meaning whose size fills the space exactly, else the first one if it fits there, with that size; else None.
 
-    room: bytes from the tensor's offset to the next tensor's (or to the end of the file), head: the first of them.
-    Writers pad each tensor to the alignment, so a size fills its room if only that padding is left.
+    room: bytes from the tensor's start to the next tensor, or to the end of the file. head: the first of them. Writers
+    pad each tensor to the alignment, so a size fills the space if less than that is left.
     """
     sized = [(meaning, size) for meaning in meanings(type_id) if (size := meaning.nbytes(rows, cols, head)) is not None]
     for meaning, size in sized:
         if size <= room < size + alignment:
             return meaning, size
-    # Of several meanings a smaller one would fit into what is left of a larger one that was cut off.
+    # A later meaning must fill its space: a small one would fit into what a truncated file leaves of a larger one.
     return sized[0] if sized and sized[0][1] <= room else None
 
 
 def type_of(name: str) -> TypeMeaning:
-    """The meaning that we write for a layout or float type of this name."""
+    """The meaning that is written for a layout or float type of this name."""
     return next(meaning for meaning in MEANINGS if meaning.name == name)

@@ -1,34 +1,15 @@
-"""I2_S, the layout of bitnet.cpp: 128 codes in 32 bytes, one float32 scale a tensor in a 32-byte trailer.
+"""I2_S, the layout of bitnet.cpp: 128 codes in 32 bytes, one float32 scale per tensor in a 32-byte trailer.
 
-The canonical order is the one in every published file. bitnet.cpp has written two others under the same type id, which
-cannot be told apart by their bytes: they are read on explicit request only, to repair such a file.
+The canonical order is the one in every published file. bitnet.cpp has written two other orders under the same type id,
+which cannot be told apart by their bytes. They are read on explicit request only, to repair such a file.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from tritpack.formats.layouts.layout import Blocks, Layout
-from tritpack.formats.layouts.two_bit import HIGH_FIRST, count_threes, pack_planes, unpack_planes
-from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor
-
-TRAILER = 32
-
-
-class TrailingScale(Layout):
-    """One float32 scale a tensor, in the last 32 bytes; the 28 behind it MUST be ignored by readers."""
-
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
-        return (1, 1)
-
-    def body(self, data: Bytes, rows: int, cols: int) -> Bytes:
-        return data[:-TRAILER]
-
-    def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:
-        out[-TRAILER:][:4] = tensor.scales.reshape(1).astype("<f4").view(np.uint8)
-
-    def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
-        return np.frombuffer(data[-TRAILER:][:4].tobytes(), "<f4").astype(np.float32).reshape(1, 1)
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER, TrailingScale
+from tritpack.formats.layouts.layout import Blocks
+from tritpack.formats.layouts.planes import HIGH_FIRST, count_threes, pack_planes, unpack_planes
 
 
 class I2S(TrailingScale):
@@ -44,7 +25,7 @@ class I2S(TrailingScale):
         return rows * cols // 4 + TRAILER
 
     def width(self, cols: int) -> int:
-        """Of the bit planes."""
+        """The width of the bit planes."""
         return self.block // 4
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
@@ -53,19 +34,19 @@ class I2S(TrailingScale):
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         return unpack_planes(body, self.width(cols), HIGH_FIRST).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return count_threes(body)
 
 
 class I2SArm(I2S):
-    """What bitnet.cpp has written on ARM since November 2025: 64 codes in 16 bytes."""
+    """The order that bitnet.cpp has written on ARM since November 2025: 64 codes in 16 bytes."""
 
     name = "i2_s_arm"
     block = 64
 
 
 class I2SRows(I2S):
-    """What bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
+    """The order that bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
 
     name = "i2_s_rows4"
 

@@ -1,6 +1,6 @@
-"""IQ1_BN of ik_llama.cpp: a float16 scale a row, 64 weights in 13 bytes.
+"""IQ1_BN of ik_llama.cpp: a float16 scale per row, 64 weights in 13 bytes.
 
-Five trits a byte, least significant first: bytes 3 g, 3 g + 1, 3 g + 2 have weights 16 g to 16 g + 14, and the last
+A byte has five trits, least significant first: bytes 3 g, 3 g + 1, 3 g + 2 have weights 16 g to 16 g + 14, and the last
 byte weights 15, 31, 47 and 63.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import byte_of, count_illegal, count_others, pack_trits
-from tritpack.formats.layouts.blocks import RowScales
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import RowScales
+from tritpack.formats.layouts.trits import byte_of, count_noncanonical, count_others, pack_trits
 
 
 class IQ1BN(RowScales):
+    """Rows of 2 + 13 * cols / 64 bytes."""
+
     name = "iq1_bn"
     block_nbytes = 13
     scale_dtype = "<f2"
@@ -23,7 +25,7 @@ class IQ1BN(RowScales):
         groups = codes.reshape(-1, 4, 16)
         fives = groups[:, :, :15].reshape(-1, 12, 5)[:, :, ::-1].transpose(0, 2, 1)
         last = groups[:, ::-1, 15]
-        # Four trits of a least-significant-first number: the digit that is missing is the most significant one.
+        # Least significant first, so of four trits the missing digit is the most significant one.
         number = (last.view(np.uint8) + np.uint8(1)) @ np.array([27, 9, 3, 1], np.uint16)
         packed = np.concatenate([pack_trits(fives), byte_of(number)[:, None]], axis=1)
         self.code_bytes(body, codes.shape[0])[:] = packed.reshape(codes.shape[0], -1)
@@ -44,7 +46,7 @@ class IQ1BN(RowScales):
             left = left // 3
         return out.reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         stored = np.ascontiguousarray(self.code_bytes(body, rows)).reshape(-1, 13)
         fourth = byte_of(np.arange(81, dtype=np.uint16)).tobytes()
-        return count_illegal(stored[:, :12], 5) + count_others(stored[:, 12], fourth)
+        return count_noncanonical(stored[:, :12], 5) + count_others(stored[:, 12], fourth)

@@ -1,8 +1,7 @@
-"""The face that every layout has, and what most of them share.
+"""The interface of every layout, and what is the same for all of them: packing, unpacking and refusing.
 
 A stored tensor is code bytes and scales. A layout says which shapes and granularities it holds, how codes become bytes
-and where its scales stand; packing, unpacking and refusing are the same for all and live here. The contract of the
-bytes is in formats/README.md.
+and where its scales are. The contract of the bytes is in formats/README.md.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import Bytes, Codes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.layouts import c_packers
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.ternary import Bytes, Codes, Scales, TernaryTensor, coarsest_both
+from tritpack.formats.layouts.c_packers import Tile
+from tritpack.formats.ternary import TernaryTensor, coarsest_both
 
 Blocks = tuple[int, int]
-"""(row_blocks, col_blocks): how scales tile a matrix."""
+"""(row_blocks, col_blocks): how scales tile a matrix, its granularity."""
 Element = TypeVar("Element", bound=np.generic)
 
 
@@ -28,21 +28,21 @@ class Layout(abc.ABC):
 
     name: ClassVar[str]
     alignment: ClassVar[int] = 32
-    """What a file that holds it should align tensors to."""
+    """What a file with such tensors should align them to, in bytes."""
     half_scales: ClassVar[bool] = False
     """Whether scales are stored as float16."""
     holds_scales: ClassVar[bool] = True
-    """Whether scales are in the tensor's bytes; where they are not, unpack gives a scale of one."""
+    """Whether scales are in the tensor's bytes. If they are not, unpack gives a scale of one."""
 
-    # -- what a layout says of itself ----------------------------------------------------------------------------------
+    # -- what each layout defines --------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def shape_misfit(self, rows: int, cols: int) -> str | None:
-        """Why a matrix of this shape cannot be held, or None if it can."""
+        """The reason why the layout cannot hold a matrix of this shape; None if it can."""
 
     @abc.abstractmethod
-    def held(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
-        """The granularity nearest to `scale_blocks` that it holds for this shape: the same if that is possible."""
+    def nearest_grid(self, rows: int, cols: int, scale_blocks: Blocks) -> Blocks:
+        """The granularity nearest to `scale_blocks` that the layout holds for this shape; the same if it holds that."""
 
     @abc.abstractmethod
     def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
@@ -50,60 +50,60 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
-        """Write codes -1, 0, +1 into the bytes of a tensor that was all zero, scales left out."""
+        """Write codes -1, 0, +1 into the body of a tensor, which is all zero."""
 
     @abc.abstractmethod
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         """The codes, int8 (rows, cols); an illegal one comes out as +2."""
 
     @abc.abstractmethod
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
-        """How many bytes hold what no packer writes: a code of 3, or no canonical form of five trits."""
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
+        """The number of bytes that no packer writes: with a code of 3, or not the canonical form of their trits."""
 
     def write_scales(self, out: Bytes, tensor: TernaryTensor) -> None:  # noqa: B027 (optional)
         """Write the scales into the tensor's bytes."""
 
     def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
-        """The scales as stored, float32, of a granularity that need not be the coarsest."""
+        """The scales as stored, float32 (row_blocks, col_blocks). The granularity need not be the coarsest possible."""
         return np.ones((1, 1), np.float32)
 
     def body(self, data: Bytes, rows: int, cols: int) -> Bytes:
-        """The part of the tensor that `pack_codes` writes to."""
+        """The part of the tensor that `pack_codes` writes to, as a view."""
         return data
 
     def stored_nbytes(self, rows: int, cols: int, head: Bytes) -> int | None:
         """Bytes of the stored tensor that begins with `head`; None if there is none of this shape."""
         return None if self.shape_misfit(rows, cols) else self.nbytes(rows, cols)
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
-        """What is wrong with bytes that are neither codes nor scales, in words."""
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
+        """What is wrong with the bytes that are neither codes nor scales; None if nothing."""
         return None
 
-    def tiling_of(self, rows: int, cols: int) -> Tiling | None:
-        """The tiles of a matrix of this shape, where a layout has any. Raises Unreadable if nobody says them."""
+    def tiling_of(self, rows: int, cols: int) -> Tile | None:
+        """The tiles of a matrix of this shape; None if the layout has none. Raises Unreadable if they are not known."""
         return None
 
-    # -- the face ------------------------------------------------------------------------------------------------------
+    # -- what callers use ----------------------------------------------------------------------------------------------
 
-    def fits(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> str | None:
-        """Why a matrix of this shape and granularity cannot be held losslessly, or None if it can."""
+    def misfit(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> str | None:
+        """The reason why the layout cannot hold this shape and granularity losslessly; None if it can."""
         if reason := self.shape_misfit(rows, cols):
             return reason
-        held = self.held(rows, cols, scale_blocks)
-        if held == scale_blocks:
+        grid = self.nearest_grid(rows, cols, scale_blocks)
+        if grid == scale_blocks:
             return None
-        can = "one scale a tensor" if held == (1, 1) else f"{held[0]} x {held[1]} scales at most"
+        can = "one scale per tensor" if grid == (1, 1) else f"{grid[0]} x {grid[1]} scales at most"
         return f"it holds {can}, not {scale_blocks[0]} x {scale_blocks[1]}"
 
     def as_stored(self, scales: Scales) -> Scales:
-        """The scales with the precision that is stored: rounded to float16, or the same."""
+        """The scales in the precision that is stored: rounded to float16, or unchanged."""
         if not self.half_scales:
             return scales
         with np.errstate(over="ignore"):
             return scales.astype(np.float16).astype(np.float32)
 
-    def rounds(self, scales: Scales) -> str | None:
-        """Which scale would not come back exactly, with the numbers; None if all do."""
+    def inexact_scale(self, scales: Scales) -> str | None:
+        """Which scale would not come back exactly, with its value before and after; None if all do."""
         if (reason := bad_scale(scales)) is not None:
             return reason
         stored = self.as_stored(scales)
@@ -118,10 +118,11 @@ class Layout(abc.ABC):
         )
 
     def pack(self, tensor: TernaryTensor) -> Bytes:
-        """uint8 (nbytes,). Raises Unsupported if the shape, the granularity or a scale cannot be held exactly."""
+        """Store a tensor, uint8 (nbytes,). Raises Unsupported if its shape, its granularity or a scale cannot be held
+        exactly."""
         rows, cols = tensor.shape
-        reason = self.fits(rows, cols, tensor.scale_blocks)
-        if reason or (reason := self.rounds(tensor.scales) if self.holds_scales else None):
+        reason = self.misfit(rows, cols, tensor.scale_blocks)
+        if reason or (reason := self.inexact_scale(tensor.scales) if self.holds_scales else None):
             raise Unsupported(f"{self.name} cannot hold this {rows} x {cols} tensor: {reason}")
         if (tensor.scales == 0).any() and tensor.codes[spread(tensor.scales == 0, rows, cols)].any():
             raise Unsupported(f"this {rows} x {cols} tensor has a scale of 0 over codes that are not zero")
@@ -131,9 +132,9 @@ class Layout(abc.ABC):
         return out
 
     def unpack(self, data: Bytes, rows: int, cols: int, *, repair: bool = False) -> TernaryTensor:
-        """Codes and scales of a stored tensor, the scales as coarse as they are. Raises Unreadable on whatever `check`
-        finds; repair: illegal codes and rubbish in padding are read as zeros instead (sizes and scales still have to be
-        right)."""
+        """Read codes and scales of a stored tensor, the scales in the coarsest granularity that holds them. Raises
+        Unreadable on whatever `check` finds. repair: read illegal codes and rubbish in padding as zeros instead; sizes
+        and scales still have to be right."""
         problems = self._frame_problems(data, rows, cols) if repair else self.check(data, rows, cols)
         if problems:
             raise Unreadable(f"{self.name}: {problems[0]}")
@@ -146,23 +147,23 @@ class Layout(abc.ABC):
         return TernaryTensor(codes, coarsest_both(scales))
 
     def check(self, data: Bytes, rows: int, cols: int) -> list[str]:
-        """What makes these bytes no tensor of this layout; empty if nothing."""
+        """The reasons why these bytes are not a tensor of this layout; empty if there is none."""
         if problems := self._frame_problems(data, rows, cols):
             return problems
-        if count := self.illegal_bytes(self.body(data, rows, cols), rows, cols):
+        if count := self.count_illegal(self.body(data, rows, cols), rows, cols):
             return [self._first_illegal(data, rows, cols, count)]
-        reserved = self.reserved(data, rows, cols)
-        return [reserved] if reserved else []
+        reason = self.bad_padding(data, rows, cols)
+        return [reason] if reason else []
 
     def fill(self, codes: Codes, body: Bytes) -> None:
-        """pack_codes by whoever is faster: the twin in C where it is there."""
+        """Write codes into a body of zeros, in C if there is a packer for this layout, else in numpy."""
         if not c_packers.pack(self.name, self.tiling_of(*codes.shape), codes, body):
             self.pack_codes(codes, body)
 
-    # -- parts of it ---------------------------------------------------------------------------------------------------
+    # -- steps of these ------------------------------------------------------------------------------------------------
 
     def _frame_problems(self, data: Bytes, rows: int, cols: int) -> list[str]:
-        """Of the shape, the size and the scales, without which there is nothing to read."""
+        """What is wrong with the shape, the size and the scales, without which nothing can be read."""
         if reason := self.shape_misfit(rows, cols):
             return [reason]
         expected = self.stored_nbytes(rows, cols, data)
@@ -182,15 +183,15 @@ class Layout(abc.ABC):
 
     def _first_illegal(self, data: Bytes, rows: int, cols: int, count: int) -> str:
         threes = np.flatnonzero(self._codes(data, rows, cols) == 2)
-        held = f"({count} bytes hold one)"
+        total = f"({count} bytes hold one)"
         if threes.size:
             row, col = divmod(int(threes[0]), cols)
-            return f"code 3 at row {row}, column {col} {held}; only 0, 1, 2 are legal"
-        return f"a byte of codes that no packer writes {held}: not the canonical form of its trits"
+            return f"code 3 at row {row}, column {col} {total}; only 0, 1, 2 are legal"
+        return f"a byte of codes that no packer writes {total}: not the canonical form of its trits"
 
 
 def bad_scale(scales: Scales) -> str | None:
-    """Which scale is no multiplier, in words; None if all are."""
+    """Which scale is not a multiplier (finite and >= 0); None if all are."""
     good = np.isfinite(scales) & (scales >= 0)
     if good.all():
         return None
@@ -198,16 +199,19 @@ def bad_scale(scales: Scales) -> str | None:
 
 
 def spread(blocks: npt.NDArray[Element], rows: int, cols: int) -> npt.NDArray[Element]:
-    """What there is one of a block, repeated to a finer tiling of (rows, cols) blocks."""
+    """Repeat the values of blocks for a finer tiling of (rows, cols) blocks."""
     return np.repeat(np.repeat(blocks, rows // blocks.shape[0], axis=0), cols // blocks.shape[1], axis=1)
 
 
 def scales_by_block(tensor: TernaryTensor, block: int) -> Scales:
-    """The scale of every `block` columns of every row, (rows, cols / block): 0 where all codes are zero, as the engines
-    write it; but where a whole scale has only zeros under it, itself, so that none is lost."""
+    """The scale of every `block` columns of every row, (rows, cols / block).
+
+    It is 0 for a block of zero codes, as the engines write it. But a scale that has nothing but zeros under it is kept,
+    so that none is lost.
+    """
     (rows, cols), (row_blocks, col_blocks) = tensor.shape, tensor.scale_blocks
     used: npt.NDArray[np.bool_] = np.asarray(tensor.codes.reshape(rows, cols // block, block).any(2))
-    # Of each scale: whether any code under it is not zero.
+    # For each scale: whether any code under it is not zero.
     anywhere = np.asarray(used.reshape(row_blocks, rows // row_blocks, col_blocks, -1).any((1, 3)))
     keep = used | ~spread(anywhere, rows, cols // block)
     return np.where(keep, spread(tensor.scales, rows, cols // block), np.float32(0))

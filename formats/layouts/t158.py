@@ -1,17 +1,17 @@
-"""T158, ours: five trits a byte, 1.6 bits a weight, for rows of any length and scales of any granularity.
+"""T158, tritpack's own: five trits per byte, 1.6 bits per weight, for rows of any length and scales of any granularity.
 
-Made for the telescoping dot product: bytes are base-3 fractions, a line is 64 bytes of one row (320 columns), and the
-lines of 8 rows stand one behind the other, so that a thread reads one sequential stream and keeps the activations of a
-line for 8 rows. The last line of a row is cut to units of 16 bytes (80 columns), so that 6912 columns waste 0.7 %.
+It is made for the telescoping dot product: bytes are base-3 fractions, a line is 64 bytes of one row (320 columns), and
+the lines of 8 rows follow one another. So a thread reads one sequential stream and uses the activations of a line for 8
+rows. The last line of a row is cut to a multiple of 16 bytes (80 columns), so that rows of 6912 columns waste 0.7 %.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from tritpack.formats.layouts.headed import Headed
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import GridScales
+from tritpack.formats.layouts.trits import count_noncanonical, pack_trits, unpack_trits
 
 ROWS = 8
 LINE = 64
@@ -19,7 +19,7 @@ UNIT = 16
 DIGITS = 5
 
 
-class T158(Headed):
+class T158(GridScales):
     """Header and scales padded to 64 bytes, then rows * row_nbytes(cols) of codes."""
 
     name = "t158"
@@ -32,24 +32,24 @@ class T158(Headed):
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
         for rows, start, width, first in _runs(*codes.shape):
-            here = np.zeros((len(range(*rows)), DIGITS * width), np.int8)
+            line = np.zeros((len(range(*rows)), DIGITS * width), np.int8)
             part = codes[slice(*rows), first : first + DIGITS * width]
-            here[:, : part.shape[1]] = part
-            body[start : start + len(here) * width] = pack_trits(here.reshape(-1, DIGITS, width)).reshape(-1)
+            line[:, : part.shape[1]] = part
+            body[start : start + len(line) * width] = pack_trits(line.reshape(-1, DIGITS, width)).reshape(-1)
 
     def unpack_codes(self, body: Bytes, rows: int, cols: int) -> Codes:
         out = np.empty((rows, cols), np.int8)
         for group, start, width, first in _runs(rows, cols):
             count = len(range(*group))
-            here = unpack_trits(body[start : start + count * width].reshape(count, width), DIGITS)
+            line = unpack_trits(body[start : start + count * width].reshape(count, width), DIGITS)
             part = out[slice(*group), first : first + DIGITS * width]
-            part[:] = here.reshape(count, -1)[:, : part.shape[1]]
+            part[:] = line.reshape(count, -1)[:, : part.shape[1]]
         return out
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
-        return count_illegal(body, DIGITS)
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
+        return count_noncanonical(body, DIGITS)
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
         width, size = lines(cols)[-1], self.row_nbytes(cols)
         used = cols - (len(lines(cols)) - 1) * DIGITS * LINE  # columns of the last line
         whole = rows // ROWS * ROWS
@@ -59,8 +59,8 @@ class T158(Headed):
             group = ROWS if body.size == whole * size else rows - whole
             last = body.reshape(-1, group * size)[:, -group * width :].reshape(-1, width)
             if unpack_trits(last, DIGITS).reshape(len(last), -1)[:, used:].any():
-                return f"the padding behind its rows of {cols} weights is not zero"
-        return super().reserved(data, rows, cols)
+                return f"the padding after its rows of {cols} weights is not zero"
+        return super().bad_padding(data, rows, cols)
 
 
 def lines(cols: int) -> list[int]:
@@ -70,7 +70,7 @@ def lines(cols: int) -> list[int]:
 
 
 def _runs(rows: int, cols: int) -> list[tuple[tuple[int, int], int, int, int]]:
-    """((first row, end), offset of their bytes, bytes a row, first column) of each run of lines, in stored order."""
+    """The runs of lines in stored order: ((first row, end), offset of their bytes, bytes per row, first column)."""
     runs, start = [], 0
     for first in range(0, rows, ROWS):
         end = min(first + ROWS, rows)

@@ -1,5 +1,8 @@
-"""What TL1 and TL2 of bitnet.cpp share: lookup-table layouts, whose byte order depends on tiles that no file of theirs
-records. So a layout here is made for tilings: chosen by rule, from a kernel_config.ini, or read from our metadata."""
+"""Tilings of the lookup-table layouts TL1 and TL2 of bitnet.cpp: what they are and where they come from.
+
+The order of the bytes depends on tiles that no file of bitnet.cpp records. So a layout object is made for given
+tilings: from our metadata, a kernel_config.ini or the command line; for other shapes a rule chooses one.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,29 @@ import configparser
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tritpack.formats.errors import Unreadable, UsageError
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TrailingScale
+from tritpack.formats.layouts.bases import TrailingScale
+
+
+class Tiling(NamedTuple):
+    """The tiles in whose order TL1 and TL2 store a matrix: BM rows by BK columns, with blocks of bm rows inside."""
+
+    BM: int
+    BK: int
+    bm: int
+
 
 Tilings = Mapping[tuple[int, int], Tiling]
-"""By shape (rows, cols)."""
+"""The tiling of each shape (rows, cols)."""
 
 
 class Tiled(TrailingScale):
-    """A layout made for given tilings. A shape without one gets the rule's; with `by_rule` false it cannot be read."""
+    """A layout object for given tilings. A shape without one gets the rule's, or is refused if `by_rule` is false."""
 
     inner: ClassVar[tuple[int, ...]]
-    """The bm that there are."""
+    """The values that bm can have."""
 
     def __init__(self, tilings: Tilings | None = None, by_rule: bool = True) -> None:
         self.tilings = dict(tilings or {})
@@ -29,18 +40,19 @@ class Tiled(TrailingScale):
 
     @classmethod
     def illegal_tiling(cls, rows: int, cols: int, tiling: Tiling) -> str | None:
-        """Why a matrix of this shape cannot be cut so, or None."""
+        """The reason why a matrix of this shape cannot be cut so; None if it can."""
         raise NotImplementedError
 
     @classmethod
     def rule(cls, rows: int, cols: int) -> Tiling | None:
-        """The tiling of a shape where nobody says it: tiles of at most 256 rows and the BK that bitnet.cpp ships."""
+        """The tiling of a shape for which none is given; None if there is none. Tiles have at most 256 rows and the BK
+        that bitnet.cpp ships."""
         raise NotImplementedError
 
     @classmethod
     def candidates(cls, rows: int, cols: int) -> list[Tiling]:
         """Every tiling that a file of such a matrix may have been made with, the likely ones first."""
-        found = [
+        tilings = [
             Tiling(BM, BK, bm)
             for bm in cls.inner
             for BM in range(32, rows + 1, 32)
@@ -48,29 +60,32 @@ class Tiled(TrailingScale):
             if rows % BM == 0 and cls.illegal_tiling(rows, cols, Tiling(BM, BK, bm)) is None
         ]
         rule = cls.rule(rows, cols)
-        return sorted(
-            found, key=lambda each: (each != rule, each.BM > 320, each.BK not in (64, 96, 128, 192, 256), each)
-        )
+
+        def likeliest_first(tiling: Tiling) -> tuple[bool, bool, bool, Tiling]:
+            return tiling != rule, tiling.BM > 320, tiling.BK not in (64, 96, 128, 192, 256), tiling
+
+        return sorted(tilings, key=likeliest_first)
 
     def tiling_of(self, rows: int, cols: int) -> Tiling:
-        if (found := self.tilings.get((rows, cols))) is None and self.by_rule:
-            found = self.rule(rows, cols)
-        if found is None:
+        tiling = self.tilings.get((rows, cols))
+        if tiling is None and self.by_rule:
+            tiling = self.rule(rows, cols)
+        if tiling is None:
             raise Unreadable(
                 f"{self.name}: the file does not say how its tensors of {rows} x {cols} are tiled",
                 hint="tritpack repack takes it from --kernel-config or --tiling, or finds it with --reference FILE",
             )
-        return found
+        return tiling
 
     def shape_misfit(self, rows: int, cols: int) -> str | None:
-        if (given := self.tilings.get((rows, cols))) is not None:
-            return self.illegal_tiling(rows, cols, given)
+        if (tiling := self.tilings.get((rows, cols))) is not None:
+            return self.illegal_tiling(rows, cols, tiling)
         if rows % 32:
             return f"{rows} rows are not a multiple of 32"
         return None if self.rule(rows, cols) else self.no_rule(cols)
 
     def no_rule(self, cols: int) -> str:
-        """Why a shape of whole blocks of 32 rows has no tiling."""
+        """The reason why the rule has no tiling for a multiple of 32 rows of this length."""
         raise NotImplementedError
 
 
@@ -85,28 +100,28 @@ WRITTEN = re.compile(r"(\d{1,9})x(\d{1,9})=(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
 
 def parse_tilings(words: Iterable[str]) -> dict[tuple[int, int], Tiling]:
-    """`ROWSxCOLS=BM,BK,bm` each, as the metadata and --tiling have them. Raises UsageError."""
-    found: dict[tuple[int, int], Tiling] = {}
+    """Parse texts `ROWSxCOLS=BM,BK,bm`, as the metadata and --tiling have them. Raises UsageError."""
+    tilings: dict[tuple[int, int], Tiling] = {}
     for word in words:
         if not (match := WRITTEN.fullmatch(word.strip())):
-            raise UsageError(f"{word!r} is no tiling", hint="write ROWSxCOLS=BM,BK,bm, as in 1536x4096=256,96,32")
+            raise UsageError(f"{word!r} is not a tiling", hint="write ROWSxCOLS=BM,BK,bm, as in 1536x4096=256,96,32")
         rows, cols, *tile = map(int, match.groups())
         if 0 in tile:
-            raise UsageError(f"{word!r} is no tiling: a tile of 0")
-        if found.setdefault((rows, cols), Tiling(*tile)) != Tiling(*tile):
+            raise UsageError(f"{word!r} is not a tiling: a tile of 0")
+        if tilings.setdefault((rows, cols), Tiling(*tile)) != Tiling(*tile):
             raise UsageError(f"{rows}x{cols} has two tilings")
-    return found
+    return tilings
 
 
 def format_tilings(tilings: Tilings) -> list[str]:
-    """What parse_tilings reads."""
-    return [f"{rows}x{cols}={each.BM},{each.BK},{each.bm}" for (rows, cols), each in sorted(tilings.items())]
+    """The texts that parse_tilings reads, sorted by shape."""
+    return [f"{rows}x{cols}={BM},{BK},{bm}" for (rows, cols), (BM, BK, bm) in sorted(tilings.items())]
 
 
 def read_kernel_config(path: str | Path) -> dict[tuple[int, int], Tiling]:
-    """The tilings of bitnet.cpp's kernel_config.ini: sections with m, k, bm, bk and bmm. Raises Unreadable."""
+    """Read bitnet.cpp's kernel_config.ini, whose sections have m, k, bm, bk and bmm. Raises Unreadable."""
     config = configparser.ConfigParser()
-    found = {}
+    tilings = {}
     try:
         with open(path, encoding="utf-8") as stream:
             config.read_file(stream)
@@ -114,11 +129,11 @@ def read_kernel_config(path: str | Path) -> dict[tuple[int, int], Tiling]:
             m, k, bm, bk, bmm = (config.getint(name, key) for key in ("m", "k", "bm", "bk", "bmm"))
             if min(m, k, bm, bk, bmm) < 1:
                 raise ValueError(f"section {name!r} holds a size below 1")
-            found[m, k] = Tiling(bm, bk, bmm)
+            tilings[m, k] = Tiling(bm, bk, bmm)
     except OSError as error:
-        raise Unreadable(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
     except (configparser.Error, ValueError) as error:
-        raise Unreadable(f"{path}: is no kernel_config.ini: {str(error).splitlines()[0]}") from error
-    if not found:
-        raise Unreadable(f"{path}: is no kernel_config.ini: it has no sections")
-    return found
+        raise Unreadable(f"is not a kernel_config.ini: {str(error).splitlines()[0]}", path=path) from error
+    if not tilings:
+        raise Unreadable("is not a kernel_config.ini: it has no sections", path=path)
+    return tilings

@@ -1,19 +1,18 @@
-"""TL1 of bitnet.cpp (ARM): two weights a nibble, 3 a + b + 4, in tiles of BM rows by BK columns."""
+"""TL1 of bitnet.cpp (ARM): two weights per nibble, 3 a + b + 4, in tiles of BM rows by BK columns."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.tiling import Tiled, tile_rows
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
 
 
 class TL1(Tiled):
-    """rows * cols / 4 + 32 bytes. A byte has four neighbours of one row, 16 rows stand together."""
+    """rows * cols / 4 + 32 bytes. A byte has four neighbours of one row; the bytes of 16 rows stand together."""
 
     name = "tl1"
     inner = (32, 64)
@@ -51,25 +50,25 @@ class TL1(Tiled):
         t, i, s, e, u, j, q = _grid(rows, cols, self.tiling_of(rows, cols))
         return unpack_pairs(body).reshape(t, u, i, j, s, q, e, 4).transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         return int(np.count_nonzero((body > 0x8F) | (body & 15 > 8)))
 
 
 def _grid(rows: int, cols: int, tiling: Tiling) -> tuple[int, ...]:
-    """Rows as (tile, block, sub-block, 16), columns as (tile, block, quads of 4)."""
+    """The lengths of the axes: rows as (tile, block, sub-block, 16), columns as (tile, block, quads of 4)."""
     BM, BK, bm = tiling.BM, tiling.BK, tiling.bm
     by = 256 // bm
     return rows // BM, BM // bm, bm // 16, 16, cols // BK, BK // by, by // 4
 
 
 def pack_pairs(quads: npt.NDArray[np.int8]) -> Bytes:
-    """int8 codes (..., 4) to bytes: the first pair in the high nibble."""
+    """Pack int8 codes (..., 4) into bytes, the first pair in the high nibble."""
     pairs = (3 * quads[..., 0::2] + quads[..., 1::2] + 4).view(np.uint8)
     return np.asarray(pairs[..., 0] << 4 | pairs[..., 1], np.uint8)
 
 
 def unpack_pairs(data: Bytes) -> npt.NDArray[np.int8]:
-    """Bytes (...) to codes (..., 4); a nibble above 8 gives +2 first."""
+    """Unpack bytes (...) to codes (..., 4); a nibble above 8 gives two codes of +2."""
     nibbles: npt.NDArray[np.int8] = np.stack([data >> 4, data & 15], axis=-1).view(np.int8)
     values = np.stack([nibbles // 3 - 1, nibbles % 3 - 1], axis=-1)
     values[nibbles > 8] = 2

@@ -1,28 +1,27 @@
-"""TL2 of bitnet.cpp (x86): three weights a nibble and a sign bit, in tiles of BM rows by BK columns.
+"""TL2 of bitnet.cpp (x86): three weights per nibble and sign bit, in tiles of BM rows by BK columns.
 
-The columns that whole tiles hold (`threes`) stand as nibbles |9 a + 3 b + c| and then as sign bits; the rest as in TL1.
-The body's size ignores the tiling, so there is padding behind it.
+The columns that whole tiles hold (`threes`) are stored as nibbles |9 a + 3 b + c| and then as sign bits; the others as
+in TL1. The body's size does not depend on the tiling, so there is padding after it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tritpack.formats.layouts.c_packers import Tiling
-from tritpack.formats.layouts.i2_s import TRAILER
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.tiling import Tiled, tile_rows
+from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
 from tritpack.formats.layouts.tl1 import pack_pairs, unpack_pairs
-from tritpack.formats.ternary import Bytes, Codes
 
 ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
-"""Of the 32 rows whose bytes stand together."""
+"""The order of the 32 rows whose bytes stand together."""
 SIGN_BITS = 15 - 2 * np.arange(8)
-"""Of the triples of 24 columns, for the first 16 of 32 rows; the other 16 stand one bit below."""
+"""The bits of the triples of 24 columns, for the first 16 of 32 rows; those of the other 16 are one bit below."""
 
 
 class TL2(Tiled):
-    """About 1.68 bits a weight: nibbles, signs, pairs, zeros up to a multiple of 32; 32 bytes with the scale."""
+    """About 1.68 bits per weight: nibbles, signs, pairs, zeros up to a multiple of 32, then 32 bytes with the scale."""
 
     name = "tl2"
     inner = (32,)
@@ -43,12 +42,12 @@ class TL2(Tiled):
     @classmethod
     def rule(cls, rows: int, cols: int) -> Tiling | None:
         tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, *range(24, cols + 1, 24)))
-        return next((each for each in tilings if cls.illegal_tiling(rows, cols, each) is None), None)
+        return next((tiling for tiling in tilings if cls.illegal_tiling(rows, cols, tiling) is None), None)
 
     def no_rule(self, cols: int) -> str:
         if cols < 256:
             return f"rows of {cols} weights are shorter than 256"
-        return f"rows of {cols} weights are no blocks of 24 and a rest of 32, 64, ... 256"
+        return f"rows of {cols} weights are not made of blocks of 24 and a rest of 32, 64, ... 256"
 
     def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
         body = (cols - 256) * rows // 3 * 5 // 8 + 256 * rows // 2 * 4 // 8
@@ -93,7 +92,7 @@ class TL2(Tiled):
         out[:, threes:] = last.reshape(rows, cols - threes)
         return out
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         _, nibble_part, _, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
         nibbles, pairs = body[nibble_part], body[pair_part]
         return int(
@@ -101,15 +100,15 @@ class TL2(Tiled):
             + np.count_nonzero((pairs > 0x8F) | (pairs & 15 > 8))
         )
 
-    def reserved(self, data: Bytes, rows: int, cols: int) -> str | None:
+    def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
         body = self.body(data, rows, cols)
         _, _, sign_part, pair_part = _parts(rows, cols, self.tiling_of(rows, cols).BK)
         if body[pair_part.stop :].any():
-            return "the padding behind its codes is not zero"
-        again = np.zeros_like(body)
-        self.fill(self._codes(data, rows, cols), again)
-        if not np.array_equal(again[sign_part], body[sign_part]):
-            return "a sign bit stands at a triple of zeros, where no packer sets one"
+            return "the padding after its codes is not zero"
+        packed_again = np.zeros_like(body)
+        self.fill(self._codes(data, rows, cols), packed_again)
+        if not np.array_equal(packed_again[sign_part], body[sign_part]):
+            return "a sign bit is set for a triple of zeros, where no packer sets one"
         return None
 
 

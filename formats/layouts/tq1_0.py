@@ -1,6 +1,6 @@
 """TQ1_0 of llama.cpp (256 weights in 54 bytes), and PTQ1_0, its form with a scale every 128 (PrismML, 28 bytes).
 
-Five trits a byte, most significant first, the weights of a byte a stage's width apart; the last few, four a byte.
+A byte has five trits, most significant first; its weights are a stage's width apart. In the last stage a byte has four.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from tritpack.formats.layouts.base3 import count_illegal, pack_trits, unpack_trits
-from tritpack.formats.layouts.blocks import BlockScales, staged
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.layouts.bases import BlockScales, staged
+from tritpack.formats.layouts.trits import count_noncanonical, pack_trits, unpack_trits
 
 
 class TQ1(BlockScales):
-    """Stages of (bytes, trits a byte), then the scale."""
+    """Blocks of 256 weights: the stages, each (bytes, trits per byte), then the scale."""
 
     name = "tq1_0"
     block = 256
@@ -36,12 +36,14 @@ class TQ1(BlockScales):
             first, at = first + width, at + digits * width
         return out.reshape(rows, cols)
 
-    def illegal_bytes(self, body: Bytes, rows: int, cols: int) -> int:
+    def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
         stored, fours = self.code_bytes(body), self.stages[-1][0]
-        return count_illegal(stored[:, :-fours], 5) + count_illegal(stored[:, -fours:], 4)
+        return count_noncanonical(stored[:, :-fours], 5) + count_noncanonical(stored[:, -fours:], 4)
 
 
 class PTQ1(TQ1):
+    """Blocks of 128 weights."""
+
     name = "ptq1_0"
     block = 128
     block_nbytes = 28

@@ -1,4 +1,5 @@
-/* The only file that asks the CPU. An instruction set counts as there only if the OS also saves its registers. */
+/* The only file that asks the CPU. An instruction set is available only if the OS also saves its
+ * registers. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,7 +46,7 @@ static int is_zen5(void) {
     return leaf(0, 0, ECX) == 0x444d4163u /* "cAMD" */ && family >= 26;
 }
 
-/* 0 ahead is the line in use: nothing is fetched into the second cache. */
+/* A distance of 0 is the line in use, so nothing is fetched into the L2 cache. */
 __attribute__((constructor)) static void choose_stream(void) {
     if (is_zen5()) tp_stream = (tp_stream_way){0, 12288};
 }
@@ -70,7 +71,7 @@ static int detect(int isa) {
         case TP_ISA_SCALAR: return 1;
         case TP_ISA_SSSE3: return feature("ssse3");
         case TP_ISA_AVX2: return feature("avx2") && feature("f16c");
-#ifdef TP_AVXVNNI_AS_EVEX     /* a build for tests: the same instructions as AVX-512 encodes them */
+#ifdef TP_AVXVNNI_AS_EVEX     /* a build for tests: the same instructions, as AVX-512 encodes them */
         case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avx512vl") && feature("avx512vnni");
 #else
         case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avxvnni");
@@ -109,7 +110,7 @@ static int has_i8mm(void) { return has_dotprod() && asks("hw.optional.arm.FEAT_I
 #else
 #include <sys/auxv.h>
 
-/* Linux's numbers, which old headers lack. */
+/* The bits are numbers, since old headers lack their names. */
 static int has_dotprod(void) { return (int)(getauxval(AT_HWCAP) >> 20 & 1); }
 static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
 #endif
@@ -128,7 +129,8 @@ size_t tp_cpu_description(char *buf, size_t size) {
     return (size_t)snprintf(buf, size, "ARM 64-bit; neon%s%s", has_dotprod() ? " dotprod" : "", has_i8mm() ? " i8mm" : "");
 }
 #else
-/* A module of WebAssembly whose instructions are not all there is never loaded. */
+/* A WebAssembly module is loaded only where all its instructions are available, so there is nothing to
+ * ask. */
 static int detect(int isa) { return isa == TP_ISA_SCALAR || (TP_WASM && isa == TP_ISA_SIMD128); }
 
 size_t tp_cpu_description(char *buf, size_t size) {
@@ -136,14 +138,15 @@ size_t tp_cpu_description(char *buf, size_t size) {
 }
 #endif
 
-/* Asked once: cpuid is slow in a virtual machine. Two threads that ask at once find the same. */
+/* Asks once, since cpuid is slow in a virtual machine. Two threads that ask at the same time get the
+ * same answer. */
 int tp_cpu_has(int isa) {
-    static atomic_uint found;       /* bit i = ISA i; bit 31 = filled in */
-    unsigned bits = atomic_load(&found);
+    static atomic_uint available;   /* bit i = ISA i; bit 31 = filled in */
+    unsigned bits = atomic_load(&available);
     if (!bits) {
         for (int i = 0; i < TP_ISA_COUNT; i++) bits |= (unsigned)detect(i) << i;
         bits |= 1u << 31;
-        atomic_store(&found, bits);
+        atomic_store(&available, bits);
     }
     return (int)(bits >> isa & 1u);
 }

@@ -100,7 +100,7 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 #define SCALAR(OP, o, LAYOUT, l, member) ENTRY(OP, o, LAYOUT, l, SCALAR, scalar, .member = o##_##l##_scalar)
 #define TWINS(LAYOUT, l) SCALAR(UNPACK, unpack, LAYOUT, l, unpack) SCALAR(PACK, pack, LAYOUT, l, pack)
 #define WIDE(LAYOUT, l) ENTRY(UNPACK, unpack, LAYOUT, l, AVX2, avx2, .unpack = unpack_##l##_avx2)
-#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .matvec = matvec_##l##_##i, .arrangement = &tp_matvec_order[TP_LAYOUT_##LAYOUT])
+#define MATVEC(LAYOUT, l, ISA, i) ENTRY(MATVEC, matvec, LAYOUT, l, ISA, i, .matvec = matvec_##l##_##i, .activation_order = &tp_matvec_order[TP_LAYOUT_##LAYOUT])
 #define MATVEC_EVERYWHERE(LAYOUT, l) LADDER(MATVEC, LAYOUT, l)
 #define MATVEC_LINED(LAYOUT, l) STEPS(MATVEC, LAYOUT, l)
 #define MATVEC_LOOKED_UP(LAYOUT, l) LOOK_UPS(MATVEC, LAYOUT, l)
@@ -108,13 +108,13 @@ tp_rope_fn rope_f32_scalar, ropepairs_f32_scalar;
 
 /* How the matrix product of an instruction set takes its operands: activations in tiles, weights in panels of so many rows. */
 #define MATMUL_SCALAR .panel_rows = 1      /* that of T158; the others unpack nothing */
-#define MATMUL_SSSE3 .arrangement = &tp_tiles4, .panel_rows = 16
-#define MATMUL_AVX2 .arrangement = &tp_tiles4, .panel_rows = 16
-#define MATMUL_AVXVNNI .arrangement = &tp_tiles4, .panel_rows = 16
-#define MATMUL_AVX512VNNI .arrangement = &tp_tiles12, .panel_rows = 32
+#define MATMUL_SSSE3 .activation_order = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVX2 .activation_order = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVXVNNI .activation_order = &tp_tiles4, .panel_rows = 16
+#define MATMUL_AVX512VNNI .activation_order = &tp_tiles12, .panel_rows = 32
 #define MATMUL_NEON MATMUL_SSSE3
 #define MATMUL_DOTPROD MATMUL_SSSE3
-#define MATMUL_I8MM .arrangement = &tp_tiles8_by_8, .panel_rows = 16
+#define MATMUL_I8MM .activation_order = &tp_tiles8_by_8, .panel_rows = 16
 #define MATMUL_SIMD128 MATMUL_SSSE3
 #define MATMUL(LAYOUT, l, ISA, i) ENTRY(MATMUL, matmul, LAYOUT, l, ISA, i, .matmul = matmul_##l##_##i, MATMUL_##ISA)
 

@@ -1,6 +1,7 @@
-/* The floating-point environment of the calling thread: bits are promised for rounding to nearest with subnormal numbers,
- * and the caller may have set something else (another library's start-up code is known to). What computes enters at its
- * beginning and leaves at its end; a function between the two must not be inlined, so that no operation moves out. */
+/* The floating-point environment of the calling thread. Results are promised bit by bit for rounding to
+ * nearest with subnormal numbers, but the caller may have set something else (the start-up code of
+ * some libraries does). A function that computes enters the environment at its beginning and leaves it
+ * at its end. What it calls in between must not be inlined, so that no operation moves out. */
 #ifndef TRITPACK_FPENV_H
 #define TRITPACK_FPENV_H
 
@@ -11,7 +12,8 @@
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 typedef unsigned tp_fpenv;
-/* To nearest, no FTZ, no DAZ, every exception masked. Returns what was before, for tp_fpenv_leave. */
+/* Sets rounding to nearest, no FTZ, no DAZ, every exception masked. Returns what was set before, for
+ * tp_fpenv_leave. */
 static inline tp_fpenv tp_fpenv_enter(void) {
     const tp_fpenv old = _mm_getcsr();
     _mm_setcsr(0x1f80);

@@ -1,4 +1,4 @@
-/* Building a model: every shape is checked here, so that nothing below has to. */
+/* Makes a model. Every shape is checked here, so that no file below has to. */
 #include "fpenv.h"
 #include "model.h"
 
@@ -17,20 +17,19 @@ static int fail(int status, int layer, const char *name) {
 
 typedef enum role { NORM, OPTIONAL_NORM, LINEAR, TABLE } role;
 
-static int check(tp_tensor *t, role r, int64_t rows, int64_t cols, int int8) {
+static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols) {
     if (!t->data) return r == OPTIONAL_NORM ? TP_OK : TP_ERR_ARGUMENT;
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
     if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
     if (r == LINEAR && !tp_is_ternary(t->layout)) return TP_ERR_LAYOUT;
     if (r == TABLE && !tp_is_ternary(t->layout) && !tp_kernel_best(TP_OP_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
-    const int status = tp_tensor_check(t);
-    if (status || r != LINEAR || !int8) return status;
-    /* Groups of columns under int8 activations would need a sum each; no model is made that way. */
-    const tp_ternary parts = tp_ternary_of(t);
-    int stray;
-    if (!tp_one_scale_a_row(&parts, &stray)) return TP_ERR_LAYOUT;
-    t->reserved = stray;
-    return TP_OK;
+    return tp_tensor_check(t);
+}
+
+/* For int8 activations. Groups of columns would need one sum each, and no model is made that way. */
+static int check_scales(tp_linear *l) {
+    const tp_ternary parts = tp_ternary_of(l->w);
+    return tp_one_scale_per_row(&parts, &l->nonzero_under_zero) ? TP_OK : TP_ERR_LAYOUT;
 }
 
 static int between(int64_t v, int64_t lo, int64_t hi) { return lo <= v && v <= hi; }
@@ -61,34 +60,38 @@ static int check_hparams(const tp_hparams *hp) {
     return TP_OK;
 }
 
-static int check_layer(const tp_hparams *hp, tp_layer *l, int index) {
+static int check_layer(const tp_model *m, int index) {
+    const tp_hparams *hp = &m->hp;
+    const tp_layer *l = &m->layers[index];
+    tp_linear *linears = m->linears[index];
     const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim, kv = (int64_t)hp->kv_heads * hp->head_dim, d = hp->head_dim;
-    const struct { const char *name; tp_tensor *t; role r; int64_t rows, cols; } parts[] = {
-        {"attn_norm", &l->attn_norm, NORM, 1, h},
-        {"attn_q", &l->attn_q, LINEAR, q, h},
-        {"attn_k", &l->attn_k, LINEAR, kv, h},
-        {"attn_v", &l->attn_v, LINEAR, kv, h},
-        {"attn_q_norm", &l->attn_q_norm, OPTIONAL_NORM, 1, d},
-        {"attn_k_norm", &l->attn_k_norm, OPTIONAL_NORM, 1, d},
-        {"attn_sub_norm", &l->attn_sub_norm, OPTIONAL_NORM, 1, q},
-        {"attn_output", &l->attn_output, LINEAR, h, q},
-        {"post_attention_norm", &l->post_attention_norm, OPTIONAL_NORM, 1, h},
-        {"ffn_norm", &l->ffn_norm, NORM, 1, h},
-        {"ffn_gate", &l->ffn_gate, LINEAR, f, h},
-        {"ffn_up", &l->ffn_up, LINEAR, f, h},
-        {"ffn_sub_norm", &l->ffn_sub_norm, OPTIONAL_NORM, 1, f},
-        {"ffn_down", &l->ffn_down, LINEAR, h, f},
-        {"post_ffw_norm", &l->post_ffw_norm, OPTIONAL_NORM, 1, h},
-        {"attn_q_norm_in", &l->attn_q_norm_in, OPTIONAL_NORM, 1, h},
-        {"attn_k_norm_in", &l->attn_k_norm_in, OPTIONAL_NORM, 1, h},
-        {"attn_v_norm_in", &l->attn_v_norm_in, OPTIONAL_NORM, 1, h},
-        {"attn_output_norm_in", &l->attn_output_norm_in, OPTIONAL_NORM, 1, q},
-        {"ffn_gate_norm_in", &l->ffn_gate_norm_in, OPTIONAL_NORM, 1, h},
-        {"ffn_up_norm_in", &l->ffn_up_norm_in, OPTIONAL_NORM, 1, h},
-        {"ffn_down_norm_in", &l->ffn_down_norm_in, OPTIONAL_NORM, 1, f},
+    const struct { const char *name; const tp_tensor *t; role r; int64_t rows, cols; tp_linear_id linear; } parts[] = {
+        {"attn_norm", &l->attn_norm, NORM, 1, h, 0},
+        {"attn_q", &l->attn_q, LINEAR, q, h, TP_ATTN_Q},
+        {"attn_k", &l->attn_k, LINEAR, kv, h, TP_ATTN_K},
+        {"attn_v", &l->attn_v, LINEAR, kv, h, TP_ATTN_V},
+        {"attn_q_norm", &l->attn_q_norm, OPTIONAL_NORM, 1, d, 0},
+        {"attn_k_norm", &l->attn_k_norm, OPTIONAL_NORM, 1, d, 0},
+        {"attn_sub_norm", &l->attn_sub_norm, OPTIONAL_NORM, 1, q, 0},
+        {"attn_output", &l->attn_output, LINEAR, h, q, TP_ATTN_OUTPUT},
+        {"post_attention_norm", &l->post_attention_norm, OPTIONAL_NORM, 1, h, 0},
+        {"ffn_norm", &l->ffn_norm, NORM, 1, h, 0},
+        {"ffn_gate", &l->ffn_gate, LINEAR, f, h, TP_FFN_GATE},
+        {"ffn_up", &l->ffn_up, LINEAR, f, h, TP_FFN_UP},
+        {"ffn_sub_norm", &l->ffn_sub_norm, OPTIONAL_NORM, 1, f, 0},
+        {"ffn_down", &l->ffn_down, LINEAR, h, f, TP_FFN_DOWN},
+        {"post_ffw_norm", &l->post_ffw_norm, OPTIONAL_NORM, 1, h, 0},
+        {"attn_q_norm_in", &l->attn_q_norm_in, OPTIONAL_NORM, 1, h, 0},
+        {"attn_k_norm_in", &l->attn_k_norm_in, OPTIONAL_NORM, 1, h, 0},
+        {"attn_v_norm_in", &l->attn_v_norm_in, OPTIONAL_NORM, 1, h, 0},
+        {"attn_output_norm_in", &l->attn_output_norm_in, OPTIONAL_NORM, 1, q, 0},
+        {"ffn_gate_norm_in", &l->ffn_gate_norm_in, OPTIONAL_NORM, 1, h, 0},
+        {"ffn_up_norm_in", &l->ffn_up_norm_in, OPTIONAL_NORM, 1, h, 0},
+        {"ffn_down_norm_in", &l->ffn_down_norm_in, OPTIONAL_NORM, 1, f, 0},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        const int status = check(parts[i].t, parts[i].r, parts[i].rows, parts[i].cols, hp->int8_activations);
+        int status = check(parts[i].t, parts[i].r, parts[i].rows, parts[i].cols);
+        if (!status && parts[i].r == LINEAR && hp->int8_activations) status = check_scales(&linears[parts[i].linear]);
         if (status) return fail(status, index, parts[i].name);
     }
     return l->slides && !hp->inv_freq_sliding ? fail(TP_ERR_ARGUMENT, index, "slides") : TP_OK;
@@ -100,14 +103,24 @@ static float *copied(const float *from, int64_t n) {
     return to;
 }
 
-static int check_model(tp_model *m) {
+static void list_linears(const tp_layer *l, tp_linear *linears /* (TP_LINEAR_COUNT) */) {
+    linears[TP_ATTN_Q] = (tp_linear){&l->attn_q, &l->attn_q_norm_in, 0};
+    linears[TP_ATTN_K] = (tp_linear){&l->attn_k, &l->attn_k_norm_in, 0};
+    linears[TP_ATTN_V] = (tp_linear){&l->attn_v, &l->attn_v_norm_in, 0};
+    linears[TP_ATTN_OUTPUT] = (tp_linear){&l->attn_output, &l->attn_output_norm_in, 0};
+    linears[TP_FFN_GATE] = (tp_linear){&l->ffn_gate, &l->ffn_gate_norm_in, 0};
+    linears[TP_FFN_UP] = (tp_linear){&l->ffn_up, &l->ffn_up_norm_in, 0};
+    linears[TP_FFN_DOWN] = (tp_linear){&l->ffn_down, &l->ffn_down_norm_in, 0};
+}
+
+static int check_model(const tp_model *m) {
     const tp_hparams *hp = &m->hp;
     int status = TP_OK;
-    for (int i = 0; i < hp->layers && !status; i++) status = check_layer(hp, &m->layers[i], i);
+    for (int i = 0; i < hp->layers && !status; i++) status = check_layer(m, i);
     if (status) return status;
-    if ((status = check(&m->token_embd, TABLE, hp->vocab_size, hp->hidden, 0))) return fail(status, -1, "token_embd");
-    if ((status = check(&m->output_norm, NORM, 1, hp->hidden, 0))) return fail(status, -1, "output_norm");
-    return (status = check(&m->output, TABLE, hp->vocab_size, hp->hidden, 0)) ? fail(status, -1, "output") : TP_OK;
+    if ((status = check(&m->token_embd, TABLE, hp->vocab_size, hp->hidden))) return fail(status, -1, "token_embd");
+    if ((status = check(&m->output_norm, NORM, 1, hp->hidden))) return fail(status, -1, "output_norm");
+    return (status = check(&m->output, TABLE, hp->vocab_size, hp->hidden)) ? fail(status, -1, "output") : TP_OK;
 }
 
 static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
@@ -123,14 +136,16 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
     tp_model *m = tp_alloc(1, sizeof *m);
     if (!m) return fail(TP_ERR_MEMORY, -1, "model");
     m->layers = tp_alloc((size_t)hp->layers, sizeof *layers);
+    m->linears = tp_alloc((size_t)hp->layers, sizeof *m->linears);
     m->inv_freq = copied(hp->inv_freq, hp->head_dim / 2);
     m->inv_freq_sliding = hp->inv_freq_sliding ? copied(hp->inv_freq_sliding, hp->head_dim / 2) : NULL;
-    if (!m->layers || !m->inv_freq || (hp->inv_freq_sliding && !m->inv_freq_sliding)) {
+    if (!m->layers || !m->linears || !m->inv_freq || (hp->inv_freq_sliding && !m->inv_freq_sliding)) {
         tp_model_free(m);
         return fail(TP_ERR_MEMORY, -1, "model");
     }
     m->hp = *hp;
     memcpy(m->layers, layers, (size_t)hp->layers * sizeof *layers);
+    for (int i = 0; i < hp->layers; i++) list_linears(&m->layers[i], m->linears[i]);
     m->hp.inv_freq = m->inv_freq;
     m->hp.inv_freq_sliding = m->inv_freq_sliding;
     m->token_embd = *token_embd;
@@ -146,7 +161,7 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
 
 int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
                  const tp_tensor *output, tp_model **out) {
-    const tp_fpenv before = tp_fpenv_enter();       /* scales are compared */
+    const tp_fpenv before = tp_fpenv_enter();       /* checks compare scales */
     const int status = model_new(hp, layers, token_embd, output_norm, output, out);
     tp_fpenv_leave(before);
     return status;
@@ -155,6 +170,7 @@ int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *
 void tp_model_free(tp_model *m) {
     if (!m) return;
     tp_free(m->layers);
+    tp_free(m->linears);
     tp_free(m->inv_freq);
     tp_free(m->inv_freq_sliding);
     tp_free(m);

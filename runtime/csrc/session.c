@@ -1,6 +1,6 @@
-/* A session's life: made, asked to evaluate, rewound, freed. What it computes is in graph.c. */
+/* The life of a session: it is made, evaluates tokens, goes back and is freed. graph.c computes. */
 #include "fpenv.h"
-#include "session.h"
+#include "kv_cache.h"
 
 static int eval(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want, float *out) {
     if (!s || !tokens || n < 1 || (want != TP_WANT_NOTHING && !out)) return TP_ERR_ARGUMENT;
@@ -10,9 +10,9 @@ static int eval(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want,
     const int64_t width = want == TP_WANT_HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
     const tp_fpenv before = tp_fpenv_enter();
     for (int64_t i = 0; i < n; i += s->batch) {
-        const int64_t here = n - i < s->batch ? n - i : s->batch;
-        const int ends = i + here == n;
-        tp_run_batch(s, tokens + i, here, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want, want == TP_WANT_ALL || want == TP_WANT_HIDDEN ? out + i * width : out);
+        const int64_t count = n - i < s->batch ? n - i : s->batch;
+        const int ends = i + count == n, all = want == TP_WANT_ALL || want == TP_WANT_HIDDEN;
+        tp_run_batch(s, tokens + i, count, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want, all ? out + i * width : out);
     }
     tp_fpenv_leave(before);
     return TP_OK;
@@ -53,15 +53,15 @@ int tp_session_kernels(const tp_session *s, const char **symbols, int max) {
     return count;
 }
 
-/* ---- making one ---- */
+/* ---- making a session ---- */
 
 static void choose_kernels(tp_session *s, int isa) {
     for (int layout = 0; layout < TP_LAYOUT_COUNT; layout++) {
-        s->matvec[layout] = tp_way_of(TP_OP_MATVEC, layout, isa);
-        s->plain_matvec[layout] = tp_plain_way_of(TP_OP_MATVEC, layout, isa);
-        s->matmul[layout] = tp_way_of(TP_OP_MATMUL, layout, isa);
-        s->floatvec[layout] = tp_way_of(TP_OP_FLOATVEC, layout, isa);
-        s->decode[layout] = tp_way_of(TP_OP_DECODE, layout, isa);
+        s->matvec[layout] = tp_kernel_plan_for(TP_OP_MATVEC, layout, isa);
+        s->unpacking_matvec[layout] = tp_unpacking_plan_for(TP_OP_MATVEC, layout, isa);
+        s->matmul[layout] = tp_kernel_plan_for(TP_OP_MATMUL, layout, isa);
+        s->floatvec[layout] = tp_kernel_plan_for(TP_OP_FLOATVEC, layout, isa);
+        s->decode[layout] = tp_kernel_plan_for(TP_OP_DECODE, layout, isa);
     }
     s->quantize = tp_kernel_best(TP_OP_QUANTIZE, TP_LAYOUT_F32, isa);
     s->quantize16 = tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa);
@@ -77,49 +77,47 @@ static void choose_kernels(tp_session *s, int isa) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t scratch_of(const tp_session *s, const tp_tensor *w, int int8) {
-    if (!int8) return tp_float_scratch(w->rows, w->cols);
-    return larger(tp_linear_scratch((w->reserved ? s->plain_matvec : s->matvec)[w->layout], w->rows, w->cols, TP_FEW_TOKENS),
+static tp_kernel_plan matvec_for(const tp_session *s, const tp_linear *l) {
+    return (l->nonzero_under_zero ? s->unpacking_matvec : s->matvec)[l->w->layout];
+}
+
+static size_t linear_scratch(const tp_session *s, const tp_linear *l) {
+    const tp_tensor *w = l->w;
+    if (!s->model->hp.int8_activations) return tp_float_scratch(w->rows, w->cols);
+    return larger(tp_linear_scratch(matvec_for(s, l), w->rows, w->cols, TP_FEW_TOKENS),
                   tp_linear_scratch(s->matmul[w->layout], w->rows, w->cols, s->batch));
 }
 
+/* Bytes per thread that any product of the model needs. */
 static size_t products_scratch(const tp_session *s) {
     const tp_model *m = s->model;
-    size_t most = tp_is_ternary(m->output.layout) ? scratch_of(s, &m->output, 0) : 0;
+    size_t most = tp_is_ternary(m->output.layout) ? tp_float_scratch(m->output.rows, m->output.cols) : 0;
     if (tp_is_ternary(m->token_embd.layout)) most = larger(most, tp_decode_scratch(m->token_embd.cols));
-    for (int i = 0; i < m->hp.layers; i++) {
-        const tp_layer *l = &m->layers[i];
-        const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++) most = larger(most, scratch_of(s, w[j], m->hp.int8_activations));
-    }
+    for (int i = 0; i < m->hp.layers; i++)
+        for (int j = 0; j < TP_LINEAR_COUNT; j++) most = larger(most, linear_scratch(s, &m->linears[i][j]));
     return most;
 }
 
-/* Of the way with the longest activations. */
-static size_t arranged_bytes(const tp_session *s) {
+/* Bytes of the longest activations in the order of a kernel. */
+static size_t ordered_bytes(const tp_session *s) {
     const tp_model *m = s->model;
     const int64_t few = s->batch < TP_FEW_TOKENS ? s->batch : TP_FEW_TOKENS;
     size_t most = 1;
-    for (int i = 0; i < m->hp.layers; i++) {
-        const tp_layer *l = &m->layers[i];
-        const tp_tensor *const w[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++) {
-            const tp_arrangement *one = (w[j]->reserved ? s->plain_matvec : s->matvec)[w[j]->layout].kernel->arrangement;
-            const tp_arrangement *all = s->matmul[w[j]->layout].kernel->arrangement;
-            most = larger(most, one->bytes(one, few, w[j]->cols));
-            if (all) most = larger(most, all->bytes(all, s->batch, w[j]->cols));
+    for (int i = 0; i < m->hp.layers; i++)
+        for (int j = 0; j < TP_LINEAR_COUNT; j++) {
+            const tp_linear *l = &m->linears[i][j];
+            const tp_activation_order *one = matvec_for(s, l).kernel->activation_order;
+            const tp_activation_order *many = s->matmul[l->w->layout].kernel->activation_order;
+            most = larger(most, one->bytes(one, few, l->w->cols));
+            if (many) most = larger(most, many->bytes(many, s->batch, l->w->cols));
         }
-    }
     return most;
 }
 
 static int has_own_norms(const tp_model *m) {
-    for (int i = 0; i < m->hp.layers; i++) {
-        const tp_layer *l = &m->layers[i];
-        if (l->attn_q_norm_in.data || l->attn_k_norm_in.data || l->attn_v_norm_in.data || l->attn_output_norm_in.data || l->ffn_gate_norm_in.data ||
-            l->ffn_up_norm_in.data || l->ffn_down_norm_in.data)
-            return 1;
-    }
+    for (int i = 0; i < m->hp.layers; i++)
+        for (int j = 0; j < TP_LINEAR_COUNT; j++)
+            if (m->linears[i][j].norm_in->data) return 1;
     return 0;
 }
 
@@ -150,7 +148,7 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.arranged, 1, larger(arranged_bytes(s), batch * padded));     /* trace_codes puts a batch there too */
+    TAKE(s->acts.ordered, 1, larger(ordered_bytes(s), batch * padded));     /* and a batch for trace_codes */
     s->scratch_bytes = larger(products_scratch(s), (widest * sizeof(float) + 63) / 64 * 64);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))
@@ -189,7 +187,7 @@ void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
     void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->own, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin[0],
-                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.arranged, s->scratch, s->acts16};
+                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.ordered, s->scratch, s->acts16};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

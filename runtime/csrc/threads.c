@@ -1,11 +1,14 @@
-/* A pool of threads that lives with its session. A job's items are cut into one contiguous piece per thread (so that
- * weights are read as one stream each); a thread that is done takes chunks from the others' pieces.
+/* A pool of threads that lives as long as its session. A job's items are cut into one contiguous piece
+ * per thread, so that each thread reads the weights as one stream. A thread that has finished takes
+ * chunks from the pieces of others.
  *
- * The caller never waits for a thread that has not woken up: it takes that thread's chunks itself, closes the job, and
- * waits only for those that are inside it (`inside`). So a busy CPU slows the pool down by its share, no more.
- * Idle threads spin for about 50 us, since the next job usually comes at once, and then sleep.
+ * The caller never waits for a thread that has not woken up: it takes that thread's chunks itself,
+ * closes the job, and waits only for the threads that are inside it (`inside`). So a busy CPU slows the
+ * pool down by no more than its own part. Idle threads spin for about 50 us, since the next job usually
+ * follows at once, and then sleep.
  *
- * fork() copies no threads: in a child the caller does a job alone, and there is nothing to join. So it does where there are none. */
+ * fork() copies no threads. In a child, and on a machine without threads, the caller does a job alone,
+ * and there is nothing to join. */
 #include "internal.h"
 
 static void run_alone(tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
@@ -62,7 +65,7 @@ struct tp_pool {
     void *ctx;
     int64_t chunk;
     int threads, started;
-    pid_t owner;                /* process that has the threads */
+    pid_t owner;                /* the process that has the threads */
     _Alignas(64) atomic_uint epoch;     /* counts jobs */
     atomic_int open;                    /* a job may be entered */
     atomic_int quit;
@@ -106,13 +109,14 @@ static void await_epoch(tp_pool *pool, unsigned seen) {
 static void *work(void *argument) {
     worker *w = argument;
     tp_pool *pool = w->pool;
-    tp_fpenv_enter();           /* a thread starts with the environment of whoever made it */
+    tp_fpenv_enter();           /* a thread starts with the environment of its maker */
     for (unsigned seen = 0;;) {
         await_epoch(pool, seen);
         seen = atomic_load(&pool->epoch);
         if (atomic_load(&pool->quit)) return NULL;
         atomic_fetch_add(&pool->inside, 1);
-        if (atomic_load(&pool->open)) take_chunks(pool, w->index);  /* else: too late, and the caller did our share */
+        /* If the job is closed, the caller has done this thread's piece. */
+        if (atomic_load(&pool->open)) take_chunks(pool, w->index);
         atomic_fetch_sub(&pool->inside, 1);
     }
 }
@@ -153,7 +157,7 @@ int tp_pool_threads(const tp_pool *pool) { return pool->threads; }
 
 void tp_pool_free(tp_pool *pool) {
     if (!pool) return;
-    if (getpid() == pool->owner) {      /* a child has the mutex and the condition as they happened to be */
+    if (getpid() == pool->owner) {      /* in a child the mutex and the condition may be in any state */
         atomic_store(&pool->quit, 1);
         announce(pool);
         for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);

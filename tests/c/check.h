@@ -1,4 +1,4 @@
-/* What the C tests share: CHECK counts and prints what does not hold. */
+/* What the C tests share: CHECK counts and prints the conditions that do not hold. */
 #ifndef TESTS_C_CHECK_H
 #define TESTS_C_CHECK_H
 

@@ -1,5 +1,5 @@
-/* Runs a model that runtime/dump.py wrote on every instruction set of this CPU: the greedy tokens behind its prompt, and a
- * digest of all logits, one line each. Ends with 1 if they differ anywhere. */
+/* Runs a model that runtime/dump.py wrote on every instruction set of this CPU. Prints one line each: a
+ * digest of all logits and the greedy tokens after the prompt. Exits with 1 if the lines differ. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,14 +7,15 @@
 
 #include "runtime/csrc/include/tritpack.h"
 
-/* Pointers of 4 or of 8 bytes: those of hparams come last and are not in the file, those of tensors are, in 8 bytes. */
+/* Pointers have 4 or 8 bytes. Those of hparams come last and are not in the file; those of tensors are,
+ * in 8 bytes. */
 enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };
-_Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *), "rope_factor is the last that is no pointer");
+_Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *), "rope_factor is the last field that is not a pointer");
 _Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 8 bytes");
 
 typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
 
-/* NULL if it cannot be read, is no dump or not a whole one. */
+/* Returns NULL if the file cannot be read, is not a dump or is not a whole one. */
 static uint8_t *read_dump(const char *path) {
     FILE *f = fopen(path, "rb");
     const long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
@@ -78,12 +79,12 @@ int main(int argc, char **argv) {
         uint64_t digest = UINT64_C(14695981039346656037);
         status = tp_session_new(model, &params, &s);
         for (size_t at = 0; at < total && !status; ) {
-            const size_t here = at ? 1 : n.prompt;
-            status = tp_eval(s, tokens + at, (int64_t)here, TP_LOGITS_ALL, logits);
+            const size_t count = at ? 1 : n.prompt;
+            status = tp_eval(s, tokens + at, (int64_t)count, TP_LOGITS_ALL, logits);
             const uint8_t *bytes = (const uint8_t *)logits;
-            for (size_t i = 0; i < here * (size_t)hp.vocab_size * 4; i++) digest = (digest ^ bytes[i]) * UINT64_C(1099511628211);
-            at += here;
-            if (at < total) tokens[at] = highest(logits + (here - 1) * (size_t)hp.vocab_size, hp.vocab_size);
+            for (size_t i = 0; i < count * (size_t)hp.vocab_size * 4; i++) digest = (digest ^ bytes[i]) * UINT64_C(1099511628211);
+            at += count;
+            if (at < total) tokens[at] = highest(logits + (count - 1) * (size_t)hp.vocab_size, hp.vocab_size);
         }
         tp_session_free(s);
         if (!first_digest) {

@@ -1,13 +1,13 @@
-/* Every kernel of this CPU against scalar, in buffers to the byte, under sanitizers and before guard pages; exp, sin, cos
- * against libm. */
+/* Checks every kernel of this CPU against scalar, in buffers of exact size, under sanitizers and between
+ * guard pages; and exp, sin and cos against libm. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/angles.h"
+#include "runtime/csrc/angles.h"
 #include "runtime/csrc/kernels/common.h"
-#include "runtime/csrc/selftest.h"
+#include "runtime/csrc/selftest/selftest.h"
 #include "tests/c/check.h"
 
 #if defined(__has_feature)
@@ -37,7 +37,7 @@ static void test_kernel(const tp_kernel *k) {
             for (int extreme = 1; extreme <= 3; extreme++) {
                 check(k, 3, 32768, 3, extreme);
                 check(k, 2, 53248, 2, extreme);
-                if (k->op == TP_OP_MATMUL) continue;    /* their lanes gain no more a column; others are added up in pieces */
+                if (k->op == TP_OP_MATMUL) continue;    /* its lanes gain no more per column than those of matvec, which adds up in pieces */
                 check(k, 1, 327680 + 256, 1, extreme);
                 if (k->isa != TP_ISA_SCALAR) check(k, 1, TP_MAX_COLS, 1, extreme);
             }
@@ -117,7 +117,7 @@ static void test_halves(void) {
         }
         CHECK((double)f == want, "%x", h);
         CHECK(tp_float_f16(f) == h, "%x", h);
-        if ((h & 0x7fff) < 0x7bff) {    /* half way to the next: to even */
+        if ((h & 0x7fff) < 0x7bff) {    /* halfway to the next value rounds to even */
             const float next = tp_f16_float((uint16_t)(h + 1)), middle = (float)(((double)f + (double)next) / 2);
             CHECK(tp_float_f16(middle) == (h % 2 ? h + 1 : h), "%x", h);
             CHECK(tp_float_f16(nextafterf(middle, next)) == h + 1, "%x", h);
@@ -166,7 +166,7 @@ int main(void) {
     test_exp();
     test_cos_sin();
 #if defined(__SANITIZE_ADDRESS__) || SANITIZED || !TP_GUARD_PAGES
-    test_kernels();     /* in memory that the sanitizer watches, or that nothing can */
+    test_kernels();     /* in memory that the sanitizer watches, or where nothing can */
 #else
     printf("skipped the pass under AddressSanitizer: not built with it\n");
 #endif

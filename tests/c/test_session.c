@@ -1,10 +1,11 @@
-/* A random two-layer model: the same bits on every instruction set, thread count and batch split; errors leave the session usable. */
+/* A random two-layer model gives the same bits on every instruction set, thread count and batch size.
+ * Errors leave the session usable. */
 #include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__wasm__)       /* one process, one rounding mode */
+#if defined(__wasm__)       /* it has one process and one rounding mode */
 #define FE_UPWARD FE_TONEAREST
 #define FE_DOWNWARD FE_TONEAREST
 #define FE_TOWARDZERO FE_TONEAREST
@@ -17,7 +18,7 @@
 #endif
 
 #include "runtime/csrc/kernels/common.h"
-#include "runtime/csrc/selftest.h"
+#include "runtime/csrc/selftest/selftest.h"
 #include "tests/c/check.h"
 
 enum { VOCAB = 67, HIDDEN = 256, FFN = 384, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, CONTEXT = 64, TOKENS = 29, MAX_PARTS = 128 };
@@ -32,7 +33,7 @@ typedef struct fixture {
     uint64_t state;
 } fixture;
 
-/* In this layout, or in I2_S if that cannot hold the shape. */
+/* Makes a tensor in this layout, or in I2_S if the layout cannot hold the shape. */
 static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
     tp_tensor t = tp_test_tensor(layout, rows, cols);
     if (!t.nbytes) t = tp_test_tensor(TP_LAYOUT_I2_S, rows, cols);
@@ -43,7 +44,8 @@ static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
     return t;
 }
 
-/* The parts of a model that families differ in. Negative head: tied. Rich: every optional norm, sliding layers, scales, pairs. */
+/* The parts of a model in which families differ. A negative head is tied. rich: every optional norm,
+ * sliding layers, multipliers, interleaved RoPE pairs. brief: fewer thread counts and batches. */
 typedef struct recipe { int embd, head, activation, sub_norms, linear, floats, rich, hidden, ffn, brief; } recipe;
 
 #define PLAIN ((recipe){.embd = TP_LAYOUT_F16, .head = -1, .activation = TP_ACT_RELU2, .sub_norms = 1, .linear = TP_LAYOUT_I2_S})
@@ -111,13 +113,13 @@ static tp_session *session(const tp_model *m, int isa, int threads, int batch, i
     return s;
 }
 
-static int ran(const tp_session *s, tp_way way) {
+static int ran(const tp_session *s, tp_kernel_plan plan) {
     const char *symbols[64];
     const int count = tp_session_kernels(s, symbols, 64);
-    int found = 0;
+    int matches = 0;
     for (int i = 0; i < count && i < 64; i++)
-        found += strcmp(symbols[i], way.kernel->symbol) == 0 || (way.unpack && strcmp(symbols[i], way.unpack->symbol) == 0);
-    return found == 1 + (way.unpack != NULL);
+        matches += strcmp(symbols[i], plan.kernel->symbol) == 0 || (plan.unpack && strcmp(symbols[i], plan.unpack->symbol) == 0);
+    return matches == 1 + (plan.unpack != NULL);
 }
 
 static void test_same_bits(recipe r, int kv_type) {
@@ -137,7 +139,7 @@ static void test_same_bits(recipe r, int kv_type) {
         }
         for (int threads = 1; threads <= 3; threads++)
             for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
-                if (r.brief && (threads != 2 || batches[b] != 5)) continue;     /* 5, and 4 at the end: matmul and matvec */
+                if (r.brief && (threads != 2 || batches[b] != 5)) continue;     /* batches of 5 go by matmul, the 4 at the end by matvec */
                 tp_session *s = session(m, isa, threads, batches[b], kv_type);
                 if (!s) continue;
                 memset(got, 0x55, sizeof(float) * TOKENS * VOCAB);
@@ -150,14 +152,14 @@ static void test_same_bits(recipe r, int kv_type) {
                 }
                 CHECK(memcmp(want, got, sizeof(float) * TOKENS * VOCAB) == 0, "isa %s threads %d batch %d embd %d head %d", tp_isa_name(isa), threads,
                       batches[b], r.embd, r.head);
-                /* rewind, then the rest again in other pieces, only the last logits */
+                /* goes back and evaluates the rest again, in other pieces and with only the last logits */
                 CHECK(tp_rewind(s, 10) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
                 CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
                 const tp_op op = r.floats ? TP_OP_DECODE : TP_OP_MATVEC;
-                const tp_way way = tp_way_of(op, r.linear, isa);
-                CHECK(ran(s, way) || (r.floats && ran(s, tp_way_of(TP_OP_FLOATVEC, r.linear, isa))), "%s did not run", way.kernel->symbol);
+                const tp_kernel_plan plan = tp_kernel_plan_for(op, r.linear, isa);
+                CHECK(ran(s, plan) || (r.floats && ran(s, tp_kernel_plan_for(TP_OP_FLOATVEC, r.linear, isa))), "%s did not run", plan.kernel->symbol);
                 tp_session_free(s);
             }
     }
@@ -168,7 +170,7 @@ static void test_same_bits(recipe r, int kv_type) {
     drop(f);
 }
 
-/* Of three tokens. */
+/* What a trace of three tokens showed. */
 typedef struct traced { int points, q8, layers_out, bad; } traced;
 
 static void on_trace(void *user, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
@@ -179,13 +181,13 @@ static void on_trace(void *user, const char *point, int layer, int dtype, int64_
     t->bad += (strstr(point, ".q8") != NULL) != (dtype == TP_DTYPE_INT8) || rows != (strcmp(point, "final_norm") == 0 ? 1 : 3) || cols < 1 || !data || layer >= LAYERS;
 }
 
-/* Behind its cache the last layer works on the wanted tokens alone: one of twenty goes by matvec. */
+/* After its cache is filled the last layer works only on the wanted tokens: one of twenty goes by matvec. */
 static void test_wanted(void) {
     fixture *f = make(PLAIN);
     tp_model *m = NULL;
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
     tp_session *s = session(m, TP_ISA_BEST, 2, 32, TP_KV_F32);
-    const tp_way matvec = tp_way_of(TP_OP_MATVEC, TP_LAYOUT_I2_S, tp_best_isa());
+    const tp_kernel_plan matvec = tp_kernel_plan_for(TP_OP_MATVEC, TP_LAYOUT_I2_S, tp_best_isa());
     int32_t tokens[20] = {0};
     float logits[VOCAB];
     CHECK(tp_eval(s, tokens, 20, TP_LOGITS_NONE, NULL) == TP_OK && tp_n_past(s) == 20 && !ran(s, matvec), " ");
@@ -257,8 +259,8 @@ static int nans(const float *x, int n) {
     return count;
 }
 
-/* A NaN of either sign in token 3's embedding: its logits and all later ones are NaN on every ISA, earlier ones keep
- * their bits. One in a scale or a norm: all logits are NaN. */
+/* With a NaN of either sign in the embedding of token 3, its logits and all later ones are NaN on every
+ * ISA, and earlier ones keep their bits. With a NaN in a scale or a norm, all logits are NaN. */
 static void test_nan(int head_layout, int place, int sign, int kv_type) {
     enum { POISON = 3, N = 8 };
     fixture *f = make((recipe){.embd = TP_LAYOUT_F32, .head = head_layout, .activation = place % 2, .sub_norms = place % 2, .linear = TP_LAYOUT_I2_S});
@@ -293,7 +295,7 @@ static void test_nan(int head_layout, int place, int sign, int kv_type) {
 }
 
 #if !defined(__wasm__)
-/* In a forked child a session still gives its bits, and can be freed; so can one whose threads sleep. */
+/* In a forked child a session still gives its bits and can be freed, also if its threads sleep. */
 static void test_fork(void) {
     fixture *f = make(PLAIN);
     tp_model *m = NULL;
@@ -305,7 +307,7 @@ static void test_fork(void) {
     for (int i = 0; i < 12; i++) {
         tp_rewind(s, 0);
         CHECK(tp_eval(s, tokens, TOKENS, TP_LOGITS_LAST, want) == TP_OK, " ");
-        /* A thread that is still starting holds locks of the sanitizers' run-time, which no child would ever get. */
+        /* A thread that is still starting holds locks of the sanitizers' run-time, which a child would never get. */
         if (i == 0) usleep(200000);
         if (i % 2) usleep(3000);
         const pid_t child = fork();
@@ -318,7 +320,7 @@ static void test_fork(void) {
             }
             tp_session_free(s);
 #if defined(__SANITIZE_ADDRESS__)
-            const tp_session_params p = {.threads = 1};  /* nor may a child of threads make threads under them */
+            const tp_session_params p = {.threads = 1};  /* under sanitizers a child may not start threads */
 #else
             const tp_session_params p = {.threads = 2};
 #endif
@@ -335,7 +337,7 @@ static void test_fork(void) {
 }
 #endif
 
-/* The caller's rounding mode and flushing of subnormals change no bit, and are there again afterwards. */
+/* The caller's rounding mode and flushing of subnormals change no bit and are restored. */
 static void test_fp_environment(void) {
     static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
     fixture *f = make((recipe){.embd = TP_LAYOUT_F32, .head = TP_LAYOUT_Q8_0, .activation = TP_ACT_SILU, .sub_norms = 1, .linear = TP_LAYOUT_I2_S});
@@ -378,7 +380,8 @@ static void test_fp_environment(void) {
     drop(f);
 }
 
-/* Without the rounding of activations, which makes steps of the smallest difference. Windows begin anywhere in a block. */
+/* Activations stay floats, since rounding them would make a step of the smallest difference. Windows
+ * begin anywhere in a block. */
 static void test_cache_types(void) {
     for (int rich = 0; rich < 2; rich++) {
         fixture *f = make((recipe){.embd = TP_LAYOUT_F16, .head = -1, .linear = TP_LAYOUT_I2_S, .floats = 1, .rich = rich});
@@ -407,12 +410,12 @@ int main(void) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) 
         test_same_bits((recipe){.embd = types[i], .head = -1, .activation = (int)i % 2, .sub_norms = i % 2, .linear = TP_LAYOUT_I2_S}, i % 2 ? TP_KV_I16 : TP_KV_F32);
     test_same_bits((recipe){.embd = TP_LAYOUT_F16, .head = TP_LAYOUT_Q6_K, .sub_norms = 1, .linear = TP_LAYOUT_I2_S}, TP_KV_F32);
-    /* Rows that are no whole blocks, ternary tables, float activations, and every optional part of the graph. */
+    /* Rows that are not whole blocks, ternary tables, float activations, and every optional part of the graph. */
     for (int floats = 0; floats < 2; floats++)
         for (int rich = 0; rich < 2; rich++)
             test_same_bits((recipe){.embd = TP_LAYOUT_T2, .head = rich ? TP_LAYOUT_T2 : -1, .activation = TP_ACT_GELU_TANH, .sub_norms = !rich,
                                     .linear = TP_LAYOUT_T2, .floats = floats, .rich = rich, .hidden = 200, .ffn = 328}, floats ? TP_KV_I16 : TP_KV_F32);
-    /* Every layout, its rows unpacked: of 384 columns some hold only I2_S. A table in it too, where it holds one of 67 rows. */
+    /* Every layout. Where it cannot hold 384 columns, or a table of 67 rows, I2_S takes its place. */
     for (int layout = TP_LAYOUT_T158; layout <= TP_LAYOUT_IQ2_BN_R4; layout++)
         for (int floats = 0; floats < 2; floats++)
             test_same_bits((recipe){.embd = layout, .head = -1, .activation = TP_ACT_SILU, .linear = layout, .floats = floats, .brief = 1}, TP_KV_F32);

@@ -12,7 +12,7 @@ from tests.conftest import SHARED, exit_code_of, run
 from tests.make.checkpoints import edited_checkpoint, edited_gguf
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
-from tritpack.converter.sources.repair import Reading
+from tritpack.converter.sources.repair import ReadRequest
 from tritpack.converter.targets.engines import TARGETS
 from tritpack.converter.targets.layout_choice import OUTTYPES
 from tritpack.converter.targets.scale_rounding import fold, loss, rounded
@@ -21,9 +21,8 @@ from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime.model import Model
 
@@ -44,7 +43,7 @@ def half_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     convert(tiny_checkpoint, path)
     for info in GgufFile(path).tensors.values():
         if (ternary := GgufFile(path).ternary(info)) is not None:
-            assert LAYOUTS["tq2_0"].rounds(ternary.scales) is None
+            assert LAYOUTS["tq2_0"].inexact_scale(ternary.scales) is None
     return path
 
 
@@ -148,7 +147,7 @@ def test_scales_that_are_too_fine_are_folded_on_request() -> None:
 def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Folded on request: another model, whose logits are those of the folded scales; its ternary table stays exact."""
     made = checkpoints("bonsai_tied")
-    with pytest.raises(Unsupported, match="one scale a tensor") as caught:
+    with pytest.raises(Unsupported, match="one scale per tensor") as caught:
         convert(made.folder, tmp_path / "x.gguf", outtype="i2_s")
     assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
@@ -227,22 +226,22 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
     report = verify(bare, half_gguf, level="weights")
     assert report.verdict == "fail" and "tiled" in report["weights"].sentences[0]
     given = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
-    for number, reading in enumerate((Reading(tilings=given), Reading(reference=half_gguf))):
+    for number, reading in enumerate((ReadRequest(tilings=given), ReadRequest(reference=half_gguf))):
         convert(bare, path := tmp_path / f"{number}.gguf", reading=reading)
         assert hashes(path) == hashes(half_gguf)
     listing = tmp_path / "listing.json"
     listing.write_text(json.dumps(inspect(half_gguf, stats=True)))
-    convert(bare, path := tmp_path / "listed.gguf", reading=Reading(reference=listing))
+    convert(bare, path := tmp_path / "listed.gguf", reading=ReadRequest(reference=listing))
     assert hashes(path) == hashes(half_gguf)
     other = edited_gguf(
         half_gguf, tmp_path / "o.gguf", tensors=lambda t: [t[n].__setitem__(0, 0) for n in t if "attn_q.w" in n]
     )
     with pytest.raises(Unsupported, match=r"none of \d+ tilings gives the codes"):
-        convert(bare, tmp_path / "x.gguf", reading=Reading(reference=other))
+        convert(bare, tmp_path / "x.gguf", reading=ReadRequest(reference=other))
     listing.write_text("{}")
     for wrong in (tmp_path / "absent", full.parent, listing):
         with pytest.raises(Unreadable, match="neither a GGUF nor"):
-            convert(bare, tmp_path / "x.gguf", reading=Reading(reference=wrong))
+            convert(bare, tmp_path / "x.gguf", reading=ReadRequest(reference=wrong))
 
 
 @pytest.mark.parametrize("order", REPAIRABLE)
@@ -256,12 +255,12 @@ def test_orders_that_broken_tools_have_written(order: str, half_gguf: Path, tmp_
 
     broken = edited_gguf(half_gguf, tmp_path / "broken.gguf", tensors=scramble)
     assert hashes(broken) != hashes(half_gguf)
-    convert(broken, path := tmp_path / "mended.gguf", reading=Reading(read_as=order))
+    convert(broken, path := tmp_path / "mended.gguf", reading=ReadRequest(read_as=order))
     assert hashes(path) == hashes(half_gguf)
     assert GgufFile(path).metadata["tritpack.repair.read_as"] == order
     convert(half_gguf, other := tmp_path / "t2.gguf", outtype="t2")
     with pytest.raises(UsageError, match="has no i2_s tensors"):
-        convert(other, tmp_path / "x.gguf", reading=Reading(read_as=order))
+        convert(other, tmp_path / "x.gguf", reading=ReadRequest(read_as=order))
 
 
 def test_repair_is_on_request_and_recorded(half_gguf: Path, tmp_path: Path) -> None:
@@ -270,7 +269,7 @@ def test_repair_is_on_request_and_recorded(half_gguf: Path, tmp_path: Path) -> N
     )
     with pytest.raises(Unreadable, match=r"blk\.1\.ffn_up\.weight.*code 3 at row 0"):
         convert(broken, tmp_path / "x.gguf")
-    convert(broken, path := tmp_path / "mended.gguf", reading=Reading(repair=True))
+    convert(broken, path := tmp_path / "mended.gguf", reading=ReadRequest(repair=True))
     assert GgufFile(path).metadata["tritpack.repair.zeroed"] == 1
     mended = GgufFile(path).ternary(GgufFile(path).tensors["blk.1.ffn_up.weight"])
     assert mended is not None and not mended.codes[0, [5, 37, 69, 101]].any()
@@ -334,17 +333,21 @@ def test_what_a_file_records_of_its_tiling_is_so(half_gguf: Path, tmp_path: Path
     for outtype in ("i2_s", "tl1"):
         tilings = other if outtype == "tl1" else None
         convert(
-            tl, path := tmp_path / f"{outtype}.gguf", outtype=outtype, tilings=tilings, reading=Reading(tilings=other)
+            tl,
+            path := tmp_path / f"{outtype}.gguf",
+            outtype=outtype,
+            tilings=tilings,
+            reading=ReadRequest(tilings=other),
         )
         assert hashes(path) == hashes(half_gguf)
     assert "256x256=128,64,64" in list(GgufFile(tmp_path / "tl1.gguf").metadata["tritpack.layout.tiling"])
     with pytest.raises(UsageError, match="are for tl1 and tl2"):
-        convert(tl, tmp_path / "x.gguf", outtype="t2", tilings=other, reading=Reading(tilings=other))
+        convert(tl, tmp_path / "x.gguf", outtype="t2", tilings=other, reading=ReadRequest(tilings=other))
     # What is said of a source that lacks the record is not said of the output.
     bare = without(tl, tmp_path / "bare.gguf", "tritpack.layout.tiling")
     rule = {shape: LAYOUTS["tl1"].rule(*shape) for shape in ((256, 256), (128, 256), (768, 256), (256, 768))}  # type: ignore[attr-defined]
     convert(
-        bare, path := tmp_path / "two.gguf", outtype="tl2", tilings=rule, reading=Reading(tilings=rule, repair=True)
+        bare, path := tmp_path / "two.gguf", outtype="tl2", tilings=rule, reading=ReadRequest(tilings=rule, repair=True)
     )
     assert hashes(path) == hashes(half_gguf)
 
@@ -360,7 +363,7 @@ def test_a_reference_has_to_agree_about_every_tensor(half_gguf: Path, tmp_path: 
     tilings = {(256, 256): Tiling(64, 24, 32), (768, 256): Tiling(96, 96, 32)}
     convert(zeroed, full := tmp_path / "full.gguf", outtype="tl2", tilings={**tilings, (256, 256): Tiling(64, 192, 32)})
     bare = without(full, tmp_path / "bare.gguf", "tritpack.layout.tiling")
-    convert(bare, path := tmp_path / "found.gguf", reading=Reading(reference=zeroed))
+    convert(bare, path := tmp_path / "found.gguf", reading=ReadRequest(reference=zeroed))
     assert hashes(path) == hashes(zeroed)
 
 
@@ -395,7 +398,7 @@ def test_scales_beside_a_tensor_that_make_no_sense(with_apart: Path, tmp_path: P
 
     huge = edited_gguf(with_apart, tmp_path / "huge.gguf", tensors=blow_up)
     for use in (Model, lambda path: convert(path, tmp_path / "x.gguf")):
-        with pytest.raises(Unreadable, match=r"attn_q.*is no finite number"):
+        with pytest.raises(Unreadable, match=r"attn_q.*is not a finite number"):
             use(huge)
     convert(with_scale("zero.gguf", 0.0), path := tmp_path / "z.gguf")
     file = GgufFile(path)
@@ -489,7 +492,9 @@ def test_orders_whose_shapes_i2_s_does_not_have(checkpoints: Checkpoints, tmp_pa
     write_gguf(tmp_path / "rows.gguf", dict(file.metadata), plans, data)
     with pytest.raises(Unreadable, match="multiple of 128"):
         convert(tmp_path / "rows.gguf", tmp_path / "x.gguf")
-    convert(tmp_path / "rows.gguf", path := tmp_path / "m.gguf", outtype="t2", reading=Reading(read_as="i2_s_rows4"))
+    convert(
+        tmp_path / "rows.gguf", path := tmp_path / "m.gguf", outtype="t2", reading=ReadRequest(read_as="i2_s_rows4")
+    )
     assert hashes(path) == hashes(good)
 
 

@@ -78,9 +78,12 @@ def test_q4_k_is_as_good_as_its_grid_allows() -> None:
 def test_what_f16_cannot_hold_is_refused() -> None:
     with pytest.raises(Unsupported, match="f16 overflows"):
         float_types.encode("f16", np.full((1, 4), 70000.0, np.float32))
-    for name in float_types.FLOAT_TYPES:
-        with pytest.raises(Unsupported, match="not finite"):
-            float_types.encode(name, np.full((1, 256), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("name", float_types.FLOAT_TYPES)
+def test_what_is_not_finite_is_refused(name: str) -> None:
+    with pytest.raises(Unsupported, match="not finite"):
+        float_types.encode(name, np.full((1, 256), np.nan, np.float32))
 
 
 @pytest.mark.parametrize("name", ["q8_0", "q6_k", "q4_k"])

@@ -14,10 +14,9 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.make import independent_reader
 from tritpack.formats.errors import Unreadable
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.ternary import TernaryTensor
 
 VECTORS = json.loads((GOLDEN / "layouts.json").read_text())
@@ -44,9 +43,9 @@ def tensor_of(vector: dict, name: str) -> TernaryTensor:
     return TernaryTensor(codes, scales)
 
 
-def test_every_layout_has_vectors() -> None:
-    for name in ALL:
-        assert sum(each == name for _, each in CASES) >= 2, name
+@pytest.mark.parametrize("name", ALL)
+def test_every_layout_has_vectors(name: str) -> None:
+    assert sum(case_name == name for _, case_name in CASES) >= 2
 
 
 @pytest.mark.parametrize(("vector", "name"), CASES, ids=lambda v: v if isinstance(v, str) else v["seed"])
@@ -64,7 +63,7 @@ def test_known_answers(vector: dict, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_stranger_refuses_what_we_refuse(name: str) -> None:
+def test_the_independent_reader_refuses_what_we_refuse(name: str) -> None:
     """Every bit of a tensor flipped in turn, and every byte set to some values: the same verdict, the same codes."""
     vector = min((v for v, each in CASES if each == name), key=lambda v: len(v[name]))
     layout, tiling = meant(vector, name)

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from tests.conftest import GOLDEN, SHARED
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiled, format_tilings, parse_tilings, read_kernel_config
+from tritpack.formats.layouts.tiling import Tiled, Tiling, format_tilings, parse_tilings, read_kernel_config
 from tritpack.formats.ternary import TernaryTensor
 
 VECTORS = json.loads((GOLDEN / "layouts.json").read_text())
@@ -38,7 +37,7 @@ def random_tensor(rows: int, cols: int, seed: int, scale: float = 0.75) -> Terna
 
 
 def fitting(layout: Layout) -> list[tuple[int, int]]:
-    return [shape for shape in SHAPES if layout.fits(*shape) is None]
+    return [shape for shape in SHAPES if layout.misfit(*shape) is None]
 
 
 def with_tiling(name: str, shape: tuple[int, int], tiling: Tiling) -> Layout:
@@ -117,8 +116,8 @@ def test_round_trip(name: str, data: st.DataObject) -> None:
     rows, cols = data.draw(st.sampled_from(fitting(layout)))
     row_blocks = data.draw(st.sampled_from([n for n in (1, 2, 4, rows) if rows % n == 0]))
     col_blocks = data.draw(st.sampled_from([n for n in (1, 2, 3, cols // 64 or 1, cols) if cols % n == 0]))
-    if layout.fits(rows, cols, (row_blocks, col_blocks)):
-        row_blocks, col_blocks = layout.held(rows, cols, (row_blocks, col_blocks))
+    if layout.misfit(rows, cols, (row_blocks, col_blocks)):
+        row_blocks, col_blocks = layout.nearest_grid(rows, cols, (row_blocks, col_blocks))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     scales = layout.as_stored(rng.uniform(0.01, 3, (row_blocks, col_blocks)).astype(np.float32))
     codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
@@ -157,26 +156,26 @@ def test_every_tiling_round_trips(name: str) -> None:
         tensor = random_tensor(rows, cols, 3)
         for tiling in candidates[:12]:
             packed = with_tiling(name, (rows, cols), tiling).pack(tensor)
-            assert same(with_tiling(name, (rows, cols), tiling).unpack(packed, rows, cols), tensor)
+            assert same(with_tiling(name, (rows, cols), tiling).unpack(packed, rows, cols), tensor), tiling
             seen.add(packed.tobytes())
     assert len(seen) > 8  # the order depends on it
 
 
-def test_codes_under_a_scale_of_zero_are_zeros() -> None:
-    for name in ("iq1_bn", "iq2_bn", "iq2_bn_r4", "tq2_0"):
-        layout = LAYOUTS[name]
-        tensor = random_tensor(8, 256, 1, 0.5)
-        tensor.codes[4] = 0
-        packed = layout.pack(tensor)
-        plus = layout.pack(
-            TernaryTensor(np.where(np.arange(8)[:, None] == 4, 1, tensor.codes).astype(np.int8), tensor.scales)
-        )
-        size = packed.size // 8
-        if name != "iq2_bn_r4":
-            header = {"iq1_bn": 2, "iq2_bn": 4, "tq2_0": 0}[name]
-            last = size - 2 if name == "tq2_0" else size
-            packed[4 * size + header : 4 * size + last] = plus[4 * size + header : 4 * size + last]
-        assert same(layout.unpack(packed, 8, 256), tensor)
+@pytest.mark.parametrize("name", ["iq1_bn", "iq2_bn", "iq2_bn_r4", "tq2_0"])
+def test_codes_under_a_scale_of_zero_are_zeros(name: str) -> None:
+    layout = LAYOUTS[name]
+    tensor = random_tensor(8, 256, 1, 0.5)
+    tensor.codes[4] = 0
+    packed = layout.pack(tensor)
+    plus = layout.pack(
+        TernaryTensor(np.where(np.arange(8)[:, None] == 4, 1, tensor.codes).astype(np.int8), tensor.scales)
+    )
+    size = packed.size // 8
+    if name != "iq2_bn_r4":
+        header = {"iq1_bn": 2, "iq2_bn": 4, "tq2_0": 0}[name]
+        last = size - 2 if name == "tq2_0" else size
+        packed[4 * size + header : 4 * size + last] = plus[4 * size + header : 4 * size + last]
+    assert same(layout.unpack(packed, 8, 256), tensor)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -236,15 +235,15 @@ def test_padding_is_judged_unless_repaired() -> None:
         packed = layout.pack(tensor)
         wide = layout.pack(random_tensor(4, cols + cols % 16 + 24, 1))
         assert wide.size == packed.size
-        with pytest.raises(Unreadable, match="padding behind its rows"):
+        with pytest.raises(Unreadable, match="padding after its rows"):
             layout.unpack(wide, 4, cols)
         assert layout.unpack(wide, 4, cols, repair=True).shape == (4, cols)
     layout = LAYOUTS["tl2"]
     packed = layout.pack(random_tensor(128, 768, 2))
-    packed[20480 + 5] = 1  # behind the codes, before the scale
-    with pytest.raises(Unreadable, match="padding behind its codes"):
+    packed[20480 + 5] = 1  # after the codes, before the scale
+    with pytest.raises(Unreadable, match="padding after its codes"):
         layout.unpack(packed, 128, 768)
-    packed[-28:] = 0xAB  # rubbish behind the scale is nobody's business
+    packed[-28:] = 0xAB  # bytes after the scale are ignored
     assert same(layout.unpack(packed, 128, 768, repair=True), random_tensor(128, 768, 2))
 
 
@@ -275,7 +274,7 @@ def test_what_does_not_fit_is_refused() -> None:
             LAYOUTS[name].pack(random_tensor(*shape, 0))
     rows = TernaryTensor(np.zeros((32, 256), np.int8), np.ones((32, 1), np.float32))
     for name in ("i2_s", "hf_u8", "tl1", "tl2"):
-        with pytest.raises(Unsupported, match="one scale a tensor"):
+        with pytest.raises(Unsupported, match="one scale per tensor"):
             LAYOUTS[name].pack(rows)
     groups = TernaryTensor(np.zeros((32, 256), np.int8), np.ones((32, 4), np.float32))
     for name in ("iq2_bn", "tq2_0", "pq2_0"):
@@ -294,7 +293,7 @@ def test_half_scales_are_never_rounded_in_silence(name: str) -> None:
         layout.pack(random_tensor(4, 256, 0, 0.1))
     with pytest.raises(Unsupported, match="would become inf"):
         layout.pack(random_tensor(4, 256, 0, 70000.0))
-    assert layout.rounds(layout.as_stored(np.array([[0.1]], np.float32))) is None
+    assert layout.inexact_scale(layout.as_stored(np.array([[0.1]], np.float32))) is None
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0])
@@ -337,7 +336,7 @@ def test_tilings_in_words(tmp_path: Path) -> None:
     tilings = {(1536, 4096): Tiling(256, 96, 32), (4096, 1536): Tiling(128, 64, 64)}
     assert parse_tilings(format_tilings(tilings)) == tilings
     for word in ("1536x4096", "1x2=3,4", "1x2=0,4,5", "ax2=1,2,3"):
-        with pytest.raises(UsageError, match="is no tiling"):
+        with pytest.raises(UsageError, match="is not a tiling"):
             parse_tilings([word])
     config = tmp_path / "kernel_config.ini"
     config.write_text(
@@ -353,7 +352,7 @@ def test_tilings_in_words(tmp_path: Path) -> None:
         "[a]\nm=1\nk=0\nbm=1\nbk=1\nbmm=1\n",
     ):
         config.write_text(text)
-        with pytest.raises(Unreadable, match=r"is no kernel_config.ini"):
+        with pytest.raises(Unreadable, match=r"is not a kernel_config.ini"):
             read_kernel_config(config)
     with pytest.raises(Unreadable, match="cannot be read"):
         read_kernel_config(tmp_path / "absent.ini")
@@ -370,7 +369,7 @@ def test_a_file_means_the_tilings_that_it_records() -> None:
         catalog.layouts_of({catalog.TILING_KEY: ["nonsense"]})
 
 
-# -- the currency ------------------------------------------------------------------------------------------------------
+# -- TernaryTensor -----------------------------------------------------------------------------------------------------
 
 
 def test_granularities() -> None:
@@ -383,8 +382,7 @@ def test_granularities() -> None:
         (8, 2): "group 128",
     }.items():
         tensor = TernaryTensor(codes, np.ones(shape, np.float32))
-        assert tensor.granularity == name
-        assert tensor.dequantize().shape == codes.shape
+        assert (tensor.granularity, tensor.dequantize().shape) == (name, codes.shape)
     with pytest.raises(ValueError, match="tile"):
         TernaryTensor(codes, np.ones((3, 1), np.float32))
 

@@ -20,8 +20,8 @@ from tests.conftest import REPOSITORY
 from tests.make.other_machines import CLANGS
 from tritpack.formats import float_types
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS
+from tritpack.formats.layouts.tiling import Tiling
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime.abi import NOT_RUN
 from tritpack.runtime.library import CTensor, Kernel, Library, library
@@ -48,7 +48,7 @@ def stored(name: str, tensor: TernaryTensor, scale: float = 1.0) -> CTensor:
 def grouped(name: str, rows: int, cols: int, seed: int) -> TernaryTensor:
     """Random, with as many scales as the layout holds; of some of its blocks and rows all codes are zero."""
     rng = np.random.default_rng(seed)
-    blocks = LAYOUTS[name].held(rows, cols, (rows, cols // math.gcd(cols, 64)))
+    blocks = LAYOUTS[name].nearest_grid(rows, cols, (rows, cols // math.gcd(cols, 64)))
     codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
     codes[:, : cols // blocks[1]] *= rng.integers(0, 2, (rows, 1)).astype(np.int8)
     codes[3 % rows] = 0

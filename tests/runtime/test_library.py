@@ -17,7 +17,7 @@ from tritpack.formats.layouts.catalog import LAYOUTS
 from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.formats.names import ISAS, ExitCode
 from tritpack.formats.ternary import TernaryTensor
-from tritpack.runtime.abi import ABI_VERSION, NOT_RUN
+from tritpack.runtime.abi import ABI_VERSION, LAYOUT_IDS, NOT_RUN
 from tritpack.runtime.library import CModel, CSession, CTensor, Library, available_isas, library, library_path
 
 F32 = npt.NDArray[np.float32]
@@ -91,6 +91,21 @@ def test_broken_library(tmp_path: Path) -> None:
 def test_abi_version_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tritpack.runtime.library.ABI_VERSION", ABI_VERSION + 1)
     with pytest.raises(MissingRequirement, match="ABI version"):
+        Library(library_path())
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "entry"),
+    [
+        ("LAYOUT_IDS", ["f32", "bf16", *list(LAYOUT_IDS)[2:]], "layout 1 is f16, this tritpack needs bf16"),
+        ("LAYOUT_IDS", [*LAYOUT_IDS, "q1_0"], f"layout {len(LAYOUT_IDS)} is absent, this tritpack needs q1_0"),
+        ("ISAS", ISAS[:-1], "instruction set 8 is simd128, this tritpack needs none"),
+    ],
+    ids=["other", "missing", "more"],
+)
+def test_names_are_compared(monkeypatch: pytest.MonkeyPatch, table: str, names: list[str], entry: str) -> None:
+    monkeypatch.setattr(f"tritpack.runtime.library.{table}", dict.fromkeys(names, 0))
+    with pytest.raises(MissingRequirement, match=entry):
         Library(library_path())
 
 
@@ -427,7 +442,8 @@ def in_layout(name: str, spec: ModelSpec, granularity: str = "tensor") -> dict[s
         codes[7] = 0
         codes[9, :256] = 0
         scales = rng.integers(32, 64, (rows, cols // 64)).astype(np.float32) / 1024
-        blocks = {"tensor": (1, 1), "row": (rows, 1), "group": layout.held(rows, cols, (rows, cols // 64))}[granularity]
+        groups = layout.nearest_grid(rows, cols, (rows, cols // 64))
+        blocks = {"tensor": (1, 1), "row": (rows, 1), "group": groups}[granularity]
         data = layout.pack(TernaryTensor(codes, np.ascontiguousarray(scales[: blocks[0], : blocks[1]])))
         tiling = layout.tiling_of(rows, cols)
         tensors[tensor_name] = CTensor(data, name, rows, cols, tiling=tiling, scale=np.float32(0.77))
@@ -448,7 +464,9 @@ RUN = [name for name in LAYOUTS if name not in NOT_RUN]
 @pytest.mark.parametrize("granularity", ["tensor", "row"])
 def test_the_same_model_in_every_layout_gives_the_same_bits(granularity: str, int8: bool) -> None:
     spec, want = wide_spec(int8), None
-    for name in (name for name in RUN if granularity == "tensor" or LAYOUTS[name].held(96, 512, (96, 1))[0] == 96):
+    for name in RUN:
+        if granularity != "tensor" and LAYOUTS[name].nearest_grid(96, 512, (96, 1))[0] != 96:
+            continue
         stored = "i2_s" if name == "t2" else name
         op = "matvec" if int8 else "decode"
         direct = any(kernel.op == op and kernel.layout == stored for kernel in library().kernels())
@@ -478,7 +496,7 @@ def test_stray_codes_under_a_scale_of_zero_count_as_zeros(name: str) -> None:
                 continue
             held = layout.unpack(tensor.data, tensor.rows, tensor.cols).codes
             held[3, :256] = codes
-            blocks = layout.held(tensor.rows, tensor.cols, (tensor.rows, tensor.cols // 64))
+            blocks = layout.nearest_grid(tensor.rows, tensor.cols, (tensor.rows, tensor.cols // 64))
             scales = np.full(blocks, 0.5, np.float32)
             tensor.data[:] = layout.pack(TernaryTensor(held, scales))
             scales[3, : scales.shape[1] * 256 // tensor.cols] = 0
@@ -503,7 +521,7 @@ def test_scales_along_a_row_need_float_activations(name: str) -> None:
     with CModel(spec, in_layout(name, spec, "group")) as model, CSession(model) as session:
         logits = session.eval(TOKENS)
     with CModel(spec, in_layout("t2", spec, "group")) as model, CSession(model) as session:
-        same = LAYOUTS[name].held(512, 512, (512, 8)) == (512, 8)
+        same = LAYOUTS[name].nearest_grid(512, 512, (512, 8)) == (512, 8)
         assert np.array_equal(session.eval(TOKENS), logits) == same
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
 from tritpack.formats.layouts.tiling import Tiled, format_tilings
-from tritpack.formats.ternary import Bytes, TernaryTensor
+from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime.abi import NOT_RUN
 from tritpack.runtime.library import library
 from tritpack.runtime.model import Model

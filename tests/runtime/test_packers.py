@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from tritpack.formats.errors import MissingRequirement
 from tritpack.formats.layouts import c_packers
-from tritpack.formats.layouts.c_packers import Tiling
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiled
+from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.runtime import packers
 from tritpack.runtime.library import Library, library
 
@@ -25,8 +24,8 @@ COLUMNS = {"i2_s": 128, "tl1": 8, "tq1_0": 256, "tq2_0": 256, "q2_0": 64, "ptq1_
 
 
 @pytest.fixture(scope="module")
-def c() -> packers.CTwins:
-    return packers.CTwins(library())
+def c() -> packers.CPackers:
+    return packers.CPackers(library())
 
 
 @st.composite
@@ -58,7 +57,7 @@ def held(draw: st.DrawFn, name: str) -> tuple[Layout, int, int]:
 @pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32))
-def test_twins_are_equal(c: packers.CTwins, name: str, data: st.DataObject, seed: int) -> None:
+def test_c_and_numpy_pack_the_same_bytes(c: packers.CPackers, name: str, data: st.DataObject, seed: int) -> None:
     layout, rows, cols = data.draw(held(name))
     rng = np.random.default_rng(seed)
     codes, tiling = rng.integers(-1, 2, (rows, cols)).astype(np.int8), layout.tiling_of(rows, cols)
@@ -79,7 +78,7 @@ def test_twins_are_equal(c: packers.CTwins, name: str, data: st.DataObject, seed
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_byte_means_the_same(c: packers.CTwins, name: str) -> None:
+def test_every_byte_means_the_same(c: packers.CPackers, name: str) -> None:
     """Each of the 256 bytes at each place of a tensor's smallest piece."""
     layout = LAYOUTS[name]
     rows, cols = ROWS.get(name, 8), 512
@@ -92,7 +91,7 @@ def test_every_byte_means_the_same(c: packers.CTwins, name: str) -> None:
         assert np.array_equal(codes, layout.unpack_codes(body, rows, cols))
 
 
-def test_what_c_does_not_take_is_left_to_numpy(c: packers.CTwins) -> None:
+def test_what_c_does_not_take_is_left_to_numpy(c: packers.CPackers) -> None:
     codes, body = np.zeros((4, 128), np.int8), np.zeros(128, np.uint8)
     for name in (*REPAIRABLE, "f32", "q8_0", "tq9_9"):
         assert not c.pack(name, None, codes, body) and not c.unpack(name, None, body, codes)
@@ -123,13 +122,13 @@ def restored() -> Iterator[None]:
 def test_installed(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layout.pack and unpack take them where the library is there, and stay with numpy where it is not."""
     calls: list[str] = []
-    real = packers.CTwins.pack
+    real = packers.CPackers.pack
 
-    def counted(self: packers.CTwins, layout: str, *rest: object) -> bool:
+    def counted(self: packers.CPackers, layout: str, *rest: object) -> bool:
         calls.append(layout)
         return real(self, layout, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packers.CTwins, "pack", counted)
+    monkeypatch.setattr(packers.CPackers, "pack", counted)
     from tests.formats.test_layouts import random_tensor
 
     tensor = random_tensor(32, 256, 3)
@@ -154,7 +153,7 @@ def test_installed(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_checks_do_not_depend_on_who_unpacks(name: str, restored: None) -> None:
-    """The same findings of damaged bytes with the twins and without."""
+    """The same findings of damaged bytes with the C packers and without."""
     layout, rng = LAYOUTS[name], np.random.default_rng(7)
     from tests.formats.test_layouts import random_tensor
 

@@ -17,7 +17,6 @@ from tritpack.formats import float_types
 from tritpack.formats.errors import TritpackError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.layouts.catalog import REPAIRABLE
-from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import FLOAT_TYPES
 from tritpack.formats.ternary import TernaryTensor, scales_differ
@@ -159,9 +158,8 @@ class TensorComparison:
         differing, scales, expected = scales_differ(ours, source)
         if not differing.any():
             return
-        layout = self.file.layout_of(info)
-        beside = info.name.removesuffix("weight") + "scale" in self.file.tensors
-        if layout is not None and not beside and self._is_rounding(result, info, ours, source, layout):
+        storage = stored_scales(self.file, info)
+        if storage is not None and self._is_rounding(result, info, ours, source, storage):
             return
         place = tuple(int(i) for i in np.argwhere(differing)[0])
         scale, right = float(scales[place]), float(expected[place])
@@ -172,13 +170,11 @@ class TensorComparison:
         result.add(diagnosis.kind, info, sentence, differing=count, of=scales.size, file=scale, source=right)
 
     def _is_rounding(
-        self, result: TensorResult, info: TensorInfo, ours: TernaryTensor, source: TernaryTensor, layout: Layout
+        self, result: TensorResult, info: TensorInfo, ours: TernaryTensor, source: TernaryTensor, storage: StoredScales
     ) -> bool:
         """Whether the scales are what rounding to the layout gives. The loss is a figure then, and a finding only where
         scales were folded and the file does not record it."""
-        finest = layout.held(info.rows, info.cols, (info.rows, info.cols))
-        scales = round_scales((source.codes, source.scales), StoredScales(finest, layout.half_scales))
-        stored = TernaryTensor(source.codes, scales)
+        stored = TernaryTensor(source.codes, round_scales((source.codes, source.scales), storage))
         if scales_differ(ours, stored)[0].any():
             return False
         result.scale_rounding = loss = _largest_change(stored, source)
@@ -257,6 +253,14 @@ class TensorComparison:
                 values = self.oracle.norm(other.removesuffix(".weight"))
                 if values is not None:
                     yield other, values
+
+
+def stored_scales(file: GgufFile, info: TensorInfo) -> StoredScales | None:
+    """How the layout of a tensor stores scales, as data for the oracle; None if it stores none that round."""
+    layout = file.layout_of(info)
+    if layout is None or info.name.removesuffix("weight") + "scale" in file.tensors:
+        return None
+    return StoredScales(layout.nearest_grid(info.rows, info.cols, (info.rows, info.cols)), layout.half_scales)
 
 
 def _largest_change(stored: TernaryTensor, source: TernaryTensor) -> float:

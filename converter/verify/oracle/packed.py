@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes
-from tritpack.formats import float_types
+from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.model_spec import TABLES, ModelSpec
+from tritpack.formats.model_spec import TABLES
 from tritpack.formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class PackedOracle(Oracle):
         self._stored = stored
         self._table: tuple[str, TernaryTensor | None] | None = None
         self.file = GgufFile(path)
-        self.spec = ModelSpec.of_gguf(self.file)
+        self.spec = model_metadata.from_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
         for name, shape in self.spec.tensor_shapes().items():
             if name not in self.file.tensors or self.file.tensors[name].shape != shape:

@@ -13,6 +13,7 @@ from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
@@ -49,7 +50,7 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     rung = Rung(name, blames, compares="metadata, tensor table and tokenizer keys of FILE with those of SOURCE")
     expected = oracle.spec
     try:
-        spec = ModelSpec.of_gguf(file)
+        spec = model_metadata.from_gguf(file)
     except TritpackError as error:
         rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
     else:
@@ -129,7 +130,8 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_dif
     complete = "tritpack.version" in file.metadata
     kinds = {file.tensors[name].layout for name in expected.linear_names() if name in file.tensors}
     named = arch if arch in ONE_GRAPH else expected.architecture
-    right: dict[str, Any] = {} if spec_differs else dataclasses.replace(expected, architecture=named).to_metadata()
+    renamed = dataclasses.replace(expected, architecture=named)
+    right: dict[str, Any] = {} if spec_differs else model_metadata.to_metadata(renamed)
     if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS and catalog.type_of(kind).file_type is not None:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():

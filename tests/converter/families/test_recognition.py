@@ -12,6 +12,7 @@ import pytest
 from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tritpack.converter.convert import convert
 from tritpack.converter.tools.inspect import inspect
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
@@ -221,21 +222,21 @@ def test_every_field_comes_back_from_a_file(spec: ModelSpec, tmp_path: Path) -> 
         for name, shape in shapes.items()
     }
     plans = [TensorPlan(name, shape, 0, data[name].nbytes) for name, shape in shapes.items()]
-    pairs = {"general.architecture": spec.architecture, **spec.to_metadata()}
+    pairs = {"general.architecture": spec.architecture, **model_metadata.to_metadata(spec)}
     write_gguf(tmp_path / "s.gguf", pairs, plans, ([array.reshape(-1).view(np.uint8)] for array in data.values()))
-    assert ModelSpec.of_gguf(GgufFile(tmp_path / "s.gguf")) == spec
+    assert model_metadata.from_gguf(GgufFile(tmp_path / "s.gguf")) == spec
 
 
 def test_what_engines_imply(tmp_path: Path) -> None:
     """llama.cpp's Gemma scales its embedding without a key; its MiniCPM divides by logit_scale."""
     gemma, minicpm = SPECS[5], SPECS[6]
-    assert "gemma3.embedding_scale" in gemma.to_metadata()
-    assert minicpm.to_metadata()["minicpm.logit_scale"] == pytest.approx(6.0)
-    pairs = {"general.architecture": "gemma3", **gemma.to_metadata()}
+    assert "gemma3.embedding_scale" in model_metadata.to_metadata(gemma)
+    assert model_metadata.to_metadata(minicpm)["minicpm.logit_scale"] == pytest.approx(6.0)
+    pairs = {"general.architecture": "gemma3", **model_metadata.to_metadata(gemma)}
     del pairs["gemma3.embedding_scale"]
     plans = [TensorPlan(name, shape, 0, 4 * int(np.prod(shape))) for name, shape in gemma.tensor_shapes().items()]
     write_gguf(tmp_path / "g.gguf", pairs, plans, ([np.zeros(plan.nbytes, np.uint8)] for plan in plans))
-    assert ModelSpec.of_gguf(GgufFile(tmp_path / "g.gguf")) == gemma
+    assert model_metadata.from_gguf(GgufFile(tmp_path / "g.gguf")) == gemma
 
 
 def test_a_source_is_not_written_over(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_scales_are_rounded_as_the_converter_rounds_them(name: str, grid: tuple[
     codes[:, :128] = 0
     scales = rng.uniform(1e-3, 3, grid).astype(np.float32)
     layout = LAYOUTS[name]
-    finest = layout.held(*SHAPE, SHAPE)
+    finest = layout.nearest_grid(*SHAPE, SHAPE)
     ours = round_scales((codes, scales), StoredScales(finest, layout.half_scales))
     expected = scale_rounding.rounded(TernaryTensor(codes, scales), layout).scales
     assert ours.dtype == np.float32 and ours.shape == expected.shape

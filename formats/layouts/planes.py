@@ -1,7 +1,8 @@
-"""What the layouts with four 2-bit codes a byte share: their bit planes.
+"""Bit planes: four 2-bit codes per byte, as in i2_s, t2, tq2_0, q2_0, iq2_bn, hf_u8 and mlx2.
 
 A run of 4 * width weights takes width bytes: byte p holds weights p, width + p, 2 width + p and 3 width + p. Layouts
-differ in the width (1: neighbours; 16, 32; a quarter of the matrix) and in which of the four stands in the high bits.
+differ in the width (1, which makes neighbours; 16; 32; a quarter of the matrix) and in which of the four is in the high
+bits.
 """
 
 from __future__ import annotations
@@ -9,34 +10,34 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
 
 PIECE = 1 << 18
-"""Bytes looked at together: a piece and its scratch stay in the cache."""
+"""Bytes that are examined together: a piece and its scratch stay in the cache."""
 HIGH_FIRST = np.array([6, 4, 2, 0], np.uint8)
 LOW_FIRST = np.array([0, 2, 4, 6], np.uint8)
 
 
 def pack_planes(codes: Codes, width: int, shifts: Bytes) -> Bytes:
-    """int8 codes, in number a multiple of 4 * width, to uint8 bytes, flat."""
+    """Pack int8 codes, a multiple of 4 * width, into uint8 bytes, flat."""
     fields = (codes.view(np.uint8) + np.uint8(1)).reshape(-1, 4, width)
     out = fields[:, 0] << shifts[0]
-    for each in range(1, 4):
-        out |= fields[:, each] << shifts[each]
+    for plane in range(1, 4):
+        out |= fields[:, plane] << shifts[plane]
     packed: Bytes = out.reshape(-1)
     return packed
 
 
 def unpack_planes(data: Bytes, width: int, shifts: Bytes) -> Codes:
-    """What pack_planes was given, flat; a code of 3 comes out as +2."""
+    """Unpack the codes that pack_planes was given, flat; a code of 3 comes out as +2."""
     planes = np.ascontiguousarray(data).reshape(-1, 1, width)
     codes: Codes = (((planes >> shifts[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(-1)
     return codes
 
 
 def count_threes(data: npt.NDArray[np.uint8]) -> int:
-    """How many bytes of an array of any shape hold a code of 3."""
-    if data.ndim == 2:  # blocks with scales between them: some at a time
+    """The number of bytes of an array of any shape that hold a code of 3."""
+    if data.ndim == 2:  # blocks with scales between them, several at a time
         step = max(1, PIECE // data.shape[1])
         pieces = (data[first : first + step] for first in range(0, len(data), step))
     else:

@@ -1,8 +1,8 @@
-/* Deterministic data for the self-test and the C tests: numbers, and tensors of every layout. */
+/* Deterministic data for the self-test, the C tests and benchmarks: numbers, and tensors of every layout. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/quants.h"
+#include "../kernels/quants.h"
 #include "selftest.h"
 
 uint32_t tp_random(uint64_t *state) {
@@ -44,12 +44,13 @@ static int random_ternary(const tp_tensor *t, uint8_t *data, uint64_t *state) {
     whole.data = data;
     const tp_ternary parts = tp_ternary_of(&whole);
     const int64_t width = t->cols / parts.col_blocks;
-    for (int64_t r = 0; r < t->rows; r += parts.rows_a_scale)
+    for (int64_t r = 0; r < t->rows; r += parts.rows_per_scale)
         for (int64_t b = 0; b < parts.col_blocks; b++) {
-            const float scale = parts.rows_a_scale > 1 ? 0.75f : b == 0 && r % 5 == 4 ? 0.0f : 0.75f * (float)(1 << r % 3);
+            float scale = 0.75f;
+            if (parts.rows_per_scale == 1) scale = b == 0 && r % 5 == 4 ? 0.0f : 0.75f * (float)(1 << r % 3);
             const uint16_t half = tp_float_f16(scale);
             memcpy(data + (tp_scales_at(&parts, r) - data) + b * parts.block_bytes, parts.half ? (const void *)&half : &scale, parts.half ? 2 : 4);
-            if (scale == 0) memset(codes + r * t->cols + b * width, 0, (size_t)width);      /* as every packer writes it */
+            if (scale == 0) memset(codes + r * t->cols + b * width, 0, (size_t)width);      /* every packer writes zeros there */
         }
     tp_kernel_best(TP_OP_PACK, t->layout, TP_ISA_SCALAR)->pack(codes, &whole, (uint8_t *)(uintptr_t)parts.body.data);
     free(codes);

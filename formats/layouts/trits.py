@@ -1,7 +1,8 @@
-"""What the layouts with five trits a byte share: base-3 numbers as fixed-point fractions.
+"""Trits: five ternary digits per byte, as base-3 fixed-point fractions. The layouts t158, tq1_0, ptq1_0 and iq1_bn.
 
 Five codes 0, 1, 2 make a number q below 243; the byte is 256 q / 243 rounded up. Then 3 times the byte, divided by 256,
-gives the first digit, and the rest of that product is the byte of the digits behind it. No table, no division.
+gives the first digit, and the remainder of that product is the byte of the digits after it. This needs no table and no
+division.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats.ternary import Bytes, Codes
+from tritpack.formats.arrays import Bytes, Codes
 
 PIECE = 1 << 20
-"""Bytes looked at together."""
+"""Bytes that are examined together."""
 POWERS = np.array([81, 27, 9, 3, 1], np.uint16)
-"""Of the digits, most significant first."""
+"""Weights of the digits, most significant first."""
 
 
 def pack_trits(codes: npt.NDArray[np.int8]) -> Bytes:
-    """int8 codes (n, digits <= 5, width), most significant first, to bytes (n, width); missing digits are zero trits
-    at the low end, which stand for no weight."""
+    """Pack int8 codes (n, digits <= 5, width), most significant first, into bytes (n, width). Digits that are missing
+    at the low end are stored as 0 and stand for no weight."""
     number = np.zeros((codes.shape[0], codes.shape[2]), np.uint16)
     for digit in range(codes.shape[1]):
         number += (codes[:, digit].view(np.uint8) + np.uint8(1)) * POWERS[digit]
@@ -34,7 +35,7 @@ def byte_of(number: npt.NDArray[np.uint16]) -> Bytes:
 
 
 def unpack_trits(data: Bytes, digits: int) -> Codes:
-    """Bytes (n, width) to codes (n, digits, width): what pack_trits was given."""
+    """Unpack bytes (n, width) to codes (n, digits, width), the inverse of pack_trits."""
     out = np.empty((data.shape[0], digits, data.shape[1]), np.int8)
     left = data.astype(np.uint16)
     for digit in range(digits):
@@ -49,8 +50,8 @@ def _legal(digits: int) -> bytes:
     return byte_of(np.arange(3**digits, dtype=np.uint16) * np.uint16(3 ** (5 - digits))).tobytes()
 
 
-def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
-    """How many bytes are no canonical form of so many trits."""
+def count_noncanonical(data: npt.NDArray[np.uint8], digits: int) -> int:
+    """The number of bytes that are not the canonical form of so many trits."""
     if digits == 5 and _all_canonical(data):
         return 0
     return count_others(data, _legal(digits))
@@ -58,7 +59,7 @@ def count_illegal(data: npt.NDArray[np.uint8], digits: int) -> int:
 
 def _all_canonical(data: npt.NDArray[np.uint8]) -> bool:
     """Whether every byte is the canonical form of five trits: 243 x = 256 q + e has e < 243 for those and no others.
-    A product modulo 256 is ten times as quick as a search."""
+    A product modulo 256 is ten times as fast as a search."""
     piece = PIECE // 8  # stays in the cache between the product and the search for its maximum
     step = max(1, piece // max(1, data[0].size)) if data.ndim > 1 and len(data) else piece
     pieces = (data[first : first + step] for first in range(0, len(data), step))
@@ -66,7 +67,7 @@ def _all_canonical(data: npt.NDArray[np.uint8]) -> bool:
 
 
 def count_others(data: npt.NDArray[np.uint8], legal: bytes) -> int:
-    """How many bytes of an array of any shape are none of `legal`. (What translate leaves is counted at 1 GB/s; a numpy
-    lookup makes a third of that.)"""
+    """The number of bytes of an array of any shape that are not in `legal`. bytes.translate runs at 1 GB/s, three times
+    as fast as a numpy lookup."""
     step = max(1, PIECE // max(1, data[0].size)) if data.ndim > 1 and len(data) else PIECE
     return sum(len(data[first : first + step].tobytes().translate(None, legal)) for first in range(0, len(data), step))

@@ -1,12 +1,13 @@
-/* How fast this machine is, and each kernel on it: best of several rounds, since what disturbs only slows down. */
+/* How fast this machine is, and each kernel on it. The best of several rounds counts, since any
+ * disturbance only slows a round down. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "fpenv.h"
-#include "internal.h"
-#include "kernels/attention/cache16.h"
-#include "kernels/quants.h"
+#include "../fpenv.h"
+#include "../internal.h"
+#include "../kernels/attention/cache16.h"
+#include "../kernels/quants.h"
 #include "selftest.h"
 
 enum { ROUNDS = 7 };
@@ -23,7 +24,7 @@ typedef struct limit_job {
     const tp_kernel *k;
     const uint8_t *data;
     int64_t piece;
-    uint64_t seen[TP_MAX_THREADS];      /* so that nothing is optimised away */
+    uint64_t seen[TP_MAX_THREADS];      /* results, so that the compiler keeps the work */
 } limit_job;
 
 static void read_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -63,7 +64,7 @@ static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t n
     } else {
         *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .piece = 1 << 16};
         const int64_t pieces = 32 * threads;
-        /* No limit where products have more than what is timed. */
+        /* Products that use better instructions than the timed ones have an unknown limit. */
         const int unknown = job->k->isa == TP_ISA_SCALAR || job->k->isa < tp_kernel_best(TP_OP_MATMUL, TP_LAYOUT_U8, isa)->isa;
         *out = unknown ? 0 : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
     }
@@ -80,18 +81,18 @@ int tp_bench_dots(int isa, int threads, double *macs_per_second) { return limit(
 
 /* ---- one kernel ---- */
 
-enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the second cache */
+enum { ROWS = 256, COLS = 2560, TOKENS = 60, HEADS = 4 };     /* weights that stay in the L2 cache */
 
 static int64_t half_cache16(void) { return ROWS / 16 * cache16_bytes(128); }       /* keys or values of ROWS positions */
 
 typedef struct bench {
     const tp_kernel *k;
     tp_tensor w;
-    uint8_t *data, *body, *bytes;       /* bytes: what unpack writes, and plain codes */
+    uint8_t *data, *body, *bytes;       /* bytes: plain codes, read or unpacked */
     float *x, *y, *z;                   /* (ROWS * COLS) */
     int8_t *q;                          /* (TOKENS, COLS) */
     int16_t *q16;
-    void *arranged, *scratch;
+    void *ordered, *scratch;
     int32_t *sums;
     tp_head_acts acts;
 } bench;
@@ -102,9 +103,9 @@ static void run(bench *b) {
     float scale;
     int32_t total;
     switch (k->op) {
-        case TP_OP_MATVEC: k->matvec(&b->w, b->arranged, 0, 0, b->w.rows, b->sums); break;
+        case TP_OP_MATVEC: k->matvec(&b->w, b->ordered, 0, 0, b->w.rows, b->sums); break;
         case TP_OP_MATMUL:
-            k->matmul(&b->w, k->arrangement ? b->arranged : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
+            k->matmul(&b->w, k->activation_order ? b->ordered : b->q, sum, TOKENS, 0, b->w.rows, b->sums, b->w.rows, b->scratch, (tp_ahead){0, 0});
             break;
         case TP_OP_UNPACK: k->unpack(&b->w, 0, b->w.rows, b->bytes, COLS); break;
         case TP_OP_PACK:
@@ -134,7 +135,7 @@ static void run(bench *b) {
     }
 }
 
-/* What a run reads of weights, cache or floats; the products of matmul and dots are counted instead. */
+/* Bytes of weights, cache or floats that a run reads; for matmul and dots, the products that it makes. */
 static double work(const bench *b) {
     switch (b->k->op) {
         case TP_OP_MATVEC:
@@ -151,7 +152,7 @@ static double work(const bench *b) {
         case TP_OP_RESCALE:
         case TP_OP_GLU: return 8.0 * COLS;
         case TP_OP_READ: return (double)ROWS * COLS;
-        case TP_OP_DOTS: return b->k->isa == TP_ISA_SCALAR ? 0 : 4096.0 * 12 * 64;       /* scalar only says what comes out */
+        case TP_OP_DOTS: return b->k->isa == TP_ISA_SCALAR ? 0 : 4096.0 * 12 * 64;       /* scalar only defines the result */
         default: return 4.0 * COLS;
     }
 }
@@ -163,7 +164,7 @@ static int prepare(bench *b) {
     b->w = tp_test_tensor(weights ? k->layout : TP_LAYOUT_U8, ROWS, COLS);
     const uint64_t whole = b->w.nbytes;
     b->w.nbytes = tp_body_nbytes(b->w.layout, ROWS, COLS);
-    const size_t floats = (size_t)ROWS * COLS * sizeof(float), arranged = k->arrangement ? k->arrangement->bytes(k->arrangement, TOKENS, COLS) : 1;
+    const size_t floats = (size_t)ROWS * COLS * sizeof(float), ordered = k->activation_order ? k->activation_order->bytes(k->activation_order, TOKENS, COLS) : 1;
     b->data = tp_alloc(1, whole);
     b->body = tp_alloc(1, b->w.nbytes);
     b->bytes = tp_alloc(1, floats);
@@ -173,16 +174,16 @@ static int prepare(bench *b) {
     b->q = tp_alloc(TOKENS, COLS);
     b->q16 = tp_alloc(COLS, sizeof *b->q16);
     b->sums = tp_alloc((size_t)ROWS * TOKENS + COLS, sizeof *b->sums);
-    b->arranged = tp_alloc(1, arranged);
-    b->scratch = tp_alloc(1, linear ? tp_linear_scratch((tp_way){k, NULL}, ROWS, COLS, TOKENS) : 1);
-    if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->arranged || !b->scratch) return TP_ERR_MEMORY;
+    b->ordered = tp_alloc(1, ordered);
+    b->scratch = tp_alloc(1, linear ? tp_linear_scratch((tp_kernel_plan){k, NULL}, ROWS, COLS, TOKENS) : 1);
+    if (!b->data || !b->body || !b->bytes || !b->x || !b->y || !b->z || !b->q || !b->q16 || !b->sums || !b->ordered || !b->scratch) return TP_ERR_MEMORY;
     if (tp_random_body(&b->w, b->data, b->body, &state)) return TP_ERR_MEMORY;
     b->w.data = b->body;
     for (int i = 0; i < COLS * HEADS; i++) {
         b->x[i] = tp_random_float(&state);
         b->z[i] = tp_random_float(&state);
     }
-    for (int i = 0; i < TOKENS * COLS; i++) b->q[i] = (int8_t)tp_random(&state);        /* zeros would flatter */
+    for (int i = 0; i < TOKENS * COLS; i++) b->q[i] = (int8_t)tp_random(&state);        /* zeros would be too fast */
     for (int i = 0; i < COLS; i++) b->q16[i] = (int16_t)tp_random(&state);
     if (k->op == TP_OP_ATTENTION)
         for (int i = 0; i < ROWS * 128; i++) ((float *)(void *)b->bytes)[i] = b->x[i % COLS];
@@ -192,8 +193,8 @@ static int prepare(bench *b) {
             tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa)->cache16(b->x + p, b->z + p, 128, p % 16, block, block + half_cache16());
         }
     if (k->op == TP_OP_PACK) tp_random_weights((int8_t *)b->bytes, (int64_t)ROWS * COLS, &state);
-    for (int t = 0; k->arrangement && t < TOKENS; t += k->arrangement->tokens)
-        k->arrangement->fill(k->arrangement, b->q, TOKENS, COLS, t / k->arrangement->tokens, b->arranged);
+    for (int t = 0; k->activation_order && t < TOKENS; t += k->activation_order->tokens)
+        k->activation_order->fill(k->activation_order, b->q, TOKENS, COLS, t / k->activation_order->tokens, b->ordered);
     b->acts = (tp_head_acts){.x = b->x, .q = b->q16, .step = b->z, .bias = b->sums, .padded = COLS, .blocks = COLS / 256};
     return TP_OK;
 }
@@ -215,7 +216,7 @@ static int bench_kernel(int index, double *per_second) {
         best = took < best ? took : best;
     }
     if (!status) *per_second = work(&b) / best;
-    void *const parts[] = {b.data, b.body, b.bytes, b.x, b.y, b.z, b.q, b.q16, b.sums, b.arranged, b.scratch};
+    void *const parts[] = {b.data, b.body, b.bytes, b.x, b.y, b.z, b.q, b.q16, b.sums, b.ordered, b.scratch};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     return status;
 }

@@ -1,4 +1,5 @@
-/* Single parts of the forward pass, for tests, verify and doctor. Slow paths: they allocate on every call. */
+/* Single operations of the forward pass, for tests, verify and doctor. They are slow, since they
+ * allocate on every call. */
 #include <string.h>
 
 #include "fpenv.h"
@@ -26,23 +27,23 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
     if (status) return status;
     if (!tp_is_ternary(w->layout)) return TP_ERR_LAYOUT;
     if (!tp_cpu_has(k->isa)) return TP_ERR_ISA;
-    const tp_way way = {k, k->layout == TP_LAYOUT_U8 ? tp_kernel_best(TP_OP_UNPACK, w->layout, k->isa) : NULL};
-    if (!way.unpack && tp_way_of(k->op, w->layout, k->isa).kernel->layout != k->layout) return TP_ERR_LAYOUT;
+    const tp_kernel_plan plan = {k, k->layout == TP_LAYOUT_U8 ? tp_kernel_best(TP_OP_UNPACK, w->layout, k->isa) : NULL};
+    if (!plan.unpack && tp_kernel_plan_for(k->op, w->layout, k->isa).kernel->layout != k->layout) return TP_ERR_LAYOUT;
     const int64_t together = k->op == TP_OP_MATVEC ? 1 : n, padded = tp_padded_cols(w->cols);
-    const size_t arranged = k->arrangement ? k->arrangement->bytes(k->arrangement, together, w->cols) : 0;
-    const size_t scratch_bytes = tp_linear_scratch(way, w->rows, w->cols, together);
+    const size_t ordered = k->activation_order ? k->activation_order->bytes(k->activation_order, together, w->cols) : 0;
+    const size_t scratch_bytes = tp_linear_scratch(plan, w->rows, w->cols, together);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
-    tp_acts8 acts = {.arranged = tp_alloc(1, arranged)};
+    tp_acts8 acts = {.ordered = tp_alloc(1, ordered)};
     uint8_t *scratch = tp_alloc(1, scratch_bytes);
     int8_t *copy = tp_alloc((size_t)n, (size_t)padded);
-    if (pool && sum && acts.arranged && scratch && copy) {
+    if (pool && sum && acts.ordered && scratch && copy) {
         for (int64_t t = 0; t < n; t++) {
             memcpy(copy + t * padded, q + t * w->cols, (size_t)w->cols);
             for (int64_t i = 0; i < w->cols; i++) sum[t] += q[t * w->cols + i];
         }
         for (int64_t t = 0; t < n; t += together) {
-            tp_linear_job job = {.w = w, .way = way, .sums = out + t * w->rows};
+            tp_linear_job job = {.w = w, .plan = plan, .sums = out + t * w->rows};
             acts.q = copy + t * padded;
             acts.sum = sum + t;
             tp_linears_run(pool, NULL, &job, 1, &acts, together, scratch, scratch_bytes);
@@ -50,14 +51,14 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
     } else status = TP_ERR_MEMORY;
     tp_free(copy);
     tp_free(scratch);
-    tp_free(acts.arranged);
+    tp_free(acts.ordered);
     tp_free(sum);
     tp_pool_free(pool);
     return status;
 }
 
 int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q, int64_t n, int32_t *out) {
-    const tp_fpenv before = tp_fpenv_enter();       /* which codes lie under a scale of 0 is float arithmetic */
+    const tp_fpenv before = tp_fpenv_enter();       /* comparing scales with 0 is float arithmetic */
     const int status = matmul_int(index, w, q, n, out);
     tp_fpenv_leave(before);
     return status;
@@ -76,7 +77,7 @@ int tp_head_matmul(int isa, const tp_tensor *w, const float *x, int64_t n, float
     void *scratch = tp_alloc(1, bytes);
     const tp_fpenv before = tp_fpenv_enter();
     if (!pool || !scratch) status = TP_ERR_MEMORY;
-    else if (ternary) tp_linear_float_run(pool, tp_way_of(TP_OP_DECODE, w->layout, isa), tp_way_of(TP_OP_FLOATVEC, w->layout, isa), head, w, x, n, scratch, bytes, out);
+    else if (ternary) tp_linear_float_run(pool, tp_kernel_plan_for(TP_OP_DECODE, w->layout, isa), tp_kernel_plan_for(TP_OP_FLOATVEC, w->layout, isa), head, w, x, n, scratch, bytes, out);
     else tp_head_run(pool, head, tp_kernel_best(TP_OP_QUANTIZE16, TP_LAYOUT_F32, isa), w, x, n, whole ? scratch : NULL, out);
     tp_fpenv_leave(before);
     tp_free(scratch);

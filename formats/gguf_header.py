@@ -1,0 +1,251 @@
+"""The header of a GGUF file, versions 2 and 3, little-endian: its metadata and its table of tensors.
+
+gguf-py hangs on hostile counts, so the parser is our own: it believes no number before it has checked it against the
+bytes that are left. What the type ids mean is decided in gguf_reader.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tritpack.formats.errors import Unreadable
+
+MAGIC = b"GGUF"
+DEFAULT_ALIGNMENT = 32
+ALIGNMENT_KEY = "general.alignment"
+MAX_DIMENSIONS = 4
+MAX_NAME = 1 << 16
+MAX_WEIGHTS = 1 << 48
+MAX_NESTING = 4
+MIN_HEADER = 24
+"""Bytes of magic, version and the two counts."""
+MIN_PAIR = 13
+"""Bytes of the shortest metadata pair: 8 (length) + 0 (key) + 4 (type) + 1 (value)."""
+MIN_ROW = 32
+"""Bytes of the shortest row of the tensor table: 8 (length) + 0 (name) + 4 + 8 (one dimension) + 4 (type) + 8."""
+
+SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "<u1",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+"""Value type id -> dtype, of numbers and booleans."""
+BOOL, STRING, ARRAY = 7, 8, 9
+TYPE_NAMES = {
+    0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "str", 9: "arr", 10: "u64",
+    11: "i64", 12: "f64",
+}  # fmt: skip
+
+
+class StringArray(Sequence[str]):
+    """An array of strings in the mapped file, decoded one at a time: few callers want a whole vocabulary."""
+
+    def __init__(self, buffer: memoryview, bounds: list[int]) -> None:
+        self._buffer = buffer
+        self._bounds = bounds  # [start of string i, start of the length word of string i + 1]
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        buffer, bounds = self._buffer, self._bounds
+        return (str(buffer[first : end - 8], "utf-8", "replace") for first, end in zip(bounds, bounds[1:]))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return str(self._buffer[self._bounds[i] : self._bounds[i + 1] - 8], "utf-8", "replace")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRow:
+    """One row of the tensor table. shape: [rows, columns], slowest dimension first, the reverse of GGUF's order.
+    start: from byte 0 of the file, aligned; it may lie after the end of a truncated file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """metadata_types: by key, the type's name in TYPE_NAMES, or `arr[NAME]`. data_offset: from byte 0 of the file."""
+
+    version: int
+    metadata: Mapping[str, Any]
+    metadata_types: Mapping[str, str]
+    alignment: int
+    data_offset: int
+    rows: tuple[TensorRow, ...]
+
+
+def read_header(buffer: memoryview) -> Header:
+    """Parse the header at the start of a file's bytes. Raises Unreadable, without the path."""
+    return _Parser(buffer).header()
+
+
+class _Parser:
+    """A cursor over the bytes of a file, and what was read so far."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer
+        self.size = len(buffer)
+        self.cursor = 0
+        self.metadata: dict[str, Any] = {}
+        self.types: dict[str, str] = {}
+
+    @property
+    def left(self) -> int:
+        return self.size - self.cursor
+
+    def header(self) -> Header:
+        version = self._version()
+        tensor_count, pair_count = self._take("<Q"), self._take("<Q")
+        if pair_count > self.left // MIN_PAIR or tensor_count > self.left // MIN_ROW:
+            raise Unreadable(f"claims {pair_count} metadata pairs and {tensor_count} tensors in {self.left} bytes")
+        for _ in range(pair_count):
+            self._pair()
+        relative_rows = [self._row() for _ in range(tensor_count)]
+        alignment = self._alignment()
+        data_offset = -(-self.cursor // alignment) * alignment
+        rows = tuple(dataclasses.replace(row, start=data_offset + row.start) for row in relative_rows)
+        _check_rows(rows, data_offset, alignment)
+        return Header(version, self.metadata, self.types, alignment, data_offset, rows)
+
+    def _version(self) -> int:
+        if self.size < MIN_HEADER:
+            raise Unreadable(f"{self.size} bytes are too few for a GGUF header")
+        magic = bytes(self.buffer[: len(MAGIC)])
+        if magic != MAGIC:
+            raise Unreadable(f"starts with {magic!r}, not with {MAGIC!r}", hint="this is not a GGUF file")
+        self.cursor = len(MAGIC)
+        version = self._take("<I")
+        if version not in (2, 3):
+            swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
+            raise Unreadable(
+                "is big-endian, which is not supported" if swapped else f"has unknown GGUF version {version}"
+            )
+        return version
+
+    def _alignment(self) -> int:
+        alignment = self.metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment % 8:
+            raise Unreadable(f"{ALIGNMENT_KEY} is {alignment!r}, expected a positive multiple of 8")
+        return alignment
+
+    # -- numbers and strings -------------------------------------------------------------------------------------------
+
+    def _take(self, form: str) -> int:
+        end = self.cursor + struct.calcsize(form)
+        if end > self.size:
+            raise Unreadable(f"ends inside its header, at byte {self.size}")
+        value: int = struct.unpack_from(form, self.buffer, self.cursor)[0]
+        self.cursor = end
+        return value
+
+    def _string(self, what: str, limit: int) -> str:
+        length = self._take("<Q")
+        if length > min(limit, self.left):
+            raise Unreadable(f"{what} claims {length} bytes, {self.left} are left")
+        raw = bytes(self.buffer[self.cursor : self.cursor + length])
+        self.cursor += length
+        return raw.decode("utf-8", "replace")
+
+    # -- metadata ------------------------------------------------------------------------------------------------------
+
+    def _pair(self) -> None:
+        key = self._string("a metadata key", MAX_NAME)
+        if key in self.metadata:
+            raise Unreadable(f"metadata key {key!r} stands twice")
+        type_id = self._take("<I")
+        if type_id == ARRAY:
+            self.metadata[key], element = self._array(key, depth=0)
+            self.types[key] = f"arr[{element}]"
+        else:
+            self.metadata[key] = self._scalar(key, type_id)
+            self.types[key] = TYPE_NAMES[type_id]
+
+    def _scalar(self, key: str, type_id: int) -> Any:
+        if type_id == STRING:
+            return self._string(f"metadata {key!r}", self.size)
+        if type_id not in SCALARS:
+            raise Unreadable(f"metadata {key!r} has unknown value type {type_id}")
+        dtype = np.dtype(SCALARS[type_id])
+        if dtype.itemsize > self.left:
+            raise Unreadable(f"ends inside metadata {key!r}")
+        value = np.frombuffer(self.buffer, dtype, 1, self.cursor)[0].item()
+        self.cursor += dtype.itemsize
+        return bool(value) if type_id == BOOL else value
+
+    def _array(self, key: str, depth: int) -> tuple[Any, str]:
+        """An array and the name of its element type."""
+        if depth > MAX_NESTING:
+            raise Unreadable(f"metadata {key!r} nests arrays deeper than {MAX_NESTING}")
+        type_id, count = self._take("<I"), self._take("<Q")
+        smallest = 12 if type_id == ARRAY else 8 if type_id == STRING else np.dtype(SCALARS.get(type_id, "u1")).itemsize
+        if count > self.left // smallest:
+            raise Unreadable(f"metadata {key!r} claims {count} elements in {self.left} bytes")
+        if type_id == ARRAY:
+            return [self._array(key, depth + 1)[0] for _ in range(count)], "arr"
+        if type_id == STRING:
+            return self._strings(key, count), "str"
+        if type_id not in SCALARS:
+            raise Unreadable(f"metadata {key!r} has unknown element type {type_id}")
+        dtype = np.dtype(SCALARS[type_id])
+        values = np.frombuffer(self.buffer, dtype, count, self.cursor)
+        self.cursor += count * dtype.itemsize
+        return (values.astype(bool) if type_id == BOOL else values), TYPE_NAMES[type_id]
+
+    def _strings(self, key: str, count: int) -> StringArray:
+        position, size, buffer = self.cursor, self.size, self.buffer
+        unpack = struct.Struct("<Q").unpack_from
+        bounds = []
+        for _ in range(count):
+            if position + 8 > size:
+                raise Unreadable(f"ends inside metadata {key!r}")
+            bounds.append(position + 8)
+            position += 8 + unpack(buffer, position)[0]
+        if position > size:
+            raise Unreadable(f"metadata {key!r} runs past the end of the file")
+        bounds.append(position + 8)
+        self.cursor = position
+        return StringArray(buffer, bounds)
+
+    # -- tensor table --------------------------------------------------------------------------------------------------
+
+    def _row(self) -> TensorRow:
+        """A row whose start still counts from the data section."""
+        name = self._string("a tensor name", MAX_NAME)
+        dimensions = self._take("<I")
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise Unreadable(f"has {dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}", tensor=name)
+        shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
+        return TensorRow(name, shape, self._take("<I"), self._take("<Q"))
+
+
+def _check_rows(rows: Sequence[TensorRow], data_offset: int, alignment: int) -> None:
+    names: set[str] = set()
+    for row in rows:
+        if row.name in names:
+            raise Unreadable("stands twice in the table of tensors", tensor=row.name)
+        names.add(row.name)
+        if (row.start - data_offset) % alignment:
+            raise Unreadable(f"begins at an offset that is not a multiple of {alignment}", tensor=row.name)
+        if 0 in row.shape or math.prod(row.shape) > MAX_WEIGHTS:
+            raise Unreadable(f"has the impossible shape {list(row.shape)}", tensor=row.name)
