@@ -1,41 +1,52 @@
-"""The one pipeline: a source's plan -> one streaming pass -> a GGUF that is checked before it gets its name."""
+"""The one pipeline: a source's plan -> one streaming pass -> a GGUF file that is checked before it gets its name."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tritpack.converter.options import ConvertOptions
 from tritpack.converter.plan import Plan, PlannedTensor, make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
-from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats import float_types
 from tritpack.formats.arrays import Bytes
-from tritpack.formats.errors import Unsupported, UsageError, WriteFailed, locating
+from tritpack.formats.errors import UsageError, WriteFailed, locating
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.layouts.tiling import Tiling
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
 Progress = Callable[[str, int, int], None]
-"""Called with a tensor's name, the tensors done and their number."""
+"""Called with the name of a tensor, the number of tensors done, and the number of all tensors."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Conversion:
-    """What came of it: the plan, the output, one line for everything a user should know, and by ternary tensor its
-    smallest scale that is not zero and its largest."""
+    """The result of a conversion.
+
+    plan: what was decided. path: the output. warnings: one line for everything a user should know.
+    scales: ternary tensor -> its smallest scale that is not zero, and its largest.
+    """
 
     plan: Plan
     path: Path
     warnings: list[str]
     scales: dict[str, tuple[float, float]]
+
+    def __repr__(self) -> str:
+        return f"Conversion({str(self.path)!r}, {self.plan.outtype}, {self.plan.output_bytes} bytes)"
+
+    def __str__(self) -> str:
+        """`PATH: BYTES bytes, LAYOUT, embedding TYPE`, and one line per warning."""
+        plan = self.plan
+        wrote = f"{self.path}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}"
+        return "\n".join([wrote, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def convert(
@@ -50,29 +61,20 @@ def convert(
     revision: str | None = None,
     allow_scale_rounding: bool = False,
     allow_wrong_engine: bool = False,
-    tilings: Mapping[tuple[int, int], Tiling] | None = None,
+    tiling: Sequence[str] = (),
+    kernel_config: str | Path | None = None,
     tl2_id: int = 39,
-    reading: ReadRequest | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a checkpoint (a folder, or ORG/NAME[@REVISION] on the Hub) or a GGUF file to a GGUF file.
 
     Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
-    bounded by the largest tensor. The arguments are make_plan's. Raises Unreadable, Unsupported, UsageError,
-    IntegrityFailed, WriteFailed.
+    bounded by the largest tensor. The arguments are the options of the command (`target` is --for); see ConvertOptions.
+    revision: branch, tag or commit on the Hub. force: overwrite an existing output.
+    Raises Unreadable, Unsupported, UsageError, IntegrityFailed, MissingRequirement, WriteFailed.
     """
-    path = Path(output)
-    refuse_existing(path, force=force)  # before any work
-    name = name or repository_name(source)
-    opened = open_source(source, revision=revision, progress=progress is not None)
-    if isinstance(opened, CheckpointFolder) and path.resolve() in {
-        (opened.folder / name).resolve() for name in opened.source_files
-    }:
-        raise UsageError(f"{path}: is a file of the source itself")
-    packers.use_c_packers()
-    plan = make_plan(
-        opened,
+    options = ConvertOptions(
         outtype=outtype,
         embedding_type=embedding_type,
         target=target,
@@ -80,73 +82,100 @@ def convert(
         quantize=quantize,
         allow_scale_rounding=allow_scale_rounding,
         allow_wrong_engine=allow_wrong_engine,
-        tilings=tilings,
+        tiling=tiling,
+        kernel_config=kernel_config,
         tl2_id=tl2_id,
-        reading=reading,
     )
-    result = Conversion(plan, path, list(plan.warnings), {})
+    return run_conversion(source, output, options, revision=revision, force=force, progress=progress)
 
-    def data() -> Iterator[Iterator[Bytes]]:
-        for index, tensor in enumerate(plan.tensors):
-            if progress:
-                progress(tensor.target.name, index, len(plan.tensors))
-            yield _pieces(tensor, plan, result)
-            tensor.origin.release()
-        if progress:
-            progress("", len(plan.tensors), len(plan.tensors))
 
-    targets = [tensor.target for tensor in plan.tensors]
+def run_conversion(
+    source: str | Path,
+    output: str | Path,
+    options: ConvertOptions,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Do what `convert` and `repack` have in common."""
+    path = Path(output)
+    refuse_existing(path, force=force)  # before any work
+    options = dataclasses.replace(options, name=options.name or repository_name(source))
+    opened = open_source(source, revision=revision, progress=progress is not None)
+    _refuse_own_file(opened, path)
+    packers.use_c_packers()
+    plan = make_plan(opened, options)
+    conversion = Conversion(plan, path, list(plan.warnings), {})
     write_gguf(
         path,
         plan.metadata,
-        targets,
-        data(),
+        [tensor.output for tensor in plan.tensors],
+        _data(conversion, progress),
         force=force,
         check=lambda partial: _check_written(partial, plan),
         types=plan.types,
     )
-    return result
+    return conversion
 
 
-def _pieces(tensor: PlannedTensor, plan: Plan, result: Conversion) -> Iterator[Bytes]:
-    if not tensor.ternary:
-        with locating(tensor=tensor.origin.name):
-            if (stored := tensor.origin.stored_as(tensor.kind)) is not None:
-                yield stored  # quantised once is enough
-                return
-            for piece in tensor.origin.pieces():
-                yield float_types.encode(tensor.kind, piece)
-        return
-    ternary = tensor.origin.ternary()
-    assert ternary is not None  # the plan has looked
-    if not ternary.codes.any():
-        result.warnings.append(f"tensor {tensor.origin.name!r} is all zero; is the checkpoint intact?")
-    layout, held = plan.fit.layout, plan.fit.stored(tensor.target.name, ternary)
-    try:
-        packed = layout.pack(held)
-    except Unsupported as error:
-        raise Unsupported(f"tensor {tensor.origin.name!r}: {error.message}", hint=error.hint) from error
-    _check_round_trip(tensor, layout, packed, held)
+def _refuse_own_file(source: CheckpointFolder | GgufFile, output: Path) -> None:
+    if isinstance(source, CheckpointFolder):
+        files = {(source.folder / name).resolve() for name in source.source_files}
+        if output.resolve() in files:
+            raise UsageError("is a file of the source itself", path=output)
+
+
+# -- the streaming pass ------------------------------------------------------------------------------------------------
+
+
+def _data(conversion: Conversion, progress: Progress | None) -> Iterator[Iterator[Bytes]]:
+    """Yield the bytes of each tensor, in pieces, and let go of its source afterwards."""
+    tensors = conversion.plan.tensors
+    for index, tensor in enumerate(tensors):
+        if progress:
+            progress(tensor.output.name, index, len(tensors))
+        yield _packed(tensor, conversion) if tensor.ternary else _encoded(tensor)
+        tensor.source.release()
+    if progress:
+        progress("", len(tensors), len(tensors))
+
+
+def _encoded(tensor: PlannedTensor) -> Iterator[Bytes]:
+    with locating(tensor=tensor.source.name):
+        if (stored := tensor.source.stored_as(tensor.kind)) is not None:
+            yield stored  # quantised once is enough
+            return
+        for piece in tensor.source.pieces():
+            yield float_types.encode(tensor.kind, piece)
+
+
+def _packed(tensor: PlannedTensor, conversion: Conversion) -> Iterator[Bytes]:
+    name, choice = tensor.output.name, conversion.plan.choice
+    with locating(tensor=tensor.source.name):
+        ternary = tensor.source.ternary()
+        assert ternary is not None  # the plan has looked
+        if not ternary.codes.any():
+            conversion.warnings.append(f"tensor {tensor.source.name!r} is all zero; is the checkpoint intact?")
+        stored = choice.stored(name, ternary)
+        packed = choice.layout.pack(stored)
+    _check_round_trip(tensor, choice.layout, packed, stored)
     largest = float(ternary.scales.max())
     smallest = float(ternary.scales.min(initial=largest, where=ternary.scales > 0))
-    result.scales[tensor.target.name] = smallest, largest
+    conversion.scales[name] = smallest, largest
     yield packed
 
 
 def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, ternary: TernaryTensor) -> None:
     back = layout.unpack(packed, *ternary.shape)
     if not np.array_equal(back.codes, ternary.codes) or scales_differ(back, ternary)[0].any():
-        raise WriteFailed(f"tensor {tensor.target.name!r} did not survive {tensor.kind}; this is a bug of tritpack")
+        raise WriteFailed(f"did not survive {tensor.kind}; this is a bug of tritpack", tensor=tensor.output.name)
 
 
 def _check_written(path: Path, plan: Plan) -> None:
-    """Re-read the header of a finished file: every tensor must be what was planned, nothing silently downgraded."""
+    """Read the header of a finished file again. Raises WriteFailed if a tensor is not what was planned."""
     written = GgufFile(path).tensors
     for tensor in plan.tensors:
-        found = written.get(tensor.target.name)
-        if found is None or (found.layout, found.shape, found.nbytes) != (
-            tensor.kind,
-            tensor.target.shape,
-            tensor.target.nbytes,
-        ):
-            raise WriteFailed(f"{path}: tensor {tensor.target.name!r} was not written as {tensor.kind}")
+        info, output = written.get(tensor.output.name), tensor.output
+        if info is None or (info.layout, info.shape, info.nbytes) != (tensor.kind, output.shape, output.nbytes):
+            raise WriteFailed(f"was not written as {tensor.kind}", path=path, tensor=output.name)

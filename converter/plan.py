@@ -1,51 +1,61 @@
-"""The plan that comes before work: every tensor's place, size and type, and every refusal, from headers; and where only
-the values tell how ternary floats are scaled, from those."""
+"""The plan that comes before work: every tensor's place, size and type, and every refusal.
+
+It reads headers alone, except where only the values tell how ternary floats are scaled.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tritpack.converter.options import DEFAULTS, ConvertOptions
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.sources.repair import ReadRequest, lacks_tilings, reopened
-from tritpack.converter.sources.source_model import Material, of_checkpoint, of_gguf
-from tritpack.converter.sources.source_tensors import PIECE_BYTES, CheckpointTensor, Computed, Origin, Tiling
-from tritpack.converter.targets.engines import TARGETS, Target, check_target
-from tritpack.converter.targets.layout_choice import ROUNDING_KEY, Fit, fit, type_id_of
+from tritpack.converter.sources.repair import lacks_tilings, reopened
+from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
+from tritpack.converter.sources.source_tensors import PIECE_BYTES, ConstantTensor, ScaleGrid, SourceTensor
+from tritpack.converter.targets import engines
+from tritpack.converter.targets.engines.engine import Engine
+from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice, choose_layout, type_id_of
 from tritpack.converter.version import VERSION
 from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, file_size
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.tiling import Tiling as TileSizes
 from tritpack.formats.model_spec import TABLES, ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor of the output: where it comes from and what it becomes (a layout's or a float type's name)."""
+    """One tensor of the output.
 
-    target: TensorPlan
+    output: its name, shape, type id and size. kind: the name of its layout or float type. source: where it comes from.
+    """
+
+    output: TensorPlan
     kind: str
-    origin: Origin
+    source: SourceTensor
 
     @property
     def ternary(self) -> bool:
         return self.kind in catalog.LAYOUTS
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Plan:
-    """What `convert` will do. `why`: what was recognised, in a line. fit: the layout, and what becomes of the scales.
-    `peak_bytes` is working memory above the interpreter: the largest tensor bounds it."""
+    """What `convert` will do.
+
+    why: what was recognised, in one line. choice: the layout, and what becomes of the scales. unused: tensors of the
+    source that nothing needs. types: GGUF types of metadata, where they are not the usual ones.
+    peak_bytes: working memory above the interpreter; the largest tensor bounds it.
+    """
 
     why: str
     spec: ModelSpec
-    fit: Fit
+    choice: LayoutChoice
     embedding_type: str
     tensors: tuple[PlannedTensor, ...]
     metadata: dict[str, Any]
@@ -55,167 +65,211 @@ class Plan:
     output_bytes: int
     peak_bytes: int
 
+    def __repr__(self) -> str:
+        return f"Plan({self.why!r}, {self.outtype}, {len(self.tensors)} tensors, {self.output_bytes} bytes)"
+
     @property
     def outtype(self) -> str:
-        return self.fit.layout.name
+        return self.choice.layout.name
 
     @property
     def granularity(self) -> dict[str, int]:
-        """How the scales tile, in tensors each."""
-        return self.fit.units
+        """What one scale covers, in words -> how many ternary tensors have it so."""
+        return self.choice.units
 
 
-def make_plan(
-    source: CheckpointFolder | GgufFile,
-    *,
-    outtype: str = "auto",
-    embedding_type: str = "auto",
-    target: str = "tritpack",
-    name: str | None = None,
-    quantize: str | None = None,
-    allow_scale_rounding: bool = False,
-    allow_wrong_engine: bool = False,
-    tilings: Mapping[tuple[int, int], TileSizes] | None = None,
-    tl2_id: int = 39,
-    reading: ReadRequest | None = None,
-    hashed: bool = True,
-) -> Plan:
-    """Decide everything about a conversion. Raises Unsupported or Unreadable, naming the tensor or key.
+def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEFAULTS, *, hashed: bool = True) -> Plan:
+    """Decide everything about a conversion.
 
-    target: the engine that the file is for, a key of TARGETS. quantize: `absmean` takes a plain float checkpoint for
-    masters. allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine
-    that would run another model. tilings, tl2_id: how TL1 and TL2 are written. reading: how to read a GGUF that needs
-    to be told; the tilings are then meant for it, if it lacks some. hashed: false leaves zeros where the source's
-    hashes belong, so that a plan reads no more than it must.
+    hashed: false leaves zeros where the source's hashes belong, so that a plan reads no more than it must.
+    Raises Unsupported or Unreadable, naming the tensor or key; UsageError for options that do not fit the source.
     """
-    if reading and isinstance(source, GgufFile) and lacks_tilings(source):
-        tilings = None
-    source, record = reopened(source, reading)
-    if isinstance(source, GgufFile):
-        if quantize is not None:
-            raise UsageError(
-                f"--quantize {quantize} is for plain float checkpoints, and {source.path} is a packed file"
-            )
-        material = of_gguf(source, hashed)
-    else:
-        material = of_checkpoint(source, quantize, name, hashed)
-    engine, spec = TARGETS[target], material.spec
-    found = _tilings(material, embedding_type, engine)
-    _refuse_grouped_int8(spec, found, material.origins)
-    fitted = fit(
-        spec,
-        material.origins,
-        found,
-        outtype=outtype,
-        target=engine,
-        allow_scale_rounding=allow_scale_rounding,
-        tiles=tilings or {},
+    engine = engines.by_name(options.target)
+    tilings = options.tilings()
+    if options.reading and isinstance(source, GgufFile) and lacks_tilings(source):
+        tilings = {}  # they say how the source is to be read
+    source, repairs = reopened(source, options.reading)
+    model = _source_model(source, options, hashed)
+    grids = _scale_grids(model, options.embedding_type, engine)
+    _refuse_grouped_int8(model, grids)
+    choice = choose_layout(
+        model.spec,
+        model.tensors,
+        grids,
+        outtype=options.outtype,
+        engine=engine,
+        allow_scale_rounding=options.allow_scale_rounding,
+        tilings=tilings,
     )
-    layout, shapes = fitted.layout, spec.tensor_shapes()
-    engine_warnings = check_target(
-        engine, spec, layout.name, {name: shapes[name] for name in fitted.blocks}, allow_wrong=allow_wrong_engine
-    )
-    spec = dataclasses.replace(spec, architecture=engine.architecture(spec))
-    planned = []
-    for tensor, shape in shapes.items():
-        origin = material.origins[tensor]
-        if tensor in fitted.blocks:
-            nbytes = layout.nbytes(shape[0], shape[1], fitted.blocks[tensor])
-            place = TensorPlan(tensor, shape, type_id_of(layout.name, tl2_id), nbytes)
-            planned.append(PlannedTensor(place, layout.name, origin))
-            if tensor in fitted.apart:
-                beside = tensor.removesuffix("weight") + "scale"
-                scale = Computed(beside, np.array([fitted.apart[tensor]], np.float32))
-                planned.append(PlannedTensor(TensorPlan(beside, (1,), 0, 4), "f32", scale))
-            continue
-        kind = "f32" if len(shape) == 1 else resolve_embedding_type(origin, embedding_type)
-        place = TensorPlan(tensor, shape, catalog.type_of(kind).type_id, _float_bytes(origin, kind, shape))
-        planned.append(PlannedTensor(place, kind, origin))
-    embedding = next(tensor.kind for tensor in planned if tensor.target.name == "token_embd.weight")
-    warnings = (*_warnings(material, engine), *engine_warnings)
+    shapes = {name: model.spec.tensor_shapes()[name] for name in choice.blocks}
+    deviations = engine.check(model.spec, choice.layout.name, shapes, allow_wrong=options.allow_wrong_engine)
+    return _assemble(model, choice, engine, deviations, options, repairs)
+
+
+def _assemble(
+    model: SourceModel,
+    choice: LayoutChoice,
+    engine: Engine,
+    deviations: list[str],
+    options: ConvertOptions,
+    repairs: Mapping[str, Any],
+) -> Plan:
+    """Return the plan that follows from what was decided. repairs: metadata about how the source had to be read."""
+    tensors = _planned_tensors(model, choice, options)
+    spec = dataclasses.replace(model.spec, architecture=engine.architecture(model.spec))
+    embedding_type = next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")
     metadata = {
-        "general.architecture": spec.architecture,
-        "general.type": "model",
-        "general.name": name or material.metadata.get("general.name", spec.architecture),
-        **model_metadata.to_metadata(spec),
-        "general.file_type": catalog.type_of(layout.name).file_type,
-        "general.quantization_version": 2,
-        **{key: value for key, value in material.metadata.items() if key != "general.name"},
+        **_model_metadata(model, spec, choice, options),
         "tritpack.version": VERSION,
-        "tritpack.layout": layout.name,
-        "tritpack.embedding_type": embedding,
-        **({} if engine.name == "tritpack" else {"tritpack.target": engine.name}),
-        **({"tritpack.warnings": engine_warnings} if allow_wrong_engine and engine_warnings else {}),
-        **fitted.record,
-        **record,
+        "tritpack.layout": choice.layout.name,
+        "tritpack.embedding_type": embedding_type,
+        **_engine_metadata(engine, deviations, options),
+        **_losses(model, choice),
+        **repairs,
     }
-    if ROUNDING_KEY in material.metadata:  # what an earlier step has lost is lost
-        metadata[ROUNDING_KEY] = max(metadata[ROUNDING_KEY], material.metadata[ROUNDING_KEY])
     metadata = {key: value for key, value in metadata.items() if value is not None}
-    targets = [tensor.target for tensor in planned]
-    largest = max(int(np.prod(tensor.target.shape)) for tensor in planned if tensor.ternary)
     return Plan(
-        why=material.why,
+        why=model.why,
         spec=spec,
-        fit=fitted,
-        embedding_type=embedding,
-        tensors=tuple(planned),
+        choice=choice,
+        embedding_type=embedding_type,
+        tensors=tensors,
         metadata=metadata,
-        unused=material.unused,
-        warnings=warnings,
-        types=material.types,
-        output_bytes=file_size(metadata, targets, material.types),
-        peak_bytes=(4 if set(fitted.units) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES,
+        unused=model.unused,
+        warnings=(*_source_warnings(model, engine), *deviations),
+        types=model.types,
+        output_bytes=file_size(metadata, [tensor.output for tensor in tensors], model.types),
+        peak_bytes=_peak_bytes(tensors, choice),
     )
 
 
-def _warnings(material: Material, engine: Target) -> tuple[str, ...]:
-    warnings = list(material.warnings)
-    if material.unused:
-        more = f" and {len(material.unused) - 1} more" if len(material.unused) > 1 else ""
-        warnings.append(f"unused: tensor {material.unused[0]!r} of the source{more}")
-    if not material.spec.tied and material.spec.architecture == "bitnet-b1.58" and engine.name == "tritpack":
+# -- the source --------------------------------------------------------------------------------------------------------
+
+
+def _source_model(source: CheckpointFolder | GgufFile, options: ConvertOptions, hashed: bool) -> SourceModel:
+    if not isinstance(source, GgufFile):
+        return from_checkpoint(source, options.quantize, options.name, hashed)
+    if options.quantize is not None:
+        raise UsageError(
+            f"is a packed file, and --quantize {options.quantize} is for plain float checkpoints", path=source.path
+        )
+    return from_gguf(source, hashed)
+
+
+def _scale_grids(model: SourceModel, embedding_type: str, engine: Engine) -> dict[str, ScaleGrid]:
+    """Return how the scales tile each tensor that will be ternary.
+
+    These are the linears and, for our own runtime, the tables that are ternary in the source.
+    """
+    grids = {name: model.tensors[name].scale_grid() for name in model.spec.linear_names()}
+    if embedding_type != "auto" or engine.name != "tritpack":
+        return grids
+    for table in TABLES:
+        tensor = model.tensors.get(f"{table}.weight")
+        if tensor is None or not tensor.may_be_ternary:
+            continue
+        ternary = tensor.ternary()
+        tensor.release()
+        if ternary is not None:
+            grids[f"{table}.weight"] = ScaleGrid(ternary.scale_blocks, ternary.granularity)
+    return grids
+
+
+def _refuse_grouped_int8(model: SourceModel, grids: Mapping[str, ScaleGrid]) -> None:
+    for name in model.spec.linear_names():
+        blocks = grids[name].blocks[1]
+        if model.spec.int8_activations and blocks > 1:
+            raise Unsupported(
+                f"has {blocks} scales along its rows, and the model takes int8 activations: no model is made that way, "
+                "and no kernel here runs it",
+                tensor=model.tensors[name].name,
+            )
+
+
+def _source_warnings(model: SourceModel, engine: Engine) -> tuple[str, ...]:
+    warnings = list(model.warnings)
+    if model.unused:
+        more = f" and {len(model.unused) - 1} more" if len(model.unused) > 1 else ""
+        warnings.append(f"unused: tensor {model.unused[0]!r} of the source{more}")
+    if not model.spec.tied and model.spec.architecture == "bitnet-b1.58" and engine.name == "tritpack":
         warnings.append("bitnet.cpp ignores a separate output head and will talk nonsense with this file")
     return tuple(warnings)
 
 
-def _float_bytes(origin: Origin, kind: str, shape: tuple[int, ...]) -> int:
+# -- the tensors -------------------------------------------------------------------------------------------------------
+
+
+def _planned_tensors(model: SourceModel, choice: LayoutChoice, options: ConvertOptions) -> tuple[PlannedTensor, ...]:
+    """Return the tensors of the output in its order; a scale that stands apart follows its tensor."""
+    planned = []
+    for name, shape in model.spec.tensor_shapes().items():
+        source = model.tensors[name]
+        if name not in choice.blocks:
+            planned.append(_float_tensor(name, shape, source, options.embedding_type))
+            continue
+        nbytes = choice.layout.nbytes(shape[0], shape[1], choice.blocks[name])
+        output = TensorPlan(name, shape, type_id_of(choice.layout.name, options.tl2_id), nbytes)
+        planned.append(PlannedTensor(output, choice.layout.name, source))
+        if name in choice.apart:
+            beside = name.removesuffix("weight") + "scale"
+            scale = ConstantTensor(beside, np.array([choice.apart[name]], np.float32))
+            planned.append(PlannedTensor(TensorPlan(beside, (1,), 0, 4), "f32", scale))
+    return tuple(planned)
+
+
+def _float_tensor(name: str, shape: tuple[int, ...], source: SourceTensor, embedding_type: str) -> PlannedTensor:
+    kind = "f32" if len(shape) == 1 else resolve_embedding_type(source, embedding_type)
+    rows = 1 if len(shape) == 1 else shape[0]
     try:
-        return float_types.FLOAT_TYPES[kind].nbytes(1 if len(shape) == 1 else shape[0], shape[-1])
+        nbytes = float_types.FLOAT_TYPES[kind].nbytes(rows, shape[-1])
     except Unsupported as error:
-        raise Unsupported(f"tensor {origin.name!r}: {error.message}", hint="choose another --embedding-type") from error
+        raise Unsupported(error.message, tensor=source.name, hint="choose another --embedding-type") from error
+    return PlannedTensor(TensorPlan(name, shape, catalog.type_of(kind).type_id, nbytes), kind, source)
 
 
-def resolve_embedding_type(origin: Origin, asked: str) -> str:
-    """`auto` is f16 if every value survives it, else the source's own type; anything else is what was asked for."""
+def resolve_embedding_type(tensor: SourceTensor, asked: str) -> str:
+    """Return the type of a table: `auto` is f16 if every value survives it, else the source's own type."""
     if asked != "auto":
         return asked
-    own = origin.float_type()
-    if own not in ("bf16", "f32"):
-        return own
-    return "f16" if all(float_types.survives("f16", piece) for piece in origin.pieces()) else own
+    stored = tensor.float_type()
+    if stored not in ("bf16", "f32"):
+        return stored
+    return "f16" if all(float_types.survives("f16", piece) for piece in tensor.pieces()) else stored
 
 
-def _tilings(material: Material, embedding_type: str, engine: Target) -> dict[str, Tiling]:
-    """By GGUF name, of every tensor that will be ternary: the linears, and for our own runtime the tables that are."""
-    tilings = {name: material.origins[name].tiling() for name in material.spec.linear_names()}
-    for table in TABLES:
-        origin = material.origins.get(f"{table}.weight")
-        # Packed checkpoints and masters keep their tables as floats.
-        floats = isinstance(origin, CheckpointTensor) and origin.form not in ("exact", "mlx")
-        if origin is None or floats or embedding_type != "auto" or engine.name != "tritpack":
-            continue
-        found = origin.ternary()
-        origin.release()
-        if found is not None:
-            tilings[f"{table}.weight"] = Tiling(found.scale_blocks, found.granularity)
-    return tilings
+def _peak_bytes(tensors: Sequence[PlannedTensor], choice: LayoutChoice) -> int:
+    largest = max(int(np.prod(tensor.output.shape)) for tensor in tensors if tensor.ternary)
+    return (4 if set(choice.units) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES
 
 
-def _refuse_grouped_int8(spec: ModelSpec, tilings: Mapping[str, Tiling], origins: Mapping[str, Origin]) -> None:
-    for name in spec.linear_names():
-        if spec.int8_activations and tilings[name].blocks[1] > 1:
-            raise Unsupported(
-                f"tensor {origins[name].name!r} has {tilings[name].blocks[1]} scales along its rows, and the model "
-                "takes int8 activations: no model is made that way, and no kernel here runs it"
-            )
+# -- the metadata ------------------------------------------------------------------------------------------------------
+
+
+def _model_metadata(
+    model: SourceModel, spec: ModelSpec, choice: LayoutChoice, options: ConvertOptions
+) -> dict[str, Any]:
+    """Return what the file says about the model. spec: with the architecture that the engine knows it by."""
+    return {
+        "general.architecture": spec.architecture,
+        "general.type": "model",
+        "general.name": options.name or model.metadata.get("general.name", spec.architecture),
+        **model_metadata.to_metadata(spec),
+        "general.file_type": catalog.type_of(choice.layout.name).file_type,
+        "general.quantization_version": 2,
+        **{key: value for key, value in model.metadata.items() if key != "general.name"},
+    }
+
+
+def _engine_metadata(engine: Engine, deviations: list[str], options: ConvertOptions) -> dict[str, Any]:
+    record: dict[str, Any] = {} if engine.name == "tritpack" else {"tritpack.target": engine.name}
+    if options.allow_wrong_engine and deviations:
+        record["tritpack.warnings"] = deviations
+    return record
+
+
+def _losses(model: SourceModel, choice: LayoutChoice) -> dict[str, Any]:
+    """Return what the choice of layout records; a loss of an earlier step is not forgotten."""
+    record = dict(choice.record)
+    if ROUNDING_KEY in model.metadata:
+        record[ROUNDING_KEY] = max(record.get(ROUNDING_KEY, 0.0), model.metadata[ROUNDING_KEY])
+    return record

@@ -1,4 +1,4 @@
-"""How fast a packed file runs here, beside what this machine could do at most: rows in llama-bench's terms."""
+"""Speed of a packed file on this machine, and its share of the machine's own limits, in llama-bench's terms."""
 
 from __future__ import annotations
 
@@ -18,40 +18,59 @@ import numpy as np
 from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.library import Kernel, Library, library
-from tritpack.runtime.machine import peak_rss
+from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model, cache_bytes
 
 SCHEMA = "tritpack.bench/1"
 KERNELS_SCHEMA = "tritpack.bench-kernels/1"
 FIRST_PROMPT = 8
-"""Tokens of the prompt whose first answer is timed from the opening of the file."""
+"""Tokens of the prompt for the time to the first token."""
 WARM_UP = 4
 RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
-"""Kernels whose work is products; the others' is bytes."""
+"""Operations measured in products per second; all others are measured in bytes per second."""
 BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
-"""Linears that all tokens of a prompt pass in the last layer too."""
+"""The linears that the last layer computes for every token of a prompt."""
 
 Progress = Callable[[str, int, int], None]
+"""Called with a label, the tests done and their number."""
+Limits = tuple[float | None, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A test in llama-bench's terms, after `depth` tokens: `pp` evaluates n at once, `tg` decodes n one by one."""
+
+    kind: str
+    n: int
+    depth: int
+
+    @property
+    def is_prompt(self) -> bool:
+        return self.kind == "pp"
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}{self.n}" + (f" @ d{self.depth}" if self.depth else "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One test on so many threads. tokens_per_second of each repetition; limits of the same run (None: unknown)."""
+    """One test at one thread count: the speed of each repetition, and the machine's limits in the same run."""
 
     test: str
     threads: int
     tokens_per_second: list[float]
     file_bytes_per_token: int
-    """Of a decoded token: every weight once, of a table that only embeds one row."""
+    """Bytes of the file that a decoded token reads: every weight, but one row of an embedding that is not the head."""
     cache_bytes_per_token: int
-    """Keys and values that it reads, on average over the test."""
+    """Bytes of keys and values that one token reads, on average over the test."""
     read_limit: float | None
-    """Bytes a second that as many threads stream from this file; None for one below a MiB."""
+    """Bytes per second that as many threads stream from this file; None for a file below one MiB."""
     dots_limit: float | None
-    """int8 products a second of registers; None for instruction sets that have no kernel for it."""
+    """int8 products per second on registers; None for an instruction set without such a kernel."""
     macs_per_token: int
-    """Of the linears: what is counted against dots_limit."""
+    """Products of the linears per token, the figure that dots_limit bounds."""
     joules_per_token: float | None
 
     @property
@@ -72,7 +91,7 @@ class Row:
 
     @property
     def share_of_limit(self) -> float | None:
-        """Decoding: bandwidth by the read limit. Prompts: products by the int8 limit."""
+        """For decoding the bandwidth divided by read_limit, for prompts the products divided by dots_limit."""
         if not self.is_prompt:
             return self.bytes_per_second / self.read_limit if self.read_limit else None
         return self.mean * self.macs_per_token / self.dots_limit if self.dots_limit else None
@@ -96,62 +115,60 @@ class Row:
 
 
 def bench(
-    path: str | Path,
+    file: str | Path,
     *,
-    prompt: Sequence[int] = (512,),
-    generate: Sequence[int] = (128,),
-    depth: int = 0,
-    threads: Sequence[int] = (1,),
+    n_prompt: Sequence[int] = (512,),
+    n_gen: Sequence[int] = (128,),
+    n_depth: int = 0,
+    threads: Sequence[int] | None = None,
     repetitions: int = 5,
-    isa: str | None = None,
     kv_type: str = "f32",
+    isa: str | None = None,
     progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Rows for every test and thread count, one after the other over the same mapped file.
+    """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
-    prompt: lengths evaluated at once (ppN); generate: numbers of tokens decoded one by one (tgN), both behind `depth`
-    tokens that are not timed. Raises UsageError if the model's context is shorter; otherwise as Model.
+    n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). Both come
+    after `n_depth` tokens that are not timed. threads: thread counts; None measures all cores that this process may
+    use. Raises UsageError if the model's context is shorter, and what Model raises.
     """
-    c = library()
-    file = GgufFile(path)
-    tests = [(f"pp{n}", n) for n in prompt if n > 0] + [(f"tg{n}", n) for n in generate if n > 0]
-    if not tests or not threads or repetitions < 1:
+    c, gguf = library(), GgufFile(file)
+    thread_counts = [usable_cores()] if threads is None else list(threads)
+    tests = [Workload("pp", n, n_depth) for n in n_prompt if n > 0]
+    tests += [Workload("tg", n, n_depth) for n in n_gen if n > 0]
+    if not tests or not thread_counts or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
-    positions = depth + max(n for _, n in tests)
-    # First of all: afterwards this mapping of the file would be counted beside theirs.
-    first = [_first_token(path, count, isa, kv_type) for count in threads]
+    # Before the models below, whose mapping of the file would keep its pages in memory.
+    first = [_first_token(file, count, isa, kv_type) for count in thread_counts]
     rows, kernels = [], set()
-    for count in threads:
-        with Model(file, threads=count, isa=isa, kv_type=kv_type, context=positions) as model:
+    positions = n_depth + max(test.n for test in tests)
+    for count in thread_counts:
+        with Model(gguf, threads=count, isa=isa, kv_type=kv_type, context=positions) as model:
             if positions > model.context_length:
-                has = f"the model has {model.context_length}"
-                raise UsageError(f"{positions} positions, {has}", hint="give a smaller -p, -n or -d")
-            limits = c.read_limit(file.mapped, count, isa) or None, c.dots_limit(count, isa) or None
-            for number, (name, n) in enumerate(tests):
-                label = name + (f" @ d{depth}" if depth else "")
-                progress(f"{label}, {count} threads", number, len(tests))
-                samples, joules = _samples(model, name.startswith("pp"), n, depth, repetitions)
-                cached = (depth + (n + 1) / 2) * cache_bytes(model.spec, kv_type)
-                size, macs = _bytes_per_token(model), _macs_per_token(model, n if name.startswith("pp") else 1)
-                rows.append(Row(label, count, samples, size, round(cached), *limits, macs, joules))
+                sizes = f"{positions} positions are more than the model's {model.context_length}"
+                raise UsageError(sizes, hint="give a smaller -p, -n or -d")
+            limits = c.read_limit(gguf.mapped, count, isa) or None, c.dots_limit(count, isa) or None
+            for number, test in enumerate(tests):
+                progress(f"{test.label}, {count} threads", number, len(tests))
+                rows.append(_measure(model, test, count, repetitions, kv_type, limits))
             kernels |= set(model.kernels())
     return {
         "schema": SCHEMA,
-        "file": str(path),
-        "file_bytes": Path(path).stat().st_size,
+        "file": str(file),
+        "file_bytes": Path(file).stat().st_size,
         "architecture": model.spec.architecture,
-        "layouts": _layouts(file),
+        "layouts": _layouts(gguf),
         "kv_type": kv_type,
         "machine": {"cpu": c.cpu(), "system": f"{platform.system()} {platform.machine()}", "isa": isa or c.best_isa()},
         "rows": [row.as_json() for row in rows],
-        "first_token_seconds": dict(zip(map(str, threads), first, strict=True)),
+        "first_token_seconds": dict(zip(map(str, thread_counts), first, strict=True)),
         "peak_rss_bytes": peak_rss(),
         "kernels": sorted(kernels),
     }
 
 
 def bench_kernels(*, progress: Progress = lambda name, done, total: None) -> dict[str, Any]:
-    """Every kernel of this CPU: against scalar first, then its speed on one thread on data in the cache."""
+    """Compare every kernel of this CPU with scalar, then time it on one thread, on data in the cache."""
     c = library()
     wrong = {line.split(":")[0] for line in c.self_test()[1] if "WRONG" in line}
     table = []
@@ -177,20 +194,35 @@ def _kernel_row(c: Library, kernel: Kernel, wrong: set[str]) -> dict[str, Any]:
     }
 
 
-def _samples(model: Model, at_once: bool, n: int, depth: int, repetitions: int) -> tuple[list[float], float | None]:
-    """Tokens a second of each repetition, and joules a token over all of them."""
+def _measure(
+    model: Model,
+    test: Workload,
+    threads: int,
+    repetitions: int,
+    kv_type: str,
+    limits: tuple[float | None, float | None],
+) -> Row:
+    samples, joules = _samples(model, test, repetitions)
+    cached = round((test.depth + (test.n + 1) / 2) * cache_bytes(model.spec, kv_type))
+    macs = _macs_per_token(model, test.n if test.is_prompt else 1)
+    return Row(test.label, threads, samples, _bytes_per_token(model), cached, *limits, macs, joules)
+
+
+def _samples(model: Model, test: Workload, repetitions: int) -> tuple[list[float], float | None]:
+    """Tokens per second of each repetition, and joules per token over all of them."""
+    n, depth = test.n, test.depth
     rng = np.random.default_rng(0)
     ids = rng.integers(0, model.spec.vocab_size, depth + n).tolist()
     model.reset()
     if depth:
         model.append(ids[:depth])
-    model.append(ids[depth : depth + (n if at_once else min(n, WARM_UP))])
+    model.append(ids[depth : depth + (n if test.is_prompt else min(n, WARM_UP))])
     samples, used = [], 0.0
     for _ in range(repetitions):
         model.rewind(depth)
         with _energy() as joules:
             begin = time.perf_counter()
-            if at_once:
+            if test.is_prompt:
                 model.eval(ids[depth:])
             else:
                 for token in ids[depth:]:
@@ -200,16 +232,16 @@ def _samples(model: Model, at_once: bool, n: int, depth: int, repetitions: int) 
     return samples, used / (n * repetitions) if used else None
 
 
-def _first_token(path: str | Path, threads: int, isa: str | None, kv_type: str) -> float:
-    """Seconds from opening the file, its pages in memory, to the logits behind a prompt of FIRST_PROMPT tokens."""
+def _first_token(file: str | Path, threads: int, isa: str | None, kv_type: str) -> float:
+    """Seconds from opening the file, with its pages in memory, to the logits after a prompt of FIRST_PROMPT tokens."""
     begin = time.perf_counter()
-    with Model(path, threads=threads, isa=isa, kv_type=kv_type) as model:
+    with Model(file, threads=threads, isa=isa, kv_type=kv_type) as model:
         model.eval(list(range(min(FIRST_PROMPT, model.spec.vocab_size))))
         return time.perf_counter() - begin
 
 
 def _bytes_per_token(model: Model) -> int:
-    """What a decoded token reads of the file: all tensors, but of an embedding that is no head only a row."""
+    """Bytes of the file that a decoded token reads: all tensors, but one row of an embedding that is not the head."""
     total = sum(info.nbytes for info in model.file.tensors.values())
     if not model.spec.tied:
         embedding = model.file.tensors["token_embd.weight"]
@@ -218,11 +250,12 @@ def _bytes_per_token(model: Model) -> int:
 
 
 def _macs_per_token(model: Model, tokens: int) -> int:
-    """Of the linears, over tokens evaluated at once: behind its cache the last layer works on the last alone."""
+    """Products of the linears per token, of tokens evaluated at once. After writing keys and values, the last layer
+    computes the last token only."""
     shapes, last = model.spec.tensor_shapes(), f"blk.{model.spec.layers - 1}."
     macs = {name: math.prod(shapes[name]) for name in model.spec.linear_names()}
-    behind = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(BEFORE_ATTENTION))
-    return round(sum(macs.values()) - behind * (tokens - 1) / tokens)
+    last_only = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(BEFORE_ATTENTION))
+    return round(sum(macs.values()) - last_only * (tokens - 1) / tokens)
 
 
 def _layouts(file: GgufFile) -> list[str]:
@@ -231,9 +264,8 @@ def _layouts(file: GgufFile) -> list[str]:
 
 @contextlib.contextmanager
 def _energy() -> Iterator[list[float]]:
-    """Joules that the processors used within the block, put into the list: empty where RAPL is not readable."""
-    found = sorted(RAPL.glob("intel-rapl:[0-9]"))
-    counters = [path for path in found if os.access(path / "energy_uj", os.R_OK)]
+    """Measure the joules that the processors use within the block; the list stays empty if RAPL is not readable."""
+    counters = [path for path in sorted(RAPL.glob("intel-rapl:[0-9]")) if os.access(path / "energy_uj", os.R_OK)]
 
     def read() -> list[int]:
         return [int((counter / "energy_uj").read_text()) for counter in counters]

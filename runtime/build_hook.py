@@ -1,7 +1,7 @@
-"""Hatchling's hook: builds the C library through the top-level Makefile, so that there is one source of truth.
+"""Hatchling's hook. It builds the C library with the top-level Makefile, the one place that knows how.
 
-Without a compiler or make, a wheel without the library is made and a warning printed: converting and inspecting work,
-running ends with exit code 7. A compiler that fails fails the build.
+Without a compiler or make it prints a warning and the wheel has no library: converting and inspecting work, and running
+a model ends with exit code 7. An error of the compiler fails the build.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Runs `make lib` for wheels and editable installs, and tags the wheel with the platform it was built for."""
+    """Hook that runs `make lib` for wheels and editable installs, and tags the wheel with its platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
@@ -34,7 +34,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if not missing:
             subprocess.run(["make", "--no-print-directory", "lib"], cwd=self.root, check=True)
         if not library.is_file():
-            raise RuntimeError(f"make lib ended well but left no {library}")
+            raise RuntimeError(f"make lib succeeded but did not write {library}")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform_tag()}"
 

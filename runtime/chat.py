@@ -1,7 +1,8 @@
-"""Chat templates: a list of messages to the text (and the token ids) that the model was trained on.
+"""Chat templates: they turn a list of messages into the text, and the token ids, that the model was trained on.
 
-A template is a program out of a downloaded file, so it runs in jinja2's sandbox, set up as transformers does
-(transformers/utils/chat_template_utils.py) so that the same template gives the same text. jinja2 is imported on use.
+A template is a program from a downloaded file, so it runs in jinja2's sandbox. The sandbox is set up as transformers
+sets up its own (transformers/utils/chat_template_utils.py), so that the same template gives the same text. jinja2 is
+imported on first use.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
-# What a template's own mistakes raise, besides jinja2's errors.
+# The exceptions that a mistake in a template raises, besides jinja2's own.
 _TEMPLATE_FAULTS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 
 _MESSAGES_HINT = 'a chat is a JSON list like [{"role": "user", "content": "Hello"}]'
-_LONGEST_PRODUCT = 1_000_000  # characters or bits that `*` and `**` may make inside a template
+_LONGEST_PRODUCT = 1_000_000  # of `*` and `**` inside a template, in characters or bits
 
 
 def parse_messages(document: str) -> list[Message]:
-    """The JSON text of a chat as messages. Raises UsageError."""
+    """Parse the JSON text of a chat. Raises UsageError."""
     try:
         value = json.loads(document)
     except (ValueError, RecursionError) as exc:
@@ -39,7 +40,7 @@ def parse_messages(document: str) -> list[Message]:
 
 
 def check_messages(value: object) -> list[Message]:
-    """`value` if it is a non-empty list of {role, content} with text in both. Raises UsageError."""
+    """Return `value` if it is a non-empty list of {role, content} with text in both. Raises UsageError."""
     if not isinstance(value, list) or not value:
         raise UsageError("the chat is not a non-empty list of messages", hint=_MESSAGES_HINT)
     for place, message in enumerate(value):
@@ -59,31 +60,31 @@ def render_chat(
     eos_token: str | None,
     add_generation_prompt: bool = True,
 ) -> str:
-    """The text of `messages`. Raises UsageError (messages), Unreadable (template)."""
+    """Render `messages`. Raises UsageError for wrong messages, Unreadable for a template that fails."""
     checked = check_messages(list(messages))
-    environment = _environment()  # first: it is what says that jinja2 is missing
+    environment = _environment()  # before the import below: it raises the error that names jinja2
     from jinja2 import TemplateError
 
     # A token that the tokenizer lacks stays undefined and renders as nothing; None would render as "None".
-    named = {name: text for name, text in (("bos_token", bos_token), ("eos_token", eos_token)) if text is not None}
+    specials = {name: text for name, text in (("bos_token", bos_token), ("eos_token", eos_token)) if text is not None}
     try:
         text: str = environment.from_string(template).render(
-            messages=json.loads(json.dumps(checked)),  # a plain copy: the caller's objects never reach the template
+            messages=json.loads(json.dumps(checked)),  # a copy: the template cannot reach the caller's objects
             tools=None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
-            **named,
+            **specials,
         )
     except (TemplateError, *_TEMPLATE_FAULTS) as exc:
         raise Unreadable(
             f"the chat template cannot render this chat: {' '.join(str(exc).split()) or type(exc).__name__}",
-            hint="the template is tokenizer.chat_template in the file; check that the roles are ones it knows",
+            hint="the template is tokenizer.chat_template in the file; check that it accepts these roles",
         ) from exc
     return text
 
 
 def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-    """The text of `messages` by the tokenizer's own template. Raises Unsupported if it has none."""
+    """Render `messages` with the tokenizer's own template. Raises Unsupported if it has none."""
     if not tokenizer.chat_template:
         raise Unsupported(
             "the file has no chat template (tokenizer.chat_template): it is a base model",
@@ -99,12 +100,13 @@ def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_
 
 
 def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
-    """Token ids of `chat_text`: no specials beyond what the template renders."""
+    """Return the token ids of `chat_text`, without specials beyond those that the template renders."""
     return tokenizer.encode(chat_text(tokenizer, messages, add_generation_prompt), add_special=False)
 
 
 @functools.lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
+    """The sandbox. Raises MissingRequirement without jinja2, or with a version whose sandbox has known holes."""
     try:
         import jinja2
         from jinja2 import ext, nodes, parser, sandbox
@@ -113,14 +115,13 @@ def _environment() -> ImmutableSandboxedEnvironment:
             "chat templates need the Python package jinja2, which is not installed", hint="pip install jinja2"
         ) from exc
     if tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit()) < (3, 1, 6):
-        # Older sandboxes have known holes.
         raise MissingRequirement(
             f"chat templates need jinja2 3.1.6 or later, {jinja2.__version__} is installed",
             hint="pip install --upgrade jinja2",
         )
 
     class GenerationTag(ext.Extension):
-        """`{% generation %}` marks the assistant's words for training; here its body is just rendered."""
+        """`{% generation %}`, which marks the assistant's words for training; here its body is only rendered."""
 
         tags = {"generation"}  # noqa: RUF012 (jinja2 declares it as an instance attribute)
 
@@ -129,7 +130,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
             return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     class Sandbox(sandbox.ImmutableSandboxedEnvironment):
-        """jinja2's sandbox, in which a short template cannot ask for gigabytes by `'a' * 10**10`."""
+        """jinja2's sandbox, with a limit so that `'a' * 10**10` cannot fill the memory."""
 
         intercepted_binops = frozenset(("*", "**"))
 
@@ -144,7 +145,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
             return super().call_binop(context, operator, left, right)
 
     class Namespace(jinja2.utils.Namespace):
-        """`namespace()` without names that begin with an underscore: those lead to Python's internals."""
+        """`namespace()` that refuses names with a leading underscore, which lead to Python's internals."""
 
         def __init__(*args: Any, **values: Any) -> None:
             for name in dict(*args[1:], **values):
@@ -161,7 +162,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
                 raise jinja2.exceptions.SecurityError(f"the template sets the private attribute {name!r}")
 
     class PlainDict:
-        """`dict(...)` and `dict.fromkeys(...)`, not the type itself."""
+        """`dict(...)` and `dict.fromkeys(...)`, without access to the type itself."""
 
         def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
             return dict(*args, **values)
@@ -179,11 +180,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        # jinja2's own escapes for HTML, which no model was trained on.
+        # jinja2's own `tojson` escapes for HTML, and no model was trained on that.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    def strftime_now(form: str) -> str:
-        return datetime.datetime.now().strftime(form)
+    def strftime_now(pattern: str) -> str:
+        return datetime.datetime.now().strftime(pattern)
 
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, ext.loopcontrols])
     environment.filters["tojson"] = tojson

@@ -1,5 +1,8 @@
-"""A model as one flat file of the structs that C takes, pointers replaced by offsets: tests/c/run_dump.c runs it where
-there is no Python, under an emulator say. For little-endian machines of 64 bits, or of 32 where int64 is aligned."""
+"""Dump of a model: one flat file of the C structs, with offsets in place of pointers.
+
+tests/c/run_dump.c runs it where there is no Python, for example under an emulator. The machine must be little-endian,
+with 64 bits, or with 32 bits and aligned int64.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ ALIGNMENT = 64
 
 
 def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -> None:
-    """Write `model`, the prompt `tokens` and how many tokens to decode greedily behind it.
+    """Write `model`, a prompt of `tokens`, and the number of tokens to decode greedily after it.
 
-    Layout: magic; uint64 bytes of the file; uint32 layers, prompt tokens, tokens to decode, frequencies of a head
-    (twice as many if layers slide); hparams without its pointers; layers; embedding, final norm, head; the prompt as
-    int32; the frequencies as float32; then, aligned to 64 bytes, the tensors. `data` of a tensor is its offset in the
-    file, 0 where it is absent.
+    The file holds: magic; uint64 size of the file in bytes; uint32 layers, prompt tokens, tokens to decode, frequencies
+    per head (twice as many if layers use a sliding window); hparams without its pointers; layers; embedding, final
+    norm, head; the prompt as int32; the frequencies as float32; then the tensors, aligned to 64 bytes. `data` of a
+    tensor is its offset in the file, or 0 if it is absent.
     """
     c_model = model.c_model
     made = model_structs(model.spec, c_model.tensors)

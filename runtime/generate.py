@@ -1,6 +1,6 @@
-"""The loop that writes: prompt in, tokens out one by one, text that never shows half a character.
+"""The generation loop: it takes a prompt and gives tokens one by one, and its text never shows half a character.
 
-Knows a model only by `LanguageModel`, so the C library, the numpy reference and a test's toy all run through it.
+It knows a model only as a `LanguageModel`, so the C library and a test's toy model run through the same loop.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from tritpack.runtime.tokenizer import Tokenizer
 
 
 class LanguageModel(Protocol):
-    """What generation needs of a model: it remembers the tokens it was given since `reset`."""
+    """What generation needs of a model, which remembers the tokens that it got since `reset`."""
 
     @property
     def context_length(self) -> int:
-        """The most tokens it can remember."""
+        """The largest number of tokens that it can remember."""
 
     def eval(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append `tokens`; logits after the last one, float32 (vocab,)."""
+        """Append `tokens` and return the logits after the last one, float32 (vocab,)."""
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all tokens."""
 
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One step. `text` is what may be shown now; it can lag behind the tokens by half a character."""
+    """One step. `text` is what can be shown now; part of a character waits until the tokens complete it."""
 
     id: int
     text: str
-    stop_reason: str | None = None  # set on the last one: "eos" (then `id` is the stop token), "length", "context", ...
+    stop_reason: str | None = None  # of the last step only; with "eos", `id` is the stop token
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generation:
-    """A finished generation. `ids` are the tokens written, without the one that ended it (`stop_id`)."""
+    """A finished generation. `ids` are the tokens written, without the stop token that ended it (`stop_id`)."""
 
     text: str
     ids: list[int]
@@ -54,9 +54,16 @@ class Generation:
     prompt_tokens: int
     prompt_tokens_per_second: float
 
+    def __repr__(self) -> str:
+        start = self.text if len(self.text) <= 40 else self.text[:37] + "..."
+        return (
+            f"Generation({start!r}, {len(self.ids)} tokens, stopped by {self.stop_reason}, "
+            f"{self.tokens_per_second:.1f} tokens/s)"
+        )
+
 
 class Utf8Stream:
-    """Bytes in, text out: holds back an unfinished character until its last byte has come."""
+    """Decoder of bytes that arrive in pieces: it holds back an unfinished character until its last byte has come."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -66,19 +73,19 @@ class Utf8Stream:
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """What is left: U+FFFD for an unfinished character, else nothing."""
+        """The rest: U+FFFD for an unfinished character, otherwise nothing."""
         return self._decoder.decode(b"", final=True)
 
 
 class _StopStrings:
-    """Holds text back while it could still be the beginning of a stop string."""
+    """Filter that holds text back while it could still be the beginning of a stop string."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = [string for string in strings if string]
         self._held = ""
 
     def feed(self, text: str, last: bool = False) -> tuple[str, bool]:
-        """(text to show, whether a stop string was met; it and all after it are dropped)."""
+        """(text to show, whether a stop string was met). The stop string and everything after it are dropped."""
         self._held += text
         met = [place for place in map(self._held.find, self._strings) if place >= 0]
         if met:
@@ -94,7 +101,7 @@ class _StopStrings:
         return shown, False
 
 
-def generate(
+def stream_tokens(
     model: LanguageModel,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
@@ -104,17 +111,19 @@ def generate(
     stop_strings: Sequence[str] = (),
     show_special: bool = False,
 ) -> Generator[GeneratedToken, None, Generation]:
-    """Generate from scratch: the model is reset first. The generator's return value is the `Generation`.
+    """Reset the model and yield one `GeneratedToken` per step; the generator's return value is the `Generation`.
 
-    `max_tokens` -1: until a stop token or the end of the context. `stop_ids` None: the tokenizer's; empty: none.
-    Control tokens are written into `ids` but not into the text, unless `show_special`.
-    Raises UsageError (prompt empty, too long, or not in the vocabulary; at once, not at the first `next`).
+    max_tokens: -1 runs until a stop token or the end of the context. stop_ids: None takes the tokenizer's, an empty
+    collection takes none. show_special: write control tokens into the text; they are always in `ids`.
+    Raises UsageError for a prompt that is empty, too long or outside the vocabulary: at the call, not at the first
+    `next`.
     """
     prompt = [int(i) for i in prompt_ids]
     if not prompt:
         if tokenizer.bos_id is None:
             raise UsageError(
-                "the prompt is empty and this model has no token to begin with (BOS)", hint="give a prompt with -p"
+                "the prompt is empty, and this model has no BOS token to begin with",
+                hint="give a prompt with -p",
             )
         prompt = [tokenizer.bos_id]
     if max_tokens < -1:
@@ -124,9 +133,11 @@ def generate(
             f"the prompt has {len(prompt)} tokens, more than the model's context of {model.context_length}",
             hint="shorten the prompt",
         )
-    outside = next((i for i in prompt if not 0 <= i < tokenizer.vocab_size), None)
-    if outside is not None:
-        raise UsageError(f"token id {outside} of the prompt is outside the vocabulary of {tokenizer.vocab_size} tokens")
+    unknown_id = next((i for i in prompt if not 0 <= i < tokenizer.vocab_size), None)
+    if unknown_id is not None:
+        raise UsageError(
+            f"token id {unknown_id} of the prompt is outside the vocabulary of {tokenizer.vocab_size} tokens"
+        )
     stops = tokenizer.stop_ids if stop_ids is None else frozenset(stop_ids)
     return _loop(model, tokenizer, prompt, max_tokens, params or SamplingParams(), stops, stop_strings, show_special)
 
@@ -189,7 +200,7 @@ def _loop(
 def collect(
     steps: Generator[GeneratedToken, None, Generation], on_text: Callable[[str], object] | None = None
 ) -> Generation:
-    """Run `generate` to its end; `on_text` gets each piece of text as soon as it may be shown."""
+    """Run the steps of `stream_tokens` to the end; `on_text` gets each piece of text as soon as it can be shown."""
     while True:
         try:
             step = next(steps)

@@ -1,4 +1,4 @@
-"""What this machine gives to this process: cores and memory."""
+"""The cores and the memory that this process has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tritpack.runtime.library import MAX_THREADS
 
 
 def usable_cores() -> int:
-    """Cores this process may use: affinity and the cgroup's quota (a container's --cpus) respected."""
+    """Return the number of cores that this process may use, by its affinity and its cgroup's quota (--cpus)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -20,7 +20,7 @@ def usable_cores() -> int:
 
 
 def peak_rss() -> int | None:
-    """Highest resident size of this process in bytes, pages of the mapped file included; None where nobody counts."""
+    """Return the highest resident size of this process in bytes, mapped files included; None if it is unknown."""
     try:
         import resource
     except ImportError:

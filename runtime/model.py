@@ -1,4 +1,4 @@
-"""A GGUF file made ready to run: its spec, its mapped tensors given to the C library, one session with a KV cache."""
+"""A model that is ready to run: a GGUF file's mapped tensors, given to the C library, and one session of it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import float_types, model_metadata
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
-from tritpack.runtime import packers
+from tritpack.runtime import embedding, packers
+from tritpack.runtime.chat import Message, chat_ids
+from tritpack.runtime.generate import Generation, collect, stream_tokens
 from tritpack.runtime.library import CModel, CSession, CTensor
 from tritpack.runtime.machine import usable_cores
+from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.tokenizer import Tokenizer
 
 F32 = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 4 << 30
-"""What a KV cache may take where nobody asks for a context: long ones would want more than most machines have."""
+"""The most that a KV cache takes by default: the longest contexts need more memory than most machines have."""
 CODES = ".q8"
-"""How the C graph's trace points of int8 codes end; before it stands what runtime/reference.py calls the point."""
+"""The end of the C graph's trace points of int8 codes; what precedes it is the point's name in reference.py."""
 SCALE = ".scale"
-"""And those of their scales."""
+"""The end of the trace points of the codes' scales."""
+OnText = Callable[[str], object]
+"""Called with each piece of text as soon as it can be shown."""
+ONE_INPUT = "give either a prompt or tokens"
 
 
 class Model:
-    """A model with one session. `eval` continues it, `reset` forgets it, `logits` starts anew.
+    """A model in a GGUF file, with one session that remembers tokens.
 
-    threads: default all cores this process may use. isa: None is the best this CPU has. kv_type: f32 or i16.
-    context: positions of the KV cache, at most the model's; None is the model's, as far as 4 GiB hold them.
-    Raises Unreadable for a file that is no model, Unsupported for one we cannot run, MissingRequirement without the C
-    library or for an ISA this CPU lacks.
+    `generate`, `chat`, `logits` and `embed` start the session anew; `eval` continues it and `reset` empties it.
+    threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
+    context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
+    Raises Unreadable for a file that is not a model, Unsupported for a model that cannot run here, MissingRequirement
+    without the C library or for an ISA that this CPU lacks.
     """
 
     def __init__(
@@ -46,38 +53,146 @@ class Model:
         kv_type: str = "f32",
         context: int | None = None,
     ) -> None:
-        packers.use_c_packers()  # some layouts are quicker to check by it
+        packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
-        try:
+        with locating(path=self.file.path):
             self.spec = model_metadata.from_gguf(self.file)
-        except (Unreadable, Unsupported) as error:
-            raise type(error)(f"{self.file.path}: {error.message}", hint=error.hint) from error
         self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)
         self._model = CModel(self.spec, self._tensors())
         self._session = CSession(
             self._model, n_ctx=self.context_length, threads=threads or usable_cores(), isa=isa, kv_type=kv_type
         )
 
+    def __repr__(self) -> str:
+        size = f"{self.spec.layers} layers, context {self.context_length}"
+        return f"Model({str(self.file.path)!r}, {self.spec.architecture}, {size})"
+
     @property
     def c_model(self) -> CModel:
-        """What the C library was given."""
+        """The model as the C library holds it."""
         return self._model
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer inside the file. Raises Unsupported if the file has none that is supported."""
         return Tokenizer.from_metadata(self.file.metadata)
+
+    # -- text, with the arguments of the commands of the same names ----------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        tokens: Sequence[int] | None = None,
+        max_tokens: int = 64,
+        no_special: bool = False,
+        temp: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat_penalty: float = 1.0,
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> Generation:
+        """Continue a prompt, or token ids used as given.
+
+        max_tokens: -1 runs until a stop token or the end of the context. no_special: do not add the specials that the
+        tokenizer adds to a prompt. temp 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 are off.
+        Raises UsageError for an impossible value, Unsupported for an embedding model.
+        """
+        self.require_logits()
+        params = SamplingParams(temp, top_k, top_p, min_p, repeat_penalty, seed)
+        ids = self._input_ids(prompt, tokens, no_special)
+        return collect(stream_tokens(self, self.tokenizer, ids, max_tokens, params), on_text)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        system: str | None = None,
+        max_tokens: int = -1,
+        temp: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat_penalty: float = 1.0,
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> Generation:
+        """Answer a conversation, a list of {role, content}, through the model's own chat template.
+
+        system: a system message to put before it. The other arguments are those of `generate`. Raises Unsupported for
+        a model without a chat template.
+        """
+        first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        return self.generate(
+            tokens=chat_ids(self.tokenizer, [*first, *messages]), max_tokens=max_tokens, temp=temp, top_k=top_k,
+            top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, on_text=on_text,
+        )  # fmt: skip
+
+    def tokenize(
+        self, prompt: str | None = None, *, chat: Sequence[Message] | None = None, no_special: bool = False
+    ) -> list[int]:
+        """Return the token ids of a text, or of a conversation as the model's chat template renders it."""
+        if (prompt is None) == (chat is None):
+            raise UsageError("give either a prompt or a chat")
+        if chat is not None:
+            return chat_ids(self.tokenizer, chat)
+        return self.tokenizer.encode(prompt or "", add_special=not no_special)
+
+    def detokenize(self, tokens: Sequence[int], *, no_special: bool = False) -> str:
+        """Return the text of token ids. no_special: leave control tokens out."""
+        return self.tokenizer.decode(tokens, skip_special=no_special)
+
+    def logits(
+        self, tokens: Sequence[int] | None = None, *, prompt: str | None = None, no_special: bool = False
+    ) -> F32:
+        """Return the logits of every position, float32 (tokens, vocab), of token ids or of a prompt."""
+        ids = self._input_ids(prompt, tokens, no_special)
+        self.reset()
+        return self.eval_all(ids)
+
+    def embed(
+        self,
+        prompt: str | None = None,
+        *,
+        tokens: Sequence[int] | None = None,
+        pooling: str | None = None,
+        no_normalize: bool = False,
+    ) -> F32:
+        """Return the embedding of a text, float32 (hidden,).
+
+        tokens: token ids to use as given, instead of a prompt. pooling: `last`, `mean` or `cls`; None takes the model's
+        own. no_normalize: leave the vector's length as it is; it is 1 otherwise.
+        """
+        if tokens is None or prompt is not None:
+            if prompt is None or tokens is not None:
+                raise UsageError(ONE_INPUT)
+            tokens = embedding.text_ids(self, prompt)
+        return embedding.embed(self, tokens, pooling=pooling, normalize=not no_normalize)
+
+    def require_logits(self) -> None:
+        """Raise Unsupported for an embedding model: it was not trained to predict, so its logits mean nothing."""
+        if self.spec.is_embedding_model:
+            raise Unsupported(
+                "is an embedding model, which was not trained to predict a next token",
+                path=self.file.path,
+                hint="tritpack embed computes its vector",
+            )
+
+    # -- the session ---------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Forget every token."""
         self._session.rewind(0)
 
     def eval(self, tokens: Sequence[int]) -> F32:
-        """Append tokens to the session; float32 (vocab,) logits of the last one."""
+        """Append tokens to the session and return the logits of the last one, float32 (vocab,)."""
         last: F32 = self._session.eval(tokens, logits="last")[-1]
         return last
 
     def eval_all(self, tokens: Sequence[int]) -> F32:
-        """Append tokens to the session; float32 (tokens, vocab) logits of each."""
+        """Append tokens to the session and return the logits of each, float32 (tokens, vocab)."""
         return self._session.eval(tokens, logits="all")
 
     def append(self, tokens: Sequence[int]) -> None:
@@ -85,28 +200,26 @@ class Model:
         self._session.eval(tokens, logits="none")
 
     def rewind(self, positions: int) -> None:
-        """Forget all tokens behind the first `positions`."""
+        """Forget all tokens after the first `positions`."""
         self._session.rewind(positions)
 
-    def logits(self, tokens: Sequence[int]) -> F32:
-        """float32 (tokens, vocab) of a sequence by itself. Starts the session anew."""
-        self.reset()
-        return self._session.eval(tokens, logits="all")
-
     def hidden(self, tokens: Sequence[int]) -> F32:
-        """float32 (tokens, hidden): states after the final norm of a sequence by itself. Starts the session anew."""
+        """Start the session anew; return the states after the final norm, float32 (tokens, hidden)."""
         self.reset()
         return self._session.hidden(tokens)
 
     def outputs(self, tokens: Sequence[int]) -> F32:
-        """What the model is for: `hidden` of an embedding model, `logits` of any other."""
+        """Return what the model was trained for: `hidden` of an embedding model, `logits` of any other."""
         return self.hidden(tokens) if self.spec.is_embedding_model else self.logits(tokens)
 
     def traced_outputs(
         self, tokens: Sequence[int], floats: Callable[[str, int, F32], None] | None = None
     ) -> tuple[F32, dict[tuple[int, str], npt.NDArray[np.int8]]]:
-        """`outputs`, and the int8 codes that entered each group of linears, by (layer, reference.py's point). floats: a
-        tracer of reference.py, called with copies of every other point; a long sequence comes in several pieces."""
+        """Return `outputs`, and the int8 codes that entered each group of linears by (layer, point of reference.py).
+
+        floats: a tracer of reference.py, called with copies of every other point; a long sequence comes in several
+        pieces.
+        """
         pieces: dict[tuple[int, str], list[npt.NDArray[np.int8]]] = {}
 
         def record(point: str, layer: int, data: npt.NDArray[np.generic]) -> None:
@@ -120,10 +233,11 @@ class Model:
         return outputs, {key: np.concatenate(parts) for key, parts in pieces.items()}
 
     def kernels(self) -> list[str]:
-        """Symbols of the kernels that really ran in this session."""
+        """Return the symbols of the kernels that have run in this session."""
         return self._session.kernels()
 
     def close(self) -> None:
+        """Free the session and the model; neither can be used afterwards."""
         self._session.close()
         self._model.close()
 
@@ -135,30 +249,38 @@ class Model:
     ) -> None:
         self.close()
 
+    def _input_ids(self, prompt: str | None, tokens: Sequence[int] | None, no_special: bool) -> Sequence[int]:
+        """The ids of whichever is given. Raises UsageError unless it is exactly one."""
+        if (prompt is None) == (tokens is None):
+            raise UsageError(ONE_INPUT)
+        return tokens if tokens is not None else self.tokenize(prompt, no_special=no_special)
+
     def _tensors(self) -> dict[str, CTensor]:
-        """Every tensor of the model as C wants it, shapes checked; all but the norms stay where they are mapped."""
+        """Every tensor of the model for C, with its shape checked; all but the norms stay where they are mapped."""
         tensors = {}
         if unknown := self.spec.unknown_tensors(self.file.tensors):
             raise Unsupported(
-                f"{self.file.path}: tensor {unknown[0]!r} has no place in its {self.spec.architecture} model",
-                hint="without it the model would be another one",
+                f"has no place in a model of architecture {self.spec.architecture}",
+                path=self.file.path,
+                tensor=unknown[0],
+                hint="without this tensor it would be another model",
             )
         for name, shape in self.spec.tensor_shapes().items():
             if name == ROPE_FACTORS:
-                continue  # in the spec's frequencies already
+                continue  # the spec's frequencies contain them already
             info = self.file.tensors.get(name)
             if info is None:
-                raise Unreadable(f"{self.file.path}: tensor {name!r} is missing")
+                raise Unreadable("is missing", path=self.file.path, tensor=name)
             if info.shape != shape:
-                found = f"{list(info.shape)}, expected {list(shape)}"
-                raise Unreadable(f"{self.file.path}: tensor {name!r} has shape {found}")
+                shapes = f"{list(info.shape)}, expected {list(shape)}"
+                raise Unreadable(f"has shape {shapes}", path=self.file.path, tensor=name)
             tensors[name] = c_tensor(self.file, info)
         return tensors
 
 
 def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
-    """A tensor of a file as C takes it. Raises Unreadable for bytes or scales that make none, Unsupported for a layout
-    without kernels."""
+    """A tensor of a file for the C library. Raises Unreadable for bytes or scales that are not those of its layout,
+    Unsupported for a layout without kernels."""
     stored = file.bytes_of(info)
     part = info.name.split(".")[-2]
     if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
@@ -166,26 +288,47 @@ def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
         return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
     if (layout := file.layout_of(info)) is None:
         return CTensor(stored, info.layout, info.rows, info.cols)
-    where = f"{file.path}: tensor {info.name!r}"
-    try:
+    with locating(path=file.path, tensor=info.name):
         tiling, scale = layout.tiling_of(info.rows, info.cols), file.outer_scale(info)
-    except Unreadable as error:
-        raise Unreadable(f"{where}: {error.message}", hint=error.hint) from error
-    if problems := file.check(info):
-        raise Unreadable(f"{where}: {problems[0]}")
+        if problems := file.check(info):
+            raise Unreadable(problems[0])
     return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 
 
 def default_context(spec: ModelSpec, kv_type: str) -> int:
-    """Positions of the KV cache where nobody says: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
+    """Positions of the KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
     return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // cache_bytes(spec, kv_type)))
 
 
 def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
-    """Of the keys and values of one position."""
-    return (
-        2
-        * spec.layers
-        * spec.kv_heads
-        * (2 * (-(-spec.head_dim // 16) * 16) + 4 if kv_type == "i16" else 4 * spec.head_dim)
-    )
+    """Bytes of the keys and values of one position. i16 pads heads to 16 values and has one float32 scale per head."""
+    padded = -(-spec.head_dim // 16) * 16
+    head = 2 * padded + 4 if kv_type == "i16" else 4 * spec.head_dim
+    return 2 * spec.layers * spec.kv_heads * head
+
+
+def generate(
+    file: GgufFile | str | Path,
+    prompt: str | None = None,
+    *,
+    tokens: Sequence[int] | None = None,
+    max_tokens: int = 64,
+    no_special: bool = False,
+    temp: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repeat_penalty: float = 1.0,
+    seed: int = 0,
+    threads: int | None = None,
+    isa: str | None = None,
+    kv_type: str = "f32",
+    context: int | None = None,
+    on_text: OnText | None = None,
+) -> Generation:
+    """Open a file, continue one prompt, and close it: `Model` and `Model.generate` in one call."""
+    with Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context) as model:
+        return model.generate(
+            prompt, tokens=tokens, max_tokens=max_tokens, no_special=no_special, temp=temp, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, on_text=on_text,
+        )  # fmt: skip

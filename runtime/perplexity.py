@@ -1,9 +1,9 @@
-"""Perplexity of a text, with error bars, and how far two models' predictions are apart, in one pass.
+"""Perplexity of a text, with its standard error, and the divergence of two models' predictions, in one pass.
 
-Definitions as in llama.cpp's `perplexity` tool, so that figures can be set beside each other: exp of the mean negative
-log-likelihood over the scored positions, its standard error from the spread of the log-likelihoods; KL divergence,
-same-top-p and differences of the probability of the right token against a second model. Nothing is stored but one
-number a position.
+The definitions are those of llama.cpp's `perplexity` tool, so that figures can be compared: perplexity is exp of the
+mean negative log-likelihood over the scored positions, with the standard error from the spread of the log-likelihoods.
+Against a second model there are also KL divergence, same-top-p, and the difference of the right token's probability.
+The pass stores one number per position and figure, and no logits.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tritpack.formats.errors import UsageError
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 POSITIONS_AT_ONCE = 64
-"""Float64 copies of the logits of a 128k vocabulary are large: so many positions at a time."""
+"""Positions converted to float64 at a time, because such logits of a vocabulary of 128k are large."""
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
 class Evaluates(Protocol):
-    """What a model must be able to do to be scored."""
+    """What scoring needs of a model."""
 
-    def logits(self, tokens: Sequence[int]) -> F32:
-        """float32 (tokens, vocab) of a sequence by itself."""
+    def logits(self, tokens: Sequence[int], /) -> F32:
+        """Return float32 (tokens, vocab) logits of a sequence without any context before it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure with its standard error, from so many samples."""
+    """A figure with its standard error and its number of samples."""
 
     value: float
     error: float
@@ -41,7 +41,7 @@ class Estimate:
 
     @classmethod
     def mean(cls, samples: npt.ArrayLike) -> Estimate:
-        """Of independent samples; no samples give NaN."""
+        """Return the mean of independent samples; without samples it is NaN."""
         array = np.asarray(samples, np.float64)
         if array.size == 0:
             return cls(float("nan"), float("nan"), 0)
@@ -49,7 +49,7 @@ class Estimate:
         return cls(float(array.mean()), float(spread / np.sqrt(array.size)), array.size)
 
     def exponential(self) -> Estimate:
-        """exp of it, the error carried on to first order."""
+        """Return exp of the figure, its error propagated to first order."""
         with np.errstate(over="ignore"):
             value = float(np.exp(self.value))
         return Estimate(value, value * self.error, self.samples)
@@ -59,14 +59,14 @@ class Estimate:
 
 
 def log_softmax(logits: F32) -> F64:
-    """float64 log-probabilities, (tokens, vocab)."""
+    """Return the log-probabilities, float64 (tokens, vocab), of logits of that shape."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     result: F64 = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result
 
 
 def negative_log_likelihoods(logits: F32, tokens: Sequence[int], first: int = 0) -> F64:
-    """-ln p of tokens[first + 1 :], each by the logits (tokens, vocab) of the position before it."""
+    """Return -ln p of tokens[first + 1 :], each from the logits (tokens, vocab) of the position before it."""
     targets = np.asarray(tokens[first + 1 :], np.int64)
     scores = np.empty(len(targets))
     for start in range(0, len(targets), POSITIONS_AT_ONCE):
@@ -77,8 +77,10 @@ def negative_log_likelihoods(logits: F32, tokens: Sequence[int], first: int = 0)
 
 
 def windows_of(tokens: Sequence[int], size: int, bos: int | None = None) -> list[list[int]]:
-    """The text in pieces of `size` tokens, each beginning with `bos` if there is one; a last piece that scores nothing
-    is dropped."""
+    """Cut a text into windows of `size` tokens, each with `bos` at its beginning if there is one.
+
+    A last window without a position to score is dropped. Raises UsageError if `size` leaves nothing to score.
+    """
     body = list(tokens[1:] if bos is not None and tokens and tokens[0] == bos else tokens)
     head = [] if bos is None else [bos]
     step = size - len(head)
@@ -90,32 +92,33 @@ def windows_of(tokens: Sequence[int], size: int, bos: int | None = None) -> list
 
 @dataclasses.dataclass
 class Divergence:
-    """What a second model says at the same positions: one number a position of each."""
+    """How two models differ at the same positions: per figure one number for each position."""
 
     kl: list[F64] = dataclasses.field(default_factory=list)  # KL(base || model), nats
     same_top: list[npt.NDArray[np.bool_]] = dataclasses.field(default_factory=list)
-    gained: list[F64] = dataclasses.field(default_factory=list)  # probability of the right token: model less base
+    delta_p: list[F64] = dataclasses.field(default_factory=list)  # probability of the right token: model less base
 
     def add(self, logits: F32, base: F32, targets: Sequence[int]) -> None:
-        """logits, base: (n, vocab) of the n positions before `targets`."""
+        """Add positions. logits, base: float32 (n, vocab) of the n positions before `targets`."""
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             piece = np.asarray(targets[start : start + POSITIONS_AT_ONCE], np.int64)
-            rows, here = np.arange(len(piece)), slice(start, start + len(piece))
-            mine, theirs = log_softmax(logits[here]), log_softmax(base[here])
+            rows, part = np.arange(len(piece)), slice(start, start + len(piece))
+            mine, theirs = log_softmax(logits[part]), log_softmax(base[part])
             self.kl.append((np.exp(theirs) * (theirs - mine)).sum(-1))
-            self.same_top.append(logits[here].argmax(-1) == base[here].argmax(-1))
-            self.gained.append(np.exp(mine[rows, piece]) - np.exp(theirs[rows, piece]))
+            self.same_top.append(logits[part].argmax(-1) == base[part].argmax(-1))
+            self.delta_p.append(np.exp(mine[rows, piece]) - np.exp(theirs[rows, piece]))
 
     def figures(self) -> dict[str, Any]:
-        kl, gained = np.concatenate(self.kl), np.concatenate(self.gained)
+        """Return the figures of all positions, as `tritpack perplexity --json` prints them."""
+        kl, delta_p = np.concatenate(self.kl), np.concatenate(self.delta_p)
         percentiles = dict(zip(map(str, PERCENTILES), np.percentile(kl, PERCENTILES).tolist()))
         return {
             "kl": Estimate.mean(kl).as_json(),
             "kl_max": float(kl.max()),
             "kl_percentiles": percentiles,
             "same_top_p": Estimate.mean(np.concatenate(self.same_top)).as_json(),
-            "delta_p_mean": Estimate.mean(gained).as_json(),
-            "delta_p_rms": float(np.sqrt(np.square(gained).mean())),
+            "delta_p_mean": Estimate.mean(delta_p).as_json(),
+            "delta_p_rms": float(np.sqrt(np.square(delta_p).mean())),
         }
 
 
@@ -127,10 +130,11 @@ def score(
     base: Evaluates | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Perplexity of the windows, by each model alone and, with `base`, against it.
+    """Return the perplexity of the windows; with `base` also its perplexity, and the divergence from it.
 
     skip: positions of each window that only give context (llama.cpp: half of it). Raises UsageError if no position is
-    left to score."""
+    left to score.
+    """
     mine: list[F64] = []
     theirs: list[F64] = []
     divergence = Divergence()
@@ -147,12 +151,12 @@ def score(
     progress("", len(windows), len(windows))
     if not mine:
         raise UsageError("the text has no position to score", hint="give a longer text, or a smaller window or --skip")
-    found = np.concatenate(mine)
-    figures: dict[str, Any] = {"perplexity": Estimate.mean(found).exponential().as_json(), "windows": len(mine)}
+    scores = np.concatenate(mine)
+    figures: dict[str, Any] = {"perplexity": Estimate.mean(scores).exponential().as_json(), "windows": len(mine)}
     if base is not None:
-        expected = np.concatenate(theirs)
-        figures["perplexity_base"] = Estimate.mean(expected).exponential().as_json()
-        # Of paired differences: far smaller error bars than those of the two perplexities.
-        figures["ln_ratio"] = Estimate.mean(found - expected).as_json()
+        base_scores = np.concatenate(theirs)
+        figures["perplexity_base"] = Estimate.mean(base_scores).exponential().as_json()
+        # The differences are paired, so this error is far smaller than those of the two perplexities.
+        figures["ln_ratio"] = Estimate.mean(scores - base_scores).as_json()
         figures |= divergence.figures()
     return figures

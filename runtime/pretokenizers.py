@@ -1,7 +1,7 @@
-"""How llama.cpp's loader means a file's tokenizer keys, as pipelines of the `tokenizers` library.
+"""The pre-tokenizers that llama.cpp knows by name, as pipelines of the `tokenizers` library.
 
-Files of other writers say only a name in `tokenizer.ggml.pre`; the split patterns behind the names are in llama.cpp's
-source (src/llama-vocab.cpp), and this is that table. Our own files carry their pipeline and need none of it.
+Files of other writers have only a name in `tokenizer.ggml.pre`. The split pattern of each name is in llama.cpp's source
+(src/llama-vocab.cpp); this module holds that table. Our own files contain their pipeline and do not need it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tritpack.formats.errors import Unsupported
 
 Pipeline = dict[str, Any]
-"""Parts of a tokenizer.json: normalizer, pre_tokenizer, post_processor, decoder, and under `model` its switches."""
+"""Parts of a tokenizer.json: normalizer, pre_tokenizer, post_processor, decoder, and the switches under `model`."""
 
 _GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3_SPLIT = (
@@ -26,7 +26,7 @@ _QWEN35_SPLIT = (
 
 
 def _split_then_bytes(*patterns: str) -> dict[str, Any]:
-    """Pre-tokenizer JSON: cut by each regular expression in turn, then map bytes to printable characters."""
+    """Pre-tokenizer JSON that splits by each regular expression in turn, then maps bytes to printable characters."""
     steps: list[dict[str, Any]] = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in patterns
@@ -35,7 +35,7 @@ def _split_then_bytes(*patterns: str) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": steps}
 
 
-# Name in `tokenizer.ggml.pre` -> pre-tokenizer JSON. The converter looks for the entry that cuts as the checkpoint's.
+# Name in `tokenizer.ggml.pre` -> pre-tokenizer JSON. The converter takes the entry that splits as the checkpoint does.
 PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "llama-bpe": _split_then_bytes(_LLAMA3_SPLIT),
     "qwen2": _split_then_bytes(_LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")),
@@ -45,7 +45,7 @@ PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "falcon": _split_then_bytes(r"[\p{P}\$\+<=>\^~\|`]+", _GPT2_SPLIT, "[0-9][0-9][0-9]"),
     "default": _split_then_bytes(r"[\p{P}\$\+<=>\^~\|]+", _GPT2_SPLIT, r"\p{N}+", "[0-9][0-9][0-9]"),
 }
-# Other names that llama.cpp and its forks treat as one of the above ("falcon_e" is the forks').
+# Other names that llama.cpp and its forks treat as one of the above ("falcon_e" exists in forks only).
 _ALIASES = {
     **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon_e", "falcon-e", "falcon-h1"), "llama-bpe"),
     **dict.fromkeys(("pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "smaug-bpe", "dbrx"), "llama-bpe"),
@@ -53,20 +53,20 @@ _ALIASES = {
     **dict.fromkeys(("olmo", "mpt", "phi-2", "jais", "trillion", "gigachat", "exaone4", "a.x-4.0", "mellum"), "gpt-2"),
     **dict.fromkeys(("refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), "starcoder"),
 }
-_WITHOUT_IGNORE_MERGES = ("smaug-bpe", "dbrx")  # the only ones of the llama-bpe group that llama.cpp merges plainly
+_WITHOUT_IGNORE_MERGES = ("smaug-bpe", "dbrx")  # llama.cpp sets ignore_merges for the rest of the group
 
-# Arches that only ever held the Llama-3 vocabulary and whose published files lack `tokenizer.ggml.pre`.
+# Architectures that only have the Llama-3 vocabulary; their published files lack `tokenizer.ggml.pre`.
 _LLAMA3_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
 
 
 def pre_of(metadata: Mapping[str, Any]) -> str:
-    """`tokenizer.ggml.pre` of a byte-level file, where the file leaves it out too."""
+    """Return `tokenizer.ggml.pre` of a byte-level file, or its default where the file lacks it."""
     usual = "llama-bpe" if metadata.get("general.architecture") in _LLAMA3_ARCHITECTURES else "default"
     return str(metadata.get("tokenizer.ggml.pre") or usual)
 
 
 def foreign_pipeline(metadata: Mapping[str, Any], tokens: list[str], bos: int | None, eos: int | None) -> Pipeline:
-    """The pipeline that llama.cpp's loader would mean by the file's keys. Raises Unsupported for an unknown `pre`."""
+    """Return the pipeline that llama.cpp's loader would use for these keys. Raises Unsupported for an unknown `pre`."""
     if metadata["tokenizer.ggml.model"] == "llama":
         pipeline = sentencepiece_pipeline(bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
         add_bos = True
@@ -75,7 +75,7 @@ def foreign_pipeline(metadata: Mapping[str, Any], tokens: list[str], bos: int | 
         base = _ALIASES.get(pre, pre)
         if base not in PRE_TOKENIZERS:
             raise Unsupported(
-                f"the file's pre-tokenizer {pre!r} (tokenizer.ggml.pre) is not known here",
+                f"the file's pre-tokenizer {pre!r} (tokenizer.ggml.pre) is unknown",
                 hint="convert the checkpoint with tritpack: it keeps the exact split pattern in the file",
             )
         add_bos = base == "llama-bpe" and pre not in _WITHOUT_IGNORE_MERGES
@@ -92,7 +92,7 @@ def foreign_pipeline(metadata: Mapping[str, Any], tokens: list[str], bos: int | 
 
 
 def surrounding(before: list[tuple[str, int]], after: list[tuple[str, int]]) -> dict[str, Any]:
-    """Post-processor JSON that puts tokens, as (text, id), before and after every text."""
+    """Return post-processor JSON that puts tokens, as (text, id), before and after every text."""
 
     def around(name: str, type_id: int) -> list[dict[str, Any]]:
         text: dict[str, Any] = {"Sequence": {"id": name, "type_id": type_id}}
@@ -108,7 +108,7 @@ def surrounding(before: list[tuple[str, int]], after: list[tuple[str, int]]) -> 
 
 
 def sentencepiece_pipeline(add_space_prefix: bool) -> Pipeline:
-    """Llama-2's tokenizer.json around a sentencepiece BPE model, as transformers converts it."""
+    """Return the pipeline of Llama-2's tokenizer.json, as transformers converts a sentencepiece BPE model."""
     replace: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     normalizers = [{"type": "Prepend", "prepend": "\u2581"}, replace] if add_space_prefix else [replace]
     decoders: list[dict[str, Any]] = [

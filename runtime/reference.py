@@ -1,9 +1,9 @@
-"""Every architecture's forward pass in numpy, float32 and exact integers: slow, obvious, the measure of the C graph.
+"""Every architecture's forward pass in numpy, in float32 and exact integers: slow and plain, to check the C graph.
 
-Arithmetic only: a ModelSpec and arrays go in, logits come out. Where the arrays come from is the caller's business
-(converter/verify/oracle/ reads them from a checkpoint with its own code). Formulas: arXiv 2402.17764, the BitNet,
-Llama, Qwen3 and Gemma3 classes of transformers, and MiniCPM's own; activations per token to int8 where the model says
-so, a = max(max|x|, 1e-5), q = round_half_even(x * 127 / a).
+This is arithmetic only: it takes a ModelSpec and arrays, and returns logits. The caller supplies the arrays
+(converter/verify/oracle/ reads them from a checkpoint with its own code). The formulas are those of arXiv 2402.17764,
+of the BitNet, Llama, Qwen3 and Gemma3 classes of transformers, and of MiniCPM's own code. Where the model asks for it,
+activations become int8 per token: a = max(max|x|, 1e-5), q = round_half_even(x * 127 / a).
 """
 
 from __future__ import annotations
@@ -22,42 +22,45 @@ I8 = npt.NDArray[np.int8]
 
 
 class Weights(Protocol):
-    """Where the arrays come from, a layer at a time so that a big model need not be held whole."""
+    """Source of the arrays, one at a time, so that a large model need not fit into memory."""
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        """float32 (tokens, hidden), as stored: not scaled yet."""
+        """Return float32 (tokens, hidden) as stored, before the model's embedding scale."""
 
     def norm(self, name: str) -> F32 | None:
-        """float32 (size,) factors of a GGUF norm name without `.weight`, or None if the model has none."""
+        """Return the float32 (size,) factors of a norm, by its GGUF name without `.weight`; None if it is absent."""
 
     def linear(self, name: str) -> tuple[I8, F32]:
-        """int8 (rows, cols) codes and float32 (row_blocks, col_blocks) multipliers of a GGUF linear name without
-        `.weight`, rows in transformers' order."""
+        """Return int8 (rows, cols) codes and float32 (row_blocks, col_blocks) multipliers of a linear, by its GGUF name
+        without `.weight`; the rows are in transformers' order."""
 
     def head(self) -> Iterator[F32]:
-        """float32 (rows, hidden) blocks of the output head, together (vocab, hidden)."""
+        """Yield float32 (rows, hidden) blocks of the output head, together (vocab, hidden)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedInput:
-    """What entered one group of linears: `point` is one of attn_in, attn_sub_norm, ffn_in, ffn_down_in, or where each
-    projection has its own norm attn_q_in, attn_k_in, attn_v_in, ffn_gate_in, ffn_up_in. The C graph traces the same."""
+    """The int8 input of one group of linears.
+
+    point: attn_in, attn_sub_norm, ffn_in or ffn_down_in; where each projection has its own norm, attn_q_in, attn_k_in,
+    attn_v_in, ffn_gate_in or ffn_up_in. The C graph's trace points have the same names.
+    """
 
     layer: int
     point: str
     codes: I8  # (tokens, cols)
-    margins: F32  # (tokens,) smallest distance of a value from a rounding boundary, relative to the value
+    margins: F32  # (tokens,) smallest relative distance of a value from a rounding boundary
 
 
 Observer = Callable[[QuantizedInput], None]
 Tracer = Callable[[str, int, "F32"], None]
-"""(point, layer or -1, float32 (tokens, columns)) after each step. The points are those of the C graph (tritpack.h,
-tp_trace_fn), the int8 codes excepted, which observers see."""
+"""Called with (point, layer or -1, float32 (tokens, columns)) after each step. The points are those of the C graph
+(tritpack.h, tp_trace_fn) except the int8 codes, which observers get."""
 TieBreaker = Callable[[int, str], "I8 | None"]
 
 TIE = 1e-2
-"""In units of a code: values nearer than this to a rounding boundary may honestly round either way. Generous, because
-float32 noise grows with depth; what is adopted is one code at a fiftieth of the places: nothing can hide in that."""
+"""Distance from a rounding boundary, in units of a code, below which a value may round either way. It is generous,
+because float32 noise grows with depth. It concerns one code in fifty or so, which is too few to hide an error."""
 
 
 def forward(
@@ -72,13 +75,13 @@ def forward(
     attention_type: type[np.floating] = np.float32,
     hidden: bool = False,
 ) -> list[F32]:
-    """Logits, float32 (tokens, vocab), of each sequence by itself; hidden: the states after the final norm instead.
+    """Return the logits, float32 (tokens, vocab), of each sequence by itself.
 
-    observe: called with the codes that enter each group of linears. tie_breaker: given (layer, point), the int8 codes
-    that another implementation used; they are adopted where they differ by one at a near-tie and nowhere else, which
-    takes the chaos of rounding out of a comparison without hiding any other difference; observe_free sees the codes as
-    they were before that. trace: called after each step. attention_type: float64 shows how much of a result is float32
-    noise of the attention.
+    observe: called with the codes that enter each group of linears. tie_breaker: called with (layer, point), returns
+    the int8 codes that another implementation used. They replace ours only where both differ by one at a near-tie, so
+    that rounding noise does not spread through a comparison and every other difference stays visible. observe_free:
+    called with the codes before that. trace: called after each step. attention_type: float64 shows how much of a result
+    is float32 noise of the attention. hidden: return the states after the final norm instead of logits.
     """
     tokens = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
     bounds = np.cumsum([0] + [len(sequence) for sequence in sequences])
@@ -113,8 +116,8 @@ def forward(
         scale = np.repeat(scales, rows // row_blocks, axis=0)  # (rows, col_blocks)
         if step is None:
             return x @ (codes * np.repeat(scale, cols // col_blocks, axis=1)).T
-        # |sum| <= 128 cols: every partial sum is an integer that float32 (float64 for wide rows) holds exactly, in any
-        # order, so BLAS may do it.
+        # |sum| <= 128 cols: float32 (float64 for wide rows) holds every partial sum exactly, so the order of BLAS does
+        # not matter.
         kind = np.float32 if 128 * cols < 2**24 else np.float64
         result = np.zeros((len(x), rows), np.float32)
         width = cols // col_blocks
@@ -133,7 +136,7 @@ def forward(
         return (x * inverse) * weight
 
     def linears(layer: int, point: str, x: F32, names: Sequence[str]) -> list[F32]:
-        """The products of `names` with x: quantised once for all, or each behind a norm of its own."""
+        """The products of `names` with x, which is quantised once for all of them, or after each linear's own norm."""
         blk = f"blk.{layer}"
         trace(point, layer, x)
         if not spec.projection_norms:
@@ -141,10 +144,10 @@ def forward(
             return [product(f"{blk}.{name}", inputs) for name in names]
         results = []
         for name in names:
-            own = point if len(names) == 1 else f"{name}_in"
+            linear_point = point if len(names) == 1 else f"{name}_in"
             normed = rms_norm(f"{blk}.{name}_norm_in", x, spec.projection_norm_eps)
-            trace(own, layer, normed)
-            results.append(product(f"{blk}.{name}", quantized(layer, own, normed)))
+            trace(linear_point, layer, normed)
+            results.append(product(f"{blk}.{name}", quantized(layer, linear_point, normed)))
         return results
 
     residual = np.float32(spec.residual_scale)
@@ -192,7 +195,7 @@ def forward(
 
 
 def pool(spec: ModelSpec, states: F32) -> F32:
-    """The embedding, float32 (hidden,) of length 1, of one text's hidden states (tokens, hidden)."""
+    """Return the embedding, float32 (hidden,) of length 1, of one text's hidden states (tokens, hidden)."""
     vector = {"last": states[-1], "cls": states[0], "mean": states.mean(0)}[spec.pooling]
     length = np.float32(np.sqrt(np.square(vector, dtype=np.float64).sum()))
     unit: F32 = np.divide(vector, length, dtype=np.float32)

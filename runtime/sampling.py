@@ -1,4 +1,4 @@
-"""From logits to the next token.
+"""Sampling: from logits to the next token.
 
 The filters run in llama.cpp's order: repetition penalty, top-k, top-p, min-p, temperature, draw. (transformers divides
 by the temperature first; the sets that top-p and min-p keep then differ.) The repetition penalty itself is the same in
@@ -19,9 +19,9 @@ from tritpack.formats.errors import CheckFailed, UsageError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to choose a token. The default is greedy: no chance at all. Raises UsageError for impossible values."""
+    """How to choose a token; the default is greedy. Raises UsageError for impossible values."""
 
-    temperature: float = 0.0  # 0: the most likely token, always
+    temperature: float = 0.0  # 0: always the most likely token
     top_k: int = 0  # keep the k most likely; 0: all
     top_p: float = 1.0  # keep the fewest most likely tokens whose probabilities reach p; 1: all
     min_p: float = 0.0  # keep tokens at least this fraction as likely as the most likely one; 0: all
@@ -48,16 +48,16 @@ class SamplingParams:
 
 
 class Sampler:
-    """Chooses tokens one after the other; the same seed and logits give the same tokens."""
+    """Chooser of tokens, one after the other; the same seed and logits give the same tokens."""
 
     def __init__(self, params: SamplingParams) -> None:
         self.params = params
         self._random = np.random.Generator(np.random.PCG64(params.seed))
 
     def next(self, logits: NDArray[np.float32], history: Sequence[int]) -> int:
-        """The next token id.
+        """Return the next token id.
 
-        `logits`: float32 (vocab,); -inf bars a token. `history`: ids so far, for the repetition penalty.
+        logits: float32 (vocab,); -inf excludes a token. history: ids so far, for the repetition penalty.
         Raises CheckFailed if the logits are not numbers.
         """
         scores = np.asarray(logits, dtype=np.float32)
@@ -91,8 +91,8 @@ class Sampler:
         params = self.params
         if 0 < params.top_k < scores.size:
             # All that reach the k-th value, then the first k in order: ties go to the lowest ids, as in greedy.
-            least = np.partition(scores, scores.size - params.top_k)[scores.size - params.top_k]
-            ids = np.flatnonzero(scores >= least)
+            kth_value = np.partition(scores, scores.size - params.top_k)[scores.size - params.top_k]
+            ids = np.flatnonzero(scores >= kth_value)
         else:
             ids = np.arange(scores.size)
         order = np.argsort(-scores[ids], kind="stable")
@@ -105,13 +105,13 @@ class Sampler:
         if params.min_p > 0:
             count = int(np.count_nonzero(kept - kept[0] >= math.log(params.min_p)))
             ids, kept = ids[:count], kept[:count]
-        # A temperature may be so small that the quotient overflows: distances from the best one cannot.
+        # A tiny temperature makes the quotient of a score overflow; distances from the best score become -inf at most.
         reached = np.cumsum(_softmax((kept - kept[0]) / params.temperature))
         place = int(np.searchsorted(reached, self._random.random() * reached[-1], side="right"))
         return int(ids[min(place, len(ids) - 1)])
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of `values`, float64 (n,), the largest of which comes first."""
+    """Probabilities of `values`, float64 (n,) with the largest first."""
     powers = np.exp(values - values[0])
     return np.asarray(powers / powers.sum(), dtype=np.float64)

@@ -1,11 +1,11 @@
-"""Text to token ids and back, from GGUF metadata alone.
+"""Tokenizer: from text to token ids and back, built from GGUF metadata alone.
 
-Our converter keeps under `tritpack.tokenizer.*` what `tokenizer.ggml.*` cannot say (normaliser, split pattern, what the
-post-processor adds, flags of added tokens), so that the checkpoint's own tokenizer is rebuilt exactly. Files of other
-writers are served by the table in pretokenizers.py, keyed by `tokenizer.ggml.pre`, and sentencepiece merges are rebuilt
-from scores.
+`tokenizer.ggml.*` has no keys for the normaliser, the split pattern, the post-processor and the flags of added tokens.
+Our converter stores these under `tritpack.tokenizer.*`, so the checkpoint's own tokenizer is rebuilt exactly. For files
+of other writers, pretokenizers.py has the pipeline of each name in `tokenizer.ggml.pre`, and sentencepiece merges are
+rebuilt from the scores.
 
-The `tokenizers` library does the splitting and merging; it is imported when a tokenizer is built, never before.
+The `tokenizers` library does the splitting and merging. It is imported only when a tokenizer is built.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class TokenType(enum.IntEnum):
     BYTE = 6
 
 
-# Our own keys. Written by converter/vocab, read here first.
+# Our own keys. converter/vocab writes them, and they take precedence here.
 KEY_PIPELINE = "tritpack.tokenizer.pipeline"  # JSON object: normalizer, pre_tokenizer, post_processor, decoder, model
 KEY_ADDED_TOKENS = "tritpack.tokenizer.added_tokens"  # JSON object: id -> flags that differ from ADDED_TOKEN_DEFAULTS
-KEY_ADDED_IN_MODEL = "tritpack.tokenizer.added_in_model"  # int32: added tokens that are in the BPE vocabulary as well
-KEY_MERGES = "tritpack.tokenizer.merges"  # merges of a sentencepiece model, which `tokenizer.ggml.*` has no place for
+KEY_ADDED_IN_MODEL = "tritpack.tokenizer.added_in_model"  # int32: added tokens that are also in the BPE vocabulary
+KEY_MERGES = "tritpack.tokenizer.merges"  # of a sentencepiece model; `tokenizer.ggml.*` has no key for them
 KEY_STOP_IDS = "tritpack.tokenizer.stop_token_ids"  # int32: every id that ends a generation
 
 ADDED_TOKEN_DEFAULTS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -48,12 +48,12 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "ignore_merges": False,
 }
 
-# Tokens that end a turn, known by name: foreign files rarely say so (the list of llama.cpp's loader).
+# Tokens that end a turn, by name, because files of other writers rarely mark them (the list of llama.cpp's loader).
 END_OF_TURN_NAMES = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<EOT>",
 )  # fmt: skip
 
-# The published 2B-4T GGUF carries a stub that bitnet.cpp replaces in C; this is the template of the model itself.
+# The published 2B-4T GGUF contains a stub that bitnet.cpp replaces in C; this is the template of the checkpoint.
 _BITNET_STUB = "BITNETAssistant"
 BITNET_TEMPLATE = (
     "{% for m in messages %}{% set line = m['role'] | capitalize + ': ' + m['content'] | trim + '<|eot_id|>' %}"
@@ -63,7 +63,7 @@ BITNET_TEMPLATE = (
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer. Build it with `from_metadata`."""
+    """A checkpoint's tokenizer, built by `from_metadata`."""
 
     backend: Any  # tokenizers.Tokenizer
     types: list[int]  # TokenType of each token
@@ -82,13 +82,20 @@ class Tokenizer:
         self.bos_id = self.eos_id = self.chat_template = None
         self.stop_ids = frozenset()
 
+    def __repr__(self) -> str:
+        kind = "byte-level" if self._byte_level else "sentencepiece"
+        return f"Tokenizer({kind} BPE, {self.vocab_size} tokens, bos {self.bos_id}, eos {self.eos_id})"
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """Build from GGUF metadata. Raises Unsupported (no or unknown tokenizer), Unreadable (contradictory keys)."""
+        """Build a tokenizer from GGUF metadata.
+
+        Raises Unsupported for no tokenizer or one of another kind, Unreadable for contradictory keys.
+        """
         try:
             return _build(metadata)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
-            raise Unreadable(f"the file's tokenizer metadata makes no sense: {error}") from error
+            raise Unreadable(f"the file's tokenizer metadata is invalid: {error}") from error
 
     @property
     def bos_token(self) -> str | None:
@@ -99,10 +106,11 @@ class Tokenizer:
         return None if self.eos_id is None else self._tokens[self.eos_id]
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of `text`.
+        """Return the token ids of `text`.
 
-        `add_special`: with what the checkpoint's tokenizer adds by itself (a BOS, say). `parse_special`: the text of a
-        control token inside `text` becomes that token, as transformers does by default; False spells it out.
+        add_special: add the tokens that the checkpoint's tokenizer puts around a text, such as a BOS. parse_special:
+        turn the text of a control token inside `text` into that token, as transformers does by default; False makes it
+        ordinary text.
         """
         self.backend.encode_special_tokens = not parse_special
         try:
@@ -114,18 +122,18 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """Text of `ids`; bytes that are not UTF-8 become U+FFFD. `skip_special` leaves control tokens out."""
-        chosen = [self._checked(i) for i in ids]
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD. skip_special: leave control tokens out."""
+        shown = [self._checked(i) for i in ids]
         if skip_special:
-            chosen = [i for i in chosen if not self.is_control(i)]
+            shown = [i for i in shown if not self.is_control(i)]
         if self._byte_level:
-            return b"".join(self.token_bytes(i) for i in chosen).decode("utf-8", errors="replace")
-        # Sentencepiece decoders look at the whole sequence (they drop the first space): theirs to say.
-        text: str = self.backend.decode(chosen, skip_special_tokens=False)
+            return b"".join(self.token_bytes(i) for i in shown).decode("utf-8", errors="replace")
+        # A sentencepiece decoder needs the whole sequence, because it drops the first space.
+        text: str = self.backend.decode(shown, skip_special_tokens=False)
         return text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes of one token; half a character may be among them. Empty for unused ids."""
+        """Return the exact bytes of one token, which may be part of a character. They are empty for unused ids."""
         kind, text = self.types[self._checked(token_id)], self._tokens[token_id]
         if kind == TokenType.UNUSED:
             return b""
@@ -142,11 +150,11 @@ class Tokenizer:
         return text.replace("\u2581", " ").encode("utf-8")
 
     def token_text(self, token_id: int) -> str:
-        """The token as the vocabulary spells it."""
+        """Return the token as the vocabulary spells it."""
         return self._tokens[self._checked(token_id)]
 
     def is_control(self, token_id: int) -> bool:
-        """Whether the token is a mark (BOS, end of turn ...) and not text."""
+        """Tell whether the token is a mark such as BOS or end of turn, and not text."""
         return self.types[self._checked(token_id)] in (TokenType.CONTROL, TokenType.UNKNOWN)
 
     def _checked(self, token_id: int) -> int:
@@ -156,7 +164,7 @@ class Tokenizer:
 
 
 def import_tokenizers() -> Any:
-    """The `tokenizers` module, or the sentence that says how to get it."""
+    """Import the `tokenizers` module. Raises MissingRequirement with the command that installs it."""
     try:
         import tokenizers
     except ImportError as exc:
@@ -216,8 +224,8 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
         tokenizer.stop_ids = frozenset(i for i in map(int, metadata[KEY_STOP_IDS]) if 0 <= i < len(tokens))
     else:
         by_name = [i for i, t in enumerate(types) if t == TokenType.CONTROL and tokens[i] in END_OF_TURN_NAMES]
-        named = [special[name] for name in ("eos", "eot", "eom")]
-        tokenizer.stop_ids = frozenset([*by_name, *(i for i in named if i is not None)])
+        by_key = [special[name] for name in ("eos", "eot", "eom")]
+        tokenizer.stop_ids = frozenset([*by_name, *(i for i in by_key if i is not None)])
     return tokenizer
 
 
@@ -231,12 +239,12 @@ def _special_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int 
 
 
 def _own_pipeline(metadata: Mapping[str, Any]) -> Pipeline | None:
-    """What our converter kept, or None for a foreign file."""
+    """The pipeline that our converter stored; None for files of other writers."""
     if KEY_PIPELINE not in metadata:
         return None
     pipeline = _json_object(metadata, KEY_PIPELINE)
     if not isinstance(pipeline.get("model", {}), dict):
-        raise Unreadable(f"{KEY_PIPELINE} holds no object under 'model'")
+        raise Unreadable(f"{KEY_PIPELINE} has no object under 'model'")
     return pipeline
 
 
@@ -251,24 +259,24 @@ def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list[str]:
-    """Merges of a sentencepiece BPE model: every way to halve a token, best score first, then lowest ids."""
+    """Return the merges of a sentencepiece BPE model: every way to halve a token, best score first, then lowest ids."""
     if scores is None or len(scores) != len(tokens):
         raise Unreadable("the file's sentencepiece tokenizer has no tokenizer.ggml.scores of the vocabulary's length")
     ids = {text: i for i, text in enumerate(tokens) if types[i] in (TokenType.NORMAL, TokenType.USER_DEFINED)}
-    found: list[tuple[float, int, int, str]] = []
+    merges: list[tuple[float, int, int, str]] = []
     for text, i in ids.items():
         if types[i] == TokenType.NORMAL:
             for cut in range(1, len(text)):
                 left, right = ids.get(text[:cut]), ids.get(text[cut:])
                 if left is not None and right is not None:
-                    found.append((-float(scores[i]), left, right, f"{text[:cut]} {text[cut:]}"))
-    return [merge for _, _, _, merge in sorted(found)]
+                    merges.append((-float(scores[i]), left, right, f"{text[:cut]} {text[cut:]}"))
+    return [merge for _, _, _, merge in sorted(merges)]
 
 
 def _backend(
     metadata: Mapping[str, Any], tokens: list[str], types: list[int], merges: Sequence[str], pipeline: Pipeline
 ) -> Any:
-    """A `tokenizers.Tokenizer` of these parts, checked to give every added token its id."""
+    """The `tokenizers.Tokenizer` of these parts. Raises Unreadable unless it gives every added token its id."""
     library = import_tokenizers()
     flags = _json_object(metadata, KEY_ADDED_TOKENS)
     special_types = (TokenType.CONTROL, TokenType.UNKNOWN)
@@ -281,7 +289,7 @@ def _backend(
     if KEY_PIPELINE in metadata:
         in_model: Iterable[int] = map(int, metadata.get(KEY_ADDED_IN_MODEL, ()))
     else:
-        # The library numbers added tokens on from the vocabulary's end; any that lie elsewhere have to be in it.
+        # The library gives added tokens the ids after the vocabulary; those with other ids have to be in it.
         after_the_end = added == list(range(len(vocabulary), len(vocabulary) + len(added)))
         in_model = () if after_the_end else added
     for i in in_model:
@@ -309,11 +317,11 @@ def _backend(
     try:
         backend = library.Tokenizer.from_str(json.dumps(document, ensure_ascii=False))
     except Exception as exc:  # the library raises bare Exception for anything it cannot take
-        raise Unreadable(f"the file's tokenizer does not fit together: {exc}") from exc
+        raise Unreadable(f"the parts of the file's tokenizer contradict each other: {exc}") from exc
     for i in added:
         if backend.token_to_id(tokens[i]) != i:
             raise Unreadable(
-                f"the file's tokenizer does not fit together: token {tokens[i]!r} is number {i} in the file, but its "
-                f"vocabulary gives it number {backend.token_to_id(tokens[i])}"
+                f"the parts of the file's tokenizer contradict each other: token {tokens[i]!r} has id {i} in the file, "
+                f"and id {backend.token_to_id(tokens[i])} in its vocabulary"
             )
     return backend

@@ -1,4 +1,5 @@
-"""The wheel works by itself: installed in an empty environment, run from another folder."""
+"""The sdist, the wheel made from it, and editable installs: what they contain, and that they work beside other packages
+called formats, runtime and converter."""
 
 from __future__ import annotations
 
@@ -7,119 +8,204 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed")
+FLOORS = ("formats", "runtime", "converter")
+USER_SCRIPT = """\
+import tritpack
+reveal_type(tritpack.generate("m.gguf", "a").text)
+tritpack.Model("m.gguf").tokenize("a", nonsense=True)
+"""
+# The user's mypy.ini. Reading torch and its like takes minutes, and none of our types comes from them.
+MYPY_INI = """\
+[mypy]
+[mypy-torch.*,transformers.*,lm_eval.*,huggingface_hub.*,matplotlib.*]
+follow_imports = skip
+follow_imports_for_stubs = True
+ignore_missing_imports = True
+"""
+
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
-    source, out = tmp_path_factory.mktemp("source") / "tritpack", tmp_path_factory.mktemp("wheel")
-    skip = shutil.ignore_patterns(".venv", ".git", "build", "dist", "*.so", "__pycache__", ".*_cache")
-    shutil.copytree(REPOSITORY, source, ignore=skip)
-    build(source, out)
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sdist")
+    code = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(out)], cwd=REPOSITORY, check=True, capture_output=True)
+    [archive] = out.glob("*.tar.gz")
+    return archive
+
+
+def unpacked(sdist: Path, folder: Path) -> Path:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    [source] = folder.iterdir()
+    return source
+
+
+def build(source: Path, out: Path, **env: str) -> Path:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)],
+        check=True, env={**os.environ, "BUILD": "build", **env}, capture_output=True,
+    )  # fmt: skip
     [path] = out.glob("*.whl")
     return path
 
 
-def build(source: Path, out: Path, **env: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(out),
-        str(source),
-    ]
-    subprocess.run(command, check=True, env={**os.environ, "BUILD": "build", **env}, capture_output=True)
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that pip builds from the sdist, in which there are no links."""
+    return build(unpacked(sdist, tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("wheel"))
 
 
-def test_it_carries_the_library_and_the_data_but_no_tests(wheel: Path) -> None:
+def environment(folder: Path, *install: str | Path) -> Path:
+    """The Python of a new environment with this one's dependencies, into which pip has installed one thing."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    dependencies = Path(importlib.util.find_spec("numpy").origin).parents[1]  # type: ignore[union-attr, arg-type]
+    (site_of(python) / "dependencies.pth").write_text(f"{dependencies}\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--no-build-isolation", *map(str, install)], check=True, capture_output=True)
+    return python
+
+
+def site_of(python: Path) -> Path:
+    [site] = (python.parents[1] / "lib").glob("python*/site-packages")
+    return site
+
+
+def put_other_packages(folder: Path) -> None:
+    """Packages of other people with the names of our floors."""
+    for name in FLOORS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise ImportError('this is another package called {name}')\n")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("installed") / "venv", wheel)
+
+
+def test_the_sdist_has_the_sources_and_no_links(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    names = {member.name.partition("/")[2] for member in members}
+    assert all(member.isfile() for member in members)
+    assert {"tritpack/__init__.py", "tritpack/py.typed", "runtime/build_hook.py", "runtime/runtime.mk"} <= names
+    assert {"Makefile", "tests/conftest.py", "runtime/csrc/include/tritpack.h"} <= names
+    assert not [name for name in names if name.startswith(tuple(f"tritpack/{floor}" for floor in FLOORS))]
+
+
+def test_the_wheel_has_what_runs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert any(name.startswith("runtime/libtritpack.") for name in names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"tritpack"}
     for needed in (
-        "converter/families/bitnet.yaml",
-        "converter/verify/text.txt",
-        "recipes/demo/checkpoint/config.json",
-    ):
+        "tritpack/__init__.py", "tritpack/__main__.py", "tritpack/py.typed", "tritpack/converter/families/bitnet.yaml",
+        "tritpack/converter/report/templates/report.html.j2", "tritpack/converter/report/verify.schema.json",
+        "tritpack/converter/verify/text.txt", "tritpack/recipes/demo/checkpoint/config.json",
+    ):  # fmt: skip
         assert needed in names
-    assert not any(name.startswith("tests/") or name.endswith((".o", ".d")) for name in names)
-    assert wheel.name.endswith(".whl") and "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    assert [name for name in names if name.startswith("tritpack/runtime/libtritpack.")]
+    unwanted = (".c", ".h", ".def", ".inc", ".mk", ".o", ".d", ".pyc", "build_hook.py")
+    assert not [name for name in names if name.endswith(unwanted) or "/tests/" in name or "/csrc/" in name]
+    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
 
 
-def test_it_runs_in_an_empty_environment(wheel: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """The environment has our dependencies (from this one) and nothing of this repository."""
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    [site] = (venv / "lib").glob("python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site)
-    packages = Path(importlib.util.find_spec("numpy").origin).parents[1]  # type: ignore[union-attr, arg-type]
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(packages)]), "PYTHONSAFEPATH": "1"}
+def test_it_installs_one_package(installed: Path) -> None:
+    entries = {path.name.partition("-")[0] for path in site_of(installed).iterdir()}
+    assert entries == {"tritpack", "dependencies.pth"}
 
-    def tritpack(*arguments: str) -> str:
-        code = "from tritpack.converter.cli.main import main; main()"
+
+def test_it_runs_beside_packages_with_the_names_of_the_floors(
+    installed: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Such packages in site-packages, in the current folder and on PYTHONPATH."""
+    for folder in (site_of(installed), tmp_path / "current", tmp_path / "path"):
+        put_other_packages(folder)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "path")}
+
+    def call(*command: str | Path) -> str:
         done = subprocess.run(
-            [str(venv / "bin" / "python"), "-c", code, *arguments],
-            cwd=elsewhere,
-            env=env,
-            capture_output=True,
-            text=True,
+            [str(word) for word in command], cwd=tmp_path / "current", env=env, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert tritpack("convert", str(tiny_checkpoint), "-o", "m.gguf")
-    assert "PASS" in tritpack("verify", "m.gguf", "--source", str(tiny_checkpoint), "--report", "proof")
-    assert (elsewhere / "proof" / "report.html").is_file() and "schema" in tritpack("verify", "--json-schema")
-    where = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", "import runtime; print(tritpack.runtime.__file__)"],
-        cwd=elsewhere, env=env, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert where.startswith(str(venv))
+    assert call(installed.parent / "tritpack", "convert", tiny_checkpoint, "-o", "m.gguf", "-q")
+    verified = call(installed, "-m", "tritpack", "verify", "m.gguf", "--source", tiny_checkpoint, "--report", "proof")
+    assert "PASS" in verified and (tmp_path / "current" / "proof" / "report.html").is_file()
+    assert "schema" in call(installed, "-m", "tritpack", "verify", "--json-schema")
+    code = "import tritpack.runtime, tritpack; print(tritpack.runtime.__file__, tritpack.inspect('m.gguf')['problems'])"
+    assert call(installed, "-c", code) == f"{site_of(installed) / 'tritpack' / 'runtime' / '__init__.py'} []\n"
 
 
-def test_without_a_compiler_it_installs_and_converts(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
-    source = tmp_path / "tritpack"
-    skip = shutil.ignore_patterns(".venv", ".git", "build", "dist", "*.so", "__pycache__", ".*_cache", "demo")
-    shutil.copytree(REPOSITORY, source, ignore=skip)
-    build(source, tmp_path / "out", CC="no-such-compiler")
-    [path] = (tmp_path / "out").glob("*.whl")
+def test_without_a_compiler_it_installs_and_converts(sdist: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = build(unpacked(sdist, tmp_path / "source"), tmp_path / "out", CC="no-such-compiler")
     assert path.name.endswith("-py3-none-any.whl")
-    site = tmp_path / "site"
-    zipfile.ZipFile(path).extractall(site)
-    packages = Path(importlib.util.find_spec("numpy").origin).parents[1]  # type: ignore[union-attr, arg-type]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(packages)]), "PYTHONSAFEPATH": "1"}
-    code = "from tritpack.converter.cli.main import main; main()"
+    python = environment(tmp_path / "venv", path)
 
-    def tritpack(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True
-        )
+    def code_of(*arguments: str | Path) -> tuple[int, str]:
+        command = [str(python), "-m", "tritpack", *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stderr
 
-    assert tritpack("convert", str(tiny_checkpoint), "-o", "m.gguf").returncode == 0
-    assert tritpack("inspect", "m.gguf", "--stats").returncode == 0
-    assert tritpack("verify", "m.gguf", "--source", str(tiny_checkpoint), "--level", "weights").returncode == 0
-    ran = tritpack("generate", "m.gguf", "-p", "a")
-    assert ran.returncode == 7 and "hint:" in ran.stderr
+    assert code_of("convert", tiny_checkpoint, "-o", "m.gguf", "-q")[0] == 0
+    assert code_of("inspect", "m.gguf", "--stats")[0] == 0
+    assert code_of("verify", "m.gguf", "--source", tiny_checkpoint, "--level", "weights")[0] == 0
+    code, errors = code_of("generate", "m.gguf", "-p", "a")
+    assert code == 7 and "hint:" in errors
 
 
-def test_the_sdist_builds(tmp_path: Path) -> None:
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
-    code = "import sys; from hatchling.build import build_sdist; print(build_sdist(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, check=True, capture_output=True)
-    [archive] = tmp_path.glob("*.tar.gz")
-    assert archive.stat().st_size > 10_000
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+def wheel_python(folder: Path, wheel: Path) -> tuple[Path, dict[str, str]]:
+    return environment(folder, wheel), {}
+
+
+def editable_python(folder: Path, wheel: Path) -> tuple[Path, dict[str, str]]:
+    return environment(folder, "--editable", REPOSITORY), {}
+
+
+def source_python(folder: Path, wheel: Path) -> tuple[Path, dict[str, str]]:
+    return Path(sys.executable), {"MYPYPATH": str(REPOSITORY)}
+
+
+@pytest.fixture(scope="module")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mypy")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+@pytest.mark.parametrize("setup", [wheel_python, editable_python, source_python])
+def test_mypy_sees_types_in_a_users_script(
+    setup: Callable[[Path, Path], tuple[Path, dict[str, str]]], wheel: Path, mypy_cache: Path, tmp_path: Path
+) -> None:
+    python, env = setup(tmp_path / "venv", wheel)
+    (tmp_path / "user.py").write_text(USER_SCRIPT)
+    (tmp_path / "mypy.ini").write_text(MYPY_INI)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-executable", python, "--cache-dir", mypy_cache, "user.py"],
+        cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert 'note: Revealed type is "' in done.stdout and 'str"' in done.stdout, done.stdout + done.stderr
+    assert 'Unexpected keyword argument "nonsense" for "tokenize" of "Model"' in done.stdout
+    assert "found twice" not in done.stdout + done.stderr and "Found 1 error in 1 file" in done.stdout
+
+
+def test_make_demo_needs_nothing_but_a_copy(tmp_path: Path) -> None:
+    """Of the recipe, that it names files that a fresh copy has: running it needs a package index."""
+    copy = tmp_path / "copy"
+    ignored = shutil.ignore_patterns(".venv", ".git", "build", "dist", "*.so", "__pycache__", ".*_cache")
+    shutil.copytree(REPOSITORY, copy, ignore=ignored, symlinks=True)
+    done = subprocess.run(["make", "-n", "demo"], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0 and "recipes/demo/checkpoint" in done.stdout, done.stderr
+    links = {path.name: os.readlink(path) for path in (copy / "tritpack").iterdir() if path.is_symlink()}
+    assert links == {name: f"../{name}" for name in (*FLOORS, "recipes")}

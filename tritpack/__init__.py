@@ -1,7 +1,7 @@
 """Convert BitNet b1.58 checkpoints to packed files, prove them bit for bit, run them.
 
-The functions take the arguments of the commands of the same name. A name is imported when it is first used, so that
-`import tritpack` costs nothing.
+A function has the arguments of the command of the same name, with the same defaults. Each name is imported on its first
+use, so that `import tritpack` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,35 +12,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
     from tritpack.converter.export.export import export as export
+    from tritpack.converter.repack import repack as repack
     from tritpack.converter.tools.inspect import inspect as inspect
+    from tritpack.converter.tools.pack import pack as pack
+    from tritpack.converter.tools.pack import unpack as unpack
+    from tritpack.converter.tools.perplexity import perplexity as perplexity
     from tritpack.converter.verify.ladder import verify as verify
     from tritpack.converter.version import VERSION as __version__
     from tritpack.formats.errors import TritpackError as TritpackError
     from tritpack.formats.ternary import TernaryTensor as TernaryTensor
     from tritpack.runtime.bench import bench as bench
     from tritpack.runtime.model import Model as Model
+    from tritpack.runtime.model import generate as generate
 
-_HOME = {
-    "convert": "tritpack.converter.convert",
-    "export": "tritpack.converter.export.export",
-    "inspect": "tritpack.converter.tools.inspect",
-    "verify": "tritpack.converter.verify.ladder",
-    "bench": "tritpack.runtime.bench",
+_DEFINED_IN = {
     "Model": "tritpack.runtime.model",
     "TernaryTensor": "tritpack.formats.ternary",
     "TritpackError": "tritpack.formats.errors",
+    "bench": "tritpack.runtime.bench",
+    "convert": "tritpack.converter.convert",
+    "export": "tritpack.converter.export.export",
+    "generate": "tritpack.runtime.model",
+    "inspect": "tritpack.converter.tools.inspect",
+    "pack": "tritpack.converter.tools.pack",
+    "perplexity": "tritpack.converter.tools.perplexity",
+    "repack": "tritpack.converter.repack",
+    "unpack": "tritpack.converter.tools.pack",
+    "verify": "tritpack.converter.verify.ladder",
 }
-"""The module of each public name."""
+"""The module of each public name; the imports above say the same to type checkers, and a test compares them."""
 
-__all__ = ["Model", "TernaryTensor", "TritpackError", "__version__", "bench", "convert", "export", "inspect", "verify"]
+__all__ = [
+    "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "convert", "export", "generate", "inspect",
+    "pack", "perplexity", "repack", "unpack", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("tritpack.converter.version").VERSION
-    if name not in _HOME:
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module 'tritpack' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_DEFINED_IN[name]), name)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ import click
 
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
-from tritpack.converter.cli.model_options import KV_TYPE_HELP
+from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 from tritpack.formats.errors import UsageError
@@ -19,7 +19,7 @@ from tritpack.formats.names import ExitCode
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
-    """`1,2,4` to a list."""
+    """Parse `1,2,4`."""
     if value is None:
         return None
     try:
@@ -40,7 +40,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     metavar="N,N",
     default="512",
     show_default=True,
-    help="Prompt lengths; 0 for none.",
+    help="Prompt lengths; 0 measures none.",
 )
 @click.option(
     "-n",
@@ -49,15 +49,29 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     metavar="N,N",
     default="128",
     show_default=True,
-    help="Tokens to decode; 0 for none.",
+    help="Numbers of tokens to decode; 0 measures none.",
 )
-@click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context beforehand.")
+@click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context before the test.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
-@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test.")
+@click.option(
+    "-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions of each test."
+)
 @click.option("--kv-type", type=click.Choice(names.KV_TYPES), default="f32", show_default=True, help=KV_TYPE_HELP)
-@click.option("--isa", type=click.Choice(names.ISAS), envvar="TRITPACK_ISA", help="Kernels at or below this.")
-@click.option("--kernels", is_flag=True, help="Instead of a model, every kernel: checked against scalar, then timed.")
-@click.option("-o", "--output", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True, help="Form.")
+@click.option(
+    "--isa",
+    type=click.Choice(names.ISAS),
+    envvar="TRITPACK_ISA",
+    help=ISA_HELP,
+)
+@click.option("--kernels", is_flag=True, help="Compare every kernel with scalar, then time it.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["md", "json", "csv"]),
+    default="md",
+    show_default=True,
+    help="Format.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
     file: str | None,
@@ -74,18 +88,17 @@ def command(
 ) -> None:
     """Time the model in FILE in llama-bench's terms: ppN evaluates N tokens at once, tgN decodes N one by one.
 
-    Beside each row stands what it reaches of this machine's limit, measured in the same run: of streaming reads for
-    decoding, of int8 dot products for prompts.
+    Each row has its share of a limit of this machine, measured in the same run: streaming reads for decoding, int8 dot
+    products for prompts.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
     from tritpack.runtime.bench import bench, bench_kernels
-    from tritpack.runtime.machine import usable_cores
 
     output = "json" if as_json else output
     if kernels:
         if file is not None:
-            raise UsageError("--kernels measures no model", hint="leave FILE away")
+            raise UsageError("--kernels does not measure a model", hint="omit FILE")
         result = bench_kernels(progress=Progress("kernels"))
         if output == "json":
             print_json(result)
@@ -95,22 +108,22 @@ def command(
             sys.exit(ExitCode.CHECK_FAILED)
         return
     if file is None:
-        raise UsageError("no FILE", hint="give a FILE to measure a model, or --kernels")
-    if not all(threads or [1]):
-        raise UsageError("0 threads", hint="give -t 1 or more")
+        raise UsageError("FILE is missing", hint="give a FILE to measure a model, or --kernels")
+    if threads is not None and 0 in threads:
+        raise UsageError("0 threads cannot run anything", hint="give -t 1 or more")
     with as_gguf(file) as path:
         result = bench(
             path,
-            prompt=n_prompt,
-            generate=n_gen,
-            depth=n_depth,
-            threads=threads or [usable_cores()],
+            n_prompt=n_prompt,
+            n_gen=n_gen,
+            n_depth=n_depth,
+            threads=threads,
             repetitions=repetitions,
             isa=isa,
             kv_type=kv_type,
             progress=Progress("bench"),
         )
-    result["file"] = file  # not the temporary one that a checkpoint becomes
+    result["file"] = file  # not the temporary file that a checkpoint was converted to
     if output == "json":
         print_json(result)
         return

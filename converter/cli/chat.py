@@ -8,38 +8,36 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.model_options import (
-    model_options,
-    open_model,
-    require_logits,
-    sampling_options,
-    sampling_params,
-)
+from tritpack.converter.cli.model_options import model_options, open_model, sampling_options, take_sampling
 from tritpack.formats.errors import UsageError
 
 
 @click.command("chat")
 @click.argument("file", metavar="FILE")
-@click.option("--system", help="System message to begin with.")
-@click.option("-n", "--max-tokens", type=int, default=-1, show_default=True, help="Most tokens an answer may have.")
+@click.option("--system", help="System message that begins the conversation.")
+@click.option(
+    "-n", "--max-tokens", type=int, default=-1, show_default=True, help="Most tokens of an answer; -1 is no limit."
+)
 @sampling_options
 @model_options
 def command(file: str, system: str | None, max_tokens: int, **options: Any) -> None:
-    """Talk with the model in FILE through its own chat template. An empty line or Ctrl-D ends it, /clear forgets."""
-    from tritpack.runtime.chat import Message, chat_ids
-    from tritpack.runtime.generate import collect, generate
+    """Talk with the model in FILE through its own chat template.
 
-    params = sampling_params(options)
+    An empty line or Ctrl-D ends the conversation, and /clear starts it anew.
+    """
+    from tritpack.runtime.chat import Message, chat_ids
+
+    sampling = take_sampling(options)
     start: list[Message] = [{"role": "system", "content": system}] if system else []
     messages = list(start)
-    said: list[str] = []
+    answer: list[str] = []
 
-    def say(text: str) -> None:
-        said.append(text)
+    def show(text: str) -> None:
+        answer.append(text)
         click.echo(text, nl=False)
 
     with open_model(file, **options) as model:
-        require_logits(model)
+        model.require_logits()
         while line := _read_line():
             if line == "/clear":
                 messages = list(start)
@@ -49,16 +47,16 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
             while len(ids) >= model.context_length and len(messages) > len(start) + 1:
                 del messages[len(start) : len(start) + 2]  # the oldest question and its answer
                 ids = chat_ids(model.tokenizer, messages)
-            said.clear()
+            answer.clear()
             # Ctrl-C ends an answer, not the conversation.
             with contextlib.suppress(KeyboardInterrupt):
-                collect(generate(model, model.tokenizer, ids, max_tokens, params), say)
+                model.generate(tokens=ids, max_tokens=max_tokens, on_text=show, **sampling)
             click.echo()
-            messages.append({"role": "assistant", "content": "".join(said)})
+            messages.append({"role": "assistant", "content": "".join(answer)})
 
 
 def _read_line() -> str:
-    """The next line of stdin without its end; empty at the end of input. Raises UsageError for what is no UTF-8."""
+    """The next line of stdin without its end, empty at the end of input. Raises UsageError unless it is UTF-8."""
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():

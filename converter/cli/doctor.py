@@ -15,11 +15,11 @@ from tritpack.formats.names import ExitCode
 def command(as_json: bool) -> None:
     """Check this machine: versions, CPU, every kernel against scalar, and a small model run end to end on every ISA.
 
-    Nothing is called good that was not executed. Paste the output into a bug report.
+    Every check runs what it reports on. Please paste the output into a bug report.
     """
-    from tritpack.converter.tools.doctor import diagnose
+    from tritpack.converter.tools.doctor import doctor
 
-    result = diagnose()
+    result = doctor()
     if as_json:
         print_json(result)
     else:

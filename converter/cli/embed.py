@@ -12,15 +12,15 @@ from tritpack.converter.cli.model_options import model_options, open_model, pars
 
 @click.command("embed")
 @click.argument("file", metavar="FILE")
-@click.option("-p", "--prompt", help="Text; the specials of the tokenizer, and the model's end token, are added.")
+@click.option("-p", "--prompt", help="Text; the tokenizer's special tokens and the model's end token are added.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
 @click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (hidden,).")
 @click.option(
     "--pooling",
     type=click.Choice(["last", "mean", "cls"]),
-    help="How positions become one vector; the model's own by default.",
+    help="How positions become one vector; as the model was trained by default.",
 )
-@click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; 1 by default.")
+@click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; it is 1 by default.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -35,17 +35,17 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write the embedding of a text: the hidden states after the final norm, pooled and scaled to length 1.
+    """Write the embedding of a text: its hidden states after the final norm, pooled and scaled to length 1.
 
     Example: tritpack embed model.gguf -p "The sea" -o sea.npy
     """
     from tritpack.formats.files import refuse_existing
-    from tritpack.runtime.embedding import embed, text_ids
+    from tritpack.runtime.embedding import text_ids
 
     require_one_input(prompt, tokens)
     refuse_existing(Path(output), force=force)
     with open_model(file, **options) as model:
         ids = parse_tokens(tokens) if tokens is not None else text_ids(model, prompt or "")
-        vector = embed(model, ids, pooling=pooling, normalize=not no_normalize)
+        vector = model.embed(tokens=ids, pooling=pooling, no_normalize=no_normalize)
         kernels = model.kernels()
     write_npy(output, vector, ids=ids, kernels=kernels, schema="tritpack.embed/1", force=force, as_json=as_json)

@@ -15,18 +15,22 @@ from tritpack.formats.errors import MissingRequirement
 @click.command("eval")
 @click.argument("file", metavar="FILE")
 @click.option("--tasks", required=True, metavar="NAME,...", help="Tasks of the harness, such as arc_easy,hellaswag.")
-@click.option("--include-path", metavar="DIR", help="A folder with the YAML files of more tasks.")
-@click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Documents a task; below 1 a share of them.")
+@click.option("--include-path", metavar="DIR", help="A folder with YAML files of further tasks.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Documents per task; below 1, a share.",
+)
 @click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question; the task's own by default.")
 @click.option("--chat", is_flag=True, help="Ask through the file's chat template.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tasks: str, as_json: bool, **options: Any) -> None:
-    """Run lm-evaluation-harness tasks on a packed file: does its quality survive?
+    """Measure the quality of a packed file with tasks of lm-evaluation-harness.
 
-    Needs the extra `eval`: pip install "tritpack[eval]". The figures are those that the papers quote (acc, acc_norm,
-    word_perplexity, ...), by the bytes of this file. In lm-eval's own command line the model is called tritpack, once
-    tritpack.converter.tools.lm_eval is imported.
+    This needs the extra `eval`: pip install "tritpack[eval]". The figures are those that papers quote (acc, acc_norm,
+    word_perplexity, ...), measured on this file. In lm-eval's own command line the model is called tritpack, after
+    tritpack.converter.tools.lm_eval was imported.
     """
     try:
         from tritpack.converter.tools.lm_eval import evaluate

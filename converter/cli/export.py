@@ -6,43 +6,54 @@ import time
 
 import click
 
+from tritpack.converter.cli.convert_options import one_of
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Progress
+from tritpack.converter.storage import TRANSFORMERS
+from tritpack.formats import names
 
 
 @click.command("export")
 @click.argument("source", metavar="IN.gguf")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write.")
-@click.option("--to", type=click.Choice(["hf", "mlx"]), default="hf", show_default=True, help="Who is to read it.")
 @click.option(
-    "--form",
-    type=click.Choice(["auto", "packed", "online", "floats"]),
+    "--to", type=click.Choice(["hf", "mlx"]), default="hf", show_default=True, help="The library that is to read it."
+)
+@click.option(
+    "--storage",
+    type=click.Choice(("auto", *TRANSFORMERS)),
     default="auto",
     show_default=True,
-    help="How transformers is to find the linears: packed codes, masters that it quantises online, or plain floats; "
-    "auto is packed, or floats where activations are float.",
+    help="How the linears are stored for transformers: packed codes, master weights that it quantises online, or "
+    "ternary floats; auto is packed, or ternary_floats for models with float activations.",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    type=click.Choice(("auto", *names.DTYPES)),
     default="auto",
     show_default=True,
-    help="Type of floats; auto is the first that holds all of them exactly.",
+    help="Type of floats; auto is the smallest that holds all of them exactly.",
 )
-@click.option("--group-size", type=click.Choice(["32", "64", "128"]), help="Of --to mlx; the largest that fits.")
+@click.option(
+    "--group-size",
+    type=int,
+    metavar="[32|64|128]",
+    callback=one_of(32, 64, 128),
+    help="Weights per scale with --to mlx; the largest that fits.",
+)
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @click.option("--allow-scale-rounding", is_flag=True, help="Change scales that cannot be held, and say by how much.")
-@click.option("--allow-wrong-engine", is_flag=True, help="Write it although the engine will run another model.")
+@click.option("--allow-wrong-engine", is_flag=True, help="Write the folder even if the library will run another model.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint's files in a folder that is not empty.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     source: str,
     output: str,
     to: str,
-    form: str,
+    storage: str,
     dtype: str,
-    group_size: str | None,
+    group_size: int | None,
     revision: str | None,
     allow_scale_rounding: bool,
     allow_wrong_engine: bool,
@@ -50,13 +61,13 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write a packed file (or any checkpoint) as a checkpoint folder, from the file alone: weights, config, tokenizer.
+    """Write a packed file (or any checkpoint) as a checkpoint folder: weights, config and tokenizer.
 
-    The folder is read again and every code and scale compared before it gets its name.
+    Before the folder gets its name, it is read again and every code and scale is compared.
 
     \b
     Examples: tritpack export model.gguf -o folder
-              tritpack export model.gguf -o folder --form online --dtype float32
+              tritpack export model.gguf -o folder --storage master_weights --dtype float32
               tritpack export bonsai.gguf -o folder --to mlx
     """
     from tritpack.converter.export.export import export
@@ -66,9 +77,9 @@ def command(
         source,
         output,
         to=to,
-        form=form,
+        storage=storage,
         dtype=dtype,
-        group_size=None if group_size is None else int(group_size),
+        group_size=group_size,
         revision=revision,
         allow_scale_rounding=allow_scale_rounding,
         allow_wrong_engine=allow_wrong_engine,
@@ -84,7 +95,7 @@ def command(
                 "source": source,
                 "output": output,
                 "to": to,
-                "form": result.form,
+                "storage": result.storage,
                 "dtype": result.dtype,
                 "scale_loss": result.scale_loss,
                 "nbytes": result.nbytes,
@@ -92,8 +103,8 @@ def command(
             }
         )
         return
-    lost = "every code and scale the same"
+    lost = "every code and scale is the same"
     if result.scale_loss:
-        lost = f"every code the same, scales within {result.scale_loss:.1g} of themselves"
+        lost = f"every code is the same, scales changed by at most {result.scale_loss:.1g} of themselves"
     seconds = time.monotonic() - started
-    click.echo(f"wrote {output}: {result.nbytes} bytes, {result.form} {result.dtype}, {lost}, {seconds:.1f} s")
+    click.echo(f"wrote {output}: {result.nbytes} bytes, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")

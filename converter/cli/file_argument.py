@@ -1,5 +1,7 @@
-"""FILE arguments: a GGUF, or a checkpoint (folder or ORG/NAME) that runs through the same conversion into a temporary
-file. And the option that says how to read a plain float one."""
+"""FILE arguments: a GGUF file, or a checkpoint (folder or ORG/NAME), which is first converted to a temporary file.
+
+And the option that says how to read a checkpoint of plain floats.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,19 @@ from tritpack.converter.cli.progress import Progress
 quantize_option = click.option(
     "--quantize",
     type=click.Choice(["absmean"]),
-    help="Take a plain float checkpoint for masters and quantise it. Only for BitNet masters: others become rubbish.",
+    help="Take a plain float checkpoint for BitNet master weights and quantise it. Any other model talks nonsense "
+    "afterwards.",
 )
 
 
 @contextlib.contextmanager
 def as_gguf(path: str) -> Iterator[Path]:
-    """The path itself, or of a converted copy that is removed at the end."""
+    """Yield the path itself, or that of a converted copy, which is removed at the end."""
     from tritpack.converter.sources.hub import parse_reference
 
-    given = Path(path)
-    if not given.is_dir() and (given.exists() or parse_reference(path) is None):
-        yield given
+    file = Path(path)
+    if not file.is_dir() and (file.exists() or parse_reference(path) is None):
+        yield file
         return
     from tritpack.converter.convert import convert
     from tritpack.converter.sources.open import local_path

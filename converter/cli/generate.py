@@ -11,10 +11,9 @@ from tritpack.converter.cli.model_options import (
     model_options,
     open_model,
     parse_tokens,
-    require_logits,
     require_one_input,
     sampling_options,
-    sampling_params,
+    take_sampling,
 )
 
 
@@ -22,8 +21,10 @@ from tritpack.converter.cli.model_options import (
 @click.argument("file", metavar="FILE")
 @click.option("-p", "--prompt", help="Text to continue.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids to continue, used as given.")
-@click.option("-n", "--max-tokens", type=int, default=64, show_default=True, help="Tokens to write; -1 until the end.")
-@click.option("--no-special", is_flag=True, help="Do not add the specials that the tokenizer adds to a prompt.")
+@click.option(
+    "-n", "--max-tokens", type=int, default=64, show_default=True, help="Most tokens to write; -1 is no limit."
+)
+@click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @sampling_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -34,25 +35,13 @@ def command(
 
     Example: tritpack generate model.gguf -p "Once upon a time" -n 64 --temp 0
     """
-    from tritpack.runtime.generate import collect, generate
-
     require_one_input(prompt, tokens)
-    params = sampling_params(options)
+    sampling = take_sampling(options)
     with open_model(file, **options) as model:
-        require_logits(model)
-        ids = (
-            parse_tokens(tokens)
-            if tokens is not None
-            else model.tokenizer.encode(prompt or "", add_special=not no_special)
-        )
-        steps = generate(model, model.tokenizer, ids, max_tokens, params)
+        model.require_logits()
+        ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)
         if as_json:
-            result = collect(steps)
-        else:
-            click.echo(prompt or "", nl=False)
-            result = collect(steps, lambda text: click.echo(text, nl=False))
-            click.echo()
-        if as_json:
+            result = model.generate(tokens=ids, max_tokens=max_tokens, **sampling)
             print_json(
                 {
                     "schema": "tritpack.generate/1",
@@ -66,8 +55,15 @@ def command(
                 }
             )
             return
+        click.echo(prompt or "", nl=False)
+        result = model.generate(tokens=ids, max_tokens=max_tokens, on_text=_show, **sampling)
+        click.echo()
     click.echo(
         f"{len(result.ids)} tokens, {result.tokens_per_second:.1f} tokens/s "
         f"(prompt {result.prompt_tokens_per_second:.1f}), stopped by {result.stop_reason}",
         err=True,
     )
+
+
+def _show(text: str) -> None:
+    click.echo(text, nl=False)

@@ -13,12 +13,16 @@ from tritpack.converter.cli.main import print_json
 @click.command("inspect")
 @click.argument("file", metavar="FILE")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--stats", is_flag=True, help="Decode every ternary tensor: scale, shares, entropy, hash of the codes.")
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Decode every ternary tensor: scale, shares, entropy, hash of the codes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
-    """Show what FILE (a GGUF, or a checkpoint folder) really holds.
+    """Show what FILE (a GGUF, or a checkpoint folder) really contains.
 
-    Tensor types are resolved by their sizes, because the same type id means different layouts in different forks.
+    The sizes of tensors decide their layouts, because forks use the same type id for different layouts.
     """
     from tritpack.converter.tools.inspect import inspect
 

@@ -7,21 +7,14 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.model_options import (
-    model_options,
-    open_model,
-    parse_tokens,
-    require_logits,
-    require_one_input,
-    write_npy,
-)
+from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 
 
 @click.command("logits")
 @click.argument("file", metavar="FILE")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
-@click.option("-p", "--prompt", help="Text; the specials that the tokenizer adds are added.")
-@click.option("--no-special", is_flag=True, help="Do not add the specials that the tokenizer adds to a prompt.")
+@click.option("-p", "--prompt", help="Text; the tokenizer adds its special tokens.")
+@click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (tokens, vocab).")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
@@ -36,18 +29,14 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write the logits of every position of a prompt: for parity work."""
+    """Write the logits of every position of a prompt, to compare them with another implementation."""
     from tritpack.formats.files import refuse_existing
 
     require_one_input(prompt, tokens)
     refuse_existing(Path(output), force=force)
     with open_model(file, **options) as model:
-        require_logits(model)
-        ids = (
-            parse_tokens(tokens)
-            if tokens is not None
-            else model.tokenizer.encode(prompt or "", add_special=not no_special)
-        )
+        model.require_logits()
+        ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)
         values = model.logits(ids)
         kernels = model.kernels()
     write_npy(output, values, ids=ids, kernels=kernels, schema="tritpack.logits/1", force=force, as_json=as_json)

@@ -1,4 +1,7 @@
-"""Entry point: the list of commands, loaded one at a time so that --help is quick, and the one handler of errors."""
+"""The command `tritpack`: the table of its commands, and the one place that prints errors.
+
+A command is a module of this package with a click command called `command`, and a row in COMMANDS.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +21,27 @@ from tritpack.formats.names import ExitCode
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
-    "repack": "Write a packed file anew in another layout, exactly.",
-    "export": "Write a packed file as a checkpoint of transformers or MLX.",
-    "inspect": "Show what a packed file really is.",
+    "repack": "Write a packed file in another layout, exactly.",
+    "export": "Write a packed file as a checkpoint for transformers or MLX.",
+    "inspect": "Show what a packed file really contains.",
     "verify": "Prove a file against the checkpoint it came from.",
-    "generate": "Write text from a prompt.",
+    "generate": "Continue a prompt.",
     "chat": "Talk with a model.",
     "tokenize": "Print the token ids of a text or a chat.",
-    "perplexity": "Measure perplexity on a text, and the distance from a second file.",
-    "eval": "Run the field's own benchmarks (lm-evaluation-harness) on a packed file.",
+    "perplexity": "Measure perplexity on a text, and the divergence from a second file.",
+    "eval": "Run tasks of lm-evaluation-harness on a packed file.",
     "logits": "Write the logits of a prompt as .npy.",
     "embed": "Write the embedding of a text as .npy.",
-    "bench": "Measure how fast a model runs here, and what this machine could do at most.",
-    "families": "List the checkpoints that are supported, how they are recognised, and what is refused.",
-    "make-dummy": "Write a checkpoint of a real shape with random ternary weights.",
-    "doctor": "Check this machine: CPU, library, every kernel against a known answer.",
+    "bench": "Measure the speed of a model, and the limits of this machine.",
+    "families": "List the supported checkpoints, how they are recognised, and what is refused.",
+    "make-dummy": "Write a checkpoint with random ternary weights in a real shape.",
+    "doctor": "Check this machine: CPU, library, and every kernel against scalar.",
 }
+"""Each command with the line that --help shows for it."""
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and imports one only to run it."""
+    """A group that imports a command only to run it, so that --help is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,17 +69,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; every TritpackError becomes one sentence, a hint and its exit code."""
-    # A terminated conversion must clean up like an interrupted one.
+    """Run the command line. A TritpackError becomes one sentence, a hint and its exit code."""
+    # A terminated conversion must remove its partial output, as an interrupted one does.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        # https://no-color.org; click itself only looks whether the output is a terminal.
+        # https://no-color.org; click itself only checks whether the output is a terminal.
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         cli.main(standalone_mode=False, color=False if plain else None)
     except click.exceptions.Abort:
         _fail("interrupted", 128 + signal.SIGINT)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written was left", 128 + signal.SIGINT)
+        _fail("interrupted; no partial output was left", 128 + signal.SIGINT)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -85,14 +89,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.WRITE_FAILED)
     except OSError as error:
-        # Files name themselves; what is left is the output stream.
+        # An error of a file names it; without a name it is the output stream.
         _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
     except MemoryError:
-        _fail("this machine has not enough memory for that", ExitCode.MISSING)
+        _fail("this machine does not have enough memory", ExitCode.MISSING)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout; what JSON has no number for (NaN, infinity) is null."""
+    """Print one JSON document on stdout; NaN and infinity, which JSON lacks, are null."""
     click.echo(json_text(value))
 
 

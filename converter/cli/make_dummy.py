@@ -9,38 +9,38 @@ from tritpack.converter.cli.progress import Progress
 
 
 @click.command("make-dummy")
-@click.option(
-    "-o", "--output", required=True, metavar="DIR|FILE.gguf", help="Checkpoint folder, or GGUF file, to write."
-)
+@click.option("-o", "--output", required=True, metavar="DIR|FILE.gguf", help="Checkpoint folder or GGUF file to write.")
 @click.option(
     "--shape",
     type=click.Choice(["bitnet-2b-4t", "tiny"]),
     default="bitnet-2b-4t",
     show_default=True,
-    help="The published 2B-4T's sizes, or two small layers.",
+    help="The sizes of the published 2B-4T, or two small layers.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["offline", "online"]),
     default="offline",
     show_default=True,
-    help="Packed codes, or bf16 masters.",
+    help="offline writes packed codes, online bf16 master weights.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing GGUF file.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(output: str, shape: str, mode: str, seed: int, force: bool, as_json: bool, quiet: bool) -> None:
-    """Write a checkpoint of a real shape with random ternary weights and a full vocabulary: for benchmarks and tests.
+    """Write a checkpoint of a real shape with random ternary weights and a full vocabulary, for benchmarks and tests.
 
-    It talks nonsense by nature, at the speed and size of the real one.
+    It talks nonsense, at the speed and size of the real model.
     """
     from tritpack.converter.tools.make_dummy import make_dummy
 
-    made = make_dummy(output, shape=shape, mode=mode, seed=seed, force=force, progress=Progress("writing", quiet=quiet))
+    dummy = make_dummy(
+        output, shape=shape, mode=mode, seed=seed, force=force, progress=Progress("writing", quiet=quiet)
+    )
     if as_json:
-        print_json({"schema": "tritpack.make-dummy/1", **made})
+        print_json({"schema": "tritpack.make-dummy/1", **dummy})
     else:
-        click.echo(f"wrote {output}: {made['nbytes']} bytes, shape {shape}, seed {seed}")
+        click.echo(f"wrote {output}: {dummy['nbytes']} bytes, shape {shape}, seed {seed}")

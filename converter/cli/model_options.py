@@ -1,4 +1,4 @@
-"""Options and set-up shared by the commands that run a model."""
+"""The options and helpers that the commands which run a model share."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import click
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.formats import names
-from tritpack.formats.errors import Unsupported, UsageError
+from tritpack.formats.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from tritpack.runtime.model import Model
-    from tritpack.runtime.sampling import SamplingParams
 
-KV_TYPE_HELP = "KV cache of floats, or of 16-bit integers: half the memory, faster at length; rounds like f16."
+KV_TYPE_HELP = "Type of the KV cache. i16 needs half the memory, is faster in long contexts, and rounds like f16."
+ISA_HELP = "Use kernels up to this instruction set; the best of this CPU by default."
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """-t, --isa, --kv-type, -c."""
+    """Add -t, --isa, --kv-type and -c to a command."""
     for option in (
         click.option(
             "-c",
             "--context",
             type=click.IntRange(min=1),
-            help="Positions to keep; by default the model's own, as far as 4 GiB hold them.",
+            help="Positions of the KV cache; the model's own by default, as far as 4 GiB hold them.",
         ),
         click.option(
             "--kv-type",
@@ -44,7 +44,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--isa",
             type=click.Choice(names.ISAS),
             envvar="TRITPACK_ISA",
-            help="Use kernels at or below this; the best of this CPU by default.",
+            help=ISA_HELP,
         ),
         click.option("-t", "--threads", type=click.IntRange(1, 256), help="Threads; all cores by default."),
     ):
@@ -53,10 +53,10 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--temp, --top-k, --top-p, --min-p, --repeat-penalty, --seed."""
+    """Add --temp, --top-k, --top-p, --min-p, --repeat-penalty and --seed to a command."""
     for option in (
         click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampler."),
-        click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="1 is none."),
+        click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="1 is off."),
         click.option("--min-p", type=float, default=0.0, show_default=True, help="0 is off."),
         click.option("--top-p", type=float, default=1.0, show_default=True, help="1 is off."),
         click.option("--top-k", type=int, default=0, show_default=True, help="0 is off."),
@@ -66,42 +66,29 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """Takes the options of `sampling_options` out of a command's keyword arguments."""
+def take_sampling(options: dict[str, Any]) -> dict[str, Any]:
+    """Move the options of `sampling_options` out of a command's keyword arguments. Raises UsageError for impossible
+    values, before FILE is opened."""
     from tritpack.runtime.sampling import SamplingParams
 
-    return SamplingParams(
-        temperature=options.pop("temp"),
-        top_k=options.pop("top_k"),
-        top_p=options.pop("top_p"),
-        min_p=options.pop("min_p"),
-        repetition_penalty=options.pop("repeat_penalty"),
-        seed=options.pop("seed"),
-    )
+    sampling = {key: options.pop(key) for key in ("temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed")}
+    SamplingParams(*sampling.values())
+    return sampling
 
 
 @contextlib.contextmanager
 def open_model(file: str, **options: Any) -> Iterator[Model]:
-    """The model in FILE (GGUF or checkpoint folder), with the options of `model_options`."""
+    """Open the model in FILE (a GGUF or a checkpoint folder), with the options of `model_options`."""
     from tritpack.runtime.model import Model
 
     with as_gguf(file) as path, Model(path, **options) as model:
         yield model
 
 
-def require_logits(model: Model) -> None:
-    """Raises Unsupported for an embedding model: it has a head only by name, and what that says means nothing."""
-    if model.spec.is_embedding_model:
-        raise Unsupported(
-            f"{model.file.path}: is an embedding model, which was not trained to say a next token",
-            hint="tritpack embed gives its vector",
-        )
-
-
 def require_one_input(prompt: str | None, tokens: str | None) -> None:
-    """Raises UsageError unless exactly one of -p and --tokens was given."""
+    """Raise UsageError unless the user gave exactly one of -p and --tokens."""
     if (prompt is None) == (tokens is None):
-        raise UsageError("give a text with -p, or token ids with --tokens")
+        raise UsageError("give either a text with -p or token ids with --tokens")
 
 
 def write_npy(
@@ -114,7 +101,7 @@ def write_npy(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write what a model gave for `ids` as a whole .npy file or none, and say so."""
+    """Write the values that a model computed for `ids` to a .npy file, and print a line or JSON about it."""
     import numpy as np
 
     from tritpack.formats.files import atomic_output
@@ -129,7 +116,7 @@ def write_npy(
 
 
 def parse_tokens(text: str) -> list[int]:
-    """`1,2,3` to ids. Raises UsageError."""
+    """Parse `1,2,3` as token ids. Raises UsageError."""
     try:
         ids = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
-from tritpack.converter.cli.model_options import model_options, open_model, require_logits
+from tritpack.converter.cli.model_options import model_options
 from tritpack.converter.cli.progress import Progress
-
-SCHEMA = "tritpack.perplexity/1"
 
 
 @click.command("perplexity")
@@ -44,33 +43,18 @@ def command(
     the same, and the ratio of the two perplexities. Each window begins with the token that the tokenizer puts before a
     text (BOS), if there is one.
     """
+    from tritpack.converter.tools.perplexity import perplexity
     from tritpack.converter.verify.built_in_text import read_text
-    from tritpack.formats.errors import UsageError
-    from tritpack.runtime.perplexity import score, windows_of
 
-    content = read_text(text)
+    read_text(text)  # report a text that cannot be read before a checkpoint is converted
     with contextlib.ExitStack() as stack:
-        model = stack.enter_context(open_model(file, **options))
-        require_logits(model)
-        base = None
-        if against is not None:
-            base = stack.enter_context(open_model(against, **options))
-            require_logits(base)
-            if base.spec.vocab_size != model.spec.vocab_size:
-                raise UsageError(
-                    f"{against} has a vocabulary of {base.spec.vocab_size}, {file} one of {model.spec.vocab_size}: "
-                    "their predictions cannot be compared"
-                )
-        tokens = model.tokenizer.encode(content)
-        bos = model.tokenizer.bos_id if tokens[:1] == [model.tokenizer.bos_id] else None
-        size = min([window, model.context_length, *([] if base is None else [base.context_length])])
-        windows = windows_of(tokens, size, bos)
-        figures = score(model, windows, skip=skip, base=base, progress=Progress("windows", quiet=quiet))
-        kernels = model.kernels()
-    result = {
-        "schema": SCHEMA, "file": file, "text": text, "tokens": len(tokens), "window": size, "skip": skip, **figures,
-        **({"against": against} if against else {}), "kernels": kernels,
-    }  # fmt: skip
+        path = stack.enter_context(as_gguf(file))
+        base = None if against is None else stack.enter_context(as_gguf(against))
+        progress = Progress("windows", quiet=quiet)
+        result = perplexity(path, text=text, against=base, window=window, skip=skip, progress=progress, **options)
+    result["file"] = file  # not the temporary file that a checkpoint was converted to
+    if against is not None:
+        result["against"] = against
     if as_json:
         print_json(result)
     else:

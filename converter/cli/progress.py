@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that rewrites itself on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: one line that is rewritten on a terminal, and a plain line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Progress:
-    """Callable with (name, done, total); prints nothing when quiet."""
+    """A callable for (name, done, total), which prints nothing if `quiet`."""
 
     def __init__(self, what: str, *, quiet: bool = False) -> None:
         self._what = what

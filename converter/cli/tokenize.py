@@ -17,16 +17,16 @@ from tritpack.formats.errors import Unreadable, UsageError
 @click.option(
     "--chat", metavar="MESSAGES.json", help="A JSON list of {role, content}, rendered with the model's chat template."
 )
-@click.option("--no-special", is_flag=True, help="Do not add the specials that the tokenizer adds to a prompt.")
+@click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, prompt: str | None, chat: str | None, no_special: bool, as_json: bool) -> None:
-    """Print the token ids of a text, or of a rendered chat, as the tokenizer inside FILE gives them."""
+    """Print the token ids of a text or of a rendered chat, by the tokenizer inside FILE."""
     from tritpack.formats.gguf_reader import GgufFile
     from tritpack.runtime.chat import chat_text, parse_messages
     from tritpack.runtime.tokenizer import Tokenizer
 
     if (prompt is None) == (chat is None):
-        raise UsageError("give a text with -p, or messages with --chat")
+        raise UsageError("give either a text with -p or messages with --chat")
     with as_gguf(file) as path:
         tokenizer = Tokenizer.from_metadata(GgufFile(path).metadata)
         result: dict[str, object] = {"schema": "tritpack.tokenize/1"}
@@ -36,7 +36,7 @@ def command(file: str, prompt: str | None, chat: str | None, no_special: bool, a
             try:
                 document = Path(chat).read_text("utf-8")
             except (OSError, ValueError) as error:
-                raise Unreadable(f"{chat}: cannot be read as UTF-8 text: {error}") from error
+                raise Unreadable(f"cannot be read as UTF-8 text: {error}", path=chat) from error
             text = chat_text(tokenizer, parse_messages(document))
             ids = tokenizer.encode(text, add_special=False)
             result["text"] = text

@@ -1,1 +1,1 @@
-"""From a packed file back to a checkpoint folder."""
+"""From any source back to a checkpoint folder for transformers or MLX."""

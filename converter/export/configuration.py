@@ -1,11 +1,11 @@
-"""ModelSpec -> config.json: the way back of converter/families/hyperparameters.py, which reads it again in `export`'s
-own proof."""
+"""ModelSpec -> config.json, the reverse of converter/families/hyperparameters.py, which reads it again in the proof."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tritpack.converter.families.family import Family, family
+from tritpack.converter.families import family as catalog
+from tritpack.converter.families.family import Family
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.model_spec import ModelSpec
 
@@ -17,22 +17,22 @@ CLASSES = {
 
 
 def family_of(spec: ModelSpec) -> Family:
-    """The family in whose names a model is written. Raises Unsupported where there is none."""
+    """Return the family in whose names a model is written. Raises Unsupported if there is none."""
     if spec.architecture in ("bitnet", "bitnet-b1.58"):
-        return family("bitnet")  # transformers' class, whatever the activation
+        return catalog.family("bitnet")  # transformers' class, whatever the activation
     name = f"bitnet_embedding_{spec.architecture}" if spec.is_embedding_model else spec.architecture
     if name not in CLASSES:
         raise Unsupported(f"embedding models of architecture {spec.architecture} cannot be exported")
     if spec.is_embedding_model and not spec.projection_norms:
         raise Unsupported("embedding models without norms before their projections cannot be exported")
-    return family(name)
+    return catalog.family(name)
 
 
-def config_of(spec: ModelSpec, known: Family, dtype: str) -> dict[str, Any]:
-    """config.json but for how its linears are stored and its token ids."""
+def config_of(spec: ModelSpec, family: Family, dtype: str) -> dict[str, Any]:
+    """Return config.json without its quantization_config and token ids. dtype: the value of torch_dtype."""
     config: dict[str, Any] = {
-        "architectures": [CLASSES[known.name]],
-        "model_type": known.model_types[0],
+        "architectures": [CLASSES[family.name]],
+        "model_type": family.model_types[0],
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden_size,
         "intermediate_size": spec.intermediate_size,
@@ -40,7 +40,7 @@ def config_of(spec: ModelSpec, known: Family, dtype: str) -> dict[str, Any]:
         "num_attention_heads": spec.heads,
         "num_key_value_heads": spec.kv_heads,
         "head_dim": spec.head_dim,
-        known.activation_key: spec.activation,
+        family.activation_key: spec.activation,
         "max_position_embeddings": spec.context_length,
         "rms_norm_eps": spec.norm_eps,
         "rope_theta": spec.rope_theta,
@@ -50,14 +50,14 @@ def config_of(spec: ModelSpec, known: Family, dtype: str) -> dict[str, Any]:
     }
     if scaling := _rope_scaling(spec):
         config["rope_scaling"] = scaling
-    if known.sliding_pattern:
+    if family.sliding_pattern:
         kinds = {True: "sliding_attention", False: "full_attention"}
         config["layer_types"] = [kinds[slides] for slides in spec.sliding_layers or (False,) * spec.layers]
         config["sliding_window"] = spec.sliding_window or 4096
         config["rope_local_base_freq"] = spec.local_rope_theta or 10000.0
         scale = spec.attention_scale or spec.head_dim**-0.5
         config["query_pre_attn_scalar"] = _nearly_whole(scale**-2)
-    if known.name == "minicpm":
+    if family.name == "minicpm":
         config["scale_emb"] = _nearly_whole(spec.embedding_scale)
         config["scale_depth"] = _short(spec.residual_scale * spec.layers**0.5)
         config["dim_model_base"] = _nearly_whole(spec.logit_scale * spec.hidden_size)
@@ -96,5 +96,5 @@ def _nearly_whole(value: float) -> float | int:
 
 
 def _short(value: float) -> float:
-    """Without what arithmetic in float left behind the sixth digit; the proof refuses if that was meant."""
+    """Round to six digits, without the noise of float arithmetic; the proof refuses if it matters."""
     return float(f"{value:.6g}")

@@ -1,7 +1,7 @@
-"""What each checkpoint family is: data in the YAML files here. Adding one is adding a file and its test.
+"""Checkpoint families: one YAML file here per family, read into a Family.
 
-A family is a skeleton: tensor names, norms, scalings, defaults. How its linears are stored (packed, masters, ternary
-floats, MLX) is the checkpoint's own matter, decided in recognition.py.
+A family is a skeleton: tensor names, norms, scalings, defaults. How its linears are stored (packed, master weights,
+ternary floats, MLX) is independent of it; converter/storage decides that. README.md here explains every key.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from typing import Any, Literal
 
 import yaml
 
-Form = Literal["packed", "online", "exact", "absmean", "mlx"]
-FORMS: dict[Form, str] = {
-    "packed": "packed uint8 codes and a weight_scale",
-    "online": "float masters, absmean once",
-    "exact": "floats that are ternary already: codes and scales recovered from the values",
-    "absmean": "plain floats: refused without --quantize absmean",
-    "mlx": "MLX 2-bit: uint32 codes, scales and biases a group",
-}
-"""How linears are stored, in the words of `tritpack families`."""
 REFUSED = "refused.yaml"
+INHERITED = ("globals", "norm_offset", "sliding_pattern", "activation_key", "formulas", "tokenizer")
+"""Keys that a family with `like` takes over as they are; `layer` and `config_defaults` are merged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One YAML file. `globals` and `layer` map GGUF names to checkpoint names.
+    """One YAML file.
 
-    has, lacks: names in layer 0 that tell the family. model_types: those that may come with them, its own first.
-    config_keys: keys of config.json that must be there as well, unless model_type is the family's own.
-    floats: what floats without a quantization_config are, `absmean` masters or `exact` ternary values.
-    ternary_activations: how exact ternary floats take their activations; all other forms take int8 per token.
-    norm_offset: the factor of a norm is this plus what is stored (not of the projection norms).
-    sliding_pattern: every how many layers one sees everything; 0: all do.
+    globals, layer: GGUF name -> checkpoint name, outside and inside the layers.
+    has, lacks: names in layer 0 that tell the family from the others. rank: families are asked in ascending order.
+    model_types: the values of config.json's model_type that may come with these names, the family's own first.
+    config_keys: keys that config.json must have as well, unless model_type is the family's own.
+    checkpoints: key of a storage -> repositories that store their linears so.
+    floats: what plain floats without a quantization_config are.
+    ternary_activations: how linears stored as ternary floats or MLX take their activations; all others take int8.
+    norm_offset: the factor of a norm is this plus the stored value (not for norms of projections).
+    sliding_pattern: every n-th layer sees the whole context, the others a window; 0: all see everything.
+    activation_key: the key of config.json that names the activation function.
     formulas: ModelSpec field -> arithmetic over config.json.
+    embedding: for embedding models, `pooling` and `append` (the token added to every text).
     """
 
     name: str
@@ -46,9 +44,9 @@ class Family:
     model_types: tuple[str, ...]
     has: tuple[str, ...]
     lacks: tuple[str, ...]
-    floats: Literal["exact", "absmean"]
+    floats: Literal["ternary_floats", "master_weights"]
     ternary_activations: str
-    checkpoints: Mapping[Form, str]
+    checkpoints: Mapping[str, str]
     config_defaults: Mapping[str, Any]
     globals: Mapping[str, str]
     layer: Mapping[str, str]
@@ -61,18 +59,19 @@ class Family:
     embedding: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def source_name(self, name: str, prefix: str = "model.") -> str:
-        """The checkpoint's name of a GGUF tensor; prefix is what its layer names begin with."""
+        """Return the checkpoint's name of a GGUF tensor. prefix: what the checkpoint's layer names begin with."""
         if name in self.globals:
             return self.globals[name].format(prefix=prefix, outer=prefix.removesuffix("model."))
         _, layer, part = name.split(".", 2)
         return f"{prefix}layers.{layer}.{self.layer[part]}"
 
-    def activations(self, form: Form) -> str:
-        """`int8-per-token` or `none`: how what enters the linears of such a checkpoint is quantised."""
-        return self.ternary_activations if form in ("exact", "mlx") else "int8-per-token"
+    def activations(self, *, storage_takes_int8: bool) -> str:
+        """Return `int8-per-token` or `none`: how the inputs of linears are quantised, in a storage that does or doesn't
+        imply int8 (Storage.int8_activations)."""
+        return "int8-per-token" if storage_takes_int8 else self.ternary_activations
 
     def recognised_by(self) -> str:
-        """The evidence, in words."""
+        """Return the evidence in words."""
         keys = f" and config keys {', '.join(self.config_keys)}" if self.config_keys else ""
         without = f", without {', '.join(map(_short, self.lacks))}" if self.lacks else ""
         return f"tensors {', '.join(map(_short, self.has))}{without}{keys}"
@@ -80,8 +79,11 @@ class Family:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What is refused by name: any model type, config key, word in config or file headers, or piece of a tensor name
-    that tells it."""
+    """A kind of model that is refused by name.
+
+    Any one of these tells it: a model type, a key of config.json, a word in config.json or in the headers of the weight
+    files, a piece of a tensor name.
+    """
 
     name: str
     reason: str
@@ -93,22 +95,22 @@ class Refusal:
 
 @functools.cache
 def families() -> tuple[Family, ...]:
-    """Every supported family, in the order of decision."""
+    """Return every supported family, in the order of decision."""
     documents = {entry.name: yaml.safe_load(entry.read_text("utf-8")) for entry in _files() if entry.name != REFUSED}
-    made = [Family(**_complete(document, documents)) for document in documents.values()]
-    return tuple(sorted(made, key=lambda family: family.rank))
+    complete = [Family(**_complete(document, documents)) for document in documents.values()]
+    return tuple(sorted(complete, key=lambda family: family.rank))
 
 
 @functools.cache
 def refusals() -> tuple[Refusal, ...]:
-    """Everything refused by name, first match first."""
+    """Return everything that is refused by name; the first match counts."""
     [entry] = (entry for entry in _files() if entry.name == REFUSED)
     return tuple(Refusal(**_tuples(document)) for document in yaml.safe_load(entry.read_text("utf-8")))
 
 
 def family(name: str) -> Family:
-    """The family of that name."""
-    return next(each for each in families() if each.name == name)
+    """Return the family of that name."""
+    return next(family for family in families() if family.name == name)
 
 
 def _files() -> list[Any]:
@@ -116,15 +118,14 @@ def _files() -> list[Any]:
 
 
 def _complete(document: dict[str, Any], documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """A family's document with what it inherits: `like` names the one that it begins with."""
-    own = dict(document)
-    if parent := own.pop("like", None):
+    """Return a family's document with what it inherits from the family that `like` names."""
+    completed = dict(document)
+    if parent := completed.pop("like", None):
         base = _complete(documents[f"{parent}.yaml"], documents)
         for key in ("layer", "config_defaults"):
-            own[key] = {**base[key], **own.get(key, {})}
-        inherited = ("globals", "norm_offset", "sliding_pattern", "activation_key", "formulas", "tokenizer")
-        own = {**{key: base[key] for key in inherited if key in base}, **own}
-    return _tuples(own)
+            completed[key] = {**base[key], **completed.get(key, {})}
+        completed = {**{key: base[key] for key in INHERITED if key in base}, **completed}
+    return _tuples(completed)
 
 
 def _tuples(document: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ UNSUPPORTED_SWITCHES = (
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the text model: those of `text_config` inside a bigger model's config, over the rest."""
+    """Return the keys of the text model: in a bigger model's config, those of `text_config` over the others."""
     inner = config.get("text_config")
     return {**config, **inner} if isinstance(inner, Mapping) else dict(config)
 
@@ -36,9 +36,11 @@ def model_spec(
     projection_norm_eps: float,
     pooling: Mapping[str, Any] | None,
 ) -> ModelSpec:
-    """The spec of a recognised checkpoint. names: GGUF name in a layer -> checkpoint name (which norms there are).
+    """Return the spec of a recognised checkpoint.
 
-    Raises Unreadable for keys that are missing or impossible, Unsupported for what the graph does not have."""
+    names: GGUF name in a layer -> checkpoint name; they say which norms there are. int8: linears take int8 activations.
+    Raises Unreadable for keys that are missing or impossible, Unsupported for what no graph here has.
+    """
     keys = Keys(config, _defaults(config, family))
     _refuse_switches(config, family)
     heads, hidden, layers = keys.size("num_attention_heads"), keys.size("hidden_size"), keys.size("num_hidden_layers")
@@ -79,10 +81,13 @@ def model_spec(
 
 
 def _defaults(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """What the class says where config.json is silent; of another class than the family's own, its activation is not
-    known."""
-    own = config.get("model_type") in (None, *family.model_types[:1]) or family.activation_key != "hidden_act"
-    return {key: value for key, value in family.config_defaults.items() if own or key != "hidden_act"}
+    """Return the defaults of the family's class for keys that config.json does not have.
+
+    If config.json names another class, the default activation of that class is not known.
+    """
+    is_own_class = config.get("model_type") in (None, *family.model_types[:1])
+    knows_activation = is_own_class or family.activation_key != "hidden_act"
+    return {key: value for key, value in family.config_defaults.items() if knows_activation or key != "hidden_act"}
 
 
 def _refuse_switches(config: Mapping[str, Any], family: Family) -> None:
@@ -100,7 +105,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def _value(keys: Keys, formula: str) -> float:
-    """Arithmetic over keys of config.json: `scale_depth / num_hidden_layers ** 0.5`."""
+    """Return the value of arithmetic over keys of config.json, such as `scale_depth / num_hidden_layers ** 0.5`."""
 
     def value(node: ast.expr) -> float:
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -111,7 +116,7 @@ def _value(keys: Keys, formula: str) -> float:
             return -value(node.operand)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             return float(_OPERATORS[type(node.op)](value(node.left), value(node.right)))
-        raise ValueError(f"no formula: {formula}")
+        raise ValueError(f"not a formula: {formula}")
 
     try:
         return value(ast.parse(formula, mode="eval").body)
@@ -120,7 +125,7 @@ def _value(keys: Keys, formula: str) -> float:
 
 
 def _sliding_layers(keys: Keys, family: Family, layers: int) -> tuple[bool, ...]:
-    """Which layers slide; empty if none does."""
+    """Return which layers have a sliding window; () if none has."""
     types = keys.get("layer_types")
     if not family.sliding_pattern:
         if isinstance(types, list) and any(kind != "full_attention" for kind in types):
@@ -132,7 +137,7 @@ def _sliding_layers(keys: Keys, family: Family, layers: int) -> tuple[bool, ...]
             pattern = keys.size("sliding_window_pattern")
         slide = [(layer + 1) % pattern != 0 for layer in range(layers)]
     elif not isinstance(types, list) or len(types) != layers:
-        raise Unreadable(f"config.json: layer_types does not say of each of {layers} layers what it sees")
+        raise Unreadable(f"config.json: layer_types does not name the kind of each of {layers} layers")
     else:
         if other := [kind for kind in types if kind not in ("sliding_attention", "full_attention")]:
             raise Unsupported(
@@ -142,14 +147,16 @@ def _sliding_layers(keys: Keys, family: Family, layers: int) -> tuple[bool, ...]
     return tuple(slide) if any(slide) else ()
 
 
-def _pooling(family: Family, given: Mapping[str, Any] | None) -> str:
-    """As sentence-transformers' N_Pooling/config.json says; without one, what the family is made for."""
-    if not given:
+def _pooling(family: Family, pooling: Mapping[str, Any] | None) -> str:
+    """Return the pooling that sentence-transformers' N_Pooling/config.json names; without one, the family's."""
+    if not pooling:
         return family.embedding.get("pooling", "none")
     modes: list[Any] = [
-        key.removeprefix("pooling_mode_") for key, on in given.items() if key.startswith("pooling_mode_") and on is True
+        key.removeprefix("pooling_mode_")
+        for key, on in pooling.items()
+        if key.startswith("pooling_mode_") and on is True
     ]
-    modes += [given["pooling_mode"]] if "pooling_mode" in given else []
+    modes += [pooling["pooling_mode"]] if "pooling_mode" in pooling else []
     names = {"lasttoken": "last", "mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in names:
         asked = " and ".join(map(str, modes)) or "nothing"

@@ -1,4 +1,4 @@
-"""Values of a config.json, each checked for its kind as it is read, so that nothing below meets a surprise."""
+"""Values of a config.json. Each is checked for its kind as it is read, so that its users can rely on it."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ LARGEST = (1 << 31) - 1
 
 
 class Keys:
-    """config.json behind its class's defaults; a null counts as missing. Raises Unreadable, naming the key."""
+    """config.json, completed by its class's defaults; a null counts as missing. Raises Unreadable, naming the key."""
 
     def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self._config, self._defaults = config, defaults
 
     def get(self, key: str) -> Any:
-        """The value as it is, or None."""
+        """Return the value as it is, or None."""
         value = self._config.get(key)
         return self._defaults.get(key) if value is None else value
 
     def need(self, key: str) -> Any:
-        """The value as it is."""
+        """Return the value as it is."""
         value = self.get(key)
         if value is None:
             raise Unreadable(f"config.json has no {key!r}")
         return value
 
     def size(self, key: str, largest: int = LARGEST) -> int:
-        """A positive integer."""
+        """Return a positive integer."""
         return as_size(key, self.need(key), largest)
 
     def number(self, key: str) -> float:
-        """A positive number, as float32 would keep it."""
+        """Return a positive number, as float32 keeps it."""
         return as_number(key, self.need(key))
 
     def boolean(self, key: str) -> bool:
-        """true or false."""
+        """Return true or false."""
         value = self.need(key)
         if not isinstance(value, bool):
             raise Unreadable(f"config.json: {key} is {value!r}, expected true or false")
         return value
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """An object; empty if it is missing."""
+        """Return an object; an empty one if the key is missing."""
         value = self.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise Unreadable(f"config.json: {key} is {value!r}, expected an object")

@@ -20,7 +20,11 @@ from tritpack.formats.rope import (
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-    """theta and scaling of layers that see everything, theta of those that slide, and how far positions may go."""
+    """The rotary parameters of a model.
+
+    theta, scaling: of layers that see everything. local_theta: of layers with a sliding window. context_length: the
+    number of positions.
+    """
 
     theta: float
     scaling: RopeScaling | None
@@ -29,7 +33,10 @@ class Rotary:
 
 
 def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
-    """by_layer_kind: the class keeps parameters of its own for layers that slide. Raises Unreadable, Unsupported."""
+    """Read the rotary embedding.
+
+    by_layer_kind: the class has separate parameters for layers with a sliding window. Raises Unreadable, Unsupported.
+    """
     full, local = _parameters(keys, by_layer_kind)
     parameters = _Parameters(keys, full)
     theta = parameters.number("rope_theta") if full.get("rope_theta") is not None else keys.number("rope_theta")
@@ -46,7 +53,8 @@ def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
 
 
 def _parameters(keys: Keys, by_layer_kind: bool) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Of layers that see everything, and of those that slide. rope_scaling wins, as in transformers."""
+    """Return the objects for layers that see everything and for those with a window. As in transformers, rope_scaling
+    counts where both keys are there."""
     old, new = keys.mapping("rope_scaling"), keys.mapping("rope_parameters")
     if not by_layer_kind:
         return old or new, {}
@@ -63,15 +71,15 @@ def _parameters(keys: Keys, by_layer_kind: bool) -> tuple[Mapping[str, Any], Map
 class _Parameters:
     """The numbers of one kind of layer."""
 
-    def __init__(self, keys: Keys, given: Mapping[str, Any]) -> None:
-        self.given = given
+    def __init__(self, keys: Keys, values: Mapping[str, Any]) -> None:
+        self.values = values
         self.context_length = keys.size("max_position_embeddings")
         # transformers 5 takes the top-level key first.
         original = keys.get("original_max_position_embeddings")
-        self._original = given.get("original_max_position_embeddings") if original is None else original
+        self._original = values.get("original_max_position_embeddings") if original is None else original
 
     def number(self, key: str, default: float | None = None) -> float:
-        value = self.given.get(key)
+        value = self.values.get(key)
         return default if value is None and default is not None else as_number(f"rope {key}", value)
 
     def original_context(self) -> int:
@@ -79,14 +87,14 @@ class _Parameters:
         return max(2, as_size("original_max_position_embeddings", value))
 
     def growth(self) -> float:
-        """How many times longer the context has become."""
-        if self.given.get("factor") is not None:
+        """Return by which factor the context was extended."""
+        if self.values.get("factor") is not None:
             return self.number("factor")
         return self.context_length / self.original_context()
 
 
 def _scaling(rope: _Parameters, theta: float, head_dim: int) -> tuple[RopeScaling | None, int]:
-    kind = rope.given.get("rope_type") or rope.given.get("type") or "default"
+    kind = rope.values.get("rope_type") or rope.values.get("type") or "default"
     if kind == "default":
         return None, rope.context_length
     if kind == "linear":
@@ -112,11 +120,11 @@ def _scaling(rope: _Parameters, theta: float, head_dim: int) -> tuple[RopeScalin
 
 
 def _yarn(rope: _Parameters) -> RopeScaling:
-    if rope.given.get("truncate") is False:
+    if rope.values.get("truncate") is False:
         raise Unsupported("rope scaling yarn without truncate is not supported")
     factor = rope.growth()
     attention = yarn_attention_factor(factor)
-    if rope.given.get("mscale") and rope.given.get("mscale_all_dim"):
+    if rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
         both = (yarn_attention_factor(factor, rope.number(key)) for key in ("mscale", "mscale_all_dim"))
         attention = next(both) / next(both)
     return RopeScaling(
@@ -130,14 +138,17 @@ def _yarn(rope: _Parameters) -> RopeScaling:
 
 
 def _longrope(rope: _Parameters) -> tuple[RopeScaling, int]:
-    """Short and long contexts have factors of their own. We take the short ones; where the long ones differ, the
-    context ends where the short ones do, since a cache cannot turn from one to the other."""
+    """Return the scaling and the context length.
+
+    Short and long contexts have different factors, and a cache cannot be turned from one to the other. So the short
+    ones are taken, and the context ends where the long ones would begin.
+    """
     factors = {}
     for key in ("short_factor", "long_factor"):
-        given = rope.given.get(key)
-        if not isinstance(given, list):
-            raise Unreadable(f"config.json: rope {key} is no list of numbers")
-        factors[key] = float32_tuple([as_number(f"rope {key}", each) for each in given])
+        values = rope.values.get(key)
+        if not isinstance(values, list):
+            raise Unreadable(f"config.json: rope {key} is not a list of numbers")
+        factors[key] = float32_tuple([as_number(f"rope {key}", value) for value in values])
     original = rope.original_context()
     attention = rope.number("attention_factor", longrope_attention_factor(rope.growth(), original))
     same = factors["short_factor"] == factors["long_factor"]

@@ -1,9 +1,9 @@
-"""The Hub as a source, through huggingface_hub: one repository at one revision, only the files a conversion reads.
+"""The Hub as a source, through huggingface_hub: one repository at one revision, only the files that a conversion reads.
 
-The client keeps its own rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) and its own cache. Two things it leaves
-undone are done here: since 2.0 it throws a cut download away, so large files are written to `.incomplete` by us and go
-on where they stopped, in this run or the next; and it does not compare a file with its hash, which every file here is.
-Nothing that a repository holds is run or unpickled.
+The client keeps its own rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) and its own cache. Two things that it
+does not do are done here. Since version 2.0 it discards a cut download, so large files are written to `.incomplete`
+here and continue where they stopped, in this run or the next. And it does not compare files with their hashes, so every
+file is compared here. Nothing that a repository holds is run or unpickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from tritpack.converter.sources.hub_errors import in_words, kinds_of, passes, persist
+from tritpack.converter.sources.hub_errors import explain, kinds_of, passes, persist
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import (
     IntegrityFailed,
@@ -51,7 +51,8 @@ PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 
 def parse_reference(text: str) -> tuple[str, str | None] | None:
-    """`ORG/NAME`, `ORG/NAME@REVISION`, either after `hf:`, or a page's address: (repo, revision); None for the rest."""
+    """Return (repo, revision) of `ORG/NAME`, `ORG/NAME@REVISION`, either after `hf:`, or the address of a repository's
+    page; None for everything else."""
     revision: str | None
     if page := PAGE.fullmatch(text):
         repo, revision = page[1], unquote(page[2]) if page[2] else None
@@ -68,8 +69,8 @@ def _legal(repo: str, revision: str | None) -> bool:
 def download(repo: str, revision: str | None = None, *, progress: bool = False) -> Path:
     """Fetch what a conversion of ORG/NAME reads and return its local folder, or the path of its one .gguf file.
 
-    What lies in the cache is not fetched again but compared with its hash again; without a network the cache alone
-    serves. Raises Unreadable (missing, gated, unreachable), Unsupported (pickles, several .gguf), IntegrityFailed,
+    Files in the cache are not fetched again, but compared with their hashes again. Without a network, only the cache is
+    used. Raises Unreadable (missing, gated, unreachable), Unsupported (pickles, several .gguf), IntegrityFailed,
     WriteFailed, UsageError, MissingRequirement.
     """
     if not _legal(repo, revision):
@@ -79,7 +80,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
         from huggingface_hub.file_download import repo_folder_name
     except ImportError as error:
         hint = "pip install huggingface_hub"
-        raise MissingRequirement(f"{repo}: fetching it needs huggingface_hub", hint=hint) from error
+        raise MissingRequirement("fetching it needs huggingface_hub", path=repo, hint=hint) from error
     except ValueError as error:  # it reads its environment while it is imported
         raise UsageError(
             f"huggingface_hub does not accept its HF_* variables: {error}", hint="see HF_ENDPOINT"
@@ -99,11 +100,11 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
     except TritpackError:
         raise
     except Exception as error:
-        raise in_words(error, repo, source.revision) from error
+        raise explain(error, repo, source.revision) from error
 
 
 def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folder: Path) -> Path:
-    """Decide from the names alone what is needed and fetch it, the weights last."""
+    """Decide from the names alone what is needed, fetch it, the weights last, and return where it is."""
     weights = sorted(name for name in names if re.fullmatch(r"model[\w.-]*\.safetensors", name, re.ASCII))
     if "model.safetensors" in weights:
         weights = ["model.safetensors"]
@@ -115,15 +116,17 @@ def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folde
             return fetch(packed[0])
         if packed:
             hint = f"fetch one with `hf download {repo} FILE` and give its path"
-            raise Unsupported(f"{repo}: holds several GGUF files, no safetensors: {', '.join(packed)}", hint=hint)
+            message = f"holds several GGUF files and no safetensors: {', '.join(packed)}"
+            raise Unsupported(message, path=repo, hint=hint)
         if pickles := sorted(name for name in names if name.endswith(PICKLES)):
             raise Unsupported(
-                f"{repo}: its weights are a pickle ({pickles[0]}), which can run code when it is read",
+                f"its weights are a pickle ({pickles[0]}), which can run code when it is read",
+                path=repo,
                 hint="use a revision with safetensors, or convert it with transformers first",
             )
-        raise Unreadable(f"{repo}: holds no model*.safetensors and no .gguf file")
+        raise Unreadable("holds no model*.safetensors and no .gguf file", path=repo)
     if "config.json" not in names:
-        raise Unreadable(f"{repo}: has no config.json", hint="this is no transformers checkpoint")
+        raise Unreadable("has no config.json", path=repo, hint="this is not a transformers checkpoint")
     for name in [*sorted(filter(SMALL_FILES.fullmatch, names)), *weights]:
         fetch(name)
     return folder
@@ -133,16 +136,17 @@ def _shards(repo: str, index: Path, names: Collection[str]) -> list[str]:
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Unreadable(f"{repo}: {INDEX} has no weight_map of file names") from error
+        raise Unreadable(f"{INDEX} has no weight_map of file names", path=repo) from error
     for shard in shards:
         if shard not in names or not re.fullmatch(r"[\w.-]+\.safetensors", shard, re.ASCII):
-            raise Unreadable(f"{repo}: {INDEX} names {shard!r}, which is no safetensors file of the repository")
+            message = f"{INDEX} names {shard!r}, which is not a safetensors file of the repository"
+            raise Unreadable(message, path=repo)
     return shards
 
 
 @dataclasses.dataclass
 class _Repository:
-    """One repository at one revision: where its cache lies, and what the Hub said of it."""
+    """One repository at one revision: where its cache is, and what the Hub says about it."""
 
     repo: str
     revision: str
@@ -156,23 +160,23 @@ class _Repository:
         return self.storage / "snapshots" / self.commit
 
     def ask(self) -> None:
-        """The commit and the list of its files, in one call."""
+        """Ask the Hub for the commit and the list of its files, in one call."""
         from huggingface_hub import HfApi, constants
 
         api = HfApi(library_name="tritpack", library_version=VERSION)
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        # No network at all is told at once; the tries are for a Hub that is there and busy.
+        # Without a network this fails at once; the tries are for a Hub that is there and busy.
         info = persist(
             lambda: api.model_info(self.repo, revision=self.revision, files_metadata=True, timeout=timeout),
             tries=4,
             unless={"ConnectError", "ConnectTimeout"},
         )
         if not re.fullmatch("[A-Za-z0-9]+", info.sha or ""):  # it becomes the name of a folder
-            raise ValueError(f"{info.sha!r} is no commit")
+            raise ValueError(f"{info.sha!r} is not a commit")
         self.commit, self.files = info.sha or "", {file.rfilename: file for file in info.siblings or ()}
 
     def from_cache(self, reason: Exception) -> Path:
-        """The same files as an earlier run left them. Raises what kept us from the Hub if they are not all there."""
+        """Return the same files as an earlier run left them. Raises `reason` if they are not all there."""
         ref = self.storage / "refs" / self.revision
         self.commit = ref.read_text("utf-8").strip() if ref.is_file() else self.revision
         names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
@@ -185,14 +189,14 @@ class _Repository:
         return path
 
     def remember(self) -> None:
-        """Note which commit the revision is, as the client does: without a network this is how it is found."""
+        """Record which commit the revision is, as the client does, so that it is known without a network."""
         if self.revision != self.commit:
             ref = self.storage / "refs" / self.revision
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(self.commit, "utf-8")
 
     def fetch(self, name: str) -> Path:
-        """One file of the listing, in the cache and compared with its hash. Its path lies in the snapshot's folder."""
+        """Fetch one file of the listing, compare it with its hash, and return its path in the snapshot's folder."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import tqdm  # type: ignore[attr-defined,unused-ignore]
 
@@ -208,7 +212,7 @@ class _Repository:
         return self._checked(Path(path))
 
     def _fetch_large(self, name: str, sha256: str, size: int) -> None:
-        """Bring a blob to its place in the cache, from where an earlier try was cut."""
+        """Fetch a blob into the cache, from where an earlier try was cut."""
         from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined,unused-ignore]
 
         blob = self.storage / "blobs" / sha256
@@ -218,10 +222,11 @@ class _Repository:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             if not blob.exists():
-                persist(lambda: self._go_on(name, partial, size))
+                persist(lambda: self._continue(name, partial, size))
                 os.replace(partial, blob)
 
-    def _go_on(self, name: str, partial: Path, size: int) -> None:
+    def _continue(self, name: str, partial: Path, size: int) -> None:
+        """Download the rest of a file."""
         from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
         from huggingface_hub.utils import build_hf_headers, tqdm  # type: ignore[attr-defined,unused-ignore]
 
@@ -229,10 +234,12 @@ class _Repository:
         url = hf_hub_url(self.repo, name, revision=self.commit)
         with open(partial, "ab") as stream:
             have = stream.tell()
-            if have >= size:  # all there, or what the hash will refuse
+            if have >= size:  # complete, or something that the hash will refuse
                 return
             if shutil.disk_usage(partial.parent).free < size - have:
-                raise WriteFailed(f"{self.repo}: {name} needs {size - have} bytes more than the cache's disk has free")
+                raise WriteFailed(
+                    f"{name} needs {size - have} bytes, more than the cache's disk has free", path=self.repo
+                )
             headers |= {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
             # On a redirect to another host the HTTP client drops the token.
             with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
@@ -250,7 +257,10 @@ class _Repository:
             raise ConnectionError(f"{name} ended after {have} of {size} bytes")
 
     def _checked(self, path: Path) -> Path:
-        """Compare a file of the snapshot with the hash that names its blob; a wrong one leaves the cache."""
+        """Return the path of a file of the snapshot if it has the hash that names its blob.
+
+        Otherwise remove it from the cache and raise IntegrityFailed.
+        """
         listed = self.files.get(path.relative_to(self.folder).as_posix())
         if path.is_symlink():
             expected = Path(os.readlink(path)).name
@@ -263,11 +273,12 @@ class _Repository:
         with open(path, "rb") as stream:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
-        if (found := digest.hexdigest()) != expected:
-            for each in (path.resolve(), self.storage / "blobs" / expected, path):
-                each.unlink(missing_ok=True)
+        if digest.hexdigest() != expected:
+            for copy in (path.resolve(), self.storage / "blobs" / expected, path):
+                copy.unlink(missing_ok=True)
             raise IntegrityFailed(
-                f"{self.repo}: {path.name} has hash {found}, expected {expected}",
-                hint="it was removed from the cache; run this again to fetch it anew",
+                f"{path.name} has hash {digest.hexdigest()}, expected {expected}",
+                path=self.repo,
+                hint="it was removed from the cache; run this again to fetch it again",
             )
         return path

@@ -1,11 +1,14 @@
-"""What a source gives to a plan: its spec, where each tensor comes from, and the metadata to carry on. One function a
-kind of source; the plan does not know which it was."""
+"""What a source gives to a plan: its spec, where each tensor comes from, and the metadata to carry on.
+
+There is one function per kind of source. The plan does not know which kind it was.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,171 +17,198 @@ import numpy as np
 from tritpack.converter import vocab
 from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
-from tritpack.converter.sources import ternarize
-from tritpack.converter.sources.checkpoint import FLOATS, CheckpointFolder
+from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
-    Computed,
+    ConstantTensor,
     GgufTensor,
-    Origin,
+    SourceTensor,
     check_floats,
-    check_linear,
 )
+from tritpack.converter.storage.master_weights import PlainFloats
+from tritpack.converter.storage.storage import Storage
 from tritpack.formats import model_metadata
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.files import sha256_file
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
+from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 
 PARTS = ("weight_scale", "scales", "biases")
 GRAPH_PARTS = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj(\.\w+)+|sinks|gamma|lora_\w+(\.\w+)*|\.weight_scale)$")
-"""How names end of tensors that would take part in the computation."""
+"""How the names end of tensors that would take part in the computation."""
+KEPT_KEYS = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.scale_rounding", "tritpack.repair.")
+"""How keys of a GGUF begin that are carried on as they are."""
+RENEWED_KEYS = ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version")
+"""Keys among these that the plan decides anew."""
+NO_HASH = "0" * 64
+"""What stands in for hashes in a plan that reads no more than it must."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a source gives to a plan, whatever kind of source it is."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class SourceModel:
+    """What a source gives to a plan, whatever kind of source it is.
+
+    why: what was recognised, in one line. tensors: by GGUF name. metadata: to carry on, by GGUF key. unused: names of
+    tensors that nothing needs. types: GGUF types of metadata, where they are not the usual ones.
+    """
 
     why: str
     spec: ModelSpec
-    origins: dict[str, Origin]  # by GGUF name
+    tensors: dict[str, SourceTensor]
     metadata: dict[str, Any]
     unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    types: dict[str, str] = dataclasses.field(default_factory=dict)  # of metadata from a GGUF, where not the usual
+    types: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"SourceModel({self.why!r}, {len(self.tensors)} tensors)"
 
 
 # -- a checkpoint ------------------------------------------------------------------------------------------------------
 
 
-def of_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None, hashed: bool) -> Material:
-    """See make_plan for the arguments."""
-    known = recognise(source.config, source.dtypes, quantize=quantize, pooling=source.pooling(), notes=source.notes)
-    known = _with_own_head(source, known)
-    origins: dict[str, Origin] = {}
-    used: set[str] = set()
-    for target, shape in known.spec.tensor_shapes().items():
-        if target == ROPE_FACTORS:
-            assert known.spec.rope_scaling is not None
-            origins[target] = Computed(target, np.array(known.spec.rope_scaling.frequency_factors, np.float32))
-            continue
-        origin = _origin(source, known, target, shape)
-        origins[target] = origin
-        used |= {origin.stored.name, *(part.name for part in origin.parts.values())}
-    if known.form == "absmean":
-        _refuse_ternary_masters(origins, known)
-    unused = tuple(sorted(set(source.tensors) - used))
-    _refuse_unknown_norms(unused, known)
-    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, "0" * 64)
+def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None, hashed: bool) -> SourceModel:
+    """Recognise a checkpoint and locate its tensors.
+
+    quantize: the argument of --quantize. name: general.name, if it is not to be the checkpoint's own. hashed: whether
+    the files are hashed. Raises Unsupported or Unreadable, naming the tensor or the key of config.json.
+    """
+    with locating(path=source.folder):
+        recognition = recognise(
+            source.config, source.dtypes, quantize=quantize, pooling=source.pooling(), notes=source.notes
+        )
+        recognition = _with_untied_head(source, recognition)
+        tensors = _checkpoint_tensors(source, recognition)
+        _refuse_ternary_masters(tensors, recognition)
+        unused = _unused(source, tensors)
+        _refuse_unknown_norms(unused, recognition)
     vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
     metadata = {
-        "general.name": name or _title(source, known),
-        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
-        "general.source.format": "safetensors",
-        "general.source.sha256": source.sha256 if hashed else "0" * 64,
-        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
-        "tritpack.source.family": known.family.name,
-        "tritpack.source.form": known.form,
-        **_embedding_metadata(known, vocabulary),
+        "general.name": name or _title(source, recognition),
+        **_provenance(source, hashed),
+        "tritpack.source.family": recognition.family.name,
+        "tritpack.source.form": recognition.storage.recorded,
+        **_embedding_metadata(recognition, vocabulary),
         **vocabulary,
     }
-    return Material(known.why, known.spec, origins, metadata, unused, _warnings(source, known, vocabulary))
+    warnings = _checkpoint_warnings(source, recognition, vocabulary)
+    return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings)
 
 
-def _warnings(source: CheckpointFolder, known: Recognition, vocabulary: dict[str, Any]) -> tuple[str, ...]:
-    """What is right and should be known all the same."""
-    warnings = []
-    positions = text_config(source.config).get("max_position_embeddings")
-    if isinstance(positions, int) and positions > known.spec.context_length:
-        warnings.append(
-            f"the context ends at {known.spec.context_length} of {positions} positions: beyond, longrope has other "
-            "rotary factors, and what is cached cannot turn to them"
-        )
-    if vocabulary.get("tokenizer.ggml.model") == "gpt2" and vocabulary.get("tokenizer.ggml.pre") == "default":
-        warnings.append(
-            "no pre-tokenizer that llama.cpp knows by name cuts text as this one does: tritpack keeps its rule in the "
-            "file, other engines will give other token ids"
-        )
-    return tuple(warnings)
+def _with_untied_head(source: CheckpointFolder, recognition: Recognition) -> Recognition:
+    """Untie a head that is there and differs from the embedding, whatever config.json says: transformers 5 does so."""
+    spec = recognition.spec
+    head, table = (source.tensors.get(recognition.source_name(f"{name}.weight")) for name in ("output", "token_embd"))
+    if not spec.tied or spec.is_embedding_model or head is None or table is None:
+        return recognition
+    if (head.dtype, head.shape) == (table.dtype, table.shape) and np.array_equal(head.data, table.data):
+        return recognition
+    return dataclasses.replace(recognition, spec=dataclasses.replace(spec, tied=False))
 
 
-def _origin(source: CheckpointFolder, known: Recognition, target: str, shape: tuple[int, ...]) -> CheckpointTensor:
-    name = known.source_name(target)
+def _checkpoint_tensors(source: CheckpointFolder, recognition: Recognition) -> dict[str, SourceTensor]:
+    """Return where each tensor of the model comes from, after checking all headers."""
+    tensors: dict[str, SourceTensor] = {}
+    scaling = recognition.spec.rope_scaling
+    for target, shape in recognition.spec.tensor_shapes().items():
+        if target == ROPE_FACTORS:
+            assert scaling is not None
+            tensors[target] = ConstantTensor(target, np.array(scaling.frequency_factors, np.float32))
+        else:
+            tensors[target] = _checkpoint_tensor(source, recognition, target, shape)
+    return tensors
+
+
+def _checkpoint_tensor(
+    source: CheckpointFolder, recognition: Recognition, target: str, shape: tuple[int, ...]
+) -> CheckpointTensor:
+    name = recognition.source_name(target)
     stored = source.tensors.get(name)
     if stored is None:
         hint = "config.json says that the head is not tied to the embedding" if target == "output.weight" else None
-        raise Unreadable(f"{source.folder}: tensor {name!r} is missing", hint=hint)
-    stem = name.removesuffix("weight")
-    beside = {part: source.tensors[stem + part] for part in PARTS if stem + part in source.tensors}
-    linear = target.removesuffix(".weight").rpartition(".")[2] in LINEARS
-    form = known.form
-    if "weight_scale" in beside and not known.scales_are_told:
+        raise Unreadable("is missing", path=source.folder, tensor=name, hint=hint)
+    parts = _parts_beside(source, name)
+    if "weight_scale" in parts and not recognition.scales_are_declared:
         raise Unsupported(
-            f"tensor {stem + 'weight_scale'!r} is there, but no quantization_config in config.json says whether it "
-            "multiplies or divides, which cannot be guessed"
+            "is there, but no quantization_config in config.json says whether it multiplies or divides, which cannot "
+            "be guessed",
+            tensor=parts["weight_scale"].name,
         )
-    if form == "online" and linear and (stored.dtype == "U8" or "weight_scale" in beside):
-        raise Unsupported(
-            f"tensor {name!r} is packed or has a weight_scale, "
-            "and quantization_mode online means float masters without one"
-        )
-    offset = 0.0
-    if len(shape) == 1 and not target.endswith("_norm_in.weight"):
-        offset = known.family.norm_offset
-    table = target.removesuffix(".weight") in TABLES
-    if table and form == "mlx" and stored.dtype in FLOATS:
-        form = "exact"  # mlx-lm leaves some tables as they were
+    part = target.removesuffix(".weight")
+    is_linear = part.rpartition(".")[2] in LINEARS
+    storage: Storage | None = recognition.storage if is_linear else None
+    if part in TABLES:
+        storage = recognition.storage.for_table(stored)
+    as_linear = is_linear or (storage is not None and stored.dtype not in FLOATS)
+    is_plain_norm = len(shape) == 1 and not target.endswith("_norm_in.weight")
     tensor = CheckpointTensor(
         stored,
         shape,
-        form,
-        known.scale_multiplies,
-        beside if linear or (table and form == "mlx") else {},
-        known.spec.row_order(target),
-        offset,
+        storage,
+        parts if as_linear else {},
+        recognition.spec.row_order(target),
+        recognition.family.norm_offset if is_plain_norm else 0.0,
     )
-    if linear or (table and form == "mlx"):
-        check_linear(tensor)
+    if as_linear:
+        assert storage is not None
+        storage.check(tensor.linear)
     else:
         check_floats(stored, shape)
     return tensor
 
 
-def _with_own_head(source: CheckpointFolder, known: Recognition) -> Recognition:
-    """As transformers 5: a head that is there and differs from the embedding is not tied, whatever config.json says."""
-    head, table = (source.tensors.get(known.source_name(f"{name}.weight")) for name in ("output", "token_embd"))
-    if not known.spec.tied or known.spec.is_embedding_model or head is None or table is None:
-        return known
-    same = (head.dtype, head.shape) == (table.dtype, table.shape) and np.array_equal(head.data, table.data)
-    return known if same else dataclasses.replace(known, spec=dataclasses.replace(known.spec, tied=False))
+def _parts_beside(source: CheckpointFolder, name: str) -> dict[str, StoredTensor]:
+    stem = name.removesuffix("weight")
+    return {part: source.tensors[stem + part] for part in PARTS if stem + part in source.tensors}
 
 
-def _refuse_ternary_masters(origins: dict[str, Origin], known: Recognition) -> None:
-    """absmean on weights that are ternary already would shrink their scale by the share of non-zeros."""
-    origin = origins[known.spec.linear_names()[0]]
-    assert isinstance(origin, CheckpointTensor)
-    if ternarize.recover(origin.stored) is not None:
-        raise Unsupported(
-            f"tensor {origin.name!r} is ternary already, so --quantize absmean would spoil its scale",
-            hint="leave --quantize out: the codes and scales are recovered exactly",
-        )
+def _refuse_ternary_masters(tensors: Mapping[str, SourceTensor], recognition: Recognition) -> None:
+    """Raise Unsupported if --quantize absmean was given for floats that are ternary already."""
+    if isinstance(recognition.storage, PlainFloats):
+        first = tensors[recognition.spec.linear_names()[0]]
+        assert isinstance(first, CheckpointTensor)
+        recognition.storage.refuse_ternary(first.linear)
 
 
-def _refuse_unknown_norms(unused: tuple[str, ...], known: Recognition) -> None:
-    """A norm, bias or projection that nobody asked for means that the graph is another one: the silent failure of other
-    loaders. What else is unused (rotary_emb.inv_freq of old checkpoints) is reported."""
-    head = known.source_name("output.weight").removesuffix("weight")
+def _unused(source: CheckpointFolder, tensors: Mapping[str, SourceTensor]) -> tuple[str, ...]:
+    used = {
+        name
+        for tensor in tensors.values()
+        if isinstance(tensor, CheckpointTensor)
+        for name in (tensor.name, *(part.name for part in tensor.parts.values()))
+    }
+    return tuple(sorted(set(source.tensors) - used))
+
+
+def _refuse_unknown_norms(unused: tuple[str, ...], recognition: Recognition) -> None:
+    """Raise Unsupported for a norm, bias or projection that nothing asked for: with it, the graph is another one.
+
+    Other loaders drop such tensors in silence. Other unused ones (rotary_emb.inv_freq of old checkpoints) are reported.
+    """
+    head = recognition.source_name("output.weight").removesuffix("weight")
     for name in unused:
-        if name.startswith((known.prefix, head)) and GRAPH_PARTS.search(name):
+        if name.startswith((recognition.prefix, head)) and GRAPH_PARTS.search(name):
             raise Unsupported(
-                f"tensor {name!r} has no place in {known.family.title}: without it the model would be another one",
+                f"has no place in {recognition.family.title}: without it the model would be another one",
+                tensor=name,
                 hint="tritpack families lists what is supported and how it is recognised",
             )
 
 
-def _embedding_metadata(known: Recognition, vocabulary: dict[str, Any]) -> dict[str, Any]:
-    """The token that an embedding model wants behind every text, whatever its tokenizer does by itself."""
-    token = known.family.embedding.get("append")
+def _provenance(source: CheckpointFolder, hashed: bool) -> dict[str, Any]:
+    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, NO_HASH)
+    return {
+        # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
+        "general.source.format": "safetensors",
+        "general.source.sha256": source.sha256 if hashed else NO_HASH,
+        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
+    }
+
+
+def _embedding_metadata(recognition: Recognition, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the key for the token that an embedding model wants after every text, whatever its tokenizer adds."""
+    token = recognition.family.embedding.get("append")
     if token is None:
         return {}
     tokens = vocabulary["tokenizer.ggml.tokens"]
@@ -187,45 +217,44 @@ def _embedding_metadata(known: Recognition, vocabulary: dict[str, Any]) -> dict[
     return {} if last is None else {"tritpack.embedding.append_token_id": int(last)}
 
 
-def _title(source: CheckpointFolder, known: Recognition) -> str:
-    given = source.config.get("_name_or_path")
-    return Path(given).name if isinstance(given, str) and Path(given).name else known.family.name
+def _title(source: CheckpointFolder, recognition: Recognition) -> str:
+    path = source.config.get("_name_or_path")
+    return Path(path).name if isinstance(path, str) and Path(path).name else recognition.family.name
+
+
+def _checkpoint_warnings(
+    source: CheckpointFolder, recognition: Recognition, vocabulary: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return what is right and should be known nevertheless."""
+    warnings = []
+    positions = text_config(source.config).get("max_position_embeddings")
+    context = recognition.spec.context_length
+    if isinstance(positions, int) and positions > context:
+        warnings.append(
+            f"the context ends at {context} of {positions} positions: after that, longrope has other rotary factors, "
+            "and what is cached cannot be turned to them"
+        )
+    if vocabulary.get("tokenizer.ggml.model") == "gpt2" and vocabulary.get("tokenizer.ggml.pre") == "default":
+        warnings.append(
+            "no pre-tokenizer that llama.cpp knows by name cuts text as this one does: tritpack keeps its rule in the "
+            "file, and other engines will give other token ids"
+        )
+    return tuple(warnings)
 
 
 # -- a GGUF ------------------------------------------------------------------------------------------------------------
 
 
-def of_gguf(file: GgufFile, hashed: bool) -> Material:
-    """A packed file as a source: its tensors through their layouts, its keys read and written anew."""
-    try:
+def from_gguf(file: GgufFile, hashed: bool) -> SourceModel:
+    """Take a packed file as a source: its tensors through their layouts, its keys read and written anew.
+
+    hashed: whether the file is hashed. Raises Unsupported or Unreadable with the file and the tensor or key.
+    """
+    with locating(path=file.path):
         refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
         spec = model_metadata.from_gguf(file)
-    except (Unreadable, Unsupported) as error:
-        raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
-    if unknown := spec.unknown_tensors(file.tensors):
-        raise Unsupported(
-            f"{file.path}: tensor {unknown[0]!r} has no place in a {spec.architecture} model that is run here"
-        )
-    if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
-        spec = dataclasses.replace(spec, architecture="bitnet-b1.58")
-    origins: dict[str, Origin] = {}
-    for target, shape in spec.tensor_shapes().items():
-        info = file.tensors.get(target)
-        if info is None:
-            raise Unreadable(f"{file.path}: tensor {target!r} is missing")
-        if info.shape != shape:
-            raise Unreadable(f"{file.path}: tensor {target!r} has shape {list(info.shape)}, expected {list(shape)}")
-        origins[target] = GgufTensor(file, info)
-    kept = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.scale_rounding", "tritpack.repair.")
-    recorded = {key: value for key, value in file.metadata.items() if key.startswith(kept)}
-    if "general.source.sha256" not in recorded:
-        digest = sha256_file(file.path) if hashed else "0" * 64
-        recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
-    lost = recorded.get("tritpack.scale_rounding", 0.0)
-    if not isinstance(lost, float) or not 0 <= lost < float("inf"):
-        raise Unreadable(f"{file.path}: metadata key tritpack.scale_rounding is {str(lost)[:40]!r}, expected a share")
-    for key in ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version"):
-        recorded.pop(key, None)
+        tensors = _gguf_tensors(file, spec)
+        recorded = _recorded(file, hashed)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
     why = (
@@ -233,10 +262,38 @@ def of_gguf(file: GgufFile, hashed: bool) -> Material:
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "
         f"{'int8' if spec.int8_activations else 'float'} activations"
     )
+    if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
+        spec = dataclasses.replace(spec, architecture="bitnet-b1.58")
     if "tokenizer.ggml.model" not in file.metadata:
-        return Material(why, spec, origins, recorded, (), ("the source has no tokenizer",), types)
-    try:
-        vocabulary = vocab.vocabulary_of_gguf(file.metadata, spec.vocab_size)
-    except (Unreadable, Unsupported) as error:
-        raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from error
-    return Material(why, spec, origins, {**recorded, **vocabulary}, types=types)
+        return SourceModel(why, spec, tensors, recorded, (), ("the source has no tokenizer",), types)
+    with locating(path=file.path):
+        vocabulary = vocab.vocabulary_from_gguf(file.metadata, spec.vocab_size)
+    return SourceModel(why, spec, tensors, {**recorded, **vocabulary}, types=types)
+
+
+def _gguf_tensors(file: GgufFile, spec: ModelSpec) -> dict[str, SourceTensor]:
+    if unknown := spec.unknown_tensors(file.tensors):
+        raise Unsupported(f"has no place in a {spec.architecture} model that is run here", tensor=unknown[0])
+    tensors: dict[str, SourceTensor] = {}
+    for target, shape in spec.tensor_shapes().items():
+        info = file.tensors.get(target)
+        if info is None:
+            raise Unreadable("is missing", tensor=target)
+        if info.shape != shape:
+            raise Unreadable(f"has shape {list(info.shape)}, expected {list(shape)}", tensor=target)
+        tensors[target] = GgufTensor(file, info)
+    return tensors
+
+
+def _recorded(file: GgufFile, hashed: bool) -> dict[str, Any]:
+    """Return the metadata to carry on: what describes the source and what earlier steps have done to it."""
+    recorded = {
+        key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
+    }
+    if "general.source.sha256" not in recorded:
+        digest = sha256_file(file.path) if hashed else NO_HASH
+        recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
+    lost = recorded.get("tritpack.scale_rounding", 0.0)
+    if not isinstance(lost, float) or not 0 <= lost < float("inf"):
+        raise Unreadable(f"metadata key tritpack.scale_rounding is {str(lost)[:40]!r}, expected a share")
+    return recorded

@@ -1,7 +1,7 @@
-"""Where one tensor of the output comes from, and how it becomes codes and scales or floats when its turn comes.
+"""Where one tensor of the output comes from, and how it becomes codes and scales, or floats, when its turn comes.
 
-A checkpoint's tensors go through ternarize.py; a GGUF's through its layout. The plan asks what they are, the conversion
-for their data; neither needs to know which kind it deals with.
+The tensors of a checkpoint go through their storage, those of a GGUF file through their layout. The plan asks what a
+tensor is and the conversion asks for its data; neither needs to know which kind of source it has.
 """
 
 from __future__ import annotations
@@ -13,69 +13,79 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.converter.families.family import Form
-from tritpack.converter.sources import ternarize
-from tritpack.converter.sources.checkpoint import FLOATS, StoredTensor
+from tritpack.converter.storage.storage import Storage, StoredLinear
 from tritpack.formats import float_types
 from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 PIECE_BYTES = 64 << 20
-"""Float scratch that one piece of a tensor may take."""
+"""Bytes of float scratch that one piece of a tensor may take."""
+BLOCK_QUANTISED = ("q8_0", "q6_k", "q4_k")
+"""Float types whose bytes are copied, because decoding and encoding them again would lose more."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Tiling:
-    """blocks: (row_blocks, col_blocks) of the scales in GGUF's row order. unit: what one scale covers in the source, in
-    words (`tensor`, `rows/2`, `group 128`)."""
+class ScaleGrid:
+    """How scales tile a tensor.
+
+    blocks: (row_blocks, col_blocks), with rows in GGUF's order. unit: what one scale covers in the source, in words
+    (`tensor`, `rows/2`, `group 128`).
+    """
 
     blocks: tuple[int, int]
     unit: str
 
 
-class Origin(Protocol):
-    """One tensor of a source. `name` is what the source calls it, for messages."""
+class SourceTensor(Protocol):
+    """One tensor of a source. All but `name` raise Unreadable or Unsupported with the tensor's name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the source calls it, for messages."""
+
+    @property
+    def may_be_ternary(self) -> bool:
+        """False if headers alone show that it holds floats."""
 
     def ternary(self) -> TernaryTensor | None:
-        """Its codes and scales in GGUF's row order; None if it holds floats that are not ternary."""
+        """Return codes and scales, rows in GGUF's order; None for floats that are not ternary."""
 
-    def tiling(self) -> Tiling:
-        """How its scales tile it, found with as little reading as that takes."""
+    def scale_grid(self) -> ScaleGrid:
+        """Return how the scales tile it, with as little reading as that takes."""
 
     def scales(self) -> Scales:
-        """Its scales in GGUF's row order, found with as little reading as that takes."""
+        """Return the scales, rows in GGUF's order, with as little reading as that takes."""
 
     def float_type(self) -> str:
-        """The float type that it is stored in."""
+        """Return the name of the float type that it is stored in."""
 
     def stored_as(self, kind: str) -> Bytes | None:
-        """Its bytes as they are, if the source is a packed file and holds it as this block type already."""
+        """Return its bytes unchanged if a packed source holds it in this block type already, else None."""
 
     def pieces(self) -> Iterator[F32]:
-        """Its rows as float32 (some rows, cols)."""
+        """Yield its rows as float32 (some rows, cols)."""
 
     def release(self) -> None:
-        """Let go of the pages that were read."""
+        """Give back the pages that were read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointTensor:
-    """A tensor of a checkpoint. parts: what stands beside it, by suffix (`weight_scale`, `scales`, `biases`).
+    """A tensor of a checkpoint.
 
+    storage: how a linear (or a table that may be ternary) is stored; None for what is floats in any case.
+    parts: the tensors beside it, by suffix (`weight_scale`, `scales`, `biases`).
     order: int64 (rows,), the source's row at each place of the output, where GGUF orders them otherwise.
-    offset: added to every value (norms that store w for a factor 1 + w).
+    offset: added to every value (norms that store w for a factor of 1 + w).
     """
 
     stored: StoredTensor
     shape: tuple[int, ...]
-    form: Form
-    multiplies: bool = True
+    storage: Storage | None = None
     parts: dict[str, StoredTensor] = dataclasses.field(default_factory=dict)
     order: npt.NDArray[np.int64] | None = None
     offset: float = 0.0
@@ -84,38 +94,48 @@ class CheckpointTensor:
     def name(self) -> str:
         return self.stored.name
 
-    def ternary(self) -> TernaryTensor | None:
-        found = self._in_source_order()
-        return found if found is None or self.order is None else found.with_rows(self.order)
+    @property
+    def may_be_ternary(self) -> bool:
+        return self.storage is not None
 
-    def _in_source_order(self) -> TernaryTensor | None:
+    @property
+    def linear(self) -> StoredLinear:
         rows, cols = self.shape
-        if self.form == "packed":
-            scale = self.parts.get("weight_scale")
-            return ternarize.unpack(self.stored, scale, rows, cols, multiplies=self.multiplies)
-        if self.form == "mlx":
-            return ternarize.unpack_mlx(self.stored, self.parts.get("scales"), self.parts.get("biases"), cols)
-        return ternarize.recover(self.stored) if self.form == "exact" else ternarize.absmean(self.stored)
+        return StoredLinear(self.stored, (rows, cols), self.parts)
 
-    def tiling(self) -> Tiling:
-        if self.form in ("packed", "online", "absmean"):
-            return Tiling((1, 1), "tensor")
-        found = self._in_source_order()
+    def ternary(self) -> TernaryTensor | None:
+        if self.storage is None:
+            return None
+        stored = self.storage.read(self.linear)
+        return stored if stored is None or self.order is None else stored.with_rows(self.order)
+
+    def scale_grid(self) -> ScaleGrid:
+        storage = self._storage()
+        if storage.one_scale:
+            return ScaleGrid((1, 1), "tensor")
+        stored = storage.read(self.linear)
         self.release()
-        if found is None:
-            raise ternarize.not_ternary(self.stored)
-        stored = found if self.order is None else found.with_rows(self.order)
-        return Tiling(stored.scale_blocks, found.granularity)
+        if stored is None:
+            raise storage.not_ternary(self.linear)
+        ordered = stored if self.order is None else stored.with_rows(self.order)
+        return ScaleGrid(ordered.scale_blocks, stored.granularity)
 
     def scales(self) -> Scales:
-        if self.form == "packed":
-            scale = self.parts.get("weight_scale")
-            return np.array([[ternarize.packed_scale(self.stored, scale, self.multiplies)]], np.float32)
-        found = self.ternary()
+        storage = self._storage()
+        if storage.one_scale:  # any order of rows leaves it as it is
+            scales = storage.scales(self.linear)
+            self.release()
+            return scales
+        ternary = self.ternary()
         self.release()
-        if found is None:
-            raise ternarize.not_ternary(self.stored)
-        return found.scales
+        if ternary is None:
+            raise storage.not_ternary(self.linear)
+        return ternary.scales
+
+    def _storage(self) -> Storage:
+        if self.storage is None:
+            raise Unsupported("is not a ternary tensor", tensor=self.name)
+        return self.storage
 
     def float_type(self) -> str:
         return {"BF16": "bf16", "F16": "f16", "F32": "f32"}.get(self.stored.dtype, "f32")
@@ -132,7 +152,7 @@ class CheckpointTensor:
         for first in range(0, self.stored.rows, step):
             values = self.stored.rows_f32(first, min(first + step, self.stored.rows))
             if not np.isfinite(values).all():
-                raise Unreadable(f"tensor {self.name!r} holds a value that is not finite")
+                raise Unreadable("holds a value that is not finite", tensor=self.name)
             yield values + np.float32(self.offset) if self.offset else values
             self.stored.release()
 
@@ -141,48 +161,16 @@ class CheckpointTensor:
             part.release()
 
 
-def check_linear(tensor: CheckpointTensor) -> None:
-    """Shape and dtype of a linear from its header. Raises Unreadable or Unsupported with the tensor's name."""
-    stored, (rows, cols) = tensor.stored, tensor.shape
-    expected: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    if tensor.form == "mlx":
-        expected, dtypes = (rows, cols // 16), ("U32",)
-    elif tensor.form == "packed" and stored.dtype not in FLOATS:
-        if rows % 4:
-            raise Unsupported(f"tensor {stored.name!r} has {rows} output rows, which is not a multiple of 4")
-        expected, dtypes = (rows // 4, cols), ("U8",)
-    else:
-        expected, dtypes = (rows, cols), tuple(FLOATS)
-        if tensor.form == "packed" and "weight_scale" not in tensor.parts:
-            raise Unsupported(
-                f"tensor {stored.name!r} is {stored.dtype} in a packed checkpoint, expected U8 (or unpacked codes "
-                "beside a weight_scale)"
-            )
-    if stored.dtype == "U8" and tensor.form in ("exact", "absmean", "online"):
-        raise Unsupported(
-            f"tensor {stored.name!r} is packed (U8), but no quantization_config in config.json says whether its "
-            "weight_scale multiplies or divides, which cannot be guessed"
-        )
-    if stored.dtype not in dtypes:
-        raise Unsupported(
-            f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(dtypes)} in "
-            f"{'an' if tensor.form[0] in 'aeiou' else 'a'} {tensor.form} checkpoint"
-        )
-    if stored.shape != expected:
-        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(expected)}")
-
-
 def check_floats(stored: StoredTensor, shape: tuple[int, ...]) -> None:
-    """Shape and dtype of a norm or table from its header. Raises Unreadable or Unsupported with the tensor's name."""
+    """Check shape and dtype of a norm or table from its header. Raises Unreadable or Unsupported."""
     if stored.shape != shape:
-        raise Unreadable(f"tensor {stored.name!r} has shape {list(stored.shape)}, expected {list(shape)}")
+        raise Unreadable(f"has shape {list(stored.shape)}, expected {list(shape)}", tensor=stored.name)
     if stored.dtype not in FLOATS:
-        raise Unsupported(f"tensor {stored.name!r} is stored as {stored.dtype}, expected {' or '.join(FLOATS)}")
+        raise Unsupported(f"is stored as {stored.dtype}, expected {' or '.join(FLOATS)}", tensor=stored.name)
 
 
 def _dequantized(ternary: TernaryTensor) -> Iterator[F32]:
-    """A ternary table that was asked for as floats."""
+    """Yield the rows of a ternary table that was asked for as floats."""
     rows, cols = ternary.shape
     step = max(1, PIECE_BYTES // 4 // cols)
     scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
@@ -192,20 +180,21 @@ def _dequantized(ternary: TernaryTensor) -> Iterator[F32]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Computed:
-    """A small float tensor that no source holds as such: the rotary factors, a scale that stands apart."""
+class ConstantTensor:
+    """A small float tensor that no source holds as such: rotary factors, a scale that gets a tensor of its own."""
 
     name: str
     values: F32
+    may_be_ternary = False
 
     def ternary(self) -> TernaryTensor | None:
         return None
 
-    def tiling(self) -> Tiling:
-        raise Unsupported(f"{self.name} is not ternary")
+    def scale_grid(self) -> ScaleGrid:
+        raise Unsupported("is not a ternary tensor", tensor=self.name)
 
     def scales(self) -> Scales:
-        raise Unsupported(f"{self.name} is not ternary")
+        raise Unsupported("is not a ternary tensor", tensor=self.name)
 
     def float_type(self) -> str:
         return "f32"
@@ -231,36 +220,42 @@ class GgufTensor:
     def name(self) -> str:
         return self.info.name
 
+    @property
+    def may_be_ternary(self) -> bool:
+        return self.file.layout_of(self.info) is not None
+
     def ternary(self) -> TernaryTensor | None:
         return self.file.ternary(self.info)
 
-    def tiling(self) -> Tiling:
-        found = self.ternary()
+    def scale_grid(self) -> ScaleGrid:
+        ternary = self.ternary()
         self.release()
-        if found is None:
+        if ternary is None:
             raise Unsupported(
-                f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, no ternary layout read here"
+                f"is stored as {self.info.layout}, which is not a ternary layout that is read here",
+                path=self.file.path,
+                tensor=self.name,
             )
-        return Tiling(found.scale_blocks, found.granularity)
+        return ScaleGrid(ternary.scale_blocks, ternary.granularity)
 
     def scales(self) -> Scales:
-        found = self.ternary()
+        ternary = self.ternary()
         self.release()
-        assert found is not None  # its tiling was asked for first
-        return found.scales
+        assert ternary is not None  # its scale_grid was asked for first
+        return ternary.scales
 
     def float_type(self) -> str:
         if self.file.layout_of(self.info):
             return "f32"
         if self.info.layout not in float_types.FLOAT_TYPES:
             raise Unsupported(
-                f"{self.file.path}: tensor {self.name!r} is stored as {self.info.layout}, which cannot be read here"
+                f"is stored as {self.info.layout}, which cannot be read here", path=self.file.path, tensor=self.name
             )
         return self.info.layout
 
     def stored_as(self, kind: str) -> Bytes | None:
         # Plain floats go through `pieces`, which looks at their values.
-        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in ("q8_0", "q6_k", "q4_k") else None
+        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in BLOCK_QUANTISED else None
 
     def pieces(self) -> Iterator[F32]:
         if (ternary := self.ternary()) is not None:
@@ -275,7 +270,7 @@ class GgufTensor:
                 kind, stored[first * row_bytes : last * row_bytes], last - first, self.info.cols
             )
             if not np.isfinite(values).all():
-                raise Unreadable(f"tensor {self.name!r} holds a value that is not finite")
+                raise Unreadable("holds a value that is not finite", path=self.file.path, tensor=self.name)
             yield values
             self.release()
 

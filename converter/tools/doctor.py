@@ -1,4 +1,4 @@
-"""What `tritpack doctor` runs. A check that executes nothing proves nothing: kernels and a model are run."""
+"""`tritpack doctor`: run every kernel and a small model on this machine."""
 
 from __future__ import annotations
 
@@ -11,39 +11,22 @@ from typing import Any
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.names import ISAS
-from tritpack.runtime.library import library
+from tritpack.runtime.library import Library, library
 
 SCHEMA = "tritpack.doctor/1"
 PACKAGES = ("numpy", "gguf", "safetensors", "tokenizers", "jinja2")
 
 
-def diagnose() -> dict[str, Any]:
-    """Versions, CPU, kernels and checks. Raises MissingRequirement if there is no C library to diagnose."""
+def doctor() -> dict[str, Any]:
+    """Return what `tritpack doctor --json` prints. Raises MissingRequirement without the C library."""
     c = library()
     failures, lines = c.self_test()
     wrong = [line for line in lines if "WRONG" in line]
-    failed = {line.split(":")[0] for line in wrong}
-    # Of each operation and layout the highest on the ladder that this CPU has.
-    ladder = sorted((k for k in c.kernels() if k.available), key=lambda kernel: ISAS.index(kernel.isa))
-    active = {(kernel.op, kernel.layout): kernel.symbol for kernel in ladder}.values()
-    kernels = [
-        {
-            "symbol": kernel.symbol,
-            "isa": kernel.isa,
-            "active": kernel.symbol in active,
-            "state": "not on this CPU" if not kernel.available else "failed" if kernel.symbol in failed else "ok",
-        }
-        for kernel in c.kernels()
-    ]
+    kernels = _kernels(c, {line.split(":")[0] for line in wrong})
+    equal = sum(kernel["state"] == "ok" for kernel in kernels)
     checks = [
-        {
-            "name": "kernels",
-            "verdict": "fail" if failures else "pass",
-            "detail": "; ".join(wrong)
-            if failures
-            else f"{sum(k['state'] == 'ok' for k in kernels)} run and equal to scalar",
-        },
-        _whole_path(),
+        _check("kernels", failures == 0, "; ".join(wrong) or f"{equal} kernels ran and equal scalar"),
+        _model_check(),
     ]
     return {
         "schema": SCHEMA,
@@ -57,8 +40,23 @@ def diagnose() -> dict[str, Any]:
     }
 
 
-def _whole_path() -> dict[str, str]:
-    """A small seeded model: written, converted, and verified on every ISA against the numpy oracle."""
+def _kernels(c: Library, failed: set[str]) -> list[dict[str, Any]]:
+    """Every kernel and its state; of each operation and layout, the one of the best ISA of this CPU is active."""
+    available = sorted((k for k in c.kernels() if k.available), key=lambda kernel: ISAS.index(kernel.isa))
+    active = {(kernel.op, kernel.layout): kernel.symbol for kernel in available}.values()
+    return [
+        {
+            "symbol": kernel.symbol,
+            "isa": kernel.isa,
+            "active": kernel.symbol in active,
+            "state": "not on this CPU" if not kernel.available else "failed" if kernel.symbol in failed else "ok",
+        }
+        for kernel in c.kernels()
+    ]
+
+
+def _model_check() -> dict[str, str]:
+    """Write a small seeded model, convert it, and verify it on every ISA against the numpy oracle."""
     from tritpack.converter.convert import convert
     from tritpack.converter.tools.make_dummy import make_dummy
     from tritpack.converter.verify.ladder import verify
@@ -71,22 +69,25 @@ def _whole_path() -> dict[str, str]:
             convert(checkpoint, packed)
             report = verify(packed, checkpoint)
     except TritpackError as error:
-        return {"name": name, "verdict": "fail", "detail": error.message}
+        return _check(name, False, str(error))
     findings = [sentence for rung in report.rungs for sentence in rung.sentences]
     runs = [run for rung in report.rungs for run in rung.figures.get("runs", [])]
     detail = "; ".join(findings) or f"converted and verified; {len(runs)} runs gave the same bits ({', '.join(runs)})"
-    return {"name": name, "verdict": report.verdict, "detail": detail}
+    return _check(name, report.verdict == "pass", detail)
+
+
+def _check(name: str, good: bool, detail: str) -> dict[str, str]:
+    return {"name": name, "verdict": "pass" if good else "fail", "detail": detail}
 
 
 def _versions() -> dict[str, str]:
-    versions = {
-        "tritpack": VERSION,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    system = f"{platform.system()} {platform.machine()}"
+    own = {"tritpack": VERSION, "python": platform.python_version(), "system": system}
+    return {**own, **{package: _version_of(package) for package in PACKAGES}}
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

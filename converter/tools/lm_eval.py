@@ -1,7 +1,7 @@
-"""lm-evaluation-harness on a packed file (extra `eval`): our runtime as one of its models.
+"""`tritpack eval`: our runtime as a model of lm-evaluation-harness (extra `eval`).
 
-Imported only where the harness is installed. Contexts that several requests share are evaluated once: a session that
-goes back gives the same bits as one that starts anew.
+It can be imported only where the harness is installed. A context that several requests share is evaluated once: a
+session that is rewound gives the same bits as a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.formats.files import sha256_file
 from tritpack.runtime.chat import chat_text
-from tritpack.runtime.generate import collect, generate
+from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.model import Model
 from tritpack.runtime.perplexity import log_softmax
 from tritpack.runtime.sampling import SamplingParams
@@ -33,17 +33,17 @@ Scored = tuple[float, bool]
 
 @register_model("tritpack")
 class PackedLM(TemplateLM):  # type: ignore[misc]
-    """A packed file as the harness sees a model. path and the options as tritpack.runtime.model.Model.
+    """A packed file as a model of the harness. path and options: those of tritpack.runtime.model.Model.
 
-    A text begins with what the checkpoint's tokenizer puts before it, once."""
+    The tokens that the checkpoint's tokenizer puts before a text are put there once.
+    """
 
     def __init__(self, path: str | Path, **options: Any) -> None:
         super().__init__()
         self.model = Model(path, **options)
         self.tokens = self.model.tokenizer
-        if self.model.spec.is_embedding_model:
-            raise Unsupported(f"{path}: is an embedding model, which was not trained to say a next token")
-        self._seen: list[int] = []  # what the session holds
+        self.model.require_logits()
+        self._seen: list[int] = []  # the tokens in the session
 
     @property
     def max_length(self) -> int:
@@ -54,11 +54,11 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         for token in (self.tokens.eos_id, *sorted(self.tokens.stop_ids)):
             if token is not None:
                 return token
-        raise Unsupported(f"{self.model.file.path}: its tokenizer has no end of text, which the harness needs")
+        raise Unsupported("its tokenizer has no end-of-text token, which the harness needs", path=self.model.file.path)
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context is conditioned on."""
+        """The token before a text that has no context."""
         begin = self.tokens.encode("")[:1]
         return begin[0] if begin else self.eot_token_id
 
@@ -68,7 +68,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         begins = self.tokens.bos_token
-        if add_special_tokens is None:  # a chat template may have rendered it already
+        if add_special_tokens is None:  # a chat template may have rendered the BOS already
             add_special_tokens = not (begins and string.startswith(begins))
         return self.tokens.encode(string, add_special=add_special_tokens)
 
@@ -77,7 +77,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **options: Any
     ) -> list[Scored]:
-        # Neighbours share as much of their contexts as possible; the answers go back in the order of the requests.
+        # Sorted requests share as much of their contexts as possible; results have the order of the requests.
         order = sorted(range(len(requests)), key=lambda index: requests[index][1] + requests[index][2])
         results: list[Scored] = [(0.0, True)] * len(requests)
         for index in tqdm(order, disable=disable_tqdm, desc="loglikelihood"):
@@ -88,8 +88,10 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return results
 
     def score(self, context: Sequence[int], continuation: Sequence[int]) -> Scored:
-        """Sum of ln p of the continuation's tokens, and whether each is the likeliest. What does not fit is cut from
-        the left; the tokens scored must fit."""
+        """Return the sum of ln p over the continuation's tokens, and whether each token is the likeliest.
+
+        A context that is too long is cut on its left. Raises UsageError if the continuation alone is too long.
+        """
         if not continuation:
             return 0.0, True
         if len(continuation) > self.max_length:
@@ -101,14 +103,14 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return score, bool((logits.argmax(-1) == continuation).all())
 
     def _last_logits(self, tokens: list[int], wanted: int) -> Any:
-        """Logits of the last `wanted` of these tokens; what the session has of them already is not evaluated again."""
-        known = 0
-        while known < min(len(self._seen), len(tokens) - wanted) and self._seen[known] == tokens[known]:
-            known += 1
-        self.model.rewind(known)
-        self._seen = tokens[:known]
-        if known < len(tokens) - wanted:
-            self.model.append(tokens[known : len(tokens) - wanted])
+        """Logits of the last `wanted` tokens; tokens that the session has already are not evaluated again."""
+        shared = 0
+        while shared < min(len(self._seen), len(tokens) - wanted) and self._seen[shared] == tokens[shared]:
+            shared += 1
+        self.model.rewind(shared)
+        self._seen = tokens[:shared]
+        if shared < len(tokens) - wanted:
+            self.model.append(tokens[shared : len(tokens) - wanted])
         logits = self.model.eval_all(tokens[len(tokens) - wanted :])
         self._seen = tokens
         return logits
@@ -133,19 +135,18 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         results = []
         for request in tqdm(requests, disable=disable_tqdm, desc="generate_until"):
-            context, wanted = request.args
-            wanted = {"max_gen_toks": MAX_NEW_TOKENS, **wanted}
-            until = wanted.get("until") or []
+            context, settings = request.args
+            until = settings.get("until") or []
             until = [until] if isinstance(until, str) else list(until)
-            count = int(wanted["max_gen_toks"])
-            sampled = wanted.get("do_sample", False)
+            count = int(settings.get("max_gen_toks", MAX_NEW_TOKENS))
+            sampled = settings.get("do_sample", False)
             params = SamplingParams(
-                temperature=float(wanted.get("temperature", 0.0)) if sampled else 0.0,
-                top_p=float(wanted.get("top_p", 1.0)),
-                top_k=int(wanted.get("top_k", 0)) if sampled else 0,
+                temperature=float(settings.get("temperature", 0.0)) if sampled else 0.0,
+                top_p=float(settings.get("top_p", 1.0)),
+                top_k=int(settings.get("top_k", 0)) if sampled else 0,
             )
             prompt = self.tok_encode(context)[-(self.max_length - min(count, self.max_length - 1)) :]
-            steps = generate(self.model, self.tokens, prompt, count, params, stop_strings=until)
+            steps = stream_tokens(self.model, self.tokens, prompt, count, params, stop_strings=until)
             self._seen = []
             results.append(collect(steps).text)
             self.cache_hook.add_partial("generate_until", request.args, results[-1])
@@ -168,18 +169,21 @@ def evaluate(
     chat: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Run tasks of the harness by name; include_path: a folder with the YAML of more. limit: of documents a task, below
-    1 a share. chat: through the file's chat template. Raises UsageError for an unknown task, Unreadable if a task's
-    data cannot be had."""
+    """Run tasks of the harness by name, and return what `tritpack eval --json` prints, and its table.
+
+    include_path: a folder with YAML files of further tasks. limit: documents per task; below 1, a share of them. chat:
+    use the file's chat template. options: those of Model. Raises UsageError for an unknown task, Unreadable if the data
+    of a task cannot be read.
+    """
     if include_path is not None and not Path(include_path).is_dir():
-        raise Unreadable(f"{include_path}: is no folder of tasks")
+        raise Unreadable("is not a folder", path=include_path)
     lm = PackedLM(path, **options)
     try:
         manager = TaskManager(include_path=None if include_path is None else str(include_path))
         if unknown := [task for task in tasks if not manager.match_tasks([task])]:
             raise UsageError(
                 f"there is no task {unknown[0]!r}",
-                hint="`lm-eval ls tasks` lists those of the harness; --include-path adds",
+                hint="`lm-eval ls tasks` lists those of the harness; --include-path adds others",
             )
         results = simple_evaluate(
             model=lm, tasks=list(tasks), num_fewshot=num_fewshot, limit=limit, apply_chat_template=chat,
@@ -187,11 +191,9 @@ def evaluate(
         )  # fmt: skip
     except (TritpackError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever tasks and the readers of their data raise
+    except Exception as error:  # tasks and the readers of their data raise many kinds
         sentence = " ".join(str(error).split())[:300] or type(error).__name__
-        raise Unreadable(
-            f"the tasks cannot be run: {sentence}", hint="most tasks fetch their data from the Hub"
-        ) from error
+        raise Unreadable(f"the tasks failed: {sentence}", hint="most tasks download their data from the Hub") from error
     finally:
         kernels = lm.model.kernels()
         lm.model.close()

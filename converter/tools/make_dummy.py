@@ -1,4 +1,4 @@
-"""Checkpoints of a real shape with seeded random weights: every tool and benchmark can be tried without a download."""
+"""Checkpoints of a real shape with seeded random weights, to try every tool and benchmark without a download."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def make_dummy(
     force: bool = False,
     progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Write a checkpoint folder (or, for a name ending in .gguf, that checkpoint converted to I2_S).
+    """Write a checkpoint folder or, for a name ending in .gguf, that checkpoint converted to I2_S.
 
-    mode: `offline` packs codes, `online` writes bf16 masters. Raises UsageError if the output exists, WriteFailed.
+    mode: `offline` packs codes, `online` writes bf16 master weights. Returns output, shape, seed and nbytes.
+    Raises UsageError if the output exists, WriteFailed.
     """
     target = Path(output)
     spec = SHAPES[shape]
@@ -68,9 +69,9 @@ def make_dummy(
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteFailed(f"{target}: cannot be made a folder: {error.strerror}") from error
+        raise WriteFailed(f"cannot be made a folder: {error.strerror}", path=target) from error
     if any(target.iterdir()):
-        raise UsageError(f"{target}: is not empty", hint="give the name of a new folder")
+        raise UsageError("is not empty", path=target, hint="give the name of a new folder")
     nbytes = _write_checkpoint(target, spec, mode, seed, progress)
     return {"output": str(output), "shape": shape, "seed": seed, "nbytes": nbytes}
 
@@ -78,7 +79,7 @@ def make_dummy(
 def _write_checkpoint(folder: Path, spec: ModelSpec, mode: str, seed: int, progress: Progress) -> int:
     for name, document in _documents(spec, mode, seed).items():
         (folder / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    drawn = sorted(_entries(spec, mode), key=lambda each: each[0].name)
+    drawn = sorted(_entries(spec, mode), key=lambda pair: pair[0].name)
     rng = np.random.Generator(np.random.PCG64(seed))
     entries = [entry for entry, _ in drawn]
     data = (draw(rng, entry.shape) for entry, draw in drawn)
@@ -87,8 +88,6 @@ def _write_checkpoint(folder: Path, spec: ModelSpec, mode: str, seed: int, progr
 
 
 Pieces = Iterator[npt.NDArray[Any]]
-
-
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Pieces]
 
 
@@ -123,12 +122,12 @@ def _packed(rng: np.random.Generator, shape: tuple[int, ...]) -> Pieces:
 
 
 def _scale(rng: np.random.Generator, shape: tuple[int, ...], cols: int) -> Pieces:
-    """Such that normed inputs give outputs of about unit size: attention scores stay sane, as in a trained model."""
+    """Yield a scale with which normed inputs give outputs of about unit size, so attention scores stay moderate."""
     yield narrow_bf16((rng.uniform(0.5, 1.5, shape) / np.sqrt(cols * 2 / 3)).astype(np.float32))
 
 
 def _floats(rng: np.random.Generator, shape: tuple[int, ...], *, around: float, size: float) -> Pieces:
-    """bfloat16 normals; what float16 could not hold exactly is zero, so that `--embedding-type auto` takes f16."""
+    """Yield bfloat16 normals. What float16 cannot hold exactly is zero, so that `--embedding-type auto` takes f16."""
     rows = shape[0] if len(shape) == 2 else 1
     for first in range(0, rows, 4096):
         values = rng.standard_normal((min(4096, rows - first), shape[-1]), np.float32)
@@ -199,7 +198,7 @@ def _documents(spec: ModelSpec, mode: str, seed: int) -> dict[str, Any]:
 
 
 def _tokenizer(base: int, added: list[dict[str, Any]], bos: int, seed: int) -> dict[str, Any]:
-    """A byte-level BPE tokenizer in Llama-3 style with `base` ordinary tokens: random merges of likely letters."""
+    """Return a byte-level BPE tokenizer in Llama-3 style with `base` ordinary tokens, from random merges."""
     rng = np.random.Generator(np.random.PCG64(seed))
     # GPT-2's printable stand-ins for the 256 bytes.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

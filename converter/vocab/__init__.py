@@ -1,11 +1,11 @@
-"""Tokenizers -> GGUF keys: of a checkpoint folder's files, or of another GGUF file.
+"""GGUF keys of tokenizers: from the files of a checkpoint folder, or from another GGUF file.
 
-The `tokenizers` library holds the tokenizer and is asked what it does: which id each token has, what it puts around a
-text, how it cuts one. So the answers are those of the checkpoint's own tokenizer, whatever version wrote the files.
-What `tokenizer.ggml.*` has no words for goes under `tritpack.tokenizer.*` (keys in runtime/tokenizer.py).
+The `tokenizers` library loads the tokenizer, and the keys come from its behaviour: the id of each token, the tokens it
+puts around a text, how it splits a text. So they describe the checkpoint's own tokenizer, whichever version wrote its
+files. What `tokenizer.ggml.*` cannot express goes under `tritpack.tokenizer.*` (keys in runtime/tokenizer.py).
 """
 
 from tritpack.converter.vocab.folder import read_vocabulary
-from tritpack.converter.vocab.gguf import vocabulary_of_gguf
+from tritpack.converter.vocab.gguf import vocabulary_from_gguf
 
-__all__ = ["read_vocabulary", "vocabulary_of_gguf"]
+__all__ = ["read_vocabulary", "vocabulary_from_gguf"]

@@ -1,6 +1,6 @@
-"""vocab.json and merges.txt -> the tokenizer that transformers' class of that name makes of them.
+"""Loader of vocab.json and merges.txt, as the tokenizer class of transformers loads them.
 
-The files say neither how a text is cut nor how it is normalised; the class named in tokenizer_config.json does.
+The two files contain neither the split nor the normaliser; the class in tokenizer_config.json determines both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
 from tritpack.runtime.tokenizer import import_tokenizers
 
 _GPT2 = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-# Class -> normaliser, pre-tokenizer.
+# Class of transformers -> normaliser, pre-tokenizer.
 _CLASSES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "GPT2Tokenizer": (None, _GPT2),
     "GPTNeoXTokenizer": ({"type": "NFC"}, _GPT2),
@@ -24,12 +24,16 @@ _CLASSES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
 
 
 def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> Any:
-    """The `tokenizers.Tokenizer` of vocab.json at `path` and merges.txt beside it."""
+    """Load the `tokenizers.Tokenizer` of vocab.json at `path` and merges.txt in the same folder.
+
+    Raises Unsupported for an unknown class, Unreadable for files that are missing, corrupt or contradictory.
+    """
     name = str(settings.get("tokenizer_class"))
     if name.removesuffix("Fast") not in _CLASSES:
         raise Unsupported(
-            f"{path}: the tokenizer comes as vocab.json only, and its class {name} in tokenizer_config.json does not "
-            f"say how it cuts text ({', '.join(_CLASSES)} do)",
+            f"there is no tokenizer.json, and tokenizer_config.json names the class {name}, whose way to split text is "
+            f"unknown (the known classes are {', '.join(_CLASSES)})",
+            path=path,
             hint=REWRITE,
         )
     normalizer, pre_tokenizer = _CLASSES[name.removesuffix("Fast")]
@@ -43,7 +47,7 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> Any:
         vocabulary = json.loads(path.read_text(encoding="utf-8"))
         lines = (path.parent / "merges.txt").read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError, RecursionError) as exc:
-        raise Unreadable(f"{path}: it and merges.txt beside it are not both readable ({exc})") from exc
+        raise Unreadable(f"it and merges.txt beside it are not both readable ({exc})", path=path) from exc
     document: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
@@ -58,5 +62,5 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> Any:
     }
     try:
         return import_tokenizers().Tokenizer.from_str(json.dumps(document))
-    except Exception as exc:  # the library raises bare Exception for anything it cannot take
-        raise Unreadable(f"{path}: it and merges.txt do not fit together ({exc})") from exc
+    except Exception as exc:  # the library raises bare Exception for any input that it rejects
+        raise Unreadable(f"it and merges.txt contradict each other ({exc})", path=path) from exc

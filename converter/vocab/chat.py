@@ -1,4 +1,4 @@
-"""A checkpoint's chat templates, and the token with which they end a turn."""
+"""A checkpoint's chat templates, and the token that ends a turn in them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tritpack.runtime.tokenizer import END_OF_TURN_NAMES
 
 
 def chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """Name -> template, verbatim. Files win over tokenizer_config.json, as in transformers."""
+    """Return the templates by name, verbatim; files win over tokenizer_config.json. Raises Unreadable."""
     templates: dict[str, str] = {}
-    given = settings.get("chat_template")
-    if isinstance(given, str):
-        templates["default"] = given
-    for entry in given if isinstance(given, list) else ():
+    stated = settings.get("chat_template")
+    if isinstance(stated, str):
+        templates["default"] = stated
+    for entry in stated if isinstance(stated, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str):
             templates[entry["name"]] = entry["template"]
     if (folder / "chat_template.json").is_file():  # as processors of transformers 4.x save it
-        given = read_json(folder / "chat_template.json").get("chat_template")
-        if isinstance(given, str):
-            templates["default"] = given
+        stated = read_json(folder / "chat_template.json").get("chat_template")
+        if isinstance(stated, str):
+            templates["default"] = stated
     files = [("default", folder / "chat_template.jinja")]
     files += [(path.stem, path) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))]
     for name, path in files:
@@ -31,16 +31,17 @@ def chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
             try:
                 templates[name] = path.read_bytes().decode("utf-8")  # not read_text: it would change line ends
             except (OSError, UnicodeDecodeError) as exc:
-                raise Unreadable(f"{path}: not readable as UTF-8 text ({exc})") from exc
+                raise Unreadable(f"cannot be read as UTF-8 text ({exc})", path=path) from exc
     return templates
 
 
 def end_of_turn(
     template: str | None, added: dict[str, int], bos_token: str | None, eos_token: str | None
 ) -> int | None:
-    """The token that the chat template writes after the assistant's words, found by rendering a chat.
+    """Return the token that the chat template writes after the assistant's words, by rendering a chat.
 
-    `added`: text -> id of the tokens that are found inside a text.
+    added: ids, by text, of the tokens that the tokenizer recognises inside a text. Returns None if there is no template
+    or if plain text ends its turns.
     """
     if template is None:
         return None
@@ -49,12 +50,12 @@ def end_of_turn(
     try:
         text = render_chat(template, chat, bos_token=bos_token, eos_token=eos_token, add_generation_prompt=False)
     except TritpackError:
-        text = ""  # a template that needs more than a plain chat, or no jinja2: known names have to do
-    _, found, rest = text.partition(words)
+        text = ""  # the template needs more than a plain chat, or jinja2 is missing: only names are left to go by
+    _, answer, rest = text.partition(words)
     rest = rest.lstrip()
     ends = [content for content in added if content.strip() and rest.startswith(content)]
     if ends:
         return added[max(ends, key=len)]
-    if found:
+    if answer:
         return None  # the template ends turns with plain text
     return next((added[name] for name in END_OF_TURN_NAMES if name in added and name in template), None)

@@ -1,4 +1,4 @@
-"""A tokenizer of the `tokenizers` library -> the GGUF keys from which runtime/tokenizer.py rebuilds it exactly."""
+"""GGUF keys of a tokenizer of the `tokenizers` library, from which runtime/tokenizer.py rebuilds it exactly."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tritpack.runtime import tokenizer as reader
 from tritpack.runtime.tokenizer import TokenType
 
 _SPACE = "\u2581"  # sentencepiece's visible space
-_NO_SCORE = -1000.0  # as llama.cpp's converter scores tokens that the sentencepiece model does not know
+_NO_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that the sentencepiece model does not contain
 
 
 def describe(backend: Any, vocab_size: int, path: Path, scores: Mapping[str, float] | None) -> dict[str, Any]:
-    """Kind, tokens, types, merges and pipeline; `scores` are a sentencepiece model's own, by piece.
+    """Return the keys of kind, tokens, types, merges and pipeline.
 
-    `path` is named in a refusal.
+    scores: a sentencepiece model's own, by piece. path: the file that errors name. Raises Unsupported for merges that
+    GGUF cannot express.
     """
     document = json.loads(backend.to_str())
     model = document["model"]
@@ -46,7 +47,7 @@ def describe(backend: Any, vocab_size: int, path: Path, scores: Mapping[str, flo
 
 
 def surroundings(backend: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a text by itself."""
+    """Return the ids that the tokenizer adds before and after a text."""
     bare: list[int] = backend.encode("a", add_special_tokens=False).ids
     full: list[int] = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(bare) + 1):
@@ -56,10 +57,10 @@ def surroundings(backend: Any) -> tuple[list[int], list[int]]:
 
 
 def own_keys(document: dict[str, Any]) -> dict[str, Any]:
-    """The `tritpack.tokenizer.*` keys of a tokenizer.json, compact: defaults are left out."""
+    """Return the `tritpack.tokenizer.*` keys of a tokenizer.json, without the values that are defaults."""
     model = document["model"]
     pipeline = {part: document[part] for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
-    kept = {key: model[key] for key, usual in reader.MODEL_DEFAULTS.items() if model.get(key, usual) != usual}
+    switches = {key: model[key] for key, usual in reader.MODEL_DEFAULTS.items() if model.get(key, usual) != usual}
     pipeline = {part: value for part, value in pipeline.items() if value is not None}
     flags = {}
     for added in document["added_tokens"]:
@@ -67,7 +68,7 @@ def own_keys(document: dict[str, Any]) -> dict[str, Any]:
         if odd:
             flags[str(added["id"])] = odd
     in_model = [added["id"] for added in document["added_tokens"] if added["content"] in model["vocab"]]
-    keys: dict[str, Any] = {reader.KEY_PIPELINE: compact({**pipeline, "model": kept})}
+    keys: dict[str, Any] = {reader.KEY_PIPELINE: compact({**pipeline, "model": switches})}
     if flags:
         keys[reader.KEY_ADDED_TOKENS] = compact(flags)
     if in_model:
@@ -76,11 +77,12 @@ def own_keys(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def compact(value: object) -> str:
+    """Return JSON without blanks."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _steps(document: dict[str, Any], *stages: tuple[str, str]) -> list[dict[str, Any]]:
-    """The steps of the named stages, those inside a Sequence one by one."""
+    """The steps of the stages (name, key of the list inside a Sequence), with Sequences taken apart."""
     steps: list[dict[str, Any]] = []
     for stage, inner in stages:
         step = document.get(stage) or {}
@@ -89,7 +91,7 @@ def _steps(document: dict[str, Any], *stages: tuple[str, str]) -> list[dict[str,
 
 
 def _is_byte_level(document: dict[str, Any]) -> bool:
-    """Whether the tokens are spelt in GPT-2's printable bytes."""
+    """Whether the tokens are spelled in GPT-2's printable bytes."""
     steps = _steps(document, ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders"))
     return any(step.get("type") == "ByteLevel" for step in steps)
 
@@ -107,7 +109,7 @@ def _adds_space(document: dict[str, Any]) -> bool:
 def _tokens_and_types(
     ids: dict[str, int], document: dict[str, Any], vocab_size: int, kind: str
 ) -> tuple[list[str], list[int]]:
-    """One text and one type for every row of the embedding; rows that no token has become [PADn]."""
+    """One text and one type for every row of the embedding; rows without a token become [PADn]."""
     tokens = [f"[PAD{i}]" for i in range(vocab_size)]
     types = [int(TokenType.UNUSED)] * vocab_size
     for text, i in ids.items():
@@ -116,18 +118,18 @@ def _tokens_and_types(
     for added in document["added_tokens"]:
         types[added["id"]] = int(TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED)
         if kind == "llama" and added["special"] and added["content"] == document["model"].get("unk_token"):
-            types[added["id"]] = int(TokenType.UNKNOWN)  # llama.cpp's sentencepiece loader looks for it
+            types[added["id"]] = int(TokenType.UNKNOWN)  # llama.cpp's sentencepiece loader needs one
     return tokens, types
 
 
 def _merge_text(pair: list[str], path: Path) -> str:
     if any(" " in half for half in pair):
-        raise Unsupported(f"{path}: the merge {pair!r} has a space in a half, which GGUF's merges cannot write")
+        raise Unsupported(f"the merge {pair!r} has a space in a half, which GGUF cannot express", path=path)
     return " ".join(pair)
 
 
 def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
-    """Sentencepiece scores of a tokenizer.json: minus the rank of the first merge that makes the token, else 0."""
+    """Sentencepiece scores of a tokenizer.json: minus the rank of the first merge into the token, or 0."""
     rank: dict[str, int] = {}
     for place, (left, right) in enumerate(merges):
         rank.setdefault(left + right, place)

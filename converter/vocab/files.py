@@ -1,4 +1,4 @@
-"""Which files of a checkpoint hold its tokenizer, and the tokenizer that they make together."""
+"""Loader of the tokenizer in a checkpoint folder, from whichever files contain it."""
 
 from __future__ import annotations
 
@@ -20,72 +20,75 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 class Loaded:
     """A tokenizer read from files."""
 
-    path: Path  # the file that decided
+    path: Path  # the main file, which errors name
     settings: dict[str, Any]  # tokenizer_config.json
-    named: dict[str, str | None]  # bos_token and the like
+    specials: dict[str, str | None]  # the text of bos_token, eos_token, ...
     backend: Any  # tokenizers.Tokenizer, of kind BPE
     scores: dict[str, float] | None = None  # piece -> score, of a sentencepiece model
 
 
 def load(folder: Path) -> Loaded:
-    """The tokenizer of `folder`. tokenizer.json wins; without it, tokenizer.model; else vocab.json and merges.txt."""
+    """Load the tokenizer of `folder`: tokenizer.json, else tokenizer.model, else vocab.json and merges.txt.
+
+    Raises Unreadable for files that are missing or contradictory, Unsupported for another kind than BPE.
+    """
     settings, special_map = (read_json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
-    stated = {**special_map, **settings}  # a null in tokenizer_config.json counts: it says there is none
-    specials = _special_texts(stated, special_map)
-    added = _added_tokens(folder, settings, specials)
+    stated = {**special_map, **settings}  # a null in tokenizer_config.json wins: it means that there is none
+    special_texts = _special_texts(stated, special_map)
+    added = _added_tokens(folder, settings, special_texts)
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     path = folder / next((name for name in kinds if (folder / name).is_file()), "tokenizer.json")
     scores = None
     if path.name == "tokenizer.model":
-        marks = {*specials, *(fields["content"] for fields in added.values() if fields.get("special"))}
+        marks = {*special_texts, *(fields["content"] for fields in added.values() if fields.get("special"))}
         model = load_sentencepiece(path, settings, marks)
         backend, scores, stated = model.backend, model.scores, {**model.names, **stated}
     elif path.name == "vocab.txt":
-        raise Unsupported(f"{path}: the tokenizer is of kind WordPiece; only BPE is supported")
+        raise Unsupported("the tokenizer is of kind WordPiece; only BPE is supported", path=path)
     elif path.name == "vocab.json":
         backend = load_vocab_and_merges(path, settings)
     else:
         backend = _load_json(path)
-    _add_missing(backend, folder, added, specials)
-    named = {name: _text(stated.get(name)) for name in _NAMES}
+    _add_missing(backend, folder, added, special_texts)
+    specials = {name: _text(stated.get(name)) for name in _NAMES}
     if path.name != "tokenizer.json":
-        # Nobody has said yet what goes around a text. Sentencepiece's classes put a BOS there, the others nothing.
-        _surround(backend, named, {"add_bos_token": scores is not None, **settings})
-    return Loaded(path, settings, named, backend, scores)
+        # These files do not say what goes around a text. Sentencepiece's classes add a BOS, the others nothing.
+        _surround(backend, specials, {"add_bos_token": scores is not None, **settings})
+    return Loaded(path, settings, specials, backend, scores)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; {} if there is no such file."""
+    """Return the JSON object in `path`, or {} if there is no such file. Raises Unreadable."""
     if not path.is_file():
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
-        raise Unreadable(f"{path}: not readable as JSON ({exc})") from exc
+        raise Unreadable(f"cannot be read as JSON ({exc})", path=path) from exc
     if not isinstance(value, dict):
-        raise Unreadable(f"{path}: holds no JSON object")
+        raise Unreadable("is not a JSON object", path=path)
     return value
 
 
 def _load_json(path: Path) -> Any:
     if not path.is_file():
-        raise Unreadable(f"{path}: there is no such file", hint="download the repository with its tokenizer files")
+        raise Unreadable("does not exist", path=path, hint="download the repository with its tokenizer files")
     kind = read_json(path).get("model")
     kind = kind.get("type", "BPE" if "merges" in kind else None) if isinstance(kind, dict) else None
     if kind not in (None, "BPE"):
-        raise Unsupported(f"{path}: the tokenizer is of kind {kind}; only BPE is supported")
+        raise Unsupported(f"the tokenizer is of kind {kind}; only BPE is supported", path=path)
     try:
         backend = import_tokenizers().Tokenizer.from_file(str(path))
-    except Exception as exc:  # the library raises bare Exception for anything it cannot take
-        raise Unreadable(f"{path}: not a tokenizer that the tokenizers library can read ({exc})") from exc
-    # Some repositories ship a tokenizer saved in the middle of training; transformers undoes both too.
+    except Exception as exc:  # the library raises bare Exception for any input that it rejects
+        raise Unreadable(f"the tokenizers library cannot read it ({exc})", path=path) from exc
+    # Some repositories contain a tokenizer saved during training; transformers turns both off too.
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
 def _text(token: Any) -> str | None:
-    """The text of a token, which is written as such or as an object with flags."""
+    """The text of a token, which is either a string or an object with flags."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
@@ -95,7 +98,7 @@ def _special_texts(stated: dict[str, Any], special_map: dict[str, Any]) -> list[
     """Every text that the files beside the tokenizer call special, in transformers' order."""
     tokens = [stated.get(name) for name in _NAMES]
     for source in (stated, special_map):
-        for key in ("additional_special_tokens", "extra_special_tokens"):  # transformers 4's name, and 5's
+        for key in ("additional_special_tokens", "extra_special_tokens"):  # the names in transformers 4 and 5
             more = source.get(key)
             more = list(more.values()) if isinstance(more, dict) else more
             tokens += more if isinstance(more, list) else []
@@ -103,7 +106,7 @@ def _special_texts(stated: dict[str, Any], special_map: dict[str, Any]) -> list[
 
 
 def _added_tokens(folder: Path, settings: dict[str, Any], specials: list[str]) -> dict[int, dict[str, Any]]:
-    """Id -> content and flags of the tokens that added_tokens.json and tokenizer_config.json add."""
+    """Content and flags, by id, of the tokens that added_tokens.json and tokenizer_config.json add."""
     added: dict[int, dict[str, Any]] = {}
     for text, token_id in read_json(folder / "added_tokens.json").items():
         special = text in specials
@@ -120,34 +123,35 @@ def _token_id(value: Any, path: Path) -> int:
     try:
         return int(value)
     except (TypeError, ValueError) as exc:
-        raise Unreadable(f"{path}: {value!r} is not a token id") from exc
+        raise Unreadable(f"{value!r} is not a token id", path=path) from exc
 
 
 def _add_missing(backend: Any, folder: Path, added: dict[int, dict[str, Any]], specials: list[str]) -> None:
-    """Add the tokens that only the files beside the tokenizer know, in transformers' order: by id, then specials."""
+    """Add the tokens that only the other files contain, in transformers' order: by id, then specials."""
     make = import_tokenizers().AddedToken
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    present = {token.content for token in backend.get_added_tokens_decoder().values()}
     for token_id, fields in added.items():
         text, special = fields["content"], bool(fields.get("special"))
-        if text not in known:
+        if text not in present:
             flags = {flag: bool(fields[flag]) for flag in ADDED_TOKEN_DEFAULTS if flag in fields}
             (backend.add_special_tokens if special else backend.add_tokens)([make(text, special=special, **flags)])
         if backend.token_to_id(text) != token_id:
             raise Unreadable(
-                f"{folder}: token {text!r} is number {token_id} in the files beside the tokenizer, but number "
-                f"{backend.token_to_id(text)} by the tokenizer itself"
+                f"token {text!r} has id {token_id} in the files beside the tokenizer, and id "
+                f"{backend.token_to_id(text)} in the tokenizer itself",
+                path=folder,
             )
-        known.add(text)
+        present.add(text)
     for text in specials:
-        if text not in known:
+        if text not in present:
             backend.add_special_tokens([make(text, special=True, normalized=False)])
 
 
-def _surround(backend: Any, named: dict[str, str | None], settings: dict[str, Any]) -> None:
-    """Let the tokenizer add a BOS and an EOS to every text, where its settings say so."""
+def _surround(backend: Any, specials: dict[str, str | None], settings: dict[str, Any]) -> None:
+    """Make the tokenizer add a BOS and an EOS to every text, where its settings ask for it."""
     sides: list[list[tuple[str, int]]] = []
     for key, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
-        text = named[name] if settings.get(key) else None
+        text = specials[name] if settings.get(key) else None
         token_id = None if text is None else backend.token_to_id(text)
         sides.append([] if text is None or token_id is None else [(text, token_id)])
     if any(sides):

@@ -1,4 +1,4 @@
-"""Tokenizer files of a checkpoint -> GGUF keys."""
+"""GGUF keys of the tokenizer in a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from tritpack.runtime.tokenizer import KEY_STOP_IDS
 
 
 def read_vocabulary(folder: Path, config: dict[str, Any], generation_config: dict[str, Any]) -> dict[str, Any]:
-    """GGUF metadata of the tokenizer in `folder`.
+    """Return the GGUF metadata of the tokenizer in `folder`.
 
-    Strings, bools and ints as such, list[str] for arrays of strings, numpy arrays (int32, float32) for the others.
-    `config` and `generation_config` are the parsed JSON files ({} where absent). Raises Unreadable (files missing or
-    contradictory) and Unsupported (a kind of tokenizer that is not BPE, more tokens than the model has rows).
+    Values are strings, bools, ints, list[str], and numpy arrays (int32, float32). config, generation_config: the parsed
+    JSON files, {} where absent. Raises Unreadable for files that are missing or contradictory, Unsupported for another
+    kind than BPE and for more tokens than the model has rows.
     """
     loaded = load(folder)
-    backend, named = loaded.backend, loaded.named
+    backend, specials = loaded.backend, loaded.specials
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     used = max(ids.values(), default=-1) + 1
     vocab_size = _config_value(config, "vocab_size")
     vocab_size = used if vocab_size is None else int(vocab_size)
     if used > vocab_size:
         raise Unsupported(
-            f"{loaded.path}: the tokenizer has {used} tokens, but config.json gives the model a vocabulary of "
-            f"{vocab_size}",
+            f"the tokenizer has {used} tokens, but config.json gives the model a vocabulary of {vocab_size}",
+            path=loaded.path,
             hint="the tokenizer files belong to another model, or tokens were added without resizing the embeddings",
         )
     metadata = describe(backend, vocab_size, loaded.path, loaded.scores)
 
-    special = {name: ids[text] for name, text in named.items() if text is not None and text in ids}
+    special = {name: ids[text] for name, text in specials.items() if text is not None and text in ids}
     before, after = surroundings(backend)
-    bos = special.get("bos_token", before[0] if before else None)  # never config's: Falcon-E's points at a heading
+    # config.json's BOS is never used: Falcon-E's is the id of a heading.
+    bos = special.get("bos_token", before[0] if before else None)
     eos = special.get("eos_token", next(iter(_ids_of(_config_value(config, "eos_token_id"), vocab_size)), None))
     pad = special.get("pad_token", next(iter(_ids_of(_config_value(config, "pad_token_id"), vocab_size)), None))
     for name, value in (("bos", bos), ("eos", eos), ("padding", pad), ("unknown", special.get("unk_token"))):
@@ -50,11 +51,11 @@ def read_vocabulary(folder: Path, config: dict[str, Any], generation_config: dic
     if "default" in templates:
         metadata["tokenizer.chat_template"] = templates["default"]
     others = {name: text for name, text in templates.items() if name != "default"}
-    if others:  # the names that gguf-py gives them
+    if others:  # under the key names of gguf-py
         metadata["tokenizer.chat_templates"] = list(others)
         metadata.update({f"tokenizer.chat_template.{name}": text for name, text in others.items()})
     added = {token.content: i for i, token in backend.get_added_tokens_decoder().items()}
-    turn = end_of_turn(templates.get("default"), added, named["bos_token"], named["eos_token"])
+    turn = end_of_turn(templates.get("default"), added, specials["bos_token"], specials["eos_token"])
     if turn is not None and turn != eos:
         metadata["tokenizer.ggml.eot_token_id"] = turn
 
@@ -77,6 +78,6 @@ def _config_value(config: dict[str, Any], key: str) -> Any:
 
 
 def _ids_of(value: Any, vocab_size: int) -> list[int]:
-    """An id, a list of ids or null -> the ids that exist."""
+    """The valid ids in a value that is an id, a list of ids or null."""
     values = value if isinstance(value, list) else [value]
     return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocab_size]

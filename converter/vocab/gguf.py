@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file -> the keys that a file of ours made from it should have."""
+"""GGUF keys of the tokenizer in another GGUF file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tritpack.formats.errors import Unsupported
 from tritpack.runtime.pretokenizers import pre_of
 from tritpack.runtime.tokenizer import KEY_MERGES, KEY_PIPELINE, KEY_STOP_IDS, Tokenizer, TokenType
 
-_FORKS_NAMES = {"falcon_e": "falcon3", "falcon-e": "falcon3"}  # what mainline llama.cpp calls it
+_MAINLINE_NAMES = {"falcon_e": "falcon3", "falcon-e": "falcon3"}  # forks' names -> llama.cpp's
 
 
-def vocabulary_of_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """What read_vocabulary gives, out of a GGUF file's metadata; the model has `vocab_size` rows.
+def vocabulary_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Return what `read_vocabulary` returns, from the metadata of a GGUF file; the model has `vocab_size` rows.
 
-    A file of our own keeps its keys as they are. A foreign one keeps its tokens, and what it leaves to its reader is
-    written down: the name of the pre-tokenizer, the whole pipeline, every stop token, the template behind a stub.
-    Raises Unsupported and Unreadable.
+    The keys of our own files stay as they are. A file of another writer keeps its tokens, and gets the keys that it
+    left to its reader: the name of the pre-tokenizer, the whole pipeline, every stop token, the template that a stub
+    stands for. Raises Unsupported for no tokenizer or another kind than BPE, Unreadable for contradictory keys.
     """
-    tokenizer = Tokenizer.from_metadata(metadata)  # refuses what nobody could use
+    tokenizer = Tokenizer.from_metadata(metadata)  # raises for a tokenizer that cannot be used
     count = tokenizer.vocab_size
     if count > vocab_size:
         raise Unsupported(f"the file's tokenizer has {count} tokens, but the model has a vocabulary of {vocab_size}")
@@ -33,20 +33,20 @@ def vocabulary_of_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[str
     if KEY_PIPELINE in metadata and count == vocab_size:
         return keys
 
-    rest = range(count, vocab_size)
-    types = [*tokenizer.types, *(TokenType.UNUSED for _ in rest)]
-    keys["tokenizer.ggml.tokens"] = [*keys["tokenizer.ggml.tokens"], *(f"[PAD{i}]" for i in rest)]
+    padding = range(count, vocab_size)
+    types = [*tokenizer.types, *(TokenType.UNUSED for _ in padding)]
+    keys["tokenizer.ggml.tokens"] = [*keys["tokenizer.ggml.tokens"], *(f"[PAD{i}]" for i in padding)]
     keys["tokenizer.ggml.token_type"] = np.asarray(types, dtype=np.int32)
     document = json.loads(tokenizer.backend.to_str())
     if keys["tokenizer.ggml.model"] == "llama":
         scores = np.asarray(keys["tokenizer.ggml.scores"], dtype=np.float32)
-        keys["tokenizer.ggml.scores"] = np.pad(scores, (0, len(rest)))
+        keys["tokenizer.ggml.scores"] = np.pad(scores, (0, len(padding)))
         keys["tokenizer.ggml.pre"] = "default"
         keys["tokenizer.ggml.add_space_prefix"] = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
         keys[KEY_MERGES] = [" ".join(pair) for pair in document["model"]["merges"]]
     else:
         pre = pre_of(metadata)
-        keys["tokenizer.ggml.pre"] = _FORKS_NAMES.get(pre, pre)
+        keys["tokenizer.ggml.pre"] = _MAINLINE_NAMES.get(pre, pre)
     before, after = surroundings(tokenizer.backend)
     keys["tokenizer.ggml.add_bos_token"] = bool(before) and before[0] == tokenizer.bos_id
     keys["tokenizer.ggml.add_eos_token"] = bool(after) and after[-1] == tokenizer.eos_id

@@ -1,4 +1,4 @@
-"""`tokenizer.ggml.pre`: a pre-tokenizer's name in llama.cpp's table, found by how it cuts, not by how it is spelt."""
+"""`tokenizer.ggml.pre`: the name in llama.cpp's table of the pre-tokenizer that splits text in the same way."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tritpack.runtime.tokenizer import import_tokenizers
 
 
 def pre_name(backend: Any, document: dict[str, Any]) -> str:
-    """The known pre-tokenizer that cuts text as this byte-level tokenizer does, else "default"."""
+    """Return the name of the pre-tokenizer that splits text as this byte-level tokenizer does, or "default"."""
     name = "default"
     if backend.pre_tokenizer is not None:
-        pieces = _cut(backend)
-        name = next((n for n, pre in PRE_TOKENIZERS.items() if _cut(_only(pre)) == pieces), "default")
+        pieces = _split(backend)
+        name = next((n for n, pre in PRE_TOKENIZERS.items() if _split(_only(pre)) == pieces), "default")
     if name == "llama-bpe" and not document["model"].get("ignore_merges"):
-        # Same cut; the names differ in what else they stand for. Falcon's vocabularies begin with their specials.
+        # These names have the same split and differ in other settings. Falcon's vocabularies begin with the specials.
         first = min((added["id"] for added in document["added_tokens"]), default=None)
         return "falcon3" if first == 0 else "smaug-bpe"
     return name
@@ -29,6 +29,6 @@ def _only(pre_tokenizer: dict[str, Any]) -> Any:
     return import_tokenizers().Tokenizer.from_str(json.dumps({**document, "model": model}))
 
 
-def _cut(backend: Any) -> list[list[str]]:
+def _split(backend: Any) -> list[list[str]]:
     pre = backend.pre_tokenizer
     return [[piece for piece, _ in pre.pre_tokenize_str(text)] for text in awkward_texts()]

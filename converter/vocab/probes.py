@@ -1,4 +1,4 @@
-"""Awkward texts, on which two tokenizers that are not the same part ways."""
+"""Awkward texts, which show whether two tokenizers differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def awkward_texts() -> list[str]:
-    """Letters of many scripts, marks, digits, contractions, blanks, symbols, in some hundred mixtures."""
+    """Return 403 texts that mix letters of many scripts, marks, digits, contractions, blanks and symbols."""
     parts = [
         *"aZsé́ßжЖαअिक्日本한עש", *"0123456789٣Ⅷ½", *" \t\n\r\u00a0\u3000", *".,!?'’\"-_()[]{}<>#$%&*+=/\\|~`^@€…—",
         "😀", "👩\u200d💻",
@@ -18,9 +18,9 @@ def awkward_texts() -> list[str]:
 
 
 def texts_of_pieces(pieces: Sequence[str]) -> list[str]:
-    """Pieces of a vocabulary alone and glued together, and long runs of one character."""
+    """Return pieces of a vocabulary, alone and joined, and long runs of one character."""
     chance = random.Random(159)
-    alone = chance.sample(pieces, min(len(pieces), 4000))
-    glued = ["".join(chance.choices(pieces, k=chance.randint(2, 9))) for _ in range(2000)]
+    single = chance.sample(pieces, min(len(pieces), 4000))
+    joined = ["".join(chance.choices(pieces, k=chance.randint(2, 9))) for _ in range(2000)]
     runs = [char * count for char in " \n\t=-#*._ae0日" for count in (2, 3, 4, 5, 7, 8, 13, 16, 31, 40)]
-    return [*alone, *glued, *runs, *(f"{run}x" for run in runs)]
+    return [*single, *joined, *runs, *(f"{run}x" for run in runs)]

@@ -1,7 +1,7 @@
-"""A sentencepiece model (tokenizer.model) -> a tokenizer of the `tokenizers` library, proved to be the same.
+"""Loader of a sentencepiece model (tokenizer.model) as a tokenizer of the `tokenizers` library.
 
-The model is a protocol buffer of which a few fields matter, so it is read here by hand. What it means is for the
-package `sentencepiece` to say: both tokenize some thousand awkward texts, and one difference is a refusal.
+The model is a protocol buffer with a few fields that matter, so they are parsed here. The package `sentencepiece`
+decides what the model means: both tokenize some thousand awkward texts, and a single difference is a refusal.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ _KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of the model
 _MODEL_TYPE, _BYTE_FALLBACK = 3, 35  # fields of the trainer
 _CHARSMAP, _DUMMY_PREFIX = 2, 3  # fields of the normalizer
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # behind a model it overrides what was said before: so protocol buffers merge
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # appended, it overrides the earlier field, as protocol buffers merge
 REWRITE = "write tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
 
 
 @dataclasses.dataclass
 class SentencePieceModel:
+    """A sentencepiece model that was loaded and compared."""
+
     backend: Any  # tokenizers.Tokenizer
     scores: dict[str, float]  # by piece
-    names: dict[str, str]  # bos_token and the like
+    names: dict[str, str]  # the piece of bos_token, eos_token, ...
 
 
 def load_sentencepiece(path: Path, settings: dict[str, Any], specials: set[str]) -> SentencePieceModel:
-    """The model at `path`. `settings` is tokenizer_config.json, `specials` the texts that it calls special."""
+    """Load the model at `path`.
+
+    settings: tokenizer_config.json. specials: the texts that it calls special. Raises Unreadable for a file that is not
+    such a model, Unsupported for one that cannot be repeated exactly, MissingRequirement without sentencepiece.
+    """
     try:
         raw = path.read_bytes()
     except OSError as exc:
-        raise Unreadable(f"{path}: not readable ({exc})") from exc
+        raise Unreadable(f"cannot be read ({exc})", path=path) from exc
     if settings.get("add_prefix_space") is False:
         raw += _NO_DUMMY_PREFIX
     try:
@@ -49,15 +55,16 @@ def load_sentencepiece(path: Path, settings: dict[str, Any], specials: set[str])
         table = [dict(_fields(value)) for number, value in fields if number == _PIECES]
         pieces = [entry[1].decode("utf-8") for entry in table]
         scores = [float(entry.get(2, 0.0)) for entry in table]
-        types = [int(entry.get(3, TokenType.NORMAL)) for entry in table]  # GGUF has the numbers of sentencepiece
+        types = [int(entry.get(3, TokenType.NORMAL)) for entry in table]  # GGUF's numbers are sentencepiece's
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, struct.error) as exc:
-        raise Unreadable(f"{path}: not a sentencepiece model, or only a part of one") from exc
+        raise Unreadable("is not a sentencepiece model, or is incomplete", path=path) from exc
     kind = _KINDS.get(trainer.get(_MODEL_TYPE, 1), "unknown")
     if kind != "BPE":
-        raise Unsupported(f"{path}: the sentencepiece model is of kind {kind}; only BPE is supported")
+        raise Unsupported(f"the sentencepiece model is of kind {kind}; only BPE is supported", path=path)
     if normalizer.get(_CHARSMAP):
         raise Unsupported(
-            f"{path}: the sentencepiece model rewrites characters by a table of its own, which is not supported",
+            "the sentencepiece model replaces characters by its own table, which is not supported",
+            path=path,
             hint=REWRITE,
         )
 
@@ -65,9 +72,9 @@ def load_sentencepiece(path: Path, settings: dict[str, Any], specials: set[str])
     ids = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     names = {name: pieces[i] for name, i in {**ids, "pad_token": model.pad_id()}.items() if i >= 0}
     pipeline["model"] |= {"byte_fallback": bool(trainer.get(_BYTE_FALLBACK)), "unk_token": names["unk_token"]}
-    twin = _twin(pieces, types, scores, pipeline, specials)
-    _prove(path, model, twin, pieces, types)
-    return SentencePieceModel(twin, dict(zip(pieces, scores, strict=True)), names)
+    backend = _backend(pieces, types, scores, pipeline, specials)
+    _require_equal(path, model, backend, pieces, types)
+    return SentencePieceModel(backend, dict(zip(pieces, scores, strict=True)), names)
 
 
 def _import_sentencepiece() -> Any:
@@ -82,7 +89,7 @@ def _import_sentencepiece() -> Any:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field of a protocol buffer: int, float32 or bytes, by its wire type."""
+    """Yield (number, value) of each field of a protocol buffer: int, float32 or bytes, by its wire type."""
     at = 0
 
     def varint() -> int:
@@ -102,7 +109,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             yield tag >> 3, struct.unpack_from("<f", message, at)[0]
             at += 4
         elif tag & 7 == 1:
-            at += 8  # a double: none of the fields wanted
+            at += 8  # a double; no field that matters has one
         else:
             size = varint()
             yield tag >> 3, message[at : at + size]
@@ -110,19 +117,19 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _merged(fields: list[tuple[int, Any]], number: int) -> dict[int, Any]:
-    """The parts of a message inside, a later one over an earlier one."""
+    """The fields of an inner message, where a later part overrides an earlier one."""
     return {key: value for field, part in fields if field == number for key, value in _fields(part)}
 
 
 def _pipeline(prefix: bool, settings: dict[str, Any]) -> Pipeline:
-    """What happens to spaces. `prefix`: the model puts one before a text."""
-    # 1bitLLM's own class says "legacy": false, but its tokenizer.json has the prefix after every special token.
+    """The pipeline that treats spaces as the model does. prefix: the model puts a space before a text."""
+    # 1bitLLM's config has "legacy": false, but its tokenizer.json has the prefix after every special token.
     legacy = settings.get("legacy") is not False or settings.get("tokenizer_class") == "BitnetTokenizer"
     pipeline = sentencepiece_pipeline(prefix)
     if prefix and not legacy:
-        # The prefix goes before the whole text only, not after each token found in it: only Metaspace can tell. As
-        # it adds none to a text that begins with its own character, the first one stands for a blank, of which none
-        # is left by then, and the second makes it visible.
+        # The prefix goes before the whole text only, and not after each special token in it; only Metaspace can do
+        # that. Metaspace adds no prefix to a text that begins with its own character. So the first one works with a
+        # blank, which no text contains any more at that point, and the second one makes that blank visible.
         pipeline["normalizer"]["normalizers"].pop(0)
         steps = [
             {"type": "Metaspace", "split": False, "replacement": char, "prepend_scheme": scheme}
@@ -132,14 +139,14 @@ def _pipeline(prefix: bool, settings: dict[str, Any]) -> Pipeline:
     return pipeline
 
 
-def _twin(pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]) -> Any:
-    """The `tokenizers.Tokenizer` that our own reader builds of the model as if it stood in a GGUF file."""
+def _backend(pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]) -> Any:
+    """The `tokenizers.Tokenizer` that our own reader builds from the model's GGUF keys."""
     marks = {
         i: TokenType.CONTROL if pieces[i] in specials and kind == TokenType.USER_DEFINED else kind
         for i, kind in enumerate(types)
         if kind in (TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.UNKNOWN)
     }
-    # Sentencepiece looks for its symbols when spaces are visible already; so must the twin.
+    # Sentencepiece looks for its symbols after it has made spaces visible; "normalized" does the same.
     flags = {str(i): {"normalized": True} for i in marks if "\u2581" in pieces[i]}
     metadata = {
         "tokenizer.ggml.model": "llama",
@@ -153,19 +160,20 @@ def _twin(pieces: list[str], types: list[int], scores: list[float], pipeline: Pi
     return Tokenizer.from_metadata(metadata).backend
 
 
-def _prove(path: Path, model: Any, twin: Any, pieces: list[str], types: list[int]) -> None:
-    """Refuse unless both give the same ids on every awkward text."""
+def _require_equal(path: Path, model: Any, backend: Any, pieces: list[str], types: list[int]) -> None:
+    """Raise Unsupported unless both give the same ids for every awkward text."""
     hidden = {p for p, kind in zip(pieces, types, strict=True) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)}
     plain = [p for p, kind in zip(pieces, types, strict=True) if kind != TokenType.BYTE and p not in hidden]
     texts = [*awkward_texts(), *texts_of_pieces([piece.replace("\u2581", " ") for piece in plain])]
     for text in texts:
         if any(mark in text for mark in hidden):
-            continue  # sentencepiece never finds these in a text, the tokenizers of transformers do
-        wanted, found = model.encode(text), twin.encode(text, add_special_tokens=False).ids
-        if wanted != found:
-            at = next((i for i, (a, b) in enumerate(zip(wanted, found)) if a != b), min(len(wanted), len(found)))
+            continue  # sentencepiece does not recognise these in a text, unlike the tokenizers of transformers
+        expected, got = model.encode(text), backend.encode(text, add_special_tokens=False).ids
+        if expected != got:
+            at = next((i for i, (a, b) in enumerate(zip(expected, got)) if a != b), min(len(expected), len(got)))
             raise Unsupported(
-                f"{path}: the sentencepiece model cannot be repeated exactly: of the text {text!r}, token {at} would "
-                f"be {found[at : at + 1]} instead of {wanted[at : at + 1]}",
+                f"the sentencepiece model cannot be repeated exactly: of the text {text!r}, token {at} would be "
+                f"{got[at : at + 1]} instead of {expected[at : at + 1]}",
+                path=path,
                 hint=REWRITE,
             )

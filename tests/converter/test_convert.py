@@ -19,6 +19,7 @@ from tests.make.checkpoints import Tensors, edited_checkpoint, read_safetensors
 from tritpack.converter.convert import convert
 from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.source_model import from_checkpoint
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats import float_types
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError, WriteFailed
@@ -149,6 +150,36 @@ def test_auto_embedding_keeps_bf16_that_f16_would_round(tiny_checkpoint: Path, t
     assert convert(folder, tmp_path / "x.gguf").plan.embedding_type == "bf16"
 
 
+def test_results_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = convert(tiny_checkpoint, tmp_path / "x.gguf", outtype="t158")
+    model = from_checkpoint(CheckpointFolder(tiny_checkpoint), None, None, False)
+    for value in (result, result.plan, result.plan.choice, model):
+        assert len(repr(value)) < 300 and "\n" not in repr(value), type(value)
+    assert str(result) == f"{tmp_path / 'x.gguf'}: {result.plan.output_bytes} bytes, t158, embedding f16"
+
+
+@pytest.mark.parametrize("command", ["convert", "repack", "export", "make-dummy"])
+def test_help_is_quick(command: str) -> None:
+    """What makes it slow is importing numpy or the layouts."""
+    program = (
+        "import sys\n"
+        f"sys.argv = ['tritpack', '{command}', '--help']\n"
+        "from tritpack.converter.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'numpy', 'yaml', 'tritpack.formats.layouts'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "Usage: " in shown.stdout and shown.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("target", "vllm"), ("quantize", "gptq"), ("embedding_type", "q2_k"), ("tl2_id", 40)]
+)
+def test_unknown_values_of_options(option: str, value: object, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=str(value)):
+        convert(tiny_checkpoint, tmp_path / "x.gguf", **{option: value})  # type: ignore[arg-type]
+
+
 def test_an_all_zero_tensor_is_survived_and_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def zero(tensors: Tensors) -> None:
         dtype, shape, data = tensors[Q0]
@@ -209,7 +240,7 @@ BROKEN = {
     "use_rms_norm": (
         {"config": lambda c: c["quantization_config"].update(use_rms_norm=True)},
         Unreadable,
-        "q_proj.rms_norm.weight' is missing",
+        "q_proj.rms_norm.weight': is missing",
     ),
     "no quantization": ({"config": lambda c: c.pop("quantization_config")}, Unsupported, "quantization_config"),
     "activation": ({"config": lambda c: c.update(hidden_act="gelu")}, Unsupported, "gelu"),
@@ -236,7 +267,7 @@ def test_broken_checkpoints_get_a_sentence(name: str, tiny_checkpoint: Path, tmp
     folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c", **change)
     with pytest.raises(kind) as caught:
         convert(folder, tmp_path / "x.gguf")
-    assert words in caught.value.message
+    assert words in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
 
 
@@ -306,10 +337,11 @@ def test_the_plan_knows_the_exact_size(tiny_checkpoint: Path, tiny_gguf: Path) -
 def test_an_interrupted_conversion_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path, number: int) -> None:
     """A real process, stopped while it writes: the slow tensor gives the signal time to arrive."""
     program = (
-        "import sys, time, tritpack.converter.sources.ternarize as t\n"
-        "real = t.unpack\n"
+        "import time\n"
+        "from tritpack.converter.storage.packed import Packed\n"
+        "real = Packed.read\n"
         "def slow(*a, **k):\n    print('writing', flush=True); time.sleep(30); return real(*a, **k)\n"
-        "t.unpack = slow\n"
+        "Packed.read = slow\n"
         "from tritpack.converter.cli.main import main\nmain()\n"
     )
     arguments = ["convert", str(tiny_checkpoint), "-o", str(tmp_path / "x.gguf")]

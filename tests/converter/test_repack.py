@@ -12,21 +12,19 @@ from tests.conftest import SHARED, exit_code_of, run
 from tests.make.checkpoints import edited_checkpoint, edited_gguf
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
-from tritpack.converter.sources.repair import ReadRequest
-from tritpack.converter.targets.engines import TARGETS
-from tritpack.converter.targets.layout_choice import OUTTYPES
+from tritpack.converter.repack import repack
 from tritpack.converter.targets.scale_rounding import fold, loss, rounded
 from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.ladder import verify
+from tritpack.formats import names
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.layouts.catalog import LAYOUTS, REPAIRABLE
-from tritpack.formats.layouts.tiling import Tiled, Tiling
+from tritpack.formats.layouts.tiling import Tiling, format_tilings
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime.model import Model
 
-PACKED = OUTTYPES[1:]
 ENGINES = SHARED / "golden" / "engines"
 
 
@@ -47,7 +45,7 @@ def half_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-@pytest.mark.parametrize("first", PACKED)
+@pytest.mark.parametrize("first", names.LAYOUTS)
 def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path: Path) -> None:
     """The same codes, scales and metadata after every step, and byte for byte the first file after the way back."""
     one = tmp_path / "one.gguf"
@@ -55,7 +53,7 @@ def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path
     expected, source = hashes(half_gguf), GgufFile(half_gguf)
     assert hashes(one) == expected and len(expected) == 14
     assert {t.layout for t in GgufFile(one).tensors.values() if t.name in expected} == {first}
-    for index, second in enumerate(PACKED):
+    for index, second in enumerate(names.LAYOUTS):
         two, back = tmp_path / f"{index}.gguf", tmp_path / f"{index}.back.gguf"
         convert(one, two, outtype=second)
         assert hashes(two) == expected, second
@@ -69,7 +67,7 @@ def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path
     assert file.alignment == (64 if first == "t158" else 32)
 
 
-@pytest.mark.parametrize("outtype", PACKED)
+@pytest.mark.parametrize("outtype", names.LAYOUTS)
 def test_every_layout_is_proved_and_runs(outtype: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Against the checkpoint: structure, every code and scale, logits. Ends up with the same logits as I2_S."""
     path = tmp_path / "model.gguf"
@@ -103,7 +101,7 @@ def odd_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_half_scales_are_refused_with_the_numbers(odd_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        Unsupported, match=r"tq2_0 cannot hold tensor 'model\.layers.*float16, and [\d.]+ would become"
+        Unsupported, match=r"tensor 'model\.layers.*tq2_0 cannot hold its .*float16, and [\d.]+ would become"
     ) as caught:
         convert(odd_checkpoint, tmp_path / "x.gguf", outtype="tq2_0")
     assert caught.value.hint is not None
@@ -116,7 +114,7 @@ def test_rounding_is_recorded_and_verified_as_asked_for(odd_checkpoint: Path, tm
     path = tmp_path / "rounded.gguf"
     result = convert(odd_checkpoint, path, outtype="iq1_bn", allow_scale_rounding=True)
     recorded = GgufFile(path).metadata["tritpack.scale_rounding"]
-    assert 0 < recorded < 2.0**-11 and recorded == pytest.approx(max(result.plan.fit.losses.values()))
+    assert 0 < recorded < 2.0**-11 and recorded == pytest.approx(max(result.plan.choice.losses.values()))
     report = verify(path, odd_checkpoint, level="logits")
     assert report.verdict == "pass"
     assert report["weights"].figures["scale_rounding"] == pytest.approx(recorded)
@@ -147,7 +145,7 @@ def test_scales_that_are_too_fine_are_folded_on_request() -> None:
 def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Folded on request: another model, whose logits are those of the folded scales; its ternary table stays exact."""
     made = checkpoints("bonsai_tied")
-    with pytest.raises(Unsupported, match="one scale per tensor") as caught:
+    with pytest.raises(Unsupported, match="one scale a tensor") as caught:
         convert(made.folder, tmp_path / "x.gguf", outtype="i2_s")
     assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
@@ -185,9 +183,9 @@ def test_what_an_engine_would_run_wrong_is_refused(half_gguf: Path, tmp_path: Pa
     assert metadata["general.architecture"] == "bitnet" and metadata["bitnet.hidden_activation"] == "relu2"
     assert any("computes silu" in warning for warning in metadata["tritpack.warnings"])
     assert any("computes silu" in warning for warning in result.warnings)
-    with pytest.raises(Unsupported, match=r"llama\.cpp has no i2_s"):
+    with pytest.raises(Unsupported, match=r"llama\.cpp does not run i2_s"):
         convert(half_gguf, tmp_path / "x.gguf", target="llama.cpp", outtype="i2_s")
-    with pytest.raises(Unsupported, match=r"ik_llama\.cpp has no i2_s"):
+    with pytest.raises(Unsupported, match=r"ik_llama\.cpp does not run i2_s"):
         convert(half_gguf, tmp_path / "x.gguf", target="ik_llama.cpp", outtype="i2_s")
     with pytest.raises(Unsupported, match="abort on rows shorter than 512"):
         convert(half_gguf, tmp_path / "x.gguf", target="ik_llama.cpp", outtype="iq2_bn")
@@ -202,11 +200,6 @@ def test_for_bitnet_cpp(tl2_id: int, half_gguf: Path, tmp_path: Path) -> None:
     assert (info.type_id, info.layout) == (tl2_id, "tl2") and hashes(path) == hashes(half_gguf)
 
 
-def test_the_engines_layouts_are_layouts() -> None:
-    for target in TARGETS.values():
-        assert set(target.layouts or ()) <= set(LAYOUTS)
-
-
 # -- files that need to be told ----------------------------------------------------------------------------------------
 
 
@@ -216,7 +209,7 @@ def without(path: Path, target: Path, key: str) -> Path:
 
 def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
     tilings = {(256, 256): Tiling(64, 192, 32), (768, 256): Tiling(96, 96, 32), (256, 768): Tiling(32, 96, 32)}
-    convert(half_gguf, full := tmp_path / "full.gguf", outtype="tl2", tilings=tilings)
+    convert(half_gguf, full := tmp_path / "full.gguf", outtype="tl2", tiling=format_tilings(tilings))
     words = GgufFile(full).metadata["tritpack.layout.tiling"]
     assert "256x256=64,192,32" in list(words) and "768x256=96,96,32" in list(words)
     bare = without(full, tmp_path / "bare.gguf", "tritpack.layout.tiling")
@@ -225,23 +218,24 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
     assert caught.value.hint is not None and "--kernel-config" in caught.value.hint
     report = verify(bare, half_gguf, level="weights")
     assert report.verdict == "fail" and "tiled" in report["weights"].sentences[0]
-    given = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
-    for number, reading in enumerate((ReadRequest(tilings=given), ReadRequest(reference=half_gguf))):
-        convert(bare, path := tmp_path / f"{number}.gguf", reading=reading)
-        assert hashes(path) == hashes(half_gguf)
+    all_tilings = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
+    repack(bare, path := tmp_path / "told.gguf", tiling=format_tilings(all_tilings))
+    assert hashes(path) == hashes(half_gguf)
+    repack(bare, path := tmp_path / "tried.gguf", reference=half_gguf)
+    assert hashes(path) == hashes(half_gguf)
     listing = tmp_path / "listing.json"
     listing.write_text(json.dumps(inspect(half_gguf, stats=True)))
-    convert(bare, path := tmp_path / "listed.gguf", reading=ReadRequest(reference=listing))
+    repack(bare, path := tmp_path / "listed.gguf", reference=listing)
     assert hashes(path) == hashes(half_gguf)
     other = edited_gguf(
         half_gguf, tmp_path / "o.gguf", tensors=lambda t: [t[n].__setitem__(0, 0) for n in t if "attn_q.w" in n]
     )
     with pytest.raises(Unsupported, match=r"none of \d+ tilings gives the codes"):
-        convert(bare, tmp_path / "x.gguf", reading=ReadRequest(reference=other))
+        repack(bare, tmp_path / "x.gguf", reference=other)
     listing.write_text("{}")
     for wrong in (tmp_path / "absent", full.parent, listing):
         with pytest.raises(Unreadable, match="neither a GGUF nor"):
-            convert(bare, tmp_path / "x.gguf", reading=ReadRequest(reference=wrong))
+            repack(bare, tmp_path / "x.gguf", reference=wrong)
 
 
 @pytest.mark.parametrize("order", REPAIRABLE)
@@ -255,12 +249,12 @@ def test_orders_that_broken_tools_have_written(order: str, half_gguf: Path, tmp_
 
     broken = edited_gguf(half_gguf, tmp_path / "broken.gguf", tensors=scramble)
     assert hashes(broken) != hashes(half_gguf)
-    convert(broken, path := tmp_path / "mended.gguf", reading=ReadRequest(read_as=order))
+    repack(broken, path := tmp_path / "mended.gguf", read_as=order)
     assert hashes(path) == hashes(half_gguf)
     assert GgufFile(path).metadata["tritpack.repair.read_as"] == order
     convert(half_gguf, other := tmp_path / "t2.gguf", outtype="t2")
     with pytest.raises(UsageError, match="has no i2_s tensors"):
-        convert(other, tmp_path / "x.gguf", reading=ReadRequest(read_as=order))
+        repack(other, tmp_path / "x.gguf", read_as=order)
 
 
 def test_repair_is_on_request_and_recorded(half_gguf: Path, tmp_path: Path) -> None:
@@ -269,7 +263,7 @@ def test_repair_is_on_request_and_recorded(half_gguf: Path, tmp_path: Path) -> N
     )
     with pytest.raises(Unreadable, match=r"blk\.1\.ffn_up\.weight.*code 3 at row 0"):
         convert(broken, tmp_path / "x.gguf")
-    convert(broken, path := tmp_path / "mended.gguf", reading=ReadRequest(repair=True))
+    repack(broken, path := tmp_path / "mended.gguf", repair=True)
     assert GgufFile(path).metadata["tritpack.repair.zeroed"] == 1
     mended = GgufFile(path).ternary(GgufFile(path).tensors["blk.1.ffn_up.weight"])
     assert mended is not None and not mended.codes[0, [5, 37, 69, 101]].any()
@@ -317,38 +311,22 @@ def test_the_command(half_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     assert rounding.exit_code == 0 and "scales changed" not in rounding.stdout
 
 
-def test_the_options_are_what_the_library_takes() -> None:
-    from tritpack.converter.cli import convert_options
-
-    assert convert_options.OUTTYPES == OUTTYPES and tuple(TARGETS) == convert_options.TARGETS
-    assert all(isinstance(LAYOUTS[name], Tiled) == (name in ("tl1", "tl2")) for name in LAYOUTS)
-
-
 # -- what a hostile review found ---------------------------------------------------------------------------------------
 
 
 def test_what_a_file_records_of_its_tiling_is_so(half_gguf: Path, tmp_path: Path) -> None:
     convert(half_gguf, tl := tmp_path / "tl.gguf", outtype="tl1")
-    other = {(256, 256): Tiling(128, 64, 64)}
-    for outtype in ("i2_s", "tl1"):
-        tilings = other if outtype == "tl1" else None
-        convert(
-            tl,
-            path := tmp_path / f"{outtype}.gguf",
-            outtype=outtype,
-            tilings=tilings,
-            reading=ReadRequest(tilings=other),
-        )
-        assert hashes(path) == hashes(half_gguf)
-    assert "256x256=128,64,64" in list(GgufFile(tmp_path / "tl1.gguf").metadata["tritpack.layout.tiling"])
-    with pytest.raises(UsageError, match="are for tl1 and tl2"):
-        convert(tl, tmp_path / "x.gguf", outtype="t2", tilings=other, reading=ReadRequest(tilings=other))
+    other = ["256x256=128,64,64"]
+    repack(tl, path := tmp_path / "tl1.gguf", outtype="tl1", tiling=other)
+    assert hashes(path) == hashes(half_gguf)
+    assert other[0] in list(GgufFile(path).metadata["tritpack.layout.tiling"])
+    for outtype in ("i2_s", "t2"):
+        with pytest.raises(UsageError, match="are for tl1 and tl2"):
+            repack(tl, tmp_path / "x.gguf", outtype=outtype, tiling=other)
     # What is said of a source that lacks the record is not said of the output.
     bare = without(tl, tmp_path / "bare.gguf", "tritpack.layout.tiling")
     rule = {shape: LAYOUTS["tl1"].rule(*shape) for shape in ((256, 256), (128, 256), (768, 256), (256, 768))}  # type: ignore[attr-defined]
-    convert(
-        bare, path := tmp_path / "two.gguf", outtype="tl2", tilings=rule, reading=ReadRequest(tilings=rule, repair=True)
-    )
+    repack(bare, path := tmp_path / "two.gguf", outtype="tl2", tiling=format_tilings(rule), repair=True)
     assert hashes(path) == hashes(half_gguf)
 
 
@@ -361,9 +339,14 @@ def test_a_reference_has_to_agree_about_every_tensor(half_gguf: Path, tmp_path: 
     )
     assert source.tensors["blk.0.attn_q.weight"].shape == (256, 256)
     tilings = {(256, 256): Tiling(64, 24, 32), (768, 256): Tiling(96, 96, 32)}
-    convert(zeroed, full := tmp_path / "full.gguf", outtype="tl2", tilings={**tilings, (256, 256): Tiling(64, 192, 32)})
+    convert(
+        zeroed,
+        full := tmp_path / "full.gguf",
+        outtype="tl2",
+        tiling=format_tilings({**tilings, (256, 256): Tiling(64, 192, 32)}),
+    )
     bare = without(full, tmp_path / "bare.gguf", "tritpack.layout.tiling")
-    convert(bare, path := tmp_path / "found.gguf", reading=ReadRequest(reference=zeroed))
+    repack(bare, path := tmp_path / "found.gguf", reference=zeroed)
     assert hashes(path) == hashes(zeroed)
 
 
@@ -398,7 +381,7 @@ def test_scales_beside_a_tensor_that_make_no_sense(with_apart: Path, tmp_path: P
 
     huge = edited_gguf(with_apart, tmp_path / "huge.gguf", tensors=blow_up)
     for use in (Model, lambda path: convert(path, tmp_path / "x.gguf")):
-        with pytest.raises(Unreadable, match=r"attn_q.*is not a finite number"):
+        with pytest.raises(Unreadable, match=r"attn_q.*is no finite number"):
             use(huge)
     convert(with_scale("zero.gguf", 0.0), path := tmp_path / "z.gguf")
     file = GgufFile(path)
@@ -492,9 +475,7 @@ def test_orders_whose_shapes_i2_s_does_not_have(checkpoints: Checkpoints, tmp_pa
     write_gguf(tmp_path / "rows.gguf", dict(file.metadata), plans, data)
     with pytest.raises(Unreadable, match="multiple of 128"):
         convert(tmp_path / "rows.gguf", tmp_path / "x.gguf")
-    convert(
-        tmp_path / "rows.gguf", path := tmp_path / "m.gguf", outtype="t2", reading=ReadRequest(read_as="i2_s_rows4")
-    )
+    repack(tmp_path / "rows.gguf", path := tmp_path / "m.gguf", outtype="t2", read_as="i2_s_rows4")
     assert hashes(path) == hashes(good)
 
 

@@ -1,7 +1,7 @@
 """A tiny checkpoint of every family in the layout of its repositories: names, types, shards, odd keys of config.json.
 
 Weights are random and seeded; nothing is downloaded. What went in is kept as truth: codes and multipliers by tensor.
-Each family is an entry of FAMILIES, each way to store a linear a function of stores_made.py; neither knows the other.
+Each family is an entry of FAMILIES, and each way of storing a linear a function of storage.py; neither knows the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from typing import Any
 import numpy as np
 
 from tests.make.checkpoints import Tensors, read_safetensors, write_safetensors
-from tests.make.storage import Rng, Store, by_group, by_shard, entry, exact, mlx, online, packed, values_of
+from tests.make.storage import (
+    Rng,
+    Store,
+    by_group,
+    by_shard,
+    entry,
+    master_weights,
+    mlx,
+    packed,
+    ternary_floats,
+    values_of,
+)
 from tests.make.tokenizers import write_tokenizer
 from tritpack.formats.ternary import TernaryTensor
 
@@ -41,14 +52,15 @@ LAYERS = 2
 class Family:
     """One family, small. config: what its config.json says beyond the sizes; the keys in it come last and win.
 
-    family, form, granularity: as what it is to be recognised, and how many ternary tensors have which scales.
+    family, storage, granularity: as what it is to be recognised (storage: a key of `checkpoints` in the YAML files),
+    and how many ternary tensors have which scales. store: what writes a linear so.
     first_quantization: a quantization_config that stands before the one that counts.
     tables: how embedding and head are stored, if they are ternary. scales_apart: never in the shard of their weight.
     centred_norms: norms store w for a factor 1 + w, but not those before projections (suffix `projection_norm`).
     """
 
     family: str
-    form: str
+    storage: str
     granularity: Mapping[str, int]
     tokenizer: str
     store: Store
@@ -198,7 +210,7 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attentio
 LLAMA |= {"pretraining_tp": 1, "rms_norm_eps": 1e-5}
 
 _MS = Family(
-    family="bitnet", form="packed", granularity={"tensor": ALL}, tokenizer="llama3", store=packed(divides=False),
+    family="bitnet", storage="packed", granularity={"tensor": ALL}, tokenizer="llama3", store=packed(divides=False),
     hidden=128, intermediate=256, heads=4, kv_heads=2, tied=True,
     norms={"self_attn.attn_sub_norm": "queries", "mlp.ffn_sub_norm": "intermediate"},
     config={
@@ -212,7 +224,7 @@ _MS = Family(
     },
 )  # fmt: skip
 _HF1BIT = Family(
-    family="llama", form="packed", granularity={"tensor": ALL}, tokenizer="llama3", store=packed(divides=True),
+    family="llama", storage="packed", granularity={"tensor": ALL}, tokenizer="llama3", store=packed(divides=True),
     hidden=128, intermediate=224, heads=4, kv_heads=2,
     first_quantization={"modules_to_not_convert": None, "quant_method": "bitnet"},
     config={
@@ -222,7 +234,7 @@ _HF1BIT = Family(
     },
 )  # fmt: skip
 _FALCON_E = Family(
-    family="llama", form="packed", granularity={"tensor": ALL}, tokenizer="falcon3",
+    family="llama", storage="packed", granularity={"tensor": ALL}, tokenizer="falcon3",
     store=packed(divides=True, in_bf16=True), hidden=128, intermediate=288, heads=4, kv_heads=1, head_dim=32,
     config={
         **LLAMA, "max_position_embeddings": 32768, "rope_theta": 1000000, "dtype": "bfloat16",
@@ -231,7 +243,8 @@ _FALCON_E = Family(
 )  # fmt: skip
 _FALCON_E_FLOAT = {key: value for key, value in _FALCON_E.config.items() if key not in ("quantization_config", "dtype")}
 _TRILM = Family(
-    family="llama", form="exact", granularity={"tensor": ALL}, tokenizer="neox", store=exact("F16"),
+    family="llama", storage="ternary_floats", granularity={"tensor": ALL}, tokenizer="neox",
+    store=ternary_floats("F16"),
     hidden=96, intermediate=192, heads=6, kv_heads=6, floats="F16",
     config={
         **LLAMA, "dims_per_head": 16, "layer_norm_eps": 1e-5, "max_position_embeddings": 2048,
@@ -246,7 +259,7 @@ def _trilm(shards: int) -> Family:
     return dataclasses.replace(
         _TRILM,
         granularity={f"rows/{shards}": 5 * LAYERS, f"cols/{shards}": 2 * LAYERS},
-        store=exact("F16", by_shard(shards)),
+        store=ternary_floats("F16", by_shard(shards)),
         config={**_TRILM.config, "pretraining_model_parallel": shards},
     )
 
@@ -257,8 +270,9 @@ _QWEN3 = {
     "use_sliding_window": False,
 }  # fmt: skip
 _BONSAI = Family(
-    family="qwen3", form="exact", granularity={"group 128": ALL + 2}, tokenizer="qwen2",
-    store=exact("F16", by_group(128)), tables=exact("F16", by_group(128)), floats="F16", norms=QK_NORMS,
+    family="qwen3", storage="ternary_floats", granularity={"group 128": ALL + 2}, tokenizer="qwen2",
+    store=ternary_floats("F16", by_group(128)), tables=ternary_floats("F16", by_group(128)), floats="F16",
+    norms=QK_NORMS,
     hidden=256, intermediate=384, heads=8, kv_heads=2, head_dim=32, shards=3,
     config={
         **_QWEN3, "max_position_embeddings": 65536, "torch_dtype": "float16",
@@ -266,14 +280,14 @@ _BONSAI = Family(
     },
 )  # fmt: skip
 _EMBEDDING = Family(
-    family="bitnet_embedding_qwen3", form="online", granularity={"tensor": ALL}, tokenizer="qwen2",
-    store=online("BF16"), norms=QK_NORMS, projection_norm="norm", tied=True, sentence=True, prefix="",
+    family="bitnet_embedding_qwen3", storage="master_weights", granularity={"tensor": ALL}, tokenizer="qwen2",
+    store=master_weights("BF16"), norms=QK_NORMS, projection_norm="norm", tied=True, sentence=True, prefix="",
     hidden=96, intermediate=160, heads=4, kv_heads=2, head_dim=32,
     config={**_QWEN3, "architectures": ["Qwen3Model"], "torch_dtype": "bfloat16"},
 )  # fmt: skip
 _MINICPM = Family(
-    family="minicpm", form="exact", granularity={"group 32": ALL}, tokenizer="minicpm",
-    store=exact("BF16", by_group(32)), tied=True, hidden=128, intermediate=192, heads=4, kv_heads=2,
+    family="minicpm", storage="ternary_floats", granularity={"group 32": ALL}, tokenizer="minicpm",
+    store=ternary_floats("BF16", by_group(32)), tied=True, hidden=128, intermediate=192, heads=4, kv_heads=2,
     config={
         "architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "attention_bias": False, "rms_norm_eps": 1e-5,
         "auto_map": {
@@ -292,13 +306,15 @@ _LONGROPE = {
 FAMILIES: dict[str, Family] = {
     "ms_2b4t_packed": _MS,
     "ms_2b4t_online": dataclasses.replace(
-        _MS, form="online", store=online("BF16"), config={**_MS.config, "quantization_config": ONLINE}
+        _MS, storage="master_weights", store=master_weights("BF16"),
+        config={**_MS.config, "quantization_config": ONLINE}
     ),
     "ms_2b4t_zeros": dataclasses.replace(
         _MS, store=packed(divides=False, zero=("0.mlp.gate_proj", "0.mlp.down_proj"))
     ),
     "onebitllm": Family(
-        family="onebitllm", form="online", granularity={"tensor": ALL}, tokenizer="llama2", store=online("F32"),
+        family="onebitllm", storage="master_weights", granularity={"tensor": ALL}, tokenizer="llama2",
+        store=master_weights("F32"),
         hidden=200, intermediate=164, heads=2, kv_heads=2, floats="F32", tied=True, shards=2,
         norms={"self_attn.inner_attn_ln": "queries", "mlp.ffn_layernorm": "intermediate"},
         config={
@@ -320,7 +336,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "falcon3": Family(
-        family="llama", form="packed", granularity={"tensor": ALL}, tokenizer="falcon3", store=packed(divides=True),
+        family="llama", storage="packed", granularity={"tensor": ALL}, tokenizer="falcon3", store=packed(divides=True),
         hidden=96, intermediate=288, heads=4, kv_heads=2, head_dim=32, shards=2, scales_apart=True,
         config={
             **LLAMA, "activation": "swiglu", "parallel_attn": True, "max_position_embeddings": 32768,
@@ -331,12 +347,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "falcon_e": _FALCON_E,
     "falcon_e_bfloat16": dataclasses.replace(
-        _FALCON_E, form="exact", store=exact("BF16"), config={**_FALCON_E_FLOAT, "torch_dtype": "bfloat16"}
+        _FALCON_E, storage="ternary_floats", store=ternary_floats("BF16"),
+        config={**_FALCON_E_FLOAT, "torch_dtype": "bfloat16"}
     ),
     "falcon_e_prequantized": dataclasses.replace(
         _FALCON_E,
-        form="absmean",
-        store=online("BF16"),
+        storage="plain_floats",
+        store=master_weights("BF16"),
         config={**_FALCON_E_FLOAT, "torch_dtype": "bfloat16"},
         quantize="absmean",
     ),
@@ -344,12 +361,13 @@ FAMILIES: dict[str, Family] = {
     "trilm_2_shards": _trilm(2),
     "trilm_6_shards": _trilm(6),
     "llama_rows": dataclasses.replace(
-        _TRILM, granularity={"row": ALL}, store=exact("BF16", lambda module, shape: (shape[0], 1)), floats="BF16"
+        _TRILM, granularity={"row": ALL}, store=ternary_floats("BF16", lambda module, shape: (shape[0], 1)),
+        floats="BF16"
     ),
     "embedding_qwen3": _EMBEDDING,
     "embedding_gemma3": Family(
-        family="bitnet_embedding_gemma3", form="online", granularity={"tensor": ALL}, tokenizer="gemma",
-        store=online("BF16"), projection_norm="norm", centred_norms=True, tied=True, sentence=True,
+        family="bitnet_embedding_gemma3", storage="master_weights", granularity={"tensor": ALL}, tokenizer="gemma",
+        store=master_weights("BF16"), projection_norm="norm", centred_norms=True, tied=True, sentence=True,
         norms={**QK_NORMS, "pre_feedforward_layernorm": "hidden", "post_feedforward_layernorm": "hidden"},
         hidden=160, intermediate=256, heads=4, kv_heads=1, head_dim=64,
         config={
@@ -365,7 +383,8 @@ FAMILIES: dict[str, Family] = {
         _BONSAI, granularity={"group 128": ALL + 1}, tied=True, shards=1, config={**_QWEN3, "torch_dtype": "float16"}
     ),
     "bonsai_mlx": dataclasses.replace(
-        _BONSAI, form="mlx", granularity={"group 128": ALL + 1}, store=mlx(128), tables=mlx(128), tied=True, shards=1,
+        _BONSAI, storage="mlx", granularity={"group 128": ALL + 1}, store=mlx(128), tables=mlx(128), tied=True,
+        shards=1,
         config={
             **_QWEN3, "torch_dtype": "float16", "quantization": {"group_size": 128, "bits": 2},
             "quantization_config": {"group_size": 128, "bits": 2},
@@ -383,27 +402,28 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "llama_rms_norm_online": dataclasses.replace(
-        _HF1BIT, form="online", store=online("BF16"), first_quantization=None, projection_norm="rms_norm", tied=True,
+        _HF1BIT, storage="master_weights", store=master_weights("BF16"), first_quantization=None,
+        projection_norm="rms_norm", tied=True,
         config={
             **LLAMA, "max_position_embeddings": 8192, "rope_theta": 500000.0, "torch_dtype": "bfloat16",
             "quantization_config": {**ONLINE, "use_rms_norm": True, "rms_norm_eps": 1e-6},
         },
     ),
     "llama_online": dataclasses.replace(
-        _HF1BIT, form="online", store=online("BF16"), first_quantization=None,
+        _HF1BIT, storage="master_weights", store=master_weights("BF16"), first_quantization=None,
         config={
             **LLAMA, "max_position_embeddings": 8192, "rope_theta": 500000.0, "torch_dtype": "bfloat16",
             "quantization_config": {**ONLINE, "modules_to_not_convert": ["lm_head"]},
         },
     ),
     "qwen3_packed": dataclasses.replace(
-        _BONSAI, form="packed", granularity={"tensor": ALL}, store=packed(divides=False), tables=None, floats="BF16",
+        _BONSAI, storage="packed", granularity={"tensor": ALL}, store=packed(divides=False), tables=None, floats="BF16",
         hidden=128, intermediate=192, heads=4, kv_heads=2, shards=1,
         config={**_QWEN3, "torch_dtype": "bfloat16", "quantization_config": OFFLINE},
     ),
     "bitcpm": _MINICPM,
     "bitcpm_longrope": dataclasses.replace(
-        _MINICPM, granularity={"group 64": ALL}, store=exact("BF16", by_group(64)), tied=False,
+        _MINICPM, granularity={"group 64": ALL}, store=ternary_floats("BF16", by_group(64)), tied=False,
         config={**_MINICPM.config, "rope_scaling": _LONGROPE},
     ),
 }  # fmt: skip
@@ -413,40 +433,42 @@ _GEMMA3 = dataclasses.replace(
     FAMILIES["embedding_gemma3"], family="gemma3", projection_norm=None, sentence=False,
     config={**FAMILIES["embedding_gemma3"].config, "architectures": ["Gemma3ForCausalLM"], "sliding_window": 4},
 )  # fmt: skip
-_FORMS: dict[str, tuple[Store, Mapping[str, Any]]] = {
+_STORAGES: dict[str, tuple[Store, Mapping[str, Any]]] = {
     "packed": (packed(divides=False), {"quantization_config": OFFLINE}),
-    "online": (online("BF16"), {"quantization_config": ONLINE}),
-    "exact": (exact("BF16"), {}),
-    "absmean": (online("BF16"), {}),
+    "master_weights": (master_weights("BF16"), {"quantization_config": ONLINE}),
+    "ternary_floats": (ternary_floats("BF16"), {}),
+    "plain_floats": (master_weights("BF16"), {}),
     "mlx": (mlx(32), {"quantization": {"group_size": 32, "bits": 2}}),
 }
 
 
-def _as(base: Family, form: str) -> Family:
-    """A family whose linears are stored otherwise: skeleton and form are independent of each other."""
-    store, quantization = _FORMS[form]
+def _as(base: Family, storage: str) -> Family:
+    """A family whose linears are stored otherwise: skeleton and storage are independent of each other."""
+    store, quantization = _STORAGES[storage]
     plain = {key: value for key, value in base.config.items() if not key.startswith("quantization")}
-    grouped = {"group 32": ALL + 2 - base.tied} if form == "mlx" else {"tensor": ALL}
+    grouped = {"group 32": ALL + 2 - base.tied} if storage == "mlx" else {"tensor": ALL}
     return dataclasses.replace(
         base,
-        form=form,
+        storage=storage,
         store=store,
-        tables=store if form == "mlx" else None,
+        tables=store if storage == "mlx" else None,
         granularity=grouped,
         config={**plain, **quantization},
         first_quantization=None,
-        quantize="absmean" if form == "absmean" else None,
+        quantize="absmean" if storage == "plain_floats" else None,
     )
 
 
 _OTHERS = {
-    _MS: ("exact", "absmean"),
+    _MS: ("ternary_floats", "plain_floats"),
     _HF1BIT: ("mlx",),
-    FAMILIES["qwen3_packed"]: ("online", "absmean"),
-    _MINICPM: ("packed", "online", "absmean", "mlx"),
-    _GEMMA3: ("packed", "online", "exact", "absmean"),
+    FAMILIES["qwen3_packed"]: ("master_weights", "plain_floats"),
+    _MINICPM: ("packed", "master_weights", "plain_floats", "mlx"),
+    _GEMMA3: ("packed", "master_weights", "ternary_floats", "plain_floats"),
 }
-FAMILIES |= {f"{base.family}_{form}": _as(base, form) for base, forms in _OTHERS.items() for form in forms}
+FAMILIES |= {
+    f"{base.family}_{storage}": _as(base, storage) for base, storages in _OTHERS.items() for storage in storages
+}
 
 
 # -- edits -------------------------------------------------------------------------------------------------------------

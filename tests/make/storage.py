@@ -1,4 +1,4 @@
-"""How checkpoints store a linear, a function each: masters, packed codes, floats that are ternary already, MLX."""
+"""How checkpoints store a linear, one function per way: master weights, packed codes, ternary floats, MLX."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rounded(values: Any, dtype: str) -> np.ndarray:
 # -- how linears are stored --------------------------------------------------------------------------------------------
 
 
-def _masters(rng: Rng, shape: tuple[int, int]) -> np.ndarray:
+def _random_masters(rng: Rng, shape: tuple[int, int]) -> np.ndarray:
     return rng.normal(0, rng.uniform(0.03, 0.08), shape).astype(np.float32)
 
 
@@ -61,11 +61,11 @@ def _absmean(masters: np.ndarray) -> TernaryTensor:
     return TernaryTensor.per_tensor(np.clip(np.rint(masters * (np.float32(1) / mean)), -1, 1).astype(np.int8), mean)
 
 
-def online(dtype: str) -> Store:
-    """Float masters, quantised at each call."""
+def master_weights(dtype: str) -> Store:
+    """Float master weights, which the model quantises at each call."""
 
     def store(rng: Rng, module: str, shape: tuple[int, int]) -> Stored:
-        masters = rounded(_masters(rng, shape), dtype)
+        masters = rounded(_random_masters(rng, shape), dtype)
         return {"weight": entry(masters, dtype)}, _absmean(masters)
 
     return store
@@ -85,7 +85,7 @@ def packed(*, divides: bool, in_bf16: bool = False, zero: tuple[str, ...] = ()) 
     """
 
     def store(rng: Rng, module: str, shape: tuple[int, int]) -> Stored:
-        masters = bf16(_masters(rng, shape)) * (not module.endswith(zero) if zero else 1)
+        masters = bf16(_random_masters(rng, shape)) * (not module.endswith(zero) if zero else 1)
         if in_bf16:
             reciprocal = bf16(1 / bf16(np.abs(masters).mean(dtype=np.float32)))
             codes = np.clip(np.rint(bf16(masters * reciprocal)), -1, 1).astype(np.int8)
@@ -104,7 +104,7 @@ def _ternary(rng: Rng, shape: tuple[int, int], blocks: tuple[int, int], dtype: s
     return TernaryTensor(codes, rounded(rng.uniform(0.03, 0.08, blocks), dtype))
 
 
-def exact(dtype: str, blocks: Callable[[str, tuple[int, int]], tuple[int, int]] = lambda *_: (1, 1)) -> Store:
+def ternary_floats(dtype: str, blocks: Callable[[str, tuple[int, int]], tuple[int, int]] = lambda *_: (1, 1)) -> Store:
     """Floats that are ternary already. blocks: how many scales along the rows and the columns of a module's matrix."""
 
     def store(rng: Rng, module: str, shape: tuple[int, int]) -> Stored:

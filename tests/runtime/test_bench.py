@@ -14,19 +14,19 @@ from tritpack.runtime.bench import Row
 from tritpack.runtime.library import library
 
 
-def row(test: str, samples: list[float]) -> Row:
+def row_of(test: str, samples: list[float]) -> Row:
     return Row(test, 1, samples, 1000, 24, 4096.0, 8000.0, 500, None)
 
 
 def test_a_decoded_token_reads_its_weights_and_its_cache() -> None:
-    decoded = row("tg4", [1.0, 3.0])
+    decoded = row_of("tg4", [1.0, 3.0])
     assert decoded.mean == 2 and decoded.deviation == pytest.approx(2**0.5)
     assert decoded.bytes_per_second == 2 * 1024 and decoded.share_of_limit == 0.5
-    assert row("tg4", [1.0]).deviation == 0
+    assert row_of("tg4", [1.0]).deviation == 0
 
 
 def test_a_prompt_is_held_against_the_products() -> None:
-    assert row("pp4", [4.0]).share_of_limit == 4 * 500 / 8000
+    assert row_of("pp4", [4.0]).share_of_limit == 4 * 500 / 8000
     assert Row("pp4", 1, [4.0], 1, 0, 1.0, None, 1, None).share_of_limit is None
 
 
@@ -37,13 +37,12 @@ def test_rows_of_a_model(tiny_gguf: Path) -> None:
     assert [(r["test"], r["threads"]) for r in result["rows"]] == [
         (test, threads) for threads in (1, 2) for test in ("pp16 @ d8", "tg4 @ d8")
     ]
-    for each in result["rows"]:
-        assert len(each["samples"]) == 2 and min(each["samples"]) > 0
-        assert each["tokens_per_second"] == pytest.approx(sum(each["samples"]) / 2)
+    for row in result["rows"]:
+        assert len(row["samples"]) == 2 and min(row["samples"]) > 0, row
+        assert row["tokens_per_second"] == pytest.approx(sum(row["samples"]) / 2), row
         # The tiny shape: 2 layers, 2 kv heads of 64, keys and values of 4 bytes; 8 cached tokens, 2.5 more on average.
-        assert each["cache_bytes_per_token"] == round(
-            (8 + (int(each["test"][2:].split()[0]) + 1) / 2) * 2 * 2 * 2 * 64 * 4
-        )
+        tokens = int(row["test"][2:].split()[0])
+        assert row["cache_bytes_per_token"] == round((8 + (tokens + 1) / 2) * 2 * 2 * 2 * 64 * 4), row
     prompt, decoded = result["rows"][:2]
     weights = 2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 768 * 256)
     assert decoded["macs_per_second"] == pytest.approx(weights * decoded["tokens_per_second"])
@@ -84,19 +83,20 @@ def test_every_kernel_is_checked_and_timed() -> None:
     for kernel in library().kernels():
         shown = by_symbol[kernel.symbol]
         speed = shown.get("bytes_per_second", shown.get("macs_per_second"))
-        assert shown["state"] == ("ok" if kernel.available else "not on this CPU")
-        assert (speed is not None) == (kernel.available and kernel.symbol != "dots_u8_scalar")  # which only counts
+        assert shown["state"] == ("ok" if kernel.available else "not on this CPU"), kernel.symbol
+        timed = kernel.available and kernel.symbol != "dots_u8_scalar"  # this one only counts
+        assert (speed is not None) == timed, kernel.symbol
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "no FILE"),
+        ((), "FILE is missing"),
         (("-p", "x"), "expected numbers"),
         (("-t", "0"), "0 threads"),
         (("-p", "0", "-n", "0"), "nothing to measure"),
         (("-p", "2000"), "positions"),
-        (("--kernels",), "no model"),
+        (("--kernels",), "does not measure a model"),
     ],
 )
 def test_wrong_use_is_said_in_a_sentence(tiny_gguf: Path, arguments: tuple[str, ...], sentence: str) -> None:

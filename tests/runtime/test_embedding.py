@@ -1,4 +1,4 @@
-"""One vector a text: pooling, length, the token behind every text; and which commands an embedding model refuses."""
+"""One vector per text: pooling, length, the token after every text; and which commands an embedding model refuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tritpack.runtime.model import Model
 
 @pytest.fixture(scope="module")
 def embedder(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that says it is an embedding model, with a token to put behind every text."""
+    """A file that says it is an embedding model, with a token to put after every text."""
     path = tmp_path_factory.mktemp("embed") / "e.gguf"
     pairs = {"bitnet-b1.58.pooling_type": 3, KEY_APPEND: 42}
     return edited_gguf(tiny_gguf, path, metadata=lambda m: m.update(pairs))
@@ -29,12 +29,12 @@ def test_pooling_and_length(embedder: Path) -> None:
         states = model.hidden(tokens)
         for pooling, want in (("last", states[-1]), ("cls", states[0]), ("mean", states.mean(0)), (None, states[-1])):
             vector = embed(model, tokens, pooling=pooling)
-            assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
-            assert np.allclose(vector, want / np.linalg.norm(want), atol=1e-6)
-            assert np.allclose(embed(model, tokens, pooling=pooling, normalize=False), want, rtol=1e-6)
+            assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1, abs=1e-6), pooling
+            assert np.allclose(vector, want / np.linalg.norm(want), atol=1e-6), pooling
+            assert np.allclose(embed(model, tokens, pooling=pooling, normalize=False), want, rtol=1e-6), pooling
 
 
-def test_the_token_behind_a_text_is_added_once(embedder: Path) -> None:
+def test_the_token_after_a_text_is_added_once(embedder: Path) -> None:
     with Model(embedder) as model:
         plain = model.tokenizer.encode("ab")
         assert text_ids(model, "ab") == [*plain, 42]
@@ -54,7 +54,7 @@ def test_the_command(embedder: Path, tiny_gguf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["generate"], ["logits", "-o", "x.npy"]])
-def test_an_embedding_model_says_no_next_token(embedder: Path, command: list[str], tmp_path: Path) -> None:
+def test_an_embedding_model_predicts_no_token(embedder: Path, command: list[str], tmp_path: Path) -> None:
     output = [str(tmp_path / part) if part.endswith(".npy") else part for part in command[1:]]
     result = run(command[0], embedder, "--tokens", "1,2", *output)
     assert exit_code_of(result) == 4 and "embedding model" in str(result.exception)

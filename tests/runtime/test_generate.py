@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tritpack.formats.errors import CheckFailed, UsageError
-from tritpack.runtime.generate import Generation, Utf8Stream, collect, generate
+from tritpack.runtime.generate import Generation, Utf8Stream, collect, stream_tokens
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.tokenizer import Tokenizer, _byte_of_char
 
@@ -36,7 +36,7 @@ class Parrot:
 
     def __init__(self, script: Sequence[int], context_length: int = 64) -> None:
         self.script, self.context_length = list(script), context_length
-        self.seen: list[int] = [1, 2, 3]  # as if used before: generate has to reset
+        self.seen: list[int] = [1, 2, 3]  # as if used before: it has to be reset
         self.calls: list[list[int]] = []
 
     def reset(self) -> None:
@@ -53,7 +53,7 @@ class Parrot:
 
 def run(script: Sequence[int], prompt: Sequence[int] = (65,), count: int = 99, **more: Any) -> Generation:
     context = more.pop("context", 64)
-    return collect(generate(Parrot(script, context), toy(), prompt, count, **more))
+    return collect(stream_tokens(Parrot(script, context), toy(), prompt, count, **more))
 
 
 def test_ends_at_a_stop_token_that_is_not_shown() -> None:
@@ -85,18 +85,25 @@ def test_the_end_of_the_context() -> None:
 
 def test_the_model_is_reset_and_fed_each_token_once() -> None:
     model = Parrot([*b"abc", EOS])
-    collect(generate(model, toy(), [65, 66], 10))
+    collect(stream_tokens(model, toy(), [65, 66], 10))
     assert model.calls == [[65, 66], [97], [98], [99]]
 
 
-def test_errors_come_at_once_and_in_words() -> None:
-    for prompt, count, words in (([65] * 9, 1, "9 tokens, more than .* 8"), ([300], 1, "300"), ([65], -2, "-2")):
-        with pytest.raises(UsageError, match=words):
-            generate(Parrot(b"x", 8), toy(), prompt, count)
+@pytest.mark.parametrize(
+    ("prompt", "count", "words"),
+    [([65] * 9, 1, "9 tokens, more than .* 8"), ([300], 1, "300"), ([65], -2, "-2")],
+    ids=["too_long", "outside_the_vocabulary", "negative_count"],
+)
+def test_errors_come_at_the_call(prompt: list[int], count: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        stream_tokens(Parrot(b"x", 8), toy(), prompt, count)
+
+
+def test_an_empty_prompt_needs_a_bos() -> None:
     with pytest.raises(UsageError, match="empty"):
-        generate(Parrot(b"x"), toy(with_bos=False), [], 1)
+        stream_tokens(Parrot(b"x"), toy(with_bos=False), [], 1)
     model = Parrot(b"x")
-    collect(generate(model, toy(), [], 1))  # with a BOS, an empty prompt is that
+    collect(stream_tokens(model, toy(), [], 1))  # with a BOS, an empty prompt is that
     assert model.seen == [BOS]
 
 
@@ -110,7 +117,7 @@ TEXT = "é海😀👩‍💻 naïve — \x00ok"
 
 def test_no_half_character_is_ever_shown() -> None:
     pieces: list[str] = []
-    done = collect(generate(Parrot([*TEXT.encode(), EOS]), toy(), [65], 99), pieces.append)
+    done = collect(stream_tokens(Parrot([*TEXT.encode(), EOS]), toy(), [65], 99), pieces.append)
     assert done.text == "".join(pieces) == TEXT and "\ufffd" not in done.text
     assert all(pieces)  # nothing is announced that shows nothing
 
@@ -123,12 +130,12 @@ def test_a_cut_character_is_replaced_at_the_end_only(end: int) -> None:
     assert run([*data[:end], EOS]).text == expected
 
 
-def test_utf8_stream_for_every_way_to_cut() -> None:
+@pytest.mark.parametrize("size", range(1, 8))
+def test_utf8_stream_in_pieces_of(size: int) -> None:
     data = TEXT.encode() + b"\xff\xc3(\xe6\xb5"
-    for size in range(1, 8):
-        stream = Utf8Stream()
-        shown = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
-        assert "".join(shown) + stream.finish() == data.decode(errors="replace")
+    stream = Utf8Stream()
+    shown = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
+    assert "".join(shown) + stream.finish() == data.decode(errors="replace")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_utf8_stream_for_every_way_to_cut() -> None:
 )
 def test_stop_strings(stops: list[str], text: str, shown: str) -> None:
     pieces: list[str] = []
-    done = collect(generate(Parrot([*text.encode(), EOS]), toy(), [65], 99, stop_strings=stops), pieces.append)
+    done = collect(stream_tokens(Parrot([*text.encode(), EOS]), toy(), [65], 99, stop_strings=stops), pieces.append)
     assert done.text == "".join(pieces) == shown
     assert done.stop_reason == ("stop_string" if shown != text else "eos")
 
@@ -160,7 +167,7 @@ def test_sampling_is_deterministic_and_damaged_logits_stop_it() -> None:
             return np.full(259, np.nan, np.float32)
 
     params = SamplingParams(temperature=1.0, seed=5)
-    first, again = (collect(generate(Flat([]), toy(), [65], 20, params, stop_ids=())) for _ in range(2))
+    first, again = (collect(stream_tokens(Flat([]), toy(), [65], 20, params, stop_ids=())) for _ in range(2))
     assert first.ids == again.ids and len(set(first.ids)) > 5
     with pytest.raises(CheckFailed):
-        collect(generate(Broken([]), toy(), [65], 3))
+        collect(stream_tokens(Broken([]), toy(), [65], 3))

@@ -83,10 +83,14 @@ def test_logits_that_are_not_numbers_stop_with_a_sentence(bad: float, temperatur
         draws(1, np.array([0, 1, bad, 2, 3], np.float32), temperature=temperature)
 
 
-def test_no_possible_token() -> None:
-    for logits in (np.full(4, -np.inf, np.float32), np.zeros(0, np.float32), np.zeros((2, 3), np.float32)):
-        with pytest.raises(CheckFailed):
-            draws(1, logits)
+@pytest.mark.parametrize(
+    "logits",
+    [np.full(4, -np.inf, np.float32), np.zeros(0, np.float32), np.zeros((2, 3), np.float32)],
+    ids=["all_excluded", "empty", "two_rows"],
+)
+def test_no_possible_token(logits: np.ndarray) -> None:
+    with pytest.raises(CheckFailed):
+        draws(1, logits)
 
 
 @pytest.mark.parametrize(

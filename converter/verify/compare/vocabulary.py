@@ -31,7 +31,7 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         rung.notes.append("the source has no tokenizer, so that the file's is not judged")
         return
     if isinstance(source, GgufFile):
-        keys = vocab.vocabulary_of_gguf(source.metadata, vocab_size)
+        keys = vocab.vocabulary_from_gguf(source.metadata, vocab_size)
         stops = {int(i) for i in keys.get(KEY_STOP_IDS, ())}
     else:
         keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)

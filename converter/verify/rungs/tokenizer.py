@@ -144,7 +144,7 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
 
     def render_by_template(messages: list[dict[str, str]]) -> str:
         assert template is not None
-        names = {name: loaded.named[name] for name in ("bos_token", "eos_token")}
+        names = {name: loaded.specials[name] for name in ("bos_token", "eos_token")}
         return render_chat(template, messages, bos_token=names["bos_token"], eos_token=names["eos_token"])
 
     return (

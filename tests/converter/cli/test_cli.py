@@ -54,7 +54,7 @@ def test_generate_is_the_same_for_every_isa_and_thread_count(tiny_gguf: Path) ->
             result = run("generate", tiny_gguf, "--tokens", "1,2,3", "-n", "12", "--isa", isa, "-t", threads, "--json")
             answer = json.loads(result.stdout)
             outputs[isa, threads] = (answer["ids"], answer["text"])
-            assert f"matvec_i2_s_{isa}" in answer["kernels"]
+            assert f"matvec_i2_s_{isa}" in answer["kernels"], (isa, threads)
     assert len(set(map(str, outputs.values()))) == 1
 
 
@@ -165,13 +165,12 @@ def test_json_is_strict_even_about_nan(tiny_checkpoint: Path, tiny_gguf: Path, t
     assert rungs[-1]["figures"]["perplexity_error"] is None and rungs[-1]["verdict"] == "skipped"
 
 
-def test_chat_without_input_or_with_bytes_that_are_no_text(demo_gguf: Path) -> None:
-    code = "from tritpack.converter.cli.main import main; main()"
-    for feed, expected in ((b"", 0), (b"h\xe9llo\n", 2)):
-        env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-        command = [sys.executable, "-c", code, "chat", str(demo_gguf), "-n", "2"]
-        result = subprocess.run(command, cwd=REPOSITORY, input=feed, capture_output=True, env=env)
-        assert result.returncode == expected and b"Traceback" not in result.stderr
+@pytest.mark.parametrize(("feed", "expected"), [(b"", 0), (b"h\xe9llo\n", 2)], ids=["no_input", "not_utf8"])
+def test_chat_with_input_that_is_not_text(demo_gguf: Path, feed: bytes, expected: int) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "tritpack", "chat", str(demo_gguf), "-n", "2"]
+    result = subprocess.run(command, cwd=REPOSITORY, input=feed, capture_output=True, env=env)
+    assert result.returncode == expected and b"Traceback" not in result.stderr
 
 
 def test_a_closed_pipe_is_no_traceback(tiny_gguf: Path) -> None:

@@ -19,6 +19,8 @@ from tests.make.storage import values_of
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.storage import TRANSFORMERS
+from tritpack.converter.storage.catalog import STORAGES
 from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
@@ -47,7 +49,7 @@ def test_every_family_comes_back(name: str, checkpoints: Checkpoints, tmp_path: 
     before, after = weights(first), weights(second)
     assert before.keys() == after.keys() and {k: v[0] for k, v in before.items()} == {k: v[0] for k, v in after.items()}
     one, two = GgufFile(first), GgufFile(second)
-    if result.form == "online":
+    if result.storage == "master_weights":
         assert made.family.sentence or made.family.family.startswith("bitnet_embedding")
         for key in before:
             assert np.allclose(before[key][1], after[key][1], rtol=5e-7, atol=0)
@@ -72,7 +74,7 @@ def test_a_packed_checkpoint_returns_from_any_journey(
         convert(source, path := tmp_path / f"{outtype}.gguf", outtype=outtype)
         source = path
     result = export(source, folder := tmp_path / "folder")
-    assert (result.form, result.dtype) == ("packed", "bfloat16")
+    assert (result.storage, result.dtype) == ("packed", "bfloat16")
     assert read_safetensors(folder / "model.safetensors") == read_safetensors(tiny_checkpoint / "model.safetensors")
     given, written = (json.loads((each / "config.json").read_text()) for each in (tiny_checkpoint, folder))
     kept = {key: value for key, value in given.items() if key in written and key not in ("eos_token_id", "head_dim")}
@@ -92,14 +94,14 @@ def test_dividing_scales_stay_dividing(tiny_checkpoint: Path, tmp_path: Path) ->
     assert read_safetensors(folder / "model.safetensors") == read_safetensors(odd / "model.safetensors")
 
 
-def test_masters_for_the_online_mode(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_master_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
     convert(tiny_checkpoint, path := tmp_path / "m.gguf")
-    with pytest.raises(Unsupported, match="online bfloat16 rounds scales") as caught:
-        export(path, tmp_path / "x", form="online", dtype="bfloat16")
+    with pytest.raises(Unsupported, match="master_weights bfloat16 rounds scales") as caught:
+        export(path, tmp_path / "x", storage="master_weights", dtype="bfloat16")
     assert caught.value.hint is not None and "--dtype float32" in caught.value.hint
-    result = export(path, folder := tmp_path / "f32", form="online")
+    result = export(path, folder := tmp_path / "f32", storage="master_weights")
     assert result.dtype == "float32" and result.scale_loss <= 5e-7
-    rough = export(path, tmp_path / "bf16", form="online", dtype="bfloat16", allow_scale_rounding=True)
+    rough = export(path, tmp_path / "bf16", storage="master_weights", dtype="bfloat16", allow_scale_rounding=True)
     assert 5e-7 < rough.scale_loss < 2.0**-8
     for each in (folder, tmp_path / "bf16"):
         convert(each, back := tmp_path / f"{each.name}.gguf")
@@ -114,15 +116,13 @@ def test_masters_for_the_online_mode(tiny_checkpoint: Path, tmp_path: Path) -> N
 
 def test_mlx_by_its_formula(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """w = scale * q + bias, q two bits of a word, low first: exactly the values that went in."""
-    made = checkpoints(
-        "qwen3_exact" if "qwen3_exact" in FAMILIES else next(n for n in FAMILIES if FAMILIES[n].form == "exact")
-    )
+    made = checkpoints(next(name for name in FAMILIES if FAMILIES[name].storage == "ternary_floats"))
     convert(made.folder, path := tmp_path / "m.gguf", quantize=made.family.quantize)
     for group in (None, 32):
         result = export(path, folder := tmp_path / f"mlx{group}", to="mlx", group_size=group)
         config = json.loads((folder / "config.json").read_text())
         size = config["quantization"]["group_size"]
-        assert result.form == "mlx" and config["quantization"]["bits"] == 2 and size in (32, 64, 128)
+        assert result.storage == "mlx" and config["quantization"]["bits"] == 2 and size in (32, 64, 128)
         tensors = read_safetensors(folder / "model.safetensors")
         for name, truth in made.truth.items():
             if f"{name.removesuffix('.weight')}.scales" not in tensors:
@@ -140,14 +140,14 @@ def test_mlx_by_its_formula(checkpoints: Checkpoints, tmp_path: Path) -> None:
 # -- by other people's code --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["packed", "online"])
-def test_transformers_computes_the_same(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["packed", "master_weights"])
+def test_transformers_computes_the_same(storage: str, tmp_path: Path) -> None:
     reason = "transformers and torch (extra `oracles`) are not installed"
     torch = pytest.importorskip("torch", reason=reason)
     transformers = pytest.importorskip("transformers", reason=reason)
     pytest.importorskip("accelerate", reason=reason)
     convert(DEMO / "checkpoint", path := tmp_path / "demo.gguf", outtype="t158")
-    export(path, folder := tmp_path / form, form=form)
+    export(path, folder := tmp_path / storage, storage=storage)
     tokens = transformers.AutoTokenizer.from_pretrained(folder)("The king had three sons.").input_ids
     assert (
         tokens == transformers.AutoTokenizer.from_pretrained(DEMO / "checkpoint")("The king had three sons.").input_ids
@@ -158,7 +158,7 @@ def test_transformers_computes_the_same(form: str, tmp_path: Path) -> None:
         model = torch.nn.Module.float(model).eval()
         with torch.no_grad():
             found.append(model(torch.tensor([tokens])).logits[0].float().numpy())
-    if form == "packed":
+    if storage == "packed":
         assert np.array_equal(*found)
     else:  # scales that are a few 1e-8 apart flip an int8 code here and there, which is worth some 5e-3
         error = np.abs(found[0] - found[1]).max(-1) / np.abs(found[0]).max(-1)
@@ -168,26 +168,32 @@ def test_transformers_computes_the_same(form: str, tmp_path: Path) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+def test_the_option_names_every_storage() -> None:
+    """The names that --help shows, without an import of what they name."""
+    assert tuple(dict.fromkeys(s.name for s in STORAGES.values() if s.name != "mlx")) == TRANSFORMERS
+    assert [storage.recorded for storage in STORAGES.values()] == ["packed", "online", "absmean", "exact", "mlx"]
+
+
 def test_what_cannot_be_is_refused(tiny_checkpoint: Path, checkpoints: Checkpoints, tmp_path: Path) -> None:
     convert(tiny_checkpoint, path := tmp_path / "m.gguf")
-    with pytest.raises(Unsupported, match="floats linears are run with float activations"):
-        export(path, tmp_path / "x", form="floats")
-    assert export(path, tmp_path / "wrong", form="floats", allow_wrong_engine=True).warnings
+    with pytest.raises(Unsupported, match="stored as ternary_floats are run with float activations"):
+        export(path, tmp_path / "x", storage="ternary_floats")
+    assert export(path, tmp_path / "wrong", storage="ternary_floats", allow_wrong_engine=True).warnings
     grouped = checkpoints(
         next(name for name in FAMILIES if any("group" in unit for unit in FAMILIES[name].granularity))
     )
     convert(grouped.folder, group := tmp_path / "g.gguf", quantize=grouped.family.quantize)
-    with pytest.raises(Unsupported, match="packed linears are run with int8 activations"):
-        export(group, tmp_path / "x", form="packed")
-    with pytest.raises(Unsupported, match="scales, which packed linears cannot hold"):
-        export(group, tmp_path / "x", form="packed", allow_wrong_engine=True)
+    with pytest.raises(Unsupported, match="stored as packed are run with int8 activations"):
+        export(group, tmp_path / "x", storage="packed")
+    with pytest.raises(Unsupported, match="scales, which linears stored as packed cannot hold"):
+        export(group, tmp_path / "x", storage="packed", allow_wrong_engine=True)
     with pytest.raises(UsageError, match="is not empty"):
         export(path, tmp_path)
     with pytest.raises(UsageError, match="is a file"):
         export(path, path)
     with pytest.raises(WriteFailed, match="does not exist"):
         export(path, tmp_path / "no" / "folder")
-    for options in ({"to": "onnx"}, {"form": "q4"}, {"dtype": "int8"}, {"to": "mlx", "form": "packed"}):
+    for options in ({"to": "onnx"}, {"storage": "q4"}, {"dtype": "int8"}, {"to": "mlx", "storage": "packed"}):
         with pytest.raises(UsageError):
             export(path, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists() and not list(tmp_path.glob(".*"))
@@ -201,16 +207,16 @@ def test_force_replaces_only_the_checkpoint(tiny_checkpoint: Path, tmp_path: Pat
     assert exit_code_of(run("export", path, "-o", folder)) == 2
     result = run("export", path, "-o", folder, "--force", "--json", "-q")
     document = json.loads(result.stdout)
-    assert document["schema"] == "tritpack.export/1" and document["form"] == "packed" and document["warnings"] == []
+    assert document["schema"] == "tritpack.export/1" and document["storage"] == "packed" and document["warnings"] == []
     assert (folder / "notes.txt").read_text() == "mine"
     assert document["nbytes"] == sum(p.stat().st_size for p in folder.iterdir() if p.name != "notes.txt")
     assert run("export", path, "-o", folder, "--force").stdout.rstrip().endswith("s")
 
 
 def test_float_activations_are_not_lost_on_the_way_to_mlx(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    made = checkpoints("bitnet_exact")
+    made = checkpoints("bitnet_ternary_floats")
     convert(made.folder, path := tmp_path / "m.gguf")
-    with pytest.raises(Unsupported, match="packed linears are run with int8 activations"):
+    with pytest.raises(Unsupported, match="stored as packed are run with int8 activations"):
         export(path, tmp_path / "x", to="mlx")
 
 
@@ -249,7 +255,7 @@ def test_the_old_checkpoint_makes_room_and_comes_back(
 def test_names_that_are_no_folder(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(tiny_checkpoint, path := tmp_path / "m.gguf")
     for name in ("", "/"):
-        with pytest.raises(UsageError, match="is no name of a folder"):
+        with pytest.raises(UsageError, match="is not the name of a folder"):
             export(path, name, force=True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -267,9 +273,9 @@ def test_scales_below_the_floor_of_absmean(tiny_checkpoint: Path, tmp_path: Path
         tensors["model.layers.0.self_attn.q_proj.weight_scale"] = ("BF16", [1], raw)
 
     odd = edited_checkpoint(tiny_checkpoint, tmp_path / "odd", tensors=tiny)
-    with pytest.raises(Unsupported, match="below 1e-05, where absmean ends"):
-        export(odd, tmp_path / "x", form="online")
-    assert export(odd, tmp_path / "packed").form == "packed"
+    with pytest.raises(Unsupported, match="below 1e-05, the smallest that absmean gives"):
+        export(odd, tmp_path / "x", storage="master_weights")
+    assert export(odd, tmp_path / "packed").storage == "packed"
 
 
 def test_an_earlier_loss_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime import embedding
 from tritpack.runtime.model import Model
 
+RECORDED = {
+    "packed": "packed", "master_weights": "online", "ternary_floats": "exact", "plain_floats": "absmean", "mlx": "mlx",
+}  # fmt: skip
+"""What files record as `tritpack.source.form`: these words stay as they were first written."""
+
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(request: pytest.FixtureRequest, checkpoints: Checkpoints) -> Made:
@@ -55,7 +60,7 @@ def test_recognised_in_one_line(made: Made, tmp_path: Path) -> None:
     assert lines[0].startswith(f"recognised: {title} (")
     file = GgufFile(target)
     assert file.metadata["tritpack.source.family"] == made.family.family
-    assert file.metadata["tritpack.source.form"] == made.family.form
+    assert file.metadata["tritpack.source.form"] == RECORDED[made.family.storage]
     plan = json.loads(run("convert", made.folder, "-o", tmp_path / "n", *quantize, "--dry-run", "--json").stdout)
     assert plan["granularity"] == made.family.granularity and plan["unused"] == []
 
@@ -156,7 +161,11 @@ def _reference(made: Made, transformers: Any) -> Any:
     import torch
 
     family = made.family
-    natively = family.family in ("bitnet", "llama", "qwen3", "gemma3") and family.form in ("packed", "online", "exact")
+    natively = family.family in ("bitnet", "llama", "qwen3", "gemma3") and family.storage in (
+        "packed",
+        "master_weights",
+        "ternary_floats",
+    )
     if natively:
         model = transformers.AutoModelForCausalLM.from_pretrained(made.folder, dtype=torch.float32)
         # It widens only the linears; the model's own .float() refuses on quantised models.
@@ -168,8 +177,8 @@ def _reference(made: Made, transformers: Any) -> Any:
     understood = transformers.CONFIG_MAPPING[kind].from_dict({**config, "model_type": kind})
     of = transformers.AutoModel if family.sentence else transformers.AutoModelForCausalLM
     model = of.from_config(understood, dtype=torch.float32)
-    if family.form in ("packed", "online", "absmean"):
-        _use_bit_linears(model, torch, online=family.form != "packed", norms=family.projection_norm is not None)
+    if family.storage in ("packed", "master_weights", "plain_floats"):
+        _use_bit_linears(model, torch, online=family.storage != "packed", norms=family.projection_norm is not None)
     missing, unexpected = model.load_state_dict(_state(made, torch), strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     model.tie_weights()
@@ -436,10 +445,10 @@ LONG = {
         ("hf1bit_llama3", rope(**LONG)),
         ("hf1bit_llama3", rope(**LONG, factor=3.0)),
         ("hf1bit_llama3", lambda config: config.update(rope_scaling=LONG, original_max_position_embeddings=1024)),
-        ("gemma3_exact", lambda config: config.pop("layer_types")),
-        ("gemma3_exact", lambda config: config.update(layer_types=None, sliding_window_pattern=2)),
-        ("gemma3_online", lambda config: config.update(query_pre_attn_scalar=40)),
-        ("gemma3_online", lambda config: config.update(rope_scaling={"rope_type": "linear", "factor": 8.0})),
+        ("gemma3_ternary_floats", lambda config: config.pop("layer_types")),
+        ("gemma3_ternary_floats", lambda config: config.update(layer_types=None, sliding_window_pattern=2)),
+        ("gemma3_master_weights", lambda config: config.update(query_pre_attn_scalar=40)),
+        ("gemma3_master_weights", lambda config: config.update(rope_scaling={"rope_type": "linear", "factor": 8.0})),
         ("gemma3_packed", lambda config: [config.pop(key) for key in ("rope_theta", "rope_local_base_freq")]),
         ("gemma3_packed", lambda config: (config.pop("hidden_activation"), config.pop("tie_word_embeddings"))),
         ("gemma3_packed", lambda config: (config.pop("hidden_activation"), config.update(hidden_act="silu"))),
@@ -472,7 +481,10 @@ def test_prefixes_and_nesting(checkpoints: Checkpoints, tmp_path: Path) -> None:
 
         return add
 
-    for name, prefix, config in (("gemma3_exact", "language_model.", nest), ("embedding_qwen3", "model.", None)):
+    for name, prefix, config in (
+        ("gemma3_ternary_floats", "language_model.", nest),
+        ("embedding_qwen3", "model.", None),
+    ):
         made = checkpoints(name)
         folder = edited(made.folder, tmp_path / name, config=config, tensors=prefixed(prefix))
         usual = converted(made.folder, tmp_path / f"{name}.gguf")

@@ -30,7 +30,7 @@ hub.PAUSES = (0.01, 0.02, 0.03, 0.04, 0.05)
 try:
     print(hub.download(*sys.argv[1:]))
 except TritpackError as error:
-    print(f"error: {error.message}\\nhint: {error.hint}", file=sys.stderr)
+    print(f"error: {error}\\nhint: {error.hint}", file=sys.stderr)
     sys.exit(error.exit_code)
 """
 CONVERT = "from tritpack.converter.cli.main import main; main()"
@@ -229,7 +229,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
 def test_a_run_that_gave_up_leaves_its_bytes_to_the_next(server: HubServer, home: Home) -> None:
     server.cuts = {"model.safetensors": [50_000, *[0] * 5]}
     result = home.fetch("org/tiny")
-    assert result.returncode == 3 and "connection" in result.stderr and "goes on where it stopped" in result.stderr
+    assert result.returncode == 3 and "connection" in result.stderr and "continues where it stopped" in result.stderr
     server.requests.clear()
     home.fetched("org/tiny")
     assert server.sent_ranges("model.safetensors") == ["bytes=50000-"]

@@ -1,4 +1,4 @@
-"""Files that other engines wrote, run by us, against answers that other engines (and exact arithmetic) gave."""
+"""The table of engines, and files that they wrote, run by us, against answers that they (and exact arithmetic) gave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
+from tritpack.converter.targets import engines
 from tritpack.converter.verify.compare.outputs import position_errors
+from tritpack.formats.errors import UsageError
+from tritpack.formats.names import LAYOUTS
 from tritpack.runtime.model import Model
 
 CASES = {
@@ -21,6 +25,20 @@ CASES = {
 }
 """By case: how far the engine's own answer may be (relative rms): it rounds keys, values and more to float16, and all
 but bitnet.cpp quantise activations otherwise than the model says."""
+
+
+@pytest.mark.parametrize("name", engines.NAMES)
+def test_every_engine_is_named_as_the_option_names_it(name: str) -> None:
+    engine = engines.by_name(name)
+    assert engine.name == name and set(engine.layouts or ()) <= set(LAYOUTS)
+
+
+def test_every_module_of_an_engine_is_listed() -> None:
+    folder = REPOSITORY / "converter" / "targets" / "engines"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "engine"}
+    assert modules == {name.replace(".", "_") for name in engines.NAMES}
+    with pytest.raises(UsageError, match="--for vllm is unknown"):
+        engines.by_name("vllm")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,14 +14,14 @@ from tests.converter.verify.breakages import ARCH
 from tests.converter.verify.mutations import MUTATIONS
 from tests.make.families import FAMILIES, Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.options import ConvertOptions
 from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.targets.layout_choice import OUTTYPES
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rungs import RUNGS
 from tritpack.formats.errors import Unsupported
-from tritpack.formats.names import ExitCode
+from tritpack.formats.names import LAYOUTS, ExitCode
 from tritpack.runtime.library import Library, library
 
 
@@ -118,9 +118,9 @@ def test_a_wrong_runtime_is_located(
 def fitting_layouts(folder: Path, quantize: str | None) -> list[str]:
     """Layouts that hold a checkpoint exactly."""
     fitting = []
-    for outtype in OUTTYPES[1:]:
+    for outtype in LAYOUTS:
         try:
-            make_plan(CheckpointFolder(folder), outtype=outtype, quantize=quantize)
+            make_plan(CheckpointFolder(folder), ConvertOptions(outtype=outtype, quantize=quantize))
         except Unsupported:
             continue
         fitting.append(outtype)

@@ -538,7 +538,7 @@ def test_an_undecodable_tensor_is_no_kernels_fault(tiny_checkpoint: Path, tiny_g
 
 
 def test_a_norm_under_a_ternary_number_is_a_finding(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    folder = checkpoints("bitnet_exact").folder
+    folder = checkpoints("bitnet_ternary_floats").folder
     convert(folder, tmp_path / "good.gguf")
     file = GgufFile(tmp_path / "good.gguf")
     plans, data = [], []

@@ -58,7 +58,7 @@ def test_where_the_space_before_a_text_goes(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"model_type": "unigram", "hard_vocab_limit": False}, "of kind unigram"),
-        ({"normalization_rule_name": "nmt_nfkc"}, "rewrites characters"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "replaces characters"),
         ({"remove_extra_whitespaces": True}, "cannot be repeated exactly"),
         ({"treat_whitespace_as_suffix": True}, "cannot be repeated exactly"),
         ({"user_defined_symbols": "\n"}, "cannot be repeated exactly"),

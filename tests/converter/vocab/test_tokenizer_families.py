@@ -15,7 +15,7 @@ import pytest
 
 from tests.make.texts import awkward_texts
 from tests.make.tokenizers import BITNET_CHAT, KINDS, write_tokenizer
-from tritpack.converter.vocab import read_vocabulary, vocabulary_of_gguf
+from tritpack.converter.vocab import read_vocabulary, vocabulary_from_gguf
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
@@ -87,7 +87,7 @@ def test_text_comes_back_where_the_tokenizer_keeps_it(family: Any, kind: str) ->
         ids = ours.encode(text, add_special=False, parse_special=False)
         assert ours.decode(ids) == kept, repr(text)
         spaced = f" {kept}" if kind in ("llama2", "minicpm") and text else kept
-        assert b"".join(map(ours.token_bytes, ids)) == spaced.encode()
+        assert b"".join(map(ours.token_bytes, ids)) == spaced.encode(), repr(text)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "minicpm"])
@@ -162,7 +162,7 @@ def _foreign(metadata: dict[str, Any], **more: Any) -> dict[str, Any]:
 def test_a_file_of_ours_keeps_its_keys(family: Any, kind: str, tmp_path: Path) -> None:
     def cycle(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
         write_gguf(tmp_path / name, {"general.architecture": "llama", **metadata}, [], [])
-        return vocabulary_of_gguf(GgufFile(tmp_path / name).metadata, family(kind).config["vocab_size"])
+        return vocabulary_from_gguf(GgufFile(tmp_path / name).metadata, family(kind).config["vocab_size"])
 
     again = cycle("first.gguf", family(kind).metadata)
     cycle("second.gguf", again)
@@ -172,7 +172,7 @@ def test_a_file_of_ours_keeps_its_keys(family: Any, kind: str, tmp_path: Path) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_foreign_file_gets_what_it_leaves_open(family: Any, kind: str) -> None:
     foreign = _foreign(family(kind).metadata)
-    metadata = vocabulary_of_gguf(foreign, family(kind).config["vocab_size"] + 3)
+    metadata = vocabulary_from_gguf(foreign, family(kind).config["vocab_size"] + 3)
     before, after = Tokenizer.from_metadata(foreign), Tokenizer.from_metadata(metadata)
     for text in awkward_texts()[-600:]:
         assert after.encode(text) == before.encode(text), repr(text)
@@ -183,7 +183,7 @@ def test_a_foreign_file_gets_what_it_leaves_open(family: Any, kind: str) -> None
     plain = "The quiet machine counted 12 lanterns, and nobody asked why."
     assert before.encode(plain) == family(kind).ours.encode(plain)
     with pytest.raises(Unsupported, match="vocabulary of 100"):
-        vocabulary_of_gguf(foreign, 100)
+        vocabulary_from_gguf(foreign, 100)
 
 
 @pytest.mark.parametrize("architecture", ["bitnet-25", "bitnet-b1.58"])
@@ -192,7 +192,7 @@ def test_the_published_2b4t_files(family: Any, architecture: str) -> None:
     foreign = _foreign(family("llama3").metadata, **stub)
     for key in ("pre", "add_bos_token", "add_eos_token", "eot_token_id"):
         del foreign[f"tokenizer.ggml.{key}"]
-    metadata = vocabulary_of_gguf(foreign, family("llama3").config["vocab_size"])
+    metadata = vocabulary_from_gguf(foreign, family("llama3").config["vocab_size"])
     expected = family("llama3").metadata
     assert BITNET_TEMPLATE == BITNET_CHAT == metadata["tokenizer.chat_template"]
     for key in ("pre", "add_bos_token", "bos_token_id", "eos_token_id", "eot_token_id"):

@@ -229,8 +229,8 @@ def _too_many(folder: Path) -> None:
     ("prepare", "error", "words"),
     [
         (_nothing, Unreadable, "tokenizer.json"),
-        (_no_sentencepiece, Unreadable, "tokenizer.model: not a sentencepiece model"),
-        (_half_a_sentencepiece, Unreadable, "tokenizer.model: not a sentencepiece model"),
+        (_no_sentencepiece, Unreadable, "tokenizer.model: is not a sentencepiece model"),
+        (_half_a_sentencepiece, Unreadable, "tokenizer.model: is not a sentencepiece model"),
         (_vocab_txt, Unsupported, r"vocab\.txt.*WordPiece"),
         (_cut_short, Unreadable, "tokenizer.json"),
         (_wrong_inside, Unreadable, "tokenizer.json"),

@@ -1,0 +1,89 @@
+"""The proof of an export: the written folder is read as any checkpoint is, and compared with the source."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from tritpack.converter.export.storage_choice import prepared, written_floats
+from tritpack.converter.families.family import Family
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
+from tritpack.converter.sources.source_tensors import SourceTensor
+from tritpack.converter.storage.storage import Storage
+from tritpack.converter.targets.scale_rounding import loss
+from tritpack.formats.errors import Unsupported, WriteFailed
+from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.ternary import TernaryTensor, scales_differ
+
+MASTER_TOLERANCE = {"float32": 5e-7, "float16": 1e-3, "bfloat16": 1e-2}
+"""How far the scale of +-scale / p may come back from where it was, in parts of itself (absmean in float32)."""
+
+
+def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) -> tuple[float, list[str]]:
+    """Compare all of a folder with the source.
+
+    Return the largest change of a scale, in parts of itself, and what to warn of. Raises WriteFailed for what did not
+    survive, Unsupported for what the checkpoint's config cannot say.
+    """
+    reread = from_checkpoint(CheckpointFolder(folder), None, None, hashed=False)
+    _compare_specs(reread.spec, model.spec, family, storage)
+    worst, warnings = 0.0, []
+    for name in model.spec.linear_names():
+        source, back = _ternary(model.tensors[name]), _ternary(reread.tensors[name])
+        expected = prepared(source, storage)
+        if expected is not source:
+            worst = max(worst, loss(source, expected))
+        if expected.codes.any() or storage.name == "packed":
+            worst = max(worst, _compare_linear(name, expected, back, storage))
+        elif back.codes.any():
+            raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)
+        else:
+            warnings.append(f"tensor {name!r} is all zero: stored as {storage.name} it has no scale")
+        model.tensors[name].release()
+        reread.tensors[name].release()
+    for name, tensor in written_floats(model):
+        _compare_floats(name, tensor, reread.tensors[name])
+    for key, value in model.metadata.items():
+        if key.startswith("tokenizer.") and str(reread.metadata.get(key)) != str(value):
+            warnings.append(f"{key} would be another one after reading the folder again")
+    return worst, warnings
+
+
+def _compare_specs(reread: ModelSpec, spec: ModelSpec, family: Family, storage: Storage) -> None:
+    for field in dataclasses.fields(ModelSpec):
+        value = getattr(spec, field.name)
+        same_graph = field.name == "architecture" and family.name == "bitnet"
+        warned_of = field.name == "int8_activations" and storage.int8_activations != spec.int8_activations
+        if getattr(reread, field.name) != value and not same_graph and not warned_of:
+            raise Unsupported(f"a config.json of {family.title} cannot say {field.name} {value!r}")
+
+
+def _compare_linear(name: str, expected: TernaryTensor, back: TernaryTensor, storage: Storage) -> float:
+    """Return how far scales are off, in parts of themselves. Raises WriteFailed for what did not survive."""
+    if not np.array_equal(back.codes, expected.codes):
+        raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)
+    if storage.exact:
+        if scales_differ(back, expected)[0].any():
+            raise WriteFailed("its scales did not survive the export; this is a bug of tritpack", tensor=name)
+        return 0.0
+    lost = loss(expected, back)
+    if lost > MASTER_TOLERANCE[storage.dtype]:
+        raise WriteFailed(f"its scale came back {lost:.1e} off; this is a bug of tritpack", tensor=name)
+    return lost
+
+
+def _compare_floats(name: str, source: SourceTensor, back: SourceTensor) -> None:
+    for piece, reread in zip(source.pieces(), back.pieces(), strict=True):
+        if not np.array_equal(piece, reread):
+            raise WriteFailed("did not survive the export; this is a bug of tritpack", tensor=name)
+    source.release()
+    back.release()
+
+
+def _ternary(tensor: SourceTensor) -> TernaryTensor:
+    ternary = tensor.ternary()
+    assert ternary is not None
+    return ternary

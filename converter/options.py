@@ -1,0 +1,61 @@
+"""What convert and repack are asked for, as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from tritpack.converter.sources.repair import ReadRequest
+from tritpack.formats.errors import UsageError
+from tritpack.formats.layouts.tiling import Tilings, parse_tilings, read_kernel_config
+from tritpack.formats.names import FLOAT_TYPES
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+    """The options of `tritpack convert` and `tritpack repack` that decide what is written, with their defaults.
+
+    outtype: layout of the ternary tensors. embedding_type: type of embedding and head. target: the engine that the file
+    is for (--for). name: general.name. quantize: `absmean` takes a plain float checkpoint for master weights.
+    allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine that would
+    run another model. tiling: `ROWSxCOLS=BM,BK,bm` for tl1 and tl2. kernel_config: the same from a file of bitnet.cpp.
+    tl2_id: type id of tl2, 39 or 42. reading: how to read a packed source that does not say everything itself.
+    """
+
+    outtype: str = "auto"
+    embedding_type: str = "auto"
+    target: str = "tritpack"
+    name: str | None = None
+    quantize: str | None = None
+    allow_scale_rounding: bool = False
+    allow_wrong_engine: bool = False
+    tiling: Sequence[str] = ()
+    kernel_config: str | Path | None = None
+    tl2_id: int = 39
+    reading: ReadRequest | None = None
+
+    def __post_init__(self) -> None:
+        if self.embedding_type not in ("auto", *FLOAT_TYPES):
+            hint = f"choose one of: auto, {', '.join(FLOAT_TYPES)}"
+            raise UsageError(f"--embedding-type {self.embedding_type} is unknown", hint=hint)
+        if self.quantize not in (None, "absmean"):
+            raise UsageError(f"--quantize {self.quantize} is unknown", hint="it can be: absmean")
+        if self.tl2_id not in (39, 42):
+            raise UsageError(f"--tl2-id {self.tl2_id} is unknown", hint="choose one of: 39, 42")
+
+    def tilings(self) -> Tilings:
+        """Return the tilings by shape: see `read_tilings`."""
+        return read_tilings(self.tiling, self.kernel_config)
+
+
+DEFAULTS = ConvertOptions()
+
+
+def read_tilings(tiling: Sequence[str], kernel_config: str | Path | None) -> Tilings:
+    """Return the tilings of tl1 and tl2 by shape (rows, cols): those of kernel_config, and those of `tiling` over them.
+
+    Raises UsageError and Unreadable.
+    """
+    configured = {} if kernel_config is None else read_kernel_config(kernel_config)
+    return {**configured, **parse_tilings(tiling)}

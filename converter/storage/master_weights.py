@@ -1,0 +1,140 @@
+"""Float master weights, which transformers' online BitNet linears quantise by absmean at each call.
+
+Formula: AutoBitLinear of transformers' BitNet integration; the paper is arXiv 2402.17764.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tritpack.converter.storage.storage import (
+    ABSMEAN_FLOOR,
+    DTYPE_NAMES,
+    Declaration,
+    Part,
+    Storage,
+    StoredLinear,
+    expect_floats,
+    float_pieces,
+    spans,
+)
+from tritpack.converter.storage.ternary_floats import recover
+from tritpack.formats.arrays import Bytes, Scales
+from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.safetensors_reader import StoredTensor
+from tritpack.formats.ternary import TernaryTensor
+
+
+@dataclasses.dataclass(frozen=True)
+class MasterWeights(Storage):
+    """Master weights, quantised once by absmean.
+
+    Written ones are +-scale / p, where p is the share of codes that are not zero: their mean magnitude is the scale
+    again. Codes come back exactly, scales as far as the mean of rounded values goes.
+    """
+
+    name = "master_weights"
+    key = "master_weights"
+    recorded = "online"
+    description = "float master weights, quantised once by absmean"
+    int8_activations = True
+    one_scale = True
+    exact = False
+
+    @classmethod
+    def recognise(cls, declared: Declaration) -> tuple[Storage, str] | None:
+        if declared.bitnet_linears() == ("autobitlinear", "online"):
+            told = "quant_method bitnet, linear_class autobitlinear, mode online"
+            return cls(), f"{told}: float master weights, absmean"
+        if declared.quantization is None and declared.floats == cls.name:
+            return cls(), "tensor names, float master weights, absmean"
+        return None
+
+    def check(self, linear: StoredLinear) -> None:
+        if linear.weight.dtype == "U8" or "weight_scale" in linear.parts:
+            raise Unsupported(
+                "is packed or has a weight_scale, and quantization_mode online means float master weights without one",
+                tensor=linear.name,
+            )
+        expect_floats(linear, "master weights")
+
+    def read(self, linear: StoredLinear) -> TernaryTensor:
+        return absmean(linear.weight)
+
+    def scales(self, linear: StoredLinear) -> Scales:
+        return np.array([[absmean_scale(linear.weight)]], np.float32)
+
+    def held_scales(self, scales: Scales) -> Scales:
+        return scales
+
+    def scales_misfit(self, scales: Scales) -> str | None:
+        if float(scales.min()) < ABSMEAN_FLOOR:
+            return f"the scale {scales.min():.3g} is below {ABSMEAN_FLOOR:g}, the smallest that absmean gives"
+        if self.dtype != "float32":
+            return f"{self.name} {self.dtype} rounds scales by about {2.0**-9:.0e} of themselves"
+        return None
+
+    def written_parts(self, rows: int, cols: int) -> list[Part]:
+        return [("weight", DTYPE_NAMES[self.dtype][0], (rows, cols))]
+
+    def write(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
+        share = np.count_nonzero(ternary.codes) / ternary.codes.size
+        magnitude = np.float32(float(ternary.scales[0, 0]) / share) if share else np.float32(0)
+        return [float_pieces(TernaryTensor.per_tensor(ternary.codes, magnitude), self.dtype)]
+
+    def config(self) -> dict[str, Any]:
+        return {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainFloats(MasterWeights):
+    """Plain floats that nothing declares: master weights because the user says so with --quantize absmean."""
+
+    key = "plain_floats"
+    recorded = "absmean"
+    description = "plain floats: refused without --quantize absmean, which takes them for master weights"
+
+    @classmethod
+    def recognise(cls, declared: Declaration) -> tuple[Storage, str] | None:
+        if declared.quantization is not None or declared.quantize != "absmean":
+            return None
+        return cls(), "no quantization_config, plain floats taken for master weights by --quantize absmean"
+
+    def check(self, linear: StoredLinear) -> None:
+        expect_floats(linear, "master weights")
+
+    def refuse_ternary(self, linear: StoredLinear) -> None:
+        """Raise Unsupported if the floats are ternary already: zeros would make the scale of absmean too small."""
+        if recover(linear.weight) is not None:
+            raise Unsupported(
+                "is ternary already, so --quantize absmean would spoil its scale",
+                tensor=linear.name,
+                hint="leave --quantize out: the codes and scales are recovered exactly",
+            )
+
+
+def absmean(weight: StoredTensor) -> TernaryTensor:
+    """Return codes clip(round_half_even(w * (1 / m)), -1, 1) and the scale m of `absmean_scale`."""
+    rows, cols = weight.shape
+    scale = absmean_scale(weight)
+    reciprocal = np.float32(1) / scale
+    codes = np.empty((rows, cols), np.int8)
+    for first, last in spans(rows, cols):
+        codes[first:last] = np.clip(np.rint(weight.rows_f32(first, last) * reciprocal), -1, 1)
+    return TernaryTensor.per_tensor(codes, scale)
+
+
+def absmean_scale(weight: StoredTensor) -> np.float32:
+    """Return max(mean|w|, 1e-5). Raises Unreadable for values that are not finite.
+
+    The mean is taken in float64 over fixed pieces and rounded once, so that it does not depend on any thread count.
+    """
+    rows, cols = weight.shape
+    total = sum(float(np.abs(weight.rows_f32(*span)).sum(dtype=np.float64)) for span in spans(rows, cols))
+    if not np.isfinite(total):
+        raise Unreadable("holds a value that is not finite", tensor=weight.name)
+    return np.float32(max(total / (rows * cols), ABSMEAN_FLOOR))

@@ -1,0 +1,5 @@
+"""Our own runtime: it runs every layout and every model that converts."""
+
+from tritpack.converter.targets.engines.engine import Engine
+
+ENGINE = Engine("tritpack", layouts=None)
