@@ -15,17 +15,21 @@ from tritpack.converter.cli.progress import Progress
 
 @click.command("perplexity")
 @click.argument("file", metavar="FILE")
-@click.option("--text", metavar="FILE", help="UTF-8 text to score; a built-in one otherwise.")
+@click.option("--text", metavar="FILE", help="UTF-8 text to score; a built-in text by default.")
 @click.option("--against", metavar="FILE", help="A second file, whose predictions FILE's are compared with.")
 @click.option(
-    "--window", type=click.IntRange(2), default=512, show_default=True, help="Tokens that are evaluated together."
+    "--window",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    help="Tokens per window.",
 )
 @click.option(
     "--skip",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Positions of each window that only give context; llama.cpp takes half of it.",
+    help="Positions at the start of each window that are not scored; llama.cpp skips half of it.",
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -35,9 +39,9 @@ def command(
 ) -> None:
     """Measure perplexity on a text, with its standard error.
 
-    With --against also KL divergence from the second file's predictions, how often the likeliest token is the same, and
-    the ratio of the two perplexities, all in one pass: nothing is stored. Each window begins with the token that the
-    tokenizer puts before a text (BOS), if it does.
+    With --against it also gives the KL divergence from the second file's predictions, how often the likeliest token is
+    the same, and the ratio of the two perplexities. Each window begins with the token that the tokenizer puts before a
+    text (BOS), if there is one.
     """
     from tritpack.converter.tools.perplexity import perplexity
     from tritpack.converter.verify.built_in_text import read_text

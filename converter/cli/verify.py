@@ -10,13 +10,13 @@ import click
 from tritpack.converter.cli.file_argument import as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens
+from tritpack.converter.verify.rungs import LEVELS
 from tritpack.formats.errors import UsageError
 from tritpack.formats.names import ExitCode
 
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
 
-LEVELS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity", "full")
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
 MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 
@@ -34,7 +34,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
     type=click.Choice(LEVELS),
     default="full",
     show_default=True,
-    help="How far to climb: up to this rung, those below included.",
+    help="The last rung to climb; those below it are climbed too.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @quantize_option
@@ -43,16 +43,18 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
     default="reference",
     show_default=True,
     metavar="reference|transformers|FILE.npy",
-    help="Who says what is right: our numpy reference, transformers, or recorded outputs (with --tokens).",
+    help="What FILE's outputs are compared with: the numpy reference, transformers, or recorded ones (with --tokens).",
 )
 @click.option("--tokens", metavar="IDS", help="The tokens, such as 1,2,3, of the rows in --oracle FILE.npy.")
-@click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in one otherwise.")
+@click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in text by default.")
 @click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
-@click.option("--golden", metavar="FILE", help="JSON of greedy tokens that are pinned for prompts.")
-@click.option("--against", metavar="FILE", help="A second packed file: KL divergence and same top token.")
+@click.option(
+    "--golden", metavar="FILE", help="JSON file of prompts, and of the greedy tokens that FILE must generate."
+)
+@click.option("--against", metavar="FILE", help="A second packed file, whose predictions FILE's are compared with.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
-@click.option("--force", is_flag=True, help="Overwrite reports that are there.")
+@click.option("--force", is_flag=True, help="Overwrite reports in that folder.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
               help="Print the JSON Schema of that result.")  # fmt: skip
@@ -67,25 +69,26 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Prove that FILE is the model in SOURCE, rung by rung.
+    """Prove that FILE holds the model of SOURCE, rung by rung.
 
     \b
     structure   metadata, tensor table, tokenizer keys, recorded hashes
     weights     every code, scale, norm and table, exactly
-    kernels     every kernel of this CPU with scalar, on this file's own tensors
-    tokenizer   token ids over awkward strings, rendered chats
-    logits      the C runtime with an independent oracle, layer by layer; ordinary text by tolerance
-    generation  greedy tokens with the oracle's, and the same bits from every ISA and thread count
-    perplexity  with error bars
+    kernels     every kernel of this CPU gives what the scalar one gives, on tensors of FILE
+    tokenizer   the same token ids for awkward strings, the same rendered chats
+    logits      the C runtime agrees with an independent oracle, layer by layer
+    text        the same on ordinary text, within a tolerance
+    generation  the oracle's greedy tokens, and the same bits from every ISA and thread count
+    perplexity  that of the oracle, within error bars
 
-    --quantize is needed where convert needed it.
+    Give --quantize if convert was given it.
 
-    Ends with 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be read, 4
-    for a SOURCE that is not supported, 5 if the report cannot be written, 7 if something is not installed.
+    The exit code is 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be
+    read, 4 if SOURCE is not supported, 5 if the report cannot be written, 7 if something is not installed.
     """
     from tritpack.converter.report.render import prepare_folder, write_report
-    from tritpack.converter.verify import verify
-    from tritpack.converter.verify.metadata_values import printable
+    from tritpack.converter.verify.compare.metadata_values import printable
+    from tritpack.converter.verify.ladder import verify
 
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
@@ -120,14 +123,14 @@ def command(
 
 def _print_rung(rung: Rung, *, layers: bool) -> None:
     from tritpack.converter.report.render import shown_figures
-    from tritpack.converter.verify.layers import LIMIT
-    from tritpack.converter.verify.metadata_values import printable
+    from tritpack.converter.verify.compare.layers import LIMIT
+    from tritpack.converter.verify.compare.metadata_values import printable
 
     mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
     figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)
     click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {figures}".rstrip())
-    for finding in rung.findings:
-        click.echo(f"       {click.style(printable(finding), fg='red')}")
+    for sentence in rung.sentences:
+        click.echo(f"       {click.style(printable(sentence), fg='red')}")
     for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
         click.echo(f"       note: {printable(note)}")
     series = rung.series if layers and rung.name == "logits" else {}

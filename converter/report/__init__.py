@@ -1,1 +1,1 @@
-"""A verify report as files: JSON, Markdown, HTML, JUnit."""
+"""Reports of `verify` as files to keep."""

@@ -1,4 +1,4 @@
-"""A verify report as files to keep: report.json, report.md, junit.xml, and report.html with charts."""
+"""Writes a verify report as files: report.json, report.md, junit.xml, and report.html with charts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tritpack.converter.report import plots
-from tritpack.converter.verify.metadata_values import printable
+from tritpack.converter.verify.compare.metadata_values import printable
+from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
+from tritpack.converter.verify.rungs import RUNGS
 from tritpack.formats.errors import UsageError, WriteFailed
 from tritpack.formats.files import atomic_output
 from tritpack.formats.json_text import json_text
@@ -24,18 +26,22 @@ from tritpack.formats.model_spec import LINEARS
 FILES = ("report.json", "report.md", "junit.xml", "report.html")
 SCHEMA_FILE = "verify.schema.json"
 LAYER_POINTS = ("attn_q_rope", "attn_out", "attn_output", "ffn_mul", "layer_out")
-"""Of the steps through a layer, those that the chart shows; report.json has all of them."""
+"""The steps through a layer that the chart shows; report.json has all of them."""
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of `verify --json` and report.json."""
+    """The JSON Schema of `verify --json` and report.json, with the rungs and kinds of findings that there are."""
     text = (resources.files(__package__) / SCHEMA_FILE).read_text("utf-8")
     document: dict[str, Any] = json.loads(text)
+    definitions = document["$defs"]
+    definitions["rung"]["properties"]["name"]["enum"] = list(RUNGS)
+    definitions["diagnosis"]["properties"]["kind"]["enum"] = [kind.value for kind in Kind]
     return document
 
 
 def write_report(folder: str | Path, report: Report, *, force: bool = False) -> list[Path]:
-    """All FILES, each whole or not at all. Raises UsageError if one exists and `force` is not given, WriteFailed."""
+    """Write all FILES, each completely or not at all. Raises UsageError if one exists and `force` is not given,
+    WriteFailed."""
     target = Path(folder)
     prepare_folder(target, force=force)
     texts = (json_text(report.as_json()) + "\n", as_markdown(report), as_junit(report), as_html(report))
@@ -47,34 +53,34 @@ def write_report(folder: str | Path, report: Report, *, force: bool = False) -> 
 
 
 def prepare_folder(folder: str | Path, *, force: bool = False) -> None:
-    """Make sure that reports can be written there, before the work. Raises UsageError if there are some already and
-    `force` is not given, WriteFailed."""
+    """Create the folder, before the work. Raises UsageError if it holds a report and `force` is not given, WriteFailed
+    if nothing can be written there."""
     target = Path(folder)
     if str(folder) == "":
         raise UsageError("--report: the name of the folder is empty")
     for name in FILES if not force else ():
         if (target / name).exists():
-            raise UsageError(f"{target / name} exists already", hint="give another folder, or --force")
+            raise UsageError("it exists already", path=target / name, hint="give another folder, or --force")
     try:
         target.mkdir(parents=True, exist_ok=True)
         if not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise WriteFailed(f"{target}: cannot be written to: {error.strerror or error}") from error
+        raise WriteFailed(f"it cannot be written to: {error.strerror or error}", path=target) from error
 
 
 def as_markdown(report: Report) -> str:
-    """For a pull request."""
+    """The report as Markdown, for a pull request."""
     return _render("report.md.j2", report)
 
 
 def as_html(report: Report) -> str:
-    """One page that loads nothing."""
+    """The report as one HTML page that loads nothing."""
     return _render("report.html.j2", report, charts={rung.name: _charts(rung) for rung in report.rungs})
 
 
 def as_junit(report: Report) -> str:
-    """A test case a rung, as CI systems read it."""
+    """The report as JUnit XML, which CI systems read: one test case per rung."""
     counts = {kind: sum(rung.verdict == kind for rung in report.rungs) for kind in ("fail", "skipped")}
     total = f"{sum(rung.seconds for rung in report.rungs):.3f}"
     attributes = {"tests": str(len(report.rungs)), "failures": str(counts["fail"]), "skipped": str(counts["skipped"])}
@@ -94,8 +100,8 @@ def as_junit(report: Report) -> str:
             suite, "testcase", {"classname": "tritpack.verify", "name": rung.name, "time": f"{rung.seconds:.3f}"}
         )
         if rung.verdict == "fail":
-            failure = ElementTree.SubElement(case, "failure", {"message": _xml(rung.findings[0])})
-            failure.text = _xml("\n".join(rung.findings))
+            failure = ElementTree.SubElement(case, "failure", {"message": _xml(rung.sentences[0])})
+            failure.text = _xml("\n".join(rung.sentences))
         elif rung.verdict == "skipped":
             ElementTree.SubElement(case, "skipped", {"message": _xml(rung.skipped or "")})
         if rung.notes:
@@ -105,7 +111,7 @@ def as_junit(report: Report) -> str:
 
 
 def _xml(text: str) -> str:
-    """Without the characters that XML has no way to write."""
+    """The text without characters that XML cannot hold."""
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
@@ -127,7 +133,7 @@ def _render(name: str, report: Report, **more: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """A figure as people read it."""
+    """A figure in the form that people read."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -153,7 +159,7 @@ def _cell(text: str) -> str:
 
 
 def _charts(rung: Rung) -> list[dict[str, str]]:
-    """Title, SVG and legend of each chart of a rung; none for what was not measured."""
+    """Title, SVG, caption and legend of each chart of a rung; no chart for what was not measured."""
     series = rung.series
     charts = []
     if series.get("error"):
@@ -165,7 +171,7 @@ def _charts(rung: Rung) -> list[dict[str, str]]:
             y_label="largest difference / largest value",
             limits={"exact: 1e-5": 1e-5, "limit on text: 2e-2": 2e-2},
         )
-        caption = "Positions without a flipped int8 code agree to float32 noise, behind a flip to a few 1e-3."
+        caption = "Positions without a flipped int8 code agree to float32 noise, after a flip to a few 1e-3."
         charts.append(_chart("Error per position", svg, caption))
     if series.get("kl"):
         svg = plots.histogram(
@@ -196,7 +202,7 @@ def _layers(series: Mapping[str, Sequence[Any]]) -> dict[str, str]:
         log=True,
         limits={"a wrong step: 1e-4": 1e-4},
     )
-    caption = "Runtime and oracle step by step on one prompt, near-ties followed; equal bits stand at 1e-9."
+    caption = "Runtime and oracle step by step on one prompt, near-ties followed; equal bits are drawn at 1e-9."
     return _chart("Error by layer", svg, caption, plots.legend(list(by_point)))
 
 

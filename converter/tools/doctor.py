@@ -59,7 +59,7 @@ def _model_check() -> dict[str, str]:
     """Write a small seeded model, convert it, and verify it on every ISA against the numpy oracle."""
     from tritpack.converter.convert import convert
     from tritpack.converter.tools.make_dummy import make_dummy
-    from tritpack.converter.verify import verify
+    from tritpack.converter.verify.ladder import verify
 
     name = "a model, end to end"
     try:
@@ -70,7 +70,7 @@ def _model_check() -> dict[str, str]:
             report = verify(packed, checkpoint)
     except TritpackError as error:
         return _check(name, False, str(error))
-    findings = [finding for rung in report.rungs for finding in rung.findings]
+    findings = [sentence for rung in report.rungs for sentence in rung.sentences]
     runs = [run for rung in report.rungs for run in rung.figures.get("runs", [])]
     detail = "; ".join(findings) or f"converted and verified; {len(runs)} runs gave the same bits ({', '.join(runs)})"
     return _check(name, report.verdict == "pass", detail)

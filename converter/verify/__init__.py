@@ -1,5 +1,1 @@
-"""The ladder of proof: structure, weights, kernels, tokenizer, logits, text, generation, perplexity."""
-
-from tritpack.converter.verify.ladder import LEVELS, RUNGS, verify
-
-__all__ = ["LEVELS", "RUNGS", "verify"]
+"""Proves that a packed file holds the model of its source; README.md is the guide."""

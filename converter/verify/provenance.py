@@ -1,7 +1,8 @@
-"""What every figure of a report is a figure of: both sides by hash, oracle, kernels, machine and versions."""
+"""What the figures of a report belong to: both sides by hash, oracle, kernels, machine and versions."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import platform
 from importlib import metadata
@@ -20,7 +21,7 @@ PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
 
 
 def describe(report: Report, file_sha256: str, source_sha256: str, oracle: str, level: str) -> dict[str, Any]:
-    """The hashes were taken while the file was being judged."""
+    """Provenance as `verify --json` has it. level and oracle: what was asked for, in words."""
     kernels = sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
     return {
         "tritpack": VERSION,
@@ -36,7 +37,7 @@ def describe(report: Report, file_sha256: str, source_sha256: str, oracle: str, 
 
 
 def source_sha256(source: CheckpointFolder | GgufFile) -> str:
-    """Of a GGUF file, or of all files of a folder (see CheckpointFolder.sha256)."""
+    """The hash of a GGUF file, or of all files of a folder (see CheckpointFolder.sha256)."""
     return sha256_file(source.path) if isinstance(source, GgufFile) else source.sha256
 
 
@@ -49,10 +50,8 @@ def _machine() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

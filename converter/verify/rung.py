@@ -1,36 +1,72 @@
-"""What a rung of the ladder says, and the report they make together."""
+"""What a rung of the ladder reports, and the report that all rungs make together."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from tritpack.converter.verify.findings import Finding, Kind
+
+if TYPE_CHECKING:
+    from tritpack.converter.verify.context import Context
 
 Verdict = Literal["pass", "fail", "skipped"]
+Blame = Literal["file", "kernel", "runtime"]
+"""What a failed rung accuses: the file, a kernel of this machine, or what runs the file."""
+Need = Literal["model"]
+"""`model`: the rung runs the file, so it is skipped where the file cannot be run."""
 SCHEMA = "tritpack.verify/1"
-PINNED = "pinned is"
-"""In findings about golden tokens, which neither file nor source has to answer for."""
+
+
+class RungModule(Protocol):
+    """What each module of `rungs/` defines."""
+
+    name: str
+    blames: Blame
+    needs: frozenset[Need]
+    options: tuple[str, ...]
+    """Options of `verify` that no other rung looks at."""
+
+    def run(self, context: Context) -> Rung:
+        """Compare, and return what was found. An error that leaves it becomes a finding if the rung needs the model."""
 
 
 @dataclasses.dataclass
 class Rung:
-    """One rung's verdict, figures and findings. A finding of `fail` is a sentence that names the tensor or the key;
-    `notes` are worth telling and fail nothing (a rounding that was asked for, a flip).
+    """The verdict, figures and findings of one rung.
 
-    compares: what is held against what, in words. series: what plots are made of, one list of numbers or names a key.
+    findings: what is wrong; one makes the rung fail. notes: sentences worth reading that fail nothing (a rounding that
+    was asked for, a near-tie). skipped: why the rung did not run. compares: what is compared with what, in words.
+    series: what plots are made of, by key a list of numbers or names.
     """
 
     name: str
+    blames: Blame
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
-    findings: list[str] = dataclasses.field(default_factory=list)
+    findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     skipped: str | None = None
     compares: str = ""
     series: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
+    def add(self, kind: Kind, sentence: str, *, tensor: str | None = None, **figures: Any) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind, sentence, tensor, figures))
+
     @property
     def verdict(self) -> Verdict:
         return "skipped" if self.skipped else "fail" if self.findings else "pass"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings in words."""
+        return [finding.sentence for finding in self.findings]
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kind of each finding."""
+        return [finding.kind for finding in self.findings]
 
     def as_json(self) -> dict[str, Any]:
         skipped = {"reason": self.skipped} if self.skipped else {}
@@ -39,7 +75,8 @@ class Rung:
             "verdict": self.verdict,
             "compares": self.compares,
             "figures": self.figures,
-            "findings": self.findings,
+            "findings": self.sentences,
+            "diagnoses": [finding.as_json() for finding in self.findings],
             "notes": self.notes,
             **skipped,
             "series": self.series,
@@ -51,7 +88,7 @@ class Rung:
 class Report:
     """All rungs that were climbed. It fails if any rung does.
 
-    provenance: hashes of both sides, oracle, kernels that ran, machine and versions: what each figure is a figure of.
+    provenance: hashes of both sides, oracle, kernels that ran, machine and versions: what the figures belong to.
     """
 
     file: str
@@ -69,26 +106,27 @@ class Report:
 
     @property
     def conclusion(self) -> str:
-        """What is wrong, in one sentence: the file, a kernel, or what runs it."""
-        verdicts = {rung.name: rung.verdict for rung in self.rungs}
-        failed = [name for name, verdict in verdicts.items() if verdict == "fail"]
-        if not failed:
-            climbed = [name for name, verdict in verdicts.items() if verdict == "pass"]
-            return f"the file is right, as far as was climbed: {', '.join(climbed)}"
-        if any(name in failed for name in ("structure", "weights", "tokenizer")):
-            return "the file is wrong" + ("; so is a kernel of this machine" if "kernels" in failed else "")
-        if "kernels" in failed:
+        """What was proved, or what is wrong, in one sentence: the file, a kernel, or what runs it."""
+        passed = [rung.name for rung in self.rungs if rung.verdict == "pass"]
+        blamed = {rung.blames for rung in self.rungs if rung.verdict == "fail"}
+        same_weights = "weights" in passed
+        if not blamed:
+            proved = "the file holds the model of its source" if same_weights else "the file agrees with its source"
+            return f"{proved}; rungs passed: {', '.join(passed)}"
+        if "file" in blamed:
+            return "the file is wrong" + ("; so is a kernel of this machine" if "kernel" in blamed else "")
+        if "kernel" in blamed:
             return "a kernel is wrong on this machine, not the file"
-        if failed == ["generation"] and all(PINNED in finding for finding in self["generation"].findings):
-            return "the file is right by its source, and the pinned tokens are others"
-        if "weights" not in verdicts or verdicts["weights"] != "pass":
+        if {kind for rung in self.rungs for kind in rung.kinds} == {Kind.PINNED_TOKEN_DIFFERS}:
+            return "the file generates what its source does; the pinned tokens are different ones"
+        if not same_weights:
             return "the file does not run as its source does"
         return "the file holds what the source holds, but what runs it computes something else"
 
     @property
     def first_finding(self) -> str | None:
-        """What the lowest rung that failed found first: others may only follow from it."""
-        return next((f"{rung.name}: {rung.findings[0]}" for rung in self.rungs if rung.findings), None)
+        """What the lowest rung that failed found first: other findings may only follow from it."""
+        return next((f"{rung.name}: {rung.sentences[0]}" for rung in self.rungs if rung.findings), None)
 
     def as_json(self) -> dict[str, Any]:
         return {

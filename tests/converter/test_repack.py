@@ -15,7 +15,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.repack import repack
 from tritpack.converter.targets.scale_rounding import fold, loss, rounded
 from tritpack.converter.tools.inspect import inspect
-from tritpack.converter.verify import verify
+from tritpack.converter.verify.ladder import verify
 from tritpack.formats import names
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
@@ -73,7 +73,7 @@ def test_every_layout_is_proved_and_runs(outtype: str, tiny_checkpoint: Path, tm
     path = tmp_path / "model.gguf"
     convert(tiny_checkpoint, path, outtype=outtype)
     report = verify(path, tiny_checkpoint, level="logits")
-    assert report.verdict == "pass", [finding for rung in report.rungs for finding in rung.findings]
+    assert report.verdict == "pass", [sentence for rung in report.rungs for sentence in rung.sentences]
     assert {rung.name for rung in report.rungs if not rung.skipped} >= {"structure", "weights", "logits"}
 
 
@@ -122,7 +122,7 @@ def test_rounding_is_recorded_and_verified_as_asked_for(odd_checkpoint: Path, tm
     # A scale that is off by more than rounding is still a finding.
     bad = edited_gguf(path, tmp_path / "bad.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(0, 7))
     report = verify(bad, odd_checkpoint, level="weights")
-    assert report.verdict == "fail" and "scale" in report["weights"].findings[0]
+    assert report.verdict == "fail" and "scale" in report["weights"].sentences[0]
     # What loses nothing records nothing.
     convert(odd_checkpoint, tmp_path / "exact.gguf", outtype="iq2_bn", allow_scale_rounding=True)
     assert "tritpack.scale_rounding" not in GgufFile(tmp_path / "exact.gguf").metadata
@@ -217,7 +217,7 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
         convert(bare, tmp_path / "x.gguf")
     assert caught.value.hint is not None and "--kernel-config" in caught.value.hint
     report = verify(bare, half_gguf, level="weights")
-    assert report.verdict == "fail" and "tiled" in report["weights"].findings[0]
+    assert report.verdict == "fail" and "tiled" in report["weights"].sentences[0]
     all_tilings = {**tilings, (128, 256): LAYOUTS["tl2"].rule(128, 256)}  # type: ignore[attr-defined]
     repack(bare, path := tmp_path / "told.gguf", tiling=format_tilings(all_tilings))
     assert hashes(path) == hashes(half_gguf)
@@ -407,7 +407,7 @@ def test_rounded_scales_apart_are_found_out(with_apart: Path, odd_checkpoint: Pa
 
     bad = edited_gguf(with_apart, tmp_path / "bad.gguf", tensors=round_them)
     report = verify(bad, with_apart, level="weights")
-    assert report["weights"].verdict == "fail" and "its scale is" in report["weights"].findings[0]
+    assert report["weights"].verdict == "fail" and "its scale is" in report["weights"].sentences[0]
 
 
 def test_a_loss_is_not_forgotten(odd_checkpoint: Path, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_folding_that_no_file_admits_is_found_out(checkpoints: Checkpoints, tmp_
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
     silent = without(path, tmp_path / "silent.gguf", "tritpack.scale_rounding")
     report = verify(silent, made.folder, level="weights")
-    assert report["weights"].verdict == "fail" and "does not say so" in report["weights"].findings[0]
+    assert report["weights"].verdict == "fail" and "does not say so" in report["weights"].sentences[0]
 
 
 def test_a_scale_that_would_vanish(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.conftest import run
 from tritpack.converter.families.recognition import recognise
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify.comparison import position_errors
+from tritpack.converter.verify.compare.outputs import position_errors
 
 NAMES = (
     "bitnet_embedding_qwen3", "bonsai_unpacked", "falcon_e_bfloat16", "hf1bit_llama3_8b", "ms_2b4t_packed",

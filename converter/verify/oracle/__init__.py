@@ -1,1 +1,1 @@
-"""The second opinion: shares no code with families, storage, layouts or C."""
+"""The second opinion on a checkpoint: it shares no code with families, storage, layouts and C."""

@@ -1,7 +1,7 @@
-"""One tensor of a checkpoint -> int8 codes and float32 multipliers, in each of the ways that families keep them.
+"""Reads one tensor of a checkpoint as int8 codes and float32 multipliers, in each of the ways that families store them.
 
-Scales come as (row_blocks, col_blocks): equal blocks of rows and of columns share one. Independent of
-converter/sources/ternarize.py and formats/layouts by intention.
+Scales have the shape (row_blocks, col_blocks): equal blocks of rows and of columns share one. The code shares nothing
+with converter/sources, converter/storage and formats/layouts, on purpose.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SAMPLED_ROWS = 4
 
 
 def absmean(tensor: Tensor) -> Coded:
-    """Float masters, as transformers' `online` linears quantise them: the mean in float64, rounded once."""
-    masters = tensor.floats()
-    mean = np.maximum(np.float32(np.abs(masters).mean(dtype=np.float64)), np.float32(1e-5))
-    codes = np.clip(np.rint(masters * (np.float32(1) / mean)), -1, 1).astype(np.int8)
+    """Master weights, as transformers' `online` linears quantise them: the mean in float64, rounded once."""
+    weights = tensor.floats()
+    mean = np.maximum(np.float32(np.abs(weights).mean(dtype=np.float64)), np.float32(1e-5))
+    codes = np.clip(np.rint(weights * (np.float32(1) / mean)), -1, 1).astype(np.int8)
     return codes, np.full((1, 1), mean, np.float32)
 
 
@@ -33,11 +33,11 @@ def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
     """Codes with a weight_scale: four rows to a byte, a quarter of the matrix apart, or unpacked as -1, 0, 1."""
     stored = scale.floats()
     if stored.size != 1 or not stored.reshape(-1)[0] > 0:
-        raise Unreadable(f"tensor {scale.name!r} of shape {list(scale.shape)} is not one positive number")
+        raise Unreadable(f"shape {list(scale.shape)} is not one positive number", tensor=scale.name)
     with np.errstate(over="ignore"):
         multiplier = stored.reshape(1, 1) if multiplies else np.float32(1) / stored.reshape(1, 1)
     if not np.isfinite(multiplier).all():
-        raise Unreadable(f"tensor {scale.name!r} is too small to divide by")
+        raise Unreadable("it is too small to divide by", tensor=scale.name)
     if tensor.kind == "U8":
         packed: npt.NDArray[np.uint8] = tensor.array()
         codes = _less_one(tensor, _quarters(packed))
@@ -45,7 +45,7 @@ def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
         values = tensor.floats()
         codes = values.astype(np.int8)
         if not np.array_equal(codes, values) or np.abs(values).max() > 1:
-            raise Unsupported(f"tensor {tensor.name!r} has a weight_scale, but values other than -1, 0 and 1")
+            raise Unsupported("it has a weight_scale, but values other than -1, 0 and 1", tensor=tensor.name)
     return codes, multiplier
 
 
@@ -62,18 +62,18 @@ def mlx(tensor: Tensor, scales: Tensor, biases: Tensor, rows: slice | npt.NDArra
     """MLX's affine 2-bit groups, w = scale * q + bias: sixteen codes to a word, the lowest bits first."""
     scale, bias = scales.floats(rows), biases.floats(rows)
     if not np.array_equal(bias, -scale):
-        raise Unsupported(f"tensor {tensor.name!r} is not ternary: its biases are not its negated scales")
+        raise Unsupported("it is not ternary: its biases are not its negated scales", tensor=tensor.name)
     if (scale < 0).any():
-        raise Unsupported(f"tensor {tensor.name!r} has negative scales")
+        raise Unsupported("it has negative scales", tensor=tensor.name)
     octets = np.ascontiguousarray(tensor.array(rows)).view(np.uint8)
     codes = octets[:, :, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
     return _less_one(tensor, codes.reshape(len(octets), -1).astype(np.uint8, copy=False)), scale
 
 
 def _less_one(tensor: Tensor, codes: npt.NDArray[np.uint8]) -> I8:
-    """codes is overwritten."""
+    """Stored codes 0, 1, 2 as -1, 0, +1. Overwrites `codes`."""
     if codes.max(initial=0) == 3:
-        raise Unreadable(f"tensor {tensor.name!r} holds the code 3, which stands for no ternary value")
+        raise Unreadable("it holds the code 3, which stands for no ternary value", tensor=tensor.name)
     signed: I8 = codes.view(np.int8)
     signed -= 1
     return signed
@@ -83,7 +83,8 @@ def recovered(tensor: Tensor) -> Coded | None:
     """Floats that are ternary already: exactly their codes and scales, in the largest blocks within which all non-zero
     values have one magnitude. None if there are no such blocks."""
     rows, cols = tensor.shape
-    peaks = next((found for n in _group_counts(cols) if (found := _peaks(tensor.chunks(), n)) is not None), None)
+    groups = (_peaks(tensor.chunks(), count) for count in _group_counts(cols))
+    peaks = next((group for group in groups if group is not None), None)
     if peaks is None:
         return None
     codes = np.concatenate([np.sign(chunk).astype(np.int8) for chunk in tensor.chunks()])
@@ -95,7 +96,7 @@ def recovered(tensor: Tensor) -> Coded | None:
 
 
 def looks_ternary(tensor: Tensor) -> bool:
-    """Whether a few rows could be recovered; cheap, and no float weight passes by accident."""
+    """Whether a few rows could be recovered. It is cheap, and plain floats do not pass by accident."""
     rows, cols = tensor.shape
     sample = tensor.floats(np.linspace(0, rows - 1, SAMPLED_ROWS).astype(np.int64))
     return any(_peaks([sample], n) is not None for n in _group_counts(cols))
@@ -106,17 +107,17 @@ def _group_counts(cols: int) -> Iterator[int]:
 
 
 def _peaks(chunks: Iterable[F32], groups: int) -> F32 | None:
-    """float32 (rows, groups): the magnitude within each of so many groups of a row, or None where there are several."""
-    found = []
+    """The magnitude within each of `groups` groups of a row, float32 (rows, groups); None if a group has several."""
+    parts = []
     for chunk in chunks:
         peaks = _one_magnitude(np.abs(chunk).reshape(len(chunk), groups, -1))
         if peaks is None:
             return None
-        found.append(peaks)
-    return np.concatenate(found)
+        parts.append(peaks)
+    return np.concatenate(parts)
 
 
 def _one_magnitude(values: F32) -> F32 | None:
-    """The maxima of the last axis, if nothing else but 0 stands there."""
+    """The maxima along the last axis, if each value there is the maximum or 0; else None."""
     peaks: F32 = values.max(-1, keepdims=True)
     return peaks[..., 0] if ((values == peaks) | (values == 0)).all() else None

@@ -1,6 +1,6 @@
-"""config.json -> ModelSpec, as transformers 5 and 4 and MiniCPM's own code read it. The oracle's own reading.
+"""Reads config.json as a ModelSpec, as transformers 5 and 4 and MiniCPM's own code do. It is the oracle's own reading.
 
-What the config says of activations, masks and rotary embedding that runtime/reference.py does not compute is refused.
+A config that asks for activations, masks or rotary embedding that runtime/reference.py does not compute is refused.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ DEFAULTS: dict[str, Config] = {
     },
     "minicpm": {**LLAMA, "scale_emb": 1, "scale_depth": 1, "dim_model_base": 1, "tie_word_embeddings": True},
 }  # fmt: skip
-"""By model_type: what its configuration class says where config.json is silent."""
+"""By model_type: the values of its configuration class that config.json may leave out."""
 
 
-def spec_of(config: Config, architecture: str, **decided: Any) -> ModelSpec:
-    """decided: the fields of ModelSpec that follow from the tensors and not from the config."""
+def read_spec(config: Config, architecture: str, **decided: Any) -> ModelSpec:
+    """The ModelSpec of a config. decided: the fields that follow from the tensors and not from the config."""
     _refuse_unknown_switches(config, architecture)
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     head_dim, kv_heads = config.get("head_dim"), config.get("num_key_value_heads")
@@ -50,9 +50,8 @@ def spec_of(config: Config, architecture: str, **decided: Any) -> ModelSpec:
         if hidden % heads:
             raise Unreadable(f"hidden_size {hidden} is not a multiple of {heads} attention heads")
         head_dim = hidden // heads
-    if (
-        not isinstance(head_dim, int) or not 0 < head_dim <= MAX_HEAD_DIM
-    ):  # before a frequency is computed for each pair
+    # Checked before a frequency is computed for each pair.
+    if not isinstance(head_dim, int) or not 0 < head_dim <= MAX_HEAD_DIM:
         raise Unreadable(f"head_dim is {head_dim!r}, expected at most {MAX_HEAD_DIM}")
     fields: dict[str, Any] = {
         "vocab_size": config["vocab_size"],
@@ -78,7 +77,7 @@ def spec_of(config: Config, architecture: str, **decided: Any) -> ModelSpec:
 
 
 def number(config: Config, key: str, default: float | None = None) -> float:
-    """A number as float32 would keep it."""
+    """A number of the config as float32 holds it. Raises Unreadable if it is not a number."""
     value = config.get(key)
     if value is None:
         value = default
@@ -89,9 +88,9 @@ def number(config: Config, key: str, default: float | None = None) -> float:
 
 def _refuse_unknown_switches(config: Config, architecture: str) -> None:
     rotary = config.get("partial_rotary_factor", 1.0)
-    known = {"full_attention", "sliding_attention"} if architecture == "gemma3" else {"full_attention"}
-    others = sorted(set(config.get("layer_types") or ()) - known)
-    for what, given in {
+    kinds = {"full_attention", "sliding_attention"} if architecture == "gemma3" else {"full_attention"}
+    others = sorted(set(config.get("layer_types") or ()) - kinds)
+    for switch, wanted in {
         "attention_bias": config.get("attention_bias"),
         "mlp_bias": config.get("mlp_bias"),
         f"partial_rotary_factor {rotary!r}": rotary not in (None, 1),
@@ -103,8 +102,8 @@ def _refuse_unknown_switches(config: Config, architecture: str) -> None:
         "sparse_config": config.get("sparse_config"),
         "is_causal false": config.get("is_causal") is False,
     }.items():
-        if given:
-            raise Unsupported(f"config.json asks for {what}, which cannot be run")
+        if wanted:
+            raise Unsupported(f"config.json asks for {switch}, which cannot be run")
 
 
 # -- architectures with more than Llama has ----------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def _minicpm(config: Config) -> dict[str, Any]:
 
 
 def _layer_kind(config: Config, kind: str) -> Config:
-    """transformers 5 keeps Gemma's rotary parameters by kind of layer."""
+    """Gemma's rotary parameters of one kind of layer, as transformers 5 stores them; {} in older configs."""
     return (config.get("rope_parameters") or {}).get(kind) or {}
 
 
@@ -203,7 +202,7 @@ def _yarn(rotary: Config, context: int, original: int) -> RopeScaling:
         "yarn",
         factor,
         original,
-        # transformers takes its own number for 0, too
+        # transformers takes its default for 0, too
         number(rotary, "beta_fast") if rotary.get("beta_fast") else 32.0,
         number(rotary, "beta_slow") if rotary.get("beta_slow") else 1.0,
         number(rotary, "attention_factor", attention),

@@ -1,7 +1,7 @@
-"""Which family a checkpoint is of and under which names its tensors lie: the oracle's own answer.
+"""Which family a checkpoint belongs to, and which of its tensors the model reads: the oracle's own answer.
 
-From the names of the tensors and, for floats that are ternary already, their values. model_type comes last, because
-1bitLLM's says `llama` and none of the float families says in its config what it is.
+The names of the tensors decide and, for floats that are ternary already, their values. model_type comes last, because
+1bitLLM's says `llama`, and the config of a float family does not say what it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tritpack.converter.verify.oracle.codes import looks_ternary
-from tritpack.converter.verify.oracle.config import DEFAULTS, Config, number, spec_of
+from tritpack.converter.verify.oracle.config import DEFAULTS, Config, number, read_spec
 from tritpack.converter.verify.oracle.tensors import FLOATS, Tensor
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.model_spec import LINEARS, PROJECTION_NORMS
@@ -43,36 +43,36 @@ OTHER_MODULES = {
         "post_ffw_norm": "post_feedforward_layernorm",
     },
 }
-"""Where an architecture's names differ; `bitnet` is 1bitLLM's."""
+"""By architecture: module names that differ from MODULES; `bitnet` is 1bitLLM's."""
 TELLTALES = {
     "self_attn.attn_sub_norm": "bitnet-b1.58",
     "self_attn.inner_attn_ln": "bitnet",
     "pre_feedforward_layernorm": "gemma3",
     "self_attn.q_norm": "qwen3",
 }
-"""The first of these modules that a layer has tells the architecture."""
+"""The first of these modules that a layer has decides the architecture."""
 COMPATIBLE = {
     "bitnet": ("bitnet-b1.58", "bitnet"), "qwen3": ("qwen3",), "gemma3_text": ("gemma3",), "minicpm": ("minicpm",),
 }  # fmt: skip
-"""By model_type: the architectures that the names may tell. A `llama` may be anything."""
+"""By model_type: the architectures that the names may lead to. A `llama` may be any of them."""
 IMPLIED_TYPE = {"bitnet-b1.58": "bitnet", "bitnet": "llama", "gemma3": "gemma3_text"}
-"""By architecture: whose defaults hold where there is no model_type."""
+"""By architecture: the model_type whose defaults hold where config.json names none."""
 POOLING = {
     "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
     "lasttoken": "last", "mean": "mean", "cls": "cls",
 }  # fmt: skip
-"""sentence-transformers' switches, and the words that newer versions write as `pooling_mode`."""
+"""sentence-transformers' switches, and the values of `pooling_mode` that newer versions write."""
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
 UNREAD = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj\b.*|sinks|gamma|lora_\w+.*|\.weight_scale)$")
-"""Tensors that only a model with another graph has. What else nobody reads is told, and no reason to refuse."""
+"""Tensors that only a model with another graph has. Other unread tensors become a note and are not refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How the linears are kept: `scaled` (codes with a weight_scale), `absmean` (masters), `mlx`, or `exact` (floats
-    that are ternary already).
+    """How the linears are stored: `scaled` (codes with a weight_scale), `absmean` (master weights), `mlx`, or `exact`
+    (floats that are ternary already).
 
-    multiplies: a weight_scale does; else it divides.
+    multiplies: whether a weight_scale multiplies; else it divides.
     """
 
     kind: str
@@ -82,7 +82,7 @@ class Family:
 
 
 class Checkpoint:
-    """A folder's config and tensors, understood: `family`, `spec`, and `names`, the tensor of each GGUF name."""
+    """A folder's config and tensors, interpreted: `family`, `spec`, and `names`, the tensor of each GGUF name."""
 
     def __init__(
         self, config: Config, tensors: Mapping[str, Tensor], notes: str, folder: Path, quantize: str | None
@@ -90,10 +90,10 @@ class Checkpoint:
         self.tensors = tensors
         if "hadamard" in notes or "hadamard" in json.dumps(config):
             raise Unsupported("the weights are stored in a rotated (Hadamard) basis, which cannot be run")
-        self._given: Config = {**config, **(config.get("text_config") or {})}
-        if self._given.get("model_type") == "gemma3":
-            self._given["model_type"] = "gemma3_text"
-        self._quantization: Config = self._given.get("quantization_config") or {}
+        self._config: Config = {**config, **(config.get("text_config") or {})}
+        if self._config.get("model_type") == "gemma3":
+            self._config["model_type"] = "gemma3_text"
+        self._quantization: Config = self._config.get("quantization_config") or {}
         self._prefix = self._find_prefix()
         self._head = ("language_model." if self._prefix.startswith("language_model.") else "") + "lm_head.weight"
         self.architecture = self._architecture()
@@ -101,11 +101,11 @@ class Checkpoint:
         self.family = self._family(quantize)
         pooling = self._pooling(folder)
         norm = self.family.projection_norm
-        model_type = self._given.get("model_type") or IMPLIED_TYPE.get(self.architecture, self.architecture)
-        config = {**DEFAULTS[model_type], **self._given}
+        model_type = self._config.get("model_type") or IMPLIED_TYPE.get(self.architecture, self.architecture)
+        config = {**DEFAULTS[model_type], **self._config}
         if config["num_hidden_layers"] > len(tensors):  # before anything is made for each of them
             raise Unreadable(f"{config['num_hidden_layers']} layers cannot be in {len(tensors)} tensors")
-        self.spec = spec_of(
+        self.spec = read_spec(
             config,
             self.architecture,
             tied=pooling != "none" or self._tied(bool(config["tie_word_embeddings"])),
@@ -121,12 +121,12 @@ class Checkpoint:
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def _find_prefix(self) -> str:
-        """What stands before `embed_tokens` and `layers`: `model.`, nothing, or more in a class with vision."""
+        """What comes before `embed_tokens` and `layers`: `model.`, nothing, or more in a class with vision."""
         table = "embed_tokens.weight"
-        found = [name.removesuffix(table) for name in self.tensors if name.endswith(table)]
-        if len(found) != 1:
-            raise Unsupported(f"there are {len(found)} tensors named {table}, expected one")
-        return found[0]
+        prefixes = [name.removesuffix(table) for name in self.tensors if name.endswith(table)]
+        if len(prefixes) != 1:
+            raise Unsupported(f"there are {len(prefixes)} tensors named {table}, expected one")
+        return prefixes[0]
 
     def _in_layer(self, module: str, layer: int = 0) -> str:
         return f"{self._prefix}layers.{layer}.{module}.weight"
@@ -135,18 +135,18 @@ class Checkpoint:
         return self._in_layer(module) in self.tensors
 
     def _architecture(self) -> str:
-        model_type = self._given.get("model_type")
+        model_type = self._config.get("model_type")
         if model_type is not None and model_type not in DEFAULTS:
             raise Unsupported(f"model_type {model_type!r} is not known", hint=f"known: {', '.join(DEFAULTS)}")
-        # MiniCPM has Llama's names; only its config tells it.
-        without = "minicpm" if model_type == "minicpm" or "scale_emb" in self._given else "llama"
-        named = next((told for module, told in TELLTALES.items() if self._has(module)), without)
+        # MiniCPM has Llama's names; only its config distinguishes it.
+        default = "minicpm" if model_type == "minicpm" or "scale_emb" in self._config else "llama"
+        named = next((name for module, name in TELLTALES.items() if self._has(module)), default)
         if named not in COMPATIBLE.get(model_type or "llama", (named,)):
             raise Unsupported(f"the tensors are named like those of {named}, but model_type is {model_type!r}")
         return named
 
     def _names(self) -> dict[str, str]:
-        """Of every tensor the model needs, by GGUF name without `.weight`."""
+        """The checkpoint's name of every tensor that the model reads, by GGUF name without `.weight`."""
         names = {"token_embd": f"{self._prefix}embed_tokens.weight", "output_norm": f"{self._prefix}norm.weight"}
         if not self.spec.tied:
             names["output"] = self._head
@@ -165,19 +165,19 @@ class Checkpoint:
     # -- the family ----------------------------------------------------------------------------------------------------
 
     def _family(self, quantize: str | None) -> Family:
-        method, given_mlx = self._quantization.get("quant_method"), self._given.get("quantization")
+        method, mlx = self._quantization.get("quant_method"), self._config.get("quantization")
         if method is None and "group_size" in self._quantization:
-            given_mlx = given_mlx or self._quantization
+            mlx = mlx or self._quantization
         if method == "bitnet":
             return self._bitnet_family()
-        if method is not None or (self._quantization and not given_mlx):
+        if method is not None or (self._quantization and not mlx):
             raise Unsupported(f"quantisation {method!r} is not known", hint="known: bitnet, and MLX's with 2 bits")
         if self._has("self_attn.inner_attn_ln"):
             return Family("absmean")
         if self._has("self_attn.q_proj.norm"):
             return Family("absmean", projection_norm="norm")
-        if given_mlx:
-            entries = [given_mlx, *(entry for entry in given_mlx.values() if isinstance(entry, dict))]
+        if mlx:
+            entries = [mlx, *(entry for entry in mlx.values() if isinstance(entry, dict))]
             if any(entry.get("bits", 2) != 2 or entry.get("mode", "affine") != "affine" for entry in entries):
                 raise Unsupported("MLX quantisation other than affine with 2 bits is not ternary")
             return Family("mlx")
@@ -185,11 +185,13 @@ class Checkpoint:
         if not plain:
             return Family("exact")
         if plain[0].kind not in FLOATS:
-            raise Unsupported(f"tensor {plain[0].name!r} holds {plain[0].kind}, and config.json does not say how")
+            message = f"it holds {plain[0].kind}, and config.json does not say how"
+            raise Unsupported(message, tensor=plain[0].name)
         if quantize == "absmean":
             return Family("absmean")
         raise Unsupported(
-            f"tensor {plain[0].name!r} holds plain floats; quantising them makes another model",
+            "it holds plain floats; quantising them makes another model",
+            tensor=plain[0].name,
             hint="--quantize absmean asks for it",
         )
 
@@ -209,7 +211,7 @@ class Checkpoint:
         )
 
     def _check_spared_modules(self) -> None:
-        """modules_to_not_convert may spare the head and the embedding, nothing else; absent, it spares the head."""
+        """modules_to_not_convert may spare the head and the embedding, nothing else. If absent, it spares the head."""
         spared = self._quantization.get("modules_to_not_convert")
         if spared is None:
             return
@@ -233,7 +235,8 @@ class Checkpoint:
     # -- tables and pooling --------------------------------------------------------------------------------------------
 
     def _tied(self, wanted: bool) -> bool:
-        """As transformers 5: a head that is there and differs from the embedding is not tied, config.json or no."""
+        """Whether the head is the embedding. As in transformers 5, one that is there and differs is not tied, whatever
+        config.json says."""
         if self._head not in self.tensors:
             if not wanted:
                 raise Unreadable(f"the checkpoint has no tensor {self._head!r}, and its head is not tied")
@@ -261,8 +264,9 @@ class Checkpoint:
     # -- what must be there, and nothing else --------------------------------------------------------------------------
 
     def _check_tensors(self) -> None:
-        """Every tensor in its place, type and shape, and no norm or bias that nobody reads: it would mean something."""
-        known = set(self.names.values()) | {self._head}
+        """Check that every tensor is there in its type and shape, and that there is no norm or bias that the model does
+        not read: it would change the model."""
+        read = set(self.names.values()) | {self._head}
         for gguf_name, shape in self.spec.tensor_shapes().items():
             name = self.names.get(gguf_name.removesuffix(".weight"))
             if name is None:
@@ -270,11 +274,12 @@ class Checkpoint:
             tensor = self._need(name)
             is_linear = gguf_name.rpartition(".weight")[0].rpartition(".")[2] in LINEARS
             if tensor.kind not in (*FLOATS, self._packed_kind(is_linear, len(shape))):
-                raise Unsupported(f"tensor {name!r} holds {tensor.kind}, which this family does not have")
+                raise Unsupported(f"it holds {tensor.kind}, which this family does not have", tensor=name)
             if tensor.shape != _stored_shape(tensor.kind, shape):
-                raise Unreadable(f"tensor {name!r} is {tensor.kind} {list(tensor.shape)}, expected {list(shape)}")
-            known |= self._check_companions(tensor, shape, is_linear)
-        self.unused = sorted(name for name in self.tensors if name not in known)
+                message = f"it is {tensor.kind} {list(tensor.shape)}, expected {list(shape)}"
+                raise Unreadable(message, tensor=name)
+            read |= self._check_companions(tensor, shape, is_linear)
+        self.unused = sorted(name for name in self.tensors if name not in read)
         for name in self.unused:
             if name.startswith((self._prefix, self._head.removesuffix("weight"))) and UNREAD.search(name):
                 raise Unsupported(f"the checkpoint has a tensor {name!r}, which this model must not have")
@@ -290,13 +295,13 @@ class Checkpoint:
         return "U8" if self.family.kind == "scaled" and is_linear else None
 
     def _check_companions(self, tensor: Tensor, shape: tuple[int, ...], is_linear: bool) -> set[str]:
-        """The names of the scales that belong to a tensor, which must be there."""
+        """The names of the scales that belong to a tensor. Raises Unreadable if one is missing."""
         module = tensor.name.removesuffix(".weight")
         if tensor.kind == "U32":
             scales, biases = self._need(f"{module}.scales"), self._need(f"{module}.biases")
             groups = scales.shape[-1] if len(scales.shape) == 2 else 0
             if scales.shape != (shape[0], groups) or biases.shape != scales.shape or not groups or shape[1] % groups:
-                raise Unreadable(f"tensor {scales.name!r} is {list(scales.shape)}, not groups of {list(shape)}")
+                raise Unreadable(f"it is {list(scales.shape)}, not groups of {list(shape)}", tensor=scales.name)
             return {scales.name, biases.name}
         if self.family.kind != "scaled" or not is_linear:
             return set()
@@ -304,7 +309,7 @@ class Checkpoint:
 
 
 def _stored_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape in which a type keeps a tensor; None where it cannot."""
+    """The shape in which a type stores a tensor of this shape; None where it cannot."""
     if kind == "U8":  # four rows to a byte
         return (shape[0] // 4, *shape[1:]) if shape[0] % 4 == 0 else None
     if kind == "U32":  # sixteen columns to a word

@@ -1,4 +1,4 @@
-"""Who says what is right: the numpy reference, transformers, or outputs that somebody recorded."""
+"""Judges give the outputs that count as right: the numpy reference, transformers, or outputs from a file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What stands in reports."""
+        """What reports call it."""
 
     def outputs(self, sequences: Sequence[Sequence[int]]) -> list[F32]:
-        """float32 (tokens, vocab or hidden) of each sequence by itself."""
+        """Per sequence float32 (tokens, vocab or hidden), each computed by itself."""
 
 
 class Transformers:
@@ -44,8 +44,9 @@ class Transformers:
             ) from error
         if oracle.quantizes_floats:
             raise Unsupported(
-                f"{folder}: transformers does not quantise these masters when it loads them, so it would judge another "
+                "transformers does not quantise these master weights when it loads them, so it would judge another "
                 "model",
+                path=folder,
                 hint="use --oracle reference",
             )
         self._torch: Any = torch
@@ -58,12 +59,13 @@ class Transformers:
             )
         except Exception as error:  # whatever a checkpoint makes it raise
             sentence = " ".join(str(error).split())[:200] or type(error).__name__
-            raise Unsupported(f"{folder}: transformers cannot load it: {sentence}") from error
+            raise Unsupported(f"transformers cannot load it: {sentence}", path=folder) from error
         dropped = [*info["unexpected_keys"], *info["missing_keys"]]
         if dropped:
             raise Unsupported(
-                f"{folder}: transformers loads it without {dropped[0]!r} ({len(dropped)} tensors do not fit), so it "
-                "would judge another model",
+                f"transformers loads it without {dropped[0]!r} ({len(dropped)} tensors do not fit), so it would judge "
+                "another model",
+                path=folder,
                 hint="use --oracle reference",
             )
         # transformers widens only the linears; the model's own .float() refuses on quantised models.
@@ -73,7 +75,7 @@ class Transformers:
         self.name = f"transformers {transformers.__version__} in float32"
 
     def _take_rounded_tables(self, oracle: Oracle) -> None:
-        """What FILE's types made of embedding and head is a figure of the weights rung, and no deviation here."""
+        """Compute with embedding and head as FILE stores them: the weights rung reports their rounding."""
         torch, vocab = self._torch, oracle.spec.vocab_size
         with torch.no_grad():
             table = oracle.embedding(np.arange(vocab))
@@ -86,34 +88,35 @@ class Transformers:
         results = []
         with self._torch.no_grad():
             for tokens in sequences:
-                given = self._model(self._torch.tensor([list(tokens)]))
-                values = given.last_hidden_state if self._hidden else given.logits
+                output = self._model(self._torch.tensor([list(tokens)]))
+                values = output.last_hidden_state if self._hidden else output.logits
                 results.append(values[0].float().numpy())
         return results
 
 
-def recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
-    """Outputs that somebody recorded for these tokens as .npy, float32 (tokens, vocab or hidden). Raises Unreadable if
-    they are none, UsageError for tokens that the model does not have."""
+def read_recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
+    """Outputs recorded in a .npy file for these tokens, float32 (tokens, vocab or hidden).
+
+    Raises Unreadable if the file holds anything else, UsageError for tokens that the model does not have.
+    """
     spec = model.spec
-    if bad := [token for token in tokens if not 0 <= token < spec.vocab_size]:
-        raise UsageError(f"--tokens: {bad[0]} lies outside the vocabulary of {spec.vocab_size}")
+    if outside := [token for token in tokens if not 0 <= token < spec.vocab_size]:
+        raise UsageError(f"--tokens: {outside[0]} lies outside the vocabulary of {spec.vocab_size}")
     if len(tokens) > model.context_length:
-        raise UsageError(f"--tokens: {len(tokens)} of them, and the context has {model.context_length} positions")
+        raise UsageError(f"--tokens: {len(tokens)} tokens do not fit a context of {model.context_length}")
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise Unreadable(f"{path}: is no .npy file: {error}") from error
+        raise Unreadable(f"it is not a .npy file: {error}", path=path) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise Unreadable(f"{path}: holds no floats")
+        raise Unreadable("it does not hold floats", path=path)
     values = values.reshape(values.shape[-2:]) if values.ndim == 3 and len(values) == 1 else values
     expected = (len(tokens), spec.hidden_size if spec.is_embedding_model else spec.vocab_size)
     if values.shape != expected:
-        raise Unreadable(
-            f"{path}: has shape {list(values.shape)}, expected {list(expected)}: one row for each of the --tokens"
-        )
+        message = f"its shape is {list(values.shape)}, expected {list(expected)}: one row for each of the --tokens"
+        raise Unreadable(message, path=path)
     with np.errstate(over="ignore"):
         outputs = np.asarray(values, np.float32)
     if not np.isfinite(outputs).all() or not outputs.any(-1).all():
-        raise Unreadable(f"{path}: holds rows that are not finite, or all zeros: no outputs of a model")
+        raise Unreadable("it holds rows that are not finite, or all zeros: not outputs of a model", path=path)
     return outputs

@@ -1,8 +1,8 @@
 """The second opinion: a checkpoint folder read by short code of its own, fed to runtime/reference.py.
 
-Imports neither families, ternarize, plan, sources, layouts nor the C library, so that a mistake in any of them cannot
-hide here. What a checkpoint is: oracle_family.py and oracle_config.py. Its bytes: oracle_tensors.py, codes.py.
-Whatever it does not understand to the last tensor and switch it refuses.
+It imports none of families, storage, plan, sources, layouts and the C library, and is given data, not functions, so
+that a mistake in any of them cannot hide here. family.py and config.py say what a checkpoint is; tensors.py and
+codes.py read its bytes. A checkpoint that the oracle does not understand to the last tensor and switch is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy.typing as npt
 from tritpack.converter.verify.oracle import codes
 from tritpack.converter.verify.oracle.codes import Coded
 from tritpack.converter.verify.oracle.family import Checkpoint
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, round_rows, round_scales
 from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.model_spec import PROJECTION_NORMS, ModelSpec
 from tritpack.runtime import reference
 
@@ -36,9 +37,8 @@ DAMAGE = (
 class Oracle:
     """A checkpoint folder as transformers understands it: `spec`, weights on demand, and logits.
 
-    rounded: given a GGUF name (`token_embd` or `output`) and float32 rows, what the file's type makes of them; the
-    oracle then computes with those values, so that an asked-for rounding is no deviation.
-    rescaled: the same for the scales of a linear.
+    stored: how FILE stores tables and scales; the oracle computes with values rounded so, and a rounding that was asked
+    for is not a deviation.
     quantize: `absmean` quantises plain floats, which are refused otherwise; it changes nothing for other checkpoints.
     Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
     """
@@ -50,30 +50,28 @@ class Oracle:
     def __init__(
         self,
         folder: Path,
-        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
-        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
+        stored: StoredTypes = EXACTLY,
         *,
         quantize: str | None = None,
     ) -> None:
-        self._rounded, self._rescaled = rounded, rescaled
+        self._stored = stored
         try:
             self.config = dict(json.loads((folder / "config.json").read_text("utf-8")))
             self._tensors, notes = open_tensors(folder)
         except DAMAGE as error:
-            raise Unreadable(f"{folder}: the checkpoint cannot be read: {_sentence(error)}") from error
+            raise Unreadable(f"the checkpoint cannot be read: {_sentence(error)}", path=folder) from error
         try:
-            checkpoint = Checkpoint(self.config, self._tensors, notes, folder, quantize)
-        except (Unreadable, Unsupported) as error:
-            raise type(error)(f"{folder}: {error.message}", hint=error.hint) from error
+            with locating(path=folder):
+                checkpoint = Checkpoint(self.config, self._tensors, notes, folder, quantize)
         except DAMAGE as error:
-            raise Unreadable(f"{folder}: the configuration makes no sense: {_sentence(error)}") from error
+            raise Unreadable(f"the configuration makes no sense: {_sentence(error)}", path=folder) from error
         self.spec, self._family, self._names = checkpoint.spec, checkpoint.family, checkpoint.names
         self.unused = checkpoint.unused  # tensors that the model does not read
 
     @property
     def quantizes_floats(self) -> bool:
-        """Whether plain float masters are quantised here because `quantize` says so, or by the family's own rule that
-        no quantization_config states."""
+        """Whether master weights are quantised because `quantize` says so, or by a rule of the family that no
+        quantization_config states."""
         return self._family.kind == "absmean" and not self.config.get("quantization_config")
 
     def has(self, name: str) -> bool:
@@ -100,7 +98,7 @@ class Oracle:
     # -- the Weights protocol of runtime/reference.py ------------------------------------------------------------------
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        return self._rounded("token_embd", self._rows("token_embd", tokens))
+        return self._as_stored("token_embd", self._rows("token_embd", tokens))
 
     def norm(self, name: str) -> F32 | None:
         if name not in self._names:
@@ -111,7 +109,10 @@ class Oracle:
         return np.float32(1) + weight if adds_one else weight
 
     def linear(self, name: str) -> Coded:
-        return self._rescaled(name, self._linear(name))
+        """int8 codes and float32 multipliers, as FILE stores them."""
+        codes, scales = self._linear(name)
+        stored = self._stored.scales.get(name)
+        return codes, scales if stored is None else round_scales((codes, scales), stored)
 
     def _linear(self, name: str) -> Coded:
         tensor = self._tensors[self._names[name]]
@@ -122,15 +123,19 @@ class Oracle:
             return codes.scaled(tensor, scale, multiplies=self._family.multiplies)
         coded = self._exactly_coded(tensor)
         if coded is None:
-            raise Unsupported(f"tensor {tensor.name!r} is not ternary, though others of the checkpoint are")
+            raise Unsupported("it is not ternary, though others of the checkpoint are", tensor=tensor.name)
         return coded
 
     def head(self) -> Iterator[F32]:
         name = "token_embd" if self.spec.tied else "output"
         for first in range(0, self.spec.vocab_size, HEAD_ROWS):
-            yield self._rounded(name, self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
+            yield self._as_stored(name, self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
 
-    # ------------------------------------------------------------------------------------------------------------------
+    def _as_stored(self, name: str, rows: F32) -> F32:
+        float_type = self._stored.tables.get(name)
+        return rows if float_type is None else round_rows(rows, float_type)
+
+    # -- what the source holds, exactly --------------------------------------------------------------------------------
 
     def original_rows(self, name: str, first: int, last: int) -> F32:
         """Rows [first, last) of `token_embd` or `output` as the checkpoint has them, float32."""
@@ -158,7 +163,7 @@ class Oracle:
         return codes.mlx(tensor, scales, biases, rows)
 
     def _companion(self, tensor: Tensor, part: str) -> Tensor:
-        """That it is there was checked when the checkpoint was opened."""
+        """The tensor of scales or biases beside it, which is there: Checkpoint has checked that."""
         return self._tensors[f"{tensor.name.removesuffix('.weight')}.{part}"]
 
 

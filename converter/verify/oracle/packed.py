@@ -1,19 +1,19 @@
 """A GGUF file as the source that another file is held against: the same reference arithmetic on its decoded tensors.
 
-Less independent than oracle.py: a checkpoint has to be read by other code than the converter's, while a packed file is
-read through formats/, which the engines' own bytes have proved.
+It is less independent than oracle.py: a checkpoint is read by other code than the converter's, but a packed file
+through formats/, which was tested on bytes that the engines wrote.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes
 from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
@@ -25,22 +25,21 @@ Coded = tuple[npt.NDArray[np.int8], F32]
 
 
 class PackedOracle(Oracle):
-    """See Oracle; `file` instead of a checkpoint folder. Raises Unreadable and Unsupported."""
+    """An Oracle of a GGUF file instead of a checkpoint folder. Raises Unreadable and Unsupported."""
 
     def __init__(
         self,
         path: Path,
-        rounded: Callable[[str, F32], F32] = lambda name, rows: rows,
-        rescaled: Callable[[str, Coded], Coded] = lambda name, coded: coded,
+        stored: StoredTypes = EXACTLY,
     ) -> None:
-        self._rounded, self._rescaled = rounded, rescaled
+        self._stored = stored
         self._table: tuple[str, TernaryTensor | None] | None = None
         self.file = GgufFile(path)
         self.spec = model_metadata.from_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
         for name, shape in self.spec.tensor_shapes().items():
             if name not in self.file.tensors or self.file.tensors[name].shape != shape:
-                raise Unreadable(f"{path}: tensor {name!r} is missing or has another shape than {list(shape)}")
+                raise Unreadable(f"it is missing or has another shape than {list(shape)}", path=path, tensor=name)
 
     def has(self, name: str) -> bool:
         return name in self.file.tensors
@@ -56,7 +55,9 @@ class PackedOracle(Oracle):
     def _linear(self, name: str) -> Coded:
         coded = self._coded(f"{name}.weight")
         if coded is None:
-            raise Unsupported(f"{self.file.path}: tensor {name!r} is not stored in a ternary layout that is read here")
+            raise Unsupported(
+                "it is not stored in a ternary layout that is read here", path=self.file.path, tensor=name
+            )
         return coded
 
     def table_codes(self, name: str) -> Coded | None:
@@ -70,8 +71,8 @@ class PackedOracle(Oracle):
     def _rows(self, name: str, rows: npt.NDArray[np.int64] | slice) -> F32:
         if isinstance(rows, slice):
             return self.original_rows(name, rows.start, rows.stop)
-        found = {int(row): self.original_rows(name, int(row), int(row) + 1)[0] for row in np.unique(rows)}
-        return np.stack([found[int(row)] for row in rows])
+        by_index = {int(row): self.original_rows(name, int(row), int(row) + 1)[0] for row in np.unique(rows)}
+        return np.stack([by_index[int(row)] for row in rows])
 
     def _coded(self, name: str) -> Coded | None:
         ternary = self._unpacked(self.file.tensors[name])
@@ -82,7 +83,7 @@ class PackedOracle(Oracle):
         return ternary.codes, ternary.scales
 
     def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
-        """A ternary table is asked for row by row, and kept until another one is."""
+        """The tensor if it is ternary. A table is read row by row, so the last one is kept."""
         if info.name.removesuffix(".weight") not in TABLES:
             return self.file.ternary(info)
         if self._table is None or self._table[0] != info.name:
@@ -91,9 +92,8 @@ class PackedOracle(Oracle):
 
     def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
         if info.layout not in float_types.FLOAT_TYPES:
-            raise Unsupported(
-                f"{self.file.path}: tensor {info.name!r} is stored as {info.layout}, which is not read here"
-            )
+            message = f"it is stored as {info.layout}, which is not read here"
+            raise Unsupported(message, path=self.file.path, tensor=info.name)
         width = info.nbytes // info.rows
         return float_types.decode(
             info.layout, self.file.bytes_of(info)[first * width : last * width], last - first, info.cols

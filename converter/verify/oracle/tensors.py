@@ -1,6 +1,6 @@
 """The oracle's own reader of safetensors: names, shapes and rows, mapped into memory and widened to float32.
 
-Independent of converter/sources/checkpoint.py by intention, like everything of the oracle.
+It shares no code with converter/sources/checkpoint.py, on purpose.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Tensor:
     def array(self, rows: Rows = ALL) -> npt.NDArray[Any]:
         """Elements as they are stored (bfloat16 as uint16), all or some rows."""
         if self.kind not in STORED:
-            raise Unsupported(f"tensor {self.name!r} holds {self.kind}, expected one of {', '.join(STORED)}")
+            raise Unsupported(f"it holds {self.kind}, expected one of {', '.join(STORED)}", tensor=self.name)
         stored: npt.NDArray[Any] = self.raw.view(STORED[self.kind]).reshape(self.shape)
         return stored if isinstance(rows, slice) and rows == ALL else stored[rows]
 
     def floats(self, rows: Rows = ALL) -> F32:
         """Values in float32, exactly; never NaN or infinity."""
         if self.kind not in FLOATS:
-            raise Unsupported(f"tensor {self.name!r} holds {self.kind}, expected one of {', '.join(FLOATS)}")
+            raise Unsupported(f"it holds {self.kind}, expected one of {', '.join(FLOATS)}", tensor=self.name)
         stored = self.array(rows)
         wide: F32 = (
             stored.astype(np.float32) if self.kind != "BF16" else (stored.astype(np.uint32) << 16).view(np.float32)
         )
         if not np.isfinite(wide).all():
-            raise Unreadable(f"tensor {self.name!r} holds values that are not finite")
+            raise Unreadable("it holds values that are not finite", tensor=self.name)
         return wide
 
     def chunks(self) -> Iterator[F32]:
@@ -70,18 +70,18 @@ class Tensor:
 
 
 def open_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a checkpoint folder by name, and the free text of their files' headers, together."""
+    """The tensors of a checkpoint folder by name, and the free text in the headers of all its files."""
     tensors: dict[str, Tensor] = {}
     notes = []
     for name in _weight_files(folder):
-        found, note = _open(folder / name)
+        in_file, note = _open(folder / name)
         notes.append(note)
-        for tensor in found:
+        for tensor in in_file:
             if tensor.name in tensors:
-                raise Unreadable(f"{folder / name}: tensor {tensor.name!r} is in another file too")
+                raise Unreadable("it is in another file too", path=folder / name, tensor=tensor.name)
             tensors[tensor.name] = tensor
     if not tensors:
-        raise Unreadable(f"{folder}: there are no safetensors files with weights")
+        raise Unreadable("there are no safetensors files with weights", path=folder)
     return tensors, " ".join(notes)
 
 
@@ -95,7 +95,7 @@ def _weight_files(folder: Path) -> list[str]:
     names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     for name in names:
         if Path(name).name != name:
-            raise Unreadable(f"{index}: {name!r} is not a file of this folder")
+            raise Unreadable(f"{name!r} is not a file of this folder", path=index)
     return names
 
 
@@ -105,7 +105,7 @@ def _open(path: Path) -> tuple[list[Tensor], str]:
     data = np.frombuffer(mapping, np.uint8)
     (size,) = struct.unpack("<Q", data[:8].tobytes())
     if size > len(data) - 8:
-        raise Unreadable(f"{path}: a header of {size} bytes does not fit in {len(data)}")
+        raise Unreadable(f"a header of {size} bytes does not fit in {len(data)}", path=path)
     header = json.loads(data[8 : 8 + size].tobytes())
     note = json.dumps(header.pop("__metadata__", None))
     return [_tensor(path, name, entry, data[8 + size :], mapping) for name, entry in header.items()], note
@@ -114,7 +114,8 @@ def _open(path: Path) -> tuple[list[Tensor], str]:
 def _tensor(path: Path, name: str, entry: dict[str, Any], data: npt.NDArray[np.uint8], mapping: mmap.mmap) -> Tensor:
     kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not all(isinstance(size, int) and size >= 0 for size in (*shape, start, end)) or not start <= end <= len(data):
-        raise Unreadable(f"{path}: tensor {name!r} has an impossible shape or place, or the file is truncated")
+        raise Unreadable("its shape or place is impossible, or the file is truncated", path=path, tensor=name)
     if kind in STORED and math.prod(shape) * np.dtype(STORED[kind]).itemsize != end - start:
-        raise Unreadable(f"{path}: tensor {name!r} of shape {list(shape)} and type {kind} has {end - start} bytes")
+        message = f"{end - start} bytes are not its shape {list(shape)} in {kind}"
+        raise Unreadable(message, path=path, tensor=name)
     return Tensor(name, kind, shape, data[start:end], mapping, len(mapping) - len(data) + start)

@@ -1,5 +1,7 @@
-"""Rung 3: every kernel of this CPU against scalar on FILE's own tensors. What differs here is a kernel's fault, not the
-file's: the same bytes go into both."""
+"""Every kernel of this CPU against the scalar one, on FILE's own tensors.
+
+A difference is the kernel's fault and not the file's, because both take the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,37 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.converter.verify.rung import Rung
+from tritpack.converter.verify.context import Context
+from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import LINEARS, TABLES
 from tritpack.runtime.library import CTensor, library
 from tritpack.runtime.model import c_tensor
 
+name = "kernels"
+blames: Blame = "kernel"
+needs: frozenset[Need] = frozenset({"model"})
+options: tuple[str, ...] = ()
+
 TOKENS = 5
-"""Activations a tensor: one alone for matvec kernels, all for matmul's, an odd number so that tiles have tails."""
+"""Activation vectors per tensor: one for matvec kernels, all for matmul kernels; odd, so that tiles have tails."""
 MAX_WEIGHTS = 400_000_000
-"""Scalar kernels take a few seconds for so many: of larger models some tensors of each kind are run, and the rung says
-how many."""
+"""Scalar kernels take a few seconds for this many. Of larger models some tensors of each kind are run, and a figure
+says how many."""
 INTEGER_OPS = ("matvec", "matmul")
 
 
+def run(context: Context) -> Rung:
+    """Run every kernel that this file's model would use."""
+    return check_kernels(context.file, int8=context.exact.spec.int8_activations)
+
+
 def check_kernels(file: GgufFile, *, int8: bool) -> Rung:
-    """int8: whether the model's activations are; then integer products are equal, exactly. Products with float
-    activations, of tables and of the other models, are equal bit for bit."""
-    rung = Rung("kernels", compares="every kernel of this CPU with scalar, on tensors of FILE, bit for bit")
+    """int8: whether linears take int8 activations; their integer products must be equal then. Products with float
+    activations, of tables and of all other models, must be equal bit for bit."""
+    rung = Rung(name, blames, compares="every kernel of this CPU with scalar, on tensors of FILE, bit for bit")
     candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
     chosen = list(_some_of_each_kind(file, candidates))
     ran: set[str] = set()
@@ -35,7 +49,7 @@ def check_kernels(file: GgufFile, *, int8: bool) -> Rung:
         try:
             tensor = c_tensor(file, info)
         except TritpackError as error:
-            # The file's fault, and told by the weights rung.
+            # It is the file's fault, which the weights rung reports.
             rung.notes.append(f"tensor {info.name!r} was left out: {error.message}")
             continue
         compared += 1
@@ -55,8 +69,8 @@ def _part(info: TensorInfo) -> str:
 
 
 def _some_of_each_kind(file: GgufFile, candidates: list[TensorInfo]) -> Iterator[TensorInfo]:
-    """All tensors of a small model; of a large one the first of each layout and shape, then others spread evenly over
-    the layers until MAX_WEIGHTS are full."""
+    """All tensors of a small model. Of a large one the first of each layout and shape, then others spread evenly over
+    the layers until there are MAX_WEIGHTS weights."""
     kinds: dict[tuple[str | None, tuple[int, ...]], list[TensorInfo]] = {}
     for info in candidates:
         kinds.setdefault((info.layout, info.shape), []).append(info)
@@ -84,14 +98,18 @@ def _compare_integers(rung: Rung, info: TensorInfo, tensor: CTensor, ran: set[st
         if kernel.layout not in (tensor.layout, "u8") and not (kernel.layout == "i2_s" and tensor.layout == "t2"):
             continue
         count = 1 if kernel.op == "matvec" else TOKENS
-        found = c.integer_product(kernel, tensor, q[:count])
-        expected = scalar.setdefault(count, found)
+        product = c.integer_product(kernel, tensor, q[:count])
+        expected = scalar.setdefault(count, product)
         ran.add(kernel.symbol)
-        if not np.array_equal(found, expected):
-            token, row = (int(i) for i in np.argwhere(found != expected)[0])
-            rung.findings.append(
-                f"{kernel.symbol} gives {found[token, row]} for row {row} of tensor {info.name!r}, "
-                f"scalar gives {expected[token, row]}"
+        if not np.array_equal(product, expected):
+            token, row = (int(i) for i in np.argwhere(product != expected)[0])
+            rung.add(
+                Kind.KERNEL_DIFFERS,
+                f"{kernel.symbol} gives {product[token, row]} for row {row} of tensor {info.name!r}, "
+                f"scalar gives {expected[token, row]}",
+                tensor=info.name,
+                kernel=kernel.symbol,
+                row=row,
             )
 
 
@@ -101,10 +119,14 @@ def _compare_floats(rung: Rung, info: TensorInfo, tensor: CTensor, ran: set[str]
     isas = [isa.name for isa in c.isas() if isa.available]
     expected = c.head_product(tensor, x, isas[0])
     for isa in isas[1:]:
-        found = c.head_product(tensor, x, isa)
-        if not np.array_equal(found.view(np.uint32), expected.view(np.uint32)):
-            token, row = (int(i) for i in np.argwhere(found.view(np.uint32) != expected.view(np.uint32))[0])
-            rung.findings.append(
-                f"the head's kernel of {isa} gives {found[token, row]!r} for row {row} of tensor {info.name!r}, "
-                f"{isas[0]} gives {expected[token, row]!r}"
+        product = c.head_product(tensor, x, isa)
+        if not np.array_equal(product.view(np.uint32), expected.view(np.uint32)):
+            token, row = (int(i) for i in np.argwhere(product.view(np.uint32) != expected.view(np.uint32))[0])
+            rung.add(
+                Kind.KERNEL_DIFFERS,
+                f"the head's kernel of {isa} gives {product[token, row]!r} for row {row} of tensor {info.name!r}, "
+                f"{isas[0]} gives {expected[token, row]!r}",
+                tensor=info.name,
+                isa=isa,
+                row=row,
             )

@@ -1,4 +1,4 @@
-"""Rung 1: is this file the model that its source describes, as far as names, shapes and metadata tell?"""
+"""Whether the file is the model that its source describes, by names, shapes, metadata and recorded hashes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections import Counter
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify.metadata_values import same, short
+from tritpack.converter.verify.compare.metadata_values import same, short
+from tritpack.converter.verify.compare.vocabulary import check_vocabulary
+from tritpack.converter.verify.context import Context
+from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
-from tritpack.converter.verify.rung import Rung
-from tritpack.converter.verify.vocabulary import check_vocabulary
+from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.float_types import FLOAT_TYPES
@@ -18,10 +20,13 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.layouts import catalog
 from tritpack.formats.model_spec import ALL_NORMS, IMPLIED_ACTIVATION, INTERLEAVED_ROPE, LINEARS, TABLES, ModelSpec
 
+name = "structure"
+blames: Blame = "file"
+needs: frozenset[Need] = frozenset()
+options: tuple[str, ...] = ()
+
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
-"""Names of one graph with one row order; what differs between them, the activation, is compared by itself."""
-
-
+"""Names of one graph with one row order. They imply different activations, which are compared by themselves."""
 FORMAT_KEY = "general.source.format"
 CHANGES_THE_GRAPH = (
     "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
@@ -31,17 +36,26 @@ CHANGES_THE_GRAPH = (
 PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
 
 
+def run(context: Context) -> Rung:
+    """Compare spec, tensor table, tokenizer and hashes. A file that fails here is not run."""
+    rung = check_structure(context.file, context.source, context.exact)
+    check_hashes(rung, context.file, context.source, context.hashing.result())
+    if rung.verdict == "fail":
+        context.cannot_run = "the file's structure is wrong"
+    return rung
+
+
 def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle: Oracle) -> Rung:
-    """Spec, tensor table, tokenizer and recorded hashes against the source; nothing the file says is trusted."""
-    rung = Rung("structure", compares="metadata, tensor table and tokenizer keys of FILE with those of SOURCE")
+    """Compare spec, tensor table and tokenizer with the source's; no value of the file is trusted."""
+    rung = Rung(name, blames, compares="metadata, tensor table and tokenizer keys of FILE with those of SOURCE")
     expected = oracle.spec
     try:
         spec = model_metadata.from_gguf(file)
     except TritpackError as error:
-        rung.findings.append(f"metadata: {error.message}")
+        rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
     else:
         _compare_specs(rung, spec, expected)
-    _check_metadata(rung, file, expected, told=bool(rung.findings))
+    _check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
     _check_tensors(rung, file, oracle)
     check_vocabulary(rung, file, source, expected.vocab_size)
     if oracle.unused:
@@ -50,64 +64,74 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     return rung
 
 
-def _compare_specs(rung: Rung, found: ModelSpec, expected: ModelSpec) -> None:
+def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:
     for field in dataclasses.fields(ModelSpec):
-        mine, theirs = getattr(found, field.name), getattr(expected, field.name)
-        if field.name == "architecture" and mine in ONE_GRAPH and theirs in ONE_GRAPH:
+        ours, theirs = getattr(spec, field.name), getattr(expected, field.name)
+        if ours == theirs or (field.name == "architecture" and ours in ONE_GRAPH and theirs in ONE_GRAPH):
             continue
-        if mine != theirs:
-            remark = ""
-            if field.name == "architecture" and (mine in INTERLEAVED_ROPE) != (theirs in INTERLEAVED_ROPE):
-                remark = f" ({mine} turns rotary pairs {PAIRS[mine in INTERLEAVED_ROPE]}, {theirs} those "
-                remark += f"{PAIRS[theirs in INTERLEAVED_ROPE]}: q and k would be turned wrongly)"
-            rung.findings.append(f"{field.name} is {mine!r}, the source has {theirs!r}{remark}")
+        kind, sentence = Kind.MODEL_DIFFERS, f"{field.name} is {ours!r}, the source has {theirs!r}"
+        if field.name == "architecture" and (ours in INTERLEAVED_ROPE) != (theirs in INTERLEAVED_ROPE):
+            kind = Kind.ROTARY_PAIRING_DIFFERS
+            sentence += (
+                f" ({ours} rotates pairs {PAIRS[ours in INTERLEAVED_ROPE]}, {theirs} those "
+                f"{PAIRS[theirs in INTERLEAVED_ROPE]}: q and k would be rotated wrongly)"
+            )
+        rung.add(kind, sentence, field=field.name, file=short(ours), source=short(theirs))
 
 
 def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
     shapes = oracle.spec.tensor_shapes()
     missing = [name for name in shapes if name not in file.tensors]
-    rung.findings += _missing_norms(missing, oracle.spec.layers)
+    rung.findings += _missing_tensors(missing, oracle.spec.layers)
     for name, shape in shapes.items():
         tensor = file.tensors.get(name)
         if tensor is None:
             continue
         if tensor.shape != shape:
-            rung.findings.append(f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
+            sentence = f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}"
+            rung.add(Kind.SHAPE_DIFFERS, sentence, tensor=name, file=list(tensor.shape), source=list(shape))
         part = name.split(".")[-2]
         ternary = part in LINEARS
         if part in TABLES and tensor.layout in catalog.LAYOUTS and oracle.table_codes(part) is not None:
             continue
         if ternary and tensor.layout not in catalog.LAYOUTS:
-            rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout")
+            sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout"
+            rung.add(Kind.TYPE_DIFFERS, sentence, tensor=name, layout=tensor.layout)
         if not ternary and tensor.layout not in FLOAT_TYPES:
-            rung.findings.append(f"tensor {name!r} is stored as {tensor.layout}, expected a float type")
+            sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a float type"
+            rung.add(Kind.TYPE_DIFFERS, sentence, tensor=name, layout=tensor.layout)
     for name in oracle.spec.unknown_tensors(file.tensors):
         tied = " (the source ties the head to the embedding)" if name == "output.weight" and oracle.spec.tied else ""
-        rung.findings.append(f"tensor {name!r} is not part of this model{tied}")
+        rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
     end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
     if file.size - end >= file.alignment:
-        rung.notes.append(f"{file.size - end} bytes behind the last tensor belong to nothing")
+        rung.notes.append(f"{file.size - end} bytes after the last tensor belong to nothing")
 
 
-def _missing_norms(missing: list[str], layers: int) -> list[str]:
-    """A sentence for each missing tensor; one for all where a kind of norm is missing in every layer."""
+def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:
+    """A finding for each missing tensor; a single one where a kind of norm is missing in every layer."""
     parts = Counter(name.split(".")[-2] for name in missing if name.split(".")[-2] in ALL_NORMS)
     lost = {part for part, count in parts.items() if count == layers}
-    sentences = [f"{part} is missing in all of the {layers} layers: the norm was lost" for part in sorted(lost)]
-    return sentences + [f"tensor {name!r} is missing" for name in missing if name.split(".")[-2] not in lost]
+    norms = [
+        Finding(Kind.NORMS_MISSING, f"{part} is missing in all of the {layers} layers: the norm was lost", part)
+        for part in sorted(lost)
+    ]
+    others = [name for name in missing if name.split(".")[-2] not in lost]
+    return norms + [Finding(Kind.TENSOR_MISSING, f"tensor {name!r} is missing", name) for name in others]
 
 
-def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, told: bool) -> None:
-    """Keys that other engines act on, or that we wrote: present, they have to be right; in files of ours they are all
-    present, and no others. told: the spec differs already, so that its keys need not be named again."""
+def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_differs: bool) -> None:
+    """Check keys that other engines act on or that tritpack wrote. Those that are there have to be right; a file that
+    tritpack wrote has all of them and no others. spec_differs: a finding says so already, so that the keys of the spec
+    are not named again."""
     arch = file.metadata.get("general.architecture")
     if not isinstance(arch, str):
-        return  # said already
+        return  # a finding says so already
     complete = "tritpack.version" in file.metadata
     kinds = {file.tensors[name].layout for name in expected.linear_names() if name in file.tensors}
     named = arch if arch in ONE_GRAPH else expected.architecture
     renamed = dataclasses.replace(expected, architecture=named)
-    right: dict[str, Any] = {} if told else model_metadata.to_metadata(renamed)
+    right: dict[str, Any] = {} if spec_differs else model_metadata.to_metadata(renamed)
     if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS and catalog.type_of(kind).file_type is not None:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():
@@ -115,21 +139,25 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, told: bo
             continue
         if key not in file.metadata:
             if complete and (key.startswith(f"{arch}.") or key == "general.file_type"):
-                rung.findings.append(f"{key} is missing, expected {short(value)}")
+                rung.add(Kind.KEY_MISSING, f"{key} is missing, expected {short(value)}", key=key, source=short(value))
         elif not same(file.metadata[key], value):
-            rung.findings.append(f"{key} is {short(file.metadata[key])}, expected {short(value)}")
+            stored = short(file.metadata[key])
+            sentence = f"{key} is {stored}, expected {short(value)}"
+            rung.add(Kind.KEY_DIFFERS, sentence, key=key, file=stored, source=short(value))
     for key in file.metadata:
-        if told or key in right or not key.startswith((f"{arch}.", "split.")):
+        if spec_differs or key in right or not key.startswith((f"{arch}.", "split.")):
             continue
         if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
-            rung.findings.append(f"{key} is {short(file.metadata[key])}, and the source has nothing like it")
+            stored = short(file.metadata[key])
+            sentence = f"{key} is {stored}, and the source has nothing like it"
+            rung.add(Kind.KEY_UNEXPECTED, sentence, key=key, file=stored)
     implied = IMPLIED_ACTIVATION.get(arch)
     if implied not in (None, expected.activation):
         rung.notes.append(f"engines that do not read {arch}.hidden_activation compute {implied} for {arch}")
 
 
 def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, source_sha256: str) -> None:
-    """Of the source and its files, where FILE records them: the last part of the structure rung, and the slowest."""
+    """Compare the hashes of the source and its files that FILE records. It is the slowest part of the rung."""
     recorded = file.metadata.get("general.source.sha256")
     if recorded is None:
         rung.notes.append("the file records no hash of its source")
@@ -138,7 +166,7 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
         if "general.source.sha256" not in source.metadata and not same(file.metadata.get(FORMAT_KEY), "gguf"):
             rung.notes.append("the file was made from a checkpoint, and the source does not say from which")
             return
-        # A file that names its own source hands that name on; any other is the source itself.
+        # A file that records its source passes that on; any other GGUF is the source itself.
         expected = source.metadata.get("general.source.sha256") or source_sha256
         lines = list(source.metadata.get("tritpack.source.files", ()))
     else:
@@ -151,6 +179,7 @@ def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile
         lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
     rung.figures["source_sha256"] = expected
     if not same(recorded, expected):
-        rung.findings.append(f"general.source.sha256 is {short(recorded)}, this source has {expected}")
+        sentence = f"general.source.sha256 is {short(recorded)}, this source has {expected}"
+        rung.add(Kind.SOURCE_HASH_DIFFERS, sentence, file=short(recorded), source=expected)
     if not same(file.metadata.get("tritpack.source.files", lines), lines):
-        rung.findings.append("tritpack.source.files are not the hashes of this source's files")
+        rung.add(Kind.SOURCE_HASH_DIFFERS, "tritpack.source.files are not the hashes of this source's files")

@@ -1,5 +1,5 @@
-"""Rung 4: the tokenizer in FILE gives the ids of the source's own, over a corpus of awkward strings, and renders the
-same chats."""
+"""Whether the tokenizer in FILE gives the same ids as the source's own, over a corpus of awkward strings, and renders
+the same chats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify.rung import Rung
+from tritpack.converter.verify.compare.vocabulary import CHAT
+from tritpack.converter.verify.context import Context
+from tritpack.converter.verify.diagnoses import Diagnosis
+from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.vocab import files
 from tritpack.converter.vocab.chat import chat_templates
 from tritpack.converter.vocab.probes import awkward_texts
@@ -18,8 +22,13 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import chat_text, render_chat
 from tritpack.runtime.tokenizer import Tokenizer
 
+name = "tokenizer"
+blames: Blame = "file"
+needs: frozenset[Need] = frozenset()
+options: tuple[str, ...] = ()
+
 Encode = Callable[[str, bool], "list[int]"]
-"""(text, whether to add what the tokenizer adds by itself) -> ids."""
+"""(text, whether to add the special tokens that the tokenizer adds) -> ids."""
 Render = Callable[["list[dict[str, str]]"], str]
 """The messages of a chat -> its text."""
 
@@ -35,7 +44,7 @@ SAMPLES = (
     "a" * 300 + " " * 40 + "\n" * 20 + "\r\n\r\n" + "9" * 50,
 )
 CHATS: tuple[list[dict[str, str]], ...] = (
-    [{"role": "user", "content": "Hello"}],
+    CHAT,
     [
         {"role": "user", "content": " Spaces around \n"},
         {"role": "assistant", "content": "Yes."},
@@ -43,30 +52,35 @@ CHATS: tuple[list[dict[str, str]], ...] = (
     ],
 )
 MAX_SPECIALS = 48
-"""Of the marks of a vocabulary, how many are looked for inside a text."""
+"""How many special tokens of a vocabulary are tried inside a text."""
 MAX_FINDINGS = 3
 
 
+def run(context: Context) -> Rung:
+    """Compare ids and chats with the source's own tokenizer."""
+    return check_tokenizer(context.file, context.source)
+
+
 def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile) -> Rung:
-    rung = Rung("tokenizer", compares="token ids by FILE with ids by the source's own tokenizer")
+    """Compare the tokenizers of a file and a source; skipped if the source has none."""
+    rung = Rung(name, blames, compares="token ids by FILE with ids by the source's own tokenizer")
     if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
         rung.skipped = "the source has no tokenizer"
         return rung
-    encode, marks, theirs = _reference(rung, source)
+    encode, specials, theirs = _reference(rung, source)
     try:
         ours = Tokenizer.from_metadata(file.metadata)
     except TritpackError as error:
-        rung.findings.append(error.message)
+        rung.add(Kind.TOKENIZER_INVALID, error.without_path)
         return rung
     count = 0
-    for text in _corpus(marks):
+    for text in _corpus(specials):
         count += 1
         want = encode(text, True)
         if (got := ours.encode(text)) != want:
-            rung.findings.append(
-                f"{_short(text)} gives {_around(got, want)}, the source's gives {_around(want, got)}"
-                + _cause(ours, text, got, want)
-            )
+            diagnosis = _explain_ids(ours, text, got, want)
+            sentence = f"{_short(text)} gives {_around(got, want)}, the source's gives {_around(want, got)}"
+            rung.add(diagnosis.kind, diagnosis.explain(sentence), text=text, file=got, source=want)
             if len(rung.findings) >= MAX_FINDINGS:
                 break
     rung.figures |= {"texts": count, "vocabulary": ours.vocab_size}
@@ -75,11 +89,11 @@ def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile) -> Rung
     return rung
 
 
-def _corpus(marks: list[str]) -> Iterator[str]:
+def _corpus(specials: list[str]) -> Iterator[str]:
     yield from SAMPLES
     yield from awkward_texts()
-    for mark in marks[:MAX_SPECIALS]:
-        yield f"before{mark} after {mark}"
+    for special in specials[:MAX_SPECIALS]:
+        yield f"before{special} after {special}"
 
 
 def _short(text: str) -> str:
@@ -87,45 +101,45 @@ def _short(text: str) -> str:
 
 
 def _around(ids: list[int], other: list[int]) -> str:
-    """The ids about the first that differs."""
+    """The ids around the first that differs."""
     at = next((i for i, (a, b) in enumerate(zip(ids, other)) if a != b), min(len(ids), len(other)))
     shown = ", ".join(map(str, ids[max(0, at - 1) : at + 4]))
     return f"{'... ' if at > 1 else ''}{shown}{' ...' if at + 4 < len(ids) else ''} ({len(ids)} ids)"
 
 
-def _cause(ours: Tokenizer, text: str, got: list[int], want: list[int]) -> str:
-    """What most likely went wrong, in brackets; "" where nothing known fits."""
-    if got == want[1:]:
-        return " (the token before a text is missing)"
-    if got[1:] == want:
-        return " (a token before the text is too much)"
-    if got == want[:-1]:
-        return " (the token behind a text is missing)"
-    if got[:-1] == want:
-        return " (a token behind the text is too much)"
+def _explain_ids(ours: Tokenizer, text: str, ids: list[int], expected: list[int]) -> Diagnosis:
+    """What most likely went wrong where a text has other ids than expected."""
+    if ids == expected[1:]:
+        return Diagnosis(Kind.FIRST_TOKEN_MISSING, "the token before a text is missing")
+    if ids[1:] == expected:
+        return Diagnosis(Kind.FIRST_TOKEN_SURPLUS, "there is a surplus token before the text")
+    if ids == expected[:-1]:
+        return Diagnosis(Kind.LAST_TOKEN_MISSING, "the token after a text is missing")
+    if ids[:-1] == expected:
+        return Diagnosis(Kind.LAST_TOKEN_SURPLUS, "there is a surplus token after the text")
     for form in ("NFC", "NFKC", "NFD", "NFKD"):
-        if ours.encode(unicodedata.normalize(form, text)) == want:
-            return f" (the normaliser {form} is missing)"
-    return ""
+        if ours.encode(unicodedata.normalize(form, text)) == expected:
+            return Diagnosis(Kind.NORMALIZER_MISSING, f"the normaliser {form} is missing")
+    return Diagnosis(Kind.TOKEN_IDS_DIFFER)
 
 
 def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode, list[str], Render | None]:
-    """The source's way to encode, its marks, and its way to render a chat (None: it has no template)."""
+    """How the source encodes a text, its special tokens, and how it renders a chat (None: it has no template)."""
     if isinstance(source, GgufFile):
         tokenizer = Tokenizer.from_metadata(source.metadata)
         rung.figures["reference"] = "the source GGUF"
-        marks = [tokenizer.token_text(i) for i in range(tokenizer.vocab_size) if tokenizer.is_control(i)]
+        specials = [tokenizer.token_text(i) for i in range(tokenizer.vocab_size) if tokenizer.is_control(i)]
         render: Render | None = None
         if tokenizer.chat_template:
             render = lambda messages: chat_text(tokenizer, messages)  # noqa: E731
-        return lambda text, special: tokenizer.encode(text, add_special=special), marks, render
+        return lambda text, special: tokenizer.encode(text, add_special=special), specials, render
     path = source.folder / "tokenizer.json"
     loaded = files.load(source.folder)
-    # tokenizer.json by the tokenizers library alone; other kinds of files as convert reads them, which proves itself
+    # tokenizer.json is read by the tokenizers library alone, other kinds of files as convert reads them: that is tested
     # against sentencepiece.
-    backend = _plain(path, loaded.settings) if path.is_file() else loaded.backend
+    backend = _load_tokenizer_json(path, loaded.settings) if path.is_file() else loaded.backend
     rung.figures["reference"] = loaded.path.name
-    marks = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items())]
+    specials = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items())]
     template = chat_templates(source.folder, loaded.settings).get("default")
 
     def render_by_template(messages: list[dict[str, str]]) -> str:
@@ -135,20 +149,20 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
 
     return (
         lambda text, special: list(backend.encode(text, add_special_tokens=special).ids),
-        marks,
+        specials,
         None if template is None else render_by_template,
     )
 
 
-def _plain(path: Path, settings: dict[str, Any]) -> Any:
-    """tokenizer.json and, as transformers does, the added tokens that only tokenizer_config.json names."""
+def _load_tokenizer_json(path: Path, settings: dict[str, Any]) -> Any:
+    """The tokenizer of tokenizer.json with, as in transformers, added tokens that only tokenizer_config.json names."""
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Reference
 
     try:
         reference = Reference.from_file(str(path))
     except Exception as error:  # the tokenizers library raises nothing narrower
-        raise Unreadable(f"{path}: is no tokenizer: {error}") from error
+        raise Unreadable(f"it is not a tokenizer: {error}", path=path) from error
     reference.no_padding()
     reference.no_truncation()
     decoder = settings.get("added_tokens_decoder")
@@ -168,19 +182,21 @@ def _compare_chats(rung: Rung, ours: Tokenizer, theirs: Render, encode: Encode) 
             want = theirs(messages)
         except TritpackError as error:  # a template may refuse a role or an order of roles
             rung.notes.append(
-                f"the source's own chat template does not render {len(messages)} messages: {error.message}"
+                f"the source's own chat template does not render {len(messages)} messages: {error.without_path}"
             )
             continue
         count += 1
         try:
             got = chat_text(ours, messages)
         except TritpackError as error:
-            rung.findings.append(f"chat: {error.message}")
+            rung.add(Kind.CHAT_INVALID, f"chat: {error.without_path}")
             break
         if got != want:
-            rung.findings.append(f"chat: it renders as {_short(got)}, the source's template gives {_short(want)}")
+            sentence = f"chat: it renders as {_short(got)}, the source's template gives {_short(want)}"
+            rung.add(Kind.CHAT_TEXT_DIFFERS, sentence, file=got, source=want)
             break
         if ours.encode(got, add_special=False) != encode(want, False):
-            rung.findings.append(f"chat: {_short(got)} has other ids than by the source's tokenizer")
+            sentence = f"chat: {_short(got)} has other ids than by the source's tokenizer"
+            rung.add(Kind.CHAT_IDS_DIFFER, sentence, text=got)
             break
     rung.figures["chats"] = count

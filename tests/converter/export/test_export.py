@@ -21,7 +21,7 @@ from tritpack.converter.export.export import export
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.storage import TRANSFORMERS
 from tritpack.converter.storage.catalog import STORAGES
-from tritpack.converter.verify import verify
+from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.model import Model

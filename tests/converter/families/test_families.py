@@ -18,8 +18,8 @@ from tests.make.families import FAMILIES, Q0, UP1, Checkpoints, Config, Made, al
 from tests.make.storage import entry, values_of
 from tritpack.converter.convert import convert
 from tritpack.converter.families.family import families
-from tritpack.converter.verify import verify
-from tritpack.converter.verify.comparison import position_errors
+from tritpack.converter.verify.compare.outputs import position_errors
+from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rungs.logits import find_safe_prompts
 from tritpack.formats.errors import Unreadable, Unsupported
@@ -94,7 +94,7 @@ def _each_scale(tensor: TernaryTensor) -> np.ndarray:
 
 def test_verified(made: Made, packed: Path) -> None:
     report = verify(packed, made.folder, level="logits", quantize=made.family.quantize)
-    assert report.verdict == "pass", [rung.findings for rung in report.rungs]
+    assert report.verdict == "pass", [rung.sentences for rung in report.rungs]
     logits = next(rung for rung in report.rungs if rung.name == "logits")
     assert logits.figures["method"] == "safe prompts" and logits.skipped is None
 
@@ -114,7 +114,7 @@ def test_a_wrong_scale_fails(made: Made, packed: Path, tmp_path: Path) -> None:
 
     report = verify(packed, edited(made.folder, tmp_path / "e", tensors=disturb), level="weights",
                     quantize=made.family.quantize)  # fmt: skip
-    findings = [finding for rung in report.rungs for finding in rung.findings]
+    findings = [sentence for rung in report.rungs for sentence in rung.sentences]
     assert report.verdict == "fail" and any("blk.1.ffn_up" in finding for finding in findings), findings
 
 

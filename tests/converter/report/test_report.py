@@ -14,8 +14,9 @@ from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_gguf
 from tritpack.converter.report import plots
 from tritpack.converter.report.render import FILES, as_html, as_junit, as_markdown, schema
-from tritpack.converter.verify import RUNGS
+from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
+from tritpack.converter.verify.rungs import RUNGS, load
 from tritpack.formats.names import ExitCode
 
 
@@ -45,6 +46,7 @@ def test_the_schema_is_one_and_is_printed() -> None:
     printed = run("verify", "--json-schema")
     assert printed.exit_code == 0 and json.loads(printed.stdout) == schema()
     assert schema()["$defs"]["rung"]["properties"]["name"]["enum"] == list(RUNGS)
+    assert schema()["$defs"]["diagnosis"]["properties"]["kind"]["enum"] == [kind.value for kind in Kind]
 
 
 def test_report_json_is_what_json_prints(good: Path, tiny_gguf: Path, tiny_checkpoint: Path) -> None:
@@ -71,6 +73,11 @@ def test_a_wrong_file(bad_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     document = json.loads((tmp_path / "r" / "report.json").read_text("utf-8"))
     valid(document)
     assert document["verdict"] == "fail" and document["conclusion"] == "the file is wrong"
+    weights = document["rungs"][1]
+    [diagnosis] = weights["diagnoses"]
+    assert (diagnosis["kind"], diagnosis["tensor"]) == ("scale_differs", "blk.1.ffn_up.weight")
+    assert weights["findings"] == [diagnosis["sentence"]]
+    assert {"file", "source"} <= set(diagnosis["figures"])
     suite = ElementTree.parse(tmp_path / "r" / "junit.xml").getroot()
     assert suite.attrib["failures"] == "1" and suite.attrib["tests"] == "2"
     [failure] = suite.iter("failure")
@@ -78,12 +85,12 @@ def test_a_wrong_file(bad_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     assert "❌" in (tmp_path / "r" / "report.md").read_text("utf-8")
 
 
-def test_junit_has_a_case_a_rung(good: Path) -> None:
+def test_junit_has_one_case_per_rung(good: Path) -> None:
     root = ElementTree.parse(good / "junit.xml").getroot()
     cases = list(root.iter("testcase"))
     assert [case.attrib["name"] for case in cases] == list(RUNGS)
     assert root.attrib["failures"] == "0" and float(root.attrib["time"]) > 0
-    hashes = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
+    hashes = {entry.attrib["name"]: entry.attrib["value"] for entry in root.iter("property")}
     assert len(hashes["file_sha256"]) == len(hashes["source_sha256"]) == 64
 
 
@@ -107,8 +114,11 @@ def test_the_page_loads_nothing_and_has_its_charts(good: Path) -> None:
 
 def test_names_and_texts_of_others_stay_texts() -> None:
     """A file's name, a tensor's, a template: whatever they hold, they are shown and not run."""
-    rung = Rung("structure", findings=["tensor '<script>alert(1)</script>' | is \x00 missing"], notes=["a | b\nc"])
-    report = Report("<img src=x>.gguf", "a|b", [rung, Rung("weights", skipped="x")], {"tritpack": "0", "created": ""})
+    rung = Rung("structure", "file", notes=["a | b\nc"])
+    rung.add(Kind.TENSOR_MISSING, "tensor '<script>alert(1)</script>' | is \x00 missing")
+    report = Report(
+        "<img src=x>.gguf", "a|b", [rung, Rung("weights", "file", skipped="x")], {"tritpack": "0", "created": ""}
+    )
     page = as_html(report)
     assert "<script>" not in page and "<img" not in page and "&lt;script&gt;" in page
     ElementTree.fromstring(as_junit(report))
@@ -128,11 +138,51 @@ def test_reports_are_not_overwritten_unasked(
     assert exit_code_of(run(*verify, tmp_path / "file" / "r")) == ExitCode.WRITE_FAILED
 
 
-def test_charts_of_odd_values() -> None:
-    """Zeros, one value, none, and what is no number: a chart is still well-formed."""
+@pytest.mark.parametrize(
+    ("xs", "ys"),
+    [([0], [0.0]), ([], []), ([0, 1], [float("nan"), float("inf")]), ([5, 5], [1e-3, 1e3])],
+    ids=["one zero", "none", "not finite", "one place"],
+)
+def test_charts_of_odd_values_are_well_formed(xs: list[int], ys: list[float]) -> None:
     words = {"title": "t", "x_label": "x", "y_label": "y"}
-    for xs, ys in (([0], [0.0]), ([], []), ([0, 1], [float("nan"), float("inf")]), ([5, 5], [1e-3, 1e3])):
-        ElementTree.fromstring(plots.points(xs, ys, limits={"a < b": 1e-5}, **words))
-        ElementTree.fromstring(plots.lines({"a & b": (xs, ys)}, **words))
-        chart = plots.histogram(ys, **words)
-        assert chart == "" or ElementTree.fromstring(chart) is not None
+    ElementTree.fromstring(plots.points(xs, ys, limits={"a < b": 1e-5}, **words))
+    ElementTree.fromstring(plots.lines({"a & b": (xs, ys)}, **words))
+    chart = plots.histogram(ys, **words)
+    assert chart == "" or ElementTree.fromstring(chart) is not None
+
+
+def _report(**failed: Kind) -> Report:
+    """All rungs, of which some failed with a finding of that kind."""
+    rungs = []
+    for name in RUNGS:
+        rungs.append(Rung(name, load(name).blames))
+        if name in failed:
+            rungs[-1].add(failed[name], "a sentence")
+    return Report("m.gguf", "c", rungs)
+
+
+@pytest.mark.parametrize(
+    ("failed", "conclusion"),
+    [
+        ({}, f"the file holds the model of its source; rungs passed: {', '.join(RUNGS)}"),
+        ({"tokenizer": Kind.TOKEN_IDS_DIFFER, "logits": Kind.OUTPUTS_DIFFER}, "the file is wrong"),
+        (
+            {"weights": Kind.CODES_DIFFER, "kernels": Kind.KERNEL_DIFFERS},
+            "the file is wrong; so is a kernel of this machine",
+        ),
+        (
+            {"kernels": Kind.KERNEL_DIFFERS, "logits": Kind.OUTPUTS_DIFFER},
+            "a kernel is wrong on this machine, not the file",
+        ),
+        (
+            {"generation": Kind.PINNED_TOKEN_DIFFERS},
+            "the file generates what its source does; the pinned tokens are different ones",
+        ),
+        (
+            {"generation": Kind.TOKEN_DIFFERS},
+            "the file holds what the source holds, but what runs it computes something else",
+        ),
+    ],
+)
+def test_the_conclusion_follows_from_what_rungs_blame_and_from_kinds(failed: dict[str, Kind], conclusion: str) -> None:
+    assert _report(**failed).conclusion == conclusion

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_gguf
 from tritpack.converter.convert import convert
-from tritpack.converter.verify import verify
+from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
@@ -52,7 +52,7 @@ def test_the_official_file_is_mended(official: Path, outtype: str, tiny_checkpoi
     assert eot in file.metadata["tritpack.tokenizer.stop_token_ids"]
     for source in (official, tiny_checkpoint):
         report = verify(target, source)
-        assert report.verdict == "pass", [rung.findings for rung in report.rungs]
+        assert report.verdict == "pass", [rung.sentences for rung in report.rungs]
     with Model(target) as mine, Model(official) as theirs:
         assert np.array_equal(mine.logits([1, 2, 3, 4]), theirs.logits([1, 2, 3, 4]))
 
@@ -76,7 +76,7 @@ def test_another_file_than_the_source_is_found_out(tiny_gguf: Path, tmp_path: Pa
         tiny_gguf, tmp_path / "other.gguf", tensors=lambda t: t["blk.1.ffn_up.weight"].__setitem__(7, 0)
     )
     report = verify(other, tiny_gguf, level="weights")
-    assert report.verdict == "fail" and "blk.1.ffn_up" in report["weights"].findings[0]
+    assert report.verdict == "fail" and "blk.1.ffn_up" in report["weights"].sentences[0]
 
 
 def test_sources_that_cannot_be_used(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tritpack.converter.targets import engines
-from tritpack.converter.verify.comparison import position_errors
+from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.formats.errors import UsageError
 from tritpack.formats.names import LAYOUTS
 from tritpack.runtime.model import Model

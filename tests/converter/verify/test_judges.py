@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import DEMO, exit_code_of, run
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
-from tritpack.converter.verify import verify
+from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle import judges
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
@@ -53,23 +54,23 @@ def test_recorded_logits_of_a_float_model(checkpoints: Checkpoints, recorded: Ca
         return table
 
     rung = verify(tmp_path / "m.gguf", folder, oracle=str(recorded(folder, TOKENS, one_value)), **options)["logits"]
-    assert rung.verdict == "fail" and "before any int8 code is near" in rung.findings[0]
+    assert rung.kinds == [Kind.OUTPUTS_DIFFER] and "before any int8 code is near" in rung.sentences[0]
 
 
-def test_recorded_logits_behind_a_near_tie_are_judged_by_tolerance(
+def test_recorded_logits_after_a_near_tie_are_judged_by_tolerance(
     tiny_checkpoint: Path, tiny_gguf: Path, recorded: Callable
 ) -> None:
     tokens = np.random.default_rng(3).integers(0, 512, 450).tolist()
     options: dict[str, Any] = {"level": "logits", "tokens": tokens}
     rung = verify(tiny_gguf, tiny_checkpoint, oracle=str(recorded(tiny_checkpoint, tokens)), **options)["logits"]
     assert rung.verdict == "pass" and rung.figures["positions_before_a_near_tie"] < 450
-    assert any("behind a near-tie" in note for note in rung.notes)
+    assert any("after a near-tie" in note for note in rung.notes)
     other = str(recorded(tiny_checkpoint, tokens, lambda table: np.roll(table, 1, axis=1)))
     assert verify(tiny_gguf, tiny_checkpoint, oracle=other, **options)["logits"].verdict == "fail"
     for spoil in (lambda table: table * 1.03, lambda table: table + 0.01 * np.roll(table, 1, axis=1)):
         near = str(recorded(tiny_checkpoint, tokens, spoil))
         rung = verify(tiny_gguf, tiny_checkpoint, oracle=near, **options)["logits"]
-        assert rung.verdict == "fail" and "rounding" in rung.findings[0]
+        assert rung.kinds == [Kind.OUTPUTS_DIFFER]
     for spoil in (
         lambda table: np.where(table > 0, np.nan, table),
         lambda table: 0 * table,
@@ -123,8 +124,10 @@ def test_golden_tokens(demo_gguf: Path, tmp_path: Path) -> None:
     assert report.verdict == "pass" and report["generation"].figures["prompts"] == 4
     golden.write_text(json.dumps([{"tokens": prompt, "greedy": [*greedy[:3], greedy[3] + 1, *greedy[4:]]}]))
     report = verify(demo_gguf, CHECKPOINT, level="generation", golden=golden)
-    assert report.verdict == "fail"
-    assert f"golden 0: greedy token 3 is {greedy[3]}, pinned is {greedy[3] + 1}" in report["generation"].findings[0]
+    [finding] = report["generation"].findings
+    assert finding.kind is Kind.PINNED_TOKEN_DIFFERS
+    assert finding.figures == {"prompt": "golden 0", "index": 3, "token": greedy[3], "pinned": greedy[3] + 1}
+    assert "pinned" in report.conclusion and report.verdict == "fail"
     for text in (
         "{",
         "[1]",
@@ -153,8 +156,8 @@ def test_given_prompts(demo_gguf: Path) -> None:
 def test_against_a_second_file(demo_gguf: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     convert(CHECKPOINT, tmp_path / "q8.gguf", embedding_type="q8_0")
     report = verify(demo_gguf, CHECKPOINT, against=tmp_path / "q8.gguf")
-    found = report["perplexity"].figures["against"]
-    assert report.verdict == "pass" and 0 < found["kl"]["value"] < 0.01 and found["same_top_p"]["value"] > 0.95
+    figures = report["perplexity"].figures["against"]
+    assert report.verdict == "pass" and 0 < figures["kl"]["value"] < 0.01 and figures["same_top_p"]["value"] > 0.95
     with pytest.raises(UsageError, match="vocabulary of 512"):
         verify(demo_gguf, CHECKPOINT, against=tiny_gguf)
     with pytest.raises(UsageError, match="stops before it"):
@@ -176,7 +179,7 @@ def transformers() -> Any:
 
 def test_transformers_judges_the_demo(transformers: Any, demo_gguf: Path) -> None:
     report = verify(demo_gguf, CHECKPOINT, oracle="transformers", text=DEMO / "heldout.txt")
-    assert report.verdict == "pass", [rung.findings for rung in report.rungs]
+    assert report.verdict == "pass", [rung.sentences for rung in report.rungs]
     for name in ("logits", "text", "generation", "perplexity"):
         assert transformers.__version__ in report[name].compares
     assert report["logits"].figures["worst_position"] <= 1e-5
@@ -192,7 +195,7 @@ def test_transformers_judges_families(transformers: Any, name: str, checkpoints:
 
 
 @pytest.mark.parametrize("name", ["onebitllm", "embedding_qwen3", "falcon_e_prequantized"])
-def test_transformers_is_no_judge_of_what_it_loads_wrongly(
+def test_transformers_is_not_a_judge_of_what_it_loads_wrongly(
     transformers: Any, name: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     made = checkpoints(name)
@@ -217,7 +220,7 @@ def test_a_judge_that_differs_from_both_is_heard(demo_gguf: Path, monkeypatch: p
         def outputs(self, sequences: Any) -> list[np.ndarray]:
             return [table + np.float32(0.5) * np.roll(table, 1, -1) for table in self._oracle.outputs(sequences)]
 
-    monkeypatch.setattr("tritpack.converter.verify.ladder.Transformers", Other)
+    monkeypatch.setattr("tritpack.converter.verify.context.Transformers", Other)
     report = verify(demo_gguf, CHECKPOINT, oracle="transformers")
     assert report["logits"].verdict == report["text"].verdict == "fail"
-    assert "another is" in report["text"].findings[0]
+    assert "another is" in report["text"].sentences[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.make.checkpoints import Tensors, edited_checkpoint, write_safetensors
-from tritpack.converter.verify.comparison import position_errors
+from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.model_spec import LINEARS, ModelSpec
@@ -79,7 +80,7 @@ def _check_scales(scales: np.ndarray, expected: dict[str, Any]) -> None:
     stored = np.float32(expected["scale"])
     want = stored if expected["scale_multiplies"] else np.float32(1) / stored
     assert scales.shape == (1, 1)
-    # torch's float32 mean of masters depends on its threads, ours is in float64
+    # torch's float32 mean of master weights depends on its threads, ours is in float64
     assert scales[0, 0] == pytest.approx(want, rel=5e-7)
 
 
@@ -195,17 +196,17 @@ def test_ternary_floats_are_recovered_in_the_largest_blocks(tmp_path: Path) -> N
 
 def test_plain_floats_are_quantised_only_on_demand(tmp_path: Path) -> None:
     tensors = plain(some_codes())
-    masters = RNG.normal(size=(96, 64)).astype(np.float32)
-    tensors["model.layers.0.mlp.gate_proj.weight"] = floats(masters)
+    weights = RNG.normal(size=(96, 64)).astype(np.float32)
+    tensors["model.layers.0.mlp.gate_proj.weight"] = floats(weights)
     folder = checkpoint(tmp_path / "c", tensors)
     with pytest.raises(Unsupported, match=r"gate_proj.*plain floats"):
         Oracle(folder)
     oracle = Oracle(folder, quantize="absmean")
     assert oracle.spec.int8_activations
     codes, scales = oracle.linear("blk.0.ffn_gate")
-    mean = np.float32(np.abs(masters).mean(dtype=np.float64))
+    mean = np.float32(np.abs(weights).mean(dtype=np.float64))
     assert scales.tolist() == [[mean]]
-    assert np.array_equal(codes, np.clip(np.rint(masters * (np.float32(1) / mean)), -1, 1))
+    assert np.array_equal(codes, np.clip(np.rint(weights * (np.float32(1) / mean)), -1, 1))
     # Floats that are ternary already stay what they are.
     ternary = checkpoint(tmp_path / "t", plain(some_codes()))
     assert Oracle(ternary, quantize="absmean").linear("blk.0.attn_q")[1].tolist() == [[0.5]]
@@ -226,13 +227,15 @@ BITLINEAR = {"quant_method": "bitnet", "modules_to_not_convert": ["lm_head"]}
 OFFLINE = {**BITLINEAR, "linear_class": "autobitlinear", "quantization_mode": "offline"}
 
 
-def test_packed_scales_divide_or_multiply(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("quantization", "scale"), [(BITLINEAR, np.float32(1) / np.float32(7)), (OFFLINE, np.float32(7))]
+)
+def test_packed_scales_divide_or_multiply(tmp_path: Path, quantization: dict[str, Any], scale: np.float32) -> None:
     codes = some_codes()
-    for quantization, scale in ((BITLINEAR, np.float32(1) / np.float32(7)), (OFFLINE, np.float32(7))):
-        folder = checkpoint(tmp_path / "c", packed(codes, 7.0), quantization_config=quantization)
-        found = Oracle(folder).linear("blk.0.ffn_down")
-        assert np.array_equal(found[0], codes["ffn_down"])
-        assert found[1].tolist() == [[scale]]
+    folder = checkpoint(tmp_path / "c", packed(codes, 7.0), quantization_config=quantization)
+    down = Oracle(folder).linear("blk.0.ffn_down")
+    assert np.array_equal(down[0], codes["ffn_down"])
+    assert down[1].tolist() == [[scale]]
 
 
 def test_each_tensor_tells_how_it_is_kept(tmp_path: Path) -> None:
@@ -253,7 +256,7 @@ def test_each_tensor_tells_how_it_is_kept(tmp_path: Path) -> None:
             Oracle(checkpoint(tmp_path / "c", mixed, quantization_config=online))
 
 
-def test_masters_that_are_all_zero(tmp_path: Path) -> None:
+def test_master_weights_that_are_all_zero(tmp_path: Path) -> None:
     tensors = plain({linear: 0 * code for linear, code in some_codes().items()})
     online = {**OFFLINE, "quantization_mode": "online"}
     codes, scales = Oracle(checkpoint(tmp_path / "c", tensors, quantization_config=online)).linear("blk.0.attn_q")
@@ -356,24 +359,47 @@ def test_a_tensor_that_nobody_reads_is_refused(tmp_path: Path, name: str) -> Non
         Oracle(checkpoint(tmp_path / "c", tensors))
 
 
-def test_damage_is_one_sentence(tmp_path: Path) -> None:
-    tensors = plain(some_codes())
-    folder = checkpoint(tmp_path / "c", tensors)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "cut in the size": lambda whole: whole[:7],
+    "cut in the header": lambda whole: whole[:100],
+    "cut in the data": lambda whole: whole[:-1],
+    "a huge header": lambda whole: b"\xff" * 8 + whole[8:],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_safetensors_are_one_sentence(tmp_path: Path, name: str) -> None:
+    folder = checkpoint(tmp_path / "c", plain(some_codes()))
     whole = (folder / "model.safetensors").read_bytes()
-    for damaged in (b"", whole[:7], whole[:100], whole[:-1], b"\xff" * 8 + whole[8:]):
-        (folder / "model.safetensors").write_bytes(damaged)
-        with pytest.raises(Unreadable):
-            Oracle(folder)
-    for config in (
+    (folder / "model.safetensors").write_bytes(DAMAGES[name](whole))
+    with pytest.raises(Unreadable):
+        Oracle(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
         {"num_hidden_layers": 10**9}, {"num_attention_heads": 0}, {"vocab_size": "many"}, {"hidden_size": 63},
         {"rope_theta": float("nan")}, {"rope_scaling": {"rope_type": "llama3"}},
-    ):  # fmt: skip
-        with pytest.raises(Unreadable):
-            Oracle(checkpoint(tmp_path / "c", tensors, **config))
-    kept = "modules_to_not_convert"
-    for wild in ("(", "((\\w|\\.)+)+!"):
-        with pytest.raises(Unsupported, match=kept):
-            Oracle(checkpoint(tmp_path / "c", tensors, quantization_config={**OFFLINE, kept: [wild]}))
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_config_that_makes_no_sense_is_one_sentence(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        Oracle(checkpoint(tmp_path / "c", plain(some_codes()), **config))
+
+
+@pytest.mark.parametrize("pattern", ["(", "((\\w|\\.)+)+!"])
+def test_patterns_that_could_match_for_ever_are_refused(tmp_path: Path, pattern: str) -> None:
+    quantization = {**OFFLINE, "modules_to_not_convert": [pattern]}
+    with pytest.raises(Unsupported, match="modules_to_not_convert"):
+        Oracle(checkpoint(tmp_path / "c", plain(some_codes()), quantization_config=quantization))
+
+
+def test_files_of_another_kind_are_one_sentence(tmp_path: Path) -> None:
+    tensors = plain(some_codes())
+    folder = checkpoint(tmp_path / "c", tensors)
     (folder / "config.json").write_text("[]")
     with pytest.raises(Unreadable):
         Oracle(folder)

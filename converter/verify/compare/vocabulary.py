@@ -1,5 +1,7 @@
-"""Part of rung 1: the tokenizer's keys in FILE against the source's, its stop tokens, and whether its template renders.
-What it makes of text is rung 4."""
+"""Compares the tokenizer's keys in FILE with the source's, its stop tokens, and whether its chat template renders.
+
+The ids that it gives for text are compared by the rung `tokenizer`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import numpy as np
 
 from tritpack.converter import vocab
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify.metadata_values import first_difference, same, short
+from tritpack.converter.verify.compare.metadata_values import first_difference, same, short
+from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Rung
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile
@@ -17,15 +20,15 @@ from tritpack.runtime.chat import chat_ids
 from tritpack.runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 NEEDED_KEYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.pre", "tokenizer.ggml.eos_token_id", "tokenizer.chat_template")
-"""Without these a file talks nonsense or never stops, whoever wrote it."""
+"""Without these a file generates nonsense or never stops, whichever tool wrote it."""
 TURN_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 CHAT = [{"role": "user", "content": "Hello"}]
 
 
 def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, vocab_size: int) -> None:
-    """Every key against what the source says; then that the tokenizer can be built, stops, and renders a chat."""
+    """Compare every key with the source's; check that the tokenizer can be built, stops, and renders a chat."""
     if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
-        rung.notes.append("the source has no tokenizer, so that of the file is not judged")
+        rung.notes.append("the source has no tokenizer, so that the file's is not judged")
         return
     if isinstance(source, GgufFile):
         keys = vocab.vocabulary_from_gguf(source.metadata, vocab_size)
@@ -33,23 +36,25 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
     else:
         keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
         stops = _expected_stops(source)
-    # What a file made from another GGUF could not know (a config's end tokens) is judged by behaviour alone.
+    # A file made from another GGUF cannot know a config's end tokens, so it is judged by behaviour alone.
     through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
-    own = {int(keys[key]) for key in TURN_ENDS if key in keys}
-    known = stops | own | {int(i) for i in keys.get(KEY_STOP_IDS, ())}
+    turn_ends = {int(keys[key]) for key in TURN_ENDS if key in keys}
+    allowed = stops | turn_ends | {int(i) for i in keys.get(KEY_STOP_IDS, ())}
     if through_gguf:
-        stops = own  # any GGUF says these
+        stops = turn_ends  # any GGUF has these
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
     _compare_keys(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
     try:
         ours = Tokenizer.from_metadata(file.metadata)
     except TritpackError as error:
-        rung.findings.append(f"tokenizer: {error.message}")
+        rung.add(Kind.TOKENIZER_INVALID, f"tokenizer: {error.without_path}")
         return
     if missing := sorted(stops - set(ours.stop_ids)):
-        rung.findings.append(f"tokenizer: end tokens {missing} of the source do not stop generation")
-    if KEY_STOP_IDS in file.metadata and (extra := sorted(set(ours.stop_ids) - known)):
-        rung.findings.append(f"tokenizer: tokens {extra} stop generation, and are no end tokens of the source")
+        sentence = f"tokenizer: end tokens {missing} of the source do not stop generation"
+        rung.add(Kind.END_TOKENS_MISSING, sentence, tokens=missing)
+    if KEY_STOP_IDS in file.metadata and (extra := sorted(set(ours.stop_ids) - allowed)):
+        sentence = f"tokenizer: tokens {extra} stop generation, and are not end tokens of the source"
+        rung.add(Kind.END_TOKENS_UNEXPECTED, sentence, tokens=extra)
     if not ours.stop_ids:
         rung.notes.append("tokenizer: no token ends a generation")
     _check_template(rung, ours)
@@ -61,34 +66,37 @@ def _check_template(rung: Rung, tokenizer: Tokenizer) -> None:
     try:
         ids = chat_ids(tokenizer, CHAT)
     except TritpackError as error:
-        rung.notes.append(f"tokenizer: a plain chat does not render: {error.message}")
+        rung.notes.append(f"tokenizer: a plain chat does not render: {error.without_path}")
         return
     if tokenizer.bos_id is not None and ids[:2] == [tokenizer.bos_id] * 2:
-        rung.findings.append(f"tokenizer: a chat begins with {tokenizer.bos_token!r} twice")
+        rung.add(Kind.BOS_TWICE, f"tokenizer: a chat begins with {tokenizer.bos_token!r} twice")
 
 
 def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, complete: bool) -> None:
-    """complete: the file was written by us from this source, so it has these keys and no others."""
+    """complete: tritpack wrote the file from this source, so it has these keys and no others."""
     for key, value in expected.items():
         if key not in file.metadata:
             if complete or key in NEEDED_KEYS:
-                rung.findings.append(f"tokenizer: {key} is missing")
+                rung.add(Kind.KEY_MISSING, f"tokenizer: {key} is missing", key=key)
             continue
-        found = file.metadata[key]
-        if (differing := first_difference(found, value)) is None:
+        stored = file.metadata[key]
+        if (differing := first_difference(stored, value)) is None:
             continue
         if isinstance(value, (list, np.ndarray)):
-            rung.findings.append(f"tokenizer: {key} differs from the source, first at element {differing}")
+            sentence = f"tokenizer: {key} differs from the source, first at element {differing}"
+            rung.add(Kind.KEY_DIFFERS, sentence, key=key, element=differing)
         else:
-            rung.findings.append(f"tokenizer: {key} is {short(found)}, the source has {short(value)}")
+            sentence = f"tokenizer: {key} is {short(stored)}, the source has {short(value)}"
+            rung.add(Kind.KEY_DIFFERS, sentence, key=key, file=short(stored), source=short(value))
     if complete:
         ours = ("tokenizer.", "tritpack.tokenizer.")
         extra = [key for key in file.metadata if key.startswith(ours) and key not in expected]
-        rung.findings += [f"tokenizer: {key} has nothing to match it in the source" for key in extra]
+        for key in extra:
+            rung.add(Kind.KEY_UNEXPECTED, f"tokenizer: {key} has nothing to match it in the source", key=key)
 
 
 def _expected_stops(source: CheckpointFolder) -> set[int]:
-    """The end tokens that both configs name, as far as they are in the vocabulary."""
+    """The end tokens that either config names and that are in the vocabulary."""
     stops: list[Any] = []
     for config in (source.config, source.generation_config):
         ids = config.get("eos_token_id")

@@ -1,4 +1,4 @@
-"""Where a deviation enters: runtime and oracle step by step through the graph, on one prompt."""
+"""Compares runtime and oracle step by step through the graph, on one prompt, to find where a deviation enters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = {
     "attn_q_rope": "the query norm or rotary embedding",
     "attn_k_rope": "the key norm or rotary embedding",
     "attn_out": "attention",
-    "attn_sub_norm": "the sub-norm behind attention",
+    "attn_sub_norm": "the sub-norm after attention",
     "attn_output": "the output projection",
     "attn_residual": "the addition of attention to the stream",
     "ffn_in": "the norm before the feed-forward part",
@@ -40,12 +40,16 @@ PARTS = {
     "layer_out": "the addition of the feed-forward part to the stream",
     "final_norm": "the final norm",
 }
-"""Trace points of the graph (tritpack.h, tp_trace_fn), in words: what was computed last when they were recorded."""
+"""Trace points of the graph (tritpack.h, tp_trace_fn), by what was computed last when they were recorded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """error: the largest difference relative to the largest expected value of its position, over all positions."""
+    """One step of the graph.
+
+    layer: its number, negative outside the layers. error: the largest difference, relative to the largest expected
+    value of its position, over all positions.
+    """
 
     point: str
     layer: int
@@ -56,37 +60,37 @@ class Step:
 
 
 class Layers:
-    """Give `found` to the runtime and `expected` to the oracle as tracers, in this order; then `steps` are there.
+    """Give `trace_runtime` to the runtime and then `trace_oracle` to the oracle as tracers; they fill `steps`.
 
     spec: of FILE, whose architecture may have the rows of q and k in another order than the checkpoint."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        # A point whose projection has a norm of its own comes twice, before and behind it.
-        self._found: dict[tuple[str, int], list[F32]] = {}
+        # A point whose projection has a norm of its own is recorded twice, before and after that norm.
+        self._recorded: dict[tuple[str, int], list[F32]] = {}
         self._orders: dict[str, npt.NDArray[np.int64]] = {}
         for part in ("attn_q", "attn_k"):
             if (order := spec.row_order(f"blk.0.{part}.weight")) is not None:
                 self._orders |= {part: np.argsort(order), f"{part}_rope": np.argsort(order)}
         self.steps: list[Step] = []
 
-    def found(self, point: str, layer: int, values: F32) -> None:
+    def trace_runtime(self, point: str, layer: int, values: F32) -> None:
         values = values[:, self._orders[point]] if point in self._orders else values
-        self._found.setdefault((point, layer), []).append(values)
+        self._recorded.setdefault((point, layer), []).append(values)
 
-    def expected(self, point: str, layer: int, values: F32) -> None:
-        kept = self._found.get((point, layer))
-        if not kept or point not in PARTS:
+    def trace_oracle(self, point: str, layer: int, values: F32) -> None:
+        recorded = self._recorded.get((point, layer))
+        if not recorded or point not in PARTS:
             return
-        mine = kept.pop(0)
+        ours = recorded.pop(0)
         scale = np.maximum(np.abs(values).max(-1), np.finfo(np.float32).tiny)
-        self.steps.append(Step(point, layer, float((np.abs(mine - values).max(-1) / scale).max())))
+        self.steps.append(Step(point, layer, float((np.abs(ours - values).max(-1) / scale).max())))
 
     def first_deviation(self) -> Step | None:
-        """The first step that no rounding explains; None if all are as they should be."""
+        """The first step that rounding does not explain; None if rounding explains all."""
         return next((step for step in self.steps if not step.error <= LIMIT), None)
 
     def series(self) -> dict[str, list[Any]]:
-        """For plots: every step in order."""
+        """Every step in order, for plots."""
         return {
             "layer": [step.layer for step in self.steps],
             "point": [step.point for step in self.steps],

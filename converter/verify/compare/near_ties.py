@@ -1,0 +1,115 @@
+"""Int8 codes near a rounding boundary, where two correct float32 programs may round differently.
+
+One flipped code moves the outputs from there on by up to a few 1e-3, so a deviation is a mistake only where no flip can
+explain it. This module follows flips, and measures what they and float32 noise explain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.converter.verify.compare.layers import Layers
+from tritpack.converter.verify.compare.outputs import compare_outputs, worst_position
+from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.runtime.reference import QuantizedInput
+
+if TYPE_CHECKING:
+    from tritpack.runtime.model import Model
+
+F32 = npt.NDArray[np.float32]
+Tokens = Sequence[int]
+
+TOLERANCES = {"q8_0": (1e-4, 3e-4), "q6_k": (1e-4, 3e-4), "q4_k": (1e-4, 3e-4)}
+"""By the type of the head: the limit for the worst position where no flip is possible, and over text with near-ties
+followed. These heads take activations as 16-bit integers, which alone makes some 1e-5."""
+EXACT_HEAD = (1e-5, 1e-4)
+"""For heads that take float32 activations; the second is float32 noise over hundreds of positions of a deep model."""
+
+
+def tolerances(model: Model) -> tuple[float, float]:
+    """Limits for the worst position: where no flip is possible, and over text with near-ties followed."""
+    if model.spec.is_embedding_model:
+        return EXACT_HEAD
+    head = model.file.tensors["token_embd.weight" if model.spec.tied else "output.weight"]
+    return TOLERANCES.get(head.layout, EXACT_HEAD)
+
+
+def outputs_name(model: Model) -> str:
+    """What the outputs of a model are called."""
+    return "hidden states" if model.spec.is_embedding_model else "logits"
+
+
+@dataclasses.dataclass
+class Flips:
+    """Int8 codes where runtime and oracle rounded a near-tie differently: their number and the first one."""
+
+    count: int = 0
+    first: tuple[int, str, int] | None = None  # layer, point, position among all
+
+    def note(self, free: QuantizedInput, codes: npt.NDArray[np.int8]) -> None:
+        """Count where the oracle's own rounding differs from `codes` of the runtime."""
+        differing = np.argwhere(free.codes != codes)
+        self.count += len(differing)
+        if len(differing) and self.first is None:
+            self.first = (free.layer, free.point, int(differing[0][0]))
+
+    def __str__(self) -> str:
+        if self.first is None:
+            return "no code differs"
+        layer, point, position = self.first
+        place = f"layer {layer} {point}, position {position}"
+        return f"{self.count} int8 codes rounded the other way at a near-tie, first in {place}"
+
+
+def follow_ties(
+    model: Model, oracle: Oracle, windows: Sequence[Tokens], layers: Layers | None = None
+) -> tuple[list[tuple[F32, F32]], Flips]:
+    """(runtime, oracle) outputs where the oracle adopts the runtime's int8 codes at near-ties, and what it adopted.
+
+    layers: records every step; there must be one window then.
+    """
+    traced = [model.traced_outputs(tokens, layers.trace_runtime if layers else None) for tokens in windows]
+    codes = {at: np.concatenate([window_codes[at] for _, window_codes in traced]) for at in traced[0][1]}
+    flips = Flips()
+
+    def count(free: QuantizedInput) -> None:
+        flips.note(free, codes[free.layer, free.point])
+
+    options = {"trace": layers.trace_oracle} if layers else {}
+    expected = oracle.outputs(windows, tie_breaker=lambda *at: codes.get(at), observe_free=count, **options)
+    return [(ours, want) for (ours, _), want in zip(traced, expected)], flips
+
+
+def rounding_excess(
+    oracle: Oracle, judge_name: str, windows: Sequence[Tokens], outputs: Sequence[F32], distance: float
+) -> str | None:
+    """In words, by how much a judge is further from the runtime than rounding explains; None if it is not.
+
+    distance: relative rms between the judge and the runtime's `outputs`. The judge's roundings cannot be followed, but
+    runtime and reference, each with its own roundings, are as far apart as rounding brings them.
+    """
+    reference = oracle.outputs(windows)
+    explained = compare_outputs(list(zip(outputs, reference)), windows, states=True).relative_rms
+    if distance <= 3 * explained:
+        return None
+    return f"{judge_name} is {distance:.3g} away (relative rms), where rounding explains {explained:.3g}"
+
+
+def own_noise(oracle: Oracle, windows: Sequence[Tokens]) -> float:
+    """How far the oracle's worst position moves when only its attention is computed in float64, with the same rounding.
+
+    A model whose attention scores are in the thousands cannot be told from a wrong one by float32 logits.
+    """
+    codes: dict[tuple[int, str], npt.NDArray[np.int8]] = {}
+
+    def keep(inputs: QuantizedInput) -> None:
+        codes[inputs.layer, inputs.point] = inputs.codes
+
+    single = oracle.outputs(windows, observe=keep)
+    double = oracle.outputs(windows, tie_breaker=lambda *at: codes.get(at), attention_type=np.float64)
+    return worst_position(list(zip(double, single)))

@@ -1,0 +1,136 @@
+"""Measures how far two tables of outputs (logits or hidden states) are apart, position by position."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Tokens = Sequence[int]
+Pairs = Sequence[tuple[F32, F32]]
+"""Per sequence (ours, expected), float32 (tokens, vocab) or, of embedding models, (tokens, hidden)."""
+BEST = 5
+MAX_SERIES = 4096
+"""Series that are longer are thinned: plots are made of them."""
+LIMITS = {"relative_rms": 5e-3, "worst_position": 2e-2, "kl": 1e-4}
+"""What the figures of ordinary text may be, where int8 codes may flip."""
+MIN_TOP1 = 0.99
+MIN_POSITIONS = 500
+"""Of fewer positions the share of equal top tokens says little, and text is not judged."""
+
+
+def position_errors(ours: F32, expected: F32) -> F32:
+    """The largest difference at each position, relative to the largest expected value: (tokens, n) -> (tokens,)."""
+    errors: F32 = np.abs(ours - expected).max(-1) / np.abs(expected).max(-1)
+    return errors
+
+
+def worst_position(pairs: Pairs) -> float:
+    """The largest position error; NaN if there is a NaN anywhere, and no limit lets NaN pass."""
+    return float(np.max([position_errors(*pair).max() for pair in pairs]))
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputComparison:
+    """Figures per position, (positions,): `errors` and, of logits, how far the predictions agree.
+
+    relative_rms: over all positions. same_top: whether the likeliest token is the same. best_shared: the share of the
+    five likeliest tokens that is the same. kl: divergence in nats. scores, scores_expected: negative log-likelihoods of
+    the tokens that follow.
+    """
+
+    errors: F32
+    relative_rms: float
+    same_top: npt.NDArray[np.bool_] | None = None
+    best_shared: F64 | None = None
+    kl: F64 | None = None
+    scores: F64 | None = None
+    scores_expected: F64 | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """What `verify --json` says of it."""
+        figures: dict[str, Any] = {
+            "positions": int(self.errors.size),
+            "relative_rms": self.relative_rms,
+            "worst_position": float(self.errors.max()),
+            "share_within_1e-5": float((self.errors <= 1e-5).mean()),
+        }
+        if self.same_top is not None and self.best_shared is not None and self.kl is not None:
+            figures |= {
+                "top1": float(self.same_top.mean()),
+                "top5": float(self.best_shared.mean()),
+                "kl": float(self.kl.mean()),
+            }
+        return figures
+
+    def series(self) -> dict[str, list[Any]]:
+        """Errors and divergence by position, for plots."""
+        step = -(-self.errors.size // MAX_SERIES)
+        series: dict[str, list[Any]] = {
+            "position": list(range(0, self.errors.size, step)),
+            "error": self.errors[::step].astype(float).tolist(),
+        }
+        if self.kl is not None:
+            series["kl"] = self.kl[::step].tolist()
+        return series
+
+    def outside(self, *, few: bool = False) -> list[str]:
+        """The figures outside LIMITS, with their limits; NaN is outside. few: there are too few positions to judge how
+        many top tokens are the same."""
+        figures = self.figures()
+        sentences = [
+            f"{name} {figures[name]:.3g} (limit {limit:g})"
+            for name, limit in LIMITS.items()
+            if name in figures and not figures[name] <= limit
+        ]
+        if not few and figures.get("top1", 1.0) < MIN_TOP1:
+            sentences.append(f"top1 {figures['top1']:.4f} (limit {MIN_TOP1:g})")
+        return sentences
+
+
+def compare_outputs(pairs: Pairs, windows: Sequence[Tokens], *, states: bool = False) -> OutputComparison:
+    """Compare the outputs of each window. states: they are hidden states, without top token and perplexity."""
+    errors = np.concatenate([position_errors(*pair) for pair in pairs])
+    squares = power = 0.0
+    same: list[npt.NDArray[np.bool_]] = []
+    shared: list[F64] = []
+    kl: list[F64] = []
+    for pair in pairs:
+        # Float64 copies of a 128k vocabulary are large: a few positions at a time.
+        for first in range(0, len(pair[0]), POSITIONS_AT_ONCE):
+            ours, want = (outputs[first : first + POSITIONS_AT_ONCE] for outputs in pair)
+            squares += float(np.square(ours - want, dtype=np.float64).sum())
+            power += float(np.square(want, dtype=np.float64).sum())
+            if states:
+                continue
+            same.append(ours.argmax(-1) == want.argmax(-1))
+            shared.append(_best_shared(ours, want))
+            log_ours, log_want = log_softmax(ours), log_softmax(want)
+            kl.append((np.exp(log_want) * (log_want - log_ours)).sum(-1))
+    rms = float(np.sqrt(squares / power)) if power else 0.0
+    if states:
+        return OutputComparison(errors, rms)
+    return OutputComparison(
+        errors,
+        rms,
+        np.concatenate(same),
+        np.concatenate(shared),
+        np.concatenate(kl),
+        np.concatenate([negative_log_likelihoods(ours, tokens) for (ours, _), tokens in zip(pairs, windows)]),
+        np.concatenate([negative_log_likelihoods(want, tokens) for (_, want), tokens in zip(pairs, windows)]),
+    )
+
+
+def _best_shared(ours: F32, want: F32) -> F64:
+    """The share of the five likeliest tokens that is the same, in any order: (tokens,)."""
+    count = min(BEST, ours.shape[-1])
+    mine, theirs = (np.argpartition(-table, count - 1, axis=-1)[:, :count] for table in (ours, want))
+    common: F64 = (mine[:, :, None] == theirs[:, None, :]).any(2).mean(1)
+    return common

@@ -1,0 +1,174 @@
+"""What a call of `verify` was given, opened, and what several rungs share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.open import is_gguf, open_source
+from tritpack.converter.verify.built_in_text import read_text
+from tritpack.converter.verify.compare.outputs import MIN_POSITIONS, OutputComparison
+from tritpack.converter.verify.compare.tensors import stored_scales
+from tritpack.converter.verify.golden import Golden, parse_golden
+from tritpack.converter.verify.oracle.judges import Judge, Transformers
+from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.oracle.packed import PackedOracle
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredScales, StoredTypes
+from tritpack.converter.verify.rung import Report
+from tritpack.formats.errors import TritpackError, UsageError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import TABLES
+from tritpack.formats.names import FLOAT_TYPES
+from tritpack.runtime.model import Model
+
+WINDOW = 256
+TEXT_POSITIONS = MIN_POSITIONS + 12
+"""Tokens of the text that are compared even if the vocabulary is large."""
+MAX_LOGITS = 1 << 26
+"""Logits of the text that are held at once, for each side: 256 MiB. It bounds the text for a large vocabulary."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `verify` was asked for besides FILE and SOURCE, under the names of its options."""
+
+    quantize: str | None = None
+    oracle: str = "reference"
+    tokens: Sequence[int] | None = None
+    text: str | Path | None = None
+    golden: str | Path | None = None
+    prompt: Sequence[str] | None = None
+    against: str | Path | None = None
+
+
+class ErrorOfOption(Exception):
+    """Carries an error about an option past the handlers that turn errors of a rung into findings about FILE."""
+
+    def __init__(self, error: TritpackError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def errors_of_options() -> Iterator[None]:
+    """Mark errors in this block as errors of the call: they are raised, and are not findings about FILE."""
+    try:
+        yield
+    except TritpackError as error:
+        raise ErrorOfOption(error) from error
+
+
+class Context:
+    """FILE and SOURCE, the caller's other inputs, which are read first, and what rungs share, made when it is needed.
+
+    report: the rungs so far. exact: the oracle without any rounding. golden: pinned tokens. base: the model of
+    --against. hashing: the source's hash, computed aside. comparison: of the text, set by the rung `text`. cannot_run:
+    why rungs that need the model are skipped, once that is known.
+    """
+
+    def __init__(self, file: GgufFile, source_path: Path, options: Options, report: Report) -> None:
+        self.file, self.source_path, self.options, self.report = file, source_path, options, report
+        self.words = read_text(options.text)
+        if options.text is not None and not self.words.strip():
+            raise UsageError(f"--text {options.text}: holds no text")
+        self.golden: list[Golden] = [] if options.golden is None else parse_golden(Path(options.golden))
+        self.exact = self._open_oracle(EXACTLY)
+        self._models = contextlib.ExitStack()
+        self.base = None if options.against is None else self._open_base(Path(options.against))
+        self.hashing: Future[str]
+        self.comparison: OutputComparison | None = None
+        self.cannot_run: str | None = None
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._models.close()
+
+    @functools.cached_property
+    def source(self) -> CheckpointFolder | GgufFile:
+        return open_source(self.source_path)
+
+    # -- oracles -------------------------------------------------------------------------------------------------------
+
+    def _open_oracle(self, stored: StoredTypes) -> Oracle:
+        if is_gguf(self.source_path):
+            return PackedOracle(self.source_path, stored)
+        return Oracle(self.source_path, stored, quantize=self.options.quantize)
+
+    @functools.cached_property
+    def oracle(self) -> Oracle:
+        """Computes with tables and scales rounded as FILE stores them; the weights rung says whether they are."""
+        return self._open_oracle(stored_types(self.file, self.exact.spec.linear_names()))
+
+    @functools.cached_property
+    def judge(self) -> Judge:
+        """The oracle that was asked for."""
+        if self.options.oracle != "transformers":
+            return self.oracle
+        with errors_of_options():
+            if is_gguf(self.source_path):
+                raise UsageError("--oracle transformers judges a checkpoint folder, and the source is a GGUF")
+            return Transformers(self.source_path, self.oracle)
+
+    @property
+    def judge_name(self) -> str:
+        name = self.judge.name if "judge" in self.__dict__ else self.exact.name
+        return name if self.options.tokens is None else f"{name}; {Path(self.options.oracle).name} for the logits"
+
+    # -- the model and its text ----------------------------------------------------------------------------------------
+
+    def _open_base(self, path: Path) -> Model:
+        """The model of a second file. Raises UsageError if its predictions cannot be compared with FILE's."""
+        base = self._models.enter_context(Model(path))
+        vocab_size = self.exact.spec.vocab_size
+        problem = None
+        if base.spec.is_embedding_model:
+            problem = "is an embedding model, which predicts no next token"
+        elif base.spec.vocab_size != vocab_size:
+            sizes = f"{base.spec.vocab_size}, this file one of {vocab_size}"
+            problem = f"has a vocabulary of {sizes}: their predictions cannot be compared"
+        if problem:
+            self._models.close()
+            raise UsageError(f"--against {path}: {problem}")
+        return base
+
+    @functools.cached_property
+    def model(self) -> Model:
+        return self._models.enter_context(Model(self.file))
+
+    @functools.cached_property
+    def has_tokenizer(self) -> bool:
+        """False only where the source has none either, so that FILE cannot be blamed."""
+        key = "tokenizer.ggml.tokens"
+        return key in self.file.metadata or not (isinstance(self.source, GgufFile) and key not in self.source.metadata)
+
+    @functools.cached_property
+    def text_tokens(self) -> list[int]:
+        """The ids of the text; without a tokenizer the first ids of the vocabulary."""
+        if not self.has_tokenizer:
+            return list(range(min(8, self.model.spec.vocab_size)))
+        return self.model.tokenizer.encode(self.words)
+
+    @functools.cached_property
+    def windows(self) -> list[Sequence[int]]:
+        """As much of the text as is compared, in windows."""
+        window = min(WINDOW, self.model.context_length)
+        tokens = self.text_tokens[: max(TEXT_POSITIONS, MAX_LOGITS // self.model.spec.vocab_size)]
+        return [tokens[first : first + window] for first in range(0, len(tokens), window)]
+
+
+def stored_types(file: GgufFile, linear_names: Sequence[str]) -> StoredTypes:
+    """How a file stores the scales of its linears and its tables, as data for the oracle."""
+    scales: dict[str, StoredScales] = {}
+    for name in linear_names:
+        if (stored := stored_scales(file, file.tensors[name])) is not None:
+            scales[name.removesuffix(".weight")] = stored
+    tables = {name: file.tensors[f"{name}.weight"].layout for name in TABLES if f"{name}.weight" in file.tensors}
+    # A ternary table holds its values exactly; if it does not, the weights rung says so.
+    return StoredTypes(scales, {name: kind for name, kind in tables.items() if kind in FLOAT_TYPES})

@@ -1,0 +1,102 @@
+"""What a rung finds, as values: each finding has a kind, which code asks for, and a sentence, which people read."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+
+class Kind(str, enum.Enum):
+    """What is wrong. The values stand in `diagnoses[]` of `verify --json`: they stay, more may come."""
+
+    # metadata
+    METADATA_INVALID = "metadata_invalid"
+    MODEL_DIFFERS = "model_differs"  # a hyperparameter or switch
+    ROTARY_PAIRING_DIFFERS = "rotary_pairing_differs"
+    KEY_MISSING = "key_missing"
+    KEY_DIFFERS = "key_differs"
+    KEY_UNEXPECTED = "key_unexpected"
+    SOURCE_HASH_DIFFERS = "source_hash_differs"
+    # tensor table
+    TENSOR_MISSING = "tensor_missing"
+    NORMS_MISSING = "norms_missing"  # one kind of norm, in every layer
+    TENSOR_UNEXPECTED = "tensor_unexpected"
+    SHAPE_DIFFERS = "shape_differs"
+    TYPE_DIFFERS = "type_differs"
+    # tokenizer
+    TOKENIZER_INVALID = "tokenizer_invalid"
+    END_TOKENS_MISSING = "end_tokens_missing"
+    END_TOKENS_UNEXPECTED = "end_tokens_unexpected"
+    BOS_TWICE = "bos_twice"
+    TOKEN_IDS_DIFFER = "token_ids_differ"
+    FIRST_TOKEN_MISSING = "first_token_missing"
+    FIRST_TOKEN_SURPLUS = "first_token_surplus"
+    LAST_TOKEN_MISSING = "last_token_missing"
+    LAST_TOKEN_SURPLUS = "last_token_surplus"
+    NORMALIZER_MISSING = "normalizer_missing"
+    CHAT_INVALID = "chat_invalid"
+    CHAT_TEXT_DIFFERS = "chat_text_differs"
+    CHAT_IDS_DIFFER = "chat_ids_differ"
+    # ternary tensors
+    TENSOR_INVALID = "tensor_invalid"  # bytes that no layout gives
+    CODES_DIFFER = "codes_differ"
+    CODE_DIFFERS = "code_differs"  # a single one
+    CODES_ZERO = "codes_zero"
+    CODES_NEGATED = "codes_negated"
+    CODES_REMAPPED = "codes_remapped"
+    CODES_TRANSPOSED = "codes_transposed"
+    CODES_SHIFTED = "codes_shifted"
+    CODES_OF_OTHER_TENSOR = "codes_of_other_tensor"
+    BYTE_ORDER = "byte_order"
+    ROWS_PERMUTED = "rows_permuted"  # for rotary embedding, in a model that must not
+    ROWS_NOT_PERMUTED = "rows_not_permuted"  # for rotary embedding, in a model that needs it
+    ROWS_QUARTERED = "rows_quartered"
+    ROWS_SHIFTED = "rows_shifted"
+    ROWS_REORDERED = "rows_reordered"
+    COLUMNS_REVERSED = "columns_reversed"
+    SCALE_DIFFERS = "scale_differs"
+    SCALE_FLOAT16 = "scale_float16"
+    SCALE_BFLOAT16 = "scale_bfloat16"
+    SCALE_OF_OTHER_TENSOR = "scale_of_other_tensor"
+    SCALE_LOST = "scale_lost"
+    SCALE_INVERTED = "scale_inverted"
+    SCALE_SQUARED = "scale_squared"
+    SCALE_ABSMEAN_TWICE = "scale_absmean_twice"
+    SCALE_ROUNDING_UNRECORDED = "scale_rounding_unrecorded"
+    # norms, embedding and head
+    NOT_FINITE = "not_finite"
+    NORM_DIFFERS = "norm_differs"
+    NORM_PLUS_ONE = "norm_plus_one"
+    NORM_MINUS_ONE = "norm_minus_one"
+    NORM_LOST = "norm_lost"
+    NORM_OF_OTHER_TENSOR = "norm_of_other_tensor"
+    TABLE_DIFFERS = "table_differs"
+    TABLE_ZERO = "table_zero"
+    TABLE_ROWS_SHIFTED = "table_rows_shifted"
+    # running
+    CANNOT_RUN = "cannot_run"
+    KERNEL_DIFFERS = "kernel_differs"
+    OUTPUTS_DIFFER = "outputs_differ"
+    TOKEN_DIFFERS = "token_differs"
+    PINNED_TOKEN_DIFFERS = "pinned_token_differs"  # for which neither file nor source has to answer
+    ISA_DIFFERS = "isa_differs"
+    PERPLEXITY_DIFFERS = "perplexity_differs"
+    # the list itself
+    MORE = "more"  # findings that are not listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    sentence: complete by itself; it names the tensor or key. figures: numbers and names that JSON can hold.
+    """
+
+    kind: Kind
+    sentence: str
+    tensor: str | None = None
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind.value, "tensor": self.tensor, "sentence": self.sentence, "figures": self.figures}
