@@ -40,9 +40,12 @@ lint: $(VENV)/.test-ready ## ruff and mypy
 	$(RUN)/mypy
 
 .PHONY: format
-format: $(VENV)/.test-ready ## Let ruff rewrite what it can
+format: $(VENV)/.test-ready ## Let ruff and clang-format rewrite what they can
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
+	@if command -v clang-format >/dev/null; then \
+		git ls-files 'runtime/csrc/*.[ch]' 'runtime/csrc/*.inc' 'tests/c/*.[ch]' | xargs clang-format -i; \
+	else echo "clang-format is not installed; C files were left as they are" >&2; fi
 
 .PHONY: clean
 clean: ## Remove everything that was built

@@ -1,15 +1,15 @@
-/* sin and cos for RoPE tables. They are our own, since every libm rounds differently. In double, a
- * two-part pi/2 reduces the range, then the usual polynomials on [-pi/4, pi/4] follow; the result is
- * rounded to float. */
+/* sin and cos for RoPE tables. They are our own, since every libm rounds differently. In double,
+ * a two-part pi/2 reduces the range, then the usual polynomials on [-pi/4, pi/4] follow; the
+ * result is rounded to float. */
 #ifndef TRITPACK_ANGLES_H
 #define TRITPACK_ANGLES_H
 
 #include <stdint.h>
 
 static inline void tp_cos_sin(float angle, float *cosine, float *sine) {
-    const double magic = 6755399441055744.0;    /* 1.5 * 2^52: adding it rounds to an integer */
+    const double magic = 6755399441055744.0; /* 1.5 * 2^52: adding it rounds to an integer */
     const double x = (double)angle;
-    if (!(x > -1e9 && x < 1e9)) {       /* no position gets here, and NaN has no quadrant */
+    if (!(x > -1e9 && x < 1e9)) { /* no position gets here, and NaN has no quadrant */
         *cosine = 1.0f;
         *sine = 0.0f;
         return;

@@ -6,7 +6,8 @@
 
 /* ---- what enters the cache ---- */
 
-static void store(const tp_session *s, int64_t head, int64_t position, const float *k, const float *v) {
+static void store(const tp_session *s, int64_t head, int64_t position, const float *k,
+                  const float *v) {
     uint8_t *const keys = tp_kv_at(s, s->k_cache, head, position);
     uint8_t *const values = tp_kv_at(s, s->v_cache, head, position);
     const int64_t dim = s->model->hp.head_dim;
@@ -20,7 +21,8 @@ static void store(const tp_session *s, int64_t head, int64_t position, const flo
 
 static void norm_heads(const tp_session *s, float *x, int64_t heads, const tp_tensor *norm) {
     const int64_t dim = s->model->hp.head_dim;
-    for (int64_t h = 0; norm->data && h < heads; h++) s->rmsnorm->rmsnorm(x + h * dim, norm->data, dim, s->model->hp.norm_eps, x + h * dim);
+    for (int64_t h = 0; norm->data && h < heads; h++)
+        s->rmsnorm->rmsnorm(x + h * dim, norm->data, dim, s->model->hp.norm_eps, x + h * dim);
 }
 
 static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
@@ -35,7 +37,8 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
         norm_heads(s, k, hp->kv_heads, &s->layer->attn_k_norm);
         s->rope->rope(q, hp->heads, dim, cos_sin);
         s->rope->rope(k, hp->kv_heads, dim, cos_sin);
-        for (int64_t h = 0; h < hp->kv_heads; h++) store(s, h, s->n_past + t, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
+        for (int64_t h = 0; h < hp->kv_heads; h++)
+            store(s, h, s->n_past + t, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
     }
 }
 
@@ -49,8 +52,8 @@ void tp_rope_and_store(tp_session *s) {
 
 static int64_t scores_stride(const tp_session *s) { return (s->n_ctx + 15) / 16 * 16 + 16; }
 
-/* How many tokens read a cache together, at most. With the heads that share the cache they make about
- * sixteen rows, whose scores stay in the L2 cache. */
+/* How many tokens read a cache together, at most. With the heads that share the cache they make
+ * about sixteen rows, whose scores stay in the L2 cache. */
 static int64_t most_tokens(const tp_session *s) {
     const int64_t group = s->model->hp.heads / s->model->hp.kv_heads;
     const int64_t tokens = group < 16 ? 16 / group : 1;
@@ -59,24 +62,30 @@ static int64_t most_tokens(const tp_session *s) {
 
 int64_t tp_attention_floats(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
-    return tp_attention_work(most_tokens(s), hp->heads / hp->kv_heads, hp->head_dim, scores_stride(s));
+    return tp_attention_work(most_tokens(s), hp->heads / hp->kv_heads, hp->head_dim,
+                             scores_stride(s));
 }
 
-/* How the work is split. A piece is a block of `tokens` tokens with one of `parts` parts of the heads
- * that share a cache; there are `blocks` blocks. */
-typedef struct attention_split { int64_t tokens, blocks, parts; } attention_split;
+/* How the work is split. A piece is a block of `tokens` tokens with one of `parts` parts of the
+ * heads that share a cache; there are `blocks` blocks. */
+typedef struct attention_split {
+    int64_t tokens, blocks, parts;
+} attention_split;
 
-/* If threads would have nothing to do, a piece takes fewer tokens, and then fewer heads. Once a window
- * slides, each token is a block, since each begins at another position. */
+/* If threads would have nothing to do, a piece takes fewer tokens, and then fewer heads. Once a
+ * window slides, each token is a block, since each begins at another position. */
 static attention_split split_attention(const tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const int64_t group = hp->heads / hp->kv_heads, most = most_tokens(s);
-    const int threads = tp_pool_threads(s->pool), alone = s->layer->slides && s->n_past + s->n > hp->window;
+    const int threads = tp_pool_threads(s->pool),
+              alone = s->layer->slides && s->n_past + s->n > hp->window;
     attention_split a = {.tokens = s->n < most ? s->n : most, .parts = 1};
     if (alone) a.tokens = 1;
-    while (a.tokens > 1 && (s->n + a.tokens - 1) / a.tokens * hp->kv_heads < threads) a.tokens = (a.tokens + 1) / 2;
+    while (a.tokens > 1 && (s->n + a.tokens - 1) / a.tokens * hp->kv_heads < threads)
+        a.tokens = (a.tokens + 1) / 2;
     a.blocks = (s->n + a.tokens - 1) / a.tokens;
-    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < threads)) a.parts++;
+    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < threads))
+        a.parts++;
     return a;
 }
 
@@ -87,14 +96,25 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     const int64_t heads = hp->heads / hp->kv_heads / a.parts;
     /* i counts blocks first, then parts, then kv heads, so that neighbours read the same cache. */
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens, kv = i / a.blocks / a.parts;
+        const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens,
+                      kv = i / a.blocks / a.parts;
         const int64_t at = (t * hp->heads + first_head) * hp->head_dim, seen = s->n_past + t + 1;
-        const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0, skip = first % tp_kv_block(s);
-        s->attention->attention(&(tp_attention){
-            .q = s->q + at, .out = s->mixed + at, .k = tp_kv_at(s, s->k_cache, kv, first), .v = tp_kv_at(s, s->v_cache, kv, first),
-            .tokens = t + a.tokens < s->n ? a.tokens : s->n - t, .heads = heads, .head_dim = hp->head_dim,
-            .stride = (int64_t)hp->heads * hp->head_dim, .n_pos = seen - first + skip, .skip = skip, .scale = hp->attention_scale, .prefetch = s->n == 1,
-            .ld = scores_stride(s), .work = s->work + thread * tp_attention_floats(s)});
+        const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0,
+                      skip = first % tp_kv_block(s);
+        s->attention->attention(&(tp_attention){.q = s->q + at,
+                                                .out = s->mixed + at,
+                                                .k = tp_kv_at(s, s->k_cache, kv, first),
+                                                .v = tp_kv_at(s, s->v_cache, kv, first),
+                                                .tokens = t + a.tokens < s->n ? a.tokens : s->n - t,
+                                                .heads = heads,
+                                                .head_dim = hp->head_dim,
+                                                .stride = (int64_t)hp->heads * hp->head_dim,
+                                                .n_pos = seen - first + skip,
+                                                .skip = skip,
+                                                .scale = hp->attention_scale,
+                                                .prefetch = s->n == 1,
+                                                .ld = scores_stride(s),
+                                                .work = s->work + thread * tp_attention_floats(s)});
     }
 }
 

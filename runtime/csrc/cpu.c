@@ -7,7 +7,8 @@
 #include "internal.h"
 #include "kernels/stream.h"
 
-static const char *const isa_names[TP_ISA_COUNT] = {"scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128"};
+static const char *const isa_names[TP_ISA_COUNT] = {
+    "scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128"};
 
 int tp_isa_count(void) { return TP_ISA_COUNT; }
 
@@ -51,11 +52,18 @@ __attribute__((constructor)) static void choose_stream(void) {
     if (is_zen5()) tp_stream = (tp_stream_way){0, 12288};
 }
 
-static const struct { const char *name; unsigned leaf, sub; int reg, bit; unsigned saved; } features[] = {
-    {"ssse3", 1, 0, ECX, 9, 0},         {"f16c", 1, 0, ECX, 29, 0x06},         {"fma", 1, 0, ECX, 12, 0x06},
-    {"avx2", 7, 0, EBX, 5, 0x06},       {"avxvnni", 7, 1, EAX, 4, 0x06},       {"avx512f", 7, 0, EBX, 16, 0xe6},
-    {"avx512dq", 7, 0, EBX, 17, 0xe6},  {"avx512bw", 7, 0, EBX, 30, 0xe6},     {"avx512vl", 7, 0, EBX, 31, 0xe6},
-    {"avx512vnni", 7, 0, ECX, 11, 0xe6}, {"avx512vbmi", 7, 0, ECX, 1, 0xe6},
+static const struct {
+    const char *name;
+    unsigned leaf, sub;
+    int reg, bit;
+    unsigned saved;
+} features[] = {
+    {"ssse3", 1, 0, ECX, 9, 0},         {"f16c", 1, 0, ECX, 29, 0x06},
+    {"fma", 1, 0, ECX, 12, 0x06},       {"avx2", 7, 0, EBX, 5, 0x06},
+    {"avxvnni", 7, 1, EAX, 4, 0x06},    {"avx512f", 7, 0, EBX, 16, 0xe6},
+    {"avx512dq", 7, 0, EBX, 17, 0xe6},  {"avx512bw", 7, 0, EBX, 30, 0xe6},
+    {"avx512vl", 7, 0, EBX, 31, 0xe6},  {"avx512vnni", 7, 0, ECX, 11, 0xe6},
+    {"avx512vbmi", 7, 0, ECX, 1, 0xe6},
 };
 
 static int feature(const char *name) {
@@ -71,14 +79,17 @@ static int detect(int isa) {
         case TP_ISA_SCALAR: return 1;
         case TP_ISA_SSSE3: return feature("ssse3");
         case TP_ISA_AVX2: return feature("avx2") && feature("f16c");
-#ifdef TP_AVXVNNI_AS_EVEX     /* a build for tests: the same instructions, as AVX-512 encodes them */
-        case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avx512vl") && feature("avx512vnni");
+#ifdef TP_AVXVNNI_AS_EVEX /* a build for tests: the same instructions, as AVX-512 encodes them */
+        case TP_ISA_AVXVNNI:
+            return feature("avx2") && feature("f16c") && feature("avx512vl") &&
+                   feature("avx512vnni");
 #else
         case TP_ISA_AVXVNNI: return feature("avx2") && feature("f16c") && feature("avxvnni");
 #endif
         case TP_ISA_AVX512VNNI:
-            return feature("avx2") && feature("f16c") && feature("avx512f") && feature("avx512bw") && feature("avx512vl") &&
-                   feature("avx512dq") && feature("avx512vnni");
+            return feature("avx2") && feature("f16c") && feature("avx512f") &&
+                   feature("avx512bw") && feature("avx512vl") && feature("avx512dq") &&
+                   feature("avx512vnni");
         default: return 0;
     }
 }
@@ -93,7 +104,8 @@ size_t tp_cpu_description(char *buf, size_t size) {
     while (*brand == ' ') brand++;
     size_t used = (size_t)snprintf(text, sizeof text, "%s;", *brand ? brand : "x86-64");
     for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-        if (feature(features[i].name)) used += (size_t)snprintf(text + used, sizeof text - used, " %s", features[i].name);
+        if (feature(features[i].name))
+            used += (size_t)snprintf(text + used, sizeof text - used, " %s", features[i].name);
     return (size_t)snprintf(buf, size, "%s", text);
 }
 #elif TP_ARM
@@ -126,22 +138,25 @@ static int detect(int isa) {
 }
 
 size_t tp_cpu_description(char *buf, size_t size) {
-    return (size_t)snprintf(buf, size, "ARM 64-bit; neon%s%s", has_dotprod() ? " dotprod" : "", has_i8mm() ? " i8mm" : "");
+    return (size_t)snprintf(buf, size, "ARM 64-bit; neon%s%s", has_dotprod() ? " dotprod" : "",
+                            has_i8mm() ? " i8mm" : "");
 }
 #else
-/* A WebAssembly module is loaded only where all its instructions are available, so there is nothing to
- * ask. */
+/* A WebAssembly module is loaded only where all its instructions are available, so there is
+ * nothing to ask. */
 static int detect(int isa) { return isa == TP_ISA_SCALAR || (TP_WASM && isa == TP_ISA_SIMD128); }
 
 size_t tp_cpu_description(char *buf, size_t size) {
-    return (size_t)snprintf(buf, size, TP_WASM ? "WebAssembly; simd128" : "neither x86-64 nor ARM 64-bit; scalar kernels only");
+    return (size_t)snprintf(buf, size,
+                            TP_WASM ? "WebAssembly; simd128"
+                                    : "neither x86-64 nor ARM 64-bit; scalar kernels only");
 }
 #endif
 
-/* Asks once, since cpuid is slow in a virtual machine. Two threads that ask at the same time get the
- * same answer. */
+/* Asks once, since cpuid is slow in a virtual machine. Two threads that ask at the same time get
+ * the same answer. */
 int tp_cpu_has(int isa) {
-    static atomic_uint available;   /* bit i = ISA i; bit 31 = filled in */
+    static atomic_uint available; /* bit i = ISA i; bit 31 = filled in */
     unsigned bits = atomic_load(&available);
     if (!bits) {
         for (int i = 0; i < TP_ISA_COUNT; i++) bits |= (unsigned)detect(i) << i;

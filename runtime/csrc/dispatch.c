@@ -1,7 +1,7 @@
-/* The table of all kernels, made of kernels/kernels.def. A new layout is a word here and its rows there; a new instruction set also
- * says how its matrix products take their operands. */
+/* The table of all kernels, made of kernels/kernels.def, layouts.def and operations.def. A new
+ * instruction set gets its entries in the four lists below. */
 #if defined(__AVX__) || defined(__AVX2__) || defined(__AVX512F__)
-#error "dispatch.c decides what this CPU may run, so it must run everywhere: give ISA flags to kernel files only, never -march=native"
+#error "dispatch.c must run on every CPU: give ISA flags to kernel files only, never -march=native"
 #endif
 
 #include <string.h>
@@ -13,7 +13,7 @@
 #else
 #define X86(...)
 #endif
-#if TP_X86 && !defined(TP_NO_AVXVNNI)       /* the assembler knows it */
+#if TP_X86 && !defined(TP_NO_AVXVNNI) /* the assembler knows it */
 #define AVXVNNI(...) __VA_ARGS__
 #else
 #define AVXVNNI(...)
@@ -29,8 +29,8 @@
 #define WASM(...)
 #endif
 
-/* The instruction sets: whether this library has their kernels, and how their matrix products take activations (in tiles) and
- * weights (in panels of so many rows). */
+/* The instruction sets: whether this library has their kernels, and how their matrix products take
+ * activations (in tiles) and weights (in panels of so many rows). */
 #define IF_scalar(...) __VA_ARGS__
 #define IF_ssse3(...) X86(__VA_ARGS__)
 #define IF_avx2(...) X86(__VA_ARGS__)
@@ -52,7 +52,7 @@
 #define TILES_simd128 &tp_tiles4
 
 enum {
-    PANEL_scalar = 1,       /* that of T158; the others unpack nothing */
+    PANEL_scalar = 1, /* that of T158; the others unpack nothing */
     PANEL_ssse3 = 16,
     PANEL_avx2 = 16,
     PANEL_avxvnni = 16,
@@ -80,31 +80,45 @@ enum {
 #include "include/layouts.def"
 };
 #undef TP_LAYOUT
-#define OPERATION(word, NAME) OP_##word = TP_OP_##NAME,
-enum { TP_OPERATIONS(OPERATION) };
-#undef OPERATION
+#define OP(name, NAME) OP_##name = TP_OP_##NAME,
+enum {
+#include "kernels/operations.def"
+};
+#undef OP
 
 #define K(op, layout, isa) IF_##isa(tp_##op##_fn op##_##layout##_##isa;)
 #include "kernels/kernels.def"
 #undef K
 
-#define OP(o) ((tp_op)OP_##o)
-#define ORDER(o, l, i) (OP(o) == TP_OP_MATVEC ? &tp_matvec_order[LAYOUT_##l] : OP(o) == TP_OP_MATMUL ? TILES_##i : NULL)
+#define OP_ID(o) ((tp_op)OP_##o)
+#define ORDER(o, l, i) \
+    (OP_ID(o) == TP_OP_MATVEC   ? &tp_matvec_order[LAYOUT_##l] \
+     : OP_ID(o) == TP_OP_MATMUL ? TILES_##i \
+                                : NULL)
 #define K(o, l, i) \
-    IF_##i({.symbol = #o "_" #l "_" #i, .op = OP(o), .layout = LAYOUT_##l, .isa = ISA_##i, .o = o##_##l##_##i, \
-            .activation_order = ORDER(o, l, i), .panel_rows = OP(o) == TP_OP_MATMUL ? PANEL_##i : 0},)
+    IF_##i({.symbol = #o "_" #l "_" #i, \
+            .op = OP_ID(o), \
+            .layout = LAYOUT_##l, \
+            .isa = ISA_##i, \
+            .o = o##_##l##_##i, \
+            .activation_order = ORDER(o, l, i), \
+            .panel_rows = OP_ID(o) == TP_OP_MATMUL ? PANEL_##i : 0}, )
 static const tp_kernel kernels[] = {
 #include "kernels/kernels.def"
 };
 #undef K
 
-#define OPERATION(word, NAME) #word,
-static const char *const op_names[TP_OP_COUNT] = {TP_OPERATIONS(OPERATION)};
-#undef OPERATION
+#define OP(name, NAME) #name,
+static const char *const op_names[TP_OP_COUNT] = {
+#include "kernels/operations.def"
+};
+#undef OP
 
 int tp_kernel_count(void) { return (int)(sizeof kernels / sizeof *kernels); }
 
-const tp_kernel *tp_kernel_at(int index) { return index >= 0 && index < tp_kernel_count() ? &kernels[index] : NULL; }
+const tp_kernel *tp_kernel_at(int index) {
+    return index >= 0 && index < tp_kernel_count() ? &kernels[index] : NULL;
+}
 
 int tp_kernel_index(const tp_kernel *k) { return (int)(k - kernels); }
 
@@ -112,7 +126,9 @@ const tp_kernel *tp_kernel_best(tp_op op, int layout, int isa) {
     const tp_kernel *best = NULL;
     for (int i = 0; i < tp_kernel_count(); i++) {
         const tp_kernel *k = &kernels[i];
-        if (k->op == op && k->layout == layout && k->isa <= isa && (!best || k->isa > best->isa) && tp_cpu_has(k->isa)) best = k;
+        if (k->op == op && k->layout == layout && k->isa <= isa && (!best || k->isa > best->isa) &&
+            tp_cpu_has(k->isa))
+            best = k;
     }
     return best;
 }
@@ -120,6 +136,7 @@ const tp_kernel *tp_kernel_best(tp_op op, int layout, int isa) {
 int tp_kernel_info(int index, tp_kernel_desc *out) {
     const tp_kernel *k = tp_kernel_at(index);
     if (!k || !out) return TP_ERR_ARGUMENT;
-    *out = (tp_kernel_desc){k->symbol, op_names[k->op], tp_layout_name(k->layout), tp_isa_name(k->isa), tp_cpu_has(k->isa)};
+    *out = (tp_kernel_desc){k->symbol, op_names[k->op], tp_layout_name(k->layout),
+                            tp_isa_name(k->isa), tp_cpu_has(k->isa)};
     return TP_OK;
 }

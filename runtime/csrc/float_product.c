@@ -1,6 +1,6 @@
-/* Matrix products of float activations over the pool. Ternary linears turn a panel of rows into floats
- * and multiply it as the head does, or take the codes directly. The head of a quantised layout takes
- * activations of 16 bits. */
+/* Matrix products of float activations over the pool. Ternary linears turn a panel of rows into
+ * floats and multiply it as the head does, or take the codes directly. The head of a quantised
+ * layout takes activations of 16 bits. */
 #include "internal.h"
 
 /* ---- ternary linears ---- */
@@ -29,7 +29,9 @@ static size_t float_panel(int64_t rows, int64_t cols) {
     return (size_t)tp_round64((rows < grain ? rows : grain) * cols * (int64_t)sizeof(float));
 }
 
-size_t tp_float_scratch(int64_t rows, int64_t cols) { return float_panel(rows, cols) + tp_dequantize_scratch(cols); }
+size_t tp_float_scratch(int64_t rows, int64_t cols) {
+    return float_panel(rows, cols) + tp_dequantize_scratch(cols);
+}
 
 int tp_matvec_f32_fits(tp_kernel_plan matvec_f32, const tp_tensor *w, int64_t n) {
     const int64_t width = w->cols / tp_ternary_of(w).col_blocks;
@@ -37,12 +39,14 @@ int tp_matvec_f32_fits(tp_kernel_plan matvec_f32, const tp_tensor *w, int64_t n)
 }
 
 /* Scales, and then the codes if they are unpacked, lie where a panel of floats would. */
-static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float *scales, float *y) {
+static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float *scales,
+                        float *y) {
     const tp_ternary *t = &l->parts;
     const int64_t cols = l->w->cols;
     for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
     if (!l->matvec_f32.unpack) {
-        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * (cols / 4), cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
+        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * (cols / 4),
+                                         cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
         return;
     }
     uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);
@@ -61,16 +65,34 @@ static void float_chunk(void *ctx, int thread, int64_t begin, int64_t end) {
             direct_rows(l, row0, count, panel, l->y + row0);
             continue;
         }
-        for (int64_t r = 0; r < count; r++) tp_dequantize_row(l->dequantize, &l->parts, row0 + r, panel + r * cols, scratch + float_panel(rows, cols));
-        const tp_tensor w = {.data = panel, .rows = count, .cols = cols, .nbytes = (uint64_t)(count * cols) * sizeof(float), .layout = TP_LAYOUT_F32};
+        for (int64_t r = 0; r < count; r++)
+            tp_dequantize_row(l->dequantize, &l->parts, row0 + r, panel + r * cols,
+                              scratch + float_panel(rows, cols));
+        const tp_tensor w = {.data = panel,
+                             .rows = count,
+                             .cols = cols,
+                             .nbytes = (uint64_t)(count * cols) * sizeof(float),
+                             .layout = TP_LAYOUT_F32};
         const tp_lm_head_acts acts = {.x = l->x};
         l->head->lm_head(&w, &acts, l->n, 0, count, l->y + row0, rows);
     }
 }
 
-void tp_linear_float_run(tp_pool *pool, tp_kernel_plan dequantize, tp_kernel_plan matvec_f32, const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n, uint8_t *scratch,
-                         size_t scratch_bytes, float *y) {
-    float_linear l = {dequantize, matvec_f32, tp_matvec_f32_fits(matvec_f32, w, n), head_f32, w, tp_ternary_of(w), x, n, float_grain(w->cols), scratch, scratch_bytes, y};
+void tp_linear_float_run(tp_pool *pool, tp_kernel_plan dequantize, tp_kernel_plan matvec_f32,
+                         const tp_kernel *head_f32, const tp_tensor *w, const float *x, int64_t n,
+                         uint8_t *scratch, size_t scratch_bytes, float *y) {
+    float_linear l = {dequantize,
+                      matvec_f32,
+                      tp_matvec_f32_fits(matvec_f32, w, n),
+                      head_f32,
+                      w,
+                      tp_ternary_of(w),
+                      x,
+                      n,
+                      float_grain(w->cols),
+                      scratch,
+                      scratch_bytes,
+                      y};
     tp_pool_run(pool, float_chunk, &l, (w->rows + l.grain - 1) / l.grain, 1);
 }
 
@@ -78,7 +100,8 @@ void tp_linear_float_run(tp_pool *pool, tp_kernel_plan dequantize, tp_kernel_pla
 
 size_t tp_acts16_bytes(int64_t n, int64_t cols) {
     const int64_t padded = tp_round64(cols), blocks = (cols + 255) / 256;
-    return (size_t)(tp_round64(n * padded * 2) + tp_round64(n * padded) + tp_round64(n * blocks * 4));
+    return (size_t)(tp_round64(n * padded * 2) + tp_round64(n * padded) +
+                    tp_round64(n * blocks * 4));
 }
 
 void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_lm_head_acts *out) {
@@ -87,7 +110,8 @@ void tp_acts16_place(void *memory, int64_t n, int64_t cols, tp_lm_head_acts *out
     out->blocks = (cols + 255) / 256;
     out->q = (int16_t *)(void *)p;
     out->bias = (int32_t *)(void *)(p + tp_round64(n * out->padded * 2));
-    out->step = (float *)(void *)(p + tp_round64(n * out->padded * 2) + tp_round64(n * out->padded));
+    out->step =
+        (float *)(void *)(p + tp_round64(n * out->padded * 2) + tp_round64(n * out->padded));
 }
 
 typedef struct head_job {
@@ -102,7 +126,8 @@ static void quantize_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     const head_job *h = ctx;
     (void)thread;
     for (int64_t t = begin; t < end; t++)
-        h->quantize16->quantize16(h->acts.x + t * h->w->cols, h->w->cols, h->acts.q + t * h->acts.padded, h->acts.step + t * h->acts.blocks,
+        h->quantize16->quantize16(h->acts.x + t * h->w->cols, h->w->cols,
+                                  h->acts.q + t * h->acts.padded, h->acts.step + t * h->acts.blocks,
                                   h->acts.bias + t * (h->acts.padded / 4));
 }
 
@@ -112,13 +137,17 @@ static void head_rows(void *ctx, int thread, int64_t begin, int64_t end) {
     h->head->lm_head(h->w, &h->acts, h->n, begin, end, h->out + begin, h->w->rows);
 }
 
-void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16, const tp_tensor *w, const float *x, int64_t n, void *acts16,
-                 float *out) {
+void tp_head_run(tp_pool *pool, const tp_kernel *head, const tp_kernel *quantize16,
+                 const tp_tensor *w, const float *x, int64_t n, void *acts16, float *out) {
     head_job h = {head, quantize16, w, {.x = x}, n, out};
     if (acts16) {
         tp_acts16_place(acts16, n, w->cols, &h.acts);
         tp_pool_run(pool, quantize_tokens, &h, n, 1);
     }
     const int64_t grain = 32768 / (int64_t)(w->nbytes / (uint64_t)w->rows + 1) / 4 * 4;
-    tp_pool_run(pool, head_rows, &h, w->rows, n > 1 ? 64 : grain < 16 ? 16 : grain > 256 ? 256 : grain);
+    tp_pool_run(pool, head_rows, &h, w->rows,
+                n > 1         ? 64
+                : grain < 16  ? 16
+                : grain > 256 ? 256
+                              : grain);
 }

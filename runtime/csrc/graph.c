@@ -6,12 +6,12 @@
  *              norm -> gate, up -> act(gate) * up -> (sub norm) -> ffn_down -> (norm) -> x +=
  *   final norm -> head
  *
- * After its cache is filled, the last layer works only on the tokens whose states are wanted: for a
- * prompt on one, or on none.
+ * After its cache is filled, the last layer works only on the tokens whose states are wanted:
+ * for a prompt on one, or on none.
  *
- * Where the model says so, what enters a linear is quantised to int8 first, after the linear's own norm
- * if it has one. Each stage is a loop over tokens, heads or rows that goes to the pool. No result
- * depends on how the loop is cut. */
+ * Where the model says so, what enters a linear is quantised to int8 first, after the linear's
+ * own norm if it has one. Each stage is a loop over tokens, heads or rows that goes to the pool.
+ * No result depends on how the loop is cut. */
 #include <string.h>
 
 #include "angles.h"
@@ -30,7 +30,8 @@ static void mark_floats(tp_session *s, const tp_tensor *w, int64_t n) {
     if (!direct) tp_mark(s, s->head_f32);
 }
 
-static void trace(tp_session *s, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data) {
+static void trace(tp_session *s, const char *point, int layer, int dtype, int64_t rows,
+                  int64_t cols, const void *data) {
     if (s->trace) s->trace(s->trace_user, point, layer, dtype, rows, cols, data);
 }
 static void trace_f32(tp_session *s, const char *point, int64_t cols, const float *data) {
@@ -39,7 +40,8 @@ static void trace_f32(tp_session *s, const char *point, int64_t cols, const floa
 
 /* ---- stages over tokens ---- */
 
-static void turn(float *c /* (2, half) */, float position, const float *inv_freq, int64_t half, float factor) {
+static void turn(float *c /* (2, half) */, float position, const float *inv_freq, int64_t half,
+                 float factor) {
     for (int64_t i = 0; i < half; i++) {
         tp_cos_sin(position * inv_freq[i], &c[i], &c[half + i]);
         c[i] *= factor;
@@ -56,11 +58,16 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     const tp_ternary parts = ternary ? tp_ternary_of(embd) : (tp_ternary){.half = 0};
     for (int64_t t = begin; t < end; t++) {
         float *x = s->x + t * hp->hidden;
-        if (ternary) tp_dequantize_row(s->dequantize[embd->layout], &parts, s->tokens[t], x, s->scratch + (size_t)thread * s->scratch_bytes);
+        if (ternary)
+            tp_dequantize_row(s->dequantize[embd->layout], &parts, s->tokens[t], x,
+                              s->scratch + (size_t)thread * s->scratch_bytes);
         else tp_tensor_row(embd, s->tokens[t], x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
-        turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2, hp->rope_factor);
-        if (hp->inv_freq_sliding) turn(s->cos_sin[1] + t * dim, (float)(s->n_past + t), hp->inv_freq_sliding, dim / 2, 1.0f);
+        turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2,
+             hp->rope_factor);
+        if (hp->inv_freq_sliding)
+            turn(s->cos_sin[1] + t * dim, (float)(s->n_past + t), hp->inv_freq_sliding, dim / 2,
+                 1.0f);
     }
 }
 
@@ -75,14 +82,14 @@ static void add_token(const tp_session *s, int64_t t, const tp_tensor *post_norm
 /* One step towards the input of linears. */
 typedef struct step {
     tp_session *s;
-    const tp_tensor *add_after;     /* not NULL: s->add first joins s->x, after this norm, if present */
-    const float *from;              /* (n, cols) */
-    float *gate;                    /* (n, cols): act(gate) * from enters; NULL: from enters */
-    const tp_tensor *norm;          /* (1, cols) or absent */
+    const tp_tensor *add_after; /* not NULL: s->add first joins s->x, after this norm, if present */
+    const float *from;          /* (n, cols) */
+    float *gate;                /* (n, cols): act(gate) * from enters; NULL: from enters */
+    const tp_tensor *norm;      /* (1, cols) or absent */
     float eps;
-    float *to;                      /* (n, cols), or NULL if only the codes are wanted */
+    float *to; /* (n, cols), or NULL if only the codes are wanted */
     int64_t cols;
-    int quantize;                   /* 1: into s->acts as well */
+    int quantize; /* 1: into s->acts as well */
 } step;
 
 /* All parts of the step are done to a token's row while it is in cache. */
@@ -96,7 +103,8 @@ static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
         const float *x = p->from + t * cols;
         if (p->add_after) add_token(s, t, p->add_after);
         if (p->gate) {
-            float *const product = s->trace ? p->gate + t * cols : to;      /* where the trace looks for it */
+            float *const product =
+                s->trace ? p->gate + t * cols : to; /* where the trace looks for it */
             s->glu->glu(p->gate + t * cols, x, cols, s->model->hp.activation, product);
             x = product;
         }
@@ -122,27 +130,33 @@ static void take_step(const step *p) {
 
 /* ---- linears ---- */
 
-typedef struct point { const char *floats, *codes, *scales; } point;    /* names of trace points */
-#define POINT(name) {name, name ".q8", name ".scale"}
+typedef struct point {
+    const char *floats, *codes, *scales;
+} point; /* names of trace points */
+#define POINT(name) \
+    { name, name ".q8", name ".scale" }
 
 typedef struct product {
     const tp_linear *linear;
     float *y;
-    point own;      /* its input's names where it has a norm of its own */
-    int gated;      /* 1: y = glu(next product, this one), and the next one's y is not written */
+    point own; /* its input's names where it has a norm of its own */
+    int gated; /* 1: y = glu(next product, this one), and the next one's y is not written */
 } product;
 
 static void trace_codes(tp_session *s, point at, int64_t cols) {
     if (!s->trace) return;
     const int64_t padded = tp_padded_cols(cols);
-    int8_t *plain = s->acts.ordered;       /* products do not use it yet */
-    for (int64_t t = 0; t < s->n; t++) memcpy(plain + t * cols, s->acts.q + t * padded, (size_t)cols);
+    int8_t *plain = s->acts.ordered; /* products do not use it yet */
+    for (int64_t t = 0; t < s->n; t++)
+        memcpy(plain + t * cols, s->acts.q + t * padded, (size_t)cols);
     trace(s, at.codes, s->layer_index, TP_DTYPE_INT8, s->n, cols, plain);
     trace(s, at.scales, s->layer_index, TP_DTYPE_F32, s->n, 1, s->acts.s);
 }
 
 static tp_kernel_plan plan_for(const tp_session *s, const tp_linear *l) {
-    return (s->n > TP_FEW_TOKENS ? s->matmul : l->nonzero_under_zero ? s->unpacking_matvec : s->matvec)[l->w->layout];
+    return (s->n > TP_FEW_TOKENS    ? s->matmul
+            : l->nonzero_under_zero ? s->unpacking_matvec
+                                    : s->matvec)[l->w->layout];
 }
 
 /* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
@@ -151,7 +165,9 @@ static void run_products(tp_session *s, const product *group, int count, const f
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].linear->w;
         if (s->model->hp.int8_activations) {
-            jobs[i] = (tp_linear_job){.w = w, .plan = plan_for(s, group[i].linear), .y = i > 0 && group[i - 1].gated ? NULL : group[i].y};
+            jobs[i] = (tp_linear_job){.w = w,
+                                      .plan = plan_for(s, group[i].linear),
+                                      .y = i > 0 && group[i - 1].gated ? NULL : group[i].y};
             if (group[i].gated) {
                 jobs[i].glu = s->glu;
                 jobs[i].activation = s->model->hp.activation;
@@ -161,7 +177,8 @@ static void run_products(tp_session *s, const product *group, int count, const f
             continue;
         }
         mark_floats(s, w, s->n);
-        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
+        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout],
+                            s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
     }
     if (!s->model->hp.int8_activations) return;
     tp_mark(s, s->rescale);
@@ -186,7 +203,12 @@ static void run_linears(tp_session *s, step in, point at, const product *group, 
         return;
     }
     for (int i = 0; i < count; i++) {
-        const step norm = {.s = s, .from = s->h, .norm = group[i].linear->norm_in, .eps = hp->projection_norm_eps, .to = s->own, .cols = in.cols,
+        const step norm = {.s = s,
+                           .from = s->h,
+                           .norm = group[i].linear->norm_in,
+                           .eps = hp->projection_norm_eps,
+                           .to = s->own,
+                           .cols = in.cols,
                            .quantize = hp->int8_activations};
         take_step(&norm);
         trace_f32(s, group[i].own.floats, in.cols, s->own);
@@ -214,13 +236,14 @@ static void keep_wanted(tp_session *s) {
     s->n = s->wanted;
 }
 
-/* Whether the product of gate and up also makes act(gate) * up. For many tokens both would otherwise
- * leave the cache before they are read again. */
+/* Whether the product of gate and up also makes act(gate) * up. For many tokens both would
+ * otherwise leave the cache before they are read again. */
 static int multiplies_at_once(const tp_session *s) {
     const tp_linear *gate = &s->linears[TP_FFN_GATE], *up = &s->linears[TP_FFN_UP];
     const tp_kernel_plan gate_plan = plan_for(s, gate), up_plan = plan_for(s, up);
-    return s->model->hp.int8_activations && s->n > TP_FEW_TOKENS && !s->trace && !gate->norm_in->data && !up->norm_in->data &&
-           gate_plan.kernel == up_plan.kernel && gate_plan.unpack == up_plan.unpack;
+    return s->model->hp.int8_activations && s->n > TP_FEW_TOKENS && !s->trace &&
+           !gate->norm_in->data && !up->norm_in->data && gate_plan.kernel == up_plan.kernel &&
+           gate_plan.unpack == up_plan.unpack;
 }
 
 /* Returns 0 if no token is wanted after its keys and values are stored. */
@@ -228,11 +251,13 @@ static int run_attention(tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const tp_layer *l = s->layer;
     const tp_linear *linears = s->linears;
-    const int64_t hidden = hp->hidden, q_cols = (int64_t)hp->heads * hp->head_dim, kv_cols = (int64_t)hp->kv_heads * hp->head_dim;
+    const int64_t hidden = hp->hidden, q_cols = (int64_t)hp->heads * hp->head_dim,
+                  kv_cols = (int64_t)hp->kv_heads * hp->head_dim;
     const product qkv[] = {{&linears[TP_ATTN_Q], s->q, POINT("attn_q_in"), 0},
                            {&linears[TP_ATTN_K], s->k, POINT("attn_k_in"), 0},
                            {&linears[TP_ATTN_V], s->v, POINT("attn_v_in"), 0}};
-    run_linears(s, (step){.from = s->x, .norm = &l->attn_norm, .cols = hidden}, (point)POINT("attn_in"), qkv, 3);
+    run_linears(s, (step){.from = s->x, .norm = &l->attn_norm, .cols = hidden},
+                (point)POINT("attn_in"), qkv, 3);
     trace_f32(s, "attn_q", q_cols, s->q);
     trace_f32(s, "attn_k", kv_cols, s->k);
     trace_f32(s, "attn_v", kv_cols, s->v);
@@ -244,7 +269,8 @@ static int run_attention(tp_session *s) {
     tp_attention_run(s);
     trace_f32(s, "attn_out", q_cols, s->mixed);
     const product out = {&linears[TP_ATTN_OUTPUT], s->add, POINT("attn_sub_norm"), 0};
-    run_linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols}, (point)POINT("attn_sub_norm"), &out, 1);
+    run_linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols},
+                (point)POINT("attn_sub_norm"), &out, 1);
     trace_f32(s, "attn_output", hidden, s->add);
     return 1;
 }
@@ -257,13 +283,19 @@ static void run_ffn(tp_session *s) {
     const int gated = multiplies_at_once(s);
     const product up_gate[] = {{&linears[TP_FFN_UP], s->up, POINT("ffn_up_in"), gated},
                                {&linears[TP_FFN_GATE], s->gate, POINT("ffn_gate_in"), 0}};
-    const step into = {.add_after = &l->post_attention_norm, .from = s->x, .norm = &l->ffn_norm, .cols = hidden};
+    const step into = {
+        .add_after = &l->post_attention_norm, .from = s->x, .norm = &l->ffn_norm, .cols = hidden};
     run_linears(s, into, (point)POINT("ffn_in"), up_gate, 2);
     trace_f32(s, "attn_residual", hidden, s->x);
     trace_f32(s, "ffn_gate", hp->ffn, s->gate);
     trace_f32(s, "ffn_up", hp->ffn, s->up);
     const product down = {&linears[TP_FFN_DOWN], s->add, POINT("ffn_down_in"), 0};
-    run_linears(s, (step){.from = s->up, .gate = gated ? NULL : s->gate, .norm = &l->ffn_sub_norm, .cols = hp->ffn}, (point)POINT("ffn_down_in"), &down, 1);
+    run_linears(s,
+                (step){.from = s->up,
+                       .gate = gated ? NULL : s->gate,
+                       .norm = &l->ffn_sub_norm,
+                       .cols = hp->ffn},
+                (point)POINT("ffn_down_in"), &down, 1);
     trace_f32(s, "ffn_down", hidden, s->add);
     tp_pool_run(s->pool, add_down, s, s->n, 1);
     trace_f32(s, "layer_out", hidden, s->x);
@@ -274,14 +306,16 @@ static void run_head(tp_session *s, const float *states, int64_t n, float *logit
     if (!tp_is_ternary(w->layout)) tp_mark(s, s->head);
     if (tp_is_ternary(w->layout)) {
         mark_floats(s, w, n);
-        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head, w, states, n, s->scratch, s->scratch_bytes, logits);
+        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head, w,
+                            states, n, s->scratch, s->scratch_bytes, logits);
         return;
     }
     if (s->acts16) tp_mark(s, s->quantize16);
     tp_head_run(s->pool, s->head, s->quantize16, w, states, n, s->acts16, logits);
 }
 
-TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want, float *out) {
+TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want,
+                              float *out) {
     const tp_model *m = s->model;
     const int64_t hidden = m->hp.hidden;
     s->tokens = tokens;
@@ -301,7 +335,8 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
     const int64_t first = want == TP_WANT_LAST ? s->n - 1 : 0, count = s->n - first;
     float *const states = want == TP_WANT_HIDDEN ? out : s->h;
     for (int64_t t = 0; t < count; t++)
-        s->rmsnorm->rmsnorm(s->x + (first + t) * hidden, m->output_norm.data, hidden, m->hp.norm_eps, states + t * hidden);
+        s->rmsnorm->rmsnorm(s->x + (first + t) * hidden, m->output_norm.data, hidden,
+                            m->hp.norm_eps, states + t * hidden);
     tp_mark(s, s->rmsnorm);
     trace(s, "final_norm", -1, TP_DTYPE_F32, count, hidden, states);
     if (want == TP_WANT_HIDDEN) return;

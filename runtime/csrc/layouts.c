@@ -9,7 +9,14 @@
 
 typedef enum kind { FLOATS, QUANTS, TERNARY, CODES } kind;
 
-typedef enum place { NO_SCALES, IN_TRAILER, IN_HEADER, BEFORE_ROWS, BEFORE_CODES, AFTER_CODES } place;
+typedef enum place {
+    NO_SCALES,
+    IN_TRAILER,
+    IN_HEADER,
+    BEFORE_ROWS,
+    BEFORE_CODES,
+    AFTER_CODES
+} place;
 
 enum { HEADER = 32, TRAILER = 32, BLOCK = 128 };
 
@@ -23,7 +30,8 @@ struct layout {
 };
 
 #define TP_LAYOUT(ID, name, kind, rows, cols, bytes, scales, scale, align, order) \
-    [TP_LAYOUT_##ID] = {#name, kind, rows, cols, bytes, scales, TP_LAYOUT_##scale == TP_LAYOUT_F16, align},
+    [TP_LAYOUT_## \
+        ID] = {#name, kind, rows, cols, bytes, scales, TP_LAYOUT_##scale == TP_LAYOUT_F16, align},
 static const struct layout layouts[TP_LAYOUT_COUNT] = {
 #include "include/layouts.def"
 };
@@ -65,17 +73,24 @@ static uint64_t header_bytes(int layout, uint64_t scales) {
 
 uint64_t tp_body_nbytes(int layout, int64_t rows, int64_t cols) {
     if (!known(layout) || rows < 1 || cols < 1 || rows > INT32_MAX || cols > TP_MAX_COLS) return 0;
-    if (rows % layouts[layout].rows || cols % layouts[layout].cols || (layout == TP_LAYOUT_TL2 && cols < 256)) return 0;
-    if (layout == TP_LAYOUT_TL2) return (uint64_t)((cols - 256) * rows / 3 * 5 / 8 + 256 * rows / 2 * 4 / 8 + 31) / 32 * 32;
+    if (rows % layouts[layout].rows || cols % layouts[layout].cols ||
+        (layout == TP_LAYOUT_TL2 && cols < 256))
+        return 0;
+    if (layout == TP_LAYOUT_TL2)
+        return (uint64_t)((cols - 256) * rows / 3 * 5 / 8 + 256 * rows / 2 * 4 / 8 + 31) / 32 * 32;
     return (uint64_t)(rows / layouts[layout].rows * run_bytes(layout, cols));
 }
 
 static uint64_t nbytes_of(int layout, int64_t rows, int64_t cols, uint64_t scales) {
     const uint64_t body = tp_body_nbytes(layout, rows, cols);
-    return body ? header_bytes(layout, scales) + body + (layouts[layout].scales == IN_TRAILER ? TRAILER : 0) : 0;
+    return body ? header_bytes(layout, scales) + body +
+                      (layouts[layout].scales == IN_TRAILER ? TRAILER : 0)
+                : 0;
 }
 
-uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols) { return nbytes_of(layout, rows, cols, 1); }
+uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols) {
+    return nbytes_of(layout, rows, cols, 1);
+}
 
 /* ---- what is legal ---- */
 
@@ -86,8 +101,8 @@ static int read_header(const tp_tensor *t, int64_t *row_blocks, int64_t *col_blo
     memcpy(words, t->data, sizeof words);
     *row_blocks = words[1];
     *col_blocks = words[2];
-    return memcmp(words, t->layout == TP_LAYOUT_T2 ? "T2\1" : "T158", 4) == 0 && words[1] && words[2] && t->rows % *row_blocks == 0 &&
-           t->cols % *col_blocks == 0;
+    return memcmp(words, t->layout == TP_LAYOUT_T2 ? "T2\1" : "T158", 4) == 0 && words[1] &&
+           words[2] && t->rows % *row_blocks == 0 && t->cols % *col_blocks == 0;
 }
 
 int tp_tile_fits(const tp_tensor *t) {
@@ -95,7 +110,8 @@ int tp_tile_fits(const tp_tensor *t) {
     if (t->layout != TP_LAYOUT_TL1 && t->layout != TP_LAYOUT_TL2) return 1;
     if (BM < 1 || BK < 1 || (bm != 32 && bm != 64) || t->rows % BM || BM % bm) return 0;
     if (t->layout == TP_LAYOUT_TL1) return t->cols % BK == 0 && BK % (256 / bm) == 0;
-    return bm == 32 && BK <= t->cols && BK % 24 == 0 && t->cols % BK % 32 == 0 && t->cols % BK <= 256;
+    return bm == 32 && BK <= t->cols && BK % 24 == 0 && t->cols % BK % 32 == 0 &&
+           t->cols % BK <= 256;
 }
 
 int tp_tensor_check(const tp_tensor *t) {
@@ -103,9 +119,12 @@ int tp_tensor_check(const tp_tensor *t) {
     if (!t || !t->data || t->reserved) return TP_ERR_ARGUMENT;
     if (!known(t->layout)) return TP_ERR_LAYOUT;
     if (!tp_tensor_nbytes(t->layout, t->rows, t->cols) || !tp_tile_fits(t)) return TP_ERR_SHAPE;
-    if (layouts[t->layout].scales == IN_HEADER && !read_header(t, &row_blocks, &col_blocks)) return TP_ERR_BYTES;
-    if (nbytes_of(t->layout, t->rows, t->cols, (uint64_t)(row_blocks * col_blocks)) != t->nbytes) return TP_ERR_BYTES;
-    if (tp_is_ternary(t->layout) ? !(isfinite(t->scale) && t->scale >= 0) : t->scale != 1) return TP_ERR_ARGUMENT;
+    if (layouts[t->layout].scales == IN_HEADER && !read_header(t, &row_blocks, &col_blocks))
+        return TP_ERR_BYTES;
+    if (nbytes_of(t->layout, t->rows, t->cols, (uint64_t)(row_blocks * col_blocks)) != t->nbytes)
+        return TP_ERR_BYTES;
+    if (tp_is_ternary(t->layout) ? !(isfinite(t->scale) && t->scale >= 0) : t->scale != 1)
+        return TP_ERR_ARGUMENT;
     return (uintptr_t)t->data % (uintptr_t)layouts[t->layout].align ? TP_ERR_ARGUMENT : TP_OK;
 }
 
@@ -115,7 +134,12 @@ tp_ternary tp_ternary_of(const tp_tensor *t) {
     const struct layout *l = &layouts[t->layout];
     const uint8_t *data = t->data;
     const uint64_t body = tp_body_nbytes(t->layout, t->rows, t->cols);
-    tp_ternary parts = {.body = *t, .scales = data, .rows_per_scale = 1, .run = 1, .col_blocks = 1, .half = l->half};
+    tp_ternary parts = {.body = *t,
+                        .scales = data,
+                        .rows_per_scale = 1,
+                        .run = 1,
+                        .col_blocks = 1,
+                        .half = l->half};
     parts.body.nbytes = body;
     switch (l->scales) {
         case IN_TRAILER:
@@ -126,7 +150,8 @@ tp_ternary tp_ternary_of(const tp_tensor *t) {
             int64_t row_blocks = 1;
             read_header(t, &row_blocks, &parts.col_blocks);
             parts.scales = data + HEADER;
-            parts.body.data = data + header_bytes(t->layout, (uint64_t)(row_blocks * parts.col_blocks));
+            parts.body.data =
+                data + header_bytes(t->layout, (uint64_t)(row_blocks * parts.col_blocks));
             parts.rows_per_scale = t->rows / row_blocks;
             parts.run_bytes = 4 * parts.col_blocks;
             parts.block_bytes = 4;

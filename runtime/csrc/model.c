@@ -22,11 +22,14 @@ static int check(const tp_tensor *t, role r, int64_t rows, int64_t cols) {
     if (t->rows != rows || t->cols != cols) return TP_ERR_SHAPE;
     if ((r == NORM || r == OPTIONAL_NORM) && t->layout != TP_LAYOUT_F32) return TP_ERR_LAYOUT;
     if (r == LINEAR && !tp_is_ternary(t->layout)) return TP_ERR_LAYOUT;
-    if (r == TABLE && !tp_is_ternary(t->layout) && !tp_kernel_best(TP_OP_LM_HEAD, t->layout, TP_ISA_SCALAR)) return TP_ERR_LAYOUT;
+    if (r == TABLE && !tp_is_ternary(t->layout) &&
+        !tp_kernel_best(TP_OP_LM_HEAD, t->layout, TP_ISA_SCALAR))
+        return TP_ERR_LAYOUT;
     return tp_tensor_check(t);
 }
 
-/* For int8 activations. Groups of columns would need one sum each, and no model is made that way. */
+/* For int8 activations. Groups of columns would need one sum each, and no model is made that
+ * way. */
 static int check_scales(tp_linear *l) {
     const tp_ternary parts = tp_ternary_of(l->w);
     return tp_one_scale_per_row(&parts, &l->nonzero_under_zero) ? TP_OK : TP_ERR_LAYOUT;
@@ -54,8 +57,10 @@ static int check_hparams(const tp_hparams *hp) {
     REQUIRE(between(hp->rope_interleaved, 0, 1), "rope_interleaved");
     REQUIRE(hp->inv_freq, "inv_freq");
     REQUIRE(!hp->inv_freq_sliding || hp->window > 0, "window");
-    const float factors[] = {hp->embedding_scale, hp->residual_scale, hp->logit_scale, hp->attention_scale, hp->rope_factor};
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) REQUIRE(factors[i] > 0 && factors[i] < 1e38f, "scales");
+    const float factors[] = {hp->embedding_scale, hp->residual_scale, hp->logit_scale,
+                             hp->attention_scale, hp->rope_factor};
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
+        REQUIRE(factors[i] > 0 && factors[i] < 1e38f, "scales");
 #undef REQUIRE
     return TP_OK;
 }
@@ -64,8 +69,15 @@ static int check_layer(const tp_model *m, int index) {
     const tp_hparams *hp = &m->hp;
     const tp_layer *l = &m->layers[index];
     tp_linear *linears = m->linears[index];
-    const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim, kv = (int64_t)hp->kv_heads * hp->head_dim, d = hp->head_dim;
-    const struct { const char *name; const tp_tensor *t; role r; int64_t rows, cols; tp_linear_id linear; } parts[] = {
+    const int64_t h = hp->hidden, f = hp->ffn, q = (int64_t)hp->heads * hp->head_dim,
+                  kv = (int64_t)hp->kv_heads * hp->head_dim, d = hp->head_dim;
+    const struct {
+        const char *name;
+        const tp_tensor *t;
+        role r;
+        int64_t rows, cols;
+        tp_linear_id linear;
+    } parts[] = {
         {"attn_norm", &l->attn_norm, NORM, 1, h, 0},
         {"attn_q", &l->attn_q, LINEAR, q, h, TP_ATTN_Q},
         {"attn_k", &l->attn_k, LINEAR, kv, h, TP_ATTN_K},
@@ -91,7 +103,8 @@ static int check_layer(const tp_model *m, int index) {
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         int status = check(parts[i].t, parts[i].r, parts[i].rows, parts[i].cols);
-        if (!status && parts[i].r == LINEAR && hp->int8_activations) status = check_scales(&linears[parts[i].linear]);
+        if (!status && parts[i].r == LINEAR && hp->int8_activations)
+            status = check_scales(&linears[parts[i].linear]);
         if (status) return fail(status, index, parts[i].name);
     }
     return l->slides && !hp->inv_freq_sliding ? fail(TP_ERR_ARGUMENT, index, "slides") : TP_OK;
@@ -118,12 +131,17 @@ static int check_model(const tp_model *m) {
     int status = TP_OK;
     for (int i = 0; i < hp->layers && !status; i++) status = check_layer(m, i);
     if (status) return status;
-    if ((status = check(&m->token_embd, TABLE, hp->vocab_size, hp->hidden))) return fail(status, -1, "token_embd");
-    if ((status = check(&m->output_norm, NORM, 1, hp->hidden))) return fail(status, -1, "output_norm");
-    return (status = check(&m->output, TABLE, hp->vocab_size, hp->hidden)) ? fail(status, -1, "output") : TP_OK;
+    if ((status = check(&m->token_embd, TABLE, hp->vocab_size, hp->hidden)))
+        return fail(status, -1, "token_embd");
+    if ((status = check(&m->output_norm, NORM, 1, hp->hidden)))
+        return fail(status, -1, "output_norm");
+    return (status = check(&m->output, TABLE, hp->vocab_size, hp->hidden))
+               ? fail(status, -1, "output")
+               : TP_OK;
 }
 
-static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
+static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers,
+                                 const tp_tensor *token_embd, const tp_tensor *output_norm,
                                  const tp_tensor *output, tp_model **out) {
     int status;
     place[0] = 0;
@@ -138,8 +156,10 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
     m->layers = tp_alloc((size_t)hp->layers, sizeof *layers);
     m->linears = tp_alloc((size_t)hp->layers, sizeof *m->linears);
     m->inv_freq = copied(hp->inv_freq, hp->head_dim / 2);
-    m->inv_freq_sliding = hp->inv_freq_sliding ? copied(hp->inv_freq_sliding, hp->head_dim / 2) : NULL;
-    if (!m->layers || !m->linears || !m->inv_freq || (hp->inv_freq_sliding && !m->inv_freq_sliding)) {
+    m->inv_freq_sliding =
+        hp->inv_freq_sliding ? copied(hp->inv_freq_sliding, hp->head_dim / 2) : NULL;
+    if (!m->layers || !m->linears || !m->inv_freq ||
+        (hp->inv_freq_sliding && !m->inv_freq_sliding)) {
         tp_model_free(m);
         return fail(TP_ERR_MEMORY, -1, "model");
     }
@@ -159,9 +179,9 @@ static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers, c
     return TP_OK;
 }
 
-int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd, const tp_tensor *output_norm,
-                 const tp_tensor *output, tp_model **out) {
-    const tp_fpenv before = tp_fpenv_enter();       /* checks compare scales */
+int tp_model_new(const tp_hparams *hp, const tp_layer *layers, const tp_tensor *token_embd,
+                 const tp_tensor *output_norm, const tp_tensor *output, tp_model **out) {
+    const tp_fpenv before = tp_fpenv_enter(); /* checks compare scales */
     const int status = model_new(hp, layers, token_embd, output_norm, output, out);
     tp_fpenv_leave(before);
     return status;

@@ -12,7 +12,8 @@ static int eval(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want,
     for (int64_t i = 0; i < n; i += s->batch) {
         const int64_t count = n - i < s->batch ? n - i : s->batch;
         const int ends = i + count == n, all = want == TP_WANT_ALL || want == TP_WANT_HIDDEN;
-        tp_run_batch(s, tokens + i, count, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want, all ? out + i * width : out);
+        tp_run_batch(s, tokens + i, count, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want,
+                     all ? out + i * width : out);
     }
     tp_fpenv_leave(before);
     return TP_OK;
@@ -27,7 +28,9 @@ int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, fl
     }
 }
 
-int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) { return eval(s, tokens, n, TP_WANT_HIDDEN, hidden); }
+int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) {
+    return eval(s, tokens, n, TP_WANT_HIDDEN, hidden);
+}
 
 int64_t tp_n_past(const tp_session *s) { return s ? s->n_past : 0; }
 
@@ -68,11 +71,15 @@ static void choose_kernels(tp_session *s, int isa) {
     s->rescale = tp_kernel_best(TP_OP_RESCALE, TP_LAYOUT_F32, isa);
     s->rmsnorm = tp_kernel_best(TP_OP_RMSNORM, TP_LAYOUT_F32, isa);
     s->glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa);
-    s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE, TP_LAYOUT_F32, isa);
-    s->attention = tp_kernel_best(s->kv_type == TP_KV_I16 ? TP_OP_ATTENTION16 : TP_OP_ATTENTION, TP_LAYOUT_F32, isa);
+    s->rope = tp_kernel_best(s->model->hp.rope_interleaved ? TP_OP_ROPEPAIRS : TP_OP_ROPE,
+                             TP_LAYOUT_F32, isa);
+    s->attention = tp_kernel_best(s->kv_type == TP_KV_I16 ? TP_OP_ATTENTION16 : TP_OP_ATTENTION,
+                                  TP_LAYOUT_F32, isa);
     s->cache16 = tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, isa);
     s->head_f32 = tp_kernel_best(TP_OP_LM_HEAD, TP_LAYOUT_F32, isa);
-    s->head = tp_is_ternary(s->model->output.layout) ? s->head_f32 : tp_kernel_best(TP_OP_LM_HEAD, s->model->output.layout, isa);
+    s->head = tp_is_ternary(s->model->output.layout)
+                  ? s->head_f32
+                  : tp_kernel_best(TP_OP_LM_HEAD, s->model->output.layout, isa);
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -91,10 +98,13 @@ static size_t linear_scratch(const tp_session *s, const tp_linear *l) {
 /* Bytes per thread that any product of the model needs. */
 static size_t products_scratch(const tp_session *s) {
     const tp_model *m = s->model;
-    size_t most = tp_is_ternary(m->output.layout) ? tp_float_scratch(m->output.rows, m->output.cols) : 0;
-    if (tp_is_ternary(m->token_embd.layout)) most = larger(most, tp_dequantize_scratch(m->token_embd.cols));
+    size_t most =
+        tp_is_ternary(m->output.layout) ? tp_float_scratch(m->output.rows, m->output.cols) : 0;
+    if (tp_is_ternary(m->token_embd.layout))
+        most = larger(most, tp_dequantize_scratch(m->token_embd.cols));
     for (int i = 0; i < m->hp.layers; i++)
-        for (int j = 0; j < TP_LINEAR_COUNT; j++) most = larger(most, linear_scratch(s, &m->linears[i][j]));
+        for (int j = 0; j < TP_LINEAR_COUNT; j++)
+            most = larger(most, linear_scratch(s, &m->linears[i][j]));
     return most;
 }
 
@@ -124,7 +134,8 @@ static int has_own_norms(const tp_model *m) {
 static int allocate(tp_session *s, int threads) {
     const tp_hparams *hp = &s->model->hp;
     const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
-    const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim, kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
+    const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim,
+                 kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
     const size_t widest = larger(larger(hidden, ffn), q_cols), padded = (widest + 255) / 256 * 256;
     const size_t cached = (size_t)hp->layers * (size_t)hp->kv_heads * (size_t)tp_kv_blocks(s);
     int fine = 1;
@@ -148,7 +159,8 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
-    TAKE(s->acts.ordered, 1, larger(ordered_bytes(s), batch * padded));     /* and a batch for trace_codes */
+    TAKE(s->acts.ordered, 1,
+         larger(ordered_bytes(s), batch * padded)); /* and a batch for trace_codes */
     s->scratch_bytes = larger(products_scratch(s), (widest * sizeof(float) + 63) / 64 * 64);
     TAKE(s->scratch, (size_t)threads, s->scratch_bytes);
     if (tp_takes_acts16(s->model->output.layout))
@@ -160,16 +172,18 @@ static int allocate(tp_session *s, int threads) {
 int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session **out) {
     if (!out) return TP_ERR_ARGUMENT;
     *out = NULL;
-    if (!model || !p || p->threads < 0 || p->threads > TP_MAX_THREADS || p->n_ctx < 0 || p->n_ctx > 1 << 24 || p->batch < 0 || p->batch > 1 << 16 ||
+    if (!model || !p || p->threads < 0 || p->threads > TP_MAX_THREADS || p->n_ctx < 0 ||
+        p->n_ctx > 1 << 24 || p->batch < 0 || p->batch > 1 << 16 ||
         (p->kv_type != TP_KV_F32 && p->kv_type != TP_KV_I16))
         return TP_ERR_ARGUMENT;
-    const int isa = p->isa == TP_ISA_BEST ? tp_best_isa() : p->isa, threads = p->threads ? p->threads : 1;
+    const int isa = p->isa == TP_ISA_BEST ? tp_best_isa() : p->isa,
+              threads = p->threads ? p->threads : 1;
     if (!tp_isa_available(isa)) return TP_ERR_ISA;
     tp_session *s = tp_alloc(1, sizeof *s);
     if (!s) return TP_ERR_MEMORY;
     s->model = model;
     s->n_ctx = p->n_ctx ? p->n_ctx : model->hp.context_length;
-    s->batch = p->batch ? p->batch : 264;       /* 22 tiles of 12 tokens */
+    s->batch = p->batch ? p->batch : 264; /* 22 tiles of 12 tokens */
     if (s->batch > s->n_ctx) s->batch = s->n_ctx;
     s->kv_type = p->kv_type;
     choose_kernels(s, isa);
@@ -186,8 +200,11 @@ int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session
 void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
-    void *const parts[] = {s->used, s->k_cache, s->v_cache, s->x, s->h, s->own, s->q, s->k, s->v, s->mixed, s->gate, s->up, s->add, s->cos_sin[0],
-                           s->cos_sin[1], s->work, s->acts.q, s->acts.s, s->acts.sum, s->acts.ordered, s->scratch, s->acts16};
+    void *const parts[] = {s->used,    s->k_cache, s->v_cache, s->x,          s->h,
+                           s->own,     s->q,       s->k,       s->v,          s->mixed,
+                           s->gate,    s->up,      s->add,     s->cos_sin[0], s->cos_sin[1],
+                           s->work,    s->acts.q,  s->acts.s,  s->acts.sum,   s->acts.ordered,
+                           s->scratch, s->acts16};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

@@ -12,33 +12,35 @@ struct tp_session {
     tp_trace_fn *trace;
     void *trace_user;
 
-    tp_kernel_plan matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], dequantize[TP_LAYOUT_COUNT], matvec_f32[TP_LAYOUT_COUNT];
-    tp_kernel_plan unpacking_matvec[TP_LAYOUT_COUNT];   /* of linears with nonzero_under_zero */
-    const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16, *head, *head_f32;
-    uint8_t *used;              /* (kernels) 1 = it ran in this session */
+    tp_kernel_plan matvec[TP_LAYOUT_COUNT], matmul[TP_LAYOUT_COUNT], dequantize[TP_LAYOUT_COUNT],
+        matvec_f32[TP_LAYOUT_COUNT];
+    tp_kernel_plan unpacking_matvec[TP_LAYOUT_COUNT]; /* of linears with nonzero_under_zero */
+    const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16,
+        *head, *head_f32;
+    uint8_t *used; /* (kernels) 1 = it ran in this session */
 
     uint8_t *k_cache, *v_cache; /* (layers, kv_heads, blocks) of kv_cache.h */
     float *x;                   /* (batch, hidden) residual stream */
-    float *h;                   /* (batch, widest) input of linears as floats; states for the head */
-    float *own;                 /* (batch, widest) that input after a linear's own norm, or NULL */
-    float *q;                   /* (batch, heads * head_dim) */
-    float *k, *v;               /* (batch, kv_heads * head_dim) */
-    float *mixed;               /* (batch, heads * head_dim) attention output */
-    float *gate, *up;           /* (batch, ffn) */
-    float *add;                 /* (batch, hidden) output of attn_output and ffn_down */
-    float *cos_sin[2];          /* (batch, 2, head_dim / 2) of layers that see all; that slide */
-    float *work;                /* (threads, tp_attention_floats) */
-    tp_acts8 acts;              /* (batch, widest padded) */
-    uint8_t *scratch;           /* (threads, scratch_bytes) of the products, and a row of what enters them */
+    float *h;          /* (batch, widest) input of linears as floats; states for the head */
+    float *own;        /* (batch, widest) that input after a linear's own norm, or NULL */
+    float *q;          /* (batch, heads * head_dim) */
+    float *k, *v;      /* (batch, kv_heads * head_dim) */
+    float *mixed;      /* (batch, heads * head_dim) attention output */
+    float *gate, *up;  /* (batch, ffn) */
+    float *add;        /* (batch, hidden) output of attn_output and ffn_down */
+    float *cos_sin[2]; /* (batch, 2, head_dim / 2) of layers that see all; that slide */
+    float *work;       /* (threads, tp_attention_floats) */
+    tp_acts8 acts;     /* (batch, widest padded) */
+    uint8_t *scratch;  /* (threads, scratch_bytes) of the products, and a row of what enters them */
     size_t scratch_bytes;
-    void *acts16;               /* of the head; NULL for heads that take floats */
+    void *acts16; /* of the head; NULL for heads that take floats */
 
     /* the batch at work */
-    const int32_t *tokens;      /* (n) */
+    const int32_t *tokens; /* (n) */
     int64_t n;
-    int64_t wanted;             /* the last `wanted` tokens need more than their keys and values */
+    int64_t wanted; /* the last `wanted` tokens need more than their keys and values */
     const tp_layer *layer;
-    const tp_linear *linears;   /* (TP_LINEAR_COUNT) of this layer */
+    const tp_linear *linears; /* (TP_LINEAR_COUNT) of this layer */
     int layer_index;
 };
 
@@ -49,7 +51,8 @@ static inline void tp_mark(tp_session *s, const tp_kernel *k) { s->used[tp_kerne
 
 /* ---- graph.c ---- */
 /* Appends n <= batch tokens that fit into the context. out: (vocab), (n, vocab) or (n, hidden). */
-void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want, float *out);
+void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want,
+                  float *out);
 
 /* ---- attention.c ---- */
 /* Floats of s->work per thread. */

@@ -7,7 +7,8 @@ const char *tp_status_text(int status) {
     switch ((tp_status)status) {
         case TP_OK: return "no error";
         case TP_ERR_ARGUMENT: return "an argument is missing, out of range or not aligned";
-        case TP_ERR_SHAPE: return "a tensor's shape does not fit its layout, its tiles or the model's hyperparameters";
+        case TP_ERR_SHAPE:
+            return "a tensor's shape does not fit its layout, its tiles or the hyperparameters";
         case TP_ERR_LAYOUT: return "there is no kernel for this tensor's layout in this place";
         case TP_ERR_BYTES: return "a tensor's size in bytes does not match its layout and shape";
         case TP_ERR_ISA: return "the instruction set is unknown or not available on this CPU";

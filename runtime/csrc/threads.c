@@ -1,14 +1,14 @@
-/* A pool of threads that lives as long as its session. A job's items are cut into one contiguous piece
- * per thread, so that each thread reads the weights as one stream. A thread that has finished takes
- * chunks from the pieces of others.
+/* A pool of threads that lives as long as its session. A job's items are cut into one contiguous
+ * piece per thread, so that each thread reads the weights as one stream. A thread that has
+ * finished takes chunks from the pieces of others.
  *
- * The caller never waits for a thread that has not woken up: it takes that thread's chunks itself,
- * closes the job, and waits only for the threads that are inside it (`inside`). So a busy CPU slows the
- * pool down by no more than its own part. Idle threads spin for about 50 us, since the next job usually
- * follows at once, and then sleep.
+ * The caller never waits for a thread that has not woken up: it takes that thread's chunks
+ * itself, closes the job, and waits only for the threads that are inside it (`inside`). So a
+ * busy CPU slows the pool down by no more than its own part. Idle threads spin for about 50 us,
+ * since the next job usually follows at once, and then sleep.
  *
- * fork() copies no threads. In a child, and on a machine without threads, the caller does a job alone,
- * and there is nothing to join. */
+ * fork() copies no threads. In a child, and on a machine without threads, the caller does a job
+ * alone, and there is nothing to join. */
 #include "internal.h"
 
 static void run_alone(tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
@@ -16,7 +16,9 @@ static void run_alone(tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
 }
 
 #if defined(__wasm__)
-struct tp_pool { char nothing; };
+struct tp_pool {
+    char nothing;
+};
 
 void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_t chunk) {
     (void)pool;
@@ -59,18 +61,18 @@ typedef struct worker {
 } worker;
 
 struct tp_pool {
-    piece *pieces;              /* (threads) */
-    worker *workers;            /* (threads - 1) */
+    piece *pieces;   /* (threads) */
+    worker *workers; /* (threads - 1) */
     tp_task_fn *fn;
     void *ctx;
     int64_t chunk;
     int threads, started;
-    pid_t owner;                /* the process that has the threads */
-    _Alignas(64) atomic_uint epoch;     /* counts jobs */
-    atomic_int open;                    /* a job may be entered */
+    pid_t owner;                    /* the process that has the threads */
+    _Alignas(64) atomic_uint epoch; /* counts jobs */
+    atomic_int open;                /* a job may be entered */
     atomic_int quit;
     atomic_int sleepers;
-    _Alignas(64) atomic_int inside;     /* workers looking at the job */
+    _Alignas(64) atomic_int inside; /* workers looking at the job */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
 };
@@ -89,7 +91,8 @@ static void take_chunks(tp_pool *pool, int thread) {
         while (atomic_load_explicit(&p->next, memory_order_relaxed) < p->end) {
             const int64_t begin = atomic_fetch_add(&p->next, pool->chunk);
             if (begin >= p->end) break;
-            pool->fn(pool->ctx, thread, begin, begin + pool->chunk < p->end ? begin + pool->chunk : p->end);
+            pool->fn(pool->ctx, thread, begin,
+                     begin + pool->chunk < p->end ? begin + pool->chunk : p->end);
         }
     }
 }
@@ -109,7 +112,7 @@ static void await_epoch(tp_pool *pool, unsigned seen) {
 static void *work(void *argument) {
     worker *w = argument;
     tp_pool *pool = w->pool;
-    tp_fpenv_enter();           /* a thread starts with the environment of its maker */
+    tp_fpenv_enter(); /* a thread starts with the environment of its maker */
     for (unsigned seen = 0;;) {
         await_epoch(pool, seen);
         seen = atomic_load(&pool->epoch);
@@ -139,7 +142,8 @@ void tp_pool_run(tp_pool *pool, tp_task_fn *fn, void *ctx, int64_t items, int64_
     pool->chunk = chunk;
     const int64_t chunks = (items + chunk - 1) / chunk;
     for (int i = 0; i < pool->threads; i++) {
-        const int64_t begin = chunks * i / pool->threads * chunk, end = chunks * (i + 1) / pool->threads * chunk;
+        const int64_t begin = chunks * i / pool->threads * chunk,
+                      end = chunks * (i + 1) / pool->threads * chunk;
         atomic_store_explicit(&pool->pieces[i].next, begin, memory_order_relaxed);
         pool->pieces[i].end = end < items ? end : items;
     }
@@ -157,7 +161,7 @@ int tp_pool_threads(const tp_pool *pool) { return pool->threads; }
 
 void tp_pool_free(tp_pool *pool) {
     if (!pool) return;
-    if (getpid() == pool->owner) {      /* in a child the mutex and the condition may be in any state */
+    if (getpid() == pool->owner) { /* in a child the mutex and the condition may be in any state */
         atomic_store(&pool->quit, 1);
         announce(pool);
         for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);

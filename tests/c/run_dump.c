@@ -1,5 +1,6 @@
-/* Runs a model that runtime/dump.py wrote on every instruction set of this CPU. Prints one line each: a
- * digest of all logits and the greedy tokens after the prompt. Exits with 1 if the lines differ. */
+/* Runs a model that runtime/dump.py wrote on every instruction set of this CPU. Prints one line
+ * each: a digest of all logits and the greedy tokens after the prompt. Exits with 1 if the lines
+ * differ. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,29 +8,38 @@
 
 #include "runtime/csrc/include/tritpack.h"
 
-/* Pointers have 4 or 8 bytes. Those of hparams come last and are not in the file; those of tensors are,
- * in 8 bytes. */
+/* Pointers have 4 or 8 bytes. Those of hparams come last and are not in the file; those of
+ * tensors are, in 8 bytes. */
 enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };
-_Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *), "rope_factor is the last field that is not a pointer");
+_Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *),
+               "rope_factor is the last field that is not a pointer");
 _Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 8 bytes");
 
-typedef struct numbers { uint32_t layers, prompt, generate, frequencies; } numbers;
+typedef struct numbers {
+    uint32_t layers, prompt, generate, frequencies;
+} numbers;
 
 /* Returns NULL if the file cannot be read, is not a dump or is not a whole one. */
 static uint8_t *read_dump(const char *path) {
     FILE *f = fopen(path, "rb");
     const long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
-    uint8_t *data = size >= (long)(8 + sizeof(uint64_t) + sizeof(numbers) + HPARAMS_BYTES) ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64) : NULL;
+    uint8_t *data = size >= (long)(8 + sizeof(uint64_t) + sizeof(numbers) + HPARAMS_BYTES)
+                        ? aligned_alloc(64, ((size_t)size + 63) / 64 * 64)
+                        : NULL;
     if (data) {
         rewind(f);
         uint64_t bytes;
-        if (fread(data, 1, (size_t)size, f) != (size_t)size || memcmp(data, "tpdump2", 8) || (memcpy(&bytes, data + 8, 8), bytes != (uint64_t)size)) data = NULL;
+        if (fread(data, 1, (size_t)size, f) != (size_t)size || memcmp(data, "tpdump2", 8) ||
+            (memcpy(&bytes, data + 8, 8), bytes != (uint64_t)size))
+            data = NULL;
     }
     if (f) fclose(f);
     return data;
 }
 
-static void place(tp_tensor *t, const uint8_t *file) { t->data = t->data ? file + (uintptr_t)t->data : NULL; }
+static void place(tp_tensor *t, const uint8_t *file) {
+    t->data = t->data ? file + (uintptr_t)t->data : NULL;
+}
 
 static int32_t highest(const float *logits, int32_t n) {
     int32_t best = 0;
@@ -50,22 +60,41 @@ int main(int argc, char **argv) {
     NEXT(&n, sizeof n);
     NEXT(&hp, HPARAMS_BYTES);
     tp_layer *layers = malloc(n.layers * sizeof *layers);
-    tp_tensor ends[3];      /* embedding, norm, head */
+    tp_tensor ends[3]; /* embedding, norm, head */
     NEXT(layers, n.layers * sizeof *layers);
     NEXT(ends, sizeof ends);
     const size_t total = n.prompt + n.generate;
     int32_t *tokens = malloc(total * sizeof *tokens), *first = malloc(total * sizeof *first);
-    float *frequencies = malloc(n.frequencies * sizeof *frequencies), *logits = malloc((size_t)hp.vocab_size * n.prompt * sizeof *logits);
+    float *frequencies = malloc(n.frequencies * sizeof *frequencies),
+          *logits = malloc((size_t)hp.vocab_size * n.prompt * sizeof *logits);
     NEXT(tokens, n.prompt * sizeof *tokens);
     NEXT(frequencies, n.frequencies * sizeof *frequencies);
     hp.inv_freq = frequencies;
-    hp.inv_freq_sliding = n.frequencies > (uint32_t)hp.head_dim / 2 ? frequencies + hp.head_dim / 2 : NULL;
+    hp.inv_freq_sliding =
+        n.frequencies > (uint32_t)hp.head_dim / 2 ? frequencies + hp.head_dim / 2 : NULL;
     for (uint32_t i = 0; i < n.layers; i++) {
-        tp_tensor *parts[] = {
-            &layers[i].attn_norm, &layers[i].attn_q, &layers[i].attn_k, &layers[i].attn_v, &layers[i].attn_q_norm, &layers[i].attn_k_norm,
-            &layers[i].attn_sub_norm, &layers[i].attn_output, &layers[i].post_attention_norm, &layers[i].ffn_norm, &layers[i].ffn_gate, &layers[i].ffn_up,
-            &layers[i].ffn_sub_norm, &layers[i].ffn_down, &layers[i].post_ffw_norm, &layers[i].attn_q_norm_in, &layers[i].attn_k_norm_in,
-            &layers[i].attn_v_norm_in, &layers[i].attn_output_norm_in, &layers[i].ffn_gate_norm_in, &layers[i].ffn_up_norm_in, &layers[i].ffn_down_norm_in};
+        tp_tensor *parts[] = {&layers[i].attn_norm,
+                              &layers[i].attn_q,
+                              &layers[i].attn_k,
+                              &layers[i].attn_v,
+                              &layers[i].attn_q_norm,
+                              &layers[i].attn_k_norm,
+                              &layers[i].attn_sub_norm,
+                              &layers[i].attn_output,
+                              &layers[i].post_attention_norm,
+                              &layers[i].ffn_norm,
+                              &layers[i].ffn_gate,
+                              &layers[i].ffn_up,
+                              &layers[i].ffn_sub_norm,
+                              &layers[i].ffn_down,
+                              &layers[i].post_ffw_norm,
+                              &layers[i].attn_q_norm_in,
+                              &layers[i].attn_k_norm_in,
+                              &layers[i].attn_v_norm_in,
+                              &layers[i].attn_output_norm_in,
+                              &layers[i].ffn_gate_norm_in,
+                              &layers[i].ffn_up_norm_in,
+                              &layers[i].ffn_down_norm_in};
         for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) place(parts[j], file);
     }
     for (int i = 0; i < 3; i++) place(&ends[i], file);
@@ -78,13 +107,15 @@ int main(int argc, char **argv) {
         tp_session *s = NULL;
         uint64_t digest = UINT64_C(14695981039346656037);
         status = tp_session_new(model, &params, &s);
-        for (size_t at = 0; at < total && !status; ) {
+        for (size_t at = 0; at < total && !status;) {
             const size_t count = at ? 1 : n.prompt;
             status = tp_eval(s, tokens + at, (int64_t)count, TP_LOGITS_ALL, logits);
             const uint8_t *bytes = (const uint8_t *)logits;
-            for (size_t i = 0; i < count * (size_t)hp.vocab_size * 4; i++) digest = (digest ^ bytes[i]) * UINT64_C(1099511628211);
+            for (size_t i = 0; i < count * (size_t)hp.vocab_size * 4; i++)
+                digest = (digest ^ bytes[i]) * UINT64_C(1099511628211);
             at += count;
-            if (at < total) tokens[at] = highest(logits + (count - 1) * (size_t)hp.vocab_size, hp.vocab_size);
+            if (at < total)
+                tokens[at] = highest(logits + (count - 1) * (size_t)hp.vocab_size, hp.vocab_size);
         }
         tp_session_free(s);
         if (!first_digest) {

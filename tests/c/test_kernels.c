@@ -1,5 +1,5 @@
-/* Checks every kernel of this CPU against scalar, in buffers of exact size, under sanitizers and between
- * guard pages; and exp, sin and cos against libm. */
+/* Checks every kernel of this CPU against scalar, in buffers of exact size, under sanitizers and
+ * between guard pages; and exp, sin and cos against libm. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,15 +12,15 @@
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define SANITIZED 1     /* clang; gcc says __SANITIZE_ADDRESS__ */
+#define SANITIZED 1 /* clang; gcc says __SANITIZE_ADDRESS__ */
 #endif
 #endif
 
 static void check(const tp_kernel *k, int64_t rows, int64_t cols, int64_t n, int extreme) {
     uint64_t digest = 0;
     const tp_check_shape shape = {rows, cols, n, extreme};
-    CHECK(tp_check_kernel(k, shape, (uint64_t)(rows * 131 + cols * 17 + n), &digest) == 0, "%s rows %d cols %d n %d extreme %d", k->symbol, (int)rows,
-          (int)cols, (int)n, extreme);
+    CHECK(tp_check_kernel(k, shape, (uint64_t)(rows * 131 + cols * 17 + n), &digest) == 0,
+          "%s rows %d cols %d n %d extreme %d", k->symbol, (int)rows, (int)cols, (int)n, extreme);
 }
 
 static void test_kernel(const tp_kernel *k) {
@@ -31,13 +31,18 @@ static void test_kernel(const tp_kernel *k) {
                 for (int64_t n = 1; n <= 9; n++) check(k, 5, cols, n, 0);
                 for (int64_t rows = 1; rows <= 39; rows += 2) check(k, rows, cols, 3, 0);
             }
-            for (int64_t cols = 1; k->layout == TP_LAYOUT_T158 && cols <= 1000; cols += 7) check(k, 1 + cols % 19, cols, 1, 0);
-            for (int64_t cols = 64; k->op == TP_OP_MATVEC && tp_body_nbytes(k->layout, 4, 64) && cols <= 1024; cols += 64) check(k, 1 + cols / 64 % 9, cols, 1, 0);
+            for (int64_t cols = 1; k->layout == TP_LAYOUT_T158 && cols <= 1000; cols += 7)
+                check(k, 1 + cols % 19, cols, 1, 0);
+            for (int64_t cols = 64;
+                 k->op == TP_OP_MATVEC && tp_body_nbytes(k->layout, 4, 64) && cols <= 1024;
+                 cols += 64)
+                check(k, 1 + cols / 64 % 9, cols, 1, 0);
             for (int64_t n = 10; n <= 29; n++) check(k, 37, 384, n, 0);
             for (int extreme = 1; extreme <= 3; extreme++) {
                 check(k, 3, 32768, 3, extreme);
                 check(k, 2, 53248, 2, extreme);
-                if (k->op == TP_OP_MATMUL) continue;    /* its lanes gain no more per column than those of matvec, which adds up in pieces */
+                /* Lanes of matmul gain no more per column than those of matvec. */
+                if (k->op == TP_OP_MATMUL) continue;
                 check(k, 1, 327680 + 256, 1, extreme);
                 if (k->isa != TP_ISA_SCALAR) check(k, 1, TP_MAX_COLS, 1, extreme);
             }
@@ -45,11 +50,13 @@ static void test_kernel(const tp_kernel *k) {
         case TP_OP_UNPACK:
         case TP_OP_PACK:
             for (int64_t cols = 1; cols <= 100; cols++) check(k, 1 + cols % 19, cols, 1, 0);
-            for (int64_t cols = 128; cols <= 1024; cols += 32) check(k, 1 + cols / 32 % 9, cols, 1, 0);
+            for (int64_t cols = 128; cols <= 1024; cols += 32)
+                check(k, 1 + cols / 32 % 9, cols, 1, 0);
             for (int64_t rows = 1; rows <= 64; rows++) check(k, rows, 400, 1, 0);
             break;
         case TP_OP_MATVEC_F32:
-            for (int64_t cols = 16; cols <= 640; cols += 16) check(k, 1 + cols / 16 % 11, cols, cols / 16, 0);
+            for (int64_t cols = 16; cols <= 640; cols += 16)
+                check(k, 1 + cols / 16 % 11, cols, cols / 16, 0);
             for (int extreme = 4; extreme <= 6; extreme++) check(k, 7, 256, 2, extreme);
             break;
         case TP_OP_LM_HEAD:
@@ -57,13 +64,17 @@ static void test_kernel(const tp_kernel *k) {
             for (int64_t cols = 96; cols <= 1024; cols += 32) check(k, 7, cols, 5, 0);
             for (int64_t n = 1; n <= 9; n++) check(k, 9, 544, n, (int)(n % 3));
             for (int extreme = 4; extreme <= 6; extreme++)
-                for (int64_t cols = 1; cols <= 801; cols += 32) check(k, 5, cols, 1 + cols % 6, extreme);
+                for (int64_t cols = 1; cols <= 801; cols += 32)
+                    check(k, 5, cols, 1 + cols % 6, extreme);
             break;
         case TP_OP_ATTENTION:
         case TP_OP_ATTENTION16:
-            for (int64_t dim = 2; dim <= 272; dim += dim < 40 ? 2 : 24) check(k, 21, dim, 1 + dim % 5, 0);
-            for (int64_t n_pos = 1; n_pos <= 70; n_pos++) check(k, n_pos, 128, 1 + n_pos % 7, (int)(n_pos % 2));
-            for (int64_t n_pos = 1; n_pos <= 40; n_pos++) check(k, n_pos, 72, 1, 4 + (int)(n_pos % 3));
+            for (int64_t dim = 2; dim <= 272; dim += dim < 40 ? 2 : 24)
+                check(k, 21, dim, 1 + dim % 5, 0);
+            for (int64_t n_pos = 1; n_pos <= 70; n_pos++)
+                check(k, n_pos, 128, 1 + n_pos % 7, (int)(n_pos % 2));
+            for (int64_t n_pos = 1; n_pos <= 40; n_pos++)
+                check(k, n_pos, 72, 1, 4 + (int)(n_pos % 3));
             break;
         default:
             for (int64_t cols = 1; cols <= 100; cols++)
@@ -92,11 +103,13 @@ static void test_cos_sin(void) {
     int off = 0, count = 0;
     uint64_t state = 7;
     for (int i = 0; i < 300000; i++) {
-        const float x = (float)tp_random(&state) / (i % 2 ? 1e4f : 1e9f), sign = i % 3 ? 1.0f : -1.0f;
+        const float x = (float)tp_random(&state) / (i % 2 ? 1e4f : 1e9f),
+                    sign = i % 3 ? 1.0f : -1.0f;
         float c, s;
         tp_cos_sin(sign * x, &c, &s);
         const double want_c = cos((double)x), want_s = sin((double)x) * (double)sign;
-        CHECK(fabs((double)c - want_c) < 6.1e-8 && fabs((double)s - want_s) < 6.1e-8, "x %g: %g %g, not %g %g", (double)x, (double)c, (double)s, want_c, want_s);
+        CHECK(fabs((double)c - want_c) < 6.1e-8 && fabs((double)s - want_s) < 6.1e-8,
+              "x %g: %g %g, not %g %g", (double)x, (double)c, (double)s, want_c, want_s);
         off += c != (float)want_c || s != (float)want_s;
         count++;
     }
@@ -110,52 +123,71 @@ static void test_halves(void) {
     for (uint32_t h = 0; h < 65536; h++) {
         const float f = tp_f16_float((uint16_t)h);
         const int e = (int)(h >> 10 & 31), m = (int)(h & 1023);
-        const double want = (h & 0x8000 ? -1.0 : 1.0) * (e ? ldexp(1024 + m, e - 25) : ldexp(m, -24));
+        const double want =
+            (h & 0x8000 ? -1.0 : 1.0) * (e ? ldexp(1024 + m, e - 25) : ldexp(m, -24));
         if (e == 31) {
             CHECK(m ? isnan(f) : isinf(f), "%x", h);
             continue;
         }
         CHECK((double)f == want, "%x", h);
         CHECK(tp_float_f16(f) == h, "%x", h);
-        if ((h & 0x7fff) < 0x7bff) {    /* halfway to the next value rounds to even */
-            const float next = tp_f16_float((uint16_t)(h + 1)), middle = (float)(((double)f + (double)next) / 2);
+        if ((h & 0x7fff) < 0x7bff) { /* halfway to the next value rounds to even */
+            const float next = tp_f16_float((uint16_t)(h + 1)),
+                        middle = (float)(((double)f + (double)next) / 2);
             CHECK(tp_float_f16(middle) == (h % 2 ? h + 1 : h), "%x", h);
             CHECK(tp_float_f16(nextafterf(middle, next)) == h + 1, "%x", h);
             CHECK(tp_float_f16(nextafterf(middle, f)) == h, "%x", h);
         }
     }
-    CHECK(tp_float_f16(1e9f) == 0x7c00 && tp_float_f16(-1e9f) == 0xfc00 && tp_float_f16(65519.0f) == 0x7bff, " ");
+    CHECK(tp_float_f16(1e9f) == 0x7c00 && tp_float_f16(-1e9f) == 0xfc00 &&
+              tp_float_f16(65519.0f) == 0x7bff,
+          " ");
 }
 
 static void test_tables(void) {
     CHECK(tp_abi_version() == TP_ABI_VERSION, " ");
     for (int i = 0; i < tp_isa_count(); i++) CHECK(tp_isa_from_name(tp_isa_name(i)) == i, "%d", i);
-    CHECK(tp_isa_from_name("mmx") == -1 && tp_isa_from_name(NULL) == -1 && tp_isa_name(-1) == NULL && tp_isa_name(99) == NULL, " ");
+    CHECK(tp_isa_from_name("mmx") == -1 && tp_isa_from_name(NULL) == -1 &&
+              tp_isa_name(-1) == NULL && tp_isa_name(99) == NULL,
+          " ");
     for (int i = 0; i < tp_kernel_count(); i++) {
         tp_kernel_desc d;
         char symbol[64];
         CHECK(tp_kernel_info(i, &d) == TP_OK, "%d", i);
         snprintf(symbol, sizeof symbol, "%s_%s_%s", d.op, d.layout, d.isa);
         CHECK(strcmp(symbol, d.symbol) == 0, "%s is not %s", d.symbol, symbol);
-        CHECK(tp_kernel_best(tp_kernel_at(i)->op, tp_kernel_at(i)->layout, TP_ISA_SCALAR) != NULL, "%s has no scalar", symbol);
+        CHECK(tp_kernel_best(tp_kernel_at(i)->op, tp_kernel_at(i)->layout, TP_ISA_SCALAR) != NULL,
+              "%s has no scalar", symbol);
     }
     CHECK(tp_tensor_nbytes(TP_LAYOUT_I2_S, 3, 256) == 3 * 64 + 32, " ");
-    CHECK(tp_tensor_nbytes(TP_LAYOUT_I2_S, 3, 200) == 0 && tp_tensor_nbytes(TP_LAYOUT_Q8_0, 1, 48) == 0 && tp_tensor_nbytes(77, 1, 1) == 0, " ");
-    CHECK(tp_tensor_nbytes(TP_LAYOUT_T158, 9, 6912) == 64 + 9 * (21 * 64 + 48) && tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 256) == 2048 + 32, " ");
-    CHECK(tp_tensor_nbytes(TP_LAYOUT_TL1, 31, 256) == 0 && tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 248) == 0 && tp_tensor_nbytes(TP_LAYOUT_IQ2_BN_R4, 6, 64) == 0, " ");
-    CHECK(tp_tensor_nbytes(TP_LAYOUT_Q6_K, 2, 512) == 840 && tp_tensor_nbytes(TP_LAYOUT_F32, INT64_MAX, 4) == 0, " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_I2_S, 3, 200) == 0 &&
+              tp_tensor_nbytes(TP_LAYOUT_Q8_0, 1, 48) == 0 && tp_tensor_nbytes(77, 1, 1) == 0,
+          " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_T158, 9, 6912) == 64 + 9 * (21 * 64 + 48) &&
+              tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 256) == 2048 + 32,
+          " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_TL1, 31, 256) == 0 &&
+              tp_tensor_nbytes(TP_LAYOUT_TL2, 32, 248) == 0 &&
+              tp_tensor_nbytes(TP_LAYOUT_IQ2_BN_R4, 6, 64) == 0,
+          " ");
+    CHECK(tp_tensor_nbytes(TP_LAYOUT_Q6_K, 2, 512) == 840 &&
+              tp_tensor_nbytes(TP_LAYOUT_F32, INT64_MAX, 4) == 0,
+          " ");
     for (int i = -1; i < 12; i++) CHECK(strlen(tp_status_text(i)) > 5, "%d", i);
 }
 
 static void test_kernels(void) {
     for (int i = 0; i < tp_kernel_count(); i++) {
         const tp_kernel *k = tp_kernel_at(i);
-        if (!tp_isa_available(k->isa)) printf("skipped %s: %s is not on this CPU\n", k->symbol, tp_isa_name(k->isa));
-        else if (k->isa != TP_ISA_SCALAR || k->op == TP_OP_UNPACK || k->op == TP_OP_PACK) test_kernel(k);
+        if (!tp_isa_available(k->isa))
+            printf("skipped %s: %s is not on this CPU\n", k->symbol, tp_isa_name(k->isa));
+        else if (k->isa != TP_ISA_SCALAR || k->op == TP_OP_UNPACK || k->op == TP_OP_PACK)
+            test_kernel(k);
         else {
             check(k, 9, k->op == TP_OP_ATTENTION ? 64 : 512, 3, 0);
             check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, 1);
-            for (int extreme = 4; extreme <= 6; extreme++) check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, extreme);
+            for (int extreme = 4; extreme <= 6; extreme++)
+                check(k, 3, k->op == TP_OP_ATTENTION ? 64 : 1024, 2, extreme);
         }
     }
 }
@@ -166,11 +198,12 @@ int main(void) {
     test_exp();
     test_cos_sin();
 #if defined(__SANITIZE_ADDRESS__) || SANITIZED || !TP_GUARD_PAGES
-    test_kernels();     /* in memory that the sanitizer watches, or where nothing can */
+    test_kernels(); /* in memory that the sanitizer watches, or where nothing can */
 #else
     printf("skipped the pass under AddressSanitizer: not built with it\n");
 #endif
-    for (tp_check_guarded = 1; TP_GUARD_PAGES && tp_check_guarded <= 2; tp_check_guarded++) test_kernels();
+    for (tp_check_guarded = 1; TP_GUARD_PAGES && tp_check_guarded <= 2; tp_check_guarded++)
+        test_kernels();
     tp_check_guarded = 0;
     char report[8192];
     CHECK(tp_self_test(report, sizeof report) == 0, "\n%s", report);

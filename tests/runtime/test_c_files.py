@@ -49,6 +49,16 @@ def test_c_files_form_no_cycle() -> None:
 
 def test_layouts_are_one_table() -> None:
     """Every layout is a row of layouts.def, in the order of its ids."""
-    rows = re.findall(r'^TP_LAYOUT\((\w+), "(\w+)"', (SOURCES / "include" / "layouts.def").read_text(), re.MULTILINE)
+    rows = re.findall(r"^TP_LAYOUT\((\w+), (\w+),", (SOURCES / "include" / "layouts.def").read_text(), re.MULTILINE)
     assert [name for _, name in rows] == list(LAYOUT_IDS)
     assert [name.upper() for _, name in rows] == [identifier for identifier, _ in rows]
+
+
+def test_c_lines_have_at_most_100_columns() -> None:
+    """.clang-format keeps code so, and leaves comments and tables to whoever writes them."""
+    files = [path for folder in (SOURCES, REPOSITORY / "tests" / "c") for path in folder.rglob("*")]
+    files = [path for path in files if path.suffix in {".c", ".h", ".inc", ".def"}]
+    assert len(files) > 150
+    for path in files:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            assert len(line) <= 100, f"{path.name}:{number}"

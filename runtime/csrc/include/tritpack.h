@@ -1,17 +1,19 @@
-/* tritpack: running BitNet b1.58 models. The public C API, from the whole library to its kernels.
+/* tritpack: running BitNet b1.58 models. The public C API, from the whole library to its
+ * kernels.
  *
- * One model is one function: every instruction set, thread count and batch size gives the same bits.
- * Integer parts are exact int32. Float dot products use 16 fixed lanes and one fixed tree
+ * One model is one function: every instruction set, thread count and batch size gives the same
+ * bits. Integer parts are exact int32. Float dot products use 16 fixed lanes and one fixed tree
  * (kernels/common.h). Nothing uses FMA.
  *
- * A tp_model describes weights that the caller keeps in memory, in a mapped file for example, as long as
- * the model lives. A tp_session holds the KV cache, the buffers and the threads of one conversation.
- * One thread at a time may use a session; several sessions may share a model. In a child after fork() a
- * session works on the calling thread alone. The caller's rounding mode changes no result and is restored.
+ * A tp_model describes weights that the caller keeps in memory, in a mapped file for example, as
+ * long as the model lives. A tp_session holds the KV cache, the buffers and the threads of one
+ * conversation. One thread at a time may use a session; several sessions may share a model. In a
+ * child after fork() a session works on the calling thread alone. The caller's rounding mode
+ * changes no result and is restored.
  *
- * Functions that return int and can fail return a tp_status: TP_OK (0) or a reason. Then outputs are
- * undefined unless a comment says otherwise. Pointers must not be NULL unless a comment allows it.
- * (a, b) in a comment is the shape of what a pointer points to, row-major. */
+ * Functions that return int and can fail return a tp_status: TP_OK (0) or a reason. Then outputs
+ * are undefined unless a comment says otherwise. Pointers must not be NULL unless a comment
+ * allows it. (a, b) in a comment is the shape of what a pointer points to, row-major. */
 #ifndef TRITPACK_H
 #define TRITPACK_H
 
@@ -26,21 +28,22 @@ extern "C" {
 
 /* ---- Library ---- */
 
-/* Raised when a struct or a signature below changes. Compare with tp_abi_version() after loading. */
+/* Raised when a struct or a signature below changes. Compare with tp_abi_version() after
+ * loading. */
 #define TP_ABI_VERSION 5
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
     TP_OK = 0,
-    TP_ERR_ARGUMENT = 1,    /* a null pointer, a value out of range, an unaligned tensor */
-    TP_ERR_SHAPE = 2,       /* a tensor's shape does not fit its layout, its tiles or the model */
-    TP_ERR_LAYOUT = 3,      /* no kernel for this layout in this place */
-    TP_ERR_BYTES = 4,       /* nbytes does not match layout and shape */
-    TP_ERR_ISA = 5,         /* instruction set unknown or not on this CPU */
-    TP_ERR_TOKEN = 6,       /* a token id outside the vocabulary */
-    TP_ERR_CONTEXT = 7,     /* more positions than the session's context holds */
-    TP_ERR_MEMORY = 8,      /* allocation failed */
-    TP_ERR_THREADS = 9      /* a thread could not be started */
+    TP_ERR_ARGUMENT = 1, /* a null pointer, a value out of range, an unaligned tensor */
+    TP_ERR_SHAPE = 2,    /* a tensor's shape does not fit its layout, its tiles or the model */
+    TP_ERR_LAYOUT = 3,   /* no kernel for this layout in this place */
+    TP_ERR_BYTES = 4,    /* nbytes does not match layout and shape */
+    TP_ERR_ISA = 5,      /* instruction set unknown or not on this CPU */
+    TP_ERR_TOKEN = 6,    /* a token id outside the vocabulary */
+    TP_ERR_CONTEXT = 7,  /* more positions than the session's context holds */
+    TP_ERR_MEMORY = 8,   /* allocation failed */
+    TP_ERR_THREADS = 9   /* a thread could not be started */
 } tp_status;
 
 /* Returns one sentence for any int, never NULL. */
@@ -48,16 +51,24 @@ TP_API const char *tp_status_text(int status);
 
 /* Instruction sets in ladder order: scalar, then those of x86, of ARM and of WebAssembly. */
 typedef enum tp_isa {
-    TP_ISA_SCALAR, TP_ISA_SSSE3, TP_ISA_AVX2, TP_ISA_AVXVNNI, TP_ISA_AVX512VNNI,
-    TP_ISA_NEON, TP_ISA_DOTPROD, TP_ISA_I8MM, TP_ISA_SIMD128, TP_ISA_COUNT
+    TP_ISA_SCALAR,
+    TP_ISA_SSSE3,
+    TP_ISA_AVX2,
+    TP_ISA_AVXVNNI,
+    TP_ISA_AVX512VNNI,
+    TP_ISA_NEON,
+    TP_ISA_DOTPROD,
+    TP_ISA_I8MM,
+    TP_ISA_SIMD128,
+    TP_ISA_COUNT
 } tp_isa;
-#define TP_ISA_BEST (-1)    /* where a function takes an isa: the highest that this CPU has */
+#define TP_ISA_BEST (-1) /* where a function takes an isa: the highest that this CPU has */
 
-TP_API int tp_isa_count(void);                  /* ids are 0 .. count - 1 */
-TP_API const char *tp_isa_name(int isa);        /* NULL if isa is not an id */
-TP_API int tp_isa_from_name(const char *name);  /* the id, or -1; name may be NULL */
-TP_API int tp_isa_available(int isa);           /* 1 if this CPU and its OS run it, else 0 */
-TP_API int tp_best_isa(void);                   /* the highest available id */
+TP_API int tp_isa_count(void);                 /* ids are 0 .. count - 1 */
+TP_API const char *tp_isa_name(int isa);       /* NULL if isa is not an id */
+TP_API int tp_isa_from_name(const char *name); /* the id, or -1; name may be NULL */
+TP_API int tp_isa_available(int isa);          /* 1 if this CPU and its OS run it, else 0 */
+TP_API int tp_best_isa(void);                  /* the highest available id */
 
 /* Writes "brand; features" and a NUL, cut to size. Returns the length of the whole text. */
 TP_API size_t tp_cpu_description(char *buf /* (size) */, size_t size);
@@ -72,32 +83,34 @@ typedef enum tp_layout {
 } tp_layout;
 #undef TP_LAYOUT
 
-TP_API const char *tp_layout_name(int layout);      /* "i2_s", ...; NULL if not an id */
-TP_API int tp_layout_from_name(const char *name);   /* the id, or -1; name may be NULL */
+TP_API const char *tp_layout_name(int layout);    /* "i2_s", ...; NULL if not an id */
+TP_API int tp_layout_from_name(const char *name); /* the id, or -1; name may be NULL */
 
 /* A row-major matrix in memory of the caller. Whole rows follow each other. */
 typedef struct tp_tensor {
-    const void *data;       /* (nbytes), aligned as layouts.def says; NULL = absent */
-    int64_t rows, cols;     /* a norm has 1 row */
-    uint64_t nbytes;        /* has to match layout, shape and, for T2 and T158, the header */
-    int32_t layout;         /* tp_layout */
-    int32_t tile[3];        /* TL1, TL2: BM rows by BK columns, in blocks of bm rows; 0 for others */
-    float scale;            /* of a ternary tensor: multiplies its scales, finite, >= 0; else 1 */
-    int32_t reserved;       /* must be 0 */
+    const void *data;   /* (nbytes), aligned as layouts.def says; NULL = absent */
+    int64_t rows, cols; /* a norm has 1 row */
+    uint64_t nbytes;    /* has to match layout, shape and, for T2 and T158, the header */
+    int32_t layout;     /* tp_layout */
+    int32_t tile[3];    /* TL1, TL2: BM rows by BK columns, in blocks of bm rows; 0 for others */
+    float scale;        /* of a ternary tensor: multiplies its scales, finite, >= 0; else 1 */
+    int32_t reserved;   /* must be 0 */
 } tp_tensor;
 
 /* Returns the bytes of a tensor (T2, T158: with one scale), or 0 if it cannot have the shape. */
 TP_API uint64_t tp_tensor_nbytes(int layout, int64_t rows, int64_t cols);
 
-/* Convert between weights -1, 0, +1 and the body of a ternary tensor. The body is the tensor without the
- * header of T2 and T158 and without the 32 bytes of scale after I2_S, TL1 and TL2. Scales stay as they are.
- * tp_pack needs a body of zeros. tp_unpack gives +2 for a code of 3 and for nibbles that mean nothing; it
- * does not judge trits. Both return TP_ERR_BYTES if body_bytes is not the size of the body.
- * tile may be NULL for layouts without tiles. */
+/* Convert between weights -1, 0, +1 and the body of a ternary tensor. The body is the tensor
+ * without the header of T2 and T158 and without the 32 bytes of scale after I2_S, TL1 and TL2.
+ * Scales stay as they are. tp_pack needs a body of zeros. tp_unpack gives +2 for a code of 3 and
+ * for nibbles that mean nothing; it does not judge trits. Both return TP_ERR_BYTES if body_bytes
+ * is not the size of the body. tile may be NULL for layouts without tiles. */
 TP_API int tp_pack(int layout, const int32_t *tile /* (3) */, int64_t rows, int64_t cols,
-                   const int8_t *codes /* (rows, cols) */, uint8_t *body /* (body_bytes) */, uint64_t body_bytes);
+                   const int8_t *codes /* (rows, cols) */, uint8_t *body /* (body_bytes) */,
+                   uint64_t body_bytes);
 TP_API int tp_unpack(int layout, const int32_t *tile /* (3) */, int64_t rows, int64_t cols,
-                     const uint8_t *body /* (body_bytes) */, uint64_t body_bytes, int8_t *codes /* (rows, cols) */);
+                     const uint8_t *body /* (body_bytes) */, uint64_t body_bytes,
+                     int8_t *codes /* (rows, cols) */);
 
 /* Writes one row as floats, for any layout that a model may hold. 0 <= row < rows. */
 TP_API int tp_tensor_row(const tp_tensor *w, int64_t row, float *out /* (cols) */);
@@ -110,16 +123,16 @@ typedef struct tp_hparams {
     int32_t vocab_size, hidden, ffn, layers;
     int32_t heads, kv_heads, head_dim, context_length;
     float norm_eps;
-    float projection_norm_eps;      /* of the norms named *_norm_in */
-    int32_t activation;             /* tp_activation */
-    int32_t int8_activations;       /* 1: what enters a linear is int8 per token; 0: it stays float */
-    int32_t rope_interleaved;       /* RoPE pairs: 0 (i, i + head_dim/2), 1 (2 i, 2 i + 1) */
-    int32_t window;                 /* positions that sliding layers see */
-    float embedding_scale, residual_scale, logit_scale;     /* multipliers; 1 for most models */
-    float attention_scale;          /* of q.k; 1 / sqrt(head_dim) for most */
-    float rope_factor;              /* YaRN: multiplies cos and sin of layers that do not slide */
-    const float *inv_freq;          /* (head_dim / 2) RoPE angle per position */
-    const float *inv_freq_sliding;  /* (head_dim / 2) the same for layers that slide, or NULL */
+    float projection_norm_eps; /* of the norms named *_norm_in */
+    int32_t activation;        /* tp_activation */
+    int32_t int8_activations;  /* 1: what enters a linear is int8 per token; 0: it stays float */
+    int32_t rope_interleaved;  /* RoPE pairs: 0 (i, i + head_dim/2), 1 (2 i, 2 i + 1) */
+    int32_t window;            /* positions that sliding layers see */
+    float embedding_scale, residual_scale, logit_scale; /* multipliers; 1 for most models */
+    float attention_scale;                              /* of q.k; 1 / sqrt(head_dim) for most */
+    float rope_factor;             /* YaRN: multiplies cos and sin of layers that do not slide */
+    const float *inv_freq;         /* (head_dim / 2) RoPE angle per position */
+    const float *inv_freq_sliding; /* (head_dim / 2) the same for layers that slide, or NULL */
 } tp_hparams;
 
 /* Linears are ternary with shape (out, in). Norms are f32 with 1 row; "absent" means data NULL. */
@@ -139,20 +152,20 @@ typedef struct tp_layer {
     /* Each linear's norm of its own input, (1, cols of the linear), or absent. */
     tp_tensor attn_q_norm_in, attn_k_norm_in, attn_v_norm_in, attn_output_norm_in;
     tp_tensor ffn_gate_norm_in, ffn_up_norm_in, ffn_down_norm_in;
-    int32_t slides;                     /* 1: sees hparams.window positions */
-    int32_t reserved;                   /* must be 0 */
+    int32_t slides;   /* 1: sees hparams.window positions */
+    int32_t reserved; /* must be 0 */
 } tp_layer;
 
 typedef struct tp_model tp_model;
 
-/* Makes a model. Checks every shape and size, then copies the tables, but not the weights, which must
- * outlive the model. output may be NULL or absent: then token_embd is the head. On failure *out is NULL
- * and tp_error_place says where. */
+/* Makes a model. Checks every shape and size, then copies the tables, but not the weights, which
+ * must outlive the model. output may be NULL or absent: then token_embd is the head. On failure
+ * *out is NULL and tp_error_place says where. */
 TP_API int tp_model_new(const tp_hparams *hparams, const tp_layer *layers /* (hparams->layers) */,
                         const tp_tensor *token_embd /* (vocab_size, hidden) */,
                         const tp_tensor *output_norm /* (1, hidden), f32 */,
                         const tp_tensor *output /* as token_embd */, tp_model **out);
-TP_API void tp_model_free(tp_model *model);     /* NULL is fine; free its sessions first */
+TP_API void tp_model_free(tp_model *model); /* NULL is fine; free its sessions first */
 
 /* Returns where the last tp_model_new of this thread failed ("layer 3 ffn_down"), or "". */
 TP_API const char *tp_error_place(void);
@@ -165,61 +178,65 @@ typedef struct tp_session tp_session;
 typedef enum tp_kv_type { TP_KV_F32, TP_KV_I16 } tp_kv_type;
 
 typedef struct tp_session_params {
-    int32_t n_ctx;          /* positions; 0 = the model's context_length */
-    int32_t threads;        /* with the caller, 1 to 256; 0 = 1. WebAssembly has only the caller */
-    int32_t isa;            /* each operation takes its best kernel at or below it */
-    int32_t kv_type;        /* tp_kv_type */
-    int32_t batch;          /* tokens worked on at once, 0 = 264; no result depends on it */
+    int32_t n_ctx;   /* positions; 0 = the model's context_length */
+    int32_t threads; /* with the caller, 1 to 256; 0 = 1. WebAssembly has only the caller */
+    int32_t isa;     /* each operation takes its best kernel at or below it */
+    int32_t kv_type; /* tp_kv_type */
+    int32_t batch;   /* tokens worked on at once, 0 = 264; no result depends on it */
 } tp_session_params;
 
 /* Makes a session. On failure *out is NULL. */
 TP_API int tp_session_new(const tp_model *model, const tp_session_params *params, tp_session **out);
-TP_API void tp_session_free(tp_session *session);   /* NULL is fine */
+TP_API void tp_session_free(tp_session *session); /* NULL is fine */
 
 typedef enum tp_logits_mode { TP_LOGITS_NONE, TP_LOGITS_LAST, TP_LOGITS_ALL } tp_logits_mode;
 
-/* Appends n >= 1 tokens at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL, NULL for
- * NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT the session is as it was before. */
-TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, int logits_mode, float *logits);
+/* Appends n >= 1 tokens at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL,
+ * NULL for NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT the session is as it was
+ * before. */
+TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, int logits_mode,
+                   float *logits);
 
 /* The same, but gives the hidden states after the final norm instead of logits. */
-TP_API int tp_eval_hidden(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, float *hidden /* (n, hidden) */);
+TP_API int tp_eval_hidden(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
+                          float *hidden /* (n, hidden) */);
 
-TP_API int64_t tp_n_past(const tp_session *session);        /* positions in the cache */
+TP_API int64_t tp_n_past(const tp_session *session); /* positions in the cache */
 /* Drops the positions from n_past on. 0 <= n_past <= tp_n_past. */
 TP_API int tp_rewind(tp_session *session, int64_t n_past);
 
 typedef enum tp_dtype { TP_DTYPE_F32, TP_DTYPE_INT8 } tp_dtype;
 
-/* Called in the thread of tp_eval after each step. data is (rows, cols) and valid during the call; rows
- * are the tokens of the batch; layer is -1 outside the layers. The points come in this order: embd; per
- * layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope attn_k_rope attn_out attn_sub_norm
- * attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate ffn_up ffn_mul ffn_down_in
- * ffn_down_in.q8 ffn_down layer_out; then final_norm.
+/* Called in the thread of tp_eval after each step. data is (rows, cols) and valid during the
+ * call; rows are the tokens of the batch; layer is -1 outside the layers. The points come in
+ * this order: embd; per layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope attn_k_rope
+ * attn_out attn_sub_norm attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate
+ * ffn_up ffn_mul ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm.
  *
- * NAME.q8 has the int8 codes that enter the linears. NAME.scale (f32, one column) follows and has their s.
- * Both come even where a sub-norm is absent, and never where activations stay float. Where each linear has
- * its own norm, attn_in.q8 becomes attn_q_in.q8 attn_k_in.q8 attn_v_in.q8, and ffn_in.q8 becomes
- * ffn_up_in.q8 ffn_gate_in.q8, each after the float NAME. */
-typedef void tp_trace_fn(void *user, const char *point, int layer, int dtype, int64_t rows, int64_t cols, const void *data);
+ * NAME.q8 has the int8 codes that enter the linears. NAME.scale (f32, one column) follows and
+ * has their s. Both come even where a sub-norm is absent, and never where activations stay
+ * float. Where each linear has its own norm, attn_in.q8 becomes attn_q_in.q8 attn_k_in.q8
+ * attn_v_in.q8, and ffn_in.q8 becomes ffn_up_in.q8 ffn_gate_in.q8, each after the float NAME. */
+typedef void tp_trace_fn(void *user, const char *point, int layer, int dtype, int64_t rows,
+                         int64_t cols, const void *data);
 TP_API void tp_set_trace(tp_session *session, tp_trace_fn *callback /* NULL = off */, void *user);
 
-/* Writes the symbols of the kernels that ran in this session, at most max. Returns how many there are.
- * symbols may be NULL if max is 0. */
+/* Writes the symbols of the kernels that ran in this session, at most max. Returns how many
+ * there are. symbols may be NULL if max is 0. */
 TP_API int tp_session_kernels(const tp_session *session, const char **symbols /* (max) */, int max);
 
 /* ---- Kernels, for tests, verify, doctor and bench ---- */
 
 typedef struct tp_kernel_desc {
-    const char *symbol;     /* OP_LAYOUT_ISA: "matvec_i2_s_avx2" */
-    const char *op;         /* the operation: "matvec", "matmul", "unpack", ... */
-    const char *layout;     /* of the weights, or of the data that it works on */
+    const char *symbol; /* OP_LAYOUT_ISA: "matvec_i2_s_avx2" */
+    const char *op;     /* the operation: "matvec", "matmul", "unpack", ... */
+    const char *layout; /* of the weights, or of the data that it works on */
     const char *isa;
-    int32_t available;      /* 1 if this CPU runs it */
+    int32_t available; /* 1 if this CPU runs it */
 } tp_kernel_desc;
 
 TP_API int tp_kernel_count(void);
-TP_API int tp_kernel_info(int index, tp_kernel_desc *out);   /* 0 <= index < count */
+TP_API int tp_kernel_info(int index, tp_kernel_desc *out); /* 0 <= index < count */
 
 /* Quantises activations, per token:
  *
@@ -228,29 +245,33 @@ TP_API int tp_kernel_info(int index, tp_kernel_desc *out);   /* 0 <= index < cou
  * A token with NaN or an infinity gets s = NaN, q = 0, sum_q = 0, so that
  * all that it enters becomes NaN. */
 TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int64_t n, int64_t cols,
-                                   int8_t *q /* (n, cols) */, float *s /* (n) */, int32_t *sum_q /* (n) */);
+                                   int8_t *q /* (n, cols) */, float *s /* (n) */,
+                                   int32_t *sum_q /* (n) */);
 
-/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or matmul).
- * Kernels of I2_S take T2 too. Those of U8 take every ternary tensor, unpacked by the best kernel of their
- * instruction set or below. Codes under a scale of 0 count as zeros. */
-TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q /* (n, cols) */, int64_t n,
-                                int32_t *out /* (n, rows) */);
+/* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or
+ * matmul). Kernels of I2_S take T2 too. Those of U8 take every ternary tensor, unpacked by the
+ * best kernel of their instruction set or below. Codes under a scale of 0 count as zeros. */
+TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q /* (n, cols) */,
+                                int64_t n, int32_t *out /* (n, rows) */);
 
-/* out = w * x with float activations, as the head and float ternary linears compute it. Q8_0, Q6_K and
- * Q4_K round activations to 16 bits. */
-TP_API int tp_head_matmul(int isa, const tp_tensor *w, const float *x /* (n, cols) */, int64_t n, float *out /* (n, rows) */);
+/* out = w * x with float activations, as the head and float ternary linears compute it. Q8_0,
+ * Q6_K and Q4_K round activations to 16 bits. */
+TP_API int tp_head_matmul(int isa, const tp_tensor *w, const float *x /* (n, cols) */, int64_t n,
+                          float *out /* (n, rows) */);
 
-/* Runs every available kernel against scalar on built-in data. Returns the number of failures, or -1 if
- * out of memory. Writes one line per kernel and a NUL, cut to size. report may be NULL. */
+/* Runs every available kernel against scalar on built-in data. Returns the number of failures,
+ * or -1 if out of memory. Writes one line per kernel and a NUL, cut to size. report may be NULL. */
 TP_API int tp_self_test(char *report /* (size) */, size_t size);
 
-/* The machine's limits, best of several rounds: bytes per second that `threads` threads read of data (in
- * whole MiB), and int8 products per second of registers (0 if no kernel times what the products of isa use). */
-TP_API int tp_bench_read(int isa, int threads, const void *data /* (nbytes) */, uint64_t nbytes, double *bytes_per_second);
+/* The machine's limits, best of several rounds: bytes per second that `threads` threads read of
+ * data (in whole MiB), and int8 products per second of registers (0 if no kernel times what the
+ * products of isa use). */
+TP_API int tp_bench_read(int isa, int threads, const void *data /* (nbytes) */, uint64_t nbytes,
+                         double *bytes_per_second);
 TP_API int tp_bench_dots(int isa, int threads, double *macs_per_second);
 
-/* Speed of kernel `index` on one thread, on data that stays in the cache: bytes per second that it reads,
- * or for matmul and dots products per second. */
+/* Speed of kernel `index` on one thread, on data that stays in the cache: bytes per second that
+ * it reads, or for matmul and dots products per second. */
 TP_API int tp_bench_kernel(int index, double *per_second);
 
 #ifdef __cplusplus

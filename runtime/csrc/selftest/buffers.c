@@ -17,7 +17,8 @@ static void *guarded(size_t bytes, void **map, size_t *size) {
     *map = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (*map == MAP_FAILED) return NULL;
     uint8_t *const begin = (uint8_t *)*map + page, *const end = (uint8_t *)*map + *size - page;
-    if (mprotect(*map, page, PROT_NONE) == 0 && mprotect(end, page, PROT_NONE) == 0) return tp_check_guarded == 1 ? end - bytes : begin;
+    if (mprotect(*map, page, PROT_NONE) == 0 && mprotect(end, page, PROT_NONE) == 0)
+        return tp_check_guarded == 1 ? end - bytes : begin;
     munmap(*map, *size);
     return NULL;
 }
@@ -35,7 +36,9 @@ static void unmap(void *map, size_t size) { (void)map, (void)size; }
 void *tp_take(tp_buffers *h, size_t bytes) {
     void *map = NULL;
     size_t size = 0;
-    void *p = h->count == 24 ? NULL : tp_check_guarded ? guarded(bytes, &map, &size) : malloc(bytes ? bytes : 1);
+    void *p = h->count == 24     ? NULL
+              : tp_check_guarded ? guarded(bytes, &map, &size)
+                                 : malloc(bytes ? bytes : 1);
     if (!p) {
         h->failed = 1;
         return NULL;
@@ -60,7 +63,8 @@ float *tp_random_floats(tp_buffers *h, int64_t n, uint64_t *state) {
 }
 
 int tp_differ(tp_buffers *h, const void *want, const void *got, size_t bytes) {
-    for (size_t i = 0; i < bytes; i++) h->digest = (h->digest ^ ((const uint8_t *)want)[i]) * UINT64_C(1099511628211);
+    for (size_t i = 0; i < bytes; i++)
+        h->digest = (h->digest ^ ((const uint8_t *)want)[i]) * UINT64_C(1099511628211);
     return memcmp(want, got, bytes) != 0;
 }
 
@@ -74,7 +78,8 @@ int tp_differ_floats(tp_buffers *h, float *want, float *got, int64_t n) {
 
 void tp_poison(float *x, int64_t n, int extreme, uint64_t *state) {
     static const uint32_t bits[] = {TP_NAN_BITS, TP_NAN_BITS | 0x80000000u, TP_INF_BITS};
-    if (extreme >= TP_POISONED) x[tp_random(state) % (uint64_t)n] = tp_bits_float(bits[extreme - TP_POISONED]);
+    if (extreme >= TP_POISONED)
+        x[tp_random(state) % (uint64_t)n] = tp_bits_float(bits[extreme - TP_POISONED]);
 }
 
 int tp_laundered(const float *got, int64_t n, int extreme) {

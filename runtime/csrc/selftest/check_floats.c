@@ -1,30 +1,40 @@
-/* Checks of the kernels that work on floats: attention, its cache of integers, elementwise ones; and
- * of the machine's limits. */
+/* Checks of the kernels that work on floats: attention, its cache of integers, elementwise ones;
+ * and of the machine's limits. */
 #include <string.h>
 
 #include "../kernels/attention/cache16.h"
 #include "checks.h"
 
-int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, tp_buffers *h) {
-    /* Two of three times there are several tokens, whose heads stand between those of other caches. */
-    const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, tokens = 1 + (n_pos + 1) % 3 * 2, stride = (tokens > 1 ? heads + 1 : heads) * dim;
+int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
+                       uint64_t *state, tp_buffers *h) {
+    /* Two of three times there are several tokens, whose heads stand between those of other
+     * caches. */
+    const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, tokens = 1 + (n_pos + 1) % 3 * 2,
+                  stride = (tokens > 1 ? heads + 1 : heads) * dim;
     const int sixteen = k->op == TP_OP_ATTENTION16;
-    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16, n = (tokens - 1) * stride + heads * dim, skip = sixteen ? (n_pos - 1) % 5 : 0;
-    float *q = tp_random_floats(h, n, state), *work = tp_take(h, (size_t)tp_attention_work(tokens, heads, dim, ld) * 4);
+    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16,
+                  n = (tokens - 1) * stride + heads * dim, skip = sixteen ? (n_pos - 1) % 5 : 0;
+    float *q = tp_random_floats(h, n, state),
+          *work = tp_take(h, (size_t)tp_attention_work(tokens, heads, dim, ld) * 4);
     float *want = tp_take(h, (size_t)n * 4), *got = tp_take(h, (size_t)n * 4);
-    float *keys = tp_random_floats(h, last * dim, state), *values = tp_random_floats(h, last * dim, state);
+    float *keys = tp_random_floats(h, last * dim, state),
+          *values = tp_random_floats(h, last * dim, state);
     const int64_t bytes = cache16_bytes(cache16_dim(dim)), blocks = (last + 15) / 16;
-    uint8_t *keys16 = tp_take(h, (size_t)(blocks * bytes)), *values16 = tp_take(h, (size_t)(blocks * bytes));
+    uint8_t *keys16 = tp_take(h, (size_t)(blocks * bytes)),
+            *values16 = tp_take(h, (size_t)(blocks * bytes));
     if (h->failed) return -1;
-    for (int64_t i = 0; s.extreme && i < last * dim; i++) {     /* integers at their bounds: all are equal, or one outgrows the others */
+    for (int64_t i = 0; s.extreme && i < last * dim;
+         i++) { /* integers at their bounds: all are equal, or one outgrows the others */
         keys[i] = s.extreme % 2 || i % dim == 0 ? 1e3f : 0.0f;
         values[i] = s.extreme % 2 || i / dim % 3 ? 1e3f : -1e3f;
     }
-    if (s.extreme == 1 && n_pos > skip + 1)         /* no query looks at this position, unless a dot product wraps */
+    if (s.extreme == 1 &&
+        n_pos > skip + 1) /* no query looks at this position, unless a dot product wraps */
         for (int64_t i = skip * dim; i < (skip + 1) * dim; i++) keys[i] = values[i] = -1e3f;
-    for (int64_t i = 0; s.extreme && i < n; i++) q[i] = s.extreme % 2 || i % dim == 0 ? 10.0f : 0.0f;
+    for (int64_t i = 0; s.extreme && i < n; i++)
+        q[i] = s.extreme % 2 || i % dim == 0 ? 10.0f : 0.0f;
     tp_poison(q, dim, s.extreme, state);
-    if (s.extreme >= TP_POISONED && tokens > 1) {      /* only the last token sees this NaN */
+    if (s.extreme >= TP_POISONED && tokens > 1) { /* only the last token sees this NaN */
         memset(keys + (last - 1) * dim, 0xff, (size_t)dim * 4);
         memset(values + (last - 1) * dim, 0xff, (size_t)dim * 4);
     }
@@ -33,25 +43,38 @@ int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_sha
         memset(values16, 0, (size_t)(blocks * bytes));
         const tp_kernel *store = tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, k->isa);
         for (int64_t p = 0; p < last; p++)
-            store->cache16(keys + p * dim, values + p * dim, dim, p % 16, keys16 + p / 16 * bytes, values16 + p / 16 * bytes);
+            store->cache16(keys + p * dim, values + p * dim, dim, p % 16, keys16 + p / 16 * bytes,
+                           values16 + p / 16 * bytes);
     }
-    tp_attention a = {.q = q, .out = want, .k = sixteen ? keys16 : (void *)keys, .v = sixteen ? values16 : (void *)values, .tokens = tokens,
-                      .heads = heads, .head_dim = dim, .stride = stride, .n_pos = n_pos, .skip = skip, .scale = s.extreme ? 3.0f : 0.125f,
-                      .ld = ld, .work = work};
+    tp_attention a = {.q = q,
+                      .out = want,
+                      .k = sixteen ? keys16 : (void *)keys,
+                      .v = sixteen ? values16 : (void *)values,
+                      .tokens = tokens,
+                      .heads = heads,
+                      .head_dim = dim,
+                      .stride = stride,
+                      .n_pos = n_pos,
+                      .skip = skip,
+                      .scale = s.extreme ? 3.0f : 0.125f,
+                      .ld = ld,
+                      .work = work};
     scalar->attention(&a);
     a.out = got;
     a.prefetch = tokens == 1;
     k->attention(&a);
     int wrong = tp_laundered(got, dim, s.extreme) || tp_differ_floats(h, want, got, n);
-    for (int64_t i = 0; s.extreme == 1 && i < dim; i++)      /* sums that wrap would do so in scalar too */
+    for (int64_t i = 0; s.extreme == 1 && i < dim;
+         i++) /* sums that wrap would do so in scalar too */
         wrong |= !(got[i] > 999.0f && got[i] < 1001.0f);
     return wrong;
 }
 
-int tp_check_cache16(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, tp_buffers *h) {
+int tp_check_cache16(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state,
+                     tp_buffers *h) {
     const int64_t dim = (s.cols + 1) / 2 * 2, bytes = cache16_bytes(cache16_dim(dim));
     float *keys = tp_random_floats(h, dim, state), *values = tp_random_floats(h, dim, state);
-    uint8_t *blocks[4];     /* keys and values of scalar, then of k */
+    uint8_t *blocks[4]; /* keys and values of scalar, then of k */
     for (int i = 0; i < 4; i++) {
         blocks[i] = tp_take(h, (size_t)bytes);
         if (h->failed) return -1;
@@ -68,22 +91,26 @@ int tp_check_cache16(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape
         scalar->cache16(keys, values, dim, p, blocks[0], blocks[1]);
         k->cache16(keys, values, dim, p, blocks[2], blocks[3]);
     }
-    return tp_differ(h, blocks[0], blocks[2], (size_t)bytes) | tp_differ(h, blocks[1], blocks[3], (size_t)bytes);
+    return tp_differ(h, blocks[0], blocks[2], (size_t)bytes) |
+           tp_differ(h, blocks[1], blocks[3], (size_t)bytes);
 }
 
-int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state, tp_buffers *h) {
+int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
+                         uint64_t *state, tp_buffers *h) {
     const int64_t n = s.cols;
-    float *x = tp_random_floats(h, n, state), *w = tp_random_floats(h, n, state), *want = tp_take(h, (size_t)n * 4), *got = tp_take(h, (size_t)n * 4);
+    float *x = tp_random_floats(h, n, state), *w = tp_random_floats(h, n, state),
+          *want = tp_take(h, (size_t)n * 4), *got = tp_take(h, (size_t)n * 4);
     int8_t *q0 = tp_take(h, (size_t)n), *q1 = tp_take(h, (size_t)n);
     int32_t *sums = tp_take(h, (size_t)n * 4);
     float scale[2] = {0, 0};
     int32_t sum[2] = {0, 0};
     int wrong = 0;
     if (h->failed) return -1;
-    for (int64_t i = 0; i < n; i++) x[i] *= s.extreme == 1 ? 100.0f : s.extreme && s.extreme < TP_POISONED ? 1e-9f : 4.0f;
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= s.extreme == 1 ? 100.0f : s.extreme && s.extreme < TP_POISONED ? 1e-9f : 4.0f;
     tp_poison(x, n, s.extreme, state);
     int64_t at = 0;
-    while (at < n - 1 && x[at] - x[at] == 0) at++;      /* for glu: where the poison went */
+    while (at < n - 1 && x[at] - x[at] == 0) at++; /* for glu: where the poison went */
     switch (k->op) {
         case TP_OP_QUANTIZE:
             scalar->quantize(x, n, q0, &scale[0], &sum[0]);
@@ -92,7 +119,8 @@ int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_s
                 for (int64_t i = 0; i < n; i++) wrong |= q1[i] != 0;
                 wrong |= tp_float_bits(scale[1]) != TP_NAN_BITS || sum[1] != 0;
             }
-            return wrong | tp_differ(h, q0, q1, (size_t)n) || tp_differ(h, &scale[0], &scale[1], 4) || sum[0] != sum[1];
+            return wrong | tp_differ(h, q0, q1, (size_t)n) ||
+                   tp_differ(h, &scale[0], &scale[1], 4) || sum[0] != sum[1];
         case TP_OP_RESCALE:
             for (int64_t i = 0; i < n; i++) sums[i] = (int32_t)tp_random(state) - (1 << 30);
             scalar->rescale(sums, x[0], w, n, want);
@@ -118,12 +146,13 @@ int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_s
             return tp_differ_floats(h, want, got, n);
         case TP_OP_READ: {
             const int64_t bytes = n * 4 / 256 * 256;
-            return k->roofline((const uint8_t *)x, bytes) != scalar->roofline((const uint8_t *)x, bytes);
+            return k->roofline((const uint8_t *)x, bytes) !=
+                   scalar->roofline((const uint8_t *)x, bytes);
         }
         case TP_OP_DOTS: {
             const uint8_t us[2] = {(uint8_t)(1 + n % 255), (uint8_t)(200 + n % 50)};
             return k->roofline(us, n) != scalar->roofline(us, n);
         }
-        default: return 0;      /* the checks of the q8_0 and q6_k heads cover quantize16 */
+        default: return 0; /* the checks of the q8_0 and q6_k heads cover quantize16 */
     }
 }

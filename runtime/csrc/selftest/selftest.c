@@ -29,34 +29,40 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
     return result;
 }
 
-/* The digest of what the scalar kernels gave on this data (without the poisoned rows) when they were
- * checked against numpy. It is the same on every machine. */
+/* The digest of what the scalar kernels gave on this data (without the poisoned rows) when they
+ * were checked against numpy. It is the same on every machine. */
 #define KNOWN_ANSWER UINT64_C(0xa1b475d61382f4c5)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
-    static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0}, {3, 2560, 2, 1}, {3, 8192, 3, 2},
-                                            {5, 1280, 4, 3}, {9, 640, 2, 4},  {9, 640, 5, 5},   {9, 640, 2, 6}};
+    static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0},
+                                            {3, 2560, 2, 1}, {3, 8192, 3, 2}, {5, 1280, 4, 3},
+                                            {9, 640, 2, 4},  {9, 640, 5, 5},  {9, 640, 2, 6}};
     size_t used = 0;
     int failures = 0;
     uint64_t scalar = UINT64_C(14695981039346656037), ignored = 0;
     if (report && size) report[0] = 0;
     for (int i = 0; i <= tp_kernel_count(); i++) {
-        const tp_kernel *k = tp_kernel_at(i);       /* the known answer is the line after the last kernel */
+        const tp_kernel *k =
+            tp_kernel_at(i); /* the known answer is the line after the last kernel */
         const char *verdict = "good";
         if (!k) verdict = scalar == KNOWN_ANSWER ? "good" : "WRONG";
         else if (!tp_cpu_has(k->isa)) verdict = "not on this CPU";
         else
             for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
-                uint64_t *digest = k->isa == TP_ISA_SCALAR && shapes[j].extreme < TP_POISONED ? &scalar : &ignored;
-                const int wrong = tp_check_kernel(k, shapes[j], 100 * (uint64_t)k->op + j + 1, digest);
+                uint64_t *digest =
+                    k->isa == TP_ISA_SCALAR && shapes[j].extreme < TP_POISONED ? &scalar : &ignored;
+                const int wrong =
+                    tp_check_kernel(k, shapes[j], 100 * (uint64_t)k->op + j + 1, digest);
                 if (wrong < 0) return -1;
                 if (wrong) verdict = "WRONG";
             }
         failures += strcmp(verdict, "WRONG") == 0;
         if (report && used < size) {
             const size_t room = size - used;
-            const size_t wrote = k ? (size_t)snprintf(report + used, room, "%s: %s\n", k->symbol, verdict)
-                                   : (size_t)snprintf(report + used, room, "known answer of scalar: %s (%016llx)\n", verdict, (unsigned long long)scalar);
+            const size_t wrote =
+                k ? (size_t)snprintf(report + used, room, "%s: %s\n", k->symbol, verdict)
+                  : (size_t)snprintf(report + used, room, "known answer of scalar: %s (%016llx)\n",
+                                     verdict, (unsigned long long)scalar);
             used += wrote < room ? wrote : room;
         }
     }

@@ -3,6 +3,7 @@
 
 void attention16_f32_avx512vnni(const tp_attention *a) { attention_body(a); }
 
-void cache16_f32_avx512vnni(const float *k, const float *v, int64_t head_dim, int64_t position, uint8_t *keys, uint8_t *values) {
+void cache16_f32_avx512vnni(const float *k, const float *v, int64_t head_dim, int64_t position,
+                            uint8_t *keys, uint8_t *values) {
     cache16_body(k, v, head_dim, position, keys, values);
 }

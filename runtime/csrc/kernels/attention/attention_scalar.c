@@ -1,9 +1,11 @@
 /* Attention over floats in plain C: the specification. */
 #include "../common.h"
 
-/* score[p] = dot(q, k[p]) * scale; e[p] = exp(score[p] - max); out = (sum over p, in order, of e[p] * v[p]) * (1 / sum e),
- * the sum of e in 16 lanes (position p in lane p mod 16) and the tree of common.h. */
-static void attend(const float *q, const float *keys, const float *values, int64_t n_pos, int64_t head_dim, float scale, float *scores, float *out) {
+/* score[p] = dot(q, k[p]) * scale; e[p] = exp(score[p] - max); out = (sum over p, in order, of
+ * e[p] * v[p]) * (1 / sum e), the sum of e in 16 lanes (position p in lane p mod 16) and the
+ * tree of common.h. */
+static void attend(const float *q, const float *keys, const float *values, int64_t n_pos,
+                   int64_t head_dim, float scale, float *scores, float *out) {
     float sum[16] = {0}, most = 0;
     for (int64_t p = 0; p < n_pos; p++) {
         const float *k = keys + p * head_dim;
@@ -30,6 +32,7 @@ void attention_f32_scalar(const tp_attention *a) {
     for (int64_t t = 0; t < a->tokens; t++)
         for (int64_t h = 0; h < a->heads; h++) {
             const int64_t at = t * a->stride + h * a->head_dim;
-            attend(a->q + at, a->k, a->v, a->n_pos + t, a->head_dim, a->scale, a->work + (t * a->heads + h) * a->ld, a->out + at);
+            attend(a->q + at, a->k, a->v, a->n_pos + t, a->head_dim, a->scale,
+                   a->work + (t * a->heads + h) * a->ld, a->out + at);
         }
 }

@@ -5,9 +5,12 @@
 #include "../simd_f32/lanes16.h"
 #include "cache16.h"
 
-TP_INLINE lanes columns(const float *x, int64_t i, int64_t n) { return i + 16 <= n ? lanes_load(x + i) : lanes_load_n(x + i, n - i); }
+TP_INLINE lanes columns(const float *x, int64_t i, int64_t n) {
+    return i + 16 <= n ? lanes_load(x + i) : lanes_load_n(x + i, n - i);
+}
 
-TP_INLINE void to_integers(const float *x, int64_t n, int64_t dim, float step, int16_t *q /* (dim) */) {
+TP_INLINE void to_integers(const float *x, int64_t n, int64_t dim, float step,
+                           int16_t *q /* (dim) */) {
     const float inverse = inverse_step(step);
     const lanes by = lanes_splat(inverse);
     for (int64_t i = 0; i < dim; i += 16) {
@@ -32,10 +35,13 @@ TP_INLINE float step_of_value(const float *x, int64_t n) {
     return value_step(tp_bits_float(vi_highest(highest)));
 }
 
-TP_INLINE void cache16_all(const float *k, const float *v, const int64_t head_dim, int64_t position, uint8_t *keys, uint8_t *values) {
+TP_INLINE void cache16_all(const float *k, const float *v, const int64_t head_dim, int64_t position,
+                           uint8_t *keys, uint8_t *values) {
     const int64_t dim = cache16_dim(head_dim);
-    int16_t q[16 * 16], *const key = (int16_t *)(void *)keys, *const value = (int16_t *)(void *)values;
-    const cache16_steps steps = steps_together(step_of_key(k, head_dim), step_of_value(v, head_dim));
+    int16_t q[16 * 16], *const key = (int16_t *)(void *)keys,
+                               *const value = (int16_t *)(void *)values;
+    const cache16_steps steps =
+        steps_together(step_of_key(k, head_dim), step_of_value(v, head_dim));
     for (int64_t i = 0; i < head_dim; i += 256) {
         const int64_t n = head_dim - i < 256 ? head_dim - i : 256;
         to_integers(k + i, n, cache16_dim(n), steps.k, q);
@@ -47,7 +53,8 @@ TP_INLINE void cache16_all(const float *k, const float *v, const int64_t head_di
     memcpy(values + 32 * dim + 4 * position, &steps.v, 4);
 }
 
-TP_INLINE void cache16_body(const float *k, const float *v, int64_t head_dim, int64_t position, uint8_t *keys, uint8_t *values) {
+TP_INLINE void cache16_body(const float *k, const float *v, int64_t head_dim, int64_t position,
+                            uint8_t *keys, uint8_t *values) {
     if (head_dim == 128) cache16_all(k, v, 128, position, keys, values);
     else cache16_all(k, v, head_dim, position, keys, values);
 }

@@ -1,6 +1,7 @@
 /* The output head of q4_k, for NEON. */
 #include "lm_head_q4_k_128.h"
 
-void lm_head_q4_k_neon(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
+void lm_head_q4_k_neon(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0,
+                       int64_t row1, float *out, int64_t ld) {
     lm_head_q4_k(w, x, n, row0, row1, out, ld);
 }

@@ -4,10 +4,11 @@
 #include "../quants.h"
 #include "../stream.h"
 
-/* Adds a group of 64 elements to each token's lanes: codes are split in even and odd bytes, which is how acts lie.
- * factor: (16) scale * d * step of the block's sub-blocks; pick: which of them each lane takes. */
-TP_INLINE void group(__m512i codes, const int16_t *const *q, const int32_t *const *bias, int64_t at, __m512i pick, const __m512 *factor,
-                        const int tokens, __m512 *acc) {
+/* Adds a group of 64 elements to each token's lanes: codes are split in even and odd bytes,
+ * which is how acts lie. factor: (16) scale * d * step of the block's sub-blocks; pick: which of
+ * them each lane takes. */
+TP_INLINE void group(__m512i codes, const int16_t *const *q, const int32_t *const *bias, int64_t at,
+                     __m512i pick, const __m512 *factor, const int tokens, __m512 *acc) {
     const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(0x3f));
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(codes, 8), _mm512_set1_epi16(0x3f));
 #pragma GCC unroll 4
@@ -20,11 +21,16 @@ TP_INLINE void group(__m512i codes, const int16_t *const *q, const int32_t *cons
 }
 
 /* Low 4 bits of `low`, the others of `high`, in every byte. */
-TP_INLINE __m512i join(__m512i low, __m512i high) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, high, 0xca); }
+TP_INLINE __m512i join(__m512i low, __m512i high) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, high, 0xca);
+}
 
-TP_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_lm_head_acts *x, int64_t t0, const int tokens, float *out, int64_t ld) {
-    const __m512i left = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);     /* fields 0 and 1 of qh to bits 5-4 */
-    const __m512i right = _mm512_inserti64x4(_mm512_set1_epi16(0), _mm256_set1_epi16(2), 1);    /* fields 2 and 3 */
+TP_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_lm_head_acts *x, int64_t t0,
+                         const int tokens, float *out, int64_t ld) {
+    const __m512i left = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2),
+                                            1); /* fields 0 and 1 of qh to bits 5-4 */
+    const __m512i right =
+        _mm512_inserti64x4(_mm512_set1_epi16(0), _mm256_set1_epi16(2), 1); /* fields 2 and 3 */
     const __m512i quarter = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
     const int16_t *q[4];
     const int32_t *bias[4];
@@ -38,30 +44,37 @@ TP_INLINE void row_times(const uint8_t *block, int64_t blocks, const tp_lm_head_
     for (int64_t b = 0; b < blocks; b++, block += Q6_K_BYTES) {
         stream_block_ahead(block, Q6_K_BYTES);
         const float d = _cvtsh_ss(tp_load_u16(block + Q6_K_D));
-        const __m512 scales = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + Q6_K_SCALES))));
+        const __m512 scales = _mm512_cvtepi32_ps(
+            _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + Q6_K_SCALES))));
 #pragma GCC unroll 4
-        for (int t = 0; t < tokens; t++) factor[t] = _mm512_set1_ps(d * x->step[(t0 + t) * x->blocks + b]) * scales;
+        for (int t = 0; t < tokens; t++)
+            factor[t] = _mm512_set1_ps(d * x->step[(t0 + t) * x->blocks + b]) * scales;
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             const int64_t at = 256 * b + 128 * h;
             __m512i ql = _mm512_loadu_si512(block + 64 * h);
-            __asm__("" : "+v"(ql));     /* kept: blocks of 210 bytes lie across lines, and the compiler would load it twice */
-            const __m512i qh = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(block + Q6_K_QH + 32 * h)));
+            /* Blocks of 210 bytes lie across lines, and the compiler would load this twice. */
+            __asm__("" : "+v"(ql));
+            const __m512i qh = _mm512_broadcast_i64x4(
+                _mm256_loadu_si256((const __m256i *)(block + Q6_K_QH + 32 * h)));
             const __m512i pick = _mm512_add_epi32(quarter, _mm512_set1_epi32(8 * h));
             group(join(ql, _mm512_sllv_epi16(qh, left)), q, bias, at, pick, factor, tokens, acc);
-            group(join(_mm512_srli_epi16(ql, 4), _mm512_srlv_epi16(qh, right)), q, bias, at + 64, _mm512_add_epi32(pick, _mm512_set1_epi32(4)), factor,
-                  tokens, acc);
+            group(join(_mm512_srli_epi16(ql, 4), _mm512_srlv_epi16(qh, right)), q, bias, at + 64,
+                  _mm512_add_epi32(pick, _mm512_set1_epi32(4)), factor, tokens, acc);
         }
     }
 #pragma GCC unroll 4
     for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree((lanes){{acc[t]}});
 }
 
-void lm_head_q6_k_avx512vnni(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
+void lm_head_q6_k_avx512vnni(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0,
+                             int64_t row1, float *out, int64_t ld) {
     assert(w->cols % 256 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
     int64_t t = 0;
-    for (; t + 4 <= n; t += 4)      /* the tokens stay in L1 while the rows of the chunk pass */
-        for (int64_t r = row0; r < row1; r++) row_times(q6_k_row(w, r), w->cols / 256, x, t, 4, out + r - row0, ld);
+    for (; t + 4 <= n; t += 4) /* the tokens stay in L1 while the rows of the chunk pass */
+        for (int64_t r = row0; r < row1; r++)
+            row_times(q6_k_row(w, r), w->cols / 256, x, t, 4, out + r - row0, ld);
     for (; t < n; t++)
-        for (int64_t r = row0; r < row1; r++) row_times(q6_k_row(w, r), w->cols / 256, x, t, 1, out + r - row0, ld);
+        for (int64_t r = row0; r < row1; r++)
+            row_times(q6_k_row(w, r), w->cols / 256, x, t, 1, out + r - row0, ld);
 }

@@ -14,7 +14,8 @@ TP_INLINE void block_times(const uint8_t *block, const int16_t *q, float step, v
     }
 }
 
-TP_INLINE void lm_head_q8_0(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
+TP_INLINE void lm_head_q8_0(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0,
+                            int64_t row1, float *out, int64_t ld) {
     assert(w->cols % 32 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
     for (int64_t t = 0; t < n; t++)
         for (int64_t r = row0; r < row1; r++) {
@@ -25,7 +26,8 @@ TP_INLINE void lm_head_q8_0(const tp_tensor *w, const tp_lm_head_acts *x, int64_
                 const float step = x->step[t * x->blocks + at / 256];
                 stream_block_ahead(block, 2 * Q8_0_BYTES);
                 block_times(block, q + at, step, acc.v);
-                if (at + 32 < w->cols) block_times(block + Q8_0_BYTES, q + at + 16, step, acc.v + 2);
+                if (at + 32 < w->cols)
+                    block_times(block + Q8_0_BYTES, q + at + 16, step, acc.v + 2);
             }
             out[t * ld + r - row0] = lanes_tree(acc);
         }

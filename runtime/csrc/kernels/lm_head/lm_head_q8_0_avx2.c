@@ -6,13 +6,16 @@
 /* Lanes 8 i .. 8 i + 7 of group `at` for one block of 32. */
 TP_INLINE vf block_times(const uint8_t *block, const int16_t *q, float step) {
     const __m256i w = _mm256_loadu_si256((const __m256i *)(block + 2));
-    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), odd = _mm256_srai_epi16(w, 8);
-    const __m256i v = _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)q)),
-                                       _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(q + 32))));
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+                  odd = _mm256_srai_epi16(w, 8);
+    const __m256i v =
+        _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)q)),
+                         _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(q + 32))));
     return _mm256_cvtepi32_ps(v) * vf_splat(_cvtsh_ss(tp_load_u16(block)) * step);
 }
 
-void lm_head_q8_0_avx2(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0, int64_t row1, float *out, int64_t ld) {
+void lm_head_q8_0_avx2(const tp_tensor *w, const tp_lm_head_acts *x, int64_t n, int64_t row0,
+                       int64_t row1, float *out, int64_t ld) {
     assert(w->cols % 32 == 0 && 0 <= row0 && row1 <= w->rows && ld >= row1 - row0);
     for (int64_t t = 0; t < n; t++)
         for (int64_t r = row0; r < row1; r++) {

@@ -4,7 +4,8 @@
 
 #include "../simd_f32/lanes16.h"
 
-/* Sixteen codes, and their sum on top of `sum` (none is beyond int8: s is 127 / the highest magnitude). */
+/* Sixteen codes, and their sum on top of `sum` (none is beyond int8: s is 127 / the highest
+ * magnitude). */
 TP_INLINE vi quantize16(lanes x, vf s, int8_t *q, vi sum) {
     vi n[LANES_PARTS];
 #pragma GCC unroll 4

@@ -1,4 +1,6 @@
 /* Activations to int8, for AVX2. */
 #include "quantize.h"
 
-void quantize_f32_avx2(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) { quantize_body(x, cols, q, s, sum_q); }
+void quantize_f32_avx2(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
+    quantize_body(x, cols, q, s, sum_q);
+}

@@ -1,8 +1,9 @@
 /* Activations to int8 and int16 in plain C: the specification. */
 #include "../quants.h"
 
-/* Magnitudes are compared as integers, which order as the floats do, infinity and NaN above all others. What is not finite
- * has no int8 code: it poisons the row (s = NaN, so every product is NaN) instead of becoming some number. */
+/* Magnitudes are compared as integers, which order as the floats do, infinity and NaN above all
+ * others. What is not finite has no int8 code: it poisons the row (s = NaN, so every product is
+ * NaN) instead of becoming some number. */
 void quantize_f32_scalar(const float *x, int64_t cols, int8_t *q, float *s, int32_t *sum_q) {
     uint32_t most = tp_float_bits(1e-5f);
     int32_t sum = 0;
@@ -25,15 +26,16 @@ void quantize_f32_scalar(const float *x, int64_t cols, int8_t *q, float *s, int3
     *sum_q = sum;
 }
 
-/* 16-bit activations of the q8_0, q6_k and q4_k heads: per block of 256, a = max|x|, step = a / 32767,
- * q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30 counts as zero;
- * in one with NaN or an infinity step = NaN, q = 0, so that every product is NaN. */
+/* 16-bit activations of the q8_0, q6_k and q4_k heads: per block of 256, a = max|x|, step = a /
+ * 32767, q = clip(round_half_even(x * (32767 / a)), -32767, 32767); a block with a < 1e-30
+ * counts as zero; in one with NaN or an infinity step = NaN, q = 0, so that every product is
+ * NaN. */
 void quantize16_f32_scalar(const float *x, int64_t cols, int16_t *q, float *step, int32_t *bias) {
     const int64_t padded = (cols + 63) / 64 * 64;
     for (int64_t i = cols; i < padded; i++) q[acts16_index(i)] = 0;
     for (int64_t b = 0; b * 256 < cols; b++) {
         const int64_t end = b * 256 + 256 < cols ? b * 256 + 256 : cols;
-        uint32_t most = 0;      /* as in quantize_f32_scalar */
+        uint32_t most = 0; /* as in quantize_f32_scalar */
         for (int64_t i = b * 256; i < end; i++) {
             const uint32_t m = tp_float_bits(x[i]) & 0x7fffffffu;
             most = m > most ? m : most;

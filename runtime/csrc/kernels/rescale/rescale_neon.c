@@ -1,4 +1,6 @@
 /* Integer products to floats, for NEON. */
 #include "rescale.h"
 
-void rescale_f32_neon(const int32_t *sums, float s, const float *scales, int64_t n, float *y) { rescale(sums, s, scales, n, y); }
+void rescale_f32_neon(const int32_t *sums, float s, const float *scales, int64_t n, float *y) {
+    rescale(sums, s, scales, n, y);
+}

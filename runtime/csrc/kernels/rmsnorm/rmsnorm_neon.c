@@ -1,4 +1,6 @@
 /* RMSNorm, for NEON. */
 #include "rmsnorm.h"
 
-void rmsnorm_f32_neon(const float *x, const float *w, int64_t cols, float eps, float *y) { rmsnorm_body(x, w, cols, eps, y); }
+void rmsnorm_f32_neon(const float *x, const float *w, int64_t cols, float eps, float *y) {
+    rmsnorm_body(x, w, cols, eps, y);
+}

@@ -25,7 +25,9 @@ uint64_t dots_u8_avx512vnni(const uint8_t *us, int64_t n) {
     const __m512i u = _mm512_set1_epi8((char)us[0]), s = _mm512_set1_epi8((char)us[1]);
     __mmask16 same = 0xffff;
     EACH12(ZERO)
-    for (int64_t i = 0; i < n; i++) { EACH12(DOT) }
+    for (int64_t i = 0; i < n; i++) {
+        EACH12(DOT)
+    }
     EACH12(SAME)
     return same == 0xffff ? (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(a0)) : UINT64_MAX;
 }

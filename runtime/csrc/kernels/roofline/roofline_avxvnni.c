@@ -11,8 +11,11 @@ uint64_t dots_u8_avxvnni(const uint8_t *us, int64_t n) {
     const __m256i u = _mm256_set1_epi8((char)us[0]), s = _mm256_set1_epi8((char)us[1]);
     int same = 1;
     EACH12(ZERO)
-    for (int64_t i = 0; i < n; i++) { EACH12(DOT) EACH12(DOT) }
+    for (int64_t i = 0; i < n; i++) {
+        EACH12(DOT) EACH12(DOT)
+    }
     EACH12(SAME)
     const uint32_t want = (uint32_t)(n * 4 * us[0] * (int8_t)us[1]);
-    return same && (uint32_t)_mm_cvtsi128_si32(_mm256_castsi256_si128(a0)) == 2 * want ? want : UINT64_MAX;
+    return same && (uint32_t)_mm_cvtsi128_si32(_mm256_castsi256_si128(a0)) == 2 * want ? want
+                                                                                       : UINT64_MAX;
 }

@@ -1,10 +1,12 @@
-/* Sixteen float lanes in the words of one instruction set, for the kernels whose algorithm is written once
- * (attention.h, lm_head_float.inc, ...). Included by *_neon.c, *_simd128.c, *_avx2.c and *_avx512vnni.c; the scalar files are written out
- * instead, since they are the specification. Arithmetic is plain + - * on GNU vectors: rounded each, never fused.
+/* Sixteen float lanes in the words of one instruction set, for the kernels whose algorithm is
+ * written once (attention.h, lm_head_float.inc, ...). Included by *_neon.c, *_simd128.c,
+ * *_avx2.c and *_avx512vnni.c; the scalar files are written out instead, since they are the
+ * specification. Arithmetic is plain + - * on GNU vectors: rounded each, never fused.
  *
- * lanes_ISA.h has what instruction sets differ in: vf, a word of LANES_NATIVE floats, vu and vi of integers, vmask of comparisons; lanes, as many
- * vf as make sixteen; the tree of common.h, for one sum and for TREES of them at once (out[i] = tree(a[i]));
- * dots, sixteen sums of products of 16-bit integers; tables. */
+ * lanes_ISA.h has what instruction sets differ in: vf, a word of LANES_NATIVE floats, vu and vi
+ * of integers, vmask of comparisons; lanes, as many vf as make sixteen; the tree of common.h,
+ * for one sum and for TREES of them at once (out[i] = tree(a[i])); dots, sixteen sums of
+ * products of 16-bit integers; tables. */
 #ifndef TRITPACK_LANES16_H
 #define TRITPACK_LANES16_H
 
@@ -22,26 +24,41 @@
 
 #define LANES_PARTS (16 / LANES_NATIVE)
 
-/* Part by part, i being the one at hand. Written out: gcc 12 keeps some of what a loop fills in memory. */
-#define LANES_PART(part, value) ({ enum { i = part }; (value); })
+/* Part by part, i being the one at hand. Written out: gcc 12 keeps some of what a loop fills in
+ * memory. */
+#define LANES_PART(part, value) \
+    ({ \
+        enum { i = part }; \
+        (value); \
+    })
 #if LANES_PARTS == 1
 #define PARTS_EACH(type, value) ((type){{LANES_PART(0, value)}})
 #elif LANES_PARTS == 2
 #define PARTS_EACH(type, value) ((type){{LANES_PART(0, value), LANES_PART(1, value)}})
 #else
-#define PARTS_EACH(type, value) ((type){{LANES_PART(0, value), LANES_PART(1, value), LANES_PART(2, value), LANES_PART(3, value)}})
+#define PARTS_EACH(type, value) \
+    ((type){ \
+        {LANES_PART(0, value), LANES_PART(1, value), LANES_PART(2, value), LANES_PART(3, value)}})
 #endif
 #define LANES_EACH(value) PARTS_EACH(lanes, value)
 
 TP_INLINE vf vf_abs(vf a) { return (vf)((vu)a & 0x7fffffffu); }
-TP_INLINE vi vf_round(vf a) { return (vi)((vu)(a + vf_splat(12582912.0f)) - 0x4b400000u); }      /* tp_round_even of common.h */
+TP_INLINE vi vf_round(vf a) {
+    return (vi)((vu)(a + vf_splat(12582912.0f)) - 0x4b400000u);
+} /* tp_round_even of common.h */
 
-typedef struct ints { vi v[LANES_PARTS]; } ints;    /* sixteen integers, or sixteen pairs of 16 bits */
+typedef struct ints {
+    vi v[LANES_PARTS];
+} ints; /* sixteen integers, or sixteen pairs of 16 bits */
 
 TP_INLINE lanes lanes_splat(float x) { return LANES_EACH(vf_splat(x)); }
 TP_INLINE lanes lanes_load(const float *p) { return LANES_EACH(vf_load(p + i * LANES_NATIVE)); }
-TP_INLINE lanes lanes_load_f16(const uint16_t *p) { return LANES_EACH(vf_load_f16(p + i * LANES_NATIVE)); }
-TP_INLINE lanes lanes_load_bf16(const uint16_t *p) { return LANES_EACH(vf_load_bf16(p + i * LANES_NATIVE)); }
+TP_INLINE lanes lanes_load_f16(const uint16_t *p) {
+    return LANES_EACH(vf_load_f16(p + i * LANES_NATIVE));
+}
+TP_INLINE lanes lanes_load_bf16(const uint16_t *p) {
+    return LANES_EACH(vf_load_bf16(p + i * LANES_NATIVE));
+}
 TP_INLINE void lanes_store(float *p, lanes a) {
 #pragma GCC unroll 4
     for (int i = 0; i < LANES_PARTS; i++) vf_store(p + i * LANES_NATIVE, a.v[i]);
@@ -61,7 +78,8 @@ TP_INLINE float lanes_highest(lanes a) {
     return vf_highest(m);
 }
 
-/* Lane by lane the higher of m and the magnitude of x, as bits, so that no NaN gets lost; the highest of the lanes. */
+/* Lane by lane the higher of m and the magnitude of x, as bits, so that no NaN gets lost; the
+ * highest of the lanes. */
 TP_INLINE vi vi_magnitudes(vi m, lanes x) {
 #pragma GCC unroll 4
     for (int i = 0; i < LANES_PARTS; i++) m = vi_max(m, (vi)vf_abs(x.v[i]));
@@ -73,7 +91,7 @@ TP_INLINE uint32_t vi_highest(vi m) {
     return (uint32_t)most;
 }
 
-TP_INLINE void lanes_store_i16(int16_t *p, lanes a) {    /* rounded */
+TP_INLINE void lanes_store_i16(int16_t *p, lanes a) { /* rounded */
     vi n[LANES_PARTS];
 #pragma GCC unroll 4
     for (int i = 0; i < LANES_PARTS; i++) n[i] = vf_round(a.v[i]);
@@ -85,9 +103,13 @@ TP_INLINE vi vi_load(const uint8_t *p) {
     memcpy(&a, p, sizeof a);
     return a;
 }
-TP_INLINE ints ints_load(const uint8_t *p) { return PARTS_EACH(ints, vi_load(p + i * 4 * LANES_NATIVE)); }
+TP_INLINE ints ints_load(const uint8_t *p) {
+    return PARTS_EACH(ints, vi_load(p + i * 4 * LANES_NATIVE));
+}
 /* acc += the two products of each lane. */
-TP_INLINE dots dots_add(dots acc, ints a, vi b) { return PARTS_EACH(dots, vi_dot(acc.v[i], a.v[i], b)); }
+TP_INLINE dots dots_add(dots acc, ints a, vi b) {
+    return PARTS_EACH(dots, vi_dot(acc.v[i], a.v[i], b));
+}
 /* Each lane's sum. */
 TP_INLINE lanes dots_float(dots a) { return LANES_EACH(vi_float(vi_dots(a.v[i]))); }
 
@@ -138,8 +160,8 @@ TP_INLINE vf vf_exp(vf x) {
     return vf_pick(below, vf_splat(0.0f), vf_pick(above, vf_splat(tp_bits_float(0x7f800000u)), y));
 }
 
-/* Of x <= 0 or NaN (of others, which a row with NaN may have, anything): n is small enough for 2^n to be a float, and one multiplication
- * rounds as the two do. */
+/* Of x <= 0 or NaN (of others, which a row with NaN may have, anything): n is small enough for
+ * 2^n to be a float, and one multiplication rounds as the two do. */
 TP_INLINE vf vf_exp_negative(vf x) {
     const vf lo = vf_splat(TP_EXP_LO);
     vi n;

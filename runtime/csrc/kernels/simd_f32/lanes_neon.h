@@ -12,18 +12,28 @@ typedef float32x4_t vf;
 typedef uint32_t vu __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32x4_t vmask;
-typedef struct lanes { vf v[4]; } lanes;
+typedef struct lanes {
+    vf v[4];
+} lanes;
 typedef int32x4x2_t vdot;
-typedef struct dots { vdot v[4]; } dots;    /* products of a lane side by side, its pairs added last */
+typedef struct dots {
+    vdot v[4];
+} dots; /* products of a lane side by side, its pairs added last */
 
 TP_INLINE vf vf_splat(float x) { return vdupq_n_f32(x); }
 TP_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
 TP_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
-TP_INLINE vf vf_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
-TP_INLINE vf vf_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+TP_INLINE vf vf_load_f16(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+TP_INLINE vf vf_load_bf16(const uint16_t *p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
 TP_INLINE vmask vf_less(vf a, vf b) { return vcltq_f32(a, b); }
 TP_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return vbslq_f32(mask, yes, no); }
-TP_INLINE vf vf_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }      /* vmaxq keeps another NaN than the other machines */
+TP_INLINE vf vf_max(vf a, vf b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+} /* vmaxq keeps another NaN than the other machines */
 TP_INLINE float vf_highest(vf a) { return vmaxvq_f32(a); }
 TP_INLINE vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
 TP_INLINE vi vi_load_u8(const uint8_t *p) {
@@ -57,8 +67,10 @@ TP_INLINE float lanes_tree(lanes a) {
 
 TP_INLINE void lanes_trees(const lanes a[TREES], float *out) {
     const vf p = vf_quarter(a[0]), q = vf_quarter(a[1]), r = vf_quarter(a[2]), s = vf_quarter(a[3]);
-    const vf pq = vcombine_f32(vget_low_f32(p), vget_low_f32(q)) + vcombine_f32(vget_high_f32(p), vget_high_f32(q));
-    const vf rs = vcombine_f32(vget_low_f32(r), vget_low_f32(s)) + vcombine_f32(vget_high_f32(r), vget_high_f32(s));
+    const vf pq = vcombine_f32(vget_low_f32(p), vget_low_f32(q)) +
+                  vcombine_f32(vget_high_f32(p), vget_high_f32(q));
+    const vf rs = vcombine_f32(vget_low_f32(r), vget_low_f32(s)) +
+                  vcombine_f32(vget_high_f32(r), vget_high_f32(s));
     vst1q_f32(out, vpaddq_f32(pq, rs));
 }
 

@@ -6,7 +6,8 @@
 
 #include "../common.h"
 
-/* The same instruction as AVX-512 encodes it serves to test these kernels on a CPU that has only that one: see cpu.c. */
+/* The same instruction as AVX-512 encodes it serves to test these kernels on a CPU that has only
+ * that one: see cpu.c. */
 #ifdef TP_AVXVNNI_AS_EVEX
 #define AVXVNNI_DOT "%{evex%} vpdpbusd"
 #else
@@ -14,6 +15,8 @@
 #endif
 
 /* acc += u * s, four u8 * s8 to a lane. Assembly for the reason that avx512vnni.h gives. */
-TP_INLINE void dot256_u8_s8(__m256i *acc, __m256i u, __m256i s) { __asm__(AVXVNNI_DOT " %2, %1, %0" : "+x"(*acc) : "x"(u), "x"(s)); }
+TP_INLINE void dot256_u8_s8(__m256i *acc, __m256i u, __m256i s) {
+    __asm__(AVXVNNI_DOT " %2, %1, %0" : "+x"(*acc) : "x"(u), "x"(s));
+}
 
 #endif

@@ -15,6 +15,8 @@ TP_INLINE WORD word_four(const int8_t *p) {
     memcpy(&four, p, 4);
     return _mm_set1_epi32(four);
 }
-TP_INLINE WORD word_dot(WORD acc, WORD codes, WORD q) { return _mm_add_epi32(acc, _mm_madd_epi16(_mm_maddubs_epi16(codes, q), _mm_set1_epi16(1))); }
+TP_INLINE WORD word_dot(WORD acc, WORD codes, WORD q) {
+    return _mm_add_epi32(acc, _mm_madd_epi16(_mm_maddubs_epi16(codes, q), _mm_set1_epi16(1)));
+}
 
 #endif

@@ -15,7 +15,8 @@ TP_INLINE int32_t V_TOTAL(__m256i v) {
 
 TP_INLINE void V_ADD_QUADS(__m256i v, int32_t *totals) {
     const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    _mm_storeu_si128((__m128i *)(void *)totals, _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
+    _mm_storeu_si128((__m128i *)(void *)totals,
+                     _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
 }
 
 #endif

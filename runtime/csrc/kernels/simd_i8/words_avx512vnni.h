@@ -18,17 +18,22 @@
 #define V_TOTAL _mm512_reduce_add_epi32
 
 TP_INLINE void V_ADD_QUADS(__m512i v, int32_t *totals) {
-    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-    _mm_storeu_si128((__m128i *)(void *)totals, _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i sum =
+        _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    _mm_storeu_si128((__m128i *)(void *)totals,
+                     _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), sum));
 }
 
-#define MOST_ROWS_AT_ONCE 8     /* rows of trits: 8 words of state and 16 sums in registers, and a load of activations serves 8 */
+/* 8 words of state and 16 sums stay in registers, and one load of activations serves 8 rows. */
+#define MOST_ROWS_AT_ONCE 8
 
 #include "usdot.inc"
 
 /* trits of several rows, row_bytes apart, 64 bytes each. */
-TP_INLINE void trits_of_rows(sums *s, const uint8_t *p, int64_t row_bytes, const int rows, const int8_t *q) {
+TP_INLINE void trits_of_rows(sums *s, const uint8_t *p, int64_t row_bytes, const int rows,
+                             const int8_t *q) {
     __m512i x[MOST_ROWS_AT_ONCE];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) x[r] = _mm512_loadu_si512(p + r * row_bytes);

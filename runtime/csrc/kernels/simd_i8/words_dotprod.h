@@ -1,4 +1,5 @@
-/* The words of NEON with dotprod for matvec_lines.inc; words_scalar.h says what each of them does. */
+/* The words of NEON with dotprod for matvec_lines.inc; words_scalar.h says what each of them
+ * does. */
 #ifndef TRITPACK_WORDS_DOTPROD_H
 #define TRITPACK_WORDS_DOTPROD_H
 

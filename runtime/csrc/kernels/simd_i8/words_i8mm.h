@@ -12,9 +12,12 @@
 #define V_LOAD(p) vld1q_s8((const int8_t *)(p))
 #define V_SPLAT8(x) vdupq_n_s8((int8_t)(x))
 #define V_AND vandq_s8
-#define V_THRICE8(a) vreinterpretq_s8_u8(vmulq_u8(vreinterpretq_u8_s8(a), vdupq_n_u8(3)))     /* wraps */
-#define V_ADD32(a, b) vreinterpretq_s8_s32(vaddq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
-#define V_SUB32(a, b) vreinterpretq_s8_s32(vsubq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
+#define V_THRICE8(a) \
+    vreinterpretq_s8_u8(vmulq_u8(vreinterpretq_u8_s8(a), vdupq_n_u8(3))) /* wraps */
+#define V_ADD32(a, b) \
+    vreinterpretq_s8_s32(vaddq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
+#define V_SUB32(a, b) \
+    vreinterpretq_s8_s32(vsubq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
 #define V_SAR32(a, n) vreinterpretq_s8_s32(vshrq_n_s32(vreinterpretq_s32_s8(a), n))
 #define V_TOTAL(a) vaddvq_s32(vreinterpretq_s32_s8(a))
 
@@ -22,7 +25,9 @@ TP_INLINE void V_DOT(int8x16_t *acc, int8x16_t u, int8x16_t s) {
     *acc = vreinterpretq_s8_s32(vusdotq_s32(vreinterpretq_s32_s8(*acc), vreinterpretq_u8_s8(u), s));
 }
 
-TP_INLINE void V_ADD_QUADS(int8x16_t v, int32_t *totals) { vst1q_s32(totals, vaddq_s32(vld1q_s32(totals), vreinterpretq_s32_s8(v))); }
+TP_INLINE void V_ADD_QUADS(int8x16_t v, int32_t *totals) {
+    vst1q_s32(totals, vaddq_s32(vld1q_s32(totals), vreinterpretq_s32_s8(v)));
+}
 
 #define MOST_ROWS_AT_ONCE 1
 #include "usdot.inc"

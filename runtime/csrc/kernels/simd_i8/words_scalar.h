@@ -1,6 +1,13 @@
-/* What matvec_lines.inc does to a line, in plain C: the specification. Each words_ISA.h has the same face:
- * sums_clear; planes, trits, codes add `bytes` bytes at p (64 are readable) against their fields at q; sums_total; sums_of_quads
- * adds to four totals what planes gave, those of bytes 4 k .. 4 k + 3 of every 16 to the k-th. MOST_ROWS_AT_ONCE: of trits. */
+/* The operations of matvec_lines.inc on one line, in plain C: the specification. Each words_ISA.h
+ * defines the same names:
+ *   sums, sums_clear      the running sums of a row
+ *   codes, planes, trits  add the products of `bytes` bytes at p (64 are readable) with the
+ *                         activations of their fields at q
+ *   sums_total            the sum of a row
+ *   sums_of_quads         totals[k] += what `planes` summed from bytes 4 k .. 4 k + 3 of every 16,
+ *                         which belong to row k of four interleaved rows
+ *   LINES_AT_ONCE         lines after which the sums are added up, so that no lane wraps
+ *   MOST_ROWS_AT_ONCE     rows of trits that one call of trits_of_rows handles */
 #ifndef TRITPACK_WORDS_SCALAR_H
 #define TRITPACK_WORDS_SCALAR_H
 
@@ -9,7 +16,9 @@
 #define MOST_ROWS_AT_ONCE 1
 #define LINES_AT_ONCE 1024
 
-typedef struct sums { int32_t v, quads[4]; } sums;
+typedef struct sums {
+    int32_t v, quads[4];
+} sums;
 
 TP_INLINE void sums_clear(sums *s) { *s = (sums){0, {0, 0, 0, 0}}; }
 TP_INLINE int32_t sums_total(const sums *s, tp_line_kind kind) {
@@ -22,7 +31,8 @@ TP_INLINE void codes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
 
 TP_INLINE void planes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
     for (int f = 0; f < 4; f++)
-        for (int i = 0; i < bytes; i++) s->quads[i / 4 % 4] += (p[i] >> (6 - 2 * f) & 3) * q[LINE * f + i];
+        for (int i = 0; i < bytes; i++)
+            s->quads[i / 4 % 4] += (p[i] >> (6 - 2 * f) & 3) * q[LINE * f + i];
 }
 
 TP_INLINE void sums_of_quads(const sums *s, int32_t *totals) {

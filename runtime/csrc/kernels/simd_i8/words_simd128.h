@@ -1,4 +1,5 @@
-/* The words of WebAssembly's SIMD128 for matvec_lines.inc; words_scalar.h says what each of them does. */
+/* The words of WebAssembly's SIMD128 for matvec_lines.inc; words_scalar.h says what each of them
+ * does. */
 #ifndef TRITPACK_WORDS_SIMD128_H
 #define TRITPACK_WORDS_SIMD128_H
 
@@ -14,14 +15,20 @@
 #define V_SUB32 wasm_i32x4_sub
 #define V_SAR32 wasm_i32x4_shr
 
-/* Wraps. Of a + a + a clang makes a multiplication of bytes, which there is not: it takes the word apart. */
-TP_INLINE v128_t V_THRICE8(v128_t a) { return wasm_i8x16_add(wasm_v128_and(wasm_i16x8_shl(a, 1), V_SPLAT8(0xfe)), a); }
+/* Wraps. Of a + a + a clang makes a multiplication of bytes, which there is not: it takes the
+ * word apart. */
+TP_INLINE v128_t V_THRICE8(v128_t a) {
+    return wasm_i8x16_add(wasm_v128_and(wasm_i16x8_shl(a, 1), V_SPLAT8(0xfe)), a);
+}
 
 TP_INLINE int32_t V_TOTAL(v128_t a) {
-    return wasm_i32x4_extract_lane(a, 0) + wasm_i32x4_extract_lane(a, 1) + wasm_i32x4_extract_lane(a, 2) + wasm_i32x4_extract_lane(a, 3);
+    return wasm_i32x4_extract_lane(a, 0) + wasm_i32x4_extract_lane(a, 1) +
+           wasm_i32x4_extract_lane(a, 2) + wasm_i32x4_extract_lane(a, 3);
 }
 TP_INLINE void V_DOT(v128_t *acc, v128_t u, v128_t s) { *acc = simd128_dot(*acc, u, s); }
-TP_INLINE void V_ADD_QUADS(v128_t v, int32_t *totals) { wasm_v128_store(totals, wasm_i32x4_add(wasm_v128_load(totals), v)); }
+TP_INLINE void V_ADD_QUADS(v128_t v, int32_t *totals) {
+    wasm_v128_store(totals, wasm_i32x4_add(wasm_v128_load(totals), v));
+}
 
 #define MOST_ROWS_AT_ONCE 1
 #include "usdot.inc"

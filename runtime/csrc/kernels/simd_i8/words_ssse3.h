@@ -29,7 +29,8 @@ TP_INLINE int32_t V_TOTAL(__m128i s) {
 }
 
 TP_INLINE void V_ADD_QUADS(__m128i v, int32_t *totals) {
-    _mm_storeu_si128((__m128i *)(void *)totals, _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), v));
+    _mm_storeu_si128((__m128i *)(void *)totals,
+                     _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), v));
 }
 
 #include "maddubs.inc"

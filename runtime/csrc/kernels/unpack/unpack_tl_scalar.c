@@ -13,18 +13,21 @@ void unpack_tl1_scalar(const tp_tensor *w, int64_t row0, int64_t row1, uint8_t *
         last = tl_block_end(first, t.bm, row1);
         for (int64_t c = 0; c < w->cols; c += t.BK)
             for (int64_t r = first; r < last; r++) {
-                const uint8_t *from = (const uint8_t *)w->data + tl1_row(t, w->cols, r) + c / t.BK * (t.BM * t.BK / 4);
+                const uint8_t *from = (const uint8_t *)w->data + tl1_row(t, w->cols, r) +
+                                      c / t.BK * (t.BM * t.BK / 4);
                 if (t.bm == 32) unpack_tile(from, t.BK, 8, out + (r - row0) * ld + c);
                 else unpack_tile(from, t.BK, 4, out + (r - row0) * ld + c);
             }
     }
 }
 
-/* The three codes of a triple by its sign and its nibble |9 a + 3 b + c - 13|; nibbles above 13 give 3, 3, 3. */
+/* The three codes of a triple by its sign and its nibble |9 a + 3 b + c - 13|; nibbles above 13
+ * give 3, 3, 3. */
 #define VALUE(v) ((uint64_t)((v) / 9 | (v) / 3 % 3 << 8 | (v) % 3 << 16))
-#define TRIPLE(minus, n) ((n) > 13 ? UINT64_C(0x030303) : VALUE(minus ? (n) > 13 ? 0 : 13 - (n) : (n) + 13))
+#define TRIPLE(minus, n) \
+    ((n) > 13 ? UINT64_C(0x030303) : VALUE(minus ? (n) > 13 ? 0 : 13 - (n) : (n) + 13))
 /* The six codes of a byte, the signs of its triples in bits 9 and 8 of x. */
-#define SIX(x) (TRIPLE((x) >> 9 & 1, (x) >> 4 & 15) | TRIPLE((x) >> 8 & 1, (x) & 15) << 24)
+#define SIX(x) (TRIPLE((x) >> 9 & 1, (x) >> 4 & 15) | TRIPLE((x) >> 8 & 1, (x)&15) << 24)
 #define SIX_4(x) SIX(x), SIX((x) + 1), SIX((x) + 2), SIX((x) + 3)
 #define SIX_16(x) SIX_4(x), SIX_4((x) + 4), SIX_4((x) + 8), SIX_4((x) + 12)
 #define SIX_64(x) SIX_16(x), SIX_16((x) + 16), SIX_16((x) + 32), SIX_16((x) + 48)
@@ -40,11 +43,15 @@ static inline unsigned evens(unsigned word) {
 }
 
 /* BK columns of a row. */
-static inline void unpack_threes(const uint8_t *nibbles, const uint8_t *words, int shift, int64_t BK, uint8_t *out) {
+static inline void unpack_threes(const uint8_t *nibbles, const uint8_t *words, int shift,
+                                 int64_t BK, uint8_t *out) {
     for (int64_t c = 0; c < BK; c += 24, nibbles += 128, words += 32, out += 24) {
-        const unsigned signs = evens((unsigned)tp_load_u16(words) >> shift);    /* triple k in bit 7 - k */
-        const uint64_t a = sixes[nibbles[0] | (signs << 2 & 0x300)], b = sixes[nibbles[32] | (signs << 4 & 0x300)];
-        const uint64_t d = sixes[nibbles[64] | (signs << 6 & 0x300)], e = sixes[nibbles[96] | (signs << 8 & 0x300)];
+        const unsigned signs =
+            evens((unsigned)tp_load_u16(words) >> shift); /* triple k in bit 7 - k */
+        const uint64_t a = sixes[nibbles[0] | (signs << 2 & 0x300)],
+                       b = sixes[nibbles[32] | (signs << 4 & 0x300)];
+        const uint64_t d = sixes[nibbles[64] | (signs << 6 & 0x300)],
+                       e = sixes[nibbles[96] | (signs << 8 & 0x300)];
         const uint64_t low = a | b << 48, middle = b >> 16 | d << 32, high = d >> 32 | e << 16;
         memcpy(out, &low, 8);
         memcpy(out + 8, &middle, 8);
@@ -58,11 +65,15 @@ void unpack_tl2_scalar(const tp_tensor *w, int64_t row0, int64_t row1, uint8_t *
     for (int64_t first = row0, last; first < row1; first = last) {
         tl2_block b = tl2_block_of(w, first);
         last = tl_block_end(first, 32, row1);
-        for (int64_t c = 0; c < b.threes; c += BK, b.nibbles += b.next_nibbles, b.signs += b.next_signs)
+        for (int64_t c = 0; c < b.threes;
+             c += BK, b.nibbles += b.next_nibbles, b.signs += b.next_signs)
             for (int64_t r = first; r < last; r++)
-                unpack_threes(body + b.nibbles + tl2_position(r), body + b.signs + tl2_word(r), tl2_shift(r), BK, out + (r - row0) * ld + c);
+                unpack_threes(body + b.nibbles + tl2_position(r), body + b.signs + tl2_word(r),
+                              tl2_shift(r), BK, out + (r - row0) * ld + c);
         for (int64_t c = b.threes; c < w->cols; c += 32, b.pairs += b.next_pairs)
             for (int64_t r = first; r < last; r++)
-                for (int q = 0; q < 8; q++) memcpy(out + (r - row0) * ld + c + 4 * q, &tl_quads[body[b.pairs + 32 * q + tl2_position(r)]], 4);
+                for (int q = 0; q < 8; q++)
+                    memcpy(out + (r - row0) * ld + c + 4 * q,
+                           &tl_quads[body[b.pairs + 32 * q + tl2_position(r)]], 4);
     }
 }
