@@ -145,7 +145,7 @@ def test_scales_that_are_too_fine_are_folded_on_request() -> None:
 def test_a_group_scaled_model_in_one_scale_a_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Folded on request: another model, whose logits are those of the folded scales; its ternary table stays exact."""
     made = checkpoints("bonsai_tied")
-    with pytest.raises(Unsupported, match="one scale a tensor") as caught:
+    with pytest.raises(Unsupported, match="one scale per tensor") as caught:
         convert(made.folder, tmp_path / "x.gguf", outtype="i2_s")
     assert caught.value.hint is not None and caught.value.hint.startswith("t2, t158 hold it exactly")
     convert(made.folder, path := tmp_path / "folded.gguf", outtype="i2_s", allow_scale_rounding=True)
@@ -381,7 +381,7 @@ def test_scales_beside_a_tensor_that_make_no_sense(with_apart: Path, tmp_path: P
 
     huge = edited_gguf(with_apart, tmp_path / "huge.gguf", tensors=blow_up)
     for use in (Model, lambda path: convert(path, tmp_path / "x.gguf")):
-        with pytest.raises(Unreadable, match=r"attn_q.*is no finite number"):
+        with pytest.raises(Unreadable, match=r"attn_q.*is not a finite number"):
             use(huge)
     convert(with_scale("zero.gguf", 0.0), path := tmp_path / "z.gguf")
     file = GgufFile(path)

@@ -152,17 +152,22 @@ def test_transformers_computes_the_same(storage: str, tmp_path: Path) -> None:
     assert (
         tokens == transformers.AutoTokenizer.from_pretrained(DEMO / "checkpoint")("The king had three sons.").input_ids
     )
-    found = []
-    for each in (DEMO / "checkpoint", folder):
-        model = transformers.AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32)
+    alone = list(range(64))  # tokens by themselves: a rounding that falls the other way reaches no other token
+    texts, singles = [], []
+    for checkpoint in (DEMO / "checkpoint", folder):
+        model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
         model = torch.nn.Module.float(model).eval()
         with torch.no_grad():
-            found.append(model(torch.tensor([tokens])).logits[0].float().numpy())
+            texts.append(model(torch.tensor([tokens])).logits[0].float().numpy())
+            singles.append(model(torch.tensor(alone)[:, None]).logits[:, 0].float().numpy())
     if storage == "packed":
-        assert np.array_equal(*found)
-    else:  # scales that are a few 1e-8 apart flip an int8 code here and there, which is worth some 5e-3
-        error = np.abs(found[0] - found[1]).max(-1) / np.abs(found[0]).max(-1)
-        assert error[0] < 1e-5 and error.max() < 2e-2 and (found[0].argmax(-1) == found[1].argmax(-1)).all()
+        assert np.array_equal(*texts)
+    else:
+        # torch takes absmean in float32, in an order that depends on the CPU. So the scales are some 1e-7 apart, which
+        # is worth 1e-5 of the largest logit (3e-5 was seen), or 1e-3 and more where it flips an int8 code.
+        errors = [np.abs(a - b).max(-1) / np.abs(a).max(-1) for a, b in (texts, singles)]
+        assert np.median(errors[1]) < 1e-4, "most tokens flip no code"
+        assert max(error.max() for error in errors) < 2e-2 and (texts[0].argmax(-1) == texts[1].argmax(-1)).all()
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -401,7 +401,7 @@ def test_an_untied_head_of_another_type(tiny_checkpoint: Path, tmp_path: Path) -
         tiny_checkpoint, tmp_path / "c", tensors=untie, config=lambda c: c.update(tie_word_embeddings=False)
     )
     result = convert(folder, tmp_path / "u.gguf")
-    assert {t.target.name: t.kind for t in result.plan.tensors}["output.weight"] == "bf16"
+    assert {t.output.name: t.kind for t in result.plan.tensors}["output.weight"] == "bf16"
     assert any("separate output head" in warning for warning in result.warnings)
     report = verify(tmp_path / "u.gguf", folder)
     assert report.verdict == "pass", findings(report)
