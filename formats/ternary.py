@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tritpack.formats.arrays import F32, Codes, Scales
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TernaryTensor:
     """A ternary matrix: weight[r, c] = codes[r, c] * scale of the block that holds (r, c).
 
@@ -35,6 +35,10 @@ class TernaryTensor:
         for size, blocks in zip(self.codes.shape, self.scales.shape):
             if blocks < 1 or size % blocks:
                 raise ValueError(f"scales {self.scales.shape} do not tile codes {self.codes.shape}")
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        return f"TernaryTensor({rows} x {cols}, scales: {self.granularity})"
 
     @classmethod
     def per_tensor(cls, codes: Codes, scale: float | np.floating) -> TernaryTensor:

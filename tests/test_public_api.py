@@ -225,3 +225,16 @@ def test_an_unknown_layout_is_named() -> None:
     for call in (lambda: tritpack.pack(ternary(), "i3_s"), lambda: tritpack.unpack(b"", "i3_s", (32, 128))):
         with pytest.raises(UsageError, match="'i3_s' is unknown"):
             call()
+
+
+def test_results_are_shown_in_one_line(demo_gguf: Path, tmp_path: Path) -> None:
+    results = (
+        tritpack.convert(demo_gguf, tmp_path / "m.gguf"),
+        tritpack.export(demo_gguf, tmp_path / "checkpoint"),
+        report := tritpack.verify(tmp_path / "m.gguf", demo_gguf, level="structure"),
+        report["structure"],
+        TernaryTensor.per_tensor(np.zeros((4, 8), np.int8), 1.0),
+    )
+    for result in results:
+        kind = type(result).__name__
+        assert repr(result).startswith(f"{kind}(") and "\n" not in repr(result) and len(repr(result)) < 300, kind

@@ -31,7 +31,7 @@ class RungModule(Protocol):
         """Compare, and return what was found. An error that leaves it becomes a finding if the rung needs the model."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Rung:
     """The verdict, figures and findings of one rung.
 
@@ -53,6 +53,9 @@ class Rung:
     def add(self, kind: Kind, sentence: str, *, tensor: str | None = None, **figures: Any) -> None:
         """Add a finding."""
         self.findings.append(Finding(kind, sentence, tensor, figures))
+
+    def __repr__(self) -> str:
+        return f"Rung({self.name!r}, {self.verdict}, {len(self.findings)} findings)"
 
     @property
     def verdict(self) -> Verdict:
@@ -84,7 +87,7 @@ class Rung:
         }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Report:
     """All rungs that were climbed. It fails if any rung does.
 
@@ -95,6 +98,9 @@ class Report:
     source: str
     rungs: list[Rung]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Report({self.verdict}: {self.file} against {self.source}: {self.conclusion})"
 
     def __getitem__(self, name: str) -> Rung:
         """The rung of that name. Raises KeyError if it was not climbed."""
