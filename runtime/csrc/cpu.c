@@ -7,8 +7,11 @@
 #include "internal.h"
 #include "kernels/stream.h"
 
+#define TP_ISA(ID, name) #name,
 static const char *const isa_names[TP_ISA_COUNT] = {
-    "scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm", "simd128"};
+#include "include/isas.def"
+};
+#undef TP_ISA
 
 int tp_isa_count(void) { return TP_ISA_COUNT; }
 

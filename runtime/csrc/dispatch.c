@@ -1,5 +1,5 @@
 /* The table of all kernels, made of kernels/kernels.def, layouts.def and operations.def. A new
- * instruction set gets its entries in the four lists below. */
+ * instruction set gets its entries in the three lists below. */
 #if defined(__AVX__) || defined(__AVX2__) || defined(__AVX512F__)
 #error "dispatch.c must run on every CPU: give ISA flags to kernel files only, never -march=native"
 #endif
@@ -64,17 +64,11 @@ enum {
 };
 
 /* The words of kernels.def. */
+#define TP_ISA(ID, name) ISA_##name = TP_ISA_##ID,
 enum {
-    ISA_scalar = TP_ISA_SCALAR,
-    ISA_ssse3 = TP_ISA_SSSE3,
-    ISA_avx2 = TP_ISA_AVX2,
-    ISA_avxvnni = TP_ISA_AVXVNNI,
-    ISA_avx512vnni = TP_ISA_AVX512VNNI,
-    ISA_neon = TP_ISA_NEON,
-    ISA_dotprod = TP_ISA_DOTPROD,
-    ISA_i8mm = TP_ISA_I8MM,
-    ISA_simd128 = TP_ISA_SIMD128,
+#include "include/isas.def"
 };
+#undef TP_ISA
 #define TP_LAYOUT(ID, name, ...) LAYOUT_##name = TP_LAYOUT_##ID,
 enum {
 #include "include/layouts.def"

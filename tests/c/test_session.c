@@ -547,7 +547,7 @@ int main(void) {
                            floats ? TP_KV_I16 : TP_KV_F32);
     /* Every layout. Where it cannot hold 384 columns, or a table of 67 rows, I2_S takes its
      * place. */
-    for (int layout = TP_LAYOUT_T158; layout <= TP_LAYOUT_IQ2_BN_R4; layout++)
+    for (int layout = TP_LAYOUT_T158; layout < TP_LAYOUT_HF_U8; layout++)
         for (int floats = 0; floats < 2; floats++)
             test_same_bits((recipe){.embd = layout,
                                     .head = -1,

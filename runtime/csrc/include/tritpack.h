@@ -50,18 +50,12 @@ typedef enum tp_status {
 TP_API const char *tp_status_text(int status);
 
 /* Instruction sets in ladder order: scalar, then those of x86, of ARM and of WebAssembly. */
+#define TP_ISA(ID, name) TP_ISA_##ID,
 typedef enum tp_isa {
-    TP_ISA_SCALAR,
-    TP_ISA_SSSE3,
-    TP_ISA_AVX2,
-    TP_ISA_AVXVNNI,
-    TP_ISA_AVX512VNNI,
-    TP_ISA_NEON,
-    TP_ISA_DOTPROD,
-    TP_ISA_I8MM,
-    TP_ISA_SIMD128,
+#include "isas.def"
     TP_ISA_COUNT
 } tp_isa;
+#undef TP_ISA
 #define TP_ISA_BEST (-1) /* where a function takes an isa: the highest that this CPU has */
 
 TP_API int tp_isa_count(void);                 /* ids are 0 .. count - 1 */
