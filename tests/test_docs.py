@@ -55,7 +55,7 @@ def test_every_layout_is_specified() -> None:
     contract = (REPOSITORY / "formats" / "README.md").read_text("utf-8")
     headings = " ".join(line for line in contract.splitlines() if line.startswith("## ")).replace(",", " ").split()
     for name in LAYOUTS:
-        assert name in headings and f"| `{name}` |" in contract and "MUST" in contract
+        assert name in headings and f"| `{name}` |" in contract and "MUST" in contract, name
 
 
 def test_help_imports_nothing_heavy() -> None:

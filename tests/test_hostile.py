@@ -22,7 +22,7 @@ def test_a_hostile_file_gets_one_sentence(case: dict[str, Any]) -> None:
     [sentence] = [line for line in done.stderr.splitlines() if not line.startswith("hint: ")]
     assert sentence.startswith(f"error: {path}: ") and done.stdout == ""
     for word in case["words"]:
-        assert word in sentence
+        assert word in sentence, word
 
 
 def test_the_files_are_what_the_generator_writes() -> None:

@@ -111,7 +111,7 @@ def test_the_wheel_has_what_runs_and_nothing_else(wheel: Path) -> None:
         "tritpack/converter/report/templates/report.html.j2", "tritpack/converter/report/verify.schema.json",
         "tritpack/converter/verify/text.txt", "tritpack/recipes/demo/checkpoint/config.json",
     ):  # fmt: skip
-        assert needed in names
+        assert needed in names, needed
     assert [name for name in names if name.startswith("tritpack/runtime/libtritpack.")]
     unwanted = (".c", ".h", ".def", ".inc", ".mk", ".o", ".d", ".pyc", "build_hook.py")
     assert not [name for name in names if name.endswith(unwanted) or "/tests/" in name or "/csrc/" in name]

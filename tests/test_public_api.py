@@ -146,7 +146,7 @@ def test_the_methods_of_a_model(demo_gguf: Path) -> None:
         vector = model.embed("Once", pooling="mean")
         assert vector.shape == (model.spec.hidden_size,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
         for text in (repr(model), repr(model.tokenizer)):
-            assert "\n" not in text and len(text) < 200
+            assert "\n" not in text and len(text) < 200, text
         for call in (model.generate, model.logits, model.embed, model.tokenize):
             with pytest.raises(UsageError, match="give either"):
                 call()

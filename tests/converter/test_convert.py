@@ -41,12 +41,12 @@ def test_codes_and_scales_are_exact(tiny_checkpoint: Path, tiny_gguf: Path) -> N
     for part, module in names.items():
         info = file.tensors[f"blk.1.{part}.weight"]
         tensor = file.ternary(info)
-        assert tensor is not None
+        assert tensor is not None, f"{part} {module}"
         source = f"model.layers.1.{module}.weight"
-        assert np.array_equal(tensor.codes, codes_by_hand(stored[source][2], info.rows, info.cols))
+        assert np.array_equal(tensor.codes, codes_by_hand(stored[source][2], info.rows, info.cols)), f"{part} {module}"
         scale = np.frombuffer(b"\0\0" + stored[source + "_scale"][2], "<f4")[0]
-        assert tensor.scales[0, 0] == scale
-        assert not file.bytes_of(info)[-28:].any()
+        assert tensor.scales[0, 0] == scale, f"{part} {module}"
+        assert not file.bytes_of(info)[-28:].any(), f"{part} {module}"
 
 
 def test_gguf_conventions(tiny_gguf: Path) -> None:
@@ -86,10 +86,10 @@ def test_online_masters_are_quantised_by_absmean_once(online_checkpoint: Path, t
     for name in ("blk.0.attn_q", "blk.1.ffn_down"):
         info = file.tensors[f"{name}.weight"]
         tensor = file.ternary(info)
-        assert tensor is not None
+        assert tensor is not None, name
         codes, scale = oracle.linear(name)
-        assert np.array_equal(tensor.codes, codes) and tensor.scales[0, 0] == scale
-        assert 0.2 < (codes == 0).mean() < 0.45
+        assert np.array_equal(tensor.codes, codes) and tensor.scales[0, 0] == scale, name
+        assert 0.2 < (codes == 0).mean() < 0.45, name
 
 
 def test_a_dividing_scale_is_inverted(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -101,7 +101,9 @@ def test_a_dividing_scale_is_inverted(tiny_checkpoint: Path, tmp_path: Path) -> 
     multiplying = convert(tiny_checkpoint, tmp_path / "m.gguf")
     assert "divides" in result.plan.why and "multiplies" in multiplying.plan.why
     for name, (smallest, largest) in result.scales.items():
-        assert smallest == largest == np.float32(1) / np.float32(multiplying.scales[name][0])
+        assert smallest == largest == np.float32(1) / np.float32(multiplying.scales[name][0]), (
+            f"{name} {smallest} {largest}"
+        )
 
 
 def test_sharded_checkpoints(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_sharded_checkpoints(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: P
     convert(folder, tmp_path / "s.gguf")
     one, other = GgufFile(tmp_path / "s.gguf"), GgufFile(tiny_gguf)
     for name, tensor in other.tensors.items():
-        assert np.array_equal(one.bytes_of(one.tensors[name]), other.bytes_of(tensor))
+        assert np.array_equal(one.bytes_of(one.tensors[name]), other.bytes_of(tensor)), name
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(Unreadable, match="model-00002-of-00003"):
         convert(folder, tmp_path / "t.gguf")

@@ -32,4 +32,4 @@ def test_greedy_text_is_known(demo_gguf: Path, isa: str) -> None:
     with Model(demo_gguf, isa=isa, threads=2) as model:
         for prompt, text in known.items():
             ids = model.tokenizer.encode(prompt)
-            assert collect(stream_tokens(model, model.tokenizer, ids, 48)).text == text
+            assert collect(stream_tokens(model, model.tokenizer, ids, 48)).text == text, prompt

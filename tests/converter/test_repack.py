@@ -58,7 +58,7 @@ def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path
         convert(one, two, outtype=second)
         assert hashes(two) == expected, second
         convert(two, back, outtype="i2_s")
-        assert back.read_bytes() == half_gguf.read_bytes()
+        assert back.read_bytes() == half_gguf.read_bytes(), f"{index} {second}"
     kept = {key for key in source.metadata if not key.startswith(("tritpack.layout", "general.file_type"))}
     file = GgufFile(one)
     assert all(
@@ -81,8 +81,8 @@ def test_embedding_types_are_an_independent_choice(half_gguf: Path, tmp_path: Pa
     for kind in ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"):
         convert(half_gguf, path := tmp_path / f"{kind}.gguf", outtype="t158", embedding_type=kind)
         file = GgufFile(path)
-        assert file.tensors["token_embd.weight"].layout == kind
-        assert file.tensors["blk.0.attn_q.weight"].layout == "t158"
+        assert file.tensors["token_embd.weight"].layout == kind, kind
+        assert file.tensors["blk.0.attn_q.weight"].layout == "t158", kind
 
 
 # -- scales that do not fit --------------------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ def test_files_of_the_engines_become_any_other(name: str, shared: Path, tmp_path
     assert expected
     for outtype in ("i2_s", "t158", "tq1_0", "iq2_bn"):
         convert(source, path := tmp_path / f"{outtype}.gguf", outtype=outtype)
-        assert hashes(path) == expected
-        assert verify(path, source, level="weights")["weights"].verdict == "pass"
+        assert hashes(path) == expected, outtype
+        assert verify(path, source, level="weights")["weights"].verdict == "pass", outtype
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_a_loss_is_not_forgotten(odd_checkpoint: Path, tmp_path: Path) -> None:
 def test_a_recorded_loss_that_is_none(value: object, half_gguf: Path, tmp_path: Path) -> None:
     bad = edited_gguf(half_gguf, tmp_path / "b.gguf", metadata=lambda m: m.update({"tritpack.scale_rounding": value}))
     for command in ("repack", "export"):
-        assert exit_code_of(run(command, bad, "-o", tmp_path / "x")) == 3
+        assert exit_code_of(run(command, bad, "-o", tmp_path / "x")) == 3, command
     assert not (tmp_path / "x").exists()
 
 
@@ -441,7 +441,7 @@ def test_a_scale_that_would_vanish(tiny_checkpoint: Path, tmp_path: Path) -> Non
     odd = edited_checkpoint(tiny_checkpoint, tmp_path / "odd", tensors=tiny)
     for extra in ([], ["--dry-run"]):
         result = run("convert", odd, "-o", tmp_path / "x.gguf", "--outtype", "tq2_0", "--allow-scale-rounding", *extra)
-        assert exit_code_of(result) == 4 and "q_proj" in str(result.exception)
+        assert exit_code_of(result) == 4 and "q_proj" in str(result.exception), extra
 
 
 def test_a_valid_tensor_whose_tiles_can_be_told_two_ways(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_valid_tensor_whose_tiles_can_be_told_two_ways(tmp_path: Path) -> None
     tensor = TernaryTensor(codes, np.array([[0.5, 0.25]], np.float32))
     for name in ("q2_0", "pq2_0"):
         back = LAYOUTS[name].unpack(LAYOUTS[name].pack(tensor), 4, 256)
-        assert not scales_differ(back, tensor)[0].any() and np.array_equal(back.dequantize(), tensor.dequantize())
+        assert not scales_differ(back, tensor)[0].any() and np.array_equal(back.dequantize(), tensor.dequantize()), name
 
 
 def test_a_truncated_file_is_not_another_layout(half_gguf: Path, tmp_path: Path) -> None:

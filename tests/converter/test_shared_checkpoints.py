@@ -56,22 +56,24 @@ def test_codes_and_scales(converted: tuple[Path, Path]) -> None:
     assert set(ternary) == set(truth)
     for name, expected in truth.items():
         row = ternary[name]
-        assert row["shape"] == expected["shape"] and row["counts"][1] == expected["zeros"]
+        assert row["shape"] == expected["shape"] and row["counts"][1] == expected["zeros"], name
         assert row.get("codes_sha256_hf", row["codes_sha256"]) == expected["codes_sha256"], name
         scales = scales_of(row)
         if expected["scale"] is None:
             blocks = expected["scale_shape"]
             full = np.repeat(scales, blocks[0] // len(scales), axis=0)
-            assert full.shape == tuple(blocks)
-            assert hashlib.sha256(np.ascontiguousarray(full).tobytes()).hexdigest() == expected["scales_f32_sha256"]
+            assert full.shape == tuple(blocks), name
+            assert hashlib.sha256(np.ascontiguousarray(full).tobytes()).hexdigest() == expected["scales_f32_sha256"], (
+                f"{name} {expected}"
+            )
             continue
         stored = np.float32(expected["scale"])
         exact = stored if expected["scale_multiplies"] else np.float32(1) / stored
-        assert scales.shape == (1, 1)
+        assert scales.shape == (1, 1), name
         if recognition.storage.name == "master_weights":  # torch's float32 mean depends on its thread count
-            assert scales[0, 0] == pytest.approx(exact, rel=5e-7)
+            assert scales[0, 0] == pytest.approx(exact, rel=5e-7), name
         else:
-            assert scales[0, 0] == exact
+            assert scales[0, 0] == exact, name
 
 
 def test_ids_and_chat(converted: tuple[Path, Path], tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_ids_and_chat(converted: tuple[Path, Path], tmp_path: Path) -> None:
     fixture = json.loads((folder / "fixture.json").read_text())
     for options, key in (([], "prompt_ids"), (["--no-special"], "prompt_ids_without_specials")):
         plain = run("tokenize", target, "-p", fixture["prompt"], "--json", *options)
-        assert json.loads(plain.stdout)["ids"] == fixture[key]
+        assert json.loads(plain.stdout)["ids"] == fixture[key], f"{options} {key}"
     if "chat_ids" in fixture:
         (tmp_path / "chat.json").write_text(json.dumps(MESSAGES))
         chat = json.loads(run("tokenize", target, "--chat", tmp_path / "chat.json", "--json").stdout)
@@ -94,10 +96,10 @@ def test_outputs_of_transformers(converted: tuple[Path, Path], tmp_path: Path) -
     for name, limit in (("safe_", 1e-5), ("", 2e-2)):
         tokens = ",".join(map(str, answers[f"{name}input_ids"].tolist()))
         output = tmp_path / f"{name}out.npy"
-        assert run(command, target, "--tokens", tokens, "-o", output).exit_code == 0
+        assert run(command, target, "--tokens", tokens, "-o", output).exit_code == 0, name
         found, want = np.atleast_2d(np.load(output)), np.atleast_2d(answers[f"{name}{key}"])
-        assert found.dtype == np.float32 and found.shape == want.shape
-        assert position_errors(found, want).max() <= limit
+        assert found.dtype == np.float32 and found.shape == want.shape, name
+        assert position_errors(found, want).max() <= limit, name
     if command == "embed":
         fixture = json.loads((folder / "fixture.json").read_text())
         assert run("embed", target, "-p", fixture["prompt"], "-o", tmp_path / "p.npy").exit_code == 0

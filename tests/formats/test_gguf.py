@@ -211,7 +211,7 @@ def test_what_is_not_a_regular_file_is_not_replaced(tmp_path: Path) -> None:
     for name in ("pipe.gguf", "nowhere.gguf"):
         with pytest.raises(UsageError, match="not a regular file") as caught:
             write_gguf(tmp_path / name, {}, [], [], force=True)
-        assert caught.value.path == tmp_path / name
+        assert caught.value.path == tmp_path / name, name
 
 
 def test_force_on_a_link_replaces_what_it_points_to(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def test_engines_own_bytes(shared: Path, name: str) -> None:
             again = layout.unpack(packed, rows, cols)
             assert same(again, tensor) and np.array_equal(
                 layout.read_scales(packed, rows, cols), layout.read_scales(stored, rows, cols)
-            )
+            ), vector["name"]
             row = np.flatnonzero(~tensor.codes.any(1))
-            assert row.tolist() == [2]
+            assert row.tolist() == [2], vector["name"]
             continue
         assert np.array_equal(packed, stored), vector["name"]
 
@@ -152,7 +152,7 @@ def test_every_tiling_round_trips(name: str) -> None:
     seen = set()
     for rows, cols in ((64, 512), (96, 288), (32, 264)):
         candidates = layout.candidates(rows, cols)
-        assert candidates[0] == layout.rule(rows, cols)
+        assert candidates[0] == layout.rule(rows, cols), f"{rows} {cols}"
         tensor = random_tensor(rows, cols, 3)
         for tiling in candidates[:12]:
             packed = with_tiling(name, (rows, cols), tiling).pack(tensor)
@@ -234,10 +234,10 @@ def test_padding_is_judged_unless_repaired() -> None:
         layout, tensor = LAYOUTS[name], random_tensor(4, cols, 1)
         packed = layout.pack(tensor)
         wide = layout.pack(random_tensor(4, cols + cols % 16 + 24, 1))
-        assert wide.size == packed.size
+        assert wide.size == packed.size, f"{name} {cols}"
         with pytest.raises(Unreadable, match="padding after its rows"):
             layout.unpack(wide, 4, cols)
-        assert layout.unpack(wide, 4, cols, repair=True).shape == (4, cols)
+        assert layout.unpack(wide, 4, cols, repair=True).shape == (4, cols), f"{name} {cols}"
     layout = LAYOUTS["tl2"]
     packed = layout.pack(random_tensor(128, 768, 2))
     packed[20480 + 5] = 1  # after the codes, before the scale
@@ -382,7 +382,7 @@ def test_granularities() -> None:
         (8, 2): "group 128",
     }.items():
         tensor = TernaryTensor(codes, np.ones(shape, np.float32))
-        assert (tensor.granularity, tensor.dequantize().shape) == (name, codes.shape)
+        assert (tensor.granularity, tensor.dequantize().shape) == (name, codes.shape), f"{shape} {name}"
     with pytest.raises(ValueError, match="tile"):
         TernaryTensor(codes, np.ones((3, 1), np.float32))
 
@@ -399,9 +399,9 @@ def test_colliding_type_ids_are_told_apart_by_size() -> None:
     for type_id, name in ((39, "mxfp4"), (39, "tl2"), (42, "q2_0"), (42, "pq2_0"), (42, "tl2")):
         meaning = next(m for m in catalog.meanings(type_id) if m.name == name)
         size = meaning.nbytes(rows, cols, head)
-        assert size is not None
+        assert size is not None, f"{type_id} {name}"
         found = catalog.resolve(type_id, rows, cols, -(-size // 32) * 32, 32, head)
-        assert found is not None and (found[0].name, found[1]) == (name, size)
+        assert found is not None and (found[0].name, found[1]) == (name, size), f"{type_id} {name}"
     assert catalog.resolve(9999, rows, cols, 10**9, 32, head) is None
 
 

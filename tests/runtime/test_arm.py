@@ -61,4 +61,4 @@ def test_a_dump_runs_here_too(tmp_path: Path) -> None:
     cut = tmp_path / "cut.dump"
     cut.write_bytes(dumped.read_bytes()[:-1])
     for bad in (packed, cut, tmp_path / "missing.dump"):
-        assert subprocess.run([f"{folder}/run_dump", bad], capture_output=True).returncode == 2
+        assert subprocess.run([f"{folder}/run_dump", bad], capture_output=True).returncode == 2, bad

@@ -110,7 +110,7 @@ def test_kernels_def_is_the_kernel_table(lib: Library) -> None:
     assert len(set(ROWS)) == len(ROWS) > 200
     assert [kernel.symbol for kernel in lib.kernels()] == expected_symbols(lib)
     for kernel in lib.kernels():
-        assert kernel.symbol == f"{kernel.op}_{kernel.layout}_{kernel.isa}"
+        assert kernel.symbol == f"{kernel.op}_{kernel.layout}_{kernel.isa}", kernel
         assert (kernel.op, kernel.layout, "scalar") in ROWS, kernel.symbol
 
 
@@ -144,7 +144,7 @@ def test_every_layout_by_its_plain_codes(lib: Library, symbol: str, name: str) -
         for n in (1, 5, 13):
             q = rng.integers(-128, 128, (n, cols), np.int8)
             want = q.astype(np.int64) @ tensor.codes.astype(np.int64).T
-            assert np.array_equal(lib.integer_product(kernel, stored(name, tensor), q), want)
+            assert np.array_equal(lib.integer_product(kernel, stored(name, tensor), q), want), f"{rows} {cols} {n}"
 
 
 @pytest.mark.parametrize("name", ["tq2_0", "q2_0", "iq1_bn", "iq2_bn", "iq2_bn_r4"])
@@ -185,7 +185,7 @@ def test_integer_product_is_exact(lib: Library, symbol: str) -> None:
         q = rng.integers(-128, 128, (n, cols), np.int8)
         want = q.astype(np.int64) @ codes.astype(np.int64).T
         held = stored(directly(symbol), TernaryTensor.per_tensor(codes, 0.5))
-        assert np.array_equal(lib.integer_product(kernel, held, q), want)
+        assert np.array_equal(lib.integer_product(kernel, held, q), want), f"{rows} {cols} {n}"
 
 
 @pytest.mark.parametrize("symbol", symbols("matvec", "matmul"))
@@ -230,15 +230,17 @@ def test_what_is_no_number_poisons_its_row(lib: Library, isa: str, poison: float
         x[row, column] = poison
     q, s, sums = lib.quantize_activations(x, isa)
     assert (s[[0, 2]].view(np.uint32) == 0x7FC00000).all() and not q[[0, 2]].any() and not sums[[0, 2]].any()
-    for got, clean in zip((q, s, sums), want, strict=True):
-        assert np.array_equal(got[[1, 3]], clean[[1, 3]])
+    for part, got, clean in zip(("q", "scale", "sums"), (q, s, sums), want, strict=True):
+        assert np.array_equal(got[[1, 3]], clean[[1, 3]]), part
     for layout, cols in (("q8_0", 768), ("q6_k", 768), ("q4_k", 768), ("f16", 777)):
         weights = CTensor(
             float_types.encode(layout, rng.standard_normal((5, cols)).astype(np.float32)), layout, 5, cols
         )
         out = lib.head_product(weights, x[:, 777 - cols :], isa)
-        assert np.isnan(out[2]).all() if np.isnan(poison) or layout != "f16" else not np.isfinite(out[2]).any()
-        assert np.isfinite(out[[1, 3]]).all()
+        assert np.isnan(out[2]).all() if np.isnan(poison) or layout != "f16" else not np.isfinite(out[2]).any(), (
+            f"{layout} {cols}"
+        )
+        assert np.isfinite(out[[1, 3]]).all(), f"{layout} {cols}"
 
 
 def lane_dot(x: npt.NDArray[np.float32], w: npt.NDArray[np.float32]) -> np.float32:
@@ -269,7 +271,7 @@ def test_head_product(lib: Library, layout: str, isa: str) -> None:
     if layout in ("f32", "f16", "bf16"):
         assert np.array_equal(out, [[lane_dot(token, row) for row in weights] for token in x])
     for row in range(rows):
-        assert np.array_equal(lib.tensor_row(tensor, row), weights[row])
+        assert np.array_equal(lib.tensor_row(tensor, row), weights[row]), row
 
 
 @pytest.mark.parametrize("isa", ("scalar", "avx2", "avx512vnni"))
@@ -288,9 +290,9 @@ def test_float_product_of_ternary_tensors(lib: Library, name: str, isa: str) -> 
             x = rng.standard_normal((3, cols)).astype(np.float32)
             out = lib.head_product(held, x, isa)
             plain = CTensor(float_types.encode("f32", weights), "f32", rows, cols)
-            assert np.array_equal(out, lib.head_product(plain, x, "scalar"))
+            assert np.array_equal(out, lib.head_product(plain, x, "scalar")), f"{rows} {cols} {outer}"
             for row in range(rows):
-                assert np.array_equal(lib.tensor_row(held, row), weights[row])
+                assert np.array_equal(lib.tensor_row(held, row), weights[row]), f"{rows} {cols} {outer} {row}"
 
 
 def test_scale_and_tiling_are_checked(lib: Library) -> None:
@@ -347,4 +349,4 @@ def test_inner_loop_keeps_its_accumulators_in_registers(symbol: str) -> None:
         assert around, "a product outside of every loop"
         _, first, last = min(around)
         loop = [code[at] for at in code if first <= at <= last]
-        assert not [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)]
+        assert not [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)], product

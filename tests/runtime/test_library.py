@@ -134,7 +134,7 @@ def test_tensor_layouts_and_alignment() -> None:
         library().tensor_row(CTensor(odd, "f32", 1, 8), 1)
     for layout, rows, cols in (("f32", 3, 5), ("q8_0", 2, 96), ("q6_k", 2, 512), ("q4_k", 2, 512)):
         data = float_types.encode(layout, np.zeros((rows, cols), np.float32))
-        assert library().nbytes(layout, rows, cols) == len(data)
+        assert library().nbytes(layout, rows, cols) == len(data), f"{layout} {rows} {cols}"
     assert library().nbytes("i2_s", 4, 256) == 4 * 64 + 32
 
 
@@ -223,15 +223,17 @@ def test_forced_isa_runs_and_gives_the_same_bits(made: Made, isa: str) -> None:
             want = session.eval(TOKENS, logits="all")
         for threads, batch, kv_type in ((1, 256, "f32"), (3, 6, "f32"), (2, 1, "f32"), (2, 2, "f32"), (1, 4, "f32")):
             with CSession(model, isa=isa, threads=threads, batch=batch, kv_type=kv_type) as session:
-                assert np.array_equal(session.eval(TOKENS, logits="all"), want)
+                assert np.array_equal(session.eval(TOKENS, logits="all"), want), f"{threads} {batch} {kv_type}"
                 session.rewind(4)
                 session.eval(TOKENS[4:5])
                 ran = {kernel.symbol: kernel for kernel in lib.kernels() if kernel.symbol in session.kernels()}
-                assert all(kernel.isa in ladder for kernel in ran.values())
-                assert any(kernel.op == "matmul" for kernel in ran.values()) == (batch > 4)
+                assert all(kernel.isa in ladder for kernel in ran.values()), f"{threads} {batch} {kv_type}"
+                assert any(kernel.op == "matmul" for kernel in ran.values()) == (batch > 4), (
+                    f"{threads} {batch} {kv_type}"
+                )
                 for op in ("matvec", "matmul") if batch > 4 else ("matvec",):
                     best = [k.isa for k in lib.kernels() if k.op == op and k.layout == "i2_s" and k.isa in ladder]
-                    assert f"{op}_i2_s_{max(best, key=ISAS.index)}" in ran
+                    assert f"{op}_i2_s_{max(best, key=ISAS.index)}" in ran, f"{threads} {batch} {kv_type} {op}"
 
 
 def test_16_bit_cache_bit_by_bit(made: Made) -> None:
@@ -257,12 +259,12 @@ def test_16_bit_cache_bit_by_bit(made: Made) -> None:
             keys, values = k[:, head // group], v[:, head // group]
             for t in range(n):
                 want = attention16(q[t, head], keys[: t + 1], values[: t + 1], scale)
-                assert np.array_equal(got[t, head], want)
+                assert np.array_equal(got[t, head], want), f"{layer} {head} {t}"
             scores = q[:, head].astype(np.float64) @ keys.T.astype(np.float64) * scale
             scores[~np.tri(n, dtype=bool)] = -np.inf
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             floats = weights / weights.sum(-1, keepdims=True) @ values
-            assert np.abs(got[:, head] - floats).max() < 1e-3 * np.abs(floats).max()
+            assert np.abs(got[:, head] - floats).max() < 1e-3 * np.abs(floats).max(), f"{layer} {head}"
 
 
 def attention16(q: F32, keys: F32, values: F32, scale: np.float32) -> F32:
@@ -348,19 +350,19 @@ def test_graph_stage_by_stage(made: Made) -> None:
         def quantized(point: str) -> None:
             h = at(point)
             s = np.float32(127) / np.maximum(np.abs(h).max(-1, keepdims=True), np.float32(1e-5))
-            assert np.array_equal(at(f"{point}.scale"), s)
-            assert np.array_equal(at(f"{point}.q8"), np.clip(np.rint(h * s), -128, 127).astype(np.int8))
+            assert np.array_equal(at(f"{point}.scale"), s), point
+            assert np.array_equal(at(f"{point}.q8"), np.clip(np.rint(h * s), -128, 127).astype(np.int8)), point
 
         def linear(name: str, point: str, layer: int = layer) -> F32:
             total = at(f"{point}.q8").astype(np.int64) @ values[f"blk.{layer}.{name}.weight"].astype(np.int64).T
             return (total.astype(np.float32) / at(f"{point}.scale")) * SCALE
 
-        assert close(at("attn_in"), norm(f"blk.{layer}.attn_norm", x))
+        assert close(at("attn_in"), norm(f"blk.{layer}.attn_norm", x)), layer
         quantized("attn_in")
         for name in ("attn_q", "attn_k", "attn_v"):
-            assert np.array_equal(at(name), linear(name, "attn_in"))
-        assert close(at("attn_q_rope"), rotate(at("attn_q"), spec.heads))
-        assert close(at("attn_k_rope"), rotate(at("attn_k"), spec.kv_heads))
+            assert np.array_equal(at(name), linear(name, "attn_in")), f"{layer} {name}"
+        assert close(at("attn_q_rope"), rotate(at("attn_q"), spec.heads)), layer
+        assert close(at("attn_k_rope"), rotate(at("attn_k"), spec.kv_heads)), layer
         n, group = len(TOKENS), spec.heads // spec.kv_heads
         q = at("attn_q_rope").reshape(n, spec.heads, -1).astype(np.float64)
         k = np.repeat(at("attn_k_rope").reshape(n, spec.kv_heads, -1), group, 1).astype(np.float64)
@@ -369,24 +371,28 @@ def test_graph_stage_by_stage(made: Made) -> None:
         scores[:, ~np.tri(n, dtype=bool)] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        assert close(at("attn_out"), np.einsum("htp,phd->thd", weights, v).reshape(n, -1).astype(np.float32), 1e-5)
+        assert close(at("attn_out"), np.einsum("htp,phd->thd", weights, v).reshape(n, -1).astype(np.float32), 1e-5), (
+            layer
+        )
         mixed = at("attn_out")
-        assert close(at("attn_sub_norm"), norm(f"blk.{layer}.attn_sub_norm", mixed) if spec.sub_norms else mixed)
+        assert close(at("attn_sub_norm"), norm(f"blk.{layer}.attn_sub_norm", mixed) if spec.sub_norms else mixed), layer
         quantized("attn_sub_norm")
-        assert np.array_equal(at("attn_output"), linear("attn_output", "attn_sub_norm"))
-        assert np.array_equal(at("attn_residual"), x + at("attn_output"))
-        assert close(at("ffn_in"), norm(f"blk.{layer}.ffn_norm", at("attn_residual")))
+        assert np.array_equal(at("attn_output"), linear("attn_output", "attn_sub_norm")), layer
+        assert np.array_equal(at("attn_residual"), x + at("attn_output")), layer
+        assert close(at("ffn_in"), norm(f"blk.{layer}.ffn_norm", at("attn_residual"))), layer
         quantized("ffn_in")
         for name in ("ffn_gate", "ffn_up"):
-            assert np.array_equal(at(name), linear(name, "ffn_in"))
+            assert np.array_equal(at(name), linear(name, "ffn_in")), f"{layer} {name}"
         gate = at("ffn_gate").astype(np.float64)
         act = np.maximum(gate, 0) ** 2 if spec.activation == "relu2" else gate / (1 + np.exp(-gate))
-        assert close(at("ffn_mul"), (act * at("ffn_up")).astype(np.float32))
+        assert close(at("ffn_mul"), (act * at("ffn_up")).astype(np.float32)), layer
         product = at("ffn_mul")
-        assert close(at("ffn_down_in"), norm(f"blk.{layer}.ffn_sub_norm", product) if spec.sub_norms else product)
+        assert close(at("ffn_down_in"), norm(f"blk.{layer}.ffn_sub_norm", product) if spec.sub_norms else product), (
+            layer
+        )
         quantized("ffn_down_in")
-        assert np.array_equal(at("ffn_down"), linear("ffn_down", "ffn_down_in"))
-        assert np.array_equal(at("layer_out"), at("attn_residual") + at("ffn_down"))
+        assert np.array_equal(at("ffn_down"), linear("ffn_down", "ffn_down_in")), layer
+        assert np.array_equal(at("layer_out"), at("attn_residual") + at("ffn_down")), layer
         x = at("layer_out")
     final = seen[-1, "final_norm"]
     assert close(final, norm("output_norm", x))
@@ -481,8 +487,8 @@ def test_the_same_model_in_every_layout_gives_the_same_bits(granularity: str, in
                         session.rewind(4)
                         session.eval(TOKENS[4:5])
                         ran = session.kernels()
-                assert any(symbol.startswith(kernel) for symbol in ran)
-                assert direct or any(symbol.startswith(f"unpack_{name}_") for symbol in ran)
+                assert any(symbol.startswith(kernel) for symbol in ran), f"{name} {isa}"
+                assert direct or any(symbol.startswith(f"unpack_{name}_") for symbol in ran), f"{name} {isa}"
 
 
 @pytest.mark.parametrize("name", ["tq1_0", "tq2_0", "q2_0", "ptq1_0", "pq2_0"])
@@ -509,7 +515,7 @@ def test_stray_codes_under_a_scale_of_zero_count_as_zeros(name: str) -> None:
                     found[kind, batch] = session.eval(TOKENS, logits="all").tobytes()
                     if batch == 1:
                         direct = any(symbol.startswith(f"matvec_{name}_") for symbol in session.kernels())
-                        assert direct == (kind == "clean")
+                        assert direct == (kind == "clean"), f"{kind} {batch}"
     assert len(set(found.values())) == 1
 
 

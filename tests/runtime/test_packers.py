@@ -87,14 +87,14 @@ def test_every_byte_means_the_same(c: packers.CPackers, name: str) -> None:
     codes = np.empty((rows, cols), np.int8)
     for first in range(256):
         body[:] = np.arange(first, first + body.size).astype(np.uint8)
-        assert c.unpack(name, layout.tiling_of(rows, cols), body, codes)
-        assert np.array_equal(codes, layout.unpack_codes(body, rows, cols))
+        assert c.unpack(name, layout.tiling_of(rows, cols), body, codes), first
+        assert np.array_equal(codes, layout.unpack_codes(body, rows, cols)), first
 
 
 def test_what_c_does_not_take_is_left_to_numpy(c: packers.CPackers) -> None:
     codes, body = np.zeros((4, 128), np.int8), np.zeros(128, np.uint8)
     for name in (*REPAIRABLE, "f32", "q8_0", "tq9_9"):
-        assert not c.pack(name, None, codes, body) and not c.unpack(name, None, body, codes)
+        assert not c.pack(name, None, codes, body) and not c.unpack(name, None, body, codes), name
     assert not c.pack("i2_s", None, codes, body[:-1]) and not c.unpack("i2_s", None, body[:-1], codes)
     assert not c.pack("i2_s", None, codes.reshape(8, 64), body)
     codes, body = np.zeros((32, 64), np.int8), np.zeros(512, np.uint8)
@@ -106,11 +106,11 @@ def test_what_c_does_not_take_is_left_to_numpy(c: packers.CPackers) -> None:
         Tiling(32, 12, 32),
         Tiling(32, -8, 32),
     ):
-        assert not c.pack("tl1", tiling, codes, body) and not c.unpack("tl1", tiling, body, codes)
+        assert not c.pack("tl1", tiling, codes, body) and not c.unpack("tl1", tiling, body, codes), tiling
     assert c.pack("tl1", Tiling(32, 64, 32), codes, body) and (body == 0x44).all()
     codes, body = np.zeros((32, 256), np.int8), np.zeros(2048, np.uint8)
     for tiling in (Tiling(32, 20, 32), Tiling(32, 24, 64), Tiling(32, 240, 32), Tiling(64, 96, 32)):
-        assert not c.pack("tl2", tiling, codes, body)
+        assert not c.pack("tl2", tiling, codes, body), tiling
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ def test_installed(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     packers.use_c_packers()
     for name, layout in LAYOUTS.items():
         stored = layout.pack(tensor)
-        assert np.array_equal(stored, plain[name])
-        assert np.array_equal(layout.unpack(stored, 32, 256).codes, tensor.codes)
+        assert np.array_equal(stored, plain[name]), f"{name} {layout}"
+        assert np.array_equal(layout.unpack(stored, 32, 256).codes, tensor.codes), f"{name} {layout}"
     assert set(calls) == set(LAYOUTS)
 
 
@@ -159,10 +159,10 @@ def test_checks_do_not_depend_on_who_unpacks(name: str, restored: None) -> None:
 
     good = layout.pack(random_tensor(32, 264 if name in ("t2", "t158", "hf_u8") else 512, 3))
     cols = 264 if name in ("t2", "t158", "hf_u8") else 512
-    for _ in range(150):
+    for attempt in range(150):
         bad = good.copy()
         bad[rng.integers(0, good.size, 2)] = rng.integers(0, 256, 2)
         c_packers.use(None)
         plain = layout.check(bad, 32, cols)
         packers.use_c_packers()
-        assert layout.check(bad, 32, cols) == plain
+        assert layout.check(bad, 32, cols) == plain, attempt

@@ -52,7 +52,7 @@ def test_every_family_comes_back(name: str, checkpoints: Checkpoints, tmp_path: 
     if result.storage == "master_weights":
         assert made.family.sentence or made.family.family.startswith("bitnet_embedding")
         for key in before:
-            assert np.allclose(before[key][1], after[key][1], rtol=5e-7, atol=0)
+            assert np.allclose(before[key][1], after[key][1], rtol=5e-7, atol=0), key
     else:
         assert before == after and result.scale_loss == 0
     for tensor in one.tensors.values():
@@ -106,12 +106,12 @@ def test_master_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
     for each in (folder, tmp_path / "bf16"):
         convert(each, back := tmp_path / f"{each.name}.gguf")
         mine, theirs = weights(path), weights(back)
-        assert {k: v[0] for k, v in mine.items()} == {k: v[0] for k, v in theirs.items()}
+        assert {k: v[0] for k, v in mine.items()} == {k: v[0] for k, v in theirs.items()}, each
         # mean |w| is the scale again: the masters stand at +- scale / p
         tensor = CheckpointFolder(each).tensors["model.layers.0.self_attn.q_proj.weight"]
         masters = np.abs(tensor.rows_f32(0, tensor.rows))
-        assert masters.mean(dtype=np.float64) == pytest.approx(mine["blk.0.attn_q.weight"][1][0], rel=2.0**-8)
-        assert len(np.unique(masters)) == 2
+        assert masters.mean(dtype=np.float64) == pytest.approx(mine["blk.0.attn_q.weight"][1][0], rel=2.0**-8), each
+        assert len(np.unique(masters)) == 2, each
 
 
 def test_mlx_by_its_formula(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_mlx_by_its_formula(checkpoints: Checkpoints, tmp_path: Path) -> None:
         result = export(path, folder := tmp_path / f"mlx{group}", to="mlx", group_size=group)
         config = json.loads((folder / "config.json").read_text())
         size = config["quantization"]["group_size"]
-        assert result.storage == "mlx" and config["quantization"]["bits"] == 2 and size in (32, 64, 128)
+        assert result.storage == "mlx" and config["quantization"]["bits"] == 2 and size in (32, 64, 128), group
         tensors = read_safetensors(folder / "model.safetensors")
         for name, truth in made.truth.items():
             if f"{name.removesuffix('.weight')}.scales" not in tensors:
@@ -134,7 +134,7 @@ def test_mlx_by_its_formula(checkpoints: Checkpoints, tmp_path: Path) -> None:
                 values_of(tensors[name.replace("weight", part)]).repeat(size, 1) for part in ("scales", "biases")
             )
             assert np.array_equal(scales * codes.astype(np.float32) + biases, truth.dequantize()), name
-        assert verify(path, folder, level="weights")["weights"].verdict == "pass"
+        assert verify(path, folder, level="weights")["weights"].verdict == "pass", group
 
 
 # -- by other people's code --------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_the_old_checkpoint_makes_room_and_comes_back(
                 export(path, folder, force=True)
             except KeyboardInterrupt:
                 assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before, stop
-                assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+                assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")], stop
                 continue
         break
     assert stop > 10  # that many were interrupted, and the last one was not

@@ -375,10 +375,10 @@ def test_families_are_listed() -> None:
     assert [family["name"] for family in document["families"]] == [family.name for family in families()]
     assert [entry["name"] for entry in document["refused"]] == [refusal.name for refusal in refusals()]
     for family in families():
-        assert family.title in plain.stdout
-        assert all(repository in plain.stdout for repository in family.checkpoints.values())
+        assert family.title in plain.stdout, family
+        assert all(repository in plain.stdout for repository in family.checkpoints.values()), family
     for refusal in refusals():
-        assert f"{refusal.name}: {refusal.reason}" in plain.stdout
+        assert f"{refusal.name}: {refusal.reason}" in plain.stdout, refusal
     listed = {(family["name"], each["storage"]) for family in document["families"] for each in family["storages"]}
     converted = {(family.family, STORAGES[family.storage].name) for family in FAMILIES.values()}
     assert converted == listed

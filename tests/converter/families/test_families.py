@@ -267,8 +267,8 @@ def test_a_shortened_context_is_told(checkpoints: Checkpoints, tmp_path: Path) -
     )
     for arguments in ((), ("--dry-run",)):
         result = run("convert", folder, "-o", tmp_path / "m.gguf", "--force", *arguments)
-        assert result.exit_code == 0
-        assert "the context ends at 64 of 256 positions" in result.stderr
+        assert result.exit_code == 0, arguments
+        assert "the context ends at 64 of 256 positions" in result.stderr, arguments
 
 
 def test_scales_are_a_range(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_scales_are_a_range(checkpoints: Checkpoints, tmp_path: Path) -> None:
     for name, kinds in (("hf1bit_llama3", {float}), ("bonsai_tied", {list})):
         result = run("convert", checkpoints(name).folder, "-o", tmp_path / f"{name}.gguf", "--json")
         scales = json.loads(result.stdout)["scales"]
-        assert {type(scale) for scale in scales.values()} == kinds
-        assert all(0 < scale[0] < scale[1] for scale in scales.values() if isinstance(scale, list))
+        assert {type(scale) for scale in scales.values()} == kinds, name
+        assert all(0 < scale[0] < scale[1] for scale in scales.values() if isinstance(scale, list)), name
 
 
 def test_a_damaged_ternary_tensor_is_told_from_a_float_one(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_order_and_shards_change_nothing(checkpoints: Checkpoints, tmp_path: Pat
     usual = converted(made.folder, tmp_path / "usual.gguf")
     for shards in (1, 3):
         other = edited(made.folder, tmp_path / f"{shards}", tensors=shuffle, shards=shards)
-        assert same_tensors(usual, converted(other, tmp_path / f"{shards}.gguf"))
+        assert same_tensors(usual, converted(other, tmp_path / f"{shards}.gguf")), shards
     assert len(list((tmp_path / "3").glob("model-*-of-00003.safetensors"))) == 3
 
 
@@ -314,7 +314,7 @@ def test_zeros_are_told(checkpoints: Checkpoints, tmp_path: Path) -> None:
     made = checkpoints("ms_2b4t_zeros")
     result = run("convert", made.folder, "-o", tmp_path / "m.gguf")
     for module in ("gate_proj", "down_proj"):
-        assert f"tensor 'model.layers.0.mlp.{module}.weight' is all zero" in result.stderr
+        assert f"tensor 'model.layers.0.mlp.{module}.weight' is all zero" in result.stderr, module
     assert result.stderr.count("all zero") == 2
 
 
@@ -488,7 +488,7 @@ def test_prefixes_and_nesting(checkpoints: Checkpoints, tmp_path: Path) -> None:
         made = checkpoints(name)
         folder = edited(made.folder, tmp_path / name, config=config, tensors=prefixed(prefix))
         usual = converted(made.folder, tmp_path / f"{name}.gguf")
-        assert same_tensors(usual, converted(folder, tmp_path / f"{name}-prefixed.gguf"))
+        assert same_tensors(usual, converted(folder, tmp_path / f"{name}-prefixed.gguf")), f"{name} {prefix}"
 
 
 def test_an_embedding_model_needs_no_head(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_packed_files(name: str, tiny_gguf: Path, tmp_path: Path) -> None:
     for use in (Model, lambda path: convert(path, tmp_path / "x.gguf")):
         with pytest.raises(kind) as caught:
             use(bad)
-        assert words in str(caught.value) and "bad.gguf" in str(caught.value)
+        assert words in str(caught.value) and "bad.gguf" in str(caught.value), use
     assert any(words in problem for problem in inspect(bad)["problems"])
 
 

@@ -62,7 +62,7 @@ def test_report_json_is_what_json_prints(good: Path, tiny_gguf: Path, tiny_check
         groups = [keys for keys in (("position", "error", "kl"), ("layer", "point", "step_error"),
                                     ("tensor", "scale", "zero_share")) if keys[0] in rung["series"]]  # fmt: skip
         for keys in groups:
-            assert len({len(rung["series"][key]) for key in keys if key in rung["series"]}) == 1
+            assert len({len(rung["series"][key]) for key in keys if key in rung["series"]}) == 1, rung
 
 
 def test_a_wrong_file(bad_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ def test_the_page_loads_nothing_and_has_its_charts(good: Path) -> None:
         "Scale by layer",
         "Zeros by layer",
     ):
-        assert f"<title>{title}</title>" in page
+        assert f"<title>{title}</title>" in page, title
     assert page.count("<svg") == page.count("</svg>") == 5
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ElementTree.fromstring(svg)
-        assert "nan" not in svg and "inf" not in svg
+        assert "nan" not in svg and "inf" not in svg, svg
 
 
 def test_names_and_texts_of_others_stay_texts() -> None:

@@ -182,7 +182,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(server: HubServer, home: H
         [*wanted, "model.safetensors"]
     )
     for name in [*SMALL, "model.safetensors"]:
-        assert (folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes()
+        assert (folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes(), name
     # The token goes to the hub and to nobody else.
     assert {request.token for request in server.requests if request.path.startswith("/org/")} == {"hf_secret"}
     assert {request.token for request in server.requests if request.elsewhere} == {None}
@@ -223,7 +223,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
     assert starts[:2] == [0, 200_000] and starts == sorted(starts) and len(starts) == 4
     folder = Path(result.stdout.strip())
     for name in ("model.safetensors", "tokenizer.json"):
-        assert (folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes()
+        assert (folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes(), name
 
 
 def test_a_run_that_gave_up_leaves_its_bytes_to_the_next(server: HubServer, home: Home) -> None:
@@ -262,8 +262,8 @@ def test_a_gated_repository(server: HubServer, home: Home) -> None:
     server.gated["org/tiny"] = "hf_good"
     for environment in ({}, {"HF_TOKEN": "hf_other"}):
         result = home.fetch("org/tiny", **environment)
-        assert result.returncode == 3 and "is gated" in result.stderr and "hf auth login" in result.stderr
-        assert "hf_other" not in result.stderr
+        assert result.returncode == 3 and "is gated" in result.stderr and "hf auth login" in result.stderr, environment
+        assert "hf_other" not in result.stderr, environment
     home.fetched("org/tiny", HF_TOKEN="hf_good")
 
 
@@ -364,7 +364,7 @@ def test_convert_takes_a_reference(home: Home, tmp_path: Path, tiny_gguf: Path) 
     assert result.returncode == 0, result.stderr
     converted, expected = GgufFile(tmp_path / "out.gguf"), GgufFile(tiny_gguf)
     for name, info in expected.tensors.items():
-        assert bytes(converted.bytes_of(converted.tensors[name])) == bytes(expected.bytes_of(info))
+        assert bytes(converted.bytes_of(converted.tensors[name])) == bytes(expected.bytes_of(info)), name
     assert converted.metadata["general.name"] == "tiny"
     assert convert(home, tmp_path / "offline.gguf", "org/tiny", HF_HUB_OFFLINE="1").returncode == 0
 

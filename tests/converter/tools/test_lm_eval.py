@@ -55,8 +55,8 @@ def test_loglikelihoods_are_the_oracles(float_model: tuple[Path, Path]) -> None:
         [logits] = oracle.outputs([text[:-1]])
         rows = logits[first - 1 :]
         want = log_softmax(rows)[np.arange(len(rows)), text[first:]].sum()
-        assert score == pytest.approx(want, rel=1e-5)
-        assert greedy == (rows.argmax(-1).tolist() == text[first:])
+        assert score == pytest.approx(want, rel=1e-5), f"{context!r} {continuation!r}"
+        assert greedy == (rows.argmax(-1).tolist() == text[first:]), f"{context!r} {continuation!r}"
     [rolling] = lm.loglikelihood_rolling(requests(("A text of some words, and more of them.",)), disable_tqdm=True)
     tokens = [lm.prefix_token_id, *lm.tok_encode("A text of some words, and more of them.", False)]
     [logits] = oracle.outputs([tokens])

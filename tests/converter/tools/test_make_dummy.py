@@ -18,7 +18,7 @@ def test_seeded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     make_dummy(tmp_path / "same", shape="tiny", seed=7)
     make_dummy(tmp_path / "other", shape="tiny", seed=9)
     for path in tiny_checkpoint.iterdir():
-        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes()
+        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes(), path
     weights = "model.safetensors"
     assert (tmp_path / "other" / weights).read_bytes() != (tmp_path / "same" / weights).read_bytes()
 

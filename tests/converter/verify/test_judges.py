@@ -70,7 +70,7 @@ def test_recorded_logits_after_a_near_tie_are_judged_by_tolerance(
     for spoil in (lambda table: table * 1.03, lambda table: table + 0.01 * np.roll(table, 1, axis=1)):
         near = str(recorded(tiny_checkpoint, tokens, spoil))
         rung = verify(tiny_gguf, tiny_checkpoint, oracle=near, **options)["logits"]
-        assert rung.kinds == [Kind.OUTPUTS_DIFFER]
+        assert rung.kinds == [Kind.OUTPUTS_DIFFER], spoil
     for spoil in (
         lambda table: np.where(table > 0, np.nan, table),
         lambda table: 0 * table,
@@ -181,7 +181,7 @@ def test_transformers_judges_the_demo(transformers: Any, demo_gguf: Path) -> Non
     report = verify(demo_gguf, CHECKPOINT, oracle="transformers", text=DEMO / "heldout.txt")
     assert report.verdict == "pass", [rung.sentences for rung in report.rungs]
     for name in ("logits", "text", "generation", "perplexity"):
-        assert transformers.__version__ in report[name].compares
+        assert transformers.__version__ in report[name].compares, name
     assert report["logits"].figures["worst_position"] <= 1e-5
     assert transformers.__version__ in report.provenance["oracle"]
 

@@ -138,4 +138,4 @@ def test_good_files_are_accused_by_no_rung(name: str, checkpoints: Checkpoints, 
         convert(made.folder, path, outtype=layout, quantize=quantize)
         report = verify(path, made.folder, quantize=quantize)
         assert report.verdict == "pass", (layout, [rung.sentences for rung in report.rungs])
-        assert tuple(rung.name for rung in report.rungs) == RUNGS
+        assert tuple(rung.name for rung in report.rungs) == RUNGS, layout

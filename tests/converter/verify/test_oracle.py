@@ -61,13 +61,13 @@ def test_codes_and_scales_of_shared_checkpoints(answered: Path) -> None:
         found = oracle.linear(ours) if ours.startswith("blk.") else oracle.table_codes(ours)
         assert found is not None, name
         codes, scales = found
-        assert codes.shape == tuple(expected["shape"])
+        assert codes.shape == tuple(expected["shape"]), name
         assert hashlib.sha256(codes.tobytes()).hexdigest() == expected["codes_sha256"], name
-        assert np.count_nonzero(codes == 0) == expected["zeros"]
+        assert np.count_nonzero(codes == 0) == expected["zeros"], name
         _check_scales(scales, expected)
     assert len(truth) >= len(oracle.spec.linear_names())
     for table in ("token_embd",) if oracle.spec.tied else ("token_embd", "output"):
-        assert (oracle.table_codes(table) is not None) == (answered.name == "bonsai_unpacked")
+        assert (oracle.table_codes(table) is not None) == (answered.name == "bonsai_unpacked"), table
 
 
 def _check_scales(scales: np.ndarray, expected: dict[str, Any]) -> None:
@@ -288,8 +288,8 @@ def test_mlx_two_bits(tmp_path: Path) -> None:
     assert not oracle.spec.int8_activations
     for linear, code in codes.items():
         found = oracle.linear(f"blk.0.{linear}")
-        assert np.array_equal(found[0], code)
-        assert np.array_equal(found[1], scales[f"model.layers.0.{MODULES[linear]}"])
+        assert np.array_equal(found[0], code), f"{linear} {code}"
+        assert np.array_equal(found[1], scales[f"model.layers.0.{MODULES[linear]}"]), f"{linear} {code}"
     table = oracle.table_codes("token_embd")
     assert table is not None and oracle.table_codes("output") is None
     assert np.array_equal(expanded(table), oracle.original_rows("token_embd", 0, 24))
