@@ -89,7 +89,7 @@ class WriteFailed(TritpackError):
 
 
 class IntegrityFailed(TritpackError):
-    """A hash or manifest does not match."""
+    """A downloaded file does not have its hash."""
 
     exit_code = ExitCode.INTEGRITY
 

@@ -15,7 +15,7 @@ from tritpack.formats.names import ExitCode
 def command(as_json: bool) -> None:
     """Check this machine: versions, CPU, every kernel against scalar, and a small model run end to end on every ISA.
 
-    Every check runs what it reports on. Please paste the output into a bug report.
+    Please paste the output into a bug report.
     """
     from tritpack.converter.tools.doctor import doctor
 

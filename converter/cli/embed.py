@@ -18,7 +18,7 @@ from tritpack.converter.cli.model_options import model_options, open_model, pars
 @click.option(
     "--pooling",
     type=click.Choice(["last", "mean", "cls"]),
-    help="How positions become one vector; as the model was trained by default.",
+    help="How positions become one vector; default: the model's own pooling.",
 )
 @click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; it is 1 by default.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")

@@ -39,7 +39,7 @@ from tritpack.formats import names
     type=int,
     metavar="[32|64|128]",
     callback=one_of(32, 64, 128),
-    help="Weights per scale with --to mlx; the largest that fits.",
+    help="Weights per scale with --to mlx; default: the largest size that fits.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @click.option("--allow-scale-rounding", is_flag=True, help="Change scales that cannot be held, and say by how much.")

@@ -17,8 +17,8 @@ from tritpack.converter.cli.progress import Progress
 quantize_option = click.option(
     "--quantize",
     type=click.Choice(["absmean"]),
-    help="Take a plain float checkpoint for BitNet master weights and quantise it. Any other model talks nonsense "
-    "afterwards.",
+    help="Treat a plain float checkpoint as BitNet master weights and quantise it. A model that was not trained for "
+    "this produces nonsense.",
 )
 
 

@@ -60,7 +60,7 @@ def command(
         click.echo()
     click.echo(
         f"{len(result.ids)} tokens, {result.tokens_per_second:.1f} tokens/s "
-        f"(prompt {result.prompt_tokens_per_second:.1f}), stopped by {result.stop_reason}",
+        f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}",
         err=True,
     )
 

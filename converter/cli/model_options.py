@@ -31,7 +31,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "-c",
             "--context",
             type=click.IntRange(min=1),
-            help="Positions of the KV cache; the model's own by default, as far as 4 GiB hold them.",
+            help="Positions of the KV cache; default: the model's context, or fewer if the cache would exceed 4 GiB.",
         ),
         click.option(
             "--kv-type",

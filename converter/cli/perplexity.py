@@ -29,7 +29,7 @@ from tritpack.converter.cli.progress import Progress
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Positions at the start of each window that are not scored; llama.cpp skips half of it.",
+    help="Positions at the start of each window that are not scored; llama.cpp skips half of each window.",
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")

@@ -47,7 +47,7 @@ def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
         raise Unsupported(f"rope scaling of type {local['rope_type']!r} in sliding layers is not supported")
     for partial in (full.get("partial_rotary_factor"), keys.get("partial_rotary_factor")):
         if partial is not None and partial != 1:
-            raise Unsupported("config.json: partial_rotary_factor is not 1; heads that turn in part are not supported")
+            raise Unsupported("config.json: partial_rotary_factor is not 1; partial rotary embedding is not supported")
     scaling, context = _scaling(parameters, theta, head_dim)
     return Rotary(theta, scaling, None if base is None else as_number("rope_local_base_freq", base), context)
 

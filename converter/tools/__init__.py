@@ -1,1 +1,1 @@
-"""What commands do besides converting and verifying: inspect, doctor, make_dummy, lm_eval."""
+"""What commands do besides converting and verifying: inspect, doctor, make_dummy, lm_eval, pack, perplexity."""

@@ -105,7 +105,7 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
         rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
     end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
     if file.size - end >= file.alignment:
-        rung.notes.append(f"{file.size - end} bytes after the last tensor belong to nothing")
+        rung.notes.append(f"{file.size - end} bytes after the last tensor belong to no tensor")
 
 
 def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:
@@ -149,7 +149,7 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_dif
             continue
         if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
             stored = short(file.metadata[key])
-            sentence = f"{key} is {stored}, and the source has nothing like it"
+            sentence = f"{key} is {stored}, and the source has no such key"
             rung.add(Kind.KEY_UNEXPECTED, sentence, key=key, file=stored)
     implied = IMPLIED_ACTIVATION.get(arch)
     if implied not in (None, expected.activation):

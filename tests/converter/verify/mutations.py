@@ -124,7 +124,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a mixture of experts": Mutation(
         "structure",
         Kind.KEY_UNEXPECTED,
-        ("llama.expert_count is 8, and the source has nothing like it",),
+        ("llama.expert_count is 8, and the source has no such key",),
         key("llama.expert_count", 8),
         "falcon3",
     ),
