@@ -19,4 +19,4 @@ Codes = npt.NDArray[np.int8]
 Scales = npt.NDArray[np.float32]
 """Multipliers of codes."""
 Bits = npt.NDArray[np.unsignedinteger[Any]]
-"""Bit patterns of floats, as unsigned integers of their width."""
+"""Bit patterns of floats: unsigned integers of the same width."""

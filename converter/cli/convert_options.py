@@ -193,7 +193,9 @@ def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
     click.echo(f"recognised: {plan.why}")
     click.echo(_scales_line(conversion))
     if losses := plan.choice.losses:
-        click.echo(f"scales changed in {len(losses)} tensors, by at most {max(losses.values()):.2g} of themselves")
+        click.echo(
+            f"scales changed in {len(losses)} tensors, with a relative change of at most {max(losses.values()):.2g}"
+        )
     click.echo(
         f"wrote {run.output}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}, "
         f"{seconds:.1f} s"

@@ -105,6 +105,6 @@ def command(
         return
     lost = "every code and scale is the same"
     if result.scale_loss:
-        lost = f"every code is the same, scales changed by at most {result.scale_loss:.1g} of themselves"
+        lost = f"every code is the same, the relative change of scales is at most {result.scale_loss:.1g}"
     seconds = time.monotonic() - started
     click.echo(f"wrote {output}: {result.nbytes} bytes, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")

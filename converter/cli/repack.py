@@ -16,8 +16,8 @@ from tritpack.formats import names
 @click.option(
     "--read-as",
     type=click.Choice(names.READ_AS),
-    help="Read tensors that the file calls i2_s in this order: bitnet.cpp's order for ARM, or its order without "
-    "activation parallelism.",
+    help="How tensors that the file calls i2_s are really ordered: i2_s_arm is bitnet.cpp's order for ARM, i2_s_rows4 "
+    "its order when built without activation parallelism.",
 )
 @click.option("--repair", is_flag=True, help="Read illegal codes and nonzero padding as zeros, instead of failing.")
 @click.option(

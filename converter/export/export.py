@@ -71,7 +71,7 @@ def export(
     model = _source_model(source, output, revision)
     family, warnings = family_of(model.spec), list(model.warnings)
     if (lost := model.metadata.get(ROUNDING_KEY)) is not None:
-        warnings.append(f"an earlier step has changed scales already, by up to {lost:.2g} of themselves")
+        warnings.append(f"an earlier step has changed scales already, with a relative change of up to {lost:.2g}")
     kind = choose_kind(model, family, to, storage, allow_wrong_engine, warnings)
     if group_size is not None and kind.name != "mlx":
         raise UsageError(f"--group-size is for MLX, and linears stored as {kind.name} have no groups")

@@ -19,13 +19,13 @@ from tritpack.formats.model_spec import ModelSpec
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 
 MASTER_TOLERANCE = {"float32": 5e-7, "float16": 1e-3, "bfloat16": 1e-2}
-"""How far the scale of +-scale / p may come back from where it was, in parts of itself (absmean in float32)."""
+"""The relative change that a scale may have after master weights of +-scale / p went through absmean in float32."""
 
 
 def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) -> tuple[float, list[str]]:
     """Compare all of a folder with the source.
 
-    Return the largest change of a scale, in parts of itself, and what to warn of. Raises WriteFailed for what did not
+    Return the largest relative change of a scale, and what to warn of. Raises WriteFailed for what did not
     survive, Unsupported for what the checkpoint's config cannot say.
     """
     reread = from_checkpoint(CheckpointFolder(folder), None, None, hashed=False)
@@ -62,7 +62,7 @@ def _compare_specs(reread: ModelSpec, spec: ModelSpec, family: Family, storage: 
 
 
 def _compare_linear(name: str, expected: TernaryTensor, back: TernaryTensor, storage: Storage) -> float:
-    """Return how far scales are off, in parts of themselves. Raises WriteFailed for what did not survive."""
+    """Return the largest relative change of a scale. Raises WriteFailed for what did not survive."""
     if not np.array_equal(back.codes, expected.codes):
         raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)
     if storage.exact:

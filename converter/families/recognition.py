@@ -105,8 +105,8 @@ def _family(config: Mapping[str, Any], layer0: Collection[str]) -> Family:
         if kind is not None and kind not in family.model_types:
             # granite or cohere, say, give the same names another graph.
             raise Unsupported(
-                f"model_type {kind!r} names its tensors as {family.title} does, but need not compute the same",
-                hint=f"with these names: {', '.join(family.model_types)}",
+                f"model_type {kind!r} uses the tensor names of {family.title}, but may compute something else",
+                hint=f"model_type accepted with these names: {', '.join(family.model_types)}",
             )
         return family
     raise Unsupported(

@@ -60,7 +60,7 @@ def _parameters(keys: Keys, by_layer_kind: bool) -> tuple[Mapping[str, Any], Map
         return old or new, {}
     if new and (old or "full_attention" not in new):
         raise Unsupported(
-            "config.json: rope_parameters that are not by kind of layer, or beside a rope_scaling, are not read"
+            "config.json: expected rope_parameters with full_attention and sliding_attention, and no rope_scaling"
         )
     kinds = [new.get(kind) or {} for kind in ("full_attention", "sliding_attention")] if new else [old, {}]
     if not all(isinstance(kind, Mapping) for kind in kinds):

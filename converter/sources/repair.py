@@ -114,8 +114,8 @@ def _find_tiling(file: GgufFile, name: str, infos: list[TensorInfo], hashes: Map
         if all(gives_its_codes(tiling, info) for info in infos):
             return tiling
     raise Unsupported(
-        f"none of {len(candidates)} tilings gives the codes of the reference to it and the {len(infos) - 1} others of "
-        "its shape",
+        f"none of {len(candidates)} tilings reproduces the reference's codes for this tensor and the {len(infos) - 1} "
+        "others of its shape",
         path=file.path,
         tensor=infos[0].name,
         hint="is it the same model, undamaged, with the rows in the same order?",

@@ -33,8 +33,9 @@ from tritpack.formats.ternary import TernaryTensor
 class MasterWeights(Storage):
     """Master weights, quantised once by absmean.
 
-    Written ones are +-scale / p, where p is the share of codes that are not zero: their mean magnitude is the scale
-    again. Codes come back exactly, scales as far as the mean of rounded values goes.
+    When exporting, each weight that is not zero is written as +-scale / p (p: the share of codes that are not zero), so
+    that the absmean of the written weights is the scale again. Codes come back exactly, and the scale comes back up to
+    the rounding of the written dtype.
     """
 
     name = "master_weights"
@@ -75,7 +76,7 @@ class MasterWeights(Storage):
         if float(scales.min()) < ABSMEAN_FLOOR:
             return f"the scale {scales.min():.3g} is below {ABSMEAN_FLOOR:g}, the smallest that absmean gives"
         if self.dtype != "float32":
-            return f"{self.name} {self.dtype} rounds scales by about {2.0**-9:.0e} of themselves"
+            return f"{self.name} {self.dtype} rounds scales, a relative change of about {2.0**-9:.0e}"
         return None
 
     def written_parts(self, rows: int, cols: int) -> list[Part]:

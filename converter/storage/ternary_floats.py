@@ -30,7 +30,7 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}
 """The bit pattern of infinity; larger ones are NaN."""
 SMALLEST_GROUP = 16
-"""Weights under one scale, at least: in groups of one, any float is ternary."""
+"""The fewest weights that may share a scale: in groups of one, any float is ternary."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,10 +32,10 @@ Blocks = tuple[int, int]
 class LayoutChoice:
     """The one layout for the whole model, and what it makes of the scales.
 
-    units: what one scale covers, in words -> how many tensors have it so.
+    units: what one scale covers, in words -> the number of tensors with such scales.
     blocks: ternary tensor -> how its stored scales tile it.
     apart: ternary tensor -> its scale, which gets a tensor of its own.
-    losses: tensor whose scales are changed -> the largest change, in parts of a scale.
+    losses: tensor whose scales are changed -> the largest relative change of one.
     record: what the file's metadata says about it.
     """
 
@@ -171,7 +171,7 @@ class _Fitting:
         hint = self.needs.hint()
         told = isinstance(self.layout, Tiled) and (rows, cols) in self.layout.tilings
         if told and LAYOUTS[self.layout.name].misfit(rows, cols) is None:
-            hint = f"without a tiling for {rows} x {cols} one is taken by rule"
+            hint = f"leave out the tiling for {rows} x {cols} to use the default one"
         raise self._misfit(tensor, rows, cols, f"at all: {reason}", hint)
 
     def _misfit(self, tensor: SourceTensor, rows: int, cols: int, reason: str, hint: str) -> Unsupported:
@@ -183,7 +183,7 @@ class _Fitting:
         if name not in self.linears:
             ways.append("--embedding-type keeps the table as floats")
         elif self.layout.half_scales and self.blocks[name] == (1, 1):
-            ways.append("--for llama.cpp keeps them exactly, in tensors of their own")
+            ways.append("--for llama.cpp keeps each scale exactly, in a tensor of its own")
         return ways
 
     def record(self) -> dict[str, Any]:

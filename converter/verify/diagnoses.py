@@ -138,7 +138,7 @@ def explain_scale(
     if not expected:
         return Diagnosis(Kind.SCALE_DIFFERS)
     if abs(scale / expected - 1) < 1e-5:
-        return Diagnosis(Kind.SCALE_DIFFERS, f"off by {abs(scale / expected - 1):.1e} of it")
+        return Diagnosis(Kind.SCALE_DIFFERS, f"a relative change of {abs(scale / expected - 1):.1e}")
     for name, other in other_scales():
         if np.float32(scale) == np.float32(other):
             return Diagnosis(Kind.SCALE_OF_OTHER_TENSOR, f"the scale of {name}: stale, or from another tensor")

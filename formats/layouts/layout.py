@@ -114,7 +114,7 @@ class Layout(abc.ABC):
         worst = np.unravel_index(int(error.argmax()), error.shape)
         return (
             f"its scales are float16, and {scales[worst]:.9g} would become {stored[worst]:.9g} "
-            f"(off by {error[worst]:.1e} of it)"
+            f"(a relative change of {error[worst]:.1e})"
         )
 
     def pack(self, tensor: TernaryTensor) -> Bytes:
@@ -206,8 +206,8 @@ def spread(blocks: npt.NDArray[Element], rows: int, cols: int) -> npt.NDArray[El
 def scales_by_block(tensor: TernaryTensor, block: int) -> Scales:
     """The scale of every `block` columns of every row, (rows, cols / block).
 
-    It is 0 for a block of zero codes, as the engines write it. But a scale that has nothing but zeros under it is kept,
-    so that none is lost.
+    A block of zero codes gets the scale 0, as engines write it, if another block under the same scale has a code that
+    is not zero. If all codes under a scale are zero, every block keeps that scale: it could not be read back otherwise.
     """
     (rows, cols), (row_blocks, col_blocks) = tensor.shape, tensor.scale_blocks
     used: npt.NDArray[np.bool_] = np.asarray(tensor.codes.reshape(rows, cols // block, block).any(2))

@@ -230,7 +230,7 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
     other = edited_gguf(
         half_gguf, tmp_path / "o.gguf", tensors=lambda t: [t[n].__setitem__(0, 0) for n in t if "attn_q.w" in n]
     )
-    with pytest.raises(Unsupported, match=r"none of \d+ tilings gives the codes"):
+    with pytest.raises(Unsupported, match=r"none of \d+ tilings reproduces the reference's codes"):
         repack(bare, tmp_path / "x.gguf", reference=other)
     listing.write_text("{}")
     for wrong in (tmp_path / "absent", full.parent, listing):

@@ -288,7 +288,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_half_scales_are_never_rounded_in_silence(name: str) -> None:
     layout = LAYOUTS[name]
     with pytest.raises(
-        Unsupported, match=r"float16, and 0.100000001 would become 0.0999755859 \(off by 2.4e-04 of it\)"
+        Unsupported, match=r"float16, and 0.100000001 would become 0.0999755859 \(a relative change of 2.4e-04\)"
     ):
         layout.pack(random_tensor(4, 256, 0, 0.1))
     with pytest.raises(Unsupported, match="would become inf"):

@@ -90,8 +90,9 @@ def rounding_excess(
 ) -> str | None:
     """In words, by how much a judge is further from the runtime than rounding explains; None if it is not.
 
-    distance: relative rms between the judge and the runtime's `outputs`. The judge's roundings cannot be followed, but
-    runtime and reference, each with its own roundings, are as far apart as rounding brings them.
+    distance: relative rms between the judge and the runtime's `outputs`. Where an outside judge rounds cannot be seen.
+    So the distance between runtime and reference, which also round independently, is the measure: up to 3 times that
+    distance counts as rounding.
     """
     reference = oracle.outputs(windows)
     explained = compare_outputs(list(zip(outputs, reference)), windows, states=True).relative_rms

@@ -183,8 +183,8 @@ class TensorComparison:
                 Kind.SCALE_ROUNDING_UNRECORDED,
                 info,
                 f"{source.scale_blocks[0]} x {source.scale_blocks[1]} scales were made "
-                f"{stored.scale_blocks[0]} x {stored.scale_blocks[1]}, off by up to {loss:.2g} of themselves, and the "
-                "file does not say so (tritpack.scale_rounding)",
+                f"{stored.scale_blocks[0]} x {stored.scale_blocks[1]}, with a relative change of up to {loss:.2g}, and "
+                "the file does not say so (tritpack.scale_rounding)",
                 loss=loss,
                 recorded=self.recorded_rounding,
             )

@@ -142,7 +142,10 @@ def _first_near_tie(
         if token == best:
             continue
         gap, largest = float(row[best] - row[token]), float(np.abs(row).max())
-        better = f"{prompt}: greedy token {index} is {token}, the oracle's {best} is {gap / largest:.1e} higher"
+        better = (
+            f"{prompt}: greedy token {index}: FILE chooses id {token}, the oracle id {best}, whose logit is higher by "
+            f"{gap / largest:.1e} of the largest"
+        )
         if gap <= CLOSE * largest or _within_rounding(model, oracle, sequence[: first + index + 1], row):
             rung.notes.append(f"{better}: a near-tie, after which texts may differ")
             return index

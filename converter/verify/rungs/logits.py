@@ -128,8 +128,8 @@ def _judge(rung: Rung, model: Model, oracle: Oracle, layers: Layers) -> None:
             return
     if worst <= 10 * (noise := own_noise(oracle, prompts)):
         rung.notes.append(
-            f"the deviation of {worst:.3g} decides nothing: the model is ill-conditioned, with its attention in "
-            f"float64 the oracle is {noise:.3g} away from itself"
+            f"the deviation of {worst:.3g} is inconclusive: the model is ill-conditioned, since the oracle's own "
+            f"outputs change by {noise:.3g} when only attention is computed in float64"
         )
         return
     first = layers.first_deviation()

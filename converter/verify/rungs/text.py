@@ -75,8 +75,8 @@ def check_text(
             rung.notes.append(f"outside the usual tolerance ({outside}), all of it from rounding: {flips}")
     elif worst <= 10 * (noise := own_noise(oracle, windows)):
         rung.notes.append(
-            f"outside the usual tolerance ({outside}), but the model is ill-conditioned: with its attention in float64 "
-            f"the oracle is {noise:.3g} away from itself, so text decides nothing here"
+            f"outside the usual tolerance ({outside}), which is inconclusive: the model is ill-conditioned, since the "
+            f"oracle's own outputs change by {noise:.3g} when only attention is computed in float64"
         )
     else:
         sentence = f"on text: {outside}; {worst:.3g} remains when near-ties are followed"

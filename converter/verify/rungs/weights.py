@@ -20,8 +20,10 @@ needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
 MAX_FINDINGS = 20
-MEMORY, BYTES_PER_WEIGHT = 768 << 20, 12
-"""What all threads together may take, and what comparing takes; quantising master weights takes most."""
+MEMORY = 768 << 20
+"""Bytes that all comparing threads may use together."""
+BYTES_PER_WEIGHT = 12
+"""Bytes that comparing one weight needs at most, which quantising master weights does."""
 
 
 def run(context: Context) -> Rung:
@@ -62,7 +64,9 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
             rung.notes.append(f"{table} is stored as {layout}, at most {loss:.3g} away from the source")
     if worst:
         rung.figures["scale_rounding"] = worst
-        rung.notes.append(f"scales were rounded to what their layout holds, by at most {worst:.2g} of themselves")
+        rung.notes.append(
+            f"scales were rounded to what their layout holds, with a relative change of at most {worst:.2g}"
+        )
     rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
     rung.series = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return rung
