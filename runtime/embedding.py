@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from tritpack.formats.arrays import F32
 from tritpack.formats.errors import CheckFailed, Unreadable, UsageError
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
-F32 = npt.NDArray[np.float32]
 KEY_APPEND = "tritpack.embedding.append_token_id"
 
 

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32, I8, I32
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
 from tritpack.formats.layouts.c_packers import Tile
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
@@ -44,9 +45,6 @@ from tritpack.runtime.abi import (
     TensorStruct,
 )
 
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
-I8 = npt.NDArray[np.int8]
 TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
 """(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
 

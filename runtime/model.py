@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import float_types, model_metadata
+from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
@@ -22,7 +23,6 @@ from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.tokenizer import Tokenizer
 
-F32 = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 4 << 30
 """The most that a KV cache takes by default: the longest contexts need more memory than most machines have."""
 CODES = ".q8"

@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32, F64
 from tritpack.formats.errors import UsageError
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 POSITIONS_AT_ONCE = 64
 """Positions converted to float64 at a time, because such logits of a vocabulary of 128k are large."""
 PERCENTILES = (50, 90, 95, 99, 99.9)

@@ -15,10 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32, I8
 from tritpack.formats.model_spec import ModelSpec
-
-F32 = npt.NDArray[np.float32]
-I8 = npt.NDArray[np.int8]
 
 
 class Weights(Protocol):

@@ -15,13 +15,12 @@ import numpy.typing as npt
 
 from tritpack.converter.storage.storage import Storage, StoredLinear
 from tritpack.formats import float_types
-from tritpack.formats.arrays import Bytes, Scales
+from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
-F32 = npt.NDArray[np.float32]
 PIECE_BYTES = 64 << 20
 """Bytes of float scratch that one piece of a tensor may take."""
 BLOCK_QUANTISED = ("q8_0", "q6_k", "q4_k")

@@ -10,7 +10,6 @@ import numpy as np
 
 from tritpack.converter.storage.storage import (
     DTYPE_NAMES,
-    F32,
     Declaration,
     Part,
     Storage,
@@ -20,7 +19,7 @@ from tritpack.converter.storage.storage import (
     spans,
 )
 from tritpack.converter.storage.ternary_floats import TernaryFloats
-from tritpack.formats.arrays import Bytes, Codes
+from tritpack.formats.arrays import F32, Bytes, Codes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor

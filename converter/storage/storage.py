@@ -12,15 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats import float_types
-from tritpack.formats.arrays import Bytes, Scales
+from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
-F32 = npt.NDArray[np.float32]
 DTYPE_NAMES = {"bfloat16": ("BF16", "bf16"), "float16": ("F16", "f16"), "float32": ("F32", "f32")}
 """By transformers' name of a float type: safetensors' name, and ours."""
 ABSMEAN_FLOOR = 1e-5

@@ -21,12 +21,11 @@ from tritpack.converter.storage.storage import (
     float_pieces,
     spans,
 )
-from tritpack.formats.arrays import Bytes
+from tritpack.formats.arrays import Bits, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor, coarsest
 
-Bits = npt.NDArray[np.unsignedinteger[Any]]
 INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}
 """The bit pattern of infinity; larger ones are NaN."""
 SMALLEST_GROUP = 16

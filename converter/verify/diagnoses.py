@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.findings import Kind
+from tritpack.formats.arrays import F32, I8
 
-I8 = npt.NDArray[np.int8]
-F32 = npt.NDArray[np.float32]
 NamedCodes = Iterable[tuple[str, I8]]
 
 SHIFT_SAMPLE = 96

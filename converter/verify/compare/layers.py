@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32
 from tritpack.formats.model_spec import ModelSpec
-
-F32 = npt.NDArray[np.float32]
 
 LIMIT = 1e-4
 """Far above the float32 noise of a correct step (1e-7 to 1e-5 with depth), far below what any mistake makes."""

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from tritpack.converter.verify.compare.layers import Layers
 from tritpack.converter.verify.compare.outputs import compare_outputs, worst_position
 from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.formats.arrays import F32
 from tritpack.runtime.reference import QuantizedInput
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
-F32 = npt.NDArray[np.float32]
 Tokens = Sequence[int]
 
 TOLERANCES = {"q8_0": (1e-4, 3e-4), "q6_k": (1e-4, 3e-4), "q4_k": (1e-4, 3e-4)}

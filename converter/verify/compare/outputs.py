@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.arrays import F32, F64
 from tritpack.runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 Tokens = Sequence[int]
 Pairs = Sequence[tuple[F32, F32]]
 """Per sequence (ours, expected), float32 (tokens, vocab) or, of embedding models, (tokens, hidden)."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.converter.verify.diagnoses import explain_codes, explain_norm, explain_rows, explain_scale
 from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.rounding import StoredScales, round_rows, round_scales
 from tritpack.formats import float_types
+from tritpack.formats.arrays import F32, I8
 from tritpack.formats.errors import TritpackError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.layouts.catalog import REPAIRABLE
@@ -21,8 +21,6 @@ from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import FLOAT_TYPES
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 
-F32 = npt.NDArray[np.float32]
-I8 = npt.NDArray[np.int8]
 Rows = tuple[int, int]
 """[first, last)."""
 MAX_SEARCHES = 3

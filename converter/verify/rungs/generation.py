@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.converter.verify.compare.near_ties import follow_ties, tolerances
 from tritpack.converter.verify.compare.outputs import LIMITS, position_errors
@@ -18,6 +17,7 @@ from tritpack.converter.verify.golden import Golden
 from tritpack.converter.verify.oracle.judges import Judge
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
+from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import chat_ids
@@ -29,7 +29,6 @@ blames: Blame = "runtime"
 needs: frozenset[Need] = frozenset({"model"})
 options: tuple[str, ...] = ("golden", "prompt")
 
-F32 = npt.NDArray[np.float32]
 THREADS = (1, 2)
 CLOSE = 1e-4
 """Relative to the largest logit: two programs need not agree which of two tokens is likelier by less than this."""

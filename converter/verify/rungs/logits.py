@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.converter.verify.compare.layers import Layers
 from tritpack.converter.verify.compare.near_ties import (
@@ -35,6 +34,7 @@ from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.oracle.judges import Judge, read_recorded
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
+from tritpack.formats.arrays import F32
 from tritpack.runtime.reference import QuantizedInput
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ blames: Blame = "runtime"
 needs: frozenset[Need] = frozenset({"model"})
 options: tuple[str, ...] = ("tokens",)
 
-F32 = npt.NDArray[np.float32]
 Tokens = Sequence[int]
 
 SAFE_MARGIN = 1e-6
