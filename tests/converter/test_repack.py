@@ -301,7 +301,7 @@ def test_the_command(half_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     missing = run("repack", tmp_path / "absent.gguf", "-o", tmp_path / "x.gguf")
     assert exit_code_of(missing) == 3 and "does not exist" in str(missing.exception)
     bad_tiles = run("repack", half_gguf, "-o", tmp_path / "x", "--outtype", "tl2", "--tiling", "256x256=96,96,32")
-    assert exit_code_of(bad_tiles) == 4 and "by rule" in str(getattr(bad_tiles.exception, "hint", ""))
+    assert exit_code_of(bad_tiles) == 4 and "default one" in str(getattr(bad_tiles.exception, "hint", ""))
     assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--for", "llama.cpp")) == 4
     assert exit_code_of(run("repack", half_gguf, "-o", tmp_path / "x.gguf", "--tiling", "1x1")) == 2
     tiled = run("repack", half_gguf, "-o", tmp_path / "tl.gguf", "--outtype", "tl1", "--tiling", "256x256=128,64,64")

@@ -248,7 +248,16 @@ def test_bad_folders_get_a_sentence(tmp_path: Path, prepare: Callable[[Path], No
 def _fixture_folders() -> list[Any]:
     folders = sorted(path.parent for path in CHECKPOINTS.glob("*/fixture.json"))
     missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no checkpoints in {CHECKPOINTS}"))
-    return [pytest.param(path, id=path.name) for path in folders] or [missing]
+    refused = pytest.mark.skip(reason="convert refuses this model (hybrid architecture, rotated basis)")
+    return [pytest.param(path, id=path.name, marks=() if _is_read(path) else refused) for path in folders] or [missing]
+
+
+def _is_read(folder: Path) -> bool:
+    """Whether config.json is that of a plain text model, and the fixture has the answers of its tokenizer."""
+    if not (folder / "config.json").is_file():
+        return False
+    config, answers = (json.loads((folder / name).read_text()) for name in ("config.json", "fixture.json"))
+    return "vocab_size" in config and "roundtrip" in answers
 
 
 @pytest.mark.parametrize("folder", _fixture_folders())
