@@ -1,4 +1,4 @@
-"""What convert and repack are asked for, as one value."""
+"""The options of convert and repack, as one frozen value."""
 
 from __future__ import annotations
 

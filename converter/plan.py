@@ -200,7 +200,7 @@ def _source_warnings(model: SourceModel, engine: Engine) -> tuple[str, ...]:
 
 
 def _planned_tensors(model: SourceModel, choice: LayoutChoice, options: ConvertOptions) -> tuple[PlannedTensor, ...]:
-    """Return the tensors of the output in its order; a scale that stands apart follows its tensor."""
+    """Return the tensors of the output in file order. A scale that is a tensor of its own follows its weight."""
     planned = []
     for name, shape in model.spec.tensor_shapes().items():
         source = model.tensors[name]

@@ -1,1 +1,1 @@
-"""Running: a small C library, its Python face, and a slow numpy twin to hold it against."""
+"""Running a model: a small C library, its Python face, and a slow numpy reference to compare it with."""

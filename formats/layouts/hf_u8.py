@@ -1,7 +1,7 @@
 """hf_u8, the packed form of transformers checkpoints: four codes per byte, a quarter of the matrix apart.
 
-The scale is a tensor of its own (`weight_scale`), so pack drops it and unpack gives a scale of one; whether the stored
-number multiplies or divides is decided by the family (converter/storage/packed.py).
+The scale is a tensor of its own (`weight_scale`), so pack drops it and unpack gives a scale of one. config.json says
+whether the stored number multiplies or divides (converter/storage/packed.py reads it).
 """
 
 from __future__ import annotations
