@@ -202,7 +202,7 @@ def test_pack_rounds_scales_only_on_request() -> None:
 @pytest.mark.parametrize(
     ("array", "options", "error", "words"),
     [
-        (np.random.default_rng(0).normal(size=(32, 256)).astype(np.float32), {}, Unsupported, "not ternary"),
+        (np.random.default_rng(0).normal(size=(32, 256)).astype(np.float32), {}, Unsupported, "array is not ternary"),
         (np.full((32, 256), np.nan, np.float32), {}, Unreadable, "not finite"),
         (np.full((32, 256), 0.1), {}, Unsupported, "not exact in float32"),
         (np.ones((32, 256), np.int32), {}, UsageError, "neither int8 codes nor floats"),

@@ -97,5 +97,7 @@ def _recovered(values: npt.NDArray[np.generic]) -> TernaryTensor:
     weight = StoredTensor("array", dtype, floats.shape, stored, file="", mapping=mmap.mmap(-1, 1), offset=0)
     tensor = recover(weight)
     if tensor is None:
-        raise Unsupported(describe_misfit(weight).message, hint="quantise it first, and give int8 codes with scales=")
+        raise Unsupported(
+            f"the array {describe_misfit(weight).message}", hint="quantise it first, and give int8 codes with scales="
+        )
     return tensor
