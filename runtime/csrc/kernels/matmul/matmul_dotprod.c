@@ -1,5 +1,5 @@
 /* The product of many tokens, for NEON with dotprod. */
-#include "../simd_i8/tile_dotprod.h"
+#include "../simd_i8/matmul_tile_dotprod.h"
 
 #define KERNEL matmul_i2_s_dotprod
 #define PANEL_ROW panel_row_i2_s

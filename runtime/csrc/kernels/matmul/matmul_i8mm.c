@@ -1,5 +1,5 @@
 /* The product of many tokens, for NEON with i8mm. */
-#include "../simd_i8/tile_i8mm.h"
+#include "../simd_i8/matmul_tile_i8mm.h"
 
 #define KERNEL matmul_i2_s_i8mm
 #define PANEL_ROW panel_row_i2_s

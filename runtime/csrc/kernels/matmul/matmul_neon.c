@@ -2,7 +2,7 @@
 #include "../simd_i8/neon.h"
 
 #define sdot neon_dot
-#include "../simd_i8/tile_neon.inc"
+#include "../simd_i8/matmul_tile_neon.inc"
 
 #define KERNEL matmul_i2_s_neon
 #define PANEL_ROW panel_row_i2_s

@@ -1,5 +1,5 @@
 /* The product of many tokens, for SSSE3. */
-#include "../simd_i8/tile_ssse3.h"
+#include "../simd_i8/matmul_tile_ssse3.h"
 
 #define KERNEL matmul_i2_s_ssse3
 #define PANEL_ROW panel_row_i2_s

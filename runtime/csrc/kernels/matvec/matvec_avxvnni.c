@@ -1,5 +1,6 @@
-/* The product of one token, for AVX-VNNI. */
-#include "../simd_i8/words_avxvnni.h"
+/* The product of one token, for AVX-VNNI: one line per layout. Lines of codes are added up in
+ * simd_i8/matvec_words_avxvnni.h. */
+#include "../simd_i8/matvec_words_avxvnni.h"
 
 #include "matvec_lines.inc"
 

@@ -1,5 +1,6 @@
-/* The product of one token, for NEON with dotprod. */
-#include "../simd_i8/words_dotprod.h"
+/* The product of one token, for NEON with dotprod: one line per layout. Lines of codes are added
+ * up in simd_i8/matvec_words_dotprod.h. */
+#include "../simd_i8/matvec_words_dotprod.h"
 
 #include "matvec_lines.inc"
 

@@ -1,5 +1,6 @@
-/* The product of one token, for NEON with i8mm. */
-#include "../simd_i8/words_i8mm.h"
+/* The product of one token, for NEON with i8mm: one line per layout. Lines of codes are added up
+ * in simd_i8/matvec_words_i8mm.h. */
+#include "../simd_i8/matvec_words_i8mm.h"
 
 #include "matvec_lines.inc"
 

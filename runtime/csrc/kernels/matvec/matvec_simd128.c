@@ -1,5 +1,6 @@
-/* The product of one token, for WebAssembly's SIMD128. */
-#include "../simd_i8/words_simd128.h"
+/* The product of one token, for WebAssembly's SIMD128: one line per layout. Lines of codes are
+ * added up in simd_i8/matvec_words_simd128.h. */
+#include "../simd_i8/matvec_words_simd128.h"
 
 #include "matvec_lines.inc"
 

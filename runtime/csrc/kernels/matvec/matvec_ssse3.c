@@ -1,5 +1,6 @@
-/* The product of one token, for SSSE3. */
-#include "../simd_i8/words_ssse3.h"
+/* The product of one token, for SSSE3: one line per layout. Lines of codes are added up in
+ * simd_i8/matvec_words_ssse3.h. */
+#include "../simd_i8/matvec_words_ssse3.h"
 
 #include "matvec_lines.inc"
 

@@ -1,9 +1,9 @@
 /* What matmul_128.inc multiplies with on ARM with dotprod. */
-#ifndef TRITPACK_TILE_DOTPROD_H
-#define TRITPACK_TILE_DOTPROD_H
+#ifndef TRITPACK_MATMUL_TILE_DOTPROD_H
+#define TRITPACK_MATMUL_TILE_DOTPROD_H
 
 #define sdot vdotq_s32
-#include "tile_neon.inc"
+#include "matmul_tile_neon.inc"
 
 /* All four tokens in one load, each taken from its lane: loads that fill all lanes take the
  * places of dot products on many cores. */

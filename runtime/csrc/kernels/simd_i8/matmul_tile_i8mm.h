@@ -1,7 +1,7 @@
 /* What matmul_128.inc multiplies with on ARM with i8mm: an instruction takes 8 columns of two
  * tokens and of two rows. */
-#ifndef TRITPACK_TILE_I8MM_H
-#define TRITPACK_TILE_I8MM_H
+#ifndef TRITPACK_MATMUL_TILE_I8MM_H
+#define TRITPACK_MATMUL_TILE_I8MM_H
 
 #include <arm_neon.h>
 

@@ -1,6 +1,6 @@
-/* The words of AVX-VNNI for matvec_lines.inc; words_scalar.h says what each of them does. */
-#ifndef TRITPACK_WORDS_AVXVNNI_H
-#define TRITPACK_WORDS_AVXVNNI_H
+/* The words of AVX-VNNI for matvec_lines.inc; matvec_words_scalar.h says what each of them does. */
+#ifndef TRITPACK_MATVEC_WORDS_AVXVNNI_H
+#define TRITPACK_MATVEC_WORDS_AVXVNNI_H
 
 #include "avxvnni.h"
 

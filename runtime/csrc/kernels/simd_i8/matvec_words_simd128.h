@@ -1,7 +1,7 @@
-/* The words of WebAssembly's SIMD128 for matvec_lines.inc; words_scalar.h says what each of them
+/* The words of WebAssembly's SIMD128 for matvec_lines.inc; matvec_words_scalar.h says what each of them
  * does. */
-#ifndef TRITPACK_WORDS_SIMD128_H
-#define TRITPACK_WORDS_SIMD128_H
+#ifndef TRITPACK_MATVEC_WORDS_SIMD128_H
+#define TRITPACK_MATVEC_WORDS_SIMD128_H
 
 #include "simd128.h"
 

@@ -1,4 +1,4 @@
-/* The operations of matvec_lines.inc on one line, in plain C: the specification. Each words_ISA.h
+/* The operations of matvec_lines.inc on one line, in plain C: the specification. Each matvec_words_ISA.h
  * defines the same names:
  *   sums, sums_clear      the running sums of a row
  *   codes, planes, trits  add the products of `bytes` bytes at p (64 are readable) with the
@@ -8,8 +8,8 @@
  *                         which belong to row k of four interleaved rows
  *   LINES_AT_ONCE         lines after which the sums are added up, so that no lane wraps
  *   MOST_ROWS_AT_ONCE     rows of trits that one call of trits_of_rows handles */
-#ifndef TRITPACK_WORDS_SCALAR_H
-#define TRITPACK_WORDS_SCALAR_H
+#ifndef TRITPACK_MATVEC_WORDS_SCALAR_H
+#define TRITPACK_MATVEC_WORDS_SCALAR_H
 
 #include "../row_geometry.h"
 

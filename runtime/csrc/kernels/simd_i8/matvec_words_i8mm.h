@@ -1,6 +1,6 @@
-/* The words of NEON with i8mm for matvec_lines.inc; words_scalar.h says what each of them does. */
-#ifndef TRITPACK_WORDS_I8MM_H
-#define TRITPACK_WORDS_I8MM_H
+/* The words of NEON with i8mm for matvec_lines.inc; matvec_words_scalar.h says what each of them does. */
+#ifndef TRITPACK_MATVEC_WORDS_I8MM_H
+#define TRITPACK_MATVEC_WORDS_I8MM_H
 
 #include <arm_neon.h>
 

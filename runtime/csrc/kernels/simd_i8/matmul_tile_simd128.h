@@ -1,6 +1,6 @@
 /* What matmul_128.inc multiplies with on WebAssembly. */
-#ifndef TRITPACK_TILE_SIMD128_H
-#define TRITPACK_TILE_SIMD128_H
+#ifndef TRITPACK_MATMUL_TILE_SIMD128_H
+#define TRITPACK_MATMUL_TILE_SIMD128_H
 
 #include "simd128.h"
 

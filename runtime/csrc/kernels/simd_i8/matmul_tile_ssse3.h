@@ -1,6 +1,6 @@
 /* What matmul_128.inc multiplies with. */
-#ifndef TRITPACK_TILE_SSSE3_H
-#define TRITPACK_TILE_SSSE3_H
+#ifndef TRITPACK_MATMUL_TILE_SSSE3_H
+#define TRITPACK_MATMUL_TILE_SSSE3_H
 
 #include <tmmintrin.h>
 
