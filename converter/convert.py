@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
 from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.names import TL2_TYPE_IDS
+from tritpack.formats.progress import Progress
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
-Progress = Callable[[str, int, int], None]
 """Called with the name of a tensor, the number of tensors done, and the number of all tensors."""
 
 
@@ -63,7 +64,7 @@ def convert(
     allow_wrong_engine: bool = False,
     tiling: Sequence[str] = (),
     kernel_config: str | Path | None = None,
-    tl2_id: int = 39,
+    tl2_id: int = TL2_TYPE_IDS[0],
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:

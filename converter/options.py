@@ -9,7 +9,7 @@ from pathlib import Path
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import UsageError
 from tritpack.formats.layouts.tiling import Tilings, parse_tilings, read_kernel_config
-from tritpack.formats.names import FLOAT_TYPES
+from tritpack.formats.names import FLOAT_QUANTIZERS, FLOAT_TYPES, TL2_TYPE_IDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ConvertOptions:
     is for (--for). name: general.name. quantize: `absmean` takes a plain float checkpoint for master weights.
     allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine that would
     run another model. tiling: `ROWSxCOLS=BM,BK,bm` for tl1 and tl2. kernel_config: the same from a file of bitnet.cpp.
-    tl2_id: type id of tl2, 39 or 42. reading: how to read a packed source that does not say everything itself.
+    tl2_id: type id of tl2, one of TL2_TYPE_IDS. reading: how to read a packed source that does not say everything.
     """
 
     outtype: str = "auto"
@@ -32,17 +32,19 @@ class ConvertOptions:
     allow_wrong_engine: bool = False
     tiling: Sequence[str] = ()
     kernel_config: str | Path | None = None
-    tl2_id: int = 39
+    tl2_id: int = TL2_TYPE_IDS[0]
     reading: ReadRequest | None = None
 
     def __post_init__(self) -> None:
         if self.embedding_type not in ("auto", *FLOAT_TYPES):
             hint = f"choose one of: auto, {', '.join(FLOAT_TYPES)}"
             raise UsageError(f"--embedding-type {self.embedding_type} is unknown", hint=hint)
-        if self.quantize not in (None, "absmean"):
-            raise UsageError(f"--quantize {self.quantize} is unknown", hint="it can be: absmean")
-        if self.tl2_id not in (39, 42):
-            raise UsageError(f"--tl2-id {self.tl2_id} is unknown", hint="choose one of: 39, 42")
+        if self.quantize not in (None, *FLOAT_QUANTIZERS):
+            raise UsageError(f"--quantize {self.quantize} is unknown", hint=f"it can be: {', '.join(FLOAT_QUANTIZERS)}")
+        if self.tl2_id not in TL2_TYPE_IDS:
+            raise UsageError(
+                f"--tl2-id {self.tl2_id} is unknown", hint=f"choose one of: {', '.join(map(str, TL2_TYPE_IDS))}"
+            )
 
     def tilings(self) -> Tilings:
         """Return the tilings by shape: see `read_tilings`."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritpack.converter.convert import Conversion, Progress, run_conversion
+from tritpack.converter.convert import Conversion, run_conversion
 from tritpack.converter.options import ConvertOptions, read_tilings
 from tritpack.converter.sources.open import is_gguf
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import Unreadable
+from tritpack.formats.names import TL2_TYPE_IDS
+from tritpack.formats.progress import Progress
 
 
 def repack(
@@ -27,7 +29,7 @@ def repack(
     allow_wrong_engine: bool = False,
     tiling: Sequence[str] = (),
     kernel_config: str | Path | None = None,
-    tl2_id: int = 39,
+    tl2_id: int = TL2_TYPE_IDS[0],
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:

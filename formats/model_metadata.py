@@ -14,12 +14,12 @@ from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
     IMPLIED_ACTIVATION,
     OPTIONAL_NORMS,
-    POOLING,
     ROPE_FACTORS,
     SCALES,
     ModelSpec,
     shortest_float,
 )  # fmt: skip
+from tritpack.formats.names import POOLING
 from tritpack.formats.rope import RopeScaling, float32_tuple, yarn_attention_factor
 from tritpack.formats.ternary import coarsest_both
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.names import ACTIVATIONS
+from tritpack.formats.names import ACTIVATIONS, POOLING
 from tritpack.formats.rope import RopeScaling, inverse_frequencies
 
 IMPLIED_ACTIVATION = {
@@ -46,8 +46,6 @@ ALL_NORMS = (*NORMS, *(norm for group in OPTIONAL_NORMS.values() for norm in gro
 SCALES = ("embedding_scale", "residual_scale", "logit_scale")
 TABLES = ("token_embd", "output")
 ROPE_FACTORS = "rope_freqs.weight"
-POOLING = ("none", "mean", "cls", "last")
-"""The index is the number in GGUF's `<arch>.pooling_type`."""
 ACTIVATION_QUANTIZATION = {"int8-per-token": True, "none": False}
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import enum
 
-FLOAT_TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k")
+PLAIN_FLOATS = ("f32", "f16", "bf16")
+BLOCK_FLOATS = ("q8_0", "q6_k", "q4_k")
+"""Float types that round: blocks of integers with scales."""
+FLOAT_TYPES = (*PLAIN_FLOATS, *BLOCK_FLOATS)
 """Types of embeddings, heads and norms, in the order of the C enum tp_layout."""
 
 LAYOUTS = (
@@ -39,6 +42,26 @@ ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
 
 DTYPES = ("bfloat16", "float16", "float32")
 """Float types of exported checkpoints, smallest first, as transformers spells them."""
+
+
+POOLING = ("none", "mean", "cls", "last")
+"""How an embedding model makes one vector of its positions; the index is the number in `<arch>.pooling_type`."""
+
+TL2_TYPE_IDS = (39, 42)
+"""GGUF type ids that bitnet.cpp has given to tl2: until May 2026, and since July 2026."""
+
+FLOAT_QUANTIZERS = ("absmean",)
+"""What --quantize takes: how plain floats are made ternary on request."""
+
+EXPORT_TARGETS = ("hf", "mlx")
+"""Libraries that an exported checkpoint can be for: transformers and mlx-lm."""
+
+MLX_GROUP_SIZES = (128, 64, 32)
+"""Weights per scale that MLX has, largest first."""
+
+DUMMY_SHAPES = ("bitnet-2b-4t", "tiny")
+DUMMY_MODES = ("offline", "online")
+"""Shapes and weights of `make-dummy`: packed codes, or bf16 master weights."""
 
 
 class ExitCode(enum.IntEnum):

@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model, cache_bytes
@@ -32,7 +33,6 @@ COUNTED = ("matmul", "dots")
 BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 """The linears that the last layer computes for every token of a prompt."""
 
-Progress = Callable[[str, int, int], None]
 """Called with a label, the tests done and their number."""
 Limits = tuple[float | None, float | None]
 
@@ -124,7 +124,7 @@ def bench(
     repetitions: int = 5,
     kv_type: str = "f32",
     isa: str | None = None,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
@@ -167,7 +167,7 @@ def bench(
     }
 
 
-def bench_kernels(*, progress: Progress = lambda name, done, total: None) -> dict[str, Any]:
+def bench_kernels(*, progress: Progress = silent) -> dict[str, Any]:
     """Compare every kernel of this CPU with scalar, then time it on one thread, on data in the cache."""
     c = library()
     wrong = {line.split(":")[0] for line in c.self_test()[1] if "WRONG" in line}

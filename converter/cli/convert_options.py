@@ -78,9 +78,9 @@ CHOSEN = (
     click.option(
         "--tl2-id",
         type=int,
-        metavar="[39|42]",
-        callback=one_of(39, 42),
-        default=39,
+        metavar=f"[{'|'.join(map(str, names.TL2_TYPE_IDS))}]",
+        callback=one_of(*names.TL2_TYPE_IDS),
+        default=names.TL2_TYPE_IDS[0],
         show_default=True,
         help="GGUF type id of tl2; bitnet.cpp uses 42 since July 2026.",
     ),

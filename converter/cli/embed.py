@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
+from tritpack.formats import names
 
 
 @click.command("embed")
@@ -17,7 +18,7 @@ from tritpack.converter.cli.model_options import model_options, open_model, pars
 @click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (hidden,).")
 @click.option(
     "--pooling",
-    type=click.Choice(["last", "mean", "cls"]),
+    type=click.Choice([pooling for pooling in names.POOLING if pooling != "none"]),
     help="How positions become one vector; default: the model's own pooling.",
 )
 @click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; it is 1 by default.")

@@ -17,7 +17,11 @@ from tritpack.formats import names
 @click.argument("source", metavar="IN.gguf")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write.")
 @click.option(
-    "--to", type=click.Choice(["hf", "mlx"]), default="hf", show_default=True, help="The library that is to read it."
+    "--to",
+    type=click.Choice(names.EXPORT_TARGETS),
+    default=names.EXPORT_TARGETS[0],
+    show_default=True,
+    help="The library that is to read it.",
 )
 @click.option(
     "--storage",
@@ -37,8 +41,8 @@ from tritpack.formats import names
 @click.option(
     "--group-size",
     type=int,
-    metavar="[32|64|128]",
-    callback=one_of(32, 64, 128),
+    metavar=f"[{'|'.join(map(str, names.MLX_GROUP_SIZES))}]",
+    callback=one_of(*names.MLX_GROUP_SIZES),
     help="Weights per scale with --to mlx; default: the largest size that fits.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")

@@ -13,10 +13,11 @@ from pathlib import Path
 import click
 
 from tritpack.converter.cli.progress import Progress
+from tritpack.formats import names
 
 quantize_option = click.option(
     "--quantize",
-    type=click.Choice(["absmean"]),
+    type=click.Choice(names.FLOAT_QUANTIZERS),
     help="Treat a plain float checkpoint as BitNet master weights and quantise it. A model that was not trained for "
     "this produces nonsense.",
 )

@@ -6,21 +6,22 @@ import click
 
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Progress
+from tritpack.formats import names
 
 
 @click.command("make-dummy")
 @click.option("-o", "--output", required=True, metavar="DIR|FILE.gguf", help="Checkpoint folder or GGUF file to write.")
 @click.option(
     "--shape",
-    type=click.Choice(["bitnet-2b-4t", "tiny"]),
-    default="bitnet-2b-4t",
+    type=click.Choice(names.DUMMY_SHAPES),
+    default=names.DUMMY_SHAPES[0],
     show_default=True,
     help="The sizes of the published 2B-4T, or two small layers.",
 )
 @click.option(
     "--mode",
-    type=click.Choice(["offline", "online"]),
-    default="offline",
+    type=click.Choice(names.DUMMY_MODES),
+    default=names.DUMMY_MODES[0],
     show_default=True,
     help="offline writes packed codes, online bf16 master weights.",
 )

@@ -9,19 +9,13 @@ from tritpack.converter.families.family import Family
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.model_spec import ModelSpec
 
-CLASSES = {
-    "bitnet": "BitNetForCausalLM", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM",
-    "gemma3": "Gemma3ForCausalLM", "minicpm": "MiniCPMForCausalLM", "bitnet_embedding_qwen3": "Qwen3Model",
-    "bitnet_embedding_gemma3": "Gemma3TextModel",
-}  # fmt: skip
-
 
 def family_of(spec: ModelSpec) -> Family:
     """Return the family in whose names a model is written. Raises Unsupported if there is none."""
     if spec.architecture in ("bitnet", "bitnet-b1.58"):
         return catalog.family("bitnet")  # transformers' class, whatever the activation
     name = f"bitnet_embedding_{spec.architecture}" if spec.is_embedding_model else spec.architecture
-    if name not in CLASSES:
+    if name not in {family.name for family in catalog.families() if family.transformers_class}:
         raise Unsupported(f"embedding models of architecture {spec.architecture} cannot be exported")
     if spec.is_embedding_model and not spec.projection_norms:
         raise Unsupported("embedding models without norms before their projections cannot be exported")
@@ -31,7 +25,7 @@ def family_of(spec: ModelSpec) -> Family:
 def config_of(spec: ModelSpec, family: Family, dtype: str) -> dict[str, Any]:
     """Return config.json without its quantization_config and token ids. dtype: the value of torch_dtype."""
     config: dict[str, Any] = {
-        "architectures": [CLASSES[family.name]],
+        "architectures": [family.transformers_class],
         "model_type": family.model_types[0],
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden_size,
@@ -57,7 +51,7 @@ def config_of(spec: ModelSpec, family: Family, dtype: str) -> dict[str, Any]:
         config["rope_local_base_freq"] = spec.local_rope_theta or 10000.0
         scale = spec.attention_scale or spec.head_dim**-0.5
         config["query_pre_attn_scalar"] = _nearly_whole(scale**-2)
-    if family.name == "minicpm":
+    if "scale_emb" in family.config_keys:
         config["scale_emb"] = _nearly_whole(spec.embedding_scale)
         config["scale_depth"] = _short(spec.residual_scale * spec.layers**0.5)
         config["dim_model_base"] = _nearly_whole(spec.logit_scale * spec.hidden_size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from tritpack.converter.export.checkpoint_writer import CheckpointWriter
@@ -22,9 +21,8 @@ from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.formats.errors import TritpackError, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.progress import Progress, silent
 from tritpack.runtime import packers
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass
@@ -55,7 +53,7 @@ def export(
     allow_scale_rounding: bool = False,
     allow_wrong_engine: bool = False,
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Export:
     """Write SOURCE (a GGUF, or whatever convert takes) as a checkpoint folder.
 

@@ -15,11 +15,8 @@ from tritpack.converter.storage.storage import Storage, held
 from tritpack.converter.targets.scale_rounding import fold
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.model_spec import ROPE_FACTORS
-from tritpack.formats.names import DTYPES
+from tritpack.formats.names import DTYPES, EXPORT_TARGETS
 from tritpack.formats.ternary import TernaryTensor
-
-TARGETS = ("hf", "mlx")
-"""What --to takes."""
 
 
 def choose_kind(
@@ -30,8 +27,8 @@ def choose_kind(
     asked: the argument of --storage. What would be run with other activations than the model's is refused, or with
     allow_wrong added to the warnings. Raises UsageError and Unsupported.
     """
-    if to not in TARGETS:
-        raise UsageError(f"--to {to} is unknown", hint=f"choose one of: {', '.join(TARGETS)}")
+    if to not in EXPORT_TARGETS:
+        raise UsageError(f"--to {to} is unknown", hint=f"choose one of: {', '.join(EXPORT_TARGETS)}")
     if asked not in ("auto", *TRANSFORMERS):
         raise UsageError(f"--storage {asked} is unknown", hint=f"choose one of: auto, {', '.join(TRANSFORMERS)}")
     if to == "mlx" and asked != "auto":
@@ -39,8 +36,8 @@ def choose_kind(
     kind = _for_mlx(family, warnings) if to == "mlx" else _for_transformers(model, family, asked)
     if family.embedding and kind.name != "master_weights":
         raise Unsupported(f"{family.title} can only be loaded from master weights", hint="--storage master_weights")
-    if family.name == "minicpm":
-        warnings.append("transformers has no MiniCPM of its own: loading this needs OpenBMB's remote code")
+    if family.remote_code:
+        warnings.append(f"transformers has no {family.title} of its own: loading this needs {family.remote_code}")
     if kind.int8_activations != model.spec.int8_activations:
         takes = {True: "int8 activations", False: "float activations"}
         wrong = (

@@ -34,6 +34,9 @@ class Family:
     sliding_pattern: every n-th layer sees the whole context, the others a window; 0: all see everything.
     activation_key: the key of config.json that names the activation function.
     formulas: ModelSpec field -> arithmetic over config.json.
+    unread_switches: keys of config.json that would mean another graph, and that the family's class does not read.
+    transformers_class: the class that an exported config.json names; "" if the family is never exported under its name.
+    remote_code: whose code has to be trusted to load an export, where transformers has no such class.
     embedding: for embedding models, `pooling` and `append` (the token added to every text).
     """
 
@@ -55,6 +58,9 @@ class Family:
     norm_offset: float = 0.0
     sliding_pattern: int = 0
     activation_key: str = "hidden_act"
+    unread_switches: tuple[str, ...] = ()
+    transformers_class: str = ""
+    remote_code: str = ""
     formulas: Mapping[str, str] = dataclasses.field(default_factory=dict)
     embedding: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -92,8 +92,7 @@ def _defaults(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 def _refuse_switches(config: Mapping[str, Any], family: Family) -> None:
     for switch in UNSUPPORTED_SWITCHES:
-        # Falcon3's configs carry parallel_attn though their class, Llama, has no such thing.
-        if config.get(switch) and not (switch == "parallel_attn" and family.name == "llama"):
+        if config.get(switch) and switch not in family.unread_switches:
             raise Unsupported(f"config.json: {switch} is {config[switch]!r}, which no graph here runs")
     if config.get("is_causal") is False:
         raise Unsupported("config.json: is_causal is false, and every graph here is causal")

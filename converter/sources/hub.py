@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from tritpack.converter.sources.checkpoint import INDEX
 from tritpack.converter.sources.hub_errors import explain, kinds_of, passes, persist
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import (
@@ -46,7 +47,6 @@ SMALL_FILES = re.compile(
     r"|modules\.json|\d+_\w+/config\.json",
     re.ASCII,
 )
-INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 

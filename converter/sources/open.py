@@ -8,6 +8,7 @@ from tritpack.converter.sources import hub
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_errors import NoSuchRepository
 from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile
 
 
@@ -64,6 +65,6 @@ def is_gguf(path: Path) -> bool:
         return True
     try:
         with open(path, "rb") as stream:
-            return stream.read(4) == b"GGUF"
+            return stream.read(4) == MAGIC
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error

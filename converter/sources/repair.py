@@ -13,6 +13,7 @@ from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
+from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
 from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.names import READ_AS
@@ -126,7 +127,7 @@ def _code_hashes(reference: Path) -> dict[str, str]:
     """By tensor name, the codes_sha256 of a GGUF file or of a list that `inspect --stats --json` has printed."""
     try:
         with open(reference, "rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
+            is_gguf = stream.read(4) == MAGIC
         if not is_gguf:
             document = json.loads(reference.read_text("utf-8"))
             return {t["name"]: t["codes_sha256"] for t in document["tensors"] if "codes_sha256" in t}

@@ -18,13 +18,12 @@ from tritpack.formats import float_types
 from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.names import BLOCK_FLOATS
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
 PIECE_BYTES = 64 << 20
 """Bytes of float scratch that one piece of a tensor may take."""
-BLOCK_QUANTISED = ("q8_0", "q6_k", "q4_k")
-"""Float types whose bytes are copied, because decoding and encoding them again would lose more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +253,7 @@ class GgufTensor:
 
     def stored_as(self, kind: str) -> Bytes | None:
         # Plain floats go through `pieces`, which looks at their values.
-        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in BLOCK_QUANTISED else None
+        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in BLOCK_FLOATS else None
 
     def pieces(self) -> Iterator[F32]:
         if (ternary := self.ternary()) is not None:

@@ -22,11 +22,9 @@ from tritpack.converter.storage.ternary_floats import TernaryFloats
 from tritpack.formats.arrays import F32, Bytes, Codes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
+from tritpack.formats.names import MLX_GROUP_SIZES
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor, coarsest_both
-
-GROUP_SIZES = (128, 64, 32)
-"""Those that MLX has, largest first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +69,11 @@ class Mlx(Storage):
 
     @classmethod
     def candidates(cls, dtype: str, group_size: int | None) -> list[Storage]:
-        if group_size is not None and group_size not in GROUP_SIZES:
-            raise UsageError(f"--group-size {group_size} is unknown", hint="MLX has 32, 64 and 128")
-        return [cls(dtype, group) for group in (GROUP_SIZES if group_size is None else (group_size,))]
+        if group_size is not None and group_size not in MLX_GROUP_SIZES:
+            raise UsageError(
+                f"--group-size {group_size} is unknown", hint=f"MLX has {', '.join(map(str, MLX_GROUP_SIZES))}"
+            )
+        return [cls(dtype, group) for group in (MLX_GROUP_SIZES if group_size is None else (group_size,))]
 
     def nearest_grid(self, rows: int, cols: int, scale_blocks: tuple[int, int]) -> tuple[int, int]:
         fits = cols // scale_blocks[1] % self.group == 0

@@ -143,14 +143,14 @@ def describe_misfit(weight: StoredTensor) -> Unsupported:
         )
     return Unsupported(
         f"is not ternary: {counted}, and rounding it to three values would change it by "
-        f"{100 * _rounding_loss(sample):.0f} % of its norm",
+        f"{100 * _absmean_change(sample):.0f} % of its norm",
         tensor=weight.name,
         hint="if these are master weights of a BitNet model (Falcon-E's prequantized revision, for example), pass "
         "--quantize absmean; an ordinary float model talks nonsense after it",
     )
 
 
-def _rounding_loss(sample: npt.NDArray[np.float32]) -> float:
+def _absmean_change(sample: npt.NDArray[np.float32]) -> float:
     """Return the norm of what absmean would change, in parts of the sample's norm."""
     mean = max(float(np.abs(sample).mean(dtype=np.float64)), ABSMEAN_FLOOR)
     rounded = np.clip(np.rint(sample / mean), -1, 1) * mean

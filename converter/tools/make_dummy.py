@@ -17,12 +17,14 @@ from tritpack.formats.errors import UsageError, WriteFailed
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.float_types import narrow_bf16
 from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.names import DUMMY_SHAPES
+from tritpack.formats.progress import Progress, silent
 from tritpack.formats.safetensors_writer import Entry, write_safetensors
 
-SHAPES = {
-    "bitnet-2b-4t": ModelSpec("bitnet-b1.58", 128256, 2560, 6912, 30, 20, 5, 128, 4096, 500000.0, 1e-5, "relu2"),
-    "tiny": ModelSpec("bitnet-b1.58", 512, 256, 768, 2, 4, 2, 64, 1024, 500000.0, 1e-5, "relu2"),
-}
+SHAPES = dict(zip(DUMMY_SHAPES, (
+    ModelSpec("bitnet-b1.58", 128256, 2560, 6912, 30, 20, 5, 128, 4096, 500000.0, 1e-5, "relu2"),
+    ModelSpec("bitnet-b1.58", 512, 256, 768, 2, 4, 2, 64, 1024, 500000.0, 1e-5, "relu2"),
+)))  # fmt: skip
 LEGAL_BYTES = np.array(
     [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], np.uint8
 )
@@ -39,8 +41,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
 
-Progress = Callable[[str, int, int], None]
-
 
 def make_dummy(
     output: str | Path,
@@ -49,7 +49,7 @@ def make_dummy(
     mode: str = "offline",
     seed: int = 0,
     force: bool = False,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write a checkpoint folder or, for a name ending in .gguf, that checkpoint converted to I2_S.
 

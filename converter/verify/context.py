@@ -12,8 +12,9 @@ from pathlib import Path
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
-from tritpack.converter.verify.compare.outputs import MIN_POSITIONS, OutputComparison
+from tritpack.converter.verify.compare.outputs import OutputComparison
 from tritpack.converter.verify.compare.tensors import stored_scales
+from tritpack.converter.verify.compare.tolerances import MIN_POSITIONS
 from tritpack.converter.verify.golden import Golden, parse_golden
 from tritpack.converter.verify.oracle.judges import Judge, Transformers
 from tritpack.converter.verify.oracle.oracle import Oracle

@@ -41,12 +41,6 @@ static int known(int layout) { return layout >= 0 && layout < TP_LAYOUT_COUNT; }
 
 const char *tp_layout_name(int layout) { return known(layout) ? layouts[layout].name : NULL; }
 
-int tp_layout_from_name(const char *name) {
-    for (int i = 0; name && i < TP_LAYOUT_COUNT; i++)
-        if (strcmp(name, layouts[i].name) == 0) return i;
-    return -1;
-}
-
 int tp_is_ternary(int layout) { return known(layout) && layouts[layout].kind == TERNARY; }
 
 int tp_takes_acts16(int layout) { return known(layout) && layouts[layout].kind == QUANTS; }

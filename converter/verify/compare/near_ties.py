@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 Tokens = Sequence[int]
 
-TOLERANCES = {"q8_0": (1e-4, 3e-4), "q6_k": (1e-4, 3e-4), "q4_k": (1e-4, 3e-4)}
-"""By the type of the head: the limit for the worst position where no flip is possible, and over text with near-ties
-followed. These heads take activations as 16-bit integers, which alone makes some 1e-5."""
-EXACT_HEAD = (1e-5, 1e-4)
-"""For heads that take float32 activations; the second is float32 noise over hundreds of positions of a deep model."""
-
-
-def tolerances(model: Model) -> tuple[float, float]:
-    """Limits for the worst position: where no flip is possible, and over text with near-ties followed."""
-    if model.spec.is_embedding_model:
-        return EXACT_HEAD
-    head = model.file.tensors["token_embd.weight" if model.spec.tied else "output.weight"]
-    return TOLERANCES.get(head.layout, EXACT_HEAD)
-
 
 def outputs_name(model: Model) -> str:
     """What the outputs of a model are called."""

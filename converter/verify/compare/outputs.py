@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.converter.verify.compare.tolerances import MIN_TOP1, TEXT_LIMITS
 from tritpack.formats.arrays import F32, F64
 from tritpack.runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
 
@@ -18,11 +19,6 @@ Pairs = Sequence[tuple[F32, F32]]
 BEST = 5
 MAX_SERIES = 4096
 """Series that are longer are thinned: plots are made of them."""
-LIMITS = {"relative_rms": 5e-3, "worst_position": 2e-2, "kl": 1e-4}
-"""What the figures of ordinary text may be, where int8 codes may flip."""
-MIN_TOP1 = 0.99
-MIN_POSITIONS = 500
-"""Of fewer positions the share of equal top tokens says little, and text is not judged."""
 
 
 def position_errors(ours: F32, expected: F32) -> F32:
@@ -81,12 +77,14 @@ class OutputComparison:
         return series
 
     def outside(self, *, few: bool = False) -> list[str]:
-        """The figures outside LIMITS, with their limits; NaN is outside. few: there are too few positions to judge how
-        many top tokens are the same."""
+        """The figures outside TEXT_LIMITS, with their limits; NaN is outside.
+
+        few: there are too few positions to judge how many top tokens are the same.
+        """
         figures = self.figures()
         sentences = [
             f"{name} {figures[name]:.3g} (limit {limit:g})"
-            for name, limit in LIMITS.items()
+            for name, limit in TEXT_LIMITS.items()
             if name in figures and not figures[name] <= limit
         ]
         if not few and figures.get("top1", 1.0) < MIN_TOP1:

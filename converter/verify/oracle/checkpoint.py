@@ -68,7 +68,7 @@ UNREAD = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj\b.*|sinks|gamma|lora_\w+.
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class LinearStorage:
     """How the linears are stored: `scaled` (codes with a weight_scale), `absmean` (master weights), `mlx`, or `exact`
     (floats that are ternary already).
 
@@ -82,7 +82,7 @@ class Family:
 
 
 class Checkpoint:
-    """A folder's config and tensors, interpreted: `family`, `spec`, and `names`, the tensor of each GGUF name."""
+    """A folder's config and tensors, interpreted: `storage`, `spec`, and `names`, the tensor of each GGUF name."""
 
     def __init__(
         self, config: Config, tensors: Mapping[str, Tensor], notes: str, folder: Path, quantize: str | None
@@ -98,9 +98,9 @@ class Checkpoint:
         self._head = ("language_model." if self._prefix.startswith("language_model.") else "") + "lm_head.weight"
         self.architecture = self._architecture()
         self._modules = {**MODULES, **OTHER_MODULES.get(self.architecture, {})}
-        self.family = self._family(quantize)
+        self.storage = self._storage(quantize)
         pooling = self._pooling(folder)
-        norm = self.family.projection_norm
+        norm = self.storage.projection_norm
         model_type = self._config.get("model_type") or IMPLIED_TYPE.get(self.architecture, self.architecture)
         config = {**DEFAULTS[model_type], **self._config}
         if config["num_hidden_layers"] > len(tensors):  # before anything is made for each of them
@@ -110,8 +110,8 @@ class Checkpoint:
             self.architecture,
             tied=pooling != "none" or self._tied(bool(config["tie_word_embeddings"])),
             projection_norms=norm is not None,
-            projection_norm_eps=self.family.projection_norm_eps,
-            int8_activations=self.family.kind in ("scaled", "absmean"),
+            projection_norm_eps=self.storage.projection_norm_eps,
+            int8_activations=self.storage.kind in ("scaled", "absmean"),
             pooling=pooling,
         )
         self._check_spared_modules()
@@ -154,7 +154,7 @@ class Checkpoint:
             for part in (*LINEARS, *self.spec.layer_norms):
                 module = self._modules[part.removesuffix("_norm_in")]
                 if part in PROJECTION_NORMS:
-                    module += f".{self.family.projection_norm}"
+                    module += f".{self.storage.projection_norm}"
                 names[f"blk.{layer}.{part}"] = self._in_layer(module, layer)
         return names
 
@@ -162,40 +162,40 @@ class Checkpoint:
         ends = tuple(f".{self._modules[linear]}.weight" for linear in LINEARS)
         return [tensor for name, tensor in self.tensors.items() if name.endswith(ends)]
 
-    # -- the family ----------------------------------------------------------------------------------------------------
+    # -- how the linears are stored ------------------------------------------------------------------------------------
 
-    def _family(self, quantize: str | None) -> Family:
+    def _storage(self, quantize: str | None) -> LinearStorage:
         method, mlx = self._quantization.get("quant_method"), self._config.get("quantization")
         if method is None and "group_size" in self._quantization:
             mlx = mlx or self._quantization
         if method == "bitnet":
-            return self._bitnet_family()
+            return self._bitnet_storage()
         if method is not None or (self._quantization and not mlx):
             raise Unsupported(f"quantisation {method!r} is not known", hint="known: bitnet, and MLX's with 2 bits")
         if self._has("self_attn.inner_attn_ln"):
-            return Family("absmean")
+            return LinearStorage("absmean")
         if self._has("self_attn.q_proj.norm"):
-            return Family("absmean", projection_norm="norm")
+            return LinearStorage("absmean", projection_norm="norm")
         if mlx:
             entries = [mlx, *(entry for entry in mlx.values() if isinstance(entry, dict))]
             if any(entry.get("bits", 2) != 2 or entry.get("mode", "affine") != "affine" for entry in entries):
                 raise Unsupported("MLX quantisation other than affine with 2 bits is not ternary")
-            return Family("mlx")
+            return LinearStorage("mlx")
         plain = [tensor for tensor in self._linears() if tensor.kind not in FLOATS or not looks_ternary(tensor)]
         if not plain:
-            return Family("exact")
+            return LinearStorage("exact")
         if plain[0].kind not in FLOATS:
             message = f"it holds {plain[0].kind}, and config.json does not say how"
             raise Unsupported(message, tensor=plain[0].name)
         if quantize == "absmean":
-            return Family("absmean")
+            return LinearStorage("absmean")
         raise Unsupported(
             "it holds plain floats; quantising them makes another model",
             tensor=plain[0].name,
             hint="--quantize absmean asks for it",
         )
 
-    def _bitnet_family(self) -> Family:
+    def _bitnet_storage(self) -> LinearStorage:
         quantization = self._quantization
         linear_class = quantization.get("linear_class", "bitlinear")
         mode = quantization.get("quantization_mode", "offline")
@@ -203,7 +203,7 @@ class Checkpoint:
             raise Unsupported(f"linear_class {linear_class!r} with quantization_mode {mode!r} is not known")
         own_norm = "norm" if self._has("self_attn.q_proj.norm") else None
         multiplies = linear_class == "autobitlinear"
-        return Family(
+        return LinearStorage(
             "absmean" if multiplies and mode == "online" else "scaled",
             multiplies=multiplies,
             projection_norm="rms_norm" if quantization.get("use_rms_norm") else own_norm,
@@ -252,7 +252,7 @@ class Checkpoint:
                 raise Unsupported(f"modules.json asks for {', '.join(sorted(other))}, which cannot be run")
         files = sorted(folder.glob("*_Pooling/config.json"))
         if not files:
-            return "last" if self.family.projection_norm == "norm" else "none"
+            return "last" if self.storage.projection_norm == "norm" else "none"
         asked = json.loads(files[0].read_text("utf-8"))
         modes = [key for key, on in asked.items() if key.startswith("pooling_mode_") and on is True]
         modes += [asked["pooling_mode"]] if "pooling_mode" in asked else []
@@ -290,9 +290,9 @@ class Checkpoint:
         return self.tensors[name]
 
     def _packed_kind(self, is_linear: bool, dimensions: int) -> str | None:
-        if self.family.kind == "mlx" and dimensions == 2:
+        if self.storage.kind == "mlx" and dimensions == 2:
             return "U32"
-        return "U8" if self.family.kind == "scaled" and is_linear else None
+        return "U8" if self.storage.kind == "scaled" and is_linear else None
 
     def _check_companions(self, tensor: Tensor, shape: tuple[int, ...], is_linear: bool) -> set[str]:
         """The names of the scales that belong to a tensor. Raises Unreadable if one is missing."""
@@ -303,7 +303,7 @@ class Checkpoint:
             if scales.shape != (shape[0], groups) or biases.shape != scales.shape or not groups or shape[1] % groups:
                 raise Unreadable(f"it is {list(scales.shape)}, not groups of {list(shape)}", tensor=scales.name)
             return {scales.name, biases.name}
-        if self.family.kind != "scaled" or not is_linear:
+        if self.storage.kind != "scaled" or not is_linear:
             return set()
         return {self._need(f"{module}.weight_scale").name}
 

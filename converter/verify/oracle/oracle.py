@@ -1,7 +1,7 @@
 """The second opinion: a checkpoint folder read by short code of its own, fed to runtime/reference.py.
 
 It imports none of families, storage, plan, sources, layouts and the C library, and is given data, not functions, so
-that a mistake in any of them cannot hide here. family.py and config.py say what a checkpoint is; tensors.py and
+that a mistake in any of them cannot hide here. checkpoint.py and config.py say what a checkpoint is; tensors.py and
 codes.py read its bytes. A checkpoint that the oracle does not understand to the last tensor and switch is refused.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.oracle import codes
+from tritpack.converter.verify.oracle.checkpoint import Checkpoint
 from tritpack.converter.verify.oracle.codes import Coded
-from tritpack.converter.verify.oracle.family import Checkpoint
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, round_rows, round_scales
 from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
 from tritpack.formats.errors import Unreadable, Unsupported, locating
@@ -65,14 +65,14 @@ class Oracle:
                 checkpoint = Checkpoint(self.config, self._tensors, notes, folder, quantize)
         except DAMAGE as error:
             raise Unreadable(f"the configuration makes no sense: {_sentence(error)}", path=folder) from error
-        self.spec, self._family, self._names = checkpoint.spec, checkpoint.family, checkpoint.names
+        self.spec, self._storage, self._names = checkpoint.spec, checkpoint.storage, checkpoint.names
         self.unused = checkpoint.unused  # tensors that the model does not read
 
     @property
     def quantizes_floats(self) -> bool:
         """Whether master weights are quantised because `quantize` says so, or by a rule of the family that no
         quantization_config states."""
-        return self._family.kind == "absmean" and not self.config.get("quantization_config")
+        return self._storage.kind == "absmean" and not self.config.get("quantization_config")
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a tensor of this name."""
@@ -116,11 +116,11 @@ class Oracle:
 
     def _linear(self, name: str) -> Coded:
         tensor = self._tensors[self._names[name]]
-        if self._family.kind == "absmean":
+        if self._storage.kind == "absmean":
             return codes.absmean(tensor)
-        if self._family.kind == "scaled":
+        if self._storage.kind == "scaled":
             scale = self._companion(tensor, "weight_scale")
-            return codes.scaled(tensor, scale, multiplies=self._family.multiplies)
+            return codes.scaled(tensor, scale, multiplies=self._storage.multiplies)
         coded = self._exactly_coded(tensor)
         if coded is None:
             raise Unsupported("it is not ternary, though others of the checkpoint are", tensor=tensor.name)
@@ -144,7 +144,7 @@ class Oracle:
     def table_codes(self, name: str) -> Coded | None:
         """Codes and multipliers of `token_embd` or `output` where the table is ternary, else None."""
         tensor = self._tensors[self._names[name]]
-        return self._exactly_coded(tensor) if self._family.kind in ("exact", "mlx") else None
+        return self._exactly_coded(tensor) if self._storage.kind in ("exact", "mlx") else None
 
     def _exactly_coded(self, tensor: Tensor) -> Coded | None:
         if tensor.kind == "U32":

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tritpack.converter.verify.compare.near_ties import follow_ties, tolerances
-from tritpack.converter.verify.compare.outputs import LIMITS, position_errors
+from tritpack.converter.verify.compare.near_ties import follow_ties
+from tritpack.converter.verify.compare.outputs import position_errors
+from tritpack.converter.verify.compare.tolerances import TEXT_LIMITS, tolerances
 from tritpack.converter.verify.compare.vocabulary import CHAT
 from tritpack.converter.verify.context import Context, errors_of_options
 from tritpack.converter.verify.findings import Kind
@@ -158,7 +159,7 @@ def _within_rounding(model: Model, oracle: Oracle, sequence: list[int], row: F32
     programs. If their likeliest tokens differ then, these two lie within twice that distance of each other."""
     logits = model.logits(sequence)[-1]
     distance = float(np.abs(logits - row).max())
-    if distance <= LIMITS["worst_position"] * np.abs(row).max():
+    if distance <= TEXT_LIMITS["worst_position"] * np.abs(row).max():
         return True
     # In deep models rounding explains more: as much as the reference differs, if it agrees once near-ties are followed.
     explained = float(np.abs(logits - oracle.outputs([sequence])[0][-1]).max())

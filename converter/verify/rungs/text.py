@@ -10,14 +10,13 @@ from tritpack.converter.verify.compare.near_ties import (
     outputs_name,
     own_noise,
     rounding_excess,
-    tolerances,
 )
 from tritpack.converter.verify.compare.outputs import (
-    MIN_POSITIONS,
     OutputComparison,
     compare_outputs,
     worst_position,
 )
+from tritpack.converter.verify.compare.tolerances import MIN_POSITIONS, tolerances
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.oracle.judges import Judge

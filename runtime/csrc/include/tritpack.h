@@ -77,8 +77,7 @@ typedef enum tp_layout {
 } tp_layout;
 #undef TP_LAYOUT
 
-TP_API const char *tp_layout_name(int layout);    /* "i2_s", ...; NULL if not an id */
-TP_API int tp_layout_from_name(const char *name); /* the id, or -1; name may be NULL */
+TP_API const char *tp_layout_name(int layout); /* "i2_s", ...; NULL if not an id */
 
 /* A row-major matrix in memory of the caller. Whole rows follow each other. */
 typedef struct tp_tensor {

@@ -15,7 +15,7 @@ from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.make.families import FAMILIES, Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.sources.source_tensors import CheckpointTensor
-from tritpack.converter.verify.compare.outputs import LIMITS
+from tritpack.converter.verify.compare.tolerances import TEXT_LIMITS
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle.oracle import Oracle
@@ -495,11 +495,11 @@ def test_a_token_after_a_near_tie_is_noted_and_accuses_nobody(
     model, judge, oracle = Model(tiny_gguf), Judge(tiny_checkpoint), Oracle(tiny_checkpoint)
     monkeypatch.setattr("tritpack.converter.verify.rungs.generation.THREADS", (1,))
     judge.push = np.float32(1e-3)
-    monkeypatch.setitem(LIMITS, "worst_position", 1.0)
+    monkeypatch.setitem(TEXT_LIMITS, "worst_position", 1.0)
     near = check_generation(model, oracle, judge, {"text": [1, 2, 3]})
     assert near.verdict == "pass" and near.figures["prompts_equal"] == 0
     assert all("a near-tie" in note for note in near.notes) and len(near.notes) == 2
-    monkeypatch.setitem(LIMITS, "worst_position", 0.0)  # as for deep models: rounding does not explain this
+    monkeypatch.setitem(TEXT_LIMITS, "worst_position", 0.0)  # as for deep models: rounding does not explain this
     judge.push = np.float32(10)
     far = check_generation(model, oracle, judge, {"text": [1, 2, 3]})
     assert far.verdict == "fail" and far.kinds == [Kind.TOKEN_DIFFERS] * 2
