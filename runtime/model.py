@@ -140,9 +140,9 @@ class Model:
             return chat_ids(self.tokenizer, chat)
         return self.tokenizer.encode(prompt or "", add_special=not no_special)
 
-    def detokenize(self, tokens: Sequence[int], *, no_special: bool = False) -> str:
-        """Return the text of token ids. no_special: leave control tokens out."""
-        return self.tokenizer.decode(tokens, skip_special=no_special)
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """Return the text of token ids. skip_special: leave control tokens out."""
+        return self.tokenizer.decode(tokens, skip_special=skip_special)
 
     def logits(
         self, tokens: Sequence[int] | None = None, *, prompt: str | None = None, no_special: bool = False

@@ -139,7 +139,7 @@ def test_generate_is_the_command(demo_gguf: Path) -> None:
 def test_the_methods_of_a_model(demo_gguf: Path) -> None:
     with tritpack.Model(demo_gguf, threads=1) as model:
         ids = model.tokenize("Once upon a time")
-        assert model.detokenize(ids, no_special=True).strip() == "Once upon a time"
+        assert model.detokenize(ids, skip_special=True).strip() == "Once upon a time"
         assert model.tokenize("a", no_special=True) == model.tokenizer.encode("a", add_special=False)
         assert np.array_equal(model.logits(ids), model.logits(prompt="Once upon a time"))
         assert model.generate(tokens=ids, max_tokens=4).ids == model.generate("Once upon a time", max_tokens=4).ids

@@ -284,7 +284,7 @@ def test_what_does_not_fit_is_refused() -> None:
         with_tiling("tl2", (32, 256), Tiling(48, 96, 32)).pack(random_tensor(32, 256, 0))
 
 
-@pytest.mark.parametrize("name", ["tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0", "iq1_bn"])
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.half_scales])
 def test_half_scales_are_never_rounded_in_silence(name: str) -> None:
     layout = LAYOUTS[name]
     with pytest.raises(
