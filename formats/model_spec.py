@@ -29,6 +29,10 @@ others, and in every transformers checkpoint, the rows of a pair are half a head
 SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "context_length",
 )  # fmt: skip
+POSITIVE_NUMBERS = (
+    "rope_theta", "norm_eps", "projection_norm_eps", "embedding_scale", "residual_scale", "logit_scale",
+    "attention_scale", "local_rope_theta",
+)  # fmt: skip
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 NORMS = ("attn_norm", "ffn_norm")
 SUB_NORMS = ("attn_sub_norm", "ffn_sub_norm")
@@ -98,18 +102,7 @@ class ModelSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
                 raise Unreadable(f"{name} is {value!r}, expected a positive 31-bit integer")
-        for name in (
-            "rope_theta", "norm_eps", "projection_norm_eps", "embedding_scale", "residual_scale", "logit_scale",
-            "attention_scale", "local_rope_theta",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is None and name in ("attention_scale", "local_rope_theta"):
-                continue
-            # What float32 would make infinite or zero means nothing to any engine.
-            if not isinstance(value, float) or not 1e-30 < value < 1e38:
-                raise Unreadable(f"{name} is {value!r}, expected a positive number that float32 can hold")
-        if not self.norm_eps < 1 or not self.projection_norm_eps < 1:
-            raise Unreadable(f"norm_eps is {self.norm_eps!r} or {self.projection_norm_eps!r}, expected less than 1")
+        self._check_numbers()
         if self.heads % self.kv_heads:
             raise Unreadable(f"{self.heads} attention heads are not a multiple of {self.kv_heads} key-value heads")
         if self.head_dim % 2:
@@ -119,18 +112,37 @@ class ModelSpec:
                 f"activation function {self.activation!r} is not known",
                 hint=f"supported: {', '.join(ACTIVATIONS)}",
             )
-        factors = self.rope_scaling.frequency_factors if self.rope_scaling else ()
-        if self.rope_scaling and self.rope_scaling.kind == "factors" and len(factors) != self.head_dim // 2:
-            raise Unreadable(f"there are {len(factors)} rotary frequency factors, expected {self.head_dim // 2}")
+        if self.pooling not in POOLING:
+            raise Unsupported(f"pooling {self.pooling!r} is not known", hint=f"supported: {', '.join(POOLING)}")
+        self._check_rotary()
+        self._check_window()
+
+    def _check_numbers(self) -> None:
+        for name in POSITIVE_NUMBERS:
+            value = getattr(self, name)
+            if value is None and name in ("attention_scale", "local_rope_theta"):
+                continue
+            # What float32 would make infinite or zero means nothing to any engine.
+            if not isinstance(value, float) or not 1e-30 < value < 1e38:
+                raise Unreadable(f"{name} is {value!r}, expected a positive number that float32 can hold")
+        if not self.norm_eps < 1 or not self.projection_norm_eps < 1:
+            raise Unreadable(f"norm_eps is {self.norm_eps!r} or {self.projection_norm_eps!r}, expected less than 1")
+
+    def _check_rotary(self) -> None:
+        if (scaling := self.rope_scaling) is None:
+            return
+        factors = len(scaling.frequency_factors)
+        if scaling.kind == "factors" and factors != self.head_dim // 2:
+            raise Unreadable(f"there are {factors} rotary frequency factors, expected {self.head_dim // 2}")
+        if scaling.kind == "yarn" and not self.rope_theta > 1:
+            raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
+
+    def _check_window(self) -> None:
         window = self.sliding_window
         if not isinstance(window, int) or isinstance(window, bool) or not bool(self.sliding_layers) <= window < 2**31:
             raise Unreadable(f"sliding_window is {window!r}, expected a positive 31-bit integer")
         if self.sliding_layers and len(self.sliding_layers) != self.layers:
             raise Unreadable(f"{len(self.sliding_layers)} entries say which layers slide, expected {self.layers}")
-        if self.rope_scaling and self.rope_scaling.kind == "yarn" and not self.rope_theta > 1:
-            raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
-        if self.pooling not in POOLING:
-            raise Unsupported(f"pooling {self.pooling!r} is not known", hint=f"supported: {', '.join(POOLING)}")
 
     @property
     def is_embedding_model(self) -> bool:
