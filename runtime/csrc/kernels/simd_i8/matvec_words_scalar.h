@@ -1,5 +1,5 @@
-/* The operations of matvec_lines.inc on one line, in plain C: the specification. Each matvec_words_ISA.h
- * defines the same names:
+/* The operations of matvec_lines.inc on one line, in plain C: the specification. Each
+ * matvec_words_ISA.h defines the same names:
  *   sums, sums_clear      the running sums of a row
  *   codes, planes, trits  add the products of `bytes` bytes at p (64 are readable) with the
  *                         activations of their fields at q
