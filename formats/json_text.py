@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
     """Write a value as indented JSON. NaN and infinity, for which JSON has no number, become null."""
-    return json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_strict(value), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _strict(value: Any) -> Any:

@@ -75,3 +75,4 @@ class ExitCode(enum.IntEnum):
     WRITE_FAILED = 5
     INTEGRITY = 6
     MISSING = 7
+    INTERNAL = 70

@@ -5,12 +5,20 @@ A command is a module of this package with a click command called `command`, and
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
+import platform
 import signal
 import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -40,6 +48,17 @@ COMMANDS = {
 """Each command with the line that --help shows for it."""
 
 
+class ClosedPipe(Exception):
+    """Nobody reads the output any more. click would end with 1 for a BrokenPipeError, which means a wrong file."""
+
+
+class MissingStdout(io.TextIOBase):
+    """Stands for a stdout that the caller has closed: without it, click would print nothing and succeed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 class LazyGroup(click.Group):
     """A group that imports a command only to run it, so that --help is quick."""
 
@@ -53,9 +72,25 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _telling_closed_pipes():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _telling_closed_pipes():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+@contextlib.contextmanager
+def _telling_closed_pipes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -64,7 +99,7 @@ def cli() -> None:
     """Convert BitNet b1.58 checkpoints to packed files, prove them, run them.
 
     Exit codes: 0 good, 1 a check failed, 2 usage, 3 unreadable input, 4 unsupported, 5 write failed, 6 integrity,
-    7 something is not installed or not on this CPU.
+    7 something is not installed or not on this CPU, 70 a bug in tritpack.
     """
 
 
@@ -72,39 +107,67 @@ def main() -> None:
     """Run the command line. A TritpackError becomes one sentence, a hint and its exit code."""
     # A terminated conversion must remove its partial output, as an interrupted one does.
     signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout = sys.stdout or MissingStdout()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # it may be absent, or replaced by a test
+            stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding does not have
     try:
         # https://no-color.org; click itself only checks whether the output is a terminal.
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         cli.main(standalone_mode=False, color=False if plain else None)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _fail("interrupted", 128 + signal.SIGINT)
-    except KeyboardInterrupt:
-        _fail("interrupted; no partial output was left", 128 + signal.SIGINT)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except TritpackError as error:
         _fail(str(error), error.exit_code, error.hint)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.WRITE_FAILED)
+    except ClosedPipe:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         # An error of a file names it; without a name it is the output stream.
         _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
     except MemoryError:
         _fail("this machine does not have enough memory", ExitCode.MISSING)
+    except SystemExit:
+        raise
+    except BaseException as error:  # the panics of libraries in Rust are no Exception
+        _report_bug(error)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on stdout; NaN and infinity, which JSON lacks, are null."""
-    click.echo(json_text(value))
+    """Print one JSON document on stdout; NaN and infinity, which JSON lacks, are null.
+
+    It is ASCII where the encoding of stdout does not have every character.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(json_text(value, ascii_only=not encoding.lower().startswith("utf")))
 
 
-def _fail(message: str, code: int, hint: str | None = None) -> None:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+def _fail(message: str, code: int, hint: str | None = None) -> NoReturn:
+    with contextlib.suppress(OSError):  # stderr may be closed or full: the code says the same
+        click.echo(f"error: {message}", err=True)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
     sys.exit(code)
+
+
+def _report_bug(error: BaseException) -> NoReturn:
+    """Say that tritpack is wrong, and where the traceback is that a report needs."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"this is a bug in tritpack: {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get("TRITPACK_DEBUG"):
+        _fail(f"{message}\n{text}", ExitCode.INTERNAL)
+    about = f"tritpack {VERSION}, Python {platform.python_version()}, {platform.platform()}\n{sys.argv}\n"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="tritpack-bug-", suffix=".txt", delete=False, encoding="utf-8",
+                                         errors="backslashreplace") as report:  # fmt: skip
+            report.write(about + text)
+    except OSError:
+        _fail(f"{message}\n{about}{text}", ExitCode.INTERNAL, "please report it with the text above")
+    _fail(message, ExitCode.INTERNAL, f"please report it with {report.name}, which has the traceback and the versions")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,112 @@
+"""How the process ends when nobody reads, a stream cannot be written, a key is pressed, or tritpack itself is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEMO, REPOSITORY, program
+from tritpack.formats.names import ExitCode
+
+TRITPACK = [sys.executable, "-m", "tritpack"]
+
+
+def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which $T is the command."""
+    env = {**os.environ, "T": " ".join(TRITPACK), **variables}
+    return subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["inspect $FILE --stats", "verify $FILE --source $SOURCE --level weights -q", "families --json", "--help"],
+)
+def test_a_closed_pipe_ends_as_shells_expect(command: str, demo_gguf: Path) -> None:
+    line = f"$T {command} | true; echo ${{PIPESTATUS[0]}}"
+    result = shell(line, FILE=str(demo_gguf), SOURCE=str(DEMO / "checkpoint"))
+    assert result.stdout == "141\n" and result.stderr == ""
+
+
+def test_output_that_cannot_be_written(demo_gguf: Path) -> None:
+    full = shell("$T inspect $FILE > /dev/full; echo $?; $T inspect $FILE >&-; echo $?", FILE=str(demo_gguf))
+    assert full.stdout.split() == ["5", "5"]
+    assert full.stderr.splitlines() == [
+        "error: standard output: No space left on device", "error: standard output: Bad file descriptor",
+    ]  # fmt: skip
+    assert shell("$T inspect /no/such/file 2> /dev/full").returncode == 3
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "koi8-r", "cp932", "ascii"])
+def test_characters_that_the_terminal_does_not_have(encoding: str, demo_gguf: Path, tmp_path: Path) -> None:
+    file = tmp_path / "日本 ü ▁ 😀.gguf"
+    file.symlink_to(demo_gguf)
+    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    command = [*TRITPACK, "inspect", str(file)]
+    shown, document = (
+        subprocess.run([*command, *more], cwd=REPOSITORY, capture_output=True, env={**os.environ, **env})
+        for more in ([], ["--json"])
+    )
+    assert shown.returncode == document.returncode == 0, shown.stderr + document.stderr
+    shown_as = "utf-8" if encoding == "ascii" else encoding  # click takes ASCII for a terminal that is set up wrongly
+    assert b"2529248 bytes" in shown.stdout and shown.stdout.decode(shown_as)
+    assert json.loads(document.stdout.decode(encoding))["file"] == str(file)
+
+
+def raising(error: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `tritpack tokenize` with a tokenizer that raises."""
+    code = f"""
+import sys
+from tritpack.converter.cli import main
+from tritpack.runtime.model import Model
+from tritpack.runtime.tokenizer import Tokenizer
+def broken(*args, **options):
+    {error}
+Tokenizer.from_metadata = broken
+sys.argv = ["tritpack", "tokenize", "{DEMO / "demo.gguf"}", "-p", "a"]
+import tritpack.formats.gguf_reader
+tritpack.formats.gguf_reader.GgufFile = broken
+main.main()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, **variables}
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["raise IndexError('list index out of range')", "raise type('PanicException', (BaseException,), {})('Onig')"],
+)
+def test_an_unexpected_exception_is_called_a_bug(error: str, tmp_path: Path) -> None:
+    result = raising(error, TMPDIR=str(tmp_path))
+    assert result.returncode == ExitCode.INTERNAL == 70
+    first, hint = result.stderr.splitlines()
+    assert first.startswith("error: this is a bug in tritpack: ")
+    [report] = tmp_path.glob("tritpack-bug-*.txt")
+    assert str(report) in hint
+    text = report.read_text("utf-8")
+    assert "Traceback (most recent call last)" in text and "tritpack 0." in text and "'tokenize'" in text
+    shown = raising(error, TRITPACK_DEBUG="1", TMPDIR=str(tmp_path))
+    assert shown.returncode == 70 and "Traceback" in shown.stderr and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("module", ["click", "tritpack.converter.cli.main", "tritpack.converter.cli.tokenize"])
+def test_ctrl_c_during_an_import(module: str, demo_gguf: Path, tmp_path: Path) -> None:
+    """The key is pressed when the module is looked for."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+""")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = program("tokenize", demo_gguf, "-p", "a", env={"PYTHONPATH": path})
+    assert result.returncode in (128 + signal.SIGINT, -signal.SIGINT)  # the second is 130 for a shell
+    assert result.stdout == "" and "Traceback" not in result.stderr
