@@ -23,12 +23,18 @@ MAX_DIMENSIONS = 4
 MAX_NAME = 1 << 16
 MAX_WEIGHTS = 1 << 48
 MAX_NESTING = 4
+MAX_PAIRS = 1 << 16
+MAX_TENSORS = 1 << 18
+MAX_STRINGS = 1 << 23
+MAX_ARRAYS = 1 << 16
+"""Of these a header may hold no more, since each takes many times its bytes of memory: the largest vocabularies have
+2 ** 19 merges. MAX_ARRAYS counts arrays inside arrays."""
 MIN_HEADER = 24
 """Bytes of magic, version and the two counts."""
 MIN_PAIR = 13
 """Bytes of the shortest metadata pair: 8 (length) + 0 (key) + 4 (type) + 1 (value)."""
-MIN_ROW = 32
-"""Bytes of the shortest row of the tensor table: 8 (length) + 0 (name) + 4 + 8 (one dimension) + 4 (type) + 8."""
+MIN_ROW = 24
+"""Bytes of the shortest row of the tensor table: 8 (length) + 0 (name) + 4 (no dimension) + 4 (type) + 8."""
 
 SCALARS = {
     0: "<u1",
@@ -74,8 +80,8 @@ class StringArray(Sequence[str]):
 
 @dataclasses.dataclass(frozen=True)
 class TensorRow:
-    """One row of the tensor table. shape: [rows, columns], slowest dimension first, the reverse of GGUF's order.
-    start: from byte 0 of the file, aligned; it may lie after the end of a truncated file."""
+    """One row of the tensor table. shape: [rows, columns], slowest dimension first, the reverse of GGUF's order; ()
+    for a scalar. start: from byte 0 of the file, aligned; it may lie after the end of a truncated file."""
 
     name: str
     shape: tuple[int, ...]
@@ -109,6 +115,7 @@ class _Parser:
         self.cursor = 0
         self.metadata: dict[str, Any] = {}
         self.types: dict[str, str] = {}
+        self.objects = {STRING: 0, ARRAY: 0}
 
     @property
     def left(self) -> int:
@@ -119,6 +126,9 @@ class _Parser:
         tensor_count, pair_count = self._take("<Q"), self._take("<Q")
         if pair_count > self.left // MIN_PAIR or tensor_count > self.left // MIN_ROW:
             raise Unreadable(f"claims {pair_count} metadata pairs and {tensor_count} tensors in {self.left} bytes")
+        if pair_count > MAX_PAIRS or tensor_count > MAX_TENSORS:
+            most = f"at most {MAX_PAIRS} and {MAX_TENSORS} are read"
+            raise Unreadable(f"claims {pair_count} metadata pairs and {tensor_count} tensors, {most}")
         for _ in range(pair_count):
             self._pair()
         relative_rows = [self._row() for _ in range(tensor_count)]
@@ -201,6 +211,7 @@ class _Parser:
         smallest = 12 if type_id == ARRAY else 8 if type_id == STRING else np.dtype(SCALARS.get(type_id, "u1")).itemsize
         if count > self.left // smallest:
             raise Unreadable(f"metadata {key!r} claims {count} elements in {self.left} bytes")
+        self._count(key, type_id, count)
         if type_id == ARRAY:
             return [self._array(key, depth + 1)[0] for _ in range(count)], "arr"
         if type_id == STRING:
@@ -211,6 +222,16 @@ class _Parser:
         values = np.frombuffer(self.buffer, dtype, count, self.cursor)
         self.cursor += count * dtype.itemsize
         return (values.astype(bool) if type_id == BOOL else values), TYPE_NAMES[type_id]
+
+    def _count(self, key: str, type_id: int, count: int) -> None:
+        """Count the elements of an array that become Python objects, over the whole header."""
+        if type_id not in (STRING, ARRAY):
+            return
+        self.objects[type_id] += count
+        most = MAX_STRINGS if type_id == STRING else MAX_ARRAYS
+        if self.objects[type_id] > most:
+            what = "strings" if type_id == STRING else "arrays inside arrays"
+            raise Unreadable(f"metadata {key!r} makes it {self.objects[type_id]} {what}, at most {most} are read")
 
     def _strings(self, key: str, count: int) -> StringArray:
         position, size, buffer = self.cursor, self.size, self.buffer
@@ -233,8 +254,8 @@ class _Parser:
         """A row whose start still counts from the data section."""
         name = self._string("a tensor name", MAX_NAME)
         dimensions = self._take("<I")
-        if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise Unreadable(f"has {dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}", tensor=name)
+        if dimensions > MAX_DIMENSIONS:
+            raise Unreadable(f"has {dimensions} dimensions, expected at most {MAX_DIMENSIONS}", tensor=name)
         shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
         return TensorRow(name, shape, self._take("<I"), self._take("<Q"))
 
@@ -247,5 +268,5 @@ def _check_rows(rows: Sequence[TensorRow], data_offset: int, alignment: int) -> 
         names.add(row.name)
         if (row.start - data_offset) % alignment:
             raise Unreadable(f"begins at an offset that is not a multiple of {alignment}", tensor=row.name)
-        if 0 in row.shape or math.prod(row.shape) > MAX_WEIGHTS:
+        if math.prod(row.shape) > MAX_WEIGHTS or max(row.shape, default=1) > MAX_WEIGHTS:
             raise Unreadable(f"has the impossible shape {list(row.shape)}", tensor=row.name)

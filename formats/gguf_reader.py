@@ -47,7 +47,8 @@ class ReadOptions:
 class TensorInfo:
     """What the file says of one tensor.
 
-    shape: [rows, columns], slowest dimension first, the reverse of GGUF's order. file_offset: from byte 0 of the file.
+    shape: [rows, columns], slowest dimension first, the reverse of GGUF's order; () for a scalar; a dimension
+    may be 0. file_offset: from byte 0 of the file.
     nbytes: of the stored tensor, trailer included; for an unknown type, all bytes up to the next tensor. meaning: what
     the type id means here; None if it is unknown.
     """
@@ -61,7 +62,7 @@ class TensorInfo:
 
     @property
     def cols(self) -> int:
-        return self.shape[-1]
+        return self.shape[-1] if self.shape else 1
 
     @property
     def rows(self) -> int:
@@ -107,13 +108,13 @@ class GgufFile:
 
     def release(self, tensor: TensorInfo) -> None:
         """Let go of a tensor's pages. So resident memory is bounded by the largest tensor instead of the file."""
-        if hasattr(self._map, "madvise"):
+        if tensor.nbytes and hasattr(self._map, "madvise"):
             first = tensor.file_offset // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_DONTNEED, first, tensor.file_offset + tensor.nbytes - first)
 
     def layout_of(self, tensor: TensorInfo) -> Layout | None:
-        """The ternary layout of a tensor as this file means it; None if it has another type."""
-        return self.layouts.get(tensor.layout) if tensor.meaning else None
+        """The ternary layout of a tensor as this file means it; None if it has another type, or no elements."""
+        return self.layouts.get(tensor.layout) if tensor.meaning and 0 not in tensor.shape else None
 
     def ternary(self, tensor: TensorInfo) -> TernaryTensor | None:
         """Codes and scales of a tensor, with its outer scale multiplied in; None if it has no ternary layout. Raises
@@ -191,10 +192,12 @@ def _tensor_infos(header: Header, mapped: Bytes) -> Iterable[TensorInfo]:
 
 def _tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:
     """room: bytes from the tensor's start to the next tensor, or to the end of the file. head: the first of them."""
-    rows, cols = math.prod(row.shape[:-1]), row.shape[-1]
+    rows, cols = math.prod(row.shape[:-1]), row.shape[-1] if row.shape else 1
     meanings = catalog.meanings(row.type_id)
     if not meanings:
         return TensorInfo(row.name, row.shape, row.type_id, row.start, room, None)
+    if 0 in row.shape:
+        return TensorInfo(row.name, row.shape, row.type_id, row.start, 0, meanings[0])
     if (resolved := catalog.resolve(row.type_id, rows, cols, room, alignment, head)) is None:
         sizes = [size for meaning in meanings if (size := meaning.nbytes(rows, cols, head)) is not None]
         needed = f"needs {min(sizes)} bytes" if sizes else "has no defined size for this shape and header"

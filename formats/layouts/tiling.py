@@ -24,6 +24,9 @@ class Tiling(NamedTuple):
     bm: int
 
 
+LONGEST_TILE = 1 << 21
+"""Columns of the longest tile that is looked for: no kernel takes longer rows."""
+
 Tilings = Mapping[tuple[int, int], Tiling]
 """The tiling of each shape (rows, cols)."""
 
@@ -56,8 +59,9 @@ class Tiled(TrailingScale):
             Tiling(BM, BK, bm)
             for bm in cls.inner
             for BM in range(32, rows + 1, 32)
-            for BK in range(8, cols + 1, 8)
-            if rows % BM == 0 and cls.illegal_tiling(rows, cols, Tiling(BM, BK, bm)) is None
+            if rows % BM == 0
+            for BK in range(8, min(cols, LONGEST_TILE) + 1, 8)
+            if cls.illegal_tiling(rows, cols, Tiling(BM, BK, bm)) is None
         ]
         rule = cls.rule(rows, cols)
 

@@ -11,7 +11,7 @@ import numpy as np
 from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
-from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
+from tritpack.formats.layouts.tiling import LONGEST_TILE, Tiled, Tiling, tile_rows
 from tritpack.formats.layouts.tl1 import pack_pairs, unpack_pairs
 
 ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
@@ -41,8 +41,12 @@ class TL2(Tiled):
 
     @classmethod
     def rule(cls, rows: int, cols: int) -> Tiling | None:
-        tilings = (Tiling(tile_rows(rows), BK, 32) for BK in (96, *range(24, cols + 1, 24)))
-        return next((tiling for tiling in tilings if cls.illegal_tiling(rows, cols, tiling) is None), None)
+        if rows % 32 or cols < 256:
+            return None
+        widths = np.r_[96, 24 : min(cols, LONGEST_TILE) + 1 : 24]
+        rests = cols % widths
+        legal = widths[(rests % 32 == 0) & (rests <= 256) & (widths <= cols)]
+        return Tiling(tile_rows(rows), int(legal[0]), 32) if legal.size else None
 
     def no_rule(self, cols: int) -> str:
         if cols < 256:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
+from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import Unreadable, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, encode_header, file_size, write_gguf
@@ -78,6 +79,41 @@ def test_unknown_type_ids_are_shown_not_refused(tmp_path: Path) -> None:
     assert tensor.layout == "unknown(777)" and tensor.nbytes == 96
 
 
+@pytest.mark.parametrize("type_id", [0, 24, 36, 39, 42, 1585])
+def test_scalars_and_tensors_without_elements_are_shown(type_id: int, tmp_path: Path) -> None:
+    """Both are legal in ggml."""
+    path = tmp_path / "a.gguf"
+    names = (b"scalar", b"none", b"empty")
+    shapes: tuple[tuple[int, ...], ...] = ((), (0,), (4, 0))
+    rows = [
+        row(name, tuple(reversed(shape)), kind, start)
+        for name, shape, kind, start in zip(names, shapes, (0, type_id, type_id), (0, 32, 32))
+    ]
+    data = header(tensors=3) + b"".join(rows)
+    path.write_bytes(data + bytes(-len(data) % 32) + np.float32(1.5).tobytes() + bytes(28))
+    file = GgufFile(path)
+    assert [tensor.shape for tensor in file.tensors.values()] == list(shapes)
+    assert [tensor.nbytes for tensor in file.tensors.values()] == [4, 0, 0]
+    assert file.bytes_of(file.tensors["scalar"]).view(np.float32) == 1.5
+    for tensor in file.tensors.values():
+        assert file.ternary(tensor) is None and file.check(tensor) == [], tensor.name
+        file.release(tensor)
+    result = inspect(path, stats=True)
+    assert [row["shape"] for row in result["tensors"]] == [[], [0], [4, 0]] and result["parameters"] == 1
+
+
+@pytest.mark.parametrize(
+    ("element", "count", "words"), [(9, 70_000, "arrays inside arrays"), (8, (1 << 23) + 1, "strings")]
+)
+def test_arrays_that_would_fill_the_memory_are_refused(element: int, count: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    with open(path, "wb") as stream:
+        stream.write(header(pairs=1) + string(b"a.list") + struct.pack("<IIQ", 9, element, count))
+        stream.truncate(stream.tell() + 12 * count)  # empty strings, empty arrays of u8
+    with pytest.raises(Unreadable, match=f"a.list.* {count} {words}, at most"):
+        GgufFile(path)
+
+
 def test_a_file_over_four_gigabytes(tmp_path: Path) -> None:
     """Sparse: only the header and the last bytes are really on disk."""
     size = 5 << 30
@@ -140,9 +176,9 @@ HOSTILE = {
         "nests",
     ),
     "key twice": (header(pairs=2) + (string(b"k") + struct.pack("<II", 4, 1)) * 2 + PAD, "stands twice"),
-    "0 dimensions": (header(tensors=1) + row(dims=(), n_dims=0) + PAD, "0 dimensions"),
     "2**31 dimensions": (header(tensors=1) + row(dims=(), n_dims=2**31) + PAD, "dimensions"),
-    "a dimension of 0": (header(tensors=1) + row(dims=(0, 8)) + PAD, "impossible shape"),
+    "dimensions of 0 and 2**60": (header(tensors=1) + row(dims=(0, 2**60)) + PAD, "impossible shape"),
+    "tl2 with rows of 2**31 columns": (header(tensors=1) + row(dims=(2**31 - 1, 32), type_id=39) + PAD, "no defined"),
     "dimensions that overflow": (header(tensors=1) + row(dims=(2**40, 2**40)) + PAD, "impossible shape"),
     "truncated tensor": (header(tensors=1) + row(dims=(64, 64)) + PAD, "needs 16384 bytes"),
     "offset past the end": (header(tensors=1) + row(offset=2**50) + PAD, "needs 256 bytes"),

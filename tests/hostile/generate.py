@@ -67,7 +67,12 @@ FILES: dict[str, tuple[bytes, int, list[str]]] = {
         ["'t'"],
     ),
     "dimensions.gguf": (gguf(tensor("t", (1,) * 9, 0), tensors=1, data=32), UNREADABLE, ["'t'", "9"]),
-    "shape_zero.gguf": (gguf(tensor("t", (0, 4), 0), tensors=1, data=32), UNREADABLE, ["'t'"]),
+    "shape_of_0_by_huge.gguf": (gguf(tensor("t", (0, HUGE), 0), tensors=1, data=32), UNREADABLE, ["'t'"]),
+    "tl2_row_length.gguf": (
+        gguf(tensor("t", (1 << 30, 32), 39), tensors=1, data=64),
+        UNREADABLE,
+        ["'t'", "needs", "64 are there"],
+    ),
     "shape_product.gguf": (gguf(tensor("t", (1 << 40, 1 << 40), 0), tensors=1, data=32), UNREADABLE, ["'t'"]),
     "offset.gguf": (gguf(tensor("t", (4,), 0, 7), tensors=1, data=32), UNREADABLE, ["'t'", "32"]),
     "beyond_the_end.gguf": (gguf(tensor("t", (4,), 0, 1 << 40), tensors=1, data=32), UNREADABLE, ["'t'"]),
