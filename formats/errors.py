@@ -1,4 +1,4 @@
-"""Every error that a user can meet. Each class has the exit code that the process ends with.
+"""Every error that a user can meet. Each class has the exit code (names.ExitCode) that the process ends with.
 
 An error carries its parts: what is wrong (`message`), the file (`path`), the tensor, and a hint. They become one
 sentence in `__str__` and nowhere else, so no code has to look at words to learn what they mean.

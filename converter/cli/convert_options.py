@@ -1,4 +1,7 @@
-"""What `convert` and `repack` share: the options that say what to write, the plan, and the summary."""
+"""What `convert` and `repack` share: the options that say what to write, the plan, and the summary.
+
+The choices of an option are in formats/names.py, those of --for in targets/engines/.
+"""
 
 from __future__ import annotations
 

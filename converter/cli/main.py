@@ -1,6 +1,7 @@
 """The command `tritpack`: the table of its commands, and the one place that prints errors.
 
-A command is a module of this package with a click command called `command`, and a row in COMMANDS.
+A command is a module of this package with a click command called `command`, and a row in COMMANDS. The exit codes are
+ExitCode in formats/names.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From any source back to a checkpoint: a transformers folder in one of several storages, or MLX.
 
 It is the other end of the one pipeline. The model comes from where `convert` takes it, every tensor is streamed, and
-the folder gets its name only after it was read again and every code and scale compared.
+the folder gets its name only after it was read again and every code and scale compared. storage_choice.py says which
+storage, converter/storage/ has the bytes of each, configuration.py writes config.json.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The client keeps its own rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) and its own cache. Two things that it
 does not do are done here. Since version 2.0 it discards a cut download, so large files are written to `.incomplete`
 here and continue where they stopped, in this run or the next. And it does not compare files with their hashes, so every
-file is compared here. Nothing that a repository holds is run or unpickled.
+file is compared here. What is tried again, and what each error of the client means, is in hub_errors.py. Nothing that a
+repository holds is run or unpickled.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 /* The product of one token, for NEON with i8mm: one line per layout. Lines of codes are added up
- * in simd_i8/matvec_words_i8mm.h. */
+ * in simd_i8/usdot.inc, in the words of matvec_words_i8mm.h. */
 #include "../simd_i8/matvec_words_i8mm.h"
 
 #include "matvec_lines.inc"

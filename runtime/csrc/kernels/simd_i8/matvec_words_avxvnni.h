@@ -1,4 +1,4 @@
-/* The words of AVX-VNNI for matvec_lines.inc.
+/* The words of AVX-VNNI for matvec_lines.inc: usdot.inc adds lines up in them,
  * matvec_words_scalar.h says what each of them does. */
 #ifndef TRITPACK_MATVEC_WORDS_AVXVNNI_H
 #define TRITPACK_MATVEC_WORDS_AVXVNNI_H

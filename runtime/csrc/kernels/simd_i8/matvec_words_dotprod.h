@@ -1,5 +1,5 @@
-/* The words of NEON with dotprod for matvec_lines.inc; matvec_words_scalar.h says what each of them
- * does. */
+/* The words of NEON with dotprod for matvec_lines.inc: sdot.inc adds lines up in them,
+ * matvec_words_scalar.h says what each of them does. */
 #ifndef TRITPACK_MATVEC_WORDS_DOTPROD_H
 #define TRITPACK_MATVEC_WORDS_DOTPROD_H
 

@@ -1,5 +1,5 @@
-/* The words of WebAssembly's SIMD128 for matvec_lines.inc; matvec_words_scalar.h says what each
- * of them does. */
+/* The words of WebAssembly's SIMD128 for matvec_lines.inc: usdot.inc adds lines up in them,
+ * matvec_words_scalar.h says what each of them does. */
 #ifndef TRITPACK_MATVEC_WORDS_SIMD128_H
 #define TRITPACK_MATVEC_WORDS_SIMD128_H
 

@@ -1,4 +1,4 @@
-/* The words of SSSE3 for matvec_lines.inc.
+/* The words of SSSE3 for matvec_lines.inc: maddubs.inc adds lines up in them,
  * matvec_words_scalar.h says what each of them does. */
 #ifndef TRITPACK_MATVEC_WORDS_SSSE3_H
 #define TRITPACK_MATVEC_WORDS_SSSE3_H
