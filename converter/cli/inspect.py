@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
+from tritpack.formats.names import ExitCode
 
 
 @click.command("inspect")
@@ -20,21 +21,35 @@ from tritpack.converter.cli.main import print_json
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
-    """Show what FILE (a GGUF, or a checkpoint folder) really contains.
+    """Show what FILE (a GGUF, a checkpoint folder, or a repository on the Hub) really contains.
 
-    The sizes of tensors decide their layouts, because forks use the same type id for different layouts.
+    The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
+    that are missing and, with --stats, codes or padding that no packer writes) ends with exit code 1.
     """
+    from tritpack.converter.sources.open import local_path
     from tritpack.converter.tools.inspect import inspect
 
-    with as_gguf(file) as path:
-        result = inspect(path, stats=stats)
+    result = inspect(local_path(file, progress=True), stats=stats)
     result["file"] = file
     if as_json:
         print_json(result)
-        return
-    click.echo(
-        f"{file}: GGUF v{result['gguf_version']}, {result['nbytes']} bytes, architecture {result['architecture']}"
-    )
+    else:
+        _show(result, tensors, stats)
+    if result["damage"]:
+        sys.exit(ExitCode.CHECK_FAILED)
+
+
+def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
+    size = f"{result['nbytes']} bytes"
+    if result["kind"] == "gguf":
+        version = f"GGUF v{result['gguf_version']}"
+        click.echo(f"{result['file']}: {version}, {size}, architecture {result['architecture']}")
+    else:
+        count = len(result["weight_files"])
+        files = f"{count} weight file{'s' if count > 1 else ''}"
+        click.echo(f"{result['file']}: checkpoint folder, {files}, {size}, model_type {result['model_type']}")
+        if result["recognised"]:
+            click.echo(f"recognised: {result['recognised']}")
     if result["model"]:
         model = result["model"]
         click.echo(
@@ -44,27 +59,27 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
         )
     layouts = ", ".join(f"{count} x {layout}" for layout, count in result["layouts"].items())
     bits = result["ternary_bits_per_weight"]
-    click.echo(
-        f"tensors: {layouts}" + (f"; {result['ternary_weights']} ternary weights at {bits:.4f} bpw" if bits else "")
-    )
-    if result["dialects"]:
+    weights = f"{result['ternary_weights']} ternary weights at {bits:.4f} bpw" if bits else "no ternary weights"
+    click.echo(f"tensors: {layouts}; {weights}")
+    if result.get("dialects"):
         click.echo(f"dialect: {', '.join(result['dialects'])}")
     for problem in result["problems"]:
-        click.echo(f"problem: {problem}")
+        click.echo(f"{'damage' if problem in result['damage'] else 'problem'}: {problem}")
     if tensors or stats:
         _table(result["tensors"])
     if not tensors and not stats:
-        click.echo("metadata:")
+        click.echo("metadata:" if result["kind"] == "gguf" else "config.json:")
         for key, value in result["metadata"].items():
             click.echo(f"  {key} = {_short(value)}")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
     shares = f"{'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
-    click.echo(f"{'tensor':<30} {'layout':<7} {'shape':<14} {'bytes':>11} {'scale':>10} {shares}")
+    widest = max([30, *(len(row["name"]) for row in rows)])
+    click.echo(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'bytes':>11} {'scale':>10} {shares}")
     for row in rows:
         shape = " x ".join(map(str, row["shape"]))
-        line = f"{row['name']:<30} {row['layout']:<7} {shape:<14} {row['nbytes']:>11}"
+        line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {row['nbytes']:>11}"
         if "codes_sha256" in row:
             scale = f"{row['scale']:.6g}" if "scale" in row else row["granularity"]
             shares = " ".join(f"{row[key]:>6.3f}" for key in ("minus", "zero", "plus", "entropy_bits"))

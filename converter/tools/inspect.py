@@ -1,4 +1,4 @@
-"""`tritpack inspect`: container, dialect, tensors and statistics of a packed file.
+"""`tritpack inspect`: container, dialect, tensors and statistics of a packed file, or of a checkpoint folder.
 
 It trusts the types and sizes of tensors, and never general.file_type.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
+from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
-from tritpack.formats.float_types import FLOAT_TYPES
-from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import ModelSpec
 from tritpack.formats.ternary import TernaryTensor, entropy_bits
 from tritpack.runtime import packers
@@ -25,20 +28,24 @@ SCHEMA = "tritpack.inspect/1"
 
 
 def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
-    """Return what `tritpack inspect --json` prints. Raises Unreadable if the file cannot be parsed.
+    """Return what `tritpack inspect --json` prints. Raises Unreadable if the file or folder cannot be parsed.
 
-    stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256). A tensor that cannot be decoded is a
-    problem in the result, and not an error.
+    stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256). A tensor that cannot be decoded is
+    damage in the result, and not an error. `problems` has the damage, and what readers may stumble over besides.
     """
     if stats:
         packers.use_c_packers()
+    if Path(file).is_dir():
+        return _checkpoint(CheckpointFolder(file), stats)
     gguf = GgufFile(file)
     spec = _spec(gguf)
-    tensors, problems = _tensor_rows(gguf, spec, stats)
-    weights = [t for t in gguf.tensors.values() if t.layout not in FLOAT_TYPES and len(t.shape) > 1]
+    tensors, unknown, damage = _tensor_rows(gguf, spec, stats)
+    damage = [*_missing(gguf, spec), *damage]
+    weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
     ternary_weights = sum(t.rows * t.cols for t in weights)
     return {
         "schema": SCHEMA,
+        "kind": "gguf",
         "file": str(file),
         "nbytes": gguf.size,
         "gguf_version": gguf.version,
@@ -51,14 +58,30 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
         "model": dataclasses.asdict(spec) if spec else None,
         "metadata": {key: _summary(value) for key, value in gguf.metadata.items()},
-        "problems": [*problems, *_file_problems(gguf)],
+        "damage": damage,
+        "problems": [*damage, *unknown, *_file_problems(gguf)],
         "tensors": tensors,
     }
 
 
-def _tensor_rows(file: GgufFile, spec: ModelSpec | None, stats: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row per tensor, and the problems of tensors."""
-    rows, problems = [], []
+def _missing(file: GgufFile, spec: ModelSpec | None) -> list[str]:
+    """One sentence for all tensors that the model needs and a whole file does not have."""
+    parts = file.metadata.get("split.count")
+    if spec is None or (isinstance(parts, int) and parts > 1):
+        return []
+    missing = [name for name in spec.tensor_shapes() if name not in file.tensors]
+    if not missing:
+        return []
+    named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+    what = "1 tensor is missing" if len(missing) == 1 else f"{len(missing)} tensors are missing"
+    return [f"{what}: {named}"]
+
+
+def _tensor_rows(
+    file: GgufFile, spec: ModelSpec | None, stats: bool
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """One row per tensor, the types that are not known, and the damage."""
+    rows, unknown, damage = [], [], []
     for tensor in file.tensors.values():
         row: dict[str, Any] = {
             "name": tensor.name,
@@ -69,18 +92,20 @@ def _tensor_rows(file: GgufFile, spec: ModelSpec | None, stats: bool) -> tuple[l
             "nbytes": tensor.nbytes,
         }
         if tensor.meaning is None:
-            problems.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
+            unknown.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
         if stats and file.layout_of(tensor):
             try:
-                row |= _statistics(file, tensor, spec)
+                if found := file.check(tensor):
+                    raise Unreadable(found[0], tensor=tensor.name)
+                row |= _statistics(tensor.name, file.ternary(tensor), spec)
             except Unreadable as error:
-                problems.append(error.without_path)
+                damage.append(error.without_path)
+            file.release(tensor)
         rows.append(row)
-    return rows, problems
+    return rows, unknown, damage
 
 
-def _statistics(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> dict[str, Any]:
-    ternary = file.ternary(tensor)
+def _statistics(name: str, ternary: TernaryTensor | None, spec: ModelSpec | None) -> dict[str, Any]:
     assert ternary is not None
     counts = ternary.counts()
     shares = [count / ternary.codes.size for count in counts]
@@ -91,7 +116,7 @@ def _statistics(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> d
         "counts": list(counts),
         "entropy_bits": entropy_bits(counts),
         "codes_sha256": ternary.codes_sha256(),
-        **_as_in_transformers(tensor, ternary, spec),
+        **_as_in_transformers(name, ternary, spec),
     }
 
 
@@ -102,10 +127,10 @@ def _scales(ternary: TernaryTensor, suffix: str) -> dict[str, Any]:
     return {f"scales{suffix}": ternary.scales.tolist()}
 
 
-def _as_in_transformers(tensor: TensorInfo, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
+def _as_in_transformers(name: str, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
     """The figures in the row order of a checkpoint, for tensors whose rows GGUF stores in another order."""
-    order = spec.row_order(tensor.name) if spec else None
-    if order is None or len(order) != tensor.rows:
+    order = spec.row_order(name) if spec else None
+    if order is None or len(order) != ternary.shape[0]:
         return {}
     back = ternary.with_rows(np.argsort(order))
     scales = {} if back.scales.size == 1 else _scales(back, "_hf")
@@ -143,8 +168,72 @@ def _file_problems(file: GgufFile) -> list[str]:
     return problems
 
 
+# -- a checkpoint folder -----------------------------------------------------------------------------------------------
+
+
+def _checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
+    """What a checkpoint folder holds, under the names of the checkpoint; `gguf_name` is what convert would write."""
+    model, problems, damage = _recognised(folder)
+    used = {}
+    if model is not None:
+        used = {t.name: (name, t) for name, t in model.tensors.items() if isinstance(t, CheckpointTensor)}
+    rows = []
+    for name, stored in folder.tensors.items():
+        row: dict[str, Any] = {
+            "name": name,
+            "layout": stored.dtype.lower(),
+            "shape": list(stored.shape),
+            "file_name": stored.file,
+            "nbytes": stored.data.nbytes,
+        }
+        if name in used:
+            row["gguf_name"], tensor = used[name]
+            if stats and tensor.may_be_ternary:
+                try:
+                    if (ternary := tensor.ternary()) is not None:
+                        row |= _statistics(row["gguf_name"], ternary, model.spec if model else None)
+                except TritpackError as error:
+                    damage.append(error.without_path)
+                tensor.release()
+        rows.append(row)
+    ternary_names = set(model.spec.linear_names()) if model else set()
+    linears = [tensor for name, tensor in used.values() if name in ternary_names]
+    ternary_weights = sum(math.prod(tensor.shape) for tensor in linears)
+    ternary_bytes = sum(part.data.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
+    return {
+        "schema": SCHEMA,
+        "kind": "checkpoint",
+        "file": str(folder.folder),
+        "nbytes": sum((folder.folder / name).stat().st_size for name in folder.weight_files),
+        "weight_files": folder.weight_files,
+        "model_type": folder.config.get("model_type"),
+        "recognised": model.why if model else None,
+        "architecture": model.spec.architecture if model else None,
+        "layouts": dict(collections.Counter(row["layout"] for row in rows)),
+        "ternary_weights": ternary_weights,
+        "ternary_bits_per_weight": 8 * ternary_bytes / ternary_weights if ternary_weights else None,
+        "model": dataclasses.asdict(model.spec) if model else None,
+        "metadata": {key: _summary(value) for key, value in folder.config.items()},
+        "damage": damage,
+        "problems": [*damage, *problems],
+        "tensors": rows,
+    }
+
+
+def _recognised(folder: CheckpointFolder) -> tuple[SourceModel | None, list[str], list[str]]:
+    """The model in a checkpoint folder, or None; then why it cannot be converted, and what is damaged."""
+    try:
+        return from_checkpoint(folder, None, None, hashed=False), [], []
+    except Unreadable as error:
+        return None, [], [error.without_path]
+    except TritpackError as error:
+        return None, [f"cannot be converted: {error.without_path}"], []
+
+
 def _summary(value: Any) -> Any:
     """A value of the metadata for people and JSON; a long array is its length and its first elements."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, list(value)[:6]))}}}"
     if isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, str):
         first = [_summary(item.item() if isinstance(item, np.generic) else item) for item in value[:6]]
         return first if len(value) <= 6 else {"length": len(value), "first": first}

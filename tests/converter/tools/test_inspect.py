@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
-from tests.make.checkpoints import edited_gguf
+from tests.conftest import run
+from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf, read_safetensors
+from tritpack.converter.convert import convert
 from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.gguf_reader import GgufFile
@@ -46,7 +49,7 @@ def test_files_of_other_engines(shared: Path, name: str) -> None:
         assert all("codes_sha256" in row for row in result["tensors"] if row["layout"] == "i2_s")
 
 
-def test_broken_contents_are_problems_not_crashes(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_damage_and_other_problems(tiny_gguf: Path, tmp_path: Path) -> None:
     def three(tensors: dict[str, np.ndarray]) -> None:
         tensors["blk.0.attn_q.weight"][5] = 0xFF
 
@@ -54,9 +57,88 @@ def test_broken_contents_are_problems_not_crashes(tiny_gguf: Path, tmp_path: Pat
         metadata["general.file_type"] = 1
         del metadata["tokenizer.ggml.pre"]
 
-    problems = inspect(edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=three, metadata=claims), stats=True)[
-        "problems"
-    ]
-    text = " ".join(problems)
-    assert "'blk.0.attn_q.weight': i2_s: code 3 at row 0" in text
-    assert "general.file_type is 1" in text and "tokenizer.ggml.pre is missing" in text
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=three, metadata=claims)
+    result = inspect(path, stats=True)
+    [damage] = result["damage"]
+    assert damage.startswith("tensor 'blk.0.attn_q.weight': code 3 at row 0, column 5")
+    text = " ".join(result["problems"])
+    assert "general.file_type is 1" in text and "tokenizer.ggml.pre is missing" in text and "code 3" in text
+    assert inspect(path)["damage"] == []  # only --stats decodes
+    shown = run("inspect", path, "--stats")
+    assert shown.exit_code == 1 and "damage: tensor 'blk.0.attn_q.weight': code 3" in shown.stdout
+    assert "problem: general.file_type is 1" in shown.stdout
+    assert run("inspect", path).exit_code == 0
+
+
+def test_bad_padding_is_damage(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    convert(tiny_checkpoint, path, outtype="t158")
+
+    def rubbish(tensors: dict[str, np.ndarray]) -> None:
+        tensors["blk.1.ffn_down.weight"][-1] = 7
+
+    bad = edited_gguf(path, tmp_path / "b.gguf", tensors=rubbish)
+    assert inspect(path, stats=True)["damage"] == []
+    [damage] = inspect(bad, stats=True)["damage"]
+    assert damage.startswith("tensor 'blk.1.ffn_down.weight': ") and run("inspect", bad, "--stats").exit_code == 1
+
+
+def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:
+    def lose(tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if name.startswith("blk.1.")]:
+            del tensors[name]
+
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=lose)
+    [damage] = inspect(path)["damage"]
+    assert damage.startswith("11 tensors are missing: 'blk.1.attn_norm.weight', ") and damage.endswith(", ...")
+    assert run("inspect", path, "--json").exit_code == 1
+    part = edited_gguf(path, tmp_path / "b.gguf", metadata=lambda m: m.update({"split.count": 2}))
+    assert inspect(part)["damage"] == []  # a part of a set does not have them all
+
+
+@pytest.mark.parametrize("kind", list(gguf.GGMLQuantizationType), ids=lambda kind: kind.name)
+def test_every_type_of_ggml_has_its_name(kind: gguf.GGMLQuantizationType, tmp_path: Path) -> None:
+    path, (_, size) = tmp_path / "a.gguf", gguf.GGML_QUANT_SIZES[kind]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((4, 2 * size), np.uint8), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = inspect(path)
+    assert result["layouts"] == {kind.name.lower(): 1} and "unknown" not in " ".join(result["problems"])
+    ternary = kind.name in ("TQ1_0", "TQ2_0")
+    assert (result["ternary_weights"] > 0) == ternary and (result["ternary_bits_per_weight"] is not None) == ternary
+    assert ("; no ternary weights" in run("inspect", path).stdout) != ternary
+
+
+def test_a_checkpoint_folder_is_shown_as_it_is(tiny_checkpoint: Path, tiny_gguf: Path) -> None:
+    result, packed = inspect(tiny_checkpoint, stats=True), inspect(tiny_gguf, stats=True)
+    assert result["kind"] == "checkpoint" and result["model_type"] == "bitnet" and result["problems"] == []
+    assert result["weight_files"] == ["model.safetensors"] and result["layouts"]["u8"] == 14
+    assert result["model"] == packed["model"] and result["ternary_weights"] == packed["ternary_weights"]
+    names = {row["name"]: row["shape"] for row in result["tensors"]}
+    stored = read_safetensors(tiny_checkpoint / "model.safetensors")
+    assert names == {name: shape for name, (_, shape, _) in stored.items()}
+    hashes = {row["gguf_name"]: row["codes_sha256"] for row in result["tensors"] if "codes_sha256" in row}
+    assert hashes == {row["name"]: row["codes_sha256"] for row in packed["tensors"] if "codes_sha256" in row}
+    shown = run("inspect", tiny_checkpoint).stdout
+    assert ": checkpoint folder, 1 weight file, " in shown and "recognised: BitNet b1.58" in shown
+    assert "GGUF" not in shown
+
+
+def test_a_folder_that_cannot_be_converted_is_shown_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def other(config: dict) -> None:
+        config["attention_bias"] = True
+
+    refused = edited_checkpoint(tiny_checkpoint, tmp_path / "a", config=other)
+    result = inspect(refused)
+    assert result["damage"] == [] and result["problems"][0].startswith("cannot be converted: ")
+    assert len(result["tensors"]) == len(inspect(tiny_checkpoint)["tensors"]) and result["recognised"] is None
+
+    def lose(tensors: Tensors) -> None:
+        del tensors["model.norm.weight"]
+
+    damaged = edited_checkpoint(tiny_checkpoint, tmp_path / "b", tensors=lose)
+    assert inspect(damaged)["damage"] == ["tensor 'model.norm.weight': is missing"]
+    assert run("inspect", damaged).exit_code == 1
