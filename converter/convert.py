@@ -10,11 +10,10 @@ import numpy as np
 
 from tritpack.converter.options import ConvertOptions
 from tritpack.converter.plan import Plan, PlannedTensor, make_plan
-from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
 from tritpack.formats import float_types
 from tritpack.formats.arrays import Bytes
-from tritpack.formats.errors import UsageError, WriteFailed, locating
+from tritpack.formats.errors import WriteFailed, locating
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
@@ -23,8 +22,6 @@ from tritpack.formats.names import TL2_TYPE_IDS
 from tritpack.formats.progress import Progress
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
-
-"""Called with the name of a tensor, the number of tensors done, and the number of all tensors."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -101,10 +98,10 @@ def run_conversion(
 ) -> Conversion:
     """Do what `convert` and `repack` have in common."""
     path = Path(output)
-    refuse_existing(path, force=force)  # before any work
+    refuse_existing(path, force=force, inputs=(source, options.kernel_config, _reference(options)))  # before any work
     options = dataclasses.replace(options, name=options.name or repository_name(source))
     opened = open_source(source, revision=revision, progress=progress is not None)
-    _refuse_own_file(opened, path)
+    refuse_existing(path, force=force, inputs=opened.files)
     packers.use_c_packers()
     plan = make_plan(opened, options)
     conversion = Conversion(plan, path, list(plan.warnings), {})
@@ -120,11 +117,8 @@ def run_conversion(
     return conversion
 
 
-def _refuse_own_file(source: CheckpointFolder | GgufFile, output: Path) -> None:
-    if isinstance(source, CheckpointFolder):
-        files = {(source.folder / name).resolve() for name in source.source_files}
-        if output.resolve() in files:
-            raise UsageError("is a file of the source itself", path=output)
+def _reference(options: ConvertOptions) -> Path | None:
+    return None if options.reading is None else options.reading.reference
 
 
 # -- the streaming pass ------------------------------------------------------------------------------------------------

@@ -1,39 +1,53 @@
-"""Files that are whole or absent: atomic output, the refusal to overwrite, and hashes."""
+"""Files that are whole or absent: atomic output, what must not be replaced, what killed runs have left, and hashes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tritpack.formats.errors import Unreadable, UsageError, WriteFailed
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_STEM = 200
+"""Bytes of an output's name that its partial file carries; file systems take 255, and the rest is ours."""
 
 
 @contextlib.contextmanager
 def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path], None] | None = None) -> Iterator[Any]:
     """A binary stream that becomes `path` only when the block ends without an error; after one, no file is left.
 
-    check: is given the complete temporary file before it gets its name. Raises UsageError if `path` exists and force is
-    false, WriteFailed if the disk has no `size` bytes free or a write fails.
+    check: is given the complete temporary file before it gets its name. A file that is replaced leaves its mode. Raises
+    UsageError if `path` exists and force is false, WriteFailed if the disk has no `size` bytes free or a write fails.
     """
     refuse_existing(path, force=force)
     path = path.resolve()  # --force on a link replaces what it points to, not the link
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
+        remove_abandoned(path)
         free = shutil.disk_usage(path.parent).free
         if free < size:
             raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)
         with open(partial, "wb") as stream:
+            lock(stream.fileno())
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         if check:
             check(partial)
         refuse_existing(path, force=force)  # another process may have made it meanwhile
+        with contextlib.suppress(OSError):
+            os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
         os.replace(partial, path)
     except OSError as error:
         raise WriteFailed(f"cannot be written: {error.strerror or error}", path=path) from error
@@ -42,17 +56,97 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
             partial.unlink()
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse an output that must not be replaced. Raises UsageError if `path` exists and force is false, or is not a
-    regular file (a folder, a device, a link to nowhere); WriteFailed if its folder does not exist."""
+# -- what must not be replaced -----------------------------------------------------------------------------------------
+
+
+def refuse_existing(path: Path, *, force: bool, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Refuse an output that must not be replaced.
+
+    inputs: files that are read, under any name or link; they are never replaced. Raises UsageError if `path` is one of
+    them, exists and force is false, or is not a regular file (a folder, a device, a link to nowhere); WriteFailed if
+    its folder does not exist.
+    """
     if not path.parent.is_dir():
         raise WriteFailed(f"the folder {path.parent} does not exist", path=path)
     if path.is_dir():
         raise UsageError("is a folder, expected the name of a file to write", path=path)
     if os.path.lexists(path) and not path.is_file():
         raise UsageError("is not a regular file, so it is not replaced", path=path)
+    for name in inputs:
+        if name is not None and _is_same(path, Path(name)):
+            raise UsageError("is an input of this command, so it is not replaced", path=path)
     if path.exists() and not force:
         raise UsageError("exists already", path=path, hint="pass --force to overwrite it")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):  # one of them does not exist
+        return False
+
+
+# -- partial output ----------------------------------------------------------------------------------------------------
+
+
+def partial_of(path: Path) -> Path:
+    """The hidden name, beside `path`, of its output while this process has not completed it."""
+    return path.with_name(f"{_stem(path)}{os.getpid()}.partial")
+
+
+def lock(descriptor: int) -> None:
+    """Mark a partial file or folder as being written, until the process ends."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks: the number of the process still tells
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the partial outputs of `path` that killed processes have left."""
+    pattern = re.compile(re.escape(_stem(path)) + r"(\d+)\.partial")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            match = pattern.fullmatch(entry.name)
+            if match and not _is_running(int(match[1])) and not _is_locked(entry.path):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def _stem(path: Path) -> str:
+    name = os.fsencode(path.name)
+    return f".{path.name if len(name) <= LONGEST_STEM else hashlib.sha256(name).hexdigest()}."
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to somebody else
+        return True
+    return True
+
+
+def _is_locked(path: str) -> bool:
+    """Whether a process writes it, perhaps one in another container, whose numbers mean nothing here."""
+    if fcntl is None:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# -- hashes ------------------------------------------------------------------------------------------------------------
 
 
 def sha256_file(path: Path) -> str:

@@ -102,6 +102,11 @@ class GgufFile:
         self.alignment: Final = header.alignment
         self.data_offset: Final = header.data_offset
 
+    @property
+    def files(self) -> list[Path]:
+        """The paths of all files that are read."""
+        return [self.path]
+
     def bytes_of(self, tensor: TensorInfo) -> Bytes:
         """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
         return self.mapped[tensor.file_offset : tensor.file_offset + tensor.nbytes]

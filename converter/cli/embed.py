@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import input_files
 from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 from tritpack.formats import names
 
@@ -44,7 +45,7 @@ def command(
     from tritpack.runtime.embedding import text_ids
 
     require_one_input(prompt, tokens)
-    refuse_existing(Path(output), force=force)
+    refuse_existing(Path(output), force=force, inputs=input_files(file))
     with open_model(file, **options) as model:
         ids = parse_tokens(tokens) if tokens is not None else text_ids(model, prompt or "")
         vector = model.embed(tokens=ids, pooling=pooling, no_normalize=no_normalize)

@@ -23,6 +23,15 @@ quantize_option = click.option(
 )
 
 
+def input_files(path: str) -> list[Path]:
+    """Return the files that a FILE argument names on this machine, which no output may replace."""
+    if not Path(path).is_dir():
+        return [Path(path)]
+    from tritpack.converter.sources.checkpoint import CheckpointFolder
+
+    return CheckpointFolder(path).files
+
+
 @contextlib.contextmanager
 def as_gguf(path: str) -> Iterator[Path]:
     """Yield the path itself, or that of a converted copy, which is removed at the end."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import input_files
 from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 
 
@@ -33,7 +34,7 @@ def command(
     from tritpack.formats.files import refuse_existing
 
     require_one_input(prompt, tokens)
-    refuse_existing(Path(output), force=force)
+    refuse_existing(Path(output), force=force, inputs=input_files(file))
     with open_model(file, **options) as model:
         model.require_logits()
         ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)

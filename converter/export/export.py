@@ -8,6 +8,7 @@ storage, converter/storage/ has the bytes of each, configuration.py writes confi
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from tritpack.converter.sources.open import open_source
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.formats.errors import TritpackError, UsageError, WriteFailed
+from tritpack.formats.files import lock, partial_of, remove_abandoned
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime import packers
@@ -80,6 +82,8 @@ def export(
     stored = choose_storage(model, kind, of_linears, group_size, allow_scale_rounding)
     if "tokenizer.ggml.model" not in model.metadata:
         warnings.append("the source has no tokenizer, so the folder has none")
+    for left in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.old")):
+        warnings.append(f"{left} holds what an export that was killed was replacing")
     writer = CheckpointWriter(model, family, stored, float_dtype)
     nbytes, scale_loss = _write(writer, folder, output, progress, warnings)
     return Export(Path(output), stored.name, stored.dtype, scale_loss, nbytes, warnings)
@@ -98,9 +102,12 @@ def _write(
     writer: CheckpointWriter, folder: Path, output: str | Path, progress: Progress, warnings: list[str]
 ) -> tuple[int, float]:
     """Write and prove the folder under a temporary name, then put it in place. Return its bytes and the scale loss."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial, descriptor = partial_of(folder), None
     try:
+        remove_abandoned(folder)
         partial.mkdir()
+        descriptor = os.open(partial, os.O_RDONLY)
+        lock(descriptor)
         writer.write(partial, progress)
         scale_loss, remarks = prove(partial, writer.model, writer.family, writer.storage)
         nbytes = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
@@ -112,6 +119,8 @@ def _write(
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
     warnings += remarks
     return nbytes, scale_loss
 

@@ -143,6 +143,11 @@ class CheckpointFolder:
         names = [*HASHED_FILES, *self.weight_files, *([self.pooling_file] if self.pooling_file else [])]
         return sorted(name for name in names if (self.folder / name).is_file())
 
+    @property
+    def files(self) -> list[Path]:
+        """The paths of all files that are read."""
+        return [self.folder / name for name in (*self.source_files, INDEX)]
+
     @functools.cached_property
     def file_hashes(self) -> dict[str, str]:
         """The SHA-256 of each of these files, by name."""
