@@ -10,6 +10,7 @@ import numpy as np
 
 from tritpack.converter.options import ConvertOptions
 from tritpack.converter.plan import Plan, PlannedTensor, make_plan
+from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
 from tritpack.formats import float_types
 from tritpack.formats.arrays import Bytes
@@ -111,7 +112,7 @@ def run_conversion(
         [tensor.output for tensor in plan.tensors],
         _data(conversion, progress),
         force=force,
-        check=lambda partial: _check_written(partial, plan),
+        check=lambda partial: _check_written(partial, plan, opened),
         types=plan.types,
     )
     return conversion
@@ -167,8 +168,10 @@ def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, tern
         raise WriteFailed(f"did not survive {tensor.kind}; this is a bug of tritpack", tensor=tensor.output.name)
 
 
-def _check_written(path: Path, plan: Plan) -> None:
-    """Read the header of a finished file again. Raises WriteFailed if a tensor is not what was planned."""
+def _check_written(path: Path, plan: Plan, source: CheckpointFolder | GgufFile) -> None:
+    """Read the header of a finished file again. Raises WriteFailed if a tensor is not what was planned, Unreadable if
+    the source has changed meanwhile."""
+    source.unchanged.check()
     written = GgufFile(path).tensors
     for tensor in plan.tensors:
         info, output = written.get(tensor.output.name), tensor.output

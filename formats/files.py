@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.formats.errors import Unreadable, UsageError, WriteFailed
+from tritpack.formats.inputs import open_input
 
 try:
     import fcntl
@@ -153,7 +154,7 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file, in hex. Raises Unreadable."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
+        with open_input(path) as stream:
             while piece := stream.read(1 << 24):  # long enough for other threads to go on meanwhile
                 digest.update(piece)
     except OSError as error:

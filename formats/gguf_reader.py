@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ import numpy as np
 from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, locating
 from tritpack.formats.gguf_header import MIN_HEADER, Header, TensorRow, read_header
+from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tilings
@@ -81,6 +81,7 @@ class GgufFile:
     Opening reads the header alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
     Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by name, in the file's order.
     layouts: what the names of ternary layouts mean in this file. options: how it is read. size: in bytes.
+    unchanged: tells whether the file has changed since.
 
     Raises Unreadable, naming the file and what was found, for anything truncated, corrupt or hostile.
     """
@@ -88,7 +89,8 @@ class GgufFile:
     def __init__(self, path: str | Path, read: ReadOptions | None = None) -> None:
         self.path: Final = Path(path)
         self.options: Final = read or ReadOptions()
-        self._map: Final = _mapped(self.path)
+        self.unchanged: Final = Unchanged(self.files)
+        self._map: Final = map_input(self.path, smallest=MIN_HEADER, what="a GGUF header")
         self.mapped: Final[Bytes] = np.frombuffer(self._map, np.uint8)
         self.size: Final = self.mapped.size
         with locating(path=self.path):
@@ -161,17 +163,6 @@ class GgufFile:
 
 
 # -- steps of opening a file -------------------------------------------------------------------------------------------
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    try:
-        with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size < MIN_HEADER:  # an empty file cannot be mapped
-                raise Unreadable(f"{size} bytes are too few for a GGUF header", path=path)
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def _layouts(metadata: Mapping[str, Any], read: ReadOptions) -> dict[str, Layout]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.float_types import widen_bf16
+from tritpack.formats.inputs import map_input
 
 FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
 """Bytes per value of the float types that are read, in safetensors' spelling."""
@@ -81,11 +82,10 @@ def read_safetensors(path: Path) -> tuple[list[StoredTensor], str]:
     """Map a file and return its tensors and the free text of its header. Raises Unreadable."""
     from safetensors import SafetensorError, safe_open
 
+    mapping = map_input(path, smallest=8, what="a safetensors file")
     try:
         with safe_open(path, framework="np"):
             pass
-        with open(path, "rb") as stream:
-            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
     except (SafetensorError, ValueError) as error:

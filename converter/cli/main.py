@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tritpack.converter.cli import bus_error
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.json_text import json_text
@@ -112,6 +113,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # it may be absent, or replaced by a test
             stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding does not have
+    bus_error.catch()
     try:
         # https://no-color.org; click itself only checks whether the output is a terminal.
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"

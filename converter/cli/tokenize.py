@@ -8,7 +8,8 @@ import click
 
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.converter.cli.main import print_json
-from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.errors import UsageError
+from tritpack.formats.inputs import read_text
 
 
 @click.command("tokenize")
@@ -33,11 +34,7 @@ def command(file: str, prompt: str | None, chat: str | None, no_special: bool, a
         if chat is None:
             ids = tokenizer.encode(prompt or "", add_special=not no_special)
         else:
-            try:
-                document = Path(chat).read_text("utf-8")
-            except (OSError, ValueError) as error:
-                raise Unreadable(f"cannot be read as UTF-8 text: {error}", path=chat) from error
-            text = chat_text(tokenizer, parse_messages(document))
+            text = chat_text(tokenizer, parse_messages(read_text(Path(chat))))
             ids = tokenizer.encode(text, add_special=False)
             result["text"] = text
     if as_json:

@@ -24,6 +24,7 @@ from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.formats.errors import TritpackError, UsageError, WriteFailed
 from tritpack.formats.files import lock, partial_of, remove_abandoned
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.inputs import Unchanged
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime import packers
 
@@ -69,7 +70,7 @@ def export(
     folder = Path(output).resolve()
     refuse_folder(folder, output, force=force)
     packers.use_c_packers()
-    model = _source_model(source, output, revision)
+    model, unchanged = _source_model(source, output, revision)
     family, warnings = family_of(model.spec), list(model.warnings)
     if (lost := model.metadata.get(ROUNDING_KEY)) is not None:
         warnings.append(f"an earlier step has changed scales already, with a relative change of up to {lost:.2g}")
@@ -85,21 +86,26 @@ def export(
     for left in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.old")):
         warnings.append(f"{left} holds what an export that was killed was replacing")
     writer = CheckpointWriter(model, family, stored, float_dtype)
-    nbytes, scale_loss = _write(writer, folder, output, progress, warnings)
+    nbytes, scale_loss = _write(writer, folder, output, unchanged, progress, warnings)
     return Export(Path(output), stored.name, stored.dtype, scale_loss, nbytes, warnings)
 
 
-def _source_model(source: str | Path, output: str | Path, revision: str | None) -> SourceModel:
+def _source_model(source: str | Path, output: str | Path, revision: str | None) -> tuple[SourceModel, Unchanged]:
     opened = open_source(source, revision=revision)
     if isinstance(opened, GgufFile):
-        return from_gguf(opened, False)
+        return from_gguf(opened, False), opened.unchanged
     if opened.folder.resolve() == Path(output).resolve():
         raise UsageError("is the source itself", path=output)
-    return from_checkpoint(opened, None, None, False)
+    return from_checkpoint(opened, None, None, False), opened.unchanged
 
 
 def _write(
-    writer: CheckpointWriter, folder: Path, output: str | Path, progress: Progress, warnings: list[str]
+    writer: CheckpointWriter,
+    folder: Path,
+    output: str | Path,
+    unchanged: Unchanged,
+    progress: Progress,
+    warnings: list[str],
 ) -> tuple[int, float]:
     """Write and prove the folder under a temporary name, then put it in place. Return its bytes and the scale loss."""
     partial, descriptor = partial_of(folder), None
@@ -111,6 +117,7 @@ def _write(
         writer.write(partial, progress)
         scale_loss, remarks = prove(partial, writer.model, writer.family, writer.storage)
         nbytes = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        unchanged.check()
         put_in_place(partial, folder)
     except OSError as error:
         raise WriteFailed(f"cannot be written: {error.strerror or error}", path=output) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
+from tritpack.formats.inputs import Unchanged, read_input
 from tritpack.formats.safetensors_reader import StoredTensor, read_safetensors
 
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
@@ -31,7 +32,7 @@ class CheckpointFolder:
 
     config, generation_config: the JSON documents ({} if there is no generation_config.json). tensors: by name.
     notes: the free text of the weight files' headers. pooling_file: the config of the pooling module of
-    sentence-transformers, relative to the folder, or None.
+    sentence-transformers, relative to the folder, or None. unchanged: tells whether a file has changed since.
     Raises Unreadable for files that are missing or corrupt, and Unsupported for weights that only pickle can read.
     """
 
@@ -44,6 +45,10 @@ class CheckpointFolder:
                 path=self.folder,
                 hint="give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub",
             )
+        named = [self.folder / name for name in (*HASHED_FILES, INDEX)]
+        self.unchanged = Unchanged(
+            [*named, *self.folder.glob("*.safetensors"), *self.folder.glob("*_Pooling/config.json")]
+        )
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
         poolings = sorted(self.folder.glob("*_Pooling/config.json"))
@@ -72,8 +77,8 @@ class CheckpointFolder:
         path = self.folder / "modules.json"
         if path.is_file():
             try:
-                kinds = {str(entry["type"]).rpartition(".")[2] for entry in json.loads(path.read_text("utf-8"))}
-            except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+                kinds = {str(entry["type"]).rpartition(".")[2] for entry in json.loads(read_input(path))}
+            except (ValueError, RecursionError, TypeError, KeyError) as error:
                 raise Unreadable(f"is not a list of modules: {error}", path=path) from error
             if other := sorted(kinds - SENTENCE_MODULES):
                 raise Unsupported(f"asks for {', '.join(other)} after the model, which is not run here", path=path)
@@ -86,15 +91,15 @@ class CheckpointFolder:
 
     def _json(self, name: str, *, required: bool) -> dict[str, Any]:
         path = self.folder / name
-        try:
-            # A repeated key keeps its last value, as in transformers: HF1BitLLM's config.json relies on it.
-            value = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             if required:
                 hint = "this is not a transformers checkpoint"
-                raise Unreadable(f"has no {name}", path=self.folder, hint=hint) from None
+                raise Unreadable(f"has no {name}", path=self.folder, hint=hint)
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        try:
+            # A repeated key keeps its last value, as in transformers: HF1BitLLM's config.json relies on it.
+            value = json.loads(read_input(path))
+        except (ValueError, RecursionError) as error:
             raise Unreadable(f"is not readable JSON: {error}", path=path) from error
         if not isinstance(value, dict):
             raise Unreadable(f"holds {type(value).__name__}, expected an object", path=path)

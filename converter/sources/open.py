@@ -7,9 +7,10 @@ from pathlib import Path
 from tritpack.converter.sources import hub
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_errors import NoSuchRepository
-from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.inputs import open_input
 
 
 def local_path(source: str | Path, *, revision: str | None = None, progress: bool = False) -> Path:
@@ -58,13 +59,8 @@ def open_source(
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether this is a file that is a GGUF file, or is called one."""
-    if not path.is_file():
+    """Return whether this is a file that is a GGUF file, or is called one. Raises Unreadable."""
+    if not path.exists() or path.is_dir():
         return False
-    if path.suffix == ".gguf":
-        return True
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(4) == MAGIC
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
+    with open_input(path) as stream:
+        return path.suffix == ".gguf" or stream.read(len(MAGIC)) == MAGIC

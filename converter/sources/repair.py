@@ -15,6 +15,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
+from tritpack.formats.inputs import open_input, read_input
 from tritpack.formats.layouts.tiling import Tiled, Tiling
 from tritpack.formats.names import READ_AS
 
@@ -125,13 +126,13 @@ def _find_tiling(file: GgufFile, name: str, infos: list[TensorInfo], hashes: Map
 
 def _code_hashes(reference: Path) -> dict[str, str]:
     """By tensor name, the codes_sha256 of a GGUF file or of a list that `inspect --stats --json` has printed."""
+    with open_input(reference) as stream:
+        is_gguf = stream.read(len(MAGIC)) == MAGIC
     try:
-        with open(reference, "rb") as stream:
-            is_gguf = stream.read(4) == MAGIC
         if not is_gguf:
-            document = json.loads(reference.read_text("utf-8"))
+            document = json.loads(read_input(reference))
             return {t["name"]: t["codes_sha256"] for t in document["tensors"] if "codes_sha256" in t}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"is neither a GGUF nor what `inspect --stats --json` prints: {error}"
         raise Unreadable(what, path=reference) from error
     file = GgufFile(reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from tritpack.formats.errors import Unreadable
+from tritpack.formats import inputs
 
 BUILT_IN = "text.txt"
 
@@ -14,7 +14,4 @@ def read_text(path: str | Path | None) -> str:
     """The UTF-8 text of a file, or the built-in text for None. Raises Unreadable."""
     if path is None:
         return (resources.files(__package__) / BUILT_IN).read_text("utf-8")
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"it cannot be read as UTF-8 text: {error}", path=path) from error
+    return inputs.read_text(Path(path))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from tritpack.formats.errors import Unreadable
+from tritpack.formats.inputs import read_input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +26,12 @@ def parse_golden(path: Path) -> list[Golden]:
                 [int(i) for i in entry["tokens"]] if "tokens" in entry else str(entry["prompt"]),
                 [int(i) for i in entry["greedy"]],
             )
-            for entry in json.loads(path.read_text("utf-8"))
+            for entry in json.loads(read_input(path))
         ]
         if not all(entry.prompt and entry.greedy for entry in golden):
             raise ValueError("a prompt or its tokens are empty")
         return golden
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(
             f"it is not a list of golden tokens: {type(error).__name__} {error}",
             path=path,

@@ -10,6 +10,7 @@ from typing import Any
 from tritpack.converter.vocab.bytelevel import load_vocab_and_merges
 from tritpack.converter.vocab.spm import load_sentencepiece
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.inputs import read_input
 from tritpack.runtime.pretokenizers import surrounding
 from tritpack.runtime.tokenizer import ADDED_TOKEN_DEFAULTS, import_tokenizers
 
@@ -59,11 +60,11 @@ def load(folder: Path) -> Loaded:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`, or {} if there is no such file. Raises Unreadable."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
+        value = json.loads(read_input(path))
+    except (ValueError, RecursionError) as exc:
         raise Unreadable(f"cannot be read as JSON ({exc})", path=path) from exc
     if not isinstance(value, dict):
         raise Unreadable("is not a JSON object", path=path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.inputs import read_text
 from tritpack.formats.layouts.bases import TrailingScale
 
 
@@ -127,15 +128,12 @@ def read_kernel_config(path: str | Path) -> dict[tuple[int, int], Tiling]:
     config = configparser.ConfigParser()
     tilings = {}
     try:
-        with open(path, encoding="utf-8") as stream:
-            config.read_file(stream)
+        config.read_string(read_text(Path(path)))
         for name in config.sections():
             m, k, bm, bk, bmm = (config.getint(name, key) for key in ("m", "k", "bm", "bk", "bmm"))
             if min(m, k, bm, bk, bmm) < 1:
                 raise ValueError(f"section {name!r} holds a size below 1")
             tilings[m, k] = Tiling(bm, bk, bmm)
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}", path=path) from error
     except (configparser.Error, ValueError) as error:
         raise Unreadable(f"is not a kernel_config.ini: {str(error).splitlines()[0]}", path=path) from error
     if not tilings:

@@ -363,9 +363,11 @@ def test_refusals_end_commands(checkpoints: Checkpoints, tmp_path: Path) -> None
         tmp_path / "c",
         config=lambda config: config.update(prism={"hadamard": {"block_size": 64}}),
     )
-    for command in (("convert", hadamard, "-o", tmp_path / "m.gguf"), ("inspect", hadamard)):
+    for command in (("convert", hadamard, "-o", tmp_path / "m.gguf"), ("generate", hadamard, "-p", "a")):
         result = run(*command)
         assert exit_code_of(result) == 4 and "rotated basis" in str(result.exception), command
+    shown = run("inspect", hadamard)
+    assert shown.exit_code == 0 and "rotated basis" in shown.stdout
     assert not (tmp_path / "m.gguf").exists()
 
 

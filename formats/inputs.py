@@ -1,0 +1,140 @@
+"""Files that are read: regular ones, of bounded size, mapped, and watched for changes.
+
+A FIFO, a device or a socket under the name of a file is refused before anything waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from tritpack.formats.errors import Unreadable
+
+LARGEST_DOCUMENT = 128 << 20
+"""Bytes of the largest file that is read as a whole: the largest tokenizer.json have 40 MB."""
+KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+PATIENCE = 5.0
+"""Seconds that a pipe may stay silent before its first byte."""
+
+mapped: dict[Path, int] = {}
+"""The files that this process has mapped, and their sizes then: reading a page that is no longer in the file gives
+SIGBUS, and converter/cli/bus_error.py finds the file here."""
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open a regular file. Raises Unreadable for what is missing, not regular, or not ours to read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise Unreadable(f"is {_kind(mode)}, expected a file", path=path)
+    return open(descriptor, "rb")
+
+
+def map_input(path: Path, *, smallest: int = 1, what: str = "a file") -> mmap.mmap:
+    """Map a regular file for reading. smallest: fewer bytes are too few for what the file should be, `what`."""
+    with open_input(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size < smallest:  # an empty file cannot be mapped
+            raise Unreadable(f"{size} bytes are too few for {what}", path=path)
+        try:
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    mapped[path] = len(mapping)
+    return mapping
+
+
+def read_input(path: Path) -> bytes:
+    """Return the bytes of a regular file. Raises Unreadable, also for one that is larger than LARGEST_DOCUMENT."""
+    with open_input(path) as stream:
+        return _read(path, stream)
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of a file, or of a pipe that somebody writes to (`<(command)`). Raises Unreadable."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    data = _read_pipe(path) if is_pipe else read_input(path)
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"cannot be read as UTF-8 text: {error}", path=path) from error
+
+
+def _read_pipe(path: Path) -> bytes:
+    """Read a pipe to its end, without waiting for somebody to open its other end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        if not select.select([descriptor], [], [], PATIENCE)[0]:
+            raise Unreadable(f"is a pipe into which nobody wrote for {PATIENCE:g} seconds", path=path)
+        os.set_blocking(descriptor, True)
+        return _read(path, stream)
+
+
+def _read(path: Path, stream: BinaryIO) -> bytes:
+    try:
+        data = stream.read(LARGEST_DOCUMENT + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(data) > LARGEST_DOCUMENT:
+        raise Unreadable(f"is larger than {LARGEST_DOCUMENT >> 20} MiB, which no such file is", path=path)
+    return data
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Unreadable:
+    # A device without a driver, or a socket, cannot even be opened.
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return Unreadable(f"is {_kind(mode)}, expected a file", path=path)
+    return Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=path)
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in KINDS if test(mode)), "not a regular file")
+
+
+# -- whether files change while they are read --------------------------------------------------------------------------
+
+
+class Identity(NamedTuple):
+    """What changes when a file is written to or replaced."""
+
+    size: int
+    modified: int  # nanoseconds
+    inode: int
+
+
+class Unchanged:
+    """A set of files as they are now; `check` raises Unreadable if one of them was changed since."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._identities = {path: _identity(path) for path in paths}
+
+    def check(self) -> None:
+        for path, identity in self._identities.items():
+            if _identity(path) != identity:
+                raise Unreadable("was changed while it was read", path=path, hint="run the command again")
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return Identity(status.st_size, status.st_mtime_ns, status.st_ino)
