@@ -19,7 +19,7 @@ from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.names import TL2_TYPE_IDS
+from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
 from tritpack.formats.progress import Progress
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
@@ -63,6 +63,7 @@ def convert(
     tiling: Sequence[str] = (),
     kernel_config: str | Path | None = None,
     tl2_id: int = TL2_TYPE_IDS[0],
+    pq2_id: int = PQ2_TYPE_IDS[0],
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -84,6 +85,7 @@ def convert(
         tiling=tiling,
         kernel_config=kernel_config,
         tl2_id=tl2_id,
+        pq2_id=pq2_id,
     )
     return run_conversion(source, output, options, revision=revision, force=force, progress=progress)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import UsageError
+from tritpack.formats.layouts.catalog import type_of
 from tritpack.formats.layouts.tiling import Tilings, parse_tilings, read_kernel_config
-from tritpack.formats.names import FLOAT_QUANTIZERS, FLOAT_TYPES, TL2_TYPE_IDS
+from tritpack.formats.names import FLOAT_QUANTIZERS, FLOAT_TYPES, PQ2_TYPE_IDS, TL2_TYPE_IDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class ConvertOptions:
     is for (--for). name: general.name. quantize: `absmean` takes a plain float checkpoint for master weights.
     allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine that would
     run another model. tiling: `ROWSxCOLS=BM,BK,bm` for tl1 and tl2. kernel_config: the same from a file of bitnet.cpp.
-    tl2_id: type id of tl2, one of TL2_TYPE_IDS. reading: how to read a packed source that does not say everything.
+    tl2_id, pq2_id: type ids of tl2 and pq2_0, of TL2_TYPE_IDS and PQ2_TYPE_IDS.
+    reading: how to read a packed source that does not say everything itself.
     """
 
     outtype: str = "auto"
@@ -33,6 +35,7 @@ class ConvertOptions:
     tiling: Sequence[str] = ()
     kernel_config: str | Path | None = None
     tl2_id: int = TL2_TYPE_IDS[0]
+    pq2_id: int = PQ2_TYPE_IDS[0]
     reading: ReadRequest | None = None
 
     def __post_init__(self) -> None:
@@ -41,10 +44,16 @@ class ConvertOptions:
             raise UsageError(f"--embedding-type {self.embedding_type} is unknown", hint=hint)
         if self.quantize not in (None, *FLOAT_QUANTIZERS):
             raise UsageError(f"--quantize {self.quantize} is unknown", hint=f"it can be: {', '.join(FLOAT_QUANTIZERS)}")
-        if self.tl2_id not in TL2_TYPE_IDS:
-            raise UsageError(
-                f"--tl2-id {self.tl2_id} is unknown", hint=f"choose one of: {', '.join(map(str, TL2_TYPE_IDS))}"
-            )
+        for option, value, choices in (
+            ("--tl2-id", self.tl2_id, TL2_TYPE_IDS), ("--pq2-id", self.pq2_id, PQ2_TYPE_IDS),
+        ):  # fmt: skip
+            if value not in choices:
+                hint = f"choose one of: {', '.join(map(str, choices))}"
+                raise UsageError(f"{option} {value} is unknown", hint=hint)
+
+    def type_id(self, layout: str) -> int:
+        """Return the GGUF type id to write for a layout."""
+        return {"tl2": self.tl2_id, "pq2_0": self.pq2_id}.get(layout, type_of(layout).type_id)
 
     def tilings(self) -> Tilings:
         """Return the tilings by shape: see `read_tilings`."""

@@ -6,7 +6,8 @@ It reads headers alone, except where only the values tell how ternary floats are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import PIECE_BYTES, ConstantTensor, ScaleGrid, SourceTensor
 from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines.engine import Engine
-from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice, choose_layout, type_id_of
+from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice, choose_layout
 from tritpack.converter.version import VERSION
 from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
@@ -73,6 +74,11 @@ class Plan:
         return self.choice.layout.name
 
     @property
+    def type_id(self) -> int:
+        """The GGUF type id of the ternary tensors."""
+        return next(tensor.output.type_id for tensor in self.tensors if tensor.ternary)
+
+    @property
     def granularity(self) -> dict[str, int]:
         """What one scale covers, in words -> how many ternary tensors have it so."""
         return self.choice.units
@@ -90,7 +96,10 @@ def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEF
         tilings = {}  # they say how the source is to be read
     source, repairs = reopened(source, options.reading)
     model = _source_model(source, options, hashed)
-    grids = _scale_grids(model, options.embedding_type, engine)
+    grids = _scale_grids(model, options.embedding_type)
+    tables = {name for name in grids if name not in model.spec.linear_names()}
+    if not engine.ternary_tables:
+        grids = {name: grid for name, grid in grids.items() if name not in tables}
     _refuse_grouped_int8(model, grids)
     choice = choose_layout(
         model.spec,
@@ -103,7 +112,7 @@ def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEF
     )
     shapes = {name: model.spec.tensor_shapes()[name] for name in choice.blocks}
     deviations = engine.check(model.spec, choice.layout.name, shapes, allow_wrong=options.allow_wrong_engine)
-    return _assemble(model, choice, engine, deviations, options, repairs)
+    return _assemble(model, choice, engine, deviations, options, repairs, tables)
 
 
 def _assemble(
@@ -113,8 +122,12 @@ def _assemble(
     deviations: list[str],
     options: ConvertOptions,
     repairs: Mapping[str, Any],
+    tables: Collection[str],
 ) -> Plan:
-    """Return the plan that follows from what was decided. repairs: metadata about how the source had to be read."""
+    """Return the plan that follows from what was decided.
+
+    repairs: metadata about how the source had to be read. tables: those that are ternary in the source.
+    """
     tensors = _planned_tensors(model, choice, options)
     spec = dataclasses.replace(model.spec, architecture=engine.architecture(model.spec))
     embedding_type = next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")
@@ -136,7 +149,7 @@ def _assemble(
         tensors=tensors,
         metadata=metadata,
         unused=model.unused,
-        warnings=(*_source_warnings(model, engine), *deviations),
+        warnings=(*_source_warnings(model, engine), *_widened(tensors, choice, engine, tables), *deviations),
         types=model.types,
         output_bytes=file_size(metadata, [tensor.output for tensor in tensors], model.types),
         peak_bytes=_peak_bytes(tensors, choice),
@@ -156,13 +169,10 @@ def _source_model(source: CheckpointFolder | GgufFile, options: ConvertOptions, 
     return from_gguf(source, hashed)
 
 
-def _scale_grids(model: SourceModel, embedding_type: str, engine: Engine) -> dict[str, ScaleGrid]:
-    """Return how the scales tile each tensor that will be ternary.
-
-    These are the linears and, for our own runtime, the tables that are ternary in the source.
-    """
+def _scale_grids(model: SourceModel, embedding_type: str) -> dict[str, ScaleGrid]:
+    """Return how the scales tile the linears and, unless an option names their type, the tables that are ternary."""
     grids = {name: model.tensors[name].scale_grid() for name in model.spec.linear_names()}
-    if embedding_type != "auto" or engine.name != "tritpack":
+    if embedding_type != "auto":
         return grids
     for table in TABLES:
         tensor = model.tensors.get(f"{table}.weight")
@@ -196,6 +206,24 @@ def _source_warnings(model: SourceModel, engine: Engine) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def _widened(
+    tensors: Sequence[PlannedTensor], choice: LayoutChoice, engine: Engine, tables: Collection[str]
+) -> Iterator[str]:
+    """Yield what it costs that a ternary table becomes floats."""
+    for tensor in tensors:
+        output = tensor.output
+        if output.name not in tables or tensor.ternary:
+            continue
+        why = f"{choice.layout.name} does not hold it exactly"
+        if not engine.ternary_tables:
+            why = f"{engine.name} is not known to run ternary tables"
+        ternary = math.prod(output.shape) * choice.layout.nbytes(32, 6144) // (32 * 6144)
+        yield (
+            f"{output.name} is ternary in the source and becomes {tensor.kind}: {why}; it takes {output.nbytes} bytes, "
+            f"and would take about {ternary}"
+        )
+
+
 # -- the tensors -------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +236,7 @@ def _planned_tensors(model: SourceModel, choice: LayoutChoice, options: ConvertO
             planned.append(_float_tensor(name, shape, source, options.embedding_type))
             continue
         nbytes = choice.layout.nbytes(shape[0], shape[1], choice.blocks[name])
-        output = TensorPlan(name, shape, type_id_of(choice.layout.name, options.tl2_id), nbytes)
+        output = TensorPlan(name, shape, options.type_id(choice.layout.name), nbytes)
         planned.append(PlannedTensor(output, choice.layout.name, source))
         if name in choice.apart:
             beside = name.removesuffix("weight") + "scale"

@@ -10,7 +10,7 @@ from tritpack.converter.options import ConvertOptions, read_tilings
 from tritpack.converter.sources.open import is_gguf
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import Unreadable
-from tritpack.formats.names import TL2_TYPE_IDS
+from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
 from tritpack.formats.progress import Progress
 
 
@@ -30,6 +30,7 @@ def repack(
     tiling: Sequence[str] = (),
     kernel_config: str | Path | None = None,
     tl2_id: int = TL2_TYPE_IDS[0],
+    pq2_id: int = PQ2_TYPE_IDS[0],
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -50,6 +51,7 @@ def repack(
         tiling=tiling,
         kernel_config=kernel_config,
         tl2_id=tl2_id,
+        pq2_id=pq2_id,
         reading=reading_of(file, read_as, repair, reference, tiling, kernel_config),
     )
     return run_conversion(file, output, options, force=force, progress=progress)

@@ -47,8 +47,11 @@ DTYPES = ("bfloat16", "float16", "float32")
 POOLING = ("none", "mean", "cls", "last")
 """How an embedding model makes one vector of its positions; the index is the number in `<arch>.pooling_type`."""
 
-TL2_TYPE_IDS = (39, 42)
-"""GGUF type ids that bitnet.cpp has given to tl2: until May 2026, and since July 2026."""
+TL2_TYPE_IDS = (42, 39)
+"""GGUF type ids of tl2: bitnet.cpp's since July 2026, and until May 2026."""
+
+PQ2_TYPE_IDS = (142, 42)
+"""GGUF type ids of pq2_0: PrismML's now, and until mid 2026."""
 
 FLOAT_QUANTIZERS = ("absmean",)
 """What --quantize takes: how plain floats are made ternary on request."""

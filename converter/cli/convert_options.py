@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,16 @@ CHOSEN = (
         callback=one_of(*names.TL2_TYPE_IDS),
         default=names.TL2_TYPE_IDS[0],
         show_default=True,
-        help="GGUF type id of tl2; bitnet.cpp uses 42 since July 2026.",
+        help="GGUF type id of tl2: 42 for bitnet.cpp since July 2026, 39 for older builds.",
+    ),
+    click.option(
+        "--pq2-id",
+        type=int,
+        metavar=f"[{'|'.join(map(str, names.PQ2_TYPE_IDS))}]",
+        callback=one_of(*names.PQ2_TYPE_IDS),
+        default=names.PQ2_TYPE_IDS[0],
+        show_default=True,
+        help="GGUF type id of pq2_0: 142 for PrismML's llama.cpp, 42 for its builds until mid 2026.",
     ),
     click.option("--name", help="Name of the model (general.name)."),
 )
@@ -123,7 +132,7 @@ def convert_options(command: Callable[..., None]) -> Callable[..., None]:
     def split(**arguments: Any) -> None:
         handling = {name: arguments.pop(name) for name in ("output", "force", "dry_run", "as_json", "quiet")}
         named = ("outtype", "embedding_type", "target", "allow_wrong_engine", "allow_scale_rounding", "tiling",
-                 "kernel_config", "tl2_id", "name")  # fmt: skip
+                 "kernel_config", "tl2_id", "pq2_id", "name")  # fmt: skip
         chosen = {name: arguments.pop(name) for name in named}
         command(chosen=chosen, handling=handling, **arguments)
 
@@ -168,6 +177,7 @@ def _summary(run: Run, plan: Plan) -> dict[str, Any]:
         "recognised": plan.why,
         "architecture": plan.spec.architecture,
         "outtype": plan.outtype,
+        "type_id": plan.type_id,
         "granularity": plan.granularity,
         "embedding_type": plan.embedding_type,
         "scale_rounding": plan.choice.losses,
@@ -199,10 +209,24 @@ def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
         click.echo(
             f"scales changed in {len(losses)} tensors, with a relative change of at most {max(losses.values()):.2g}"
         )
+    for line in _type_id_lines(plan):
+        click.echo(line)
     click.echo(
         f"wrote {run.output}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}, "
         f"{seconds:.1f} s"
     )
+
+
+def _type_id_lines(plan: Plan) -> Iterator[str]:
+    """Yield which type id was written, if engines know the layout by several."""
+    from tritpack.formats.layouts.catalog import MEANINGS
+
+    options = {"tl2": "--tl2-id", "pq2_0": "--pq2-id"}
+    if plan.outtype in options:
+        names_by_id = {meaning.type_id: meaning.dialect for meaning in MEANINGS if meaning.name == plan.outtype}
+        written = names_by_id.pop(plan.type_id)
+        others = ", ".join(f"{options[plan.outtype]} {number}: {dialect}" for number, dialect in names_by_id.items())
+        yield f"type id of {plan.outtype}: {plan.type_id}, {written} ({others})"
 
 
 def _scales_line(conversion: Conversion) -> str:

@@ -16,7 +16,7 @@ from tritpack.converter.sources.source_tensors import ScaleGrid, SourceTensor
 from tritpack.converter.targets import scale_rounding
 from tritpack.converter.targets.engines.engine import Engine
 from tritpack.formats.errors import Unsupported, UsageError
-from tritpack.formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
+from tritpack.formats.layouts.catalog import LAYOUTS, TILING_KEY
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tiled, Tilings, format_tilings
 from tritpack.formats.model_spec import ModelSpec
@@ -68,22 +68,25 @@ def choose_layout(
 ) -> LayoutChoice:
     """Decide the layout and what becomes of every scale.
 
-    grids: ternary tensor -> how its scales tile it in the source. tilings: for tl1 and tl2, by shape.
+    grids: ternary tensor -> how its scales tile it in the source. tilings: for tl1 and tl2, by shape. A table that the
+    layout does not hold is left out of the choice if the file is for another engine than ours, which has fewer layouts.
     Raises Unsupported, naming the tensor, the reason and what would fit; UsageError for tilings of another layout.
     """
     if outtype not in ("auto", *OUTTYPES):
         hint = f"choose one of: auto, {', '.join(OUTTYPES)}"
         raise Unsupported(f"--outtype {outtype} is not supported", hint=hint)
-    needs = _Needs(engine, {name: spec.tensor_shapes()[name] for name in grids}, _blocks_of(grids))
+    linears = frozenset(spec.linear_names())
+    shapes = {name: spec.tensor_shapes()[name] for name in grids}
+    required = shapes if engine.layouts is None else {name: shapes[name] for name in shapes if name in linears}
+    needs = _Needs(engine, required, _blocks_of(grids))
     layout = LAYOUTS[needs.first_that_fits() if outtype == "auto" else outtype]
     if isinstance(layout, Tiled):
         layout = type(layout)(tilings)
     elif tilings:
         raise UsageError(f"--tiling and --kernel-config are for tl1 and tl2, not for {layout.name}")
-    linears = frozenset(spec.linear_names())
     may_stand_apart = linears if engine.architecture(spec) in engine.scales_apart else frozenset()
-    fitting = _Fitting(layout, needs, linears, may_stand_apart, allow_scale_rounding, _blocks_of(grids))
-    for name in needs.shapes:
+    fitting = _Fitting(layout, needs, shapes, linears, may_stand_apart, allow_scale_rounding, _blocks_of(grids))
+    for name in shapes:
         fitting.add(name, tensors[name])
     units = Counter(grids[name].unit for name in fitting.blocks)
     return LayoutChoice(layout, dict(units), fitting.blocks, fitting.apart, fitting.losses, fitting.record())
@@ -130,12 +133,13 @@ class _Needs:
 class _Fitting:
     """One layout being given the tensors, one after the other; the results are those of LayoutChoice.
 
-    linears: names of the linears; all other tensors are tables. may_stand_apart: those whose scale may get a tensor of
-    its own.
+    shapes: of the tensors. linears: names of the linears; all other tensors are tables.
+    may_stand_apart: those whose scale may get a tensor of its own.
     """
 
     layout: Layout
     needs: _Needs
+    shapes: Mapping[str, tuple[int, ...]]
     linears: frozenset[str]
     may_stand_apart: frozenset[str]
     allow_scale_rounding: bool
@@ -145,8 +149,9 @@ class _Fitting:
 
     def add(self, name: str, tensor: SourceTensor) -> None:
         """Give the layout one tensor. Raises Unsupported if it does not fit."""
-        rows, cols, *_ = self.needs.shapes[name]
-        self._check_shape(tensor, rows, cols)
+        rows, cols, *_ = self.shapes[name]
+        if name in self.needs.shapes:
+            self._check_shape(tensor, rows, cols)
         reason = self.layout.misfit(rows, cols, self.blocks[name])
         if reason is None and self.layout.half_scales:
             scales = tensor.scales()
@@ -155,6 +160,9 @@ class _Fitting:
                 self.apart[name] = scales[0, 0]
                 return
         if reason is None:
+            return
+        if name not in self.needs.shapes:
+            del self.blocks[name]
             return
         if not self.allow_scale_rounding:
             hint = "; ".join(self._ways_out(name))
@@ -190,7 +198,7 @@ class _Fitting:
         """Return the metadata that says how the layout was used."""
         record: dict[str, Any] = {}
         if isinstance(self.layout, Tiled):
-            sizes = {(shape[0], shape[1]) for shape in self.needs.shapes.values()}
+            sizes = {(shape[0], shape[1]) for name, shape in self.shapes.items() if name in self.blocks}
             record[TILING_KEY] = format_tilings({size: self.layout.tiling_of(*size) for size in sizes})
         if self.losses:
             record[ROUNDING_KEY] = max(self.losses.values())
@@ -211,8 +219,3 @@ def _rounding_loss(tensor: SourceTensor, layout: Layout) -> tuple[float, Blocks]
     if reason:
         raise Unsupported(f"{layout.name} cannot hold it even with its scales rounded: {reason}", tensor=tensor.name)
     return scale_rounding.loss(ternary, stored), stored.scale_blocks
-
-
-def type_id_of(layout: str, tl2_id: int) -> int:
-    """Return the GGUF type id to write: bitnet.cpp gave TL2 another one in July 2026."""
-    return tl2_id if layout == "tl2" else type_of(layout).type_id

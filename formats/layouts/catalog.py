@@ -97,6 +97,7 @@ def _any_i2_s(rows: int, cols: int, head: Bytes) -> int | None:
 
 
 MEANINGS: tuple[TypeMeaning, ...] = (
+    # Of one id, mainline's meaning comes first; of one layout, the id that its engine has now.
     *(
         TypeMeaning(kind.type_id, kind.name, "ggml", _blocks(kind.block, kind.block_bytes))
         for kind in FLOAT_TYPES.values()
@@ -128,17 +129,17 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(35, "tq2_0", "llama.cpp", _of("tq2_0"), 37),
     TypeMeaning(36, "i2_s", "bitnet.cpp", _any_i2_s, 40),
     TypeMeaning(38, "tl1", "bitnet.cpp", _of("tl1"), 38),
+    TypeMeaning(42, "q2_0", "llama.cpp", _of("q2_0"), 41),
+    TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
+    TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
+    TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
     TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _of("tl2"), 39),
     TypeMeaning(39, "mxfp4", "llama.cpp", _blocks(32, 17)),
     TypeMeaning(40, "nvfp4", "llama.cpp", _blocks(64, 36)),
     TypeMeaning(41, "q1_0", "llama.cpp", _blocks(128, 18)),
-    TypeMeaning(42, "q2_0", "llama.cpp", _of("q2_0"), 41),
-    TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
-    TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
     TypeMeaning(134, "iq1_bn", "ik_llama.cpp", _of("iq1_bn"), 136),
     TypeMeaning(135, "iq2_bn", "ik_llama.cpp", _of("iq2_bn"), 137),
     TypeMeaning(335, "iq2_bn_r4", "ik_llama.cpp", _of("iq2_bn_r4"), 337),
-    TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
     TypeMeaning(143, "ptq1_0", "PrismML", _of("ptq1_0")),
     TypeMeaning(1582, "t2", "tritpack", _of("t2"), 1582),
     TypeMeaning(1585, "t158", "tritpack", _of("t158"), 1585),

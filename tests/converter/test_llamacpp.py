@@ -17,8 +17,10 @@ import pytest
 
 from tests.conftest import SHARED
 from tests.make.checkpoints import edited_checkpoint
+from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.tools.make_dummy import make_dummy
+from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.model import Model
 
 LIMIT = {"tq1_0": 4e-2, "tq2_0": 4e-2, "q2_0": 5e-2}
@@ -131,3 +133,13 @@ def test_a_llama_like_model(llama: Any, outtype: str, shared: Path, tmp_path: Pa
     _, written = run_llamacpp(llama, path, case["prompt_ids"], 16)
     assert written == case["greedy_ids"]
     agree(llama, path, outtype, case["prompt_ids"])
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_ternary_tables(llama: Any, tied: bool, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """Embedding and head in Q2_0, which llama.cpp runs as it runs linears."""
+    source = checkpoints("bonsai_tied" if tied else "bonsai_untied_yarn").folder
+    convert(source, path := tmp_path / "m.gguf", outtype="q2_0", target="llama.cpp")
+    file = GgufFile(path)
+    assert {file.tensors[name].layout for name in ("token_embd.weight", "blk.0.attn_q.weight")} == {"q2_0"}
+    agree(llama, path, "q2_0", np.random.default_rng(5).integers(0, 200, 20).tolist())

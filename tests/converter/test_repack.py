@@ -193,6 +193,57 @@ def test_what_an_engine_would_run_wrong_is_refused(half_gguf: Path, tmp_path: Pa
     assert GgufFile(path).metadata["general.architecture"] == "bitnet-b1.58"
 
 
+@pytest.mark.parametrize(("outtype", "option", "ids"), [("tl2", "tl2_id", (42, 39)), ("pq2_0", "pq2_id", (142, 42))])
+def test_type_ids_that_engines_have_changed(
+    outtype: str, option: str, ids: tuple[int, int], half_gguf: Path, tmp_path: Path
+) -> None:
+    """Without the option it is the id that the engine has now, and the command says which."""
+    for number, options in ((ids[0], {}), (ids[0], {option: ids[0]}), (ids[1], {option: ids[1]})):
+        convert(half_gguf, path := tmp_path / f"{number}{len(options)}.gguf", outtype=outtype, **options)
+        info = GgufFile(path).tensors["blk.0.attn_q.weight"]
+        assert (info.type_id, info.layout) == (number, outtype) and hashes(path) == hashes(half_gguf), number
+    flag = "--" + option.replace("_", "-")
+    shown = run("repack", half_gguf, "-o", tmp_path / "a.gguf", "--outtype", outtype).stdout
+    assert f"type id of {outtype}: {ids[0]}, " in shown and f"({flag} {ids[1]}: " in shown
+    shown = run("repack", half_gguf, "-o", tmp_path / "b.gguf", "--outtype", outtype, flag, str(ids[1])).stdout
+    assert f"type id of {outtype}: {ids[1]}, " in shown and f"({flag} {ids[0]}: " in shown
+    result = json.loads(run("repack", half_gguf, "-o", tmp_path / "c.gguf", "--outtype", outtype, "--json").stdout)
+    assert result["type_id"] == ids[0]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_tables_stay_ternary_for_an_engine_that_runs_them(tied: bool, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    source = checkpoints("bonsai_tied" if tied else "bonsai_untied_yarn").folder
+    result = convert(source, path := tmp_path / "q2_0.gguf", outtype="q2_0", target="llama.cpp")
+    names = ["token_embd.weight", *([] if tied else ["output.weight"])]
+    file = GgufFile(path)
+    assert [file.tensors[name].layout for name in names] == ["q2_0"] * len(names)
+    assert not any("becomes" in warning for warning in result.warnings)
+    convert(source, plain := tmp_path / "plain.gguf", outtype="q2_0")
+    ours = GgufFile(plain)
+    for name, info in file.tensors.items():
+        assert bytes(file.bytes_of(info)) == bytes(ours.bytes_of(ours.tensors[name])), name
+
+
+@pytest.mark.parametrize(
+    ("outtype", "target", "why"),
+    [
+        ("i2_s", "tritpack", "i2_s does not hold it exactly"),
+        ("i2_s", "bitnet.cpp", "bitnet.cpp is not known to run ternary tables"),
+    ],
+)
+def test_a_ternary_table_becomes_floats_with_a_word(
+    outtype: str, target: str, why: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    allowed = {"allow_scale_rounding": True, "allow_wrong_engine": True}
+    result = convert(checkpoints("bonsai_tied").folder, path, outtype=outtype, target=target, **allowed)
+    table = GgufFile(path).tensors["token_embd.weight"]
+    [warning] = [warning for warning in result.warnings if "becomes" in warning]
+    assert warning.startswith(f"token_embd.weight is ternary in the source and becomes {table.layout}: {why}; ")
+    assert f"it takes {table.nbytes} bytes" in warning
+
+
 @pytest.mark.parametrize("tl2_id", [39, 42])
 def test_for_bitnet_cpp(tl2_id: int, half_gguf: Path, tmp_path: Path) -> None:
     convert(half_gguf, path := tmp_path / "tl2.gguf", target="bitnet.cpp", outtype="tl2", tl2_id=tl2_id)
@@ -234,7 +285,7 @@ def test_tiles_that_no_file_records(half_gguf: Path, tmp_path: Path) -> None:
         repack(bare, tmp_path / "x.gguf", reference=other)
     listing.write_text("{}")
     for wrong in (tmp_path / "absent", full.parent, listing):
-        with pytest.raises(Unreadable, match="neither a GGUF nor"):
+        with pytest.raises(Unreadable, match=r"neither a GGUF nor|cannot be read|is a folder"):
             repack(bare, tmp_path / "x.gguf", reference=wrong)
 
 

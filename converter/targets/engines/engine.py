@@ -28,6 +28,7 @@ class Engine:
         These sentences are recorded in files (`tritpack.warnings`), so rewording one changes the bytes of an output.
     renamed: architectures that it knows by another name.
     scales_apart: architectures in which it multiplies by a tensor NAME.scale.
+    ternary_tables: whether it runs an embedding or head in one of its layouts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Engine:
     notes: Callable[[ModelSpec, str], Iterator[str]] = _nothing
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scales_apart: tuple[str, ...] = ()
+    ternary_tables: bool = False
 
     def architecture(self, spec: ModelSpec) -> str:
         """Return the architecture to write: of BitNet's two graphs, the one that has the model's activation."""

@@ -31,4 +31,5 @@ ENGINE = Engine(
     _notes,
     renamed={"bitnet-b1.58": "bitnet"},
     scales_apart=("bitnet", "llama", "qwen3"),
+    ternary_tables=True,
 )

@@ -2,4 +2,4 @@
 
 from tritpack.converter.targets.engines.engine import Engine
 
-ENGINE = Engine("tritpack", layouts=None)
+ENGINE = Engine("tritpack", layouts=None, ternary_tables=True)
