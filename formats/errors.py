@@ -94,6 +94,12 @@ class IntegrityFailed(TritpackError):
     exit_code = ExitCode.INTEGRITY
 
 
+class NetworkTrouble(TritpackError):
+    """The network or the Hub did not answer, or not as it should. The same call may succeed later."""
+
+    exit_code = ExitCode.NETWORK
+
+
 class MissingRequirement(TritpackError):
     """Something is not installed, not built, or not on this CPU."""
 

@@ -78,4 +78,5 @@ class ExitCode(enum.IntEnum):
     WRITE_FAILED = 5
     INTEGRITY = 6
     MISSING = 7
+    NETWORK = 8
     INTERNAL = 70

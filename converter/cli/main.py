@@ -101,7 +101,7 @@ def cli() -> None:
     """Convert BitNet b1.58 checkpoints to packed files, prove them, run them.
 
     Exit codes: 0 good, 1 a check failed, 2 usage, 3 unreadable input, 4 unsupported, 5 write failed, 6 integrity,
-    7 something is not installed or not on this CPU, 70 a bug in tritpack.
+    7 something is not installed or not on this CPU, 8 network or Hub trouble, 70 a bug in tritpack.
     """
 
 

@@ -9,7 +9,9 @@ repository holds is run or unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -17,23 +19,26 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tritpack.converter.sources.checkpoint import INDEX
 from tritpack.converter.sources.hub_errors import explain, kinds_of, passes, persist
+from tritpack.converter.sources.hub_transfer import LARGEST_LISTING, PATIENCE, pieces_of, read_bounded, within
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import (
     IntegrityFailed,
     MissingRequirement,
+    NetworkTrouble,
     TritpackError,
     Unreadable,
     Unsupported,
     UsageError,
     WriteFailed,
 )
+from tritpack.formats.inputs import LARGEST_DOCUMENT
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -48,6 +53,7 @@ SMALL_FILES = re.compile(
     r"|modules\.json|\d+_\w+/config\.json",
     re.ASCII,
 )
+MOST_SMALL_FILES = 200
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 
@@ -71,7 +77,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
     """Fetch what a conversion of ORG/NAME reads and return its local folder, or the path of its one .gguf file.
 
     Files in the cache are not fetched again, but compared with their hashes again. Without a network, only the cache is
-    used. Raises Unreadable (missing, gated, unreachable), Unsupported (pickles, several .gguf), IntegrityFailed,
+    used. Raises Unreadable (missing, gated), NetworkTrouble, Unsupported (pickles, several .gguf), IntegrityFailed,
     WriteFailed, UsageError, MissingRequirement.
     """
     if not _legal(repo, revision):
@@ -92,16 +98,22 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
         try:
             source.ask()
         except Exception as error:
-            if not (passes(error) or "OfflineModeIsEnabled" in kinds_of(error)):
+            if not (_is_trouble(error) or "OfflineModeIsEnabled" in kinds_of(error)):
                 raise
             return source.from_cache(error)
         path = _take(repo, source.files, source.fetch, source.folder)
         source.remember()
         return path
-    except TritpackError:
+    except TritpackError as error:
+        error.path = repo if error.path is None else error.path
         raise
     except Exception as error:
         raise explain(error, repo, source.revision) from error
+
+
+def _is_trouble(error: BaseException) -> bool:
+    """Return whether the Hub did not answer as it should, so that the cache may stand in."""
+    return passes(error) or isinstance(error, NetworkTrouble)
 
 
 def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folder: Path) -> Path:
@@ -128,7 +140,10 @@ def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folde
         raise Unreadable("holds no model*.safetensors and no .gguf file", path=repo)
     if "config.json" not in names:
         raise Unreadable("has no config.json", path=repo, hint="this is not a transformers checkpoint")
-    for name in [*sorted(filter(SMALL_FILES.fullmatch, names)), *weights]:
+    small = sorted(filter(SMALL_FILES.fullmatch, names))
+    if len(small) > MOST_SMALL_FILES:
+        raise Unreadable(f"has {len(small)} files of configuration, at most {MOST_SMALL_FILES} are read", path=repo)
+    for name in [*small, *weights]:
         fetch(name)
     return folder
 
@@ -162,19 +177,44 @@ class _Repository:
 
     def ask(self) -> None:
         """Ask the Hub for the commit and the list of its files, in one call."""
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import ModelInfo
 
-        api = HfApi(library_name="tritpack", library_version=VERSION)
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         # Without a network this fails at once; the tries are for a Hub that is there and busy.
-        info = persist(
-            lambda: api.model_info(self.repo, revision=self.revision, files_metadata=True, timeout=timeout),
-            tries=4,
-            unless={"ConnectError", "ConnectTimeout"},
+        info = ModelInfo(  # type: ignore[no-untyped-call,unused-ignore]
+            **persist(self._listing, tries=4, unless={"ConnectError", "TimeoutException"})
         )
         if not re.fullmatch("[A-Za-z0-9]+", info.sha or ""):  # it becomes the name of a folder
             raise ValueError(f"{info.sha!r} is not a commit")
         self.commit, self.files = info.sha or "", {file.rfilename: file for file in info.siblings or ()}
+
+    def _listing(self) -> dict[str, Any]:
+        """Return what the Hub says of the repository, the client's own request with a bound."""
+        from huggingface_hub import constants
+
+        url = f"{constants.ENDPOINT}/api/models/{self.repo}/revision/{quote(self.revision, safe='')}"
+        with self._answer(url, {}, params={"blobs": True}) as answer:
+            listing = json.loads(read_bounded(answer, LARGEST_LISTING, "the list of its files"))
+        if not isinstance(listing, dict):
+            raise ValueError(f"its list of files is {type(listing).__name__}, expected an object")
+        return listing
+
+    @contextlib.contextmanager
+    def _answer(self, url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:
+        """Ask for an address as the client does, and give the answer once its headers are there."""
+        from huggingface_hub import constants, get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
+
+        headers = build_hf_headers(library_name="tritpack", library_version=VERSION) | headers
+        # On a redirect to another host the HTTP client drops the token.
+        with contextlib.ExitStack() as stack:
+            request = get_session().stream(
+                "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True, **options
+            )
+            answered = within(constants.HF_HUB_DOWNLOAD_TIMEOUT, lambda: stack.enter_context(request), "the Hub")
+            if answered.is_error:
+                read_bounded(answered, 1 << 20, "an error")
+            hf_raise_for_status(answered)
+            yield answered
 
     def from_cache(self, reason: Exception) -> Path:
         """Return the same files as an earlier run left them. Raises `reason` if they are not all there."""
@@ -185,16 +225,17 @@ class _Repository:
             path = _take(self.repo, names, lambda name: self._checked(self.folder / name), self.folder)
         except (Unreadable, Unsupported):
             raise reason from None
-        if passes(reason):
+        if _is_trouble(reason):
             logging.getLogger(__name__).warning("%s: no answer; commit %s of the cache is used", self.repo, self.commit)
         return path
 
     def remember(self) -> None:
         """Record which commit the revision is, as the client does, so that it is known without a network."""
-        if self.revision != self.commit:
-            ref = self.storage / "refs" / self.revision
-            ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(self.commit, "utf-8")
+        ref = self.storage / "refs" / self.revision
+        if self.revision != self.commit and not (ref.is_file() and ref.read_text("utf-8") == self.commit):
+            with contextlib.suppress(OSError):  # a cache that is only read serves as well
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                ref.write_text(self.commit, "utf-8")
 
     def fetch(self, name: str) -> Path:
         """Fetch one file of the listing, compare it with its hash, and return its path in the snapshot's folder."""
@@ -205,20 +246,37 @@ class _Repository:
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call,unused-ignore]
 
-        lfs = self.files[name].lfs
-        if lfs and re.fullmatch("[0-9a-f]{64}", lfs.sha256):
-            self._fetch_large(name, lfs.sha256, lfs.size)
-        # Small files come through the client; a large one it now finds in the cache, and links.
-        path = persist(lambda: hf_hub_download(self.repo, name, revision=self.commit, tqdm_class=Silent))
-        return self._checked(Path(path))
+        path = self.folder / name
+        if not path.exists():
+            self._fetch_blob(name)
+            # The client finds it in the cache, and links it.
+            link = functools.partial(hf_hub_download, self.repo, name, revision=self.commit, tqdm_class=Silent)
+            path = Path(persist(lambda: within(PATIENCE, link, name) if self._blob(name) else link()))
+        return self._checked(path)
 
-    def _fetch_large(self, name: str, sha256: str, size: int) -> None:
-        """Fetch a blob into the cache, from where an earlier try was cut."""
+    def _blob(self, name: str) -> tuple[str, int] | None:
+        """Return the name of a file's blob in the cache and its size; None if a mirror does not say them."""
+        listed = self.files[name]
+        key, size = (listed.lfs.sha256, listed.lfs.size) if listed.lfs else (listed.blob_id, listed.size)
+        if not isinstance(key, str) or not isinstance(size, int) or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", key):
+            return None
+        return key, size
+
+    def _fetch_blob(self, name: str) -> None:
+        """Fetch a file into the cache, from where an earlier try was cut."""
         from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined,unused-ignore]
 
-        blob = self.storage / "blobs" / sha256
-        partial = blob.with_name(f"{sha256}.incomplete")
-        lock = self.storage.parent / ".locks" / self.storage.name / f"{sha256}.lock"  # the client's own
+        if (described := self._blob(name)) is None:
+            return
+        key, size = described
+        if size > LARGEST_DOCUMENT and not name.endswith((".safetensors", ".gguf")):
+            message = f"{name} is listed with {size} bytes, which no such file has"
+            raise NetworkTrouble(message, hint="check HF_ENDPOINT")
+        blob = self.storage / "blobs" / key
+        if blob.exists():
+            return
+        partial = blob.with_name(f"{key}.incomplete")
+        lock = self.storage.parent / ".locks" / self.storage.name / f"{key}.lock"  # the client's own
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
@@ -228,10 +286,9 @@ class _Repository:
 
     def _continue(self, name: str, partial: Path, size: int) -> None:
         """Download the rest of a file."""
-        from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
-        from huggingface_hub.utils import build_hf_headers, tqdm  # type: ignore[attr-defined,unused-ignore]
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined,unused-ignore]
 
-        headers = build_hf_headers(library_name="tritpack", library_version=VERSION)
         url = hf_hub_url(self.repo, name, revision=self.commit)
         with open(partial, "ab") as stream:
             have = stream.tell()
@@ -241,15 +298,13 @@ class _Repository:
                 raise WriteFailed(
                     f"{name} needs {size - have} bytes, more than the cache's disk has free", path=self.repo
                 )
-            headers |= {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
-            # On a redirect to another host the HTTP client drops the token.
-            with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
-                hf_raise_for_status(answer)
+            headers = {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
+            with self._answer(url, headers) as answer:
                 if answer.status_code != 206:
                     have = stream.truncate(0)
                 style: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": not self.progress}
                 with tqdm(desc=name, total=size, initial=have, **style) as bar:  # type: ignore[no-untyped-call,unused-ignore]
-                    for piece in answer.iter_bytes():
+                    for piece in pieces_of(answer, name):
                         have += stream.write(piece)
                         bar.update(len(piece))
                         if have > size:
@@ -265,6 +320,11 @@ class _Repository:
         listed = self.files.get(path.relative_to(self.folder).as_posix())
         if path.is_symlink():
             expected = Path(os.readlink(path)).name
+            if not (target := path.resolve()).is_relative_to(self.storage):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                message = f"{path.name} in the cache is a link out of it, to {target}"
+                raise IntegrityFailed(message, path=self.repo, hint="the link was removed; run this again")
         else:  # a file system without links: only the listing knows
             expected = (listed.lfs.sha256 if listed.lfs else listed.blob_id or "") if listed else ""
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
@@ -276,7 +336,8 @@ class _Repository:
                 digest.update(piece)
         if digest.hexdigest() != expected:
             for copy in (path.resolve(), self.storage / "blobs" / expected, path):
-                copy.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # of a cache that is only read
+                    copy.unlink(missing_ok=True)
             raise IntegrityFailed(
                 f"{path.name} has hash {digest.hexdigest()}, expected {expected}",
                 path=self.repo,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tritpack.formats.errors import IntegrityFailed, TritpackError, Unreadable, WriteFailed
+from tritpack.formats.errors import IntegrityFailed, NetworkTrouble, TritpackError, Unreadable, WriteFailed
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ def explain(error: BaseException, repo: str, revision: str) -> TritpackError:
         return WriteFailed(
             f"the cache cannot be written: {error.filename or constants.HF_HUB_CACHE}: {error.strerror}",
             path=repo,
-            hint="free some space, or let HF_HOME name another disk; a cut download continues where it stopped",
+            hint="let HF_HOME name a folder with space that can be written; a cut download continues where it stopped",
         )
     reason = _reason(error)
     if "Consistency check failed" in reason:  # the client has no class for it
@@ -104,8 +104,8 @@ def _explain_answer(error: BaseException, repo: str, host: str) -> TritpackError
     """Return the error for an answer that is not what a Hub should give, or for none at all."""
     status, reason = status_of(error), _reason(error)
     if status in (401, 403):
-        sentence, hint = f"{host} refused access (HTTP {status})", f"check the token: {LOGIN}"
-    elif status == 429:
+        return Unreadable(f"{host} refused access (HTTP {status})", path=repo, hint=f"check the token: {LOGIN}")
+    if status == 429:
         sentence, hint = f"{host} asks for fewer requests (HTTP 429)", f"{AGAIN}; with a token more are allowed"
     elif status:
         sentence = f"{host} answered HTTP {status}"
@@ -114,4 +114,4 @@ def _explain_answer(error: BaseException, repo: str, host: str) -> TritpackError
         sentence, hint = f"the connection to {host} failed: {reason}", f"check network, proxy, HF_ENDPOINT; {AGAIN}"
     else:
         sentence, hint = f"{host} does not answer as a Hub does: {reason}", "check HF_ENDPOINT and the proxy"
-    return Unreadable(sentence, path=repo, hint=hint)
+    return NetworkTrouble(sentence, path=repo, hint=hint)

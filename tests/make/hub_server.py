@@ -51,6 +51,9 @@ class HubServer:
           resets it (RST) instead of closing it (FIN)
     corrupt: file names whose last byte is sent wrong
     failures: [part of a path, status, times]
+    trickle, endless, silent: parts of paths whose answers come a byte at a time, never end, or never begin; a file of
+          the second port goes by its name
+    sizes: file name -> the size in the listing
     """
 
     def __init__(self, repos: Mapping[str, Path | Mapping[str, Path]]) -> None:
@@ -59,6 +62,10 @@ class HubServer:
         self.cuts: dict[str, list[int]] = {}
         self.corrupt: set[str] = set()
         self.failures: list[list[Any]] = []
+        self.trickle: set[str] = set()
+        self.endless: set[str] = set()
+        self.silent: set[str] = set()
+        self.sizes: dict[str, int] = {}
         self.requests: list[Request] = []
         self.snapshots: dict[tuple[str, str], tuple[str, dict[str, StoredFile]]] = {}
         for name, folders in repos.items():
@@ -110,6 +117,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     elsewhere: bool
+    named: str  # the path, or the name of a file at the second port
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
     timeout = 10
@@ -127,6 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         self.hub.requests.append(Request(self.command, path, self.headers["Range"], token, self.elsewhere))
+        self.named = self.hub.large[path.strip("/")][0] if self.elsewhere else path
+        if any(part in path for part in self.hub.silent):
+            time.sleep(5)
+            self.close_connection = True
+            return None
         for failure in self.hub.failures:
             if failure[0] in path and failure[2] > 0:
                 failure[2] -= 1
@@ -163,9 +176,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send_json(self, value: Any) -> None:
+        for sibling in value.get("siblings", ()) if isinstance(value, dict) else ():
+            sibling["size"] = self.hub.sizes.get(sibling["rfilename"], sibling["size"])
         body = json.dumps(value).encode()
-        self.send_head(200, len(body), {"Content-Type": "application/json"})
-        self.wfile.write(body)
+        length = 1 << 40 if self.is_endless() else len(body)
+        self.send_head(200, length, {"Content-Type": "application/json"})
+        self.send_body(body)
+
+    def is_endless(self) -> bool:
+        return any(part in self.named for part in self.hub.endless)
+
+    def send_body(self, body: bytes) -> None:
+        """Send what is asked for, with the faults that are ordered."""
+        if self.is_endless():
+            while True:
+                self.wfile.write(bytes(1 << 20))
+        if not any(part in self.named for part in self.hub.trickle):
+            self.wfile.write(body)
+            return
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.2)
 
     def refuse(self, status: int, code: str = "", headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps({"error": code or "no"}).encode() if self.command == "GET" else b""
@@ -179,14 +211,13 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or ""):
             first = int(wanted[1])
         ranged = {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"} if wanted else {}
-        self.send_head(
-            206 if wanted else 200, len(data) - first, {"Accept-Ranges": "bytes", **ranged, **(headers or {})}
-        )
+        length = 1 << 40 if self.is_endless() and self.command == "GET" else len(data) - first
+        self.send_head(206 if wanted else 200, length, {"Accept-Ranges": "bytes", **ranged, **(headers or {})})
         if self.command == "HEAD":
             return
         cuts = self.hub.cuts.get(name)
         if not cuts:
-            self.wfile.write(data[first:])
+            self.send_body(data[first:])
             return
         cut = cuts.pop(0)
         self.wfile.write(data[first : first + abs(cut)])

@@ -229,7 +229,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
 def test_a_run_that_gave_up_leaves_its_bytes_to_the_next(server: HubServer, home: Home) -> None:
     server.cuts = {"model.safetensors": [50_000, *[0] * 5]}
     result = home.fetch("org/tiny")
-    assert result.returncode == 3 and "connection" in result.stderr and "continues where it stopped" in result.stderr
+    assert result.returncode == 8 and "connection" in result.stderr and "continues where it stopped" in result.stderr
     server.requests.clear()
     home.fetched("org/tiny")
     assert server.sent_ranges("model.safetensors") == ["bytes=50000-"]
@@ -281,7 +281,7 @@ def test_offline(server: HubServer, home: Home) -> None:
     result = home.fetch("org/tiny", HF_HUB_OFFLINE="1")
     assert result.returncode == 3 and "HF_HUB_OFFLINE" in result.stderr
     server.cuts = {"model.safetensors": [0] * 6}
-    assert home.fetch("org/tiny").returncode == 3
+    assert home.fetch("org/tiny").returncode == 8
     result = home.fetch("org/tiny", HF_HUB_OFFLINE="1")  # half a snapshot is none
     assert result.returncode == 3 and "HF_HUB_OFFLINE" in result.stderr
     folder = home.fetched("org/tiny")
@@ -296,7 +296,7 @@ def test_nobody_answers(server: HubServer, home: Home) -> None:
     result = home.fetch("org/tiny")  # the cache serves, and says so
     assert Path(result.stdout.strip()) == folder and folder.name in result.stderr
     result = home.fetch("org/sharded")
-    assert result.returncode == 3 and "connection" in result.stderr and "HF_ENDPOINT" in result.stderr
+    assert result.returncode == 8 and "connection" in result.stderr and "HF_ENDPOINT" in result.stderr
 
 
 def test_a_pickle_is_refused_before_it_is_fetched(server: HubServer, home: Home) -> None:
@@ -325,16 +325,81 @@ def test_a_hub_in_trouble(server: HubServer, home: Home, where: str) -> None:
     else:
         server.failures = [["/api/models", 500, 99]]
         result = home.fetch("org/tiny")
-        assert result.returncode == 3 and "HTTP 500" in result.stderr
+        assert result.returncode == 8 and "HTTP 500" in result.stderr
         server.failures = [["/api/models", 429, 99]]
         result = home.fetch("org/tiny")
-        assert result.returncode == 3 and "429" in result.stderr
+        assert result.returncode == 8 and "429" in result.stderr
 
 
 def test_something_that_is_no_hub(server: HubServer, home: Home) -> None:
     server.failures = [["/api/models", 200, 99]]
     result = home.fetch("org/tiny")
-    assert result.returncode == 3 and "does not answer as a Hub does" in result.stderr
+    assert result.returncode == 8 and "does not answer as a Hub does" in result.stderr
+
+
+IMPATIENT = "from tritpack.converter.sources import hub_transfer; hub_transfer.PATIENCE = 1.0\n"
+
+
+@pytest.mark.parametrize("part", ["/api/models", "config.json", "model.safetensors"])
+def test_a_server_that_sends_a_byte_now_and_then(server: HubServer, home: Home, part: str) -> None:
+    server.trickle.add(part)
+    result = home.python(IMPATIENT + FETCH, "org/tiny")
+    assert result.returncode == 8 and "no progress in 1 seconds" in result.stderr and "org/tiny" in result.stderr
+    server.trickle.clear()
+    assert home.fetch("org/tiny").returncode == 0
+
+
+def test_a_server_that_is_silent(server: HubServer, home: Home) -> None:
+    server.silent.add("/api/models")
+    result = home.python(IMPATIENT + FETCH, "org/tiny", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert result.returncode == 8 and "org/tiny" in result.stderr
+    assert len([request for request in server.requests if request.path.startswith("/api/models")]) == 1
+
+
+@pytest.mark.parametrize(("part", "code"), [("/api/models", 8), ("config.json", 6), ("model.safetensors", 6)])
+def test_an_answer_without_end(server: HubServer, home: Home, part: str, code: int) -> None:
+    server.endless.add(part)
+    result = home.fetch("org/tiny")
+    assert result.returncode == code, result.stderr
+    assert sum(path.stat().st_size for path in home.cache.rglob("*") if path.is_file()) < 32 << 20
+    server.endless.clear()
+    assert home.fetch("org/tiny").returncode == 0
+
+
+def test_a_listing_of_impossible_sizes(server: HubServer, home: Home) -> None:
+    server.sizes["config.json"] = 1 << 40
+    result = home.fetch("org/tiny")
+    assert result.returncode == 8 and f"config.json is listed with {1 << 40} bytes" in result.stderr
+
+
+def test_a_cache_that_is_only_read(server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is complete needs a lock, a folder or a note. (root can write everywhere, so writing raises.)"""
+    folder = home.fetched("org/tiny")
+    refuse = """
+import errno, os, pathlib
+def refuse(*args, **options):
+    raise OSError(errno.EROFS, "Read-only file system", str(args[0]))
+real = os.open
+def opening(path, flags, *rest, **options):
+    return refuse(path) if flags & (os.O_WRONLY | os.O_RDWR) else real(path, flags, *rest, **options)
+os.open = opening
+os.mkdir = os.replace = os.unlink = os.symlink = pathlib.Path.write_text = pathlib.Path.touch = refuse
+"""
+    result = home.python(refuse + FETCH, "org/tiny")
+    assert result.returncode == 0 and Path(result.stdout.strip()) == folder, result.stderr
+    (home.cache / "models--org--tiny" / "refs" / "main").unlink()
+    assert home.python(refuse + FETCH, "org/tiny").returncode == 0
+    empty = home.python(refuse + FETCH, "org/sharded")
+    assert empty.returncode == 5 and "a folder with space that can be written" in empty.stderr
+
+
+def test_a_link_out_of_the_cache_is_not_followed(home: Home) -> None:
+    folder = home.fetched("org/tiny")
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/etc/passwd")
+    result = home.fetch("org/tiny")
+    assert result.returncode == 6 and "is a link out of it, to /etc/passwd" in result.stderr
+    assert home.fetched("org/tiny") == folder and (folder / "config.json").resolve().is_relative_to(home.cache)
 
 
 def test_a_full_disk(home: Home) -> None:
