@@ -117,6 +117,6 @@ def read_recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
         raise Unreadable(message, path=path)
     with np.errstate(over="ignore"):
         outputs = np.asarray(values, np.float32)
-    if not np.isfinite(outputs).all() or not outputs.any(-1).all():
-        raise Unreadable("it holds rows that are not finite, or all zeros: not outputs of a model", path=path)
+    if not np.isfinite(outputs).all() or not outputs.any():
+        raise Unreadable("it holds values that are not finite, or nothing but zeros", path=path)
     return outputs

@@ -34,6 +34,8 @@ THREADS = (1, 2)
 CLOSE = 1e-4
 """Relative to the largest logit: two programs need not agree which of two tokens is likelier by less than this."""
 
+TINY = float(np.finfo(np.float32).tiny)
+
 
 def run(context: Context) -> Rung:
     """Generate from the beginning of the text, from prompts that were given or pinned, and from a chat."""
@@ -141,15 +143,15 @@ def _first_near_tie(
         best = int(row.argmax())
         if token == best:
             continue
-        gap, largest = float(row[best] - row[token]), float(np.abs(row).max())
+        gap = float(row[best] - row[token]) / max(float(np.abs(row).max()), TINY)
         better = (
             f"{prompt}: greedy token {index}: FILE chooses id {token}, the oracle id {best}, whose logit is higher by "
-            f"{gap / largest:.1e} of the largest"
+            f"{gap:.1e} of the largest"
         )
-        if gap <= CLOSE * largest or _within_rounding(model, oracle, sequence[: first + index + 1], row):
+        if gap <= CLOSE or _within_rounding(model, oracle, sequence[: first + index + 1], row):
             rung.notes.append(f"{better}: a near-tie, after which texts may differ")
             return index
-        rung.add(Kind.TOKEN_DIFFERS, better, prompt=prompt, index=index, token=token, expected=best, gap=gap / largest)
+        rung.add(Kind.TOKEN_DIFFERS, better, prompt=prompt, index=index, token=token, expected=best, gap=gap)
         return None
     return None
 

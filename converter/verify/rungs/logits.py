@@ -59,6 +59,17 @@ def run(context: Context) -> Rung:
     return check_recorded(context.model, context.oracle, expected, tokens)
 
 
+def random_prompts(oracle: Oracle, rng: np.random.Generator, count: int, length: int) -> list[list[int]]:
+    """Prompts of random tokens. Tokens whose embedding is all zeros, such as padding, are replaced where others were
+    drawn: a prompt of them gives logits of zeros, which prove nothing."""
+    tokens = rng.integers(0, oracle.spec.vocab_size, (count, length))
+    zero = ~oracle.embedding(tokens.reshape(-1)).any(-1).reshape(tokens.shape)
+    if zero.any() and not zero.all():
+        tokens[zero] = rng.choice(tokens[~zero], int(zero.sum()))
+    prompts: list[list[int]] = tokens.tolist()
+    return prompts
+
+
 def find_safe_prompts(oracle: Oracle, wanted: int = 3, length: int = 5) -> list[list[int]]:
     """Short random prompts on which no activation lies within SAFE_MARGIN of a rounding boundary. May be empty.
 
@@ -69,7 +80,7 @@ def find_safe_prompts(oracle: Oracle, wanted: int = 3, length: int = 5) -> list[
     length = min(length, oracle.spec.context_length)
     safe_prompts: list[list[int]] = []
     for _ in range(min(24, int(1e9 // weights))):
-        prompts = rng.integers(0, oracle.spec.vocab_size, (16, length)).tolist()
+        prompts = random_prompts(oracle, rng, 16, length)
         margins = np.full(16 * length, np.inf, np.float32)
 
         def note(inputs: QuantizedInput, margins: F32 = margins) -> None:
@@ -95,8 +106,7 @@ def check_logits(model: Model, oracle: Oracle, judge: Judge | None = None) -> Ru
         follow_ties(model, oracle, [prompts[worst_prompt]], layers)
         rung.figures["method"] = "safe prompts"
     else:
-        rng = np.random.default_rng(159)
-        prompts = [rng.integers(0, oracle.spec.vocab_size, min(6, model.context_length)).tolist()]
+        prompts = random_prompts(oracle, np.random.default_rng(159), 1, min(6, model.context_length))
         pairs, flips = follow_ties(model, oracle, prompts, layers)
         rung.figures |= {"method": "near-ties followed", "flips": flips.count}
         rung.notes.append(
@@ -160,7 +170,7 @@ def check_recorded(model: Model, oracle: Oracle, expected: F32, tokens: Tokens) 
     rung.figures |= {"method": "recorded", "tokens": len(tokens), **comparison.figures(), "tolerance": limit}
     rung.figures |= {"positions_before_a_near_tie": int((~unsafe).sum()), "worst_before_a_near_tie": safe_worst}
     rung.series = comparison.series()
-    if not np.isfinite(comparison.errors).all():
+    if not np.isfinite(outputs).all():
         rung.add(Kind.NOT_FINITE, f"{outputs_name(model)} are not finite")
     elif safe_worst is not None and not safe_worst <= limit:
         rung.add(

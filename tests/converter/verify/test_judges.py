@@ -76,7 +76,7 @@ def test_recorded_logits_after_a_near_tie_are_judged_by_tolerance(
         lambda table: 0 * table,
         lambda table: table * 1e39,
     ):
-        with pytest.raises(Unreadable, match="not finite, or all zeros"):
+        with pytest.raises(Unreadable, match="not finite, or nothing but zeros"):
             verify(tiny_gguf, tiny_checkpoint, oracle=str(recorded(tiny_checkpoint, tokens, spoil)), **options)
 
 
