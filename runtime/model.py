@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ class Model:
     `generate`, `chat`, `logits` and `embed` start the session anew; `eval` continues it and `reset` empties it.
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
+    int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
     Raises Unreadable for a file that is not a model, Unsupported for a model that cannot run here, MissingRequirement
     without the C library or for an ISA that this CPU lacks.
     """
@@ -52,11 +54,14 @@ class Model:
         isa: str | None = None,
         kv_type: str = "f32",
         context: int | None = None,
+        int8_activations: bool | None = None,
     ) -> None:
         packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         with locating(path=self.file.path):
             self.spec = model_metadata.from_gguf(self.file)
+        if int8_activations is not None:
+            self.spec = dataclasses.replace(self.spec, int8_activations=int8_activations)
         self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)
         self._model = CModel(self.spec, self._tensors())
         self._session = CSession(

@@ -10,7 +10,7 @@ import click
 from tritpack.converter.cli.file_argument import as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens
-from tritpack.converter.verify.rungs import LEVELS
+from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS
 from tritpack.formats.errors import UsageError
 from tritpack.formats.names import ExitCode
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
 
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
-MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
+WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 
 
 @click.command("verify")
@@ -32,9 +32,9 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
 @click.option(
     "--level",
     type=click.Choice(LEVELS),
-    default="full",
+    default=DEFAULT_LEVEL,
     show_default=True,
-    help="The last rung to climb; those below it are climbed too.",
+    help="The last rung to climb; those below it are climbed too. full: all rungs, and nothing is sampled.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @quantize_option
@@ -52,6 +52,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "skipped": "-"}
     "--golden", metavar="FILE", help="JSON file of prompts, and of the greedy tokens that FILE must generate."
 )
 @click.option("--against", metavar="FILE", help="A second packed file, whose predictions FILE's are compared with.")
+@click.option("--strict", is_flag=True, help="Fail if FILE records another hash of its source than SOURCE has.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
 @click.option("--force", is_flag=True, help="Overwrite reports in that folder.")
@@ -72,9 +73,9 @@ def command(
     """Prove that FILE holds the model of SOURCE, rung by rung.
 
     \b
-    structure   metadata, tensor table, tokenizer keys, recorded hashes
+    structure   metadata, tensor table, tokenizer keys; recorded hashes are noted
     weights     every code, scale, norm and table, exactly
-    kernels     every kernel of this CPU gives what the scalar one gives, on tensors of FILE
+    kernels     every matrix kernel of this CPU gives what the scalar one gives, on tensors of FILE
     tokenizer   the same token ids for awkward strings, the same rendered chats
     logits      the C runtime agrees with an independent oracle, layer by layer
     text        the same on ordinary text, within a tolerance
@@ -126,17 +127,18 @@ def _print_rung(rung: Rung, *, layers: bool) -> None:
     from tritpack.converter.verify.compare.layers import LIMIT
     from tritpack.converter.verify.compare.metadata_values import printable
 
-    mark = click.style(f"{MARKS[rung.verdict]:<6}", fg=COLOURS[rung.verdict])
+    mark = click.style(f"{WORDS[rung.verdict]:<7}", fg=COLOURS[rung.verdict])
     figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)
-    click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {figures}".rstrip())
+    said = figures if rung.skipped is None else printable(rung.skipped)
+    click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {said}".rstrip())
     for sentence in rung.sentences:
-        click.echo(f"       {click.style(printable(sentence), fg='red')}")
-    for note in [rung.skipped, *rung.notes] if rung.skipped else rung.notes:
-        click.echo(f"       note: {printable(note)}")
+        click.echo(f"        {click.style(printable(sentence), fg='red')}")
+    for note in rung.notes:
+        click.echo(f"        note: {printable(note)}")
     series = rung.series if layers and rung.name == "logits" else {}
     for layer, point, error in zip(*(series.get(key, ()) for key in ("layer", "point", "step_error"))):
         place = f"layer {layer} {point}" if layer >= 0 else point
-        click.echo(f"       {place:<24} {error:.1e}" + ("" if error <= LIMIT else "  DEVIATES"))
+        click.echo(f"        {place:<24} {error:.1e}" + ("" if error <= LIMIT else "  DEVIATES"))
 
 
 def _print_end(report: Report) -> None:

@@ -13,6 +13,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.outputs import OutputComparison
+from tritpack.converter.verify.compare.source_record import SourceRecord
 from tritpack.converter.verify.compare.tensors import stored_scales
 from tritpack.converter.verify.compare.tolerances import MIN_POSITIONS
 from tritpack.converter.verify.golden import Golden, parse_golden
@@ -45,6 +46,8 @@ class Options:
     golden: str | Path | None = None
     prompt: Sequence[str] | None = None
     against: str | Path | None = None
+    strict: bool = False
+    everything: bool = False
 
 
 class ErrorOfOption(Exception):
@@ -68,8 +71,9 @@ class Context:
     """FILE and SOURCE, the caller's other inputs, which are read first, and what rungs share, made when it is needed.
 
     report: the rungs so far. exact: the oracle without any rounding. golden: pinned tokens. base: the model of
-    --against. hashing: the source's hash, computed aside. comparison: of the text, set by the rung `text`. cannot_run:
-    why rungs that need the model are skipped, once that is known.
+    --against. hashing: the source's hash, computed aside. record: what FILE records of its source, set by the rung
+    `structure`. comparison: of the text, set by the rung `text`. cannot_run: why rungs that need the model are skipped,
+    once that is known. stopped: why all further rungs are.
     """
 
     def __init__(self, file: GgufFile, source_path: Path, options: Options, report: Report) -> None:
@@ -82,8 +86,10 @@ class Context:
         self._models = contextlib.ExitStack()
         self.base = None if options.against is None else self._open_base(Path(options.against))
         self.hashing: Future[str]
+        self.record = SourceRecord()
         self.comparison: OutputComparison | None = None
         self.cannot_run: str | None = None
+        self.stopped: str | None = None
 
     def __enter__(self) -> Context:
         return self

@@ -151,7 +151,7 @@ def _explain_by_formula(scale: float, expected: float, codes: I8) -> Diagnosis |
         if scale == 1:
             return Diagnosis(Kind.SCALE_LOST, "the scale was lost")
         if np.isclose(scale * expected, 1, rtol=1e-3):
-            return Diagnosis(Kind.SCALE_INVERTED, "inverted")
+            return Diagnosis(Kind.SCALE_INVERTED, "inverted: it multiplies where it should divide, or the reverse")
         if np.isclose(scale, expected * expected, rtol=1e-3):
             return Diagnosis(Kind.SCALE_SQUARED, "squared: it was multiplied in twice")
     nonzero = np.count_nonzero(codes) / codes.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -17,7 +18,8 @@ class Kind(str, enum.Enum):
     KEY_MISSING = "key_missing"
     KEY_DIFFERS = "key_differs"
     KEY_UNEXPECTED = "key_unexpected"
-    SOURCE_HASH_DIFFERS = "source_hash_differs"
+    SOURCE_HASH_DIFFERS = "source_hash_differs"  # with --strict
+    SOURCE_DIFFERS = "source_differs"  # FILE was made from something else
     # tensor table
     TENSOR_MISSING = "tensor_missing"
     NORMS_MISSING = "norms_missing"  # one kind of norm, in every layer
@@ -82,8 +84,6 @@ class Kind(str, enum.Enum):
     PINNED_TOKEN_DIFFERS = "pinned_token_differs"  # for which neither file nor source has to answer
     ISA_DIFFERS = "isa_differs"
     PERPLEXITY_DIFFERS = "perplexity_differs"
-    # the list itself
-    MORE = "more"  # findings that are not listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,3 +100,27 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return {"kind": self.kind.value, "tensor": self.tensor, "sentence": self.sentence, "figures": self.figures}
+
+
+FEW = 3
+"""Findings of one kind that are listed one by one; more of them are one mistake, and become one finding."""
+
+
+def summarised(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings in order, with more than FEW of one kind made one, which names the first and lists all tensors."""
+    by_kind: dict[Kind, list[Finding]] = {}
+    for finding in findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    summaries: list[Finding] = []
+    for kind, same in by_kind.items():
+        summaries += same if len(same) <= FEW else [_summary(kind, same)]
+    return summaries
+
+
+def _summary(kind: Kind, findings: Sequence[Finding]) -> Finding:
+    first = findings[0]
+    tensors = [finding.tensor for finding in findings if finding.tensor is not None]
+    place = f"{len(tensors)} tensors" if len(tensors) == len(findings) else f"{len(findings)} places"
+    sentence = f"{kind.value.replace('_', ' ')}, in {place}; the first: {first.sentence}"
+    figures = {**first.figures, "count": len(findings)} | ({"tensors": tensors} if tensors else {})
+    return Finding(kind, sentence, first.tensor, figures)

@@ -10,10 +10,10 @@ from pathlib import Path
 from tritpack.converter.sources.open import local_path
 from tritpack.converter.verify.compare.metadata_values import printable
 from tritpack.converter.verify.context import Context, ErrorOfOption, Options
-from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.findings import Kind, summarised
 from tritpack.converter.verify.provenance import describe, source_sha256
 from tritpack.converter.verify.rung import Report, Rung, RungModule
-from tritpack.converter.verify.rungs import LEVELS, split_at
+from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.files import sha256_file
 from tritpack.formats.gguf_reader import GgufFile
@@ -26,7 +26,7 @@ def verify(
     file: str | Path,
     source: str | Path,
     *,
-    level: str = "full",
+    level: str = DEFAULT_LEVEL,
     quantize: str | None = None,
     revision: str | None = None,
     oracle: str = "reference",
@@ -35,19 +35,21 @@ def verify(
     golden: str | Path | None = None,
     prompt: Sequence[str] = (),
     against: str | Path | None = None,
+    strict: bool = False,
     progress: Callable[[str], None] = lambda rung: None,
     climbed: Callable[[Rung], None] = lambda rung: None,
 ) -> Report:
     """Compare FILE with SOURCE: a checkpoint folder, ORG/NAME[@REVISION] on the Hub, or another GGUF.
 
-    level: one of LEVELS. quantize: `absmean` where `convert` needed it. oracle: gives the outputs that count as right,
-    `reference` (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs
-    text and perplexity; a built-in one by default. golden: a JSON file of pinned greedy tokens (see golden.py). prompt:
-    texts to generate from, besides the beginning of the text and a chat. against: a second packed file, whose
-    predictions the perplexity rung compares with FILE's. progress and climbed are called before and after each rung.
+    level: one of LEVELS; `full` samples nothing. quantize: `absmean` where `convert` needed it. oracle: gives the
+    outputs that count as right, `reference` (numpy), `transformers`, or a .npy of outputs for `tokens`. text: a file of
+    ordinary text for the rungs text and perplexity; a built-in one by default. golden: a JSON file of pinned greedy
+    tokens (see golden.py). prompt: texts to generate from, besides the beginning of the text and a chat. against: a
+    second packed file, whose predictions the perplexity rung compares with FILE's. strict: fail if FILE records another
+    hash of its source, which is a note otherwise. progress and climbed are called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
     """
-    options = Options(quantize, oracle, tokens, text, golden, tuple(prompt) or None, against)
+    options = Options(quantize, oracle, tokens, text, golden, tuple(prompt) or None, against, strict, level == "full")
     rungs = _choose_rungs(level, options)
     packers.use_c_packers()
     report = Report(printable(str(file)), printable(str(source)), [])
@@ -59,6 +61,7 @@ def verify(
             progress(module.name)
             started = time.perf_counter()
             rung = _climb(module, context)
+            rung.findings = summarised(rung.findings)
             rung.seconds = time.perf_counter() - started
             report.rungs.append(rung)
             climbed(rung)
@@ -87,8 +90,8 @@ def _climb(module: RungModule, context: Context) -> Rung:
     """Run one rung. An error of a rung that runs the file becomes its finding; one for something that is not installed
     is raised, unless something was found already, which must not be lost."""
     runs_the_file = "model" in module.needs
-    if runs_the_file and context.cannot_run:
-        return Rung(module.name, module.blames, skipped=context.cannot_run)
+    if reason := context.stopped or (context.cannot_run if runs_the_file else None):
+        return Rung(module.name, module.blames, skipped=reason)
     try:
         return module.run(context)
     except ErrorOfOption as wrapped:

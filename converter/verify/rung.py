@@ -118,12 +118,19 @@ class Report:
         same_weights = "weights" in passed
         if not blamed:
             proved = "the file holds the model of its source" if same_weights else "the file agrees with its source"
-            return f"{proved}; rungs passed: {', '.join(passed)}"
+            skipped = [rung.name for rung in self.rungs if rung.verdict == "skipped"]
+            left_out = f"; skipped: {', '.join(skipped)}" if skipped else ""
+            return f"{proved}; rungs passed: {', '.join(passed)}{left_out}"
+        kinds = {kind for rung in self.rungs for kind in rung.kinds}
+        if Kind.SOURCE_DIFFERS in kinds:
+            return "the file was not made from this source"
+        if kinds == {Kind.SOURCE_HASH_DIFFERS}:
+            return "the file was made from other files than this source has, as far as its records say"
         if "file" in blamed:
             return "the file is wrong" + ("; so is a kernel of this machine" if "kernel" in blamed else "")
         if "kernel" in blamed:
             return "a kernel is wrong on this machine, not the file"
-        if {kind for rung in self.rungs for kind in rung.kinds} == {Kind.PINNED_TOKEN_DIFFERS}:
+        if kinds == {Kind.PINNED_TOKEN_DIFFERS}:
             return "the file generates what its source does; the pinned tokens are different ones"
         if not same_weights:
             return "the file does not run as its source does"

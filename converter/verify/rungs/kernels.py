@@ -16,6 +16,7 @@ from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import LINEARS, TABLES
+from tritpack.formats.names import FLOAT_TYPES, ISAS
 from tritpack.runtime.library import CTensor, library
 from tritpack.runtime.model import c_tensor
 
@@ -27,22 +28,30 @@ options: tuple[str, ...] = ()
 TOKENS = 5
 """Activation vectors per tensor: one for matvec kernels, all for matmul kernels; odd, so that tiles have tails."""
 MAX_WEIGHTS = 400_000_000
-"""Scalar kernels take a few seconds for this many. Of larger models some tensors of each kind are run, and a figure
-says how many."""
+"""Scalar kernels take a few seconds for this many. Of larger models some tensors of each kind are run, as a note says;
+--level full runs all."""
 INTEGER_OPS = ("matvec", "matmul")
 
 
 def run(context: Context) -> Rung:
     """Run every kernel that this file's model would use."""
-    return check_kernels(context.file, int8=context.exact.spec.int8_activations)
+    everything = context.options.everything
+    return check_kernels(context.file, int8=context.exact.spec.int8_activations, everything=everything)
 
 
-def check_kernels(file: GgufFile, *, int8: bool) -> Rung:
+def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Rung:
     """int8: whether linears take int8 activations; their integer products must be equal then. Products with float
-    activations, of tables and of all other models, must be equal bit for bit."""
-    rung = Rung(name, blames, compares="every kernel of this CPU with scalar, on tensors of FILE, bit for bit")
+    activations, of tables and of all other models, must be equal bit for bit. everything: sample no tensors."""
+    rung = Rung(name, blames)
     candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
-    chosen = list(_some_of_each_kind(file, candidates))
+    chosen = candidates if everything else list(_some_of_each_kind(file, candidates))
+    which = "all tensors of FILE" if len(chosen) == len(candidates) else f"{len(chosen)} of FILE's tensors"
+    rung.compares = f"the matrix kernels of this CPU with the scalar ones, on {which}, bit for bit"
+    if len(chosen) < len(candidates):
+        rung.notes.append(
+            f"{len(chosen)} of {len(candidates)} tensors were run, at least one of each layout and shape; "
+            "--level full runs all"
+        )
     ran: set[str] = set()
     compared = 0
     for info in chosen:
@@ -56,9 +65,13 @@ def check_kernels(file: GgufFile, *, int8: bool) -> Rung:
         if _part(info) in LINEARS and int8:
             _compare_integers(rung, info, tensor, ran)
         else:
-            _compare_floats(rung, info, tensor, ran)
+            layout = file.layout_of(info)
+            blocks = 1 if layout is None else layout.read_scales(file.bytes_of(info), info.rows, info.cols).shape[1]
+            _compare_floats(rung, info, tensor, info.cols // blocks, ran)
         file.release(info)
     rung.figures |= {"tensors_run": compared, "of_tensors": len(candidates), "kernels_run": len(ran)}
+    if not ran:
+        rung.skipped = "no tensor of the file could be run by itself"
     rung.figures["isas"] = " ".join(isa.name for isa in library().isas() if isa.available)
     rung.figures["kernels"] = sorted(ran)
     return rung
@@ -113,20 +126,44 @@ def _compare_integers(rung: Rung, info: TensorInfo, tensor: CTensor, ran: set[st
             )
 
 
-def _compare_floats(rung: Rung, info: TensorInfo, tensor: CTensor, ran: set[str]) -> None:
+def _compare_floats(rung: Rung, info: TensorInfo, tensor: CTensor, block: int, ran: set[str]) -> None:
+    """Compare products with one token and with several, which other kernels compute. block: columns of one scale."""
     c = library()
     x = np.random.default_rng(159).normal(size=(2, info.cols)).astype(np.float32)
     isas = [isa.name for isa in c.isas() if isa.available]
-    expected = c.head_product(tensor, x, isas[0])
-    for isa in isas[1:]:
-        product = c.head_product(tensor, x, isa)
-        if not np.array_equal(product.view(np.uint32), expected.view(np.uint32)):
-            token, row = (int(i) for i in np.argwhere(product.view(np.uint32) != expected.view(np.uint32))[0])
-            rung.add(
-                Kind.KERNEL_DIFFERS,
-                f"the head's kernel of {isa} gives {product[token, row]!r} for row {row} of tensor {info.name!r}, "
-                f"{isas[0]} gives {expected[token, row]!r}",
-                tensor=info.name,
-                isa=isa,
-                row=row,
-            )
+    assert tensor.layout is not None
+    for tokens in (x[:1], x):
+        expected = c.head_product(tensor, tokens, isas[0])
+        for isa in isas:
+            kernels = _float_kernels(tensor.layout, block if len(tokens) == 1 else 1, isa)
+            ran |= set(kernels)
+            product = c.head_product(tensor, tokens, isa)
+            differing = np.argwhere(product.view(np.uint32) != expected.view(np.uint32))
+            if len(differing):
+                token, row = (int(i) for i in differing[0])
+                rung.add(
+                    Kind.KERNEL_DIFFERS,
+                    f"{' with '.join(kernels)} gives {float(product[token, row])!r} for row {row} of tensor "
+                    f"{info.name!r}, {isas[0]} gives {float(expected[token, row])!r}",
+                    tensor=info.name,
+                    isa=isa,
+                    row=row,
+                )
+
+
+def _float_kernels(layout: str, block: int, isa: str) -> list[str]:
+    """The kernels that take a product with float activations. Ternary rows become floats first, unless they have one
+    token to multiply and blocks that fit the kernel."""
+    if layout in FLOAT_TYPES:
+        return [_best("lm_head", layout, isa)]
+    codes = "i2_s" if layout in ("i2_s", "t2") else "u8"
+    if block % (128 if codes == "i2_s" else 16) == 0:
+        return [_best("matvec_f32", codes, isa)]
+    return [_best("dequantize", codes, isa), _best("lm_head", "f32", isa)]
+
+
+def _best(op: str, layout: str, isa: str) -> str:
+    """The symbol of the best kernel of this CPU at or below an instruction set."""
+    usable = ISAS[: ISAS.index(isa) + 1]
+    kernels = [k for k in library().kernels() if (k.op, k.layout) == (op, layout) and k.available and k.isa in usable]
+    return max(kernels, key=lambda kernel: ISAS.index(kernel.isa)).symbol

@@ -1,4 +1,4 @@
-"""Whether the file is the model that its source describes, by names, shapes, metadata and recorded hashes."""
+"""Whether the file is the model that its source describes, by names, shapes and metadata; recorded hashes are noted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.compare.metadata_values import same, short
+from tritpack.converter.verify.compare.source_record import read_record
 from tritpack.converter.verify.compare.vocabulary import check_vocabulary
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Finding, Kind
@@ -27,22 +28,53 @@ options: tuple[str, ...] = ()
 
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
 """Names of one graph with one row order. They imply different activations, which are compared by themselves."""
-FORMAT_KEY = "general.source.format"
 CHANGES_THE_GRAPH = (
     "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
     "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual", "count",
 )  # fmt: skip
 """Keys that engines act on wherever they find them; `count` is that of a split file's parts."""
+MAX_DIFFERENCES = 20
 PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
 
 
+OTHER_MODEL = {Kind.MODEL_DIFFERS, Kind.SHAPE_DIFFERS, Kind.TENSOR_MISSING, Kind.NORMS_MISSING}
+
+
 def run(context: Context) -> Rung:
-    """Compare spec, tensor table, tokenizer and hashes. A file that fails here is not run."""
+    """Compare spec, tensor table and tokenizer, and note hashes. A file that fails here is not run."""
     rung = check_structure(context.file, context.source, context.exact)
-    check_hashes(rung, context.file, context.source, context.hashing.result())
+    record = context.record = read_record(context.file, context.source, context.hashing.result())
+    if record.actual:
+        rung.figures["source_sha256"] = record.actual
+    if record.other_weights and any(_shows_another_model(finding) for finding in rung.findings):
+        accuse_source(rung, context)
+        return rung
     if rung.verdict == "fail":
         context.cannot_run = "the file's structure is wrong"
+    if record.differs and context.options.strict:
+        rung.add(Kind.SOURCE_HASH_DIFFERS, f"{record.note} (--strict)", file=record.recorded, source=record.actual)
+    elif record.note:
+        rung.notes.append(record.note)
     return rung
+
+
+def _shows_another_model(finding: Finding) -> bool:
+    """Whether a finding beside other recorded weights is enough to say that FILE is another model than the source."""
+    return finding.kind in OTHER_MODEL or finding.figures.get("key") == "tokenizer.ggml.tokens"
+
+
+def accuse_source(rung: Rung, context: Context) -> None:
+    """Put one sentence in the place of all findings: FILE was made from something else. No further rung runs."""
+    record, differences = context.record, rung.sentences
+    rung.findings = []
+    rung.add(
+        Kind.SOURCE_DIFFERS,
+        record.accusation,
+        file=record.recorded,
+        source=record.actual,
+        differences=differences[:MAX_DIFFERENCES],
+    )
+    context.stopped = "the file was not made from this source"
 
 
 def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle: Oracle) -> Rung:
@@ -154,32 +186,3 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_dif
     implied = IMPLIED_ACTIVATION.get(arch)
     if implied not in (None, expected.activation):
         rung.notes.append(f"engines that do not read {arch}.hidden_activation compute {implied} for {arch}")
-
-
-def check_hashes(rung: Rung, file: GgufFile, source: CheckpointFolder | GgufFile, source_sha256: str) -> None:
-    """Compare the hashes of the source and its files that FILE records. It is the slowest part of the rung."""
-    recorded = file.metadata.get("general.source.sha256")
-    if recorded is None:
-        rung.notes.append("the file records no hash of its source")
-        return
-    if isinstance(source, GgufFile):
-        if "general.source.sha256" not in source.metadata and not same(file.metadata.get(FORMAT_KEY), "gguf"):
-            rung.notes.append("the file was made from a checkpoint, and the source does not say from which")
-            return
-        # A file that records its source passes that on; any other GGUF is the source itself.
-        expected = source.metadata.get("general.source.sha256") or source_sha256
-        lines = list(source.metadata.get("tritpack.source.files", ()))
-    else:
-        if same(file.metadata.get(FORMAT_KEY), "gguf"):
-            rung.notes.append(
-                "the file was made from another GGUF; whether that came from this checkpoint, hashes cannot tell"
-            )
-            return
-        expected = source_sha256
-        lines = [f"{digest}  {name}" for name, digest in source.file_hashes.items()]
-    rung.figures["source_sha256"] = expected
-    if not same(recorded, expected):
-        sentence = f"general.source.sha256 is {short(recorded)}, this source has {expected}"
-        rung.add(Kind.SOURCE_HASH_DIFFERS, sentence, file=short(recorded), source=expected)
-    if not same(file.metadata.get("tritpack.source.files", lines), lines):
-        rung.add(Kind.SOURCE_HASH_DIFFERS, "tritpack.source.files are not the hashes of this source's files")

@@ -8,9 +8,10 @@ from typing import Any
 
 from tritpack.converter.verify.compare.tensors import TensorComparison
 from tritpack.converter.verify.context import Context
-from tritpack.converter.verify.findings import Finding, Kind
+from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
+from tritpack.converter.verify.rungs.structure import accuse_source
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.machine import usable_cores
 
@@ -19,7 +20,6 @@ blames: Blame = "file"
 needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
-MAX_FINDINGS = 20
 MEMORY = 768 << 20
 """Bytes that all comparing threads may use together."""
 BYTES_PER_WEIGHT = 12
@@ -27,14 +27,18 @@ BYTES_PER_WEIGHT = 12
 
 
 def run(context: Context) -> Rung:
-    """Compare all tensors exactly."""
-    return check_weights(context.file, context.exact)
+    """Compare all tensors. Where most have other codes, and FILE records other weights, the source is the wrong one."""
+    rung = check_weights(context.file, context.exact)
+    differing = {finding.tensor for finding in rung.findings if finding.kind is Kind.CODES_DIFFER}
+    if context.record.other_weights and 2 * len(differing) > rung.figures["ternary_tensors"]:
+        accuse_source(rung, context)
+    return rung
 
 
 def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
     """Compare all tensors that have the right name and shape; the structure rung reports the others."""
     rung = Rung(name, blames, compares="codes and scales of FILE with those of SOURCE, exactly; norms bit for bit")
-    rung.figures["ternary_weights"] = 0
+    rung.figures |= {"ternary_tensors": 0, "ternary_weights": 0}
     rows: list[dict[str, Any]] = []
     roundings: dict[str, float] = {}
     worst = 0.0
@@ -48,15 +52,12 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
                 accused.add(info.name)
                 rung.findings += result.findings
             worst = max(worst, result.scale_rounding)
+            rung.figures["ternary_tensors"] += result.weights > 0
             rung.figures["ternary_weights"] += result.weights
             if result.rounding is not None:
                 roundings[info.name] = max(roundings.get(info.name, 0.0), result.rounding)
             if result.row is not None:
                 rows.append(result.row)
-            if len(rung.findings) >= MAX_FINDINGS:
-                rung.findings[MAX_FINDINGS:] = [Finding(Kind.MORE, "and more; only the first are listed")]
-                pool.shutdown(wait=True, cancel_futures=True)
-                break
     for table, loss in roundings.items():
         rung.figures[f"{table.removesuffix('.weight')}_rounding"] = loss
         if loss and table not in accused:
@@ -67,6 +68,8 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
         rung.notes.append(
             f"scales were rounded to what their layout holds, with a relative change of at most {worst:.2g}"
         )
+    if not rows and not rung.findings:
+        rung.skipped = "no ternary tensor of the file has a counterpart in the source, so none was compared"
     rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
     rung.series = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return rung

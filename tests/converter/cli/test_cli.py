@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY, exit_code_of, program, run
-from tests.converter.verify.test_verify import flip_code
+from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
 from tritpack.runtime.library import available_isas
 

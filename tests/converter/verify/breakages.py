@@ -191,3 +191,22 @@ def shifted(codes_: np.ndarray) -> np.ndarray:
 def nan(values: np.ndarray) -> np.ndarray:
     values[3] = np.nan
     return values
+
+
+# -- edits for edited_gguf --------------------------------------------------------------------------------------------
+
+
+def flip_code(tensors: Arrays) -> None:
+    """One code of one tensor: the first byte's highest pair becomes another legal code."""
+    data = tensors["blk.1.ffn_up.weight"]
+    old = data[0] >> 6
+    data[0] = (data[0] & 0x3F) | ((old + 1) % 3) << 6
+
+
+def swap_gate_and_up(tensors: Arrays) -> None:
+    a, b = "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"
+    tensors[a], tensors[b] = tensors[b], tensors[a]
+
+
+def key_of(name: str, value: object) -> Callable[[Metadata], None]:
+    return lambda metadata: metadata.update({name: value})

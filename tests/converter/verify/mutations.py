@@ -152,7 +152,11 @@ MUTATIONS: dict[str, Mutation] = {
         drop("attn_sub_norm"),
     ),
     "norms before projections lost": Mutation(
-        "structure", Kind.NORMS_MISSING, ("attn_q_norm_in is missing in all",), drop("_norm_in"), "embedding_qwen3"
+        "structure",
+        Kind.NORMS_MISSING,
+        ("in 7 tensors; the first:", "_norm_in is missing in all"),
+        drop("_norm_in"),
+        "embedding_qwen3",
     ),
     "head untied": Mutation(
         "structure",

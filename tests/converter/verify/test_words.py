@@ -1,0 +1,85 @@
+"""What a rung says is what it did: three words, only what was compared is counted, and what was sampled is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import run
+from tests.converter.verify.breakages import retyped
+from tests.converter.verify.reports import findings
+from tests.make.families import Checkpoints
+from tritpack.converter.convert import convert
+from tritpack.converter.verify.ladder import verify
+from tritpack.converter.verify.rungs import kernels
+from tritpack.runtime.library import library
+
+
+def test_the_screen_has_three_words(
+    checkpoints: Checkpoints, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    folder = checkpoints("embedding_qwen3").folder
+    convert(folder, tmp_path / "e.gguf")
+    result = run("verify", tmp_path / "e.gguf", "--source", folder)
+    lines = {line.split()[1]: line for line in result.output.splitlines() if line[:7] in ("passed ", "skipped")}
+    assert lines["structure"].startswith("passed ") and lines["weights"].startswith("passed ")
+    assert (
+        lines["perplexity"].startswith("skipped") and "an embedding model predicts no next token" in lines["perplexity"]
+    )
+    assert "; skipped: perplexity" in result.output
+    bad = retyped("ffn_up", 1, lambda rows, cols: 2 * rows * cols)(tiny_gguf, tmp_path / "bad.gguf")
+    result = run("verify", bad, "--source", tiny_checkpoint)
+    assert "failed  structure" in result.output and "skipped kernels" in result.output
+    assert "ok" not in result.output.split()
+
+
+def test_weights_count_what_was_compared(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    file = retyped("ffn_up", 1, lambda rows, cols: 2 * rows * cols)(tiny_gguf, tmp_path / "some.gguf")
+    whole, some = (verify(path, tiny_checkpoint, level="weights")["weights"] for path in (tiny_gguf, file))
+    assert (whole.figures["ternary_tensors"], some.figures["ternary_tensors"]) == (14, 12)
+    assert whole.figures["ternary_weights"] > some.figures["ternary_weights"] > 0
+
+
+@pytest.mark.parametrize("name", ["bonsai_untied_yarn", "trilm", "gemma3_packed"])
+def test_kernels_of_float_activations_are_counted(name: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints(name).folder
+    convert(folder, tmp_path / "m.gguf")
+    rung = verify(tmp_path / "m.gguf", folder, level="kernels")["kernels"]
+    assert rung.verdict == "pass" and rung.figures["kernels_run"] == len(rung.figures["kernels"]) > 0
+    known = {kernel.symbol for kernel in library().kernels() if kernel.available}
+    assert set(rung.figures["kernels"]) <= known
+    assert any(symbol.startswith("lm_head_") for symbol in rung.figures["kernels"])
+
+
+def test_what_was_sampled_is_said_and_full_runs_all(
+    tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "MAX_WEIGHTS", 1)
+    sampled = verify(tiny_gguf, tiny_checkpoint, level="kernels")["kernels"]
+    assert sampled.figures["tensors_run"] < sampled.figures["of_tensors"] == 15
+    assert sampled.notes[0].startswith(f"{sampled.figures['tensors_run']} of 15 tensors were run")
+    assert f"{sampled.figures['tensors_run']} of FILE's tensors" in sampled.compares
+    report = verify(tiny_gguf, tiny_checkpoint, level="full")
+    assert report.verdict == "pass", findings(report)
+    assert report["kernels"].figures["tensors_run"] == 15 and not report["kernels"].notes
+    assert "all tensors of FILE" in report["kernels"].compares
+
+
+def test_a_wrong_float_kernel_is_named(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoints("bonsai_untied_yarn").folder
+    convert(folder, tmp_path / "m.gguf")
+    best, right = library().best_isa(), library().head_product
+    if best == "scalar":
+        pytest.skip("this CPU has no other instruction set than scalar")
+
+    def wrong_for_one_token(tensor: object, x: np.ndarray, isa: str | None = None) -> np.ndarray:
+        product = right(tensor, x, isa)
+        return product + np.float32(1e-3) if isa == best and len(x) == 1 else product
+
+    monkeypatch.setattr(library(), "head_product", wrong_for_one_token)
+    rung = verify(tmp_path / "m.gguf", folder, level="kernels")["kernels"]
+    assert rung.verdict == "fail" and "matvec_f32_" in "".join(rung.sentences)
