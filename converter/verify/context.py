@@ -12,6 +12,7 @@ from pathlib import Path
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
+from tritpack.converter.verify.compare.foreign import has_foreign_tables, is_silent_on_activations
 from tritpack.converter.verify.compare.outputs import OutputComparison
 from tritpack.converter.verify.compare.source_record import SourceRecord
 from tritpack.converter.verify.compare.tensors import stored_scales
@@ -20,7 +21,7 @@ from tritpack.converter.verify.golden import Golden, parse_golden
 from tritpack.converter.verify.oracle.judges import Judge, Transformers
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.packed import PackedOracle
-from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredScales, StoredTypes
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredScales, StoredTable, StoredTypes
 from tritpack.converter.verify.rung import Report
 from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.gguf_reader import GgufFile
@@ -132,7 +133,9 @@ class Context:
 
     def _open_base(self, path: Path) -> Model:
         """The model of a second file. Raises UsageError if its predictions cannot be compared with FILE's."""
-        base = self._models.enter_context(Model(path))
+        file = GgufFile(path)
+        int8 = self.exact.spec.int8_activations if is_silent_on_activations(file) else None
+        base = self._models.enter_context(Model(file, int8_activations=int8))
         vocab_size = self.exact.spec.vocab_size
         problem = None
         if base.spec.is_embedding_model:
@@ -147,7 +150,9 @@ class Context:
 
     @functools.cached_property
     def model(self) -> Model:
-        return self._models.enter_context(Model(self.file))
+        # The rung `structure` has compared it, or taken it from the source where FILE cannot say it.
+        int8 = self.exact.spec.int8_activations
+        return self._models.enter_context(Model(self.file, int8_activations=int8))
 
     @functools.cached_property
     def has_tokenizer(self) -> bool:
@@ -176,6 +181,13 @@ def stored_types(file: GgufFile, linear_names: Sequence[str]) -> StoredTypes:
     for name in linear_names:
         if (stored := stored_scales(file, file.tensors[name])) is not None:
             scales[name.removesuffix(".weight")] = stored
-    tables = {name: file.tensors[f"{name}.weight"].layout for name in TABLES if f"{name}.weight" in file.tensors}
-    # A ternary table holds its values exactly; if it does not, the weights rung says so.
-    return StoredTypes(scales, {name: kind for name, kind in tables.items() if kind in FLOAT_TYPES})
+    return StoredTypes(scales, dict(_stored_tables(file)))
+
+
+def _stored_tables(file: GgufFile) -> Iterator[tuple[str, StoredTable]]:
+    """Tables of floats. A ternary table holds its values exactly; if it does not, the weights rung says so."""
+    foreign = has_foreign_tables(file)
+    for name in TABLES:
+        info = file.tensors.get(f"{name}.weight")
+        if info is not None and info.layout in FLOAT_TYPES:
+            yield name, StoredTable(info.layout, file.bytes_of(info).reshape(info.rows, -1) if foreign else None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tritpack.converter import vocab
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.verify.compare.foreign import is_foreign, is_habit_of_types
 from tritpack.converter.verify.compare.metadata_values import first_difference, same, short
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Rung
@@ -82,7 +83,12 @@ def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, compl
         stored = file.metadata[key]
         if (differing := first_difference(stored, value)) is None:
             continue
-        if isinstance(value, (list, np.ndarray)):
+        tokens = file.metadata.get("tokenizer.ggml.tokens")
+        if key == "tokenizer.ggml.token_type" and is_foreign(file) and is_habit_of_types(tokens, stored, value):
+            rung.notes.append(
+                "tokenizer: user-defined tokens that look special are control tokens: a habit of llama.cpp"
+            )
+        elif isinstance(value, (list, np.ndarray)):
             sentence = f"tokenizer: {key} differs from the source, first at element {differing}"
             rung.add(Kind.KEY_DIFFERS, sentence, key=key, element=differing)
         else:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tritpack.converter.verify.oracle import codes
 from tritpack.converter.verify.oracle.checkpoint import Checkpoint
 from tritpack.converter.verify.oracle.codes import Coded
-from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, round_rows, round_scales
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, decode_rows, round_rows, round_scales
 from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.model_spec import PROJECTION_NORMS, ModelSpec
@@ -98,7 +98,7 @@ class Oracle:
     # -- the Weights protocol of runtime/reference.py ------------------------------------------------------------------
 
     def embedding(self, tokens: npt.NDArray[np.int64]) -> F32:
-        return self._as_stored("token_embd", self._rows("token_embd", tokens))
+        return self._stored_rows("token_embd", tokens)
 
     def norm(self, name: str) -> F32 | None:
         if name not in self._names:
@@ -129,11 +129,16 @@ class Oracle:
     def head(self) -> Iterator[F32]:
         name = "token_embd" if self.spec.tied else "output"
         for first in range(0, self.spec.vocab_size, HEAD_ROWS):
-            yield self._as_stored(name, self.original_rows(name, first, min(first + HEAD_ROWS, self.spec.vocab_size)))
+            yield self._stored_rows(name, slice(first, min(first + HEAD_ROWS, self.spec.vocab_size)))
 
-    def _as_stored(self, name: str, rows: F32) -> F32:
-        float_type = self._stored.tables.get(name)
-        return rows if float_type is None else round_rows(rows, float_type)
+    def _stored_rows(self, name: str, rows: Rows) -> F32:
+        """Rows of `token_embd` or `output` as FILE stores them."""
+        table = self._stored.tables.get(name)
+        if table is None:
+            return self._rows(name, rows)
+        if table.data is None:
+            return round_rows(self._rows(name, rows), table.float_type)
+        return decode_rows(table, rows, self.spec.hidden_size)
 
     # -- what the source holds, exactly --------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.codes import Coded
-from tritpack.converter.verify.oracle.tensors import F32
+from tritpack.converter.verify.oracle.tensors import F32, Rows
 from tritpack.formats import float_types
 
 
@@ -26,17 +26,33 @@ class StoredScales:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredTable:
+    """The float type of an embedding or head. data: its bytes, uint8 (rows, bytes of a row), where another encoder
+    chose them: how it rounds is not known, and the weights rung judges them by distance."""
+
+    float_type: str
+    data: npt.NDArray[np.uint8] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredTypes:
     """How a file stores what the oracle reads exactly; tensors that are not named here are stored exactly.
 
-    scales: by GGUF name of a linear, without `.weight`. tables: by `token_embd` or `output`, the float type.
+    scales: by GGUF name of a linear, without `.weight`. tables: by `token_embd` or `output`.
     """
 
     scales: dict[str, StoredScales] = dataclasses.field(default_factory=dict)
-    tables: dict[str, str] = dataclasses.field(default_factory=dict)
+    tables: dict[str, StoredTable] = dataclasses.field(default_factory=dict)
 
 
 EXACTLY = StoredTypes()
+
+
+def decode_rows(table: StoredTable, rows: Rows, cols: int) -> F32:
+    """Rows of a table as another encoder stored them, float32 (n, cols)."""
+    assert table.data is not None
+    data = table.data[rows]
+    return float_types.decode(table.float_type, data, len(data), cols)
 
 
 def round_rows(rows: F32, float_type: str) -> F32:

@@ -86,7 +86,7 @@ def check_generation(
         else:
             prompts["chat"] = chat[:half]
         _compare_tokens(rung, model, oracle, judge, prompts, golden)
-    _compare_isas(rung, model.file, prompts["text"])
+    _compare_isas(rung, model, prompts["text"])
     return rung
 
 
@@ -172,19 +172,20 @@ def _within_rounding(model: Model, oracle: Oracle, sequence: list[int], row: F32
 # -- every ISA ---------------------------------------------------------------------------------------------------------
 
 
-def _compare_isas(rung: Rung, file: GgufFile, prompt: Sequence[int]) -> None:
+def _compare_isas(rung: Rung, judged: Model, prompt: Sequence[int]) -> None:
     """Each ISA and thread count must give the tokens and the hash of the logits (of an embedding model: the states)
     that the first one gives."""
     runs: dict[str, tuple[list[int], str]] = {}
     kernels: set[str] = set()
+    int8 = judged.spec.int8_activations
     # An ISA without kernels of its own would only repeat another one.
     for isa in dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available):
         for threads in THREADS:
-            with Model(file, threads=threads, isa=isa) as model:
+            with Model(judged.file, threads=threads, isa=isa, int8_activations=int8) as model:
                 if model.spec.is_embedding_model:
                     runs[f"{isa} x{threads}"] = [], hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()
                 else:
-                    count = _count(file, len(prompt), model.context_length)
+                    count = _count(model.file, len(prompt), model.context_length)
                     runs[f"{isa} x{threads}"] = _greedy(model, prompt, count)
                 kernels |= set(model.kernels())
     first, (tokens, digest) = next(iter(runs.items()))

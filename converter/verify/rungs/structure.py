@@ -6,7 +6,10 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.verify.compare.foreign import is_foreign, is_silent_on_activations, same_factors
 from tritpack.converter.verify.compare.metadata_values import same, short
 from tritpack.converter.verify.compare.source_record import read_record
 from tritpack.converter.verify.compare.vocabulary import check_vocabulary
@@ -19,7 +22,15 @@ from tritpack.formats.errors import TritpackError
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.layouts import catalog
-from tritpack.formats.model_spec import ALL_NORMS, IMPLIED_ACTIVATION, INTERLEAVED_ROPE, LINEARS, TABLES, ModelSpec
+from tritpack.formats.model_spec import (
+    ACTIVATION_QUANTIZATION,
+    ALL_NORMS,
+    IMPLIED_ACTIVATION,
+    INTERLEAVED_ROPE,
+    LINEARS,
+    TABLES,
+    ModelSpec,
+)
 
 name = "structure"
 blames: Blame = "file"
@@ -86,7 +97,7 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     except TritpackError as error:
         rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
     else:
-        _compare_specs(rung, spec, expected)
+        _compare_specs(rung, _completed(rung, file, spec, expected), expected)
     _check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
     _check_tensors(rung, file, oracle)
     check_vocabulary(rung, file, source, expected.vocab_size)
@@ -94,6 +105,30 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
     rung.figures |= {"tensors": len(file.tensors), "architecture": str(file.metadata.get("general.architecture"))}
     return rung
+
+
+def _completed(rung: Rung, file: GgufFile, spec: ModelSpec, expected: ModelSpec) -> ModelSpec:
+    """The spec of FILE with what another tool's file cannot say taken from the source, and what it says in other words
+    or digits put in the source's. Notes say so."""
+    if not is_foreign(file):
+        return spec
+    same_by_other_means: dict[str, Any] = {}
+    if is_silent_on_activations(file):
+        taken = expected.int8_activations
+        same_by_other_means["int8_activations"] = taken
+        rung.notes.append(
+            f"no key of the file says how activations are quantised; taken from the source: "
+            f"{next(name for name, int8 in ACTIVATION_QUANTIZATION.items() if int8 == taken)}"
+        )
+    if spec.query_key_scale() == expected.query_key_scale():
+        same_by_other_means["attention_scale"] = expected.attention_scale
+    ours, theirs = spec.rope_scaling, expected.rope_scaling
+    if ours and theirs and ours != theirs and ours.kind == theirs.kind == "factors":
+        factors = (np.array(scaling.frequency_factors, np.float32) for scaling in (ours, theirs))
+        if same_factors(*factors) and np.isclose(ours.attention_factor, theirs.attention_factor, rtol=1e-5):
+            same_by_other_means["rope_scaling"] = theirs
+            rung.notes.append("rotary factors differ in the last digits: the same formula, rounded otherwise")
+    return dataclasses.replace(spec, **same_by_other_means)
 
 
 def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:

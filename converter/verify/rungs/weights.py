@@ -62,7 +62,8 @@ def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
         rung.figures[f"{table.removesuffix('.weight')}_rounding"] = loss
         if loss and table not in accused:
             layout = file.tensors[table].layout
-            rung.notes.append(f"{table} is stored as {layout}, at most {loss:.3g} away from the source")
+            encoder = " by another encoder" if comparison.foreign_tables else ""
+            rung.notes.append(f"{table} is stored as {layout}{encoder}, at most {loss:.3g} away from the source")
     if worst:
         rung.figures["scale_rounding"] = worst
         rung.notes.append(

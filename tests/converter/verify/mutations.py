@@ -313,13 +313,6 @@ MUTATIONS: dict[str, Mutation] = {
         "weights", Kind.TABLE_ZERO, ("token_embd.weight",), arrays(lambda t: t["token_embd.weight"].fill(0))
     ),
     # what the tokenizer does
-    "the normaliser lost": Mutation(
-        "tokenizer",
-        Kind.NORMALIZER_MISSING,
-        ("'ﬁ ligature", "the source's gives", "NFC"),
-        metadata(written_by_another_tool),
-        "qwen3_packed",
-    ),
     "a rule for blanks lost": Mutation(
         "tokenizer",
         Kind.TOKEN_IDS_DIFFER,
