@@ -85,7 +85,8 @@ def command(
     Give --quantize if convert was given it.
 
     The exit code is 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be
-    read, 4 if SOURCE is not supported, 5 if the report cannot be written, 7 if something is not installed.
+    read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be written, 7 if something
+    is not installed.
     """
     from tritpack.converter.report.render import prepare_folder, write_report
     from tritpack.converter.verify.compare.metadata_values import printable

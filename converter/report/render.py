@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import html
 import json
 import os
 import re
@@ -101,33 +100,45 @@ def as_junit(report: Report) -> str:
         )
         if rung.verdict == "fail":
             failure = ElementTree.SubElement(case, "failure", {"message": _xml(rung.sentences[0])})
-            failure.text = _xml("\n".join(rung.sentences))
+            failure.text = _lines(rung.sentences)
         elif rung.verdict == "skipped":
             ElementTree.SubElement(case, "skipped", {"message": _xml(rung.skipped or "")})
         if rung.notes:
-            ElementTree.SubElement(case, "system-out").text = _xml("\n".join(rung.notes))
+            ElementTree.SubElement(case, "system-out").text = _lines(rung.notes)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _xml(text: str) -> str:
-    """The text without characters that XML cannot hold."""
-    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    """The text without characters that XML cannot hold, or that would move the cursor of a terminal that shows it."""
+    return printable(re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "\n".join(map(_xml, texts))
 
 
 def _render(name: str, report: Report, **more: Any) -> str:
     from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup
 
     source = (resources.files(__package__) / "templates" / name).read_text("utf-8")
+    is_page = name.endswith(".html.j2")
+
+    def finalize(value: Any) -> Any:
+        """No character that a page does not show leaves a file."""
+        return printable(value) if is_page and isinstance(value, str) and not isinstance(value, Markup) else value
+
     environment = Environment(
+        finalize=finalize,
         loader=DictLoader({name: source}),
-        autoescape=name.endswith(".html.j2"),
+        autoescape=is_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"text": _markdown_text, "code": _markdown_code}
     text: str = environment.get_template(name).render(report=report, figures=shown_figures, **more)
     return text
 
@@ -150,9 +161,21 @@ def shown_figures(rung: Rung) -> dict[str, str]:
     }
 
 
-def _cell(text: str) -> str:
-    """Text that stays text within one cell of a Markdown table."""
-    return html.escape(printable(" ".join(text.split())), quote=False).replace("|", "\\|")
+MARKUP = re.compile(r"[\\`*_\[\]<>|~!&$]|:(?=//)|(?<=www)\.")
+"""What begins anything within a line of Markdown, bare addresses included."""
+
+
+def _markdown_text(text: str) -> str:
+    """Text that stays text, also in a cell of a table: no link, image, emphasis or tag, and nobody is mentioned."""
+    escaped = MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
+    return escaped.replace("@", "@\u2060")  # a mention needs the name right after the sign
+
+
+def _markdown_code(text: str) -> str:
+    """A code span, in which nothing is markup. Its fence is longer than any run of backticks inside."""
+    shown = printable(" ".join(text.split()))
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown or ' '}{fence}"
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,9 @@ def verify(
     rungs = _choose_rungs(level, options)
     packers.use_c_packers()
     report = Report(printable(str(file)), printable(str(source)), [])
-    context = Context(GgufFile(file), local_path(source, revision=revision), options, report)
+    opened = GgufFile(file)
+    _require_ternary(opened)
+    context = Context(opened, local_path(source, revision=revision), options, report)
     with ThreadPoolExecutor(2) as aside, context:
         context.hashing = aside.submit(source_sha256, context.source)
         digest = aside.submit(sha256_file, Path(file))
@@ -67,6 +70,19 @@ def verify(
             climbed(rung)
         report.provenance = describe(report, digest.result(), context.hashing.result(), context.judge_name, level)
     return report
+
+
+def _require_ternary(file: GgufFile) -> None:
+    """Raise Unsupported for a file whose matrices are all of other types: an ordinary model."""
+    matrices = [info for info in file.tensors.values() if len(info.shape) == 2]
+    if matrices and all(file.layout_of(info) is None for info in matrices):
+        types = Counter(info.layout or f"type {info.type_id}" for info in matrices)
+        counts = ", ".join(f"{count} x {name}" for name, count in types.most_common())
+        raise Unsupported(
+            f"this is not a ternary model: its matrices are {counts}",
+            path=file.path,
+            hint="verify proves files of ternary models; `tritpack inspect` shows any GGUF",
+        )
 
 
 def _choose_rungs(level: str, options: Options) -> list[RungModule]:

@@ -190,7 +190,7 @@ class Checkpoint:
         if quantize == "absmean":
             return LinearStorage("absmean")
         raise Unsupported(
-            "it holds plain floats; quantising them makes another model",
+            "it holds plain floats, so this is not a ternary model; quantising them makes another model",
             tensor=plain[0].name,
             hint="--quantize absmean asks for it",
         )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes
 from tritpack.formats import float_types, model_metadata
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import TABLES
 from tritpack.formats.ternary import TernaryTensor
@@ -35,11 +35,17 @@ class PackedOracle(Oracle):
         self._stored = stored
         self._table: tuple[str, TernaryTensor | None] | None = None
         self.file = GgufFile(path)
-        self.spec = model_metadata.from_gguf(self.file)
+        with locating(path=path):
+            self.spec = model_metadata.from_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
         for name, shape in self.spec.tensor_shapes().items():
             if name not in self.file.tensors or self.file.tensors[name].shape != shape:
                 raise Unreadable(f"it is missing or has another shape than {list(shape)}", path=path, tensor=name)
+        for name in self.spec.linear_names():
+            info = self.file.tensors[name]
+            if self.file.layout_of(info) is None:
+                message = f"it is stored as {info.layout}, so this is not a ternary model"
+                raise Unsupported(message, path=path, tensor=name)
 
     def has(self, name: str) -> bool:
         return name in self.file.tensors

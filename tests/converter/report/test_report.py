@@ -122,7 +122,59 @@ def test_names_and_texts_of_others_stay_texts() -> None:
     page = as_html(report)
     assert "<script>" not in page and "<img" not in page and "&lt;script&gt;" in page
     ElementTree.fromstring(as_junit(report))
-    assert "\\|" in as_markdown(report)
+    assert "\\|" in as_markdown(report) and "<script" not in as_markdown(report).replace("\\<", "")
+
+
+def inline(text: str) -> Report:
+    """A report that holds the text wherever a file's own text can stand."""
+    rung = Rung("structure", "file", notes=[text], figures={"architecture": text}, compares=text)
+    rung.add(Kind.KEY_DIFFERS, f"general.architecture is {text}")
+    skipped = Rung("weights", "file", skipped=text)
+    return Report(f"{text}.gguf", text, [rung, skipped], {"tritpack": "0", "created": "", "oracle": text})
+
+
+HOSTILE = [
+    "[x](javascript:alert(1))", "![x](http://127.0.0.1/x)", "<http://127.0.0.1/x>", "http://127.0.0.1/x",
+    "www.x.test/y", "[x]: http://127.0.0.1/x", "[x][y]", "**b**", "__b__", "*i*", "_i_", "`c`", "``c``", "```", "~~s~~",
+    "# h", "a | b",
+    "<img src=x>", "<!-- -->", "&lt;b&gt;", "$x$", "\\", "\\[x](y)", "line\n\n# h", "line\r\n- item", "> quote",
+    "- item", "1. item", "\x1b[31m", "\u202e", "`", "a`` `b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markdown_shows_text_of_a_file_as_text(text: str) -> None:
+    """By what a CommonMark parser with tables and bare links makes of it."""
+    markdown_it = pytest.importorskip("markdown_it")
+    parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    harmless = {"text", "code_inline", "softbreak", "strong_open", "strong_close"}  # bold is ours
+
+    def kinds_in(report: Report) -> list[str]:
+        tokens = parser.parse(as_markdown(report))
+        inline = [child.type for token in tokens for child in token.children or ()]
+        assert set(inline) <= harmless, set(inline) - harmless
+        return [token.type for token in tokens] + [kind for kind in inline if kind != "text"]
+
+    assert kinds_in(inline(text)) == kinds_in(inline("plain"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_of_a_file_is_markup_in_a_report(text: str) -> None:
+    report = inline(text)
+    page, plain = as_html(report), as_html(inline("plain"))
+    assert [page.count(mark) for mark in "<>"] == [plain.count(mark) for mark in "<>"]
+    root = ElementTree.fromstring(as_junit(report))
+    assert [element.tag for element in root.iter()] == [
+        element.tag for element in ElementTree.fromstring(as_junit(inline("plain"))).iter()
+    ]
+    for document in (page, as_junit(report), as_markdown(report)):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", document)
+    markdown = as_markdown(report)
+    assert not re.search(r"(?<!\\)(\[x\]|!\[|\*\*b|~~s|https?:|www\.)", re.sub(r"(`+).*?(?<!`)\1(?!`)", "", markdown))
+
+
+def test_nobody_is_mentioned() -> None:
+    assert "@someone" not in re.sub("`.*?`", "", as_markdown(inline("@someone")))
 
 
 def test_reports_are_not_overwritten_unasked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.converter.verify.breakages import flip_code, key_of
+from tests.conftest import exit_code_of, run
+from tests.converter.verify.breakages import flip_code, key_of, tensors_as
 from tests.converter.verify.reports import findings
 from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.make.families import Checkpoints
@@ -20,6 +22,7 @@ from tritpack.converter.verify.rungs import RUNGS
 from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
+from tritpack.formats.names import ExitCode
 
 
 def test_what_cannot_be_judged(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -166,3 +169,50 @@ def test_a_text_without_tokens(checkpoints: Checkpoints, tmp_path: Path) -> None
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(UsageError, match="holds no text"):
         verify(tmp_path / "m.gguf", folder, text=tmp_path / "empty.txt")
+
+
+@pytest.mark.parametrize(
+    ("type_id", "nbytes", "name"),
+    [
+        (1, lambda rows, cols: 2 * rows * cols, "f16"),
+        (2, lambda rows, cols: rows * cols // 32 * 18, "q4_0"),
+        (12, lambda rows, cols: rows * cols // 256 * 144, "q4_k"),
+        (19, lambda rows, cols: rows * cols // 256 * 50, "iq1_s"),
+        (24, lambda rows, cols: rows * cols, "i8"),
+    ],
+)
+def test_an_ordinary_model_is_refused_in_one_sentence(
+    type_id: int, nbytes: Callable, name: str, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """As FILE, whatever the source is; and as the source of a ternary file."""
+    plain = tmp_path / "plain.gguf"
+    tensors_as(lambda table: [row for row in table if len(row[0].shape) == 1 or "blk" in row[0].name])(tiny_gguf, plain)
+    ordinary = retyped_matrices(plain, tmp_path / "ordinary.gguf", type_id, nbytes)
+    for source in (ordinary, tiny_checkpoint):
+        result = run("verify", ordinary, "--source", source)
+        assert exit_code_of(result) == ExitCode.UNSUPPORTED
+        assert str(result.exception).count("this is not a ternary model: its matrices are 14 x " + name) == 1
+    whole = retyped_matrices(tiny_gguf, tmp_path / "whole.gguf", type_id, nbytes, linears=True)
+    with pytest.raises(Unsupported, match="this is not a ternary model"):
+        verify(tiny_gguf, whole)
+
+
+def retyped_matrices(good: Path, bad: Path, type_id: int, nbytes: Callable, *, linears: bool = False) -> Path:
+    def change(table: list) -> list:
+        result = []
+        for plan, data in table:
+            if len(plan.shape) == 2 and not (linears and "blk" not in plan.name):
+                size = nbytes(*plan.shape)
+                plan, data = dataclasses.replace(plan, type_id=type_id, nbytes=size), np.zeros(size, np.uint8)
+            result.append((plan, data))
+        return result
+
+    return tensors_as(change)(good, bad)
+
+
+def test_a_checkpoint_of_plain_floats_is_not_ternary(online_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = edited_checkpoint(
+        online_checkpoint, tmp_path / "c", config=lambda config: config.pop("quantization_config")
+    )
+    with pytest.raises(Unsupported, match="this is not a ternary model"):
+        verify(tiny_gguf, folder)
