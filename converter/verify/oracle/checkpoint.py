@@ -103,6 +103,8 @@ class Checkpoint:
         norm = self.storage.projection_norm
         model_type = self._config.get("model_type") or IMPLIED_TYPE.get(self.architecture, self.architecture)
         config = {**DEFAULTS[model_type], **self._config}
+        if config["rope_theta"] is None:
+            config["rope_theta"] = DEFAULTS[model_type]["rope_theta"]
         if config["num_hidden_layers"] > len(tensors):  # before anything is made for each of them
             raise Unreadable(f"{config['num_hidden_layers']} layers cannot be in {len(tensors)} tensors")
         self.spec = read_spec(

@@ -151,16 +151,16 @@ def _layer_kind(config: Config, kind: str) -> Config:
 
 
 def _kind(rotary: Config) -> Any:
-    return rotary.get("rope_type", rotary.get("type", "default"))
+    return rotary.get("rope_type") or rotary.get("type") or "default"
 
 
 def _rotary(config: Config, rotary: Config, head_dim: int) -> dict[str, Any]:
     """rope_theta, rope_scaling and context_length. rotary: 4.x calls it rope_scaling, 5 rope_parameters."""
     if any(isinstance(value, dict) for value in rotary.values()):
         raise Unsupported("rope_parameters by kind of layer cannot be run in this architecture")
-    theta, context = number(rotary, "rope_theta", number(config, "rope_theta")), config["max_position_embeddings"]
+    theta, context = number(rotary, "rope_theta", config["rope_theta"]), config["max_position_embeddings"]
     key = "original_max_position_embeddings"
-    original = config.get(key) or rotary.get(key) or context
+    original = max(2, config.get(key) or rotary.get(key) or context)  # LongRoPE divides by its logarithm
     kind, scaling = _kind(rotary), None
     if kind == "linear":
         factor = number(rotary, "factor")
@@ -178,7 +178,7 @@ def _rotary(config: Config, rotary: Config, head_dim: int) -> dict[str, Any]:
         scaling = RopeScaling("factors", frequency_factors=factors)
     elif kind == "yarn":
         scaling = _yarn(rotary, context, original)
-    elif kind == "longrope":
+    elif kind in ("longrope", "su"):  # its first name, which older configs of MiniCPM and Phi have
         short, long = float32_tuple(rotary["short_factor"]), float32_tuple(rotary["long_factor"])
         longer = number(rotary, "factor", context / original)
         attention = number(rotary, "attention_factor", longrope_attention_factor(longer, original))
