@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
 from tritpack.formats.progress import Progress
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
+
+LARGEST_TRAINED_SCALE = 5.0
+"""Multipliers of trained models are a few hundredths to about 2.5; those of an inverted direction are 6 and more."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -117,11 +120,26 @@ def run_conversion(
         check=lambda partial: _check_written(partial, plan, opened),
         types=plan.types,
     )
+    if warning := _warn_of_scales(conversion.scales):
+        conversion.warnings.append(warning)
     return conversion
 
 
 def _reference(options: ConvertOptions) -> Path | None:
     return None if options.reading is None else options.reading.reference
+
+
+def _warn_of_scales(scales: Mapping[str, tuple[float, float]]) -> str | None:
+    """Return what to say of scales that no trained model has; None if there are none."""
+    large = {name: most for name, (_, most) in scales.items() if most > LARGEST_TRAINED_SCALE}
+    if not large:
+        return None
+    name = max(large, key=large.__getitem__)
+    return (
+        f"scales of {len(large)} of {len(scales)} ternary tensors are larger than in any trained model: up to "
+        f"{large[name]:.4g} in {name!r}, where at most {LARGEST_TRAINED_SCALE:g} is usual. This is the typical sign of "
+        "a weight_scale taken in the wrong direction: compare linear_class in config.json with the model's origin"
+    )
 
 
 # -- the streaming pass ------------------------------------------------------------------------------------------------

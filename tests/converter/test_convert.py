@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import DEMO, REPOSITORY
 from tests.make.checkpoints import Tensors, edited_checkpoint, read_safetensors
 from tritpack.converter.convert import convert
 from tritpack.converter.plan import make_plan
@@ -189,6 +189,16 @@ def test_an_all_zero_tensor_is_survived_and_said(tiny_checkpoint: Path, tmp_path
 
     folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c", tensors=zero)
     assert any("all zero" in warning and Q0 in warning for warning in convert(folder, tmp_path / "z.gguf").warnings)
+
+
+def test_scales_of_the_wrong_direction_are_said_with_numbers(tmp_path: Path) -> None:
+    """The demo says that its scales multiply; without that they divide, and no file can show that they should not."""
+    folder = edited_checkpoint(
+        DEMO / "checkpoint", tmp_path / "c", config=lambda c: c["quantization_config"].pop("linear_class")
+    )
+    [warning] = [w for w in convert(folder, tmp_path / "wrong.gguf").warnings if "than in any trained model" in w]
+    assert "scales of 28 of 28 ternary tensors" in warning and "up to 11.31 in" in warning
+    assert not convert(DEMO / "checkpoint", tmp_path / "right.gguf").warnings
 
 
 def test_unused_tensors_are_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
