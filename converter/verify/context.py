@@ -16,7 +16,7 @@ from tritpack.converter.verify.compare.foreign import has_foreign_tables, is_sil
 from tritpack.converter.verify.compare.outputs import OutputComparison
 from tritpack.converter.verify.compare.source_record import SourceRecord
 from tritpack.converter.verify.compare.tensors import stored_scales
-from tritpack.converter.verify.compare.tolerances import MIN_POSITIONS
+from tritpack.converter.verify.compare.tolerances import MAX_LOGITS, MIN_POSITIONS
 from tritpack.converter.verify.golden import Golden, parse_golden
 from tritpack.converter.verify.oracle.judges import Judge, Transformers
 from tritpack.converter.verify.oracle.oracle import Oracle
@@ -32,8 +32,6 @@ from tritpack.runtime.model import Model
 WINDOW = 256
 TEXT_POSITIONS = MIN_POSITIONS + 12
 """Tokens of the text that are compared even if the vocabulary is large."""
-MAX_LOGITS = 1 << 26
-"""Logits of the text that are held at once, for each side: 256 MiB. It bounds the text for a large vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,9 +167,10 @@ class Context:
 
     @functools.cached_property
     def windows(self) -> list[Sequence[int]]:
-        """As much of the text as is compared, in windows."""
-        window = min(WINDOW, self.model.context_length)
-        tokens = self.text_tokens[: max(TEXT_POSITIONS, MAX_LOGITS // self.model.spec.vocab_size)]
+        """As much of the text as is compared, in windows: all of it where nothing is sampled."""
+        window, tokens = min(WINDOW, self.model.context_length), self.text_tokens
+        if not self.options.everything:
+            tokens = tokens[: max(TEXT_POSITIONS, MAX_LOGITS // self.model.spec.vocab_size)]
         return [tokens[first : first + window] for first in range(0, len(tokens), window)]
 
 

@@ -44,6 +44,11 @@ class Flips:
         if len(differing) and self.first is None:
             self.first = (free.layer, free.point, int(differing[0][0]))
 
+    def add(self, others: Flips) -> None:
+        """Count those of further windows too."""
+        self.count += others.count
+        self.first = self.first or others.first
+
     def __str__(self) -> str:
         if self.first is None:
             return "no code differs"

@@ -43,11 +43,12 @@ class OutputComparison:
 
     relative_rms: over all positions. same_top: whether the likeliest token is the same. best_shared: the share of the
     five likeliest tokens that is the same. kl: divergence in nats. scores, scores_expected: negative log-likelihoods of
-    the tokens that follow.
+    the tokens that follow. power: the sum of the squares of all expected values, which weighs relative_rms.
     """
 
     errors: F32
     relative_rms: float
+    power: float
     same_top: npt.NDArray[np.bool_] | None = None
     best_shared: F64 | None = None
     kl: F64 | None = None
@@ -118,16 +119,28 @@ def compare_outputs(pairs: Pairs, windows: Sequence[Tokens], *, states: bool = F
             kl.append((np.exp(log_want) * (log_want - log_ours)).sum(-1))
     rms = float(np.sqrt(squares / power)) if power else 0.0
     if states:
-        return OutputComparison(errors, rms)
+        return OutputComparison(errors, rms, power)
     return OutputComparison(
         errors,
         rms,
+        power,
         np.concatenate(same),
         np.concatenate(shared),
         np.concatenate(kl),
         np.concatenate([negative_log_likelihoods(ours, tokens) for (ours, _), tokens in zip(pairs, windows)]),
         np.concatenate([negative_log_likelihoods(want, tokens) for (_, want), tokens in zip(pairs, windows)]),
     )
+
+
+def joined(parts: Sequence[OutputComparison]) -> OutputComparison:
+    """One comparison of all positions of several."""
+    power = sum(part.power for part in parts)
+    squares = sum(part.relative_rms**2 * part.power for part in parts)
+    fields: dict[str, Any] = {"relative_rms": float(np.sqrt(squares / power)) if power else 0.0, "power": power}
+    for name in ("errors", "same_top", "best_shared", "kl", "scores", "scores_expected"):
+        values = [getattr(part, name) for part in parts]
+        fields[name] = None if values[0] is None else np.concatenate(values)
+    return OutputComparison(**fields)
 
 
 def _best_shared(ours: F32, want: F32) -> F64:

@@ -17,6 +17,8 @@ TEXT_LIMITS = {"relative_rms": 5e-3, "worst_position": 2e-2, "kl": 1e-4}
 MIN_TOP1 = 0.99
 MIN_POSITIONS = 500
 """Of fewer positions the share of equal top tokens says little, and text is not judged."""
+MAX_LOGITS = 1 << 26
+"""Logits of the text that are held at once, for each side: 256 MiB. Without --level full it bounds the text too."""
 
 BLOCK_FLOAT_HEAD = (1e-4, 3e-4)
 """Limits for the worst position where no flip is possible, and over text with near-ties followed. Heads of these types

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tritpack.converter.verify.compare.near_ties import (
+    Flips,
     follow_ties,
     outputs_name,
     own_noise,
@@ -14,9 +17,10 @@ from tritpack.converter.verify.compare.near_ties import (
 from tritpack.converter.verify.compare.outputs import (
     OutputComparison,
     compare_outputs,
+    joined,
     worst_position,
 )
-from tritpack.converter.verify.compare.tolerances import MIN_POSITIONS, tolerances
+from tritpack.converter.verify.compare.tolerances import MAX_LOGITS, MIN_POSITIONS, tolerances
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.oracle.judges import Judge
@@ -31,12 +35,17 @@ blames: Blame = "runtime"
 needs: frozenset[Need] = frozenset({"model"})
 options: tuple[str, ...] = ()
 
+Window = Sequence[int]
+
 
 def run(context: Context) -> Rung:
     """Compare on the text; the comparison stays in the context, where perplexity takes its scores from."""
     if not context.has_tokenizer:
         return Rung(name, blames, skipped="neither file nor source has a tokenizer to read a text with")
     rung, context.comparison = check_text(context.model, context.oracle, context.windows, context.judge)
+    compared, tokens = sum(map(len, context.windows)), len(context.text_tokens)
+    if compared < tokens and rung.verdict != "skipped":
+        rung.notes.append(f"{compared} of the text's {tokens} tokens were compared; --level full compares all")
     return rung
 
 
@@ -50,8 +59,9 @@ def check_text(
     if not windows:
         rung.skipped = "the text has no token"
         return rung, None
-    pairs = list(zip(map(model.outputs, windows), judge.outputs(windows)))
-    comparison = compare_outputs(pairs, windows, states=model.spec.is_embedding_model)
+    batches = list(_batches(windows, model.spec.vocab_size))
+    parts = [_compare(model, judge, batch) for batch in batches]
+    comparison = joined(parts)
     rung.figures, rung.series = comparison.figures(), comparison.series()
     if comparison.errors.size < MIN_POSITIONS:
         rung.skipped = f"{comparison.errors.size} positions are too few to judge by tolerance; give a longer --text"
@@ -59,20 +69,15 @@ def check_text(
     outside = ", ".join(comparison.outside())
     if not outside:
         return rung, comparison
-    outputs = [ours for ours, _ in pairs]
-    del pairs
-    followed, flips = follow_ties(model, oracle, windows)
-    worst = worst_position(followed)
+    worst, flips = _follow_all(model, oracle, batches)
     rung.figures |= {"flips": flips.count, "worst_position_without_flips": worst}
     if worst <= tolerances(model)[1]:
-        excess = None
-        if judge is not oracle:
-            excess = rounding_excess(oracle, judge.name, windows, outputs, comparison.relative_rms)
+        excess = None if judge is oracle else _excess(model, oracle, judge, batches, parts)
         if excess:
             rung.add(Kind.OUTPUTS_DIFFER, f"on text: {outside}; {excess}", relative_rms=comparison.relative_rms)
         else:
             rung.notes.append(f"outside the usual tolerance ({outside}), all of it from rounding: {flips}")
-    elif worst <= 10 * (noise := own_noise(oracle, windows)):
+    elif worst <= 10 * (noise := max(own_noise(oracle, batch) for batch in batches)):
         rung.notes.append(
             f"outside the usual tolerance ({outside}), which is inconclusive: the model is ill-conditioned, since the "
             f"oracle's own outputs change by {noise:.3g} when only attention is computed in float64"
@@ -81,3 +86,44 @@ def check_text(
         sentence = f"on text: {outside}; {worst:.3g} remains when near-ties are followed"
         rung.add(Kind.OUTPUTS_DIFFER, sentence, worst_position_without_flips=worst)
     return rung, comparison
+
+
+def _batches(windows: Sequence[Window], vocab_size: int) -> Iterator[list[Window]]:
+    """Windows whose outputs are held at once: as many as MAX_LOGITS allow, at least one."""
+    batch: list[Window] = []
+    for window in windows:
+        if batch and (sum(map(len, batch)) + len(window)) * vocab_size > MAX_LOGITS:
+            yield batch
+            batch = []
+        batch.append(window)
+    yield batch
+
+
+def _compare(model: Model, judge: Judge, batch: Sequence[Window]) -> OutputComparison:
+    pairs = list(zip(map(model.outputs, batch), judge.outputs(batch)))
+    return compare_outputs(pairs, batch, states=model.spec.is_embedding_model)
+
+
+def _follow_all(model: Model, oracle: Oracle, batches: Sequence[Sequence[Window]]) -> tuple[float, Flips]:
+    """The worst position where near-ties are followed, and what the oracle adopted."""
+    worst, flips = [], Flips()
+    for batch in batches:
+        followed, adopted = follow_ties(model, oracle, batch)
+        worst.append(worst_position(followed))
+        flips.add(adopted)
+    return float(np.max(worst)), flips
+
+
+def _excess(
+    model: Model,
+    oracle: Oracle,
+    judge: Judge,
+    batches: Sequence[Sequence[Window]],
+    parts: Sequence[OutputComparison],
+) -> str | None:
+    """By how much an outside judge is further away than rounding explains, in words; None if it is not."""
+    for batch, part in zip(batches, parts):
+        outputs = [model.outputs(window) for window in batch]
+        if excess := rounding_excess(oracle, judge.name, batch, outputs, part.relative_rms):
+            return excess
+    return None

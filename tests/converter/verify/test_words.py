@@ -12,8 +12,9 @@ from tests.converter.verify.breakages import retyped
 from tests.converter.verify.reports import findings
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.verify import context
 from tritpack.converter.verify.ladder import verify
-from tritpack.converter.verify.rungs import kernels
+from tritpack.converter.verify.rungs import kernels, text
 from tritpack.runtime.library import library
 
 
@@ -83,3 +84,21 @@ def test_a_wrong_float_kernel_is_named(
     monkeypatch.setattr(library(), "head_product", wrong_for_one_token)
     rung = verify(tmp_path / "m.gguf", folder, level="kernels")["kernels"]
     assert rung.verdict == "fail" and "matvec_f32_" in "".join(rung.sentences)
+
+
+def test_a_long_text_is_sampled_and_full_compares_all(
+    tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches, of which the figures are those of all positions."""
+    whole = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
+    monkeypatch.setattr(text, "MAX_LOGITS", 300 * 512)
+    monkeypatch.setattr(context, "MAX_LOGITS", 600 * 512)
+    sampled = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
+    assert sampled.figures["positions"] == 600
+    [note] = sampled.notes
+    assert note.startswith(f"600 of the text's {whole.figures['positions']} tokens were compared")
+    report = verify(tiny_gguf, tiny_checkpoint, level="full")
+    assert report.verdict == "pass" and not report["text"].notes
+    for name, figure in whole.figures.items():  # numpy's own sums change with the number of rows
+        assert report["text"].figures[name] == pytest.approx(figure, rel=0.02), name
+    assert report["perplexity"].figures["scored"] < report["text"].figures["positions"]
