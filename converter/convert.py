@@ -20,7 +20,7 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import write_gguf
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
-from tritpack.formats.progress import Progress
+from tritpack.formats.progress import ByteCount, Progress, silent
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 from tritpack.runtime import packers
 
@@ -148,13 +148,12 @@ def _warn_of_scales(scales: Mapping[str, tuple[float, float]]) -> str | None:
 def _data(conversion: Conversion, progress: Progress | None) -> Iterator[Iterator[Bytes]]:
     """Yield the bytes of each tensor, in pieces, and let go of its source afterwards."""
     tensors = conversion.plan.tensors
-    for index, tensor in enumerate(tensors):
-        if progress:
-            progress(tensor.output.name, index, len(tensors))
-        yield _packed(tensor, conversion) if tensor.ternary else _encoded(tensor)
+    count = ByteCount(progress or silent, sum(tensor.output.nbytes for tensor in tensors))
+    for tensor in tensors:
+        pieces = _packed(tensor, conversion) if tensor.ternary else _encoded(tensor)
+        yield count.through(tensor.output.name, pieces)
         tensor.source.release()
-    if progress:
-        progress("", len(tensors), len(tensors))
+    count.end()
 
 
 def _encoded(tensor: PlannedTensor) -> Iterator[Bytes]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.files import atomic_output
+from tritpack.formats.progress import ByteCount, Progress, silent
 
 SIZES = {"U8": 1, "BF16": 2, "F16": 2, "U32": 4, "F32": 4}
 
@@ -35,10 +36,9 @@ def write_safetensors(
     data: Iterable[Iterable[npt.NDArray[np.generic]]],
     *,
     force: bool = False,
-    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> None:
-    """Write a safetensors file. data: for each entry, in order, its elements in pieces. progress: is called with an
-    entry's name, the entries done and their number.
+    """Write a safetensors file. data: for each entry, in order, its elements in pieces. progress: counts bytes.
 
     Raises UsageError, WriteFailed (see atomic_output), and ValueError if the pieces of a tensor do not have its size (a
     bug of the caller).
@@ -52,12 +52,12 @@ def write_safetensors(
     raw += b" " * (-len(raw) % 8)
     with atomic_output(path, offset + len(raw) + 8, force=force) as stream:
         stream.write(struct.pack("<Q", len(raw)) + raw)
-        for index, (entry, pieces) in enumerate(zip(entries, data, strict=True)):
-            progress(entry.name, index, len(entries))
+        count = ByteCount(progress, offset)
+        for entry, pieces in zip(entries, data, strict=True):
             written = 0
-            for piece in pieces:
+            for piece in count.through(entry.name, pieces):
                 stream.write(np.ascontiguousarray(piece).data)
                 written += piece.nbytes
             if written != entry.nbytes:
                 raise ValueError(f"tensor {entry.name!r}: planned {entry.nbytes} bytes, got {written}")
-        progress("", len(entries), len(entries))
+        count.end()

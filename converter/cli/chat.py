@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.model_options import model_options, open_model, sampling_options, take_sampling
 from tritpack.formats.errors import UsageError
 
 
 @click.command("chat")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("--system", help="System message that begins the conversation.")
 @click.option(
     "-n", "--max-tokens", type=int, default=-1, show_default=True, help="Most tokens of an answer; -1 is no limit."

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.convert_options import Run, convert_options, show_plan, show_result
-from tritpack.converter.cli.file_argument import quantize_option
+from tritpack.converter.cli.file_argument import PATH, quantize_option
 
 
 @click.command("convert")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", type=PATH, metavar="SOURCE")
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub (or write ORG/NAME@REVISION).")
 @quantize_option
 @convert_options

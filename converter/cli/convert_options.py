@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.targets import engines
@@ -77,7 +79,9 @@ CHOSEN = (
         metavar="ROWSxCOLS=BM,BK,bm",
         help="How tl1 and tl2 tile tensors of this shape; a rule decides for all others. Can be given several times.",
     ),
-    click.option("--kernel-config", metavar="FILE", help="Take these tilings from a kernel_config.ini of bitnet.cpp."),
+    click.option(
+        "--kernel-config", type=PATH, metavar="FILE", help="Take these tilings from a kernel_config.ini of bitnet.cpp."
+    ),
     click.option(
         "--tl2-id",
         type=int,
@@ -105,7 +109,9 @@ HANDLING = (
     click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )
-OUTPUT = click.option("-o", "--outfile", "--output", "output", required=True, metavar="OUT.gguf", help="File to write.")
+OUTPUT = click.option(
+    "-o", "--outfile", "--output", "output", required=True, type=PATH, metavar="OUT.gguf", help="File to write."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +160,7 @@ def show_plan(run: Run, options: ConvertOptions, revision: str | None = None) ->
     plan = make_plan(opened, options, hashed=False)
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": t.output.name, "type": t.kind, "shape": list(t.output.shape), "nbytes": t.output.nbytes}
         for t in plan.tensors
     ]
@@ -162,11 +168,9 @@ def show_plan(run: Run, options: ConvertOptions, revision: str | None = None) ->
         print_json({**_summary(run, plan), "dry_run": True, "warnings": plan.warnings, "tensors": rows})
         return
     for row in rows:
-        click.echo(f"{row['name']:<32} {row['type']:<9} {row['nbytes']:>12}  {row['shape']}")
+        click.echo(f"{row['name']:<32} {row['type']:<9} {size(row['nbytes']):>10}  {row['shape']}")
     click.echo(f"recognised: {plan.why}")
-    click.echo(
-        f"would write {plan.output_bytes} bytes to {run.output}, working memory about {plan.peak_bytes >> 20} MiB"
-    )
+    click.echo(f"would write {size(plan.output_bytes)} to {run.output}, working memory about {size(plan.peak_bytes)}")
 
 
 def _summary(run: Run, plan: Plan) -> dict[str, Any]:
@@ -212,7 +216,7 @@ def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
     for line in _type_id_lines(plan):
         click.echo(line)
     click.echo(
-        f"wrote {run.output}: {plan.output_bytes} bytes, {plan.outtype}, embedding {plan.embedding_type}, "
+        f"wrote {run.output}: {size(plan.output_bytes)}, {plan.outtype}, embedding {plan.embedding_type}, "
         f"{seconds:.1f} s"
     )
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import input_files
+from tritpack.converter.cli.file_argument import PATH, input_files
 from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 from tritpack.formats import names
 
 
 @click.command("embed")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("-p", "--prompt", help="Text; the tokenizer's special tokens and the model's end token are added.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
-@click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (hidden,).")
+@click.option("-o", "--output", required=True, type=PATH, metavar="OUT.npy", help="File to write: float32 (hidden,).")
 @click.option(
     "--pooling",
     type=click.Choice([pooling for pooling in names.POOLING if pooling != "none"]),

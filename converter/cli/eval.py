@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import model_options
 from tritpack.formats.errors import MissingRequirement
 
 
 @click.command("eval")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("--tasks", required=True, metavar="NAME,...", help="Tasks of the harness, such as arc_easy,hellaswag.")
-@click.option("--include-path", metavar="DIR", help="A folder with YAML files of further tasks.")
+@click.option("--include-path", type=PATH, metavar="DIR", help="A folder with YAML files of further tasks.")
 @click.option(
     "--limit",
     type=click.FloatRange(min=0, min_open=True),

@@ -7,6 +7,8 @@ import time
 import click
 
 from tritpack.converter.cli.convert_options import one_of
+from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.storage import TRANSFORMERS
@@ -14,8 +16,8 @@ from tritpack.formats import names
 
 
 @click.command("export")
-@click.argument("source", metavar="IN.gguf")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write.")
+@click.argument("source", type=PATH, metavar="IN.gguf")
+@click.option("-o", "--output", required=True, type=PATH, metavar="DIR", help="Folder to write.")
 @click.option(
     "--to",
     type=click.Choice(names.EXPORT_TARGETS),
@@ -111,4 +113,4 @@ def command(
     if result.scale_loss:
         lost = f"every code is the same, the relative change of scales is at most {result.scale_loss:.1g}"
     seconds = time.monotonic() - started
-    click.echo(f"wrote {output}: {result.nbytes} bytes, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")
+    click.echo(f"wrote {output}: {size(result.nbytes)}, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")

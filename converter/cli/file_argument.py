@@ -15,6 +15,9 @@ import click
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 
+PATH = click.Path(readable=False)
+"""Type of every argument and option that names a file, so that shells complete it. Whoever opens the file judges it."""
+
 quantize_option = click.option(
     "--quantize",
     type=click.Choice(names.FLOAT_QUANTIZERS),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import (
     model_options,
@@ -18,7 +19,7 @@ from tritpack.converter.cli.model_options import (
 
 
 @click.command("generate")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("-p", "--prompt", help="Text to continue.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids to continue, used as given.")
 @click.option(

@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
 from tritpack.formats.names import ExitCode
 
 
 @click.command("inspect")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option(
     "--stats",
@@ -40,14 +42,14 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
 
 
 def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
-    size = f"{result['nbytes']} bytes"
+    nbytes = size(result["nbytes"])
     if result["kind"] == "gguf":
         version = f"GGUF v{result['gguf_version']}"
-        click.echo(f"{result['file']}: {version}, {size}, architecture {result['architecture']}")
+        click.echo(f"{result['file']}: {version}, {nbytes}, architecture {result['architecture']}")
     else:
         count = len(result["weight_files"])
         files = f"{count} weight file{'s' if count > 1 else ''}"
-        click.echo(f"{result['file']}: checkpoint folder, {files}, {size}, model_type {result['model_type']}")
+        click.echo(f"{result['file']}: checkpoint folder, {files}, {nbytes}, model_type {result['model_type']}")
         if result["recognised"]:
             click.echo(f"recognised: {result['recognised']}")
     if result["model"]:

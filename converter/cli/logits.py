@@ -7,16 +7,18 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import input_files
+from tritpack.converter.cli.file_argument import PATH, input_files
 from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
 
 
 @click.command("logits")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
 @click.option("-p", "--prompt", help="Text; the tokenizer adds its special tokens.")
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
-@click.option("-o", "--output", required=True, metavar="OUT.npy", help="File to write: float32 (tokens, vocab).")
+@click.option(
+    "-o", "--output", required=True, type=PATH, metavar="OUT.npy", help="File to write: float32 (tokens, vocab)."
+)
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 
 
 @click.command("make-dummy")
-@click.option("-o", "--output", required=True, metavar="DIR|FILE.gguf", help="Checkpoint folder or GGUF file to write.")
+@click.option(
+    "-o", "--output", required=True, type=PATH, metavar="DIR|FILE.gguf", help="Checkpoint folder or GGUF file to write."
+)
 @click.option(
     "--shape",
     type=click.Choice(names.DUMMY_SHAPES),
@@ -44,4 +48,4 @@ def command(output: str, shape: str, mode: str, seed: int, force: bool, as_json:
     if as_json:
         print_json({"schema": "tritpack.make-dummy/1", **dummy})
     else:
-        click.echo(f"wrote {output}: {dummy['nbytes']} bytes, shape {shape}, seed {seed}")
+        click.echo(f"wrote {output}: {size(dummy['nbytes'])}, shape {shape}, seed {seed}")

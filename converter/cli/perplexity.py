@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import model_options
 from tritpack.converter.cli.progress import Progress
 
 
 @click.command("perplexity")
-@click.argument("file", metavar="FILE")
-@click.option("--text", metavar="FILE", help="UTF-8 text to score; a built-in text by default.")
-@click.option("--against", metavar="FILE", help="A second file, whose predictions FILE's are compared with.")
+@click.argument("file", type=PATH, metavar="FILE")
+@click.option("--text", type=PATH, metavar="FILE", help="UTF-8 text to score; a built-in text by default.")
+@click.option("--against", type=PATH, metavar="FILE", help="A second file, whose predictions FILE's are compared with.")
 @click.option(
     "--window",
     type=click.IntRange(2),
@@ -50,7 +50,7 @@ def command(
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(as_gguf(file))
         base = None if against is None else stack.enter_context(as_gguf(against))
-        progress = Progress("windows", quiet=quiet)
+        progress = Progress("scoring", unit="windows", quiet=quiet)
         result = perplexity(path, text=text, against=base, window=window, skip=skip, progress=progress, **options)
     result["file"] = file  # not the temporary file that a checkpoint was converted to
     if against is not None:

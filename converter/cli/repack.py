@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.convert_options import Run, convert_options, show_plan, show_result
+from tritpack.converter.cli.file_argument import PATH
 from tritpack.formats import names
 
 
 @click.command("repack")
-@click.argument("file", metavar="IN.gguf")
+@click.argument("file", type=PATH, metavar="IN.gguf")
 @click.option(
     "--read-as",
     type=click.Choice(names.READ_AS),

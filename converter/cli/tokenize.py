@@ -6,17 +6,20 @@ from pathlib import Path
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.formats.errors import UsageError
 from tritpack.formats.inputs import read_text
 
 
 @click.command("tokenize")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("-p", "--prompt", help="Text to tokenize.")
 @click.option(
-    "--chat", metavar="MESSAGES.json", help="A JSON list of {role, content}, rendered with the model's chat template."
+    "--chat",
+    type=PATH,
+    metavar="MESSAGES.json",
+    help="A JSON list of {role, content}, rendered with the model's chat template.",
 )
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf, quantize_option
+from tritpack.converter.cli.file_argument import PATH, as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS
@@ -22,10 +22,11 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 
 
 @click.command("verify")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option(
     "--source",
     required=True,
+    type=PATH,
     metavar="SOURCE",
     help="The checkpoint FILE was made from: a folder, ORG/NAME[@REVISION], or a GGUF.",
 )
@@ -46,15 +47,22 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     help="What FILE's outputs are compared with: the numpy reference, transformers, or recorded ones (with --tokens).",
 )
 @click.option("--tokens", metavar="IDS", help="The tokens, such as 1,2,3, of the rows in --oracle FILE.npy.")
-@click.option("--text", metavar="FILE", help="Text for the rungs text and perplexity; a built-in text by default.")
+@click.option(
+    "--text", type=PATH, metavar="FILE", help="Text for the rungs text and perplexity; a built-in text by default."
+)
 @click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
 @click.option(
-    "--golden", metavar="FILE", help="JSON file of prompts, and of the greedy tokens that FILE must generate."
+    "--golden",
+    type=PATH,
+    metavar="FILE",
+    help="JSON file of prompts, and of the greedy tokens that FILE must generate.",
 )
-@click.option("--against", metavar="FILE", help="A second packed file, whose predictions FILE's are compared with.")
+@click.option(
+    "--against", type=PATH, metavar="FILE", help="A second packed file, whose predictions FILE's are compared with."
+)
 @click.option("--strict", is_flag=True, help="Fail if FILE records another hash of its source than SOURCE has.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
-@click.option("--report", "folder", metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
+@click.option("--report", "folder", type=PATH, metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
 @click.option("--force", is_flag=True, help="Overwrite reports in that folder.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),

@@ -1,0 +1,112 @@
+"""What progress shows on terminals of any width, and elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+
+from tritpack.converter.cli import progress as module
+from tritpack.converter.cli.human import duration, size
+from tritpack.converter.cli.progress import Alive, Progress
+from tritpack.converter.convert import convert
+from tritpack.converter.export.export import export
+
+
+class Terminal(io.StringIO):
+    """A stderr that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80) -> Terminal:
+    """Put a terminal in the place of stderr. A fixture cannot: pytest puts its own there before the test."""
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((columns, 24)))
+    return stream
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 40, 80, 300])
+@pytest.mark.parametrize("name", ["blk.0.attn_q.weight" * 20, "権重" * 200, "e\u0301" * 400])
+def test_a_line_never_fills_the_terminal(columns: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch, columns)
+    module.show_line(name)
+    text = stream.getvalue().removeprefix("\r").removesuffix("\x1b[K")
+    cells = {"権": 2, "重": 2, "\u0301": 0}
+    assert columns - 3 < sum(cells.get(character, 1) for character in text) < columns
+
+
+def test_names_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    module.show_line("a\x1b]0;title\x07\nb")
+    assert stream.getvalue() == "\ra?]0;title??b\x1b[K"
+
+
+def test_a_terminal_shows_sizes_and_is_clean_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    clock = iter([0.0, 5.0, 6.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    progress = Progress("converting")
+    progress("blk.0.attn_q.weight", 250_000_000, 1_000_000_000)
+    progress("", 1_000_000_000, 1_000_000_000)
+    assert stream.getvalue() == "\rconverting:  25% of 1.00 GB, 15 s left blk.0.attn_q.weight\x1b[K\r\x1b[K"
+
+
+@pytest.mark.parametrize("dumb", [False, True])
+def test_elsewhere_it_prints_a_line_every_ten_seconds(dumb: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal() if dumb else io.StringIO()
+    monkeypatch.setenv("TERM", "dumb" if dumb else "xterm")
+    monkeypatch.setattr("sys.stderr", stream)
+    clock = iter([0.0, 5.0, 11.0, 15.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    progress = Progress("timing", unit="tests")
+    for done in range(3):
+        progress("tg128", done, 3)
+    assert stream.getvalue() == "timing: 1 of 3 tests tg128\n"
+
+
+def test_alive_counts_seconds_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    alive = Alive("weights", expected=125)
+    monkeypatch.setattr(alive._ended, "wait", lambda seconds: bool(stream.getvalue()))
+    with alive:
+        alive._thread.join()  # type: ignore[union-attr]
+    assert stream.getvalue() == "\rweights: 0 s of about 2 min 05 s\x1b[K\r\x1b[K"
+    with Alive("weights", quiet=True):
+        pass
+    assert stream.getvalue().count("weights") == 1
+
+
+def test_bytes_are_counted(tiny_checkpoint, tiny_gguf, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    calls: list[tuple[str, int, int]] = []
+    done = convert(tiny_checkpoint, tmp_path / "m.gguf", progress=lambda *call: calls.append(call))
+    amounts = [call[1] for call in calls]
+    assert calls[-1][2] == sum(tensor.output.nbytes for tensor in done.plan.tensors)
+    assert amounts[0] == 0 and amounts == sorted(amounts) and amounts[-1] == calls[-1][2]
+    calls.clear()
+    result = export(tiny_gguf, tmp_path / "folder", progress=lambda *call: calls.append(call))
+    weights = (tmp_path / "folder" / "model.safetensors").stat().st_size
+    assert 0 < calls[-1][1] == calls[-1][2] < weights <= result.nbytes
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "expected"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.00 kB"), (2529248, "2.53 MB"), (9_996_000, "10.0 MB"),
+     (99_960_000, "100 MB"), (999_600_000, "1.00 GB"), (1_187_801_280, "1.19 GB"), (5 * 10**16, "50000 TB")],
+)  # fmt: skip
+def test_size(nbytes: int, expected: str) -> None:
+    assert size(nbytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_duration(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
