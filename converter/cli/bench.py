@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.file_argument import PATH, as_gguf
+from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP
 from tritpack.converter.cli.progress import Progress
@@ -32,7 +33,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 
 
 @click.command("bench")
-@click.argument("file", metavar="FILE", required=False)
+@click.argument("file", type=PATH, metavar="FILE", required=False)
 @click.option(
     "-p",
     "--n-prompt",
@@ -60,7 +61,6 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.option(
     "--isa",
     type=click.Choice(names.ISAS),
-    envvar="TRITPACK_ISA",
     help=ISA_HELP,
 )
 @click.option("--kernels", is_flag=True, help="Compare every kernel with scalar, then time it.")
@@ -99,7 +99,7 @@ def command(
     if kernels:
         if file is not None:
             raise UsageError("--kernels does not measure a model", hint="omit FILE")
-        result = bench_kernels(progress=Progress("kernels"))
+        result = bench_kernels(progress=Progress("timing", unit="kernels"))
         if output == "json":
             print_json(result)
         else:
@@ -121,7 +121,7 @@ def command(
             repetitions=repetitions,
             isa=isa,
             kv_type=kv_type,
-            progress=Progress("bench"),
+            progress=Progress("timing", unit="tests"),
         )
     result["file"] = file  # not the temporary file that a checkpoint was converted to
     if output == "json":
@@ -132,10 +132,8 @@ def command(
         first = ", ".join(f"{s:.2f} s on {t}" for t, s in result["first_token_seconds"].items())
         rss = result["peak_rss_bytes"]
         click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}; {result['kv_type']} cache")
-        click.echo(
-            f"{result['file_bytes'] / 1e6:.0f} MB file ({', '.join(result['layouts'])}); first token: {first} threads"
-        )
-        click.echo(f"peak memory {rss / 1e6:.0f} MB, the file's pages included" if rss else "peak memory unknown")
+        click.echo(f"{size(result['file_bytes'])} file ({', '.join(result['layouts'])}); first token: {first} threads")
+        click.echo(f"peak memory {size(rss)}, the file's pages included" if rss else "peak memory unknown")
 
 
 def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

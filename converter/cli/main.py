@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -22,10 +23,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from tritpack.converter.cli import bus_error
+from tritpack.converter.cli.progress import clear_line
+from tritpack.converter.cli.usage import as_ours, did_you_mean
 from tritpack.converter.version import VERSION
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.json_text import json_text
 from tritpack.formats.names import ExitCode
 
@@ -48,6 +52,9 @@ COMMANDS = {
     "doctor": "Check this machine: CPU, library, and every kernel against scalar.",
 }
 """Each command with the line that --help shows for it."""
+
+# Of click 8.2 and later; before, click itself prints the help and ends with 0.
+NoArgsIsHelpError: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class ClosedPipe(Exception):
@@ -72,7 +79,21 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"tritpack.converter.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        _name_variables(cmd_name, command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], COMMANDS) or f"'{ctx.command_path} --help' lists the commands"
+            raise UsageError(f"there is no command {args[0]!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete from the table of commands: click would import all of them."""
+        names = [CompletionItem(name, help=about) for name, about in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         with _telling_closed_pipes():
@@ -85,6 +106,18 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _name_variables(command_name: str, command: click.Command) -> None:
+    """Let the variable TRITPACK_COMMAND_OPTION give the value of each option.
+
+    click's own auto_envvar_prefix names some of them otherwise (AS_JSON), and takes TRITPACK_VERSION for --version.
+    """
+    for option in command.params:
+        if isinstance(option, click.Option):
+            variable = f"tritpack {command_name} {max(option.opts, key=len).lstrip('-')}"
+            shared = "TRITPACK_ISA" if option.name == "isa" else None
+            option.envvar = [name for name in (re.sub("[ -]", "_", variable).upper(), shared) if name]
 
 
 @contextlib.contextmanager
@@ -102,6 +135,10 @@ def cli() -> None:
 
     Exit codes: 0 good, 1 a check failed, 2 usage, 3 unreadable input, 4 unsupported, 5 write failed, 6 integrity,
     7 something is not installed or not on this CPU, 8 network or Hub trouble, 70 a bug in tritpack.
+
+    Environment variables give options too: TRITPACK_GENERATE_THREADS=4 stands for generate --threads 4, and
+    TRITPACK_ISA for every --isa. Shell completion: eval "$(_TRITPACK_COMPLETE=bash_source tritpack)" (or zsh_source,
+    fish_source).
     """
 
 
@@ -120,9 +157,12 @@ def main() -> None:
         cli.main(standalone_mode=False, color=False if plain else None)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _fail("interrupted", 128 + signal.SIGINT)
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(ExitCode.USAGE)
+    except click.ClickException as error:
+        ours = as_ours(error)
+        _fail(str(ours), ours.exit_code, ours.hint)
     except TritpackError as error:
         _fail(str(error), error.exit_code, error.hint)
     except ClosedPipe:
@@ -150,6 +190,7 @@ def print_json(value: Any) -> None:
 
 def _fail(message: str, code: int, hint: str | None = None) -> NoReturn:
     with contextlib.suppress(OSError):  # stderr may be closed or full: the code says the same
+        clear_line()
         click.echo(f"error: {message}", err=True)
         if hint:
             click.echo(f"hint: {hint}", err=True)

@@ -43,7 +43,6 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--isa",
             type=click.Choice(names.ISAS),
-            envvar="TRITPACK_ISA",
             help=ISA_HELP,
         ),
         click.option("-t", "--threads", type=click.IntRange(1, 256), help="Threads; all cores by default."),

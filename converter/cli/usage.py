@@ -1,0 +1,57 @@
+"""What a mistyped command line gets: click's own errors in the form of ours, with the nearest right name as a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import click
+from click.core import ParameterSource
+
+from tritpack.formats.errors import UsageError
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str | None:
+    """Return `did you mean ...?` with the names that are nearest to a word, or None if no name is near."""
+    nearest = get_close_matches(word.lower(), names, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(nearest)}?" if nearest else None
+
+
+def as_ours(error: click.ClickException) -> UsageError:
+    """Return an error of click as one of ours. All of them are about usage; click ends some of them with 1."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return UsageError(_plain(error.format_message()))
+    hint = f"'{context.command_path} --help' explains all arguments and options"
+    if isinstance(error, click.NoSuchOption):
+        options = [name for option in context.command.params for name in option.opts if name.startswith("--")]
+        nearest = did_you_mean(error.option_name, options)
+        return UsageError(f"{context.info_name} has no option {error.option_name}", hint=nearest or hint)
+    parameter = getattr(error, "param", None)
+    if not isinstance(error, click.BadParameter) or parameter is None:
+        return UsageError(_plain(error.format_message()), hint=hint)
+    name = _name(parameter)
+    if isinstance(error, click.MissingParameter):
+        return UsageError(f"{name} is missing", hint=hint)
+    if isinstance(parameter.type, click.Choice):
+        value = error.message.partition(" ")[0].strip("'\"")  # the only place where click keeps it
+        hint = did_you_mean(value, map(str, parameter.type.choices)) or hint
+    if context.get_parameter_source(parameter.name) is ParameterSource.ENVIRONMENT:
+        variable = parameter.envvar if isinstance(parameter.envvar, str) else " or ".join(parameter.envvar)
+        hint = f"the value comes from the environment variable {variable}"
+    return UsageError(f"{name}: {_plain(error.message)}", hint=hint)
+
+
+def _name(parameter: click.Parameter) -> str:
+    """Return what a user types: the longest name of an option, the metavar of an argument."""
+    if isinstance(parameter, click.Option):
+        return max(parameter.opts, key=len)
+    return parameter.metavar or str(parameter.name).upper()
+
+
+def _plain(message: str) -> str:
+    """Return a sentence of click as the first line of an error: lower case, no full stop, one line."""
+    message = " ".join(message.split()).rstrip(".")
+    for kind, article in (("integer", "an integer"), ("float", "a number")):
+        message = message.replace(f"a valid {kind} range", article).replace(f"a valid {kind}", article)
+    return message[:1].lower() + message[1:]

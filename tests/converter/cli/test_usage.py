@@ -1,0 +1,84 @@
+"""What a mistyped command line gets, options from the environment, and what shells complete."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from tests.conftest import program
+from tritpack.converter.cli.main import COMMANDS, cli
+
+MISTYPED = {
+    "command": ("comvert x", "there is no command 'comvert'", "did you mean convert?"),
+    "command in capitals": ("VERIFY x", "there is no command 'VERIFY'", "did you mean verify?"),
+    "no command near": ("frobnicate", "there is no command 'frobnicate'", "--help' lists the commands"),
+    "option": ("convert x -o y --outyp t2", "convert has no option --outyp", "did you mean --outtype"),
+    "option of the program": ("--verison", "has no option --verison", "did you mean --version?"),
+    "choice": ("convert x -o y --outtype i2s", "--outtype: 'i2s' is not one of 'auto'", "did you mean i2_s"),
+    "missing argument": ("inspect", "FILE is missing", "inspect --help'"),
+    "missing option": ("verify x", "--source is missing", "verify --help'"),
+    "missing value": ("convert x --outfile", "requires an argument", ""),
+    "surplus argument": ("inspect a b", "got unexpected extra argument (b)", "inspect --help'"),
+    "not an integer": ("generate x -p a -t two", "--threads: 'two' is not an integer", "generate --help'"),
+    "out of range": ("generate x -p a -t 0", "--threads: 0 is not in the range 1<=x<=256", "generate --help'"),
+    "our own check": ("bench x -p a", "--n-prompt: 'a': expected numbers", "bench --help'"),
+}
+
+
+@pytest.mark.parametrize("case", MISTYPED)
+def test_a_mistake_is_an_error_and_a_hint(case: str) -> None:
+    line, message, hint = MISTYPED[case]
+    result = program(*line.split())
+    assert result.returncode == 2 and result.stdout == ""
+    first, *rest = result.stderr.splitlines()
+    assert first.startswith("error: ") and message in first
+    assert [row.startswith("hint: ") and hint in row for row in rest] == [True] * bool(hint)
+
+
+def test_every_option_has_its_environment_variable() -> None:
+    group = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(group, name)  # type: ignore[attr-defined]
+        for option in command.params:
+            if isinstance(option, click.Option):
+                spelling = max(option.opts, key=len).lstrip("-")
+                variable = f"TRITPACK_{name}_{spelling}".upper().replace("-", "_")
+                assert option.envvar[0] == variable, (name, option.name)
+
+
+def test_options_from_the_environment(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    values = {
+        "TRITPACK_MAKE_DUMMY_SHAPE": "tiny", "TRITPACK_MAKE_DUMMY_JSON": "1",
+        "TRITPACK_MAKE_DUMMY_OUTPUT": str(tmp_path / "a.gguf"), "TRITPACK_VERSION": "0.3", "TRITPACK_HELP": "1",
+    }  # fmt: skip
+    result = program("make-dummy", env=values)
+    assert result.returncode == 0 and '"schema": "tritpack.make-dummy/1"' in result.stdout, result.stderr
+    wrong = program("make-dummy", env={**values, "TRITPACK_MAKE_DUMMY_SEED": "x"})
+    assert wrong.returncode == 2 and "variable TRITPACK_MAKE_DUMMY_SEED" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("tritpack ver", ["plain,verify"]),
+        ("tritpack inspect mod", ["file,mod"]),
+        ("tritpack verify m.gguf --source mod", ["file,mod"]),
+        ("tritpack convert m --outtype i2", ["plain,i2_s"]),
+        ("tritpack convert m --outfile mod", ["file,mod"]),
+        ("tritpack perplexity m.gguf --text mod", ["file,mod"]),
+    ],
+)
+def test_completion(words: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.shell_completion import BashComplete
+
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert BashComplete(cli, {}, "tritpack", "_TRITPACK_COMPLETE").complete().splitlines() == expected
+
+
+def test_every_metavar_of_a_file_completes_files() -> None:
+    group = click.Context(cli)
+    for name in COMMANDS:
+        for parameter in cli.get_command(group, name).params:  # type: ignore[attr-defined]
+            if (parameter.metavar or "").endswith(("FILE", "DIR", ".gguf", ".json", "OUT.npy", "SOURCE")):
+                assert isinstance(parameter.type, click.Path), (name, parameter.name)
