@@ -78,10 +78,10 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
 def _table(rows: list[dict[str, Any]]) -> None:
     shares = f"{'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
     widest = max([30, *(len(row["name"]) for row in rows)])
-    click.echo(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'bytes':>11} {'scale':>10} {shares}")
+    click.echo(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10} {'scale':>10} {shares}")
     for row in rows:
         shape = " x ".join(map(str, row["shape"]))
-        line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {row['nbytes']:>11}"
+        line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {size(row['nbytes']):>10}"
         if "codes_sha256" in row:
             scale = f"{row['scale']:.6g}" if "scale" in row else row["granularity"]
             shares = " ".join(f"{row[key]:>6.3f}" for key in ("minus", "zero", "plus", "entropy_bits"))
