@@ -17,13 +17,14 @@ include runtime/runtime.mk
 .PHONY: demo
 demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offline after the first time)
 	@mkdir -p $(BUILD)
-	$(call show,convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force) >&2
-	$(call show,inspect $(BUILD)/demo.gguf) >&2
-	$(call show,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
-	$(call show,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
+	$(call show,1. Pack the checkpoint: every code and scale is kept,convert recipes/demo/checkpoint -o $(BUILD)/demo.gguf --outtype i2_s --force) >&2
+	$(call show,2. Look at what the file really holds,inspect $(BUILD)/demo.gguf) >&2
+	$(call show,3. Prove that it is the same model,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
+	$(call show,4. Run it,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
+	@printf '\ntritpack is %s/tritpack; after ". %s/activate" it is simply tritpack.\n' '$(RUN)' '$(RUN)' >&2
 
-# A command and its output, the command itself on stderr: stdout is for what was asked for.
-show = @echo '$$ tritpack $(1)' >&2; $(RUN)/tritpack $(1)
+# A heading, a command and its output; the first two on stderr, because stdout is for what was asked for.
+show = @printf '\n%s\n$$ tritpack %s\n' '$(1)' '$(2)' >&2; $(RUN)/tritpack $(2)
 
 .PHONY: install
 install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
@@ -73,8 +74,8 @@ requirements:
 
 # A stamp holds the set-up: made again only if what it depends on changes, so a second run needs no network.
 # The library comes first: pip would build it through the hook beside a parallel make.
-$(VENV)/.ready: pyproject.toml | requirements lib
-	@echo "setting up $(VENV)" >&2
+$(VENV)/.ready: pyproject.toml | requirements quiet-lib
+	@echo "setting up $(VENV); the first time, pip downloads what tritpack needs" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check hatchling editables >&2
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable . >&2
@@ -84,5 +85,11 @@ $(VENV)/.test-ready: $(VENV)/.ready
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[test]' >&2
 	@touch $@
 
-# The library is rebuilt when its sources change, not only when the package is installed.
-demo test: lib
+# On all cores, without a line per file. It is rebuilt when its sources change, not only when the package is installed.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+.PHONY: quiet-lib
+quiet-lib: | requirements
+	@[ -f $(TP_LIB) ] || echo "building the C library: $(words $(TP_SOURCES)) files" >&2
+	@$(MAKE) --no-print-directory QUIET=1 $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) lib
+demo: quiet-lib
+test: lib

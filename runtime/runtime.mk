@@ -1,7 +1,7 @@
 # Builds runtime/libtritpack.so and runs the C tests. Included by the top-level Makefile; stands alone too:
 #   make -f runtime/runtime.mk lib c-test
 # Paths are relative to the repository root. BUILD=dir puts objects elsewhere. CC, CFLAGS, CPPFLAGS and LDFLAGS are yours;
-# whatever changes is rebuilt, and several makes may run at once.
+# whatever changes is rebuilt, and several makes may run at once. QUIET=1 prints no line per file.
 
 BUILD ?= build
 CC ?= cc
@@ -64,6 +64,7 @@ TP_ASKED = $(CC) | $(TP_MACHINE) | $(CPPFLAGS) | $(CFLAGS) | $(LDFLAGS) | $(SANI
 # Everything is written under a name of its process ($$$$ is the shell's id) and then renamed.
 tp_temporary = $@.$$$$.tmp
 tp_compile = $(CC) $(CPPFLAGS) $1 $(call tp_isa_flags,$<) $(CFLAGS) $(TP_FLOAT_CFLAGS) -MMD -MP -MT $@ -MF $(tp_temporary).d -o $(tp_temporary)
+tp_say = $(if $(QUIET),:,echo "  $1" >&2)
 tp_rename = mv -f $(tp_temporary) $@
 tp_rename_both = mv -f $(tp_temporary).d $(basename $@).d && $(tp_rename)
 
@@ -79,22 +80,22 @@ $(BUILD)/flags: tp-always
 		if cmp -s $(tp_temporary) $@; then rm -f $(tp_temporary); else $(tp_rename); fi
 
 $(BUILD)/$(TP_NAME): $(TP_OBJECTS) $(TP_RULES)
-	@echo "  link $@" >&2
+	@$(call tp_say,link $@)
 	@$(CC) $(TP_CFLAGS) $(tp_link_flags) -shared -o $(tp_temporary) $(TP_OBJECTS) -lm && $(tp_rename)
 
 $(BUILD)/runtime/%.o: runtime/%.c $(TP_RULES)
 	@mkdir -p $(@D)
-	@echo "  cc $<" >&2
+	@$(call tp_say,cc $<)
 	@$(call tp_compile,$(TP_CFLAGS)) -c $< && $(tp_rename_both)
 
 $(BUILD)/asan/runtime/%.o: runtime/%.c $(TP_RULES)
 	@mkdir -p $(@D)
-	@echo "  cc (sanitizers) $<" >&2
+	@$(call tp_say,cc (sanitizers) $<)
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -c $< && $(tp_rename_both)
 
 $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@mkdir -p $(@D)
-	@echo "  cc (sanitizers) $<" >&2
+	@$(call tp_say,cc (sanitizers) $<)
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
 # Runs a dumped model where there is no Python.

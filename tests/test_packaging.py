@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,12 +52,17 @@ def unpacked(sdist: Path, folder: Path) -> Path:
 
 
 def build(source: Path, out: Path, **env: str) -> Path:
-    subprocess.run(
+    return built(source, out, **env)[0]
+
+
+def built(source: Path, out: Path, **env: str) -> tuple[Path, str]:
+    """The wheel that pip builds, and what a user sees meanwhile."""
+    done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)],
         check=True, env={**os.environ, "BUILD": "build", **env}, capture_output=True,
     )  # fmt: skip
     [path] = out.glob("*.whl")
-    return path
+    return path, (done.stdout + done.stderr).decode()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +153,8 @@ def test_it_runs_beside_packages_with_the_names_of_the_floors(
 
 
 def test_without_a_compiler_it_installs_and_converts(sdist: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    path = build(unpacked(sdist, tmp_path / "source"), tmp_path / "out", CC="no-such-compiler")
+    path, shown = built(unpacked(sdist, tmp_path / "source"), tmp_path / "out", CC="no-such-compiler")
+    assert "warning: tritpack is installed without its C library, because no-such-compiler was not found" in shown
     assert path.name.endswith("-py3-none-any.whl")
     python = environment(tmp_path / "venv", path)
 
@@ -161,6 +168,10 @@ def test_without_a_compiler_it_installs_and_converts(sdist: Path, tiny_checkpoin
     assert code_of("verify", "m.gguf", "--source", tiny_checkpoint, "--level", "weights")[0] == 0
     code, errors = code_of("generate", "m.gguf", "-p", "a")
     assert code == 7 and "hint:" in errors
+    doctor = subprocess.run([python, "-m", "tritpack", "doctor"], cwd=tmp_path, capture_output=True, text=True)
+    assert doctor.returncode == 7 and doctor.stderr == ""
+    for line in ("tritpack  ", "packages  ", "cpu  ", "skipped   kernels", "passed    a model", "missing ", "hint: "):
+        assert line in doctor.stdout, line
 
 
 # -- types -------------------------------------------------------------------------------------------------------------
@@ -207,5 +218,7 @@ def test_make_demo_needs_nothing_but_a_copy(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY, copy, ignore=ignored, symlinks=True)
     done = subprocess.run(["make", "-n", "demo"], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0 and "recipes/demo/checkpoint" in done.stdout, done.stderr
+    assert re.search(r"QUIET=1 -j\d+ lib", done.stdout) and "tritpack is %s/tritpack; after" in done.stdout
+    assert "  cc " not in done.stderr
     links = {path.name: os.readlink(path) for path in (copy / "tritpack").iterdir() if path.is_symlink()}
     assert links == {name: f"../{name}" for name in (*FLOORS, "recipes")}
