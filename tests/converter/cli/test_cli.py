@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import REPOSITORY, exit_code_of, program, run
 from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
+from tritpack.formats.errors import MissingRequirement
 from tritpack.runtime.library import available_isas
 
 
@@ -100,6 +101,32 @@ def test_doctor_runs_every_kernel() -> None:
     active = [kernel["symbol"] for kernel in result["kernels"] if kernel["active"]]
     assert f"matvec_i2_s_{result['best_isa']}" in active
     assert len({symbol.rsplit("_", 1)[0] for symbol in active}) == len(active)
+
+
+def test_doctor_is_short_unless_asked() -> None:
+    short, long = run("doctor"), run("doctor", "-v")
+    assert short.exit_code == long.exit_code == 0
+    assert len(short.stdout.splitlines()) < 10 and "passed    a model, end to end" in short.stdout
+    assert "matvec_i2_s_scalar" not in short.stdout and "matvec_i2_s_scalar" in long.stdout
+
+
+def test_doctor_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def library() -> None:
+        raise MissingRequirement("the C library is not there", hint="run `make lib`")
+
+    monkeypatch.setattr("tritpack.converter.tools.doctor.library", library)
+    shown = run("doctor", "--json")
+    result = json.loads(shown.stdout)
+    assert shown.exit_code == 7 and result["verdict"] == "fail" and result["missing"] == "the C library is not there"
+    assert [check["verdict"] for check in result["checks"]] == ["skipped", "pass"]
+    assert "missing   the C library is not there\nhint: run `make lib`" in run("doctor", "-v").stdout
+
+
+def test_doctor_shows_what_else_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tritpack.converter.tools.make_dummy", None)
+    shown = run("doctor")
+    assert shown.exit_code == 1 and "FAILED    a model, end to end: import of tritpack.converter" in shown.stdout
+    assert "packages  numpy" in shown.stdout
 
 
 MISTAKES = {
