@@ -24,7 +24,8 @@ def command(verbose: bool, as_json: bool) -> None:
     """
     from tritpack.converter.tools.doctor import doctor
 
-    with Alive("checking this machine"):
+    with Alive() as alive:
+        alive.show("checking this machine")
         result = doctor()
     if as_json:
         print_json(result)

@@ -49,20 +49,27 @@ class Progress:
 
 
 class Alive:
-    """A context manager that rewrites one line with the time that has passed, while something else runs.
+    """A context manager that shows what is being done and for how long, while something else runs.
 
-    It shows nothing if stderr is not a terminal, or if `quiet`. expected: seconds that it should take, if known.
+    On a terminal it is a line that is rewritten, elsewhere a line every 30 seconds; nothing if `quiet`.
     """
 
-    def __init__(self, what: str, *, expected: float | None = None, quiet: bool = False) -> None:
-        self._what = what
-        self._expected = "" if expected is None else f" of about {duration(expected)}"
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._live = is_terminal()
+        self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True) if is_terminal() and not quiet else None
+        self._thread = None if quiet else threading.Thread(target=self._tick, daemon=True)
+        self._what: str | None = None
+        self._expected: float | None = None
+        self._started = self._next = 0.0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Alive:
         if self._thread:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no thread can be started: the work matters more
+                self._thread = None
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,12 +77,35 @@ class Alive:
         if self._thread:
             self._ended.set()
             self._thread.join()
-            clear_line()
+            self.hide()
+
+    def show(self, what: str, *, expected: float | None = None) -> None:
+        """Show this from now on. expected: the seconds that it should take, if known."""
+        with self._lock:
+            self._what, self._expected, self._started = what, expected, time.monotonic()
+            self._next = self._started + (0.2 if self._live else 30.0)
+
+    def hide(self) -> None:
+        """Show nothing, so that other lines can be printed."""
+        with self._lock:
+            if self._live and self._thread and self._what:
+                clear_line()
+            self._what = None
 
     def _tick(self) -> None:
-        started = time.monotonic()
         while not self._ended.wait(0.2):
-            show_line(f"{self._what}: {duration(time.monotonic() - started)}{self._expected}")
+            with self._lock:
+                now = time.monotonic()
+                if self._what is None or now < self._next:
+                    continue
+                self._next = now + (0.2 if self._live else 30.0)
+                line = f"{self._what}: {duration(now - self._started)}"
+                if self._expected is not None and self._expected >= 1:
+                    line += f" of about {duration(self._expected)}"
+                if self._live:
+                    show_line(line)
+                else:
+                    print(line, file=sys.stderr, flush=True)
 
 
 def is_terminal() -> bool:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tritpack.converter.cli.climb import Climb
 from tritpack.converter.cli.file_argument import PATH, as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens
+from tritpack.converter.cli.progress import Alive
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS
 from tritpack.formats.errors import UsageError
 from tritpack.formats.names import ExitCode
@@ -105,20 +107,15 @@ def command(
         raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")
     if folder is not None:
         prepare_folder(folder, force=force)
-    shows = not quiet and sys.stderr.isatty()
+    with as_gguf(file) as path, Alive(quiet=quiet) as alive:
+        climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
 
-    def progress(rung: str) -> None:
-        if shows:
-            click.echo(f"\r{rung + ' ...':<20}\r", nl=False, err=True)
+        def climbed(rung: Rung) -> None:
+            alive.hide()
+            if not as_json:
+                _print_rung(rung, layers=layers)
 
-    def climbed(rung: Rung) -> None:
-        if shows:
-            click.echo("\r" + " " * 20 + "\r", nl=False, err=True)
-        if not as_json:
-            _print_rung(rung, layers=layers)
-
-    with as_gguf(file) as path:
-        report = verify(path, tokens=ids, progress=progress, climbed=climbed, **options)
+        report = verify(path, tokens=ids, progress=climb.begin, climbed=climbed, **options)
     report.file = printable(file)
     if as_json:
         print_json(report.as_json())

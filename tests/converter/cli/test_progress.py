@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 
 import pytest
 
@@ -72,16 +73,50 @@ def test_elsewhere_it_prints_a_line_every_ten_seconds(dumb: bool, monkeypatch: p
     assert stream.getvalue() == "timing: 1 of 3 tests tg128\n"
 
 
-def test_alive_counts_seconds_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+class Ticks:
+    """Stands for Event: lets the thread tick so many times, and returns when it has."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.all = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        self.count -= 1
+        if self.count < 0:
+            self.all.set()
+        return self.count < 0
+
+    def set(self) -> None:
+        self.all.wait()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_alive_counts_seconds_and_leaves_nothing(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
-    alive = Alive("weights", expected=125)
-    monkeypatch.setattr(alive._ended, "wait", lambda seconds: bool(stream.getvalue()))
+    stream.isatty = lambda: live  # type: ignore[method-assign]
+    clock = iter([0.0, 5.0, 40.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    alive = Alive()
+    monkeypatch.setattr(alive, "_ended", Ticks(2))
+    alive.show("weights", expected=125)
     with alive:
-        alive._thread.join()  # type: ignore[union-attr]
-    assert stream.getvalue() == "\rweights: 0 s of about 2 min 05 s\x1b[K\r\x1b[K"
-    with Alive("weights", quiet=True):
         pass
-    assert stream.getvalue().count("weights") == 1
+    first, last = "\rweights: 5 s of about 2 min 05 s\x1b[K", "weights: 40 s of about 2 min 05 s"
+    assert stream.getvalue() == (f"{first}\r{last}\x1b[K\r\x1b[K" if live else f"{last}\n")
+
+
+def test_alive_can_be_quiet_and_does_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for quiet in (True, False):
+        with Alive(quiet=quiet) as alive:
+            alive.show("weights")
+            alive.hide()
+    assert stream.getvalue() == ""
 
 
 def test_bytes_are_counted(tiny_checkpoint, tiny_gguf, tmp_path) -> None:  # type: ignore[no-untyped-def]
