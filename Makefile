@@ -21,7 +21,7 @@ demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offl
 	$(call show,2. Look at what the file really holds,inspect $(BUILD)/demo.gguf) >&2
 	$(call show,3. Prove that it is the same model,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
 	$(call show,4. Run it,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
-	@printf '\ntritpack is %s/tritpack; after ". %s/activate" it is simply tritpack.\n' '$(RUN)' '$(RUN)' >&2
+	@printf '\nThe command is %s/tritpack; after ". %s/activate" it is simply tritpack.\n' '$(RUN)' '$(RUN)' >&2
 
 # A heading, a command and its output; the first two on stderr, because stdout is for what was asked for.
 show = @printf '\n%s\n$$ tritpack %s\n' '$(1)' '$(2)' >&2; $(RUN)/tritpack $(2)

@@ -218,7 +218,7 @@ def test_make_demo_needs_nothing_but_a_copy(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY, copy, ignore=ignored, symlinks=True)
     done = subprocess.run(["make", "-n", "demo"], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0 and "recipes/demo/checkpoint" in done.stdout, done.stderr
-    assert re.search(r"QUIET=1 -j\d+ lib", done.stdout) and "tritpack is %s/tritpack; after" in done.stdout
+    assert re.search(r"QUIET=1 -j\d+ lib", done.stdout) and "The command is %s/tritpack; after" in done.stdout
     assert "  cc " not in done.stderr
     links = {path.name: os.readlink(path) for path in (copy / "tritpack").iterdir() if path.is_symlink()}
     assert links == {name: f"../{name}" for name in (*FLOORS, "recipes")}

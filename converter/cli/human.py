@@ -15,10 +15,11 @@ def size(nbytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time to the second, minute or hour: `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Return a time to the second or, from ten minutes on, to the minute: `12 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
+    if whole < 600:
         return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -115,9 +115,10 @@ def _name_variables(command_name: str, command: click.Command) -> None:
     """
     for option in command.params:
         if isinstance(option, click.Option):
-            variable = f"tritpack {command_name} {max(option.opts, key=len).lstrip('-')}"
-            shared = "TRITPACK_ISA" if option.name == "isa" else None
-            option.envvar = [name for name in (re.sub("[ -]", "_", variable).upper(), shared) if name]
+            spellings = [opt[2:] for opt in option.opts if opt.startswith("--")]
+            variables = [f"tritpack {command_name} {spelling}" for spelling in spellings]
+            variables += ["tritpack isa"] * (option.name == "isa")  # for all commands
+            option.envvar = [re.sub("[ -]", "_", variable).upper() for variable in variables]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from tritpack.runtime.library import available_isas
 
 # What work costs, in floating-point operations that numpy's product of matrices does in the same time. Measured with
 # 136 M and 2 G weights; a slower machine is slower at all of it.
-READ = 150.0
+READ = 200.0
 """Per weight: to read it from both sides and compare."""
 DECODE = 300.0
 """Per weight: to decode it for the oracle, for each pass over the text or the prompts."""
@@ -44,16 +44,17 @@ def expected_seconds(file: GgufFile, *, text_bytes: int) -> dict[str, float]:
         return weights * (DECODE + 2.0 * positions)
 
     positions = min(text_bytes // 3 + 1, max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size))
-    # Of the search for safe prompts, 80 positions each. Small models soon have some.
-    rounds = 3 if linears < 3e7 else int(1e9 // linears)
+    # Small models soon have safe prompts, for which rounds of 80 positions are searched, and pass the text at once.
+    small = linears < 3e7
+    rounds = 3 if small else int(1e9 // linears)
     generated = int(np.clip(2.5e9 // (file.size * 4), 3, 24))
     isas = len(available_isas())
     operations = {
         "weights": READ * (linears + spec.vocab_size * spec.hidden_size),
         "kernels": min(weights, MAX_WEIGHTS) * TOKENS * (SCALAR + isas * FAST),
         "logits": rounds * oracle(80) + oracle(12),
-        "text": oracle(positions) + positions * weights * FAST,
-        "generation": oracle(CHAT_AND_TEXT + 2 * generated) + 1.5 * weights * generated * (SCALAR + isas * FAST),
+        "text": (1 if small else 2) * (oracle(positions) + positions * weights * FAST),
+        "generation": oracle(CHAT_AND_TEXT + 2 * generated) + 1.5 * weights * (8 + generated) * (SCALAR + isas * FAST),
     }
     speed = _operations_per_second()
     return {name: count / speed for name, count in operations.items()}

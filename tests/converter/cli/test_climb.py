@@ -25,7 +25,7 @@ def test_a_long_climb_is_announced(tiny_gguf: Path, tiny_checkpoint: Path) -> No
     assert shown.exit_code == 0
     first = shown.stderr.splitlines()[0]
     assert first.startswith("expected: about ") and first.endswith("; a lower --level costs less")
-    assert "(weights 4 min" in first and "kernels " in first and "logits" not in first
+    assert "(weights " in first and "kernels " in first and "logits" not in first
 
 
 @pytest.mark.usefixtures("slow_machine")

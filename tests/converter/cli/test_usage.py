@@ -41,9 +41,9 @@ def test_every_option_has_its_environment_variable() -> None:
         command = cli.get_command(group, name)  # type: ignore[attr-defined]
         for option in command.params:
             if isinstance(option, click.Option):
-                spelling = max(option.opts, key=len).lstrip("-")
-                variable = f"TRITPACK_{name}_{spelling}".upper().replace("-", "_")
-                assert option.envvar[0] == variable, (name, option.name)
+                spellings = [spelling.lstrip("-") for spelling in option.opts if len(spelling) > 2]
+                variables = [f"TRITPACK_{name}_{spelling}".upper().replace("-", "_") for spelling in spellings]
+                assert variables and option.envvar[: len(variables)] == variables, (name, option.name)
 
 
 def test_options_from_the_environment(tmp_path) -> None:  # type: ignore[no-untyped-def]
