@@ -172,6 +172,11 @@ def main() -> None:
     except OSError as error:
         # An error of a file names it; without a name it is the output stream.
         _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", ExitCode.WRITE_FAILED)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "tritpack":
+            _report_bug(error)
+        hint = f"install {error.name.partition('.')[0]}, or tritpack again, which installs all that it needs"
+        _fail(f"the Python package {error.name} is not installed", ExitCode.MISSING, hint)
     except MemoryError:
         _fail("this machine does not have enough memory", ExitCode.MISSING)
     except SystemExit:

@@ -24,10 +24,12 @@ class Progress:
         self._quiet = quiet
         self._live = is_terminal()
         self._started = time.monotonic()
-        self._next = self._started + (0.1 if self._live else 10.0)
+        self._next = self._started + (0.0 if self._live else 10.0)
 
     def __call__(self, name: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if done == 0:
+            self._started = now  # what came before says nothing about the speed
         if self._quiet or (now < self._next and done < total):
             return
         self._next = now + (0.1 if self._live else 10.0)

@@ -95,6 +95,14 @@ def test_an_unexpected_exception_is_called_a_bug(error: str, tmp_path: Path) -> 
     assert shown.returncode == 70 and "Traceback" in shown.stderr and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("name", "code"), [("jinja2", 7), ("tokenizers.models", 7), ("tritpack.runtime.gone", 70)])
+def test_a_missing_package_is_named(name: str, code: int, tmp_path: Path) -> None:
+    result = raising(f"raise ModuleNotFoundError('No module', name={name!r})", TMPDIR=str(tmp_path))
+    assert result.returncode == code
+    named = f"error: the Python package {name} is not installed\nhint: install {name.partition('.')[0]}, or "
+    assert result.stderr.startswith(named) == (code == 7)
+
+
 @pytest.mark.parametrize("module", ["click", "tritpack.converter.cli.main", "tritpack.converter.cli.tokenize"])
 def test_ctrl_c_during_an_import(module: str, demo_gguf: Path, tmp_path: Path) -> None:
     """The key is pressed when the module is looked for."""
