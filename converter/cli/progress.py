@@ -101,8 +101,9 @@ class Alive:
                 if self._what is None or now < self._next:
                     continue
                 self._next = now + (0.2 if self._live else 30.0)
-                line = f"{self._what}: {duration(now - self._started)}"
-                if self._expected is not None and self._expected >= 1:
+                seconds = now - self._started
+                line = f"{self._what}: {duration(seconds)}"
+                if self._expected is not None and seconds <= self._expected:
                     line += f" of about {duration(self._expected)}"
                 if self._live:
                     show_line(line)
