@@ -38,7 +38,9 @@ class Climb:
 
         climbed = [module.name for module in split_at(self._level)[0]]
         try:
-            expected = expected_seconds(GgufFile(self._path), text_bytes=len(read_text(self._text)))
+            expected = expected_seconds(
+                GgufFile(self._path), text_bytes=len(read_text(self._text)), full=self._level == "full"
+            )
         except TritpackError:  # the rungs say it better
             return {}
         return {rung: seconds for rung, seconds in expected.items() if rung in climbed}

@@ -11,7 +11,7 @@ from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.progress import Alive
 from tritpack.formats.names import ExitCode
 
-MARKS = {"pass": ("passed", "green"), "fail": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
+MARKS = {"pass": ("passed", "green"), "fail": ("failed", "red"), "skipped": ("skipped", "yellow")}
 
 
 @click.command("doctor")

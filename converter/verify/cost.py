@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 
-from tritpack.converter.verify.context import MAX_LOGITS, TEXT_POSITIONS
+from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
+from tritpack.converter.verify.context import TEXT_POSITIONS
 from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS, TOKENS
 from tritpack.formats import model_metadata
 from tritpack.formats.gguf_reader import GgufFile
@@ -17,7 +18,7 @@ from tritpack.formats.model_spec import LINEARS
 from tritpack.runtime.library import available_isas
 
 # What work costs, in floating-point operations that numpy's product of matrices does in the same time. Measured with
-# 136 M and 2 G weights; a slower machine is slower at all of it.
+# 136 M weights; a slower machine is slower at all of it.
 READ = 200.0
 """Per weight: to read it from both sides and compare."""
 DECODE = 300.0
@@ -30,10 +31,10 @@ CHAT_AND_TEXT = 60
 """Tokens of the two prompts of the rung `generation`."""
 
 
-def expected_seconds(file: GgufFile, *, text_bytes: int) -> dict[str, float]:
+def expected_seconds(file: GgufFile, *, text_bytes: int, full: bool = False) -> dict[str, float]:
     """Return the seconds of each rung that costs more than a moment, by name.
 
-    text_bytes: length of the text that is compared. Raises TritpackError if the file says no model.
+    text_bytes: length of the text that is compared. full: nothing is sampled. Raises TritpackError if the file says no model.
     """
     spec = model_metadata.from_gguf(file)
     linears = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)
@@ -43,7 +44,8 @@ def expected_seconds(file: GgufFile, *, text_bytes: int) -> dict[str, float]:
     def oracle(positions: int) -> float:
         return weights * (DECODE + 2.0 * positions)
 
-    positions = min(text_bytes // 3 + 1, max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size))
+    most = text_bytes if full else max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)
+    positions = min(text_bytes // 3 + 1, most)
     # Small models soon have safe prompts, for which rounds of 80 positions are searched, and pass the text at once.
     small = linears < 3e7
     rounds = 3 if small else int(1e9 // linears)
@@ -51,7 +53,7 @@ def expected_seconds(file: GgufFile, *, text_bytes: int) -> dict[str, float]:
     isas = len(available_isas())
     operations = {
         "weights": READ * (linears + spec.vocab_size * spec.hidden_size),
-        "kernels": min(weights, MAX_WEIGHTS) * TOKENS * (SCALAR + isas * FAST),
+        "kernels": (weights if full else min(weights, MAX_WEIGHTS)) * TOKENS * (SCALAR + isas * FAST),
         "logits": rounds * oracle(80) + oracle(12),
         "text": (1 if small else 2) * (oracle(positions) + positions * weights * FAST),
         "generation": oracle(CHAT_AND_TEXT + 2 * generated) + 1.5 * weights * (8 + generated) * (SCALAR + isas * FAST),
