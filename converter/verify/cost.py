@@ -34,7 +34,8 @@ CHAT_AND_TEXT = 60
 def expected_seconds(file: GgufFile, *, text_bytes: int, full: bool = False) -> dict[str, float]:
     """Return the seconds of each rung that costs more than a moment, by name.
 
-    text_bytes: length of the text that is compared. full: nothing is sampled. Raises TritpackError if the file says no model.
+    text_bytes: length of the text that is compared. full: nothing is sampled.
+    Raises TritpackError if the file says no model.
     """
     spec = model_metadata.from_gguf(file)
     linears = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)

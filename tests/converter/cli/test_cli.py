@@ -127,7 +127,7 @@ def test_doctor_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_shows_what_else_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tritpack.converter.tools.make_dummy", None)
     shown = run("doctor")
-    assert shown.exit_code == 1 and "FAILED    a model, end to end: import of tritpack.converter" in shown.stdout
+    assert shown.exit_code == 1 and "failed    a model, end to end: import of tritpack.converter" in shown.stdout
     assert "packages  numpy" in shown.stdout
 
 
