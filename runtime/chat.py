@@ -1,28 +1,21 @@
 """Chat templates: they turn a list of messages into the text, and the token ids, that the model was trained on.
 
-A template is a program from a downloaded file, so it runs in jinja2's sandbox (template_sandbox.py), which is set up as
-transformers sets up its own, so that the same template gives the same text. jinja2 is imported on first use.
+A template is a program from a downloaded file, so it runs in another process with limits (untrusted.py), and there in
+jinja2's sandbox (template_sandbox.py). That is set up as transformers sets up its own, so that the same template gives
+the same text.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.runtime.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tritpack.runtime.untrusted import render
 
 Message = dict[str, Any]
-
-# The exceptions that a mistake in a template raises, besides jinja2's own.
-_TEMPLATE_FAULTS = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
 
 _MESSAGES_HINT = 'a chat is a JSON list like [{"role": "user", "content": "Hello"}]'
 
@@ -57,27 +50,19 @@ def render_chat(
     eos_token: str | None,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Render `messages`. Raises UsageError for wrong messages, Unreadable for a template that fails."""
+    """Render `messages`. Raises UsageError for wrong messages, Unreadable for a template that fails or that takes too
+    long, too much memory or too many characters, MissingRequirement without jinja2."""
     checked = check_messages(list(messages))
-    environment = _environment()  # before the import below: it raises the error that names jinja2
-    from jinja2 import TemplateError
-
     # A token that the tokenizer lacks stays undefined and renders as nothing; None would render as "None".
     specials = {name: text for name, text in (("bos_token", bos_token), ("eos_token", eos_token)) if text is not None}
-    try:
-        text: str = environment.from_string(template).render(
-            messages=json.loads(json.dumps(checked)),  # a copy: the template cannot reach the caller's objects
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **specials,
-        )
-    except (TemplateError, *_TEMPLATE_FAULTS) as exc:
-        raise Unreadable(
-            f"the chat template cannot render this chat: {' '.join(str(exc).split()) or type(exc).__name__}",
-            hint="the template is tokenizer.chat_template in the file; check that it accepts these roles",
-        ) from exc
-    return text
+    names = {
+        "messages": checked,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **specials,
+    }
+    return render(template, names, characters=sum(len(message["content"]) for message in checked))
 
 
 def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
@@ -99,22 +84,3 @@ def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_
 def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
     """Return the token ids of `chat_text`, without specials beyond those that the template renders."""
     return tokenizer.encode(chat_text(tokenizer, messages, add_generation_prompt), add_special=False)
-
-
-@functools.lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox. Raises MissingRequirement without jinja2, or with a version whose sandbox has known holes."""
-    try:
-        import jinja2
-    except ImportError as exc:
-        raise MissingRequirement(
-            "chat templates need the Python package jinja2, which is not installed", hint="pip install jinja2"
-        ) from exc
-    if tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit()) < (3, 1, 6):
-        raise MissingRequirement(
-            f"chat templates need jinja2 3.1.6 or later, {jinja2.__version__} is installed",
-            hint="pip install --upgrade jinja2",
-        )
-    from tritpack.runtime.template_sandbox import environment
-
-    return environment()

@@ -1,6 +1,6 @@
 """The sandbox of jinja2 in which chat templates run, set up as transformers sets up its own.
 
-Importing this module imports jinja2; runtime/chat.py does it on first use.
+Importing this module imports jinja2; only the process of runtime/worker.py does, on first use.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Any
 import jinja2
 from jinja2 import ext, nodes, parser, sandbox
 
+from tritpack.formats.errors import Unreadable
+
+# The exceptions that a mistake in a template raises, besides jinja2's own.
+FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 LONGEST_PRODUCT = 1_000_000
 """Of `*` and `**` inside a template, in characters or bits."""
 
@@ -99,3 +103,27 @@ def environment() -> sandbox.ImmutableSandboxedEnvironment:
         raise_exception=raise_exception, strftime_now=strftime_now, dict=PlainDict(), namespace=Namespace
     )
     return made
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """Return the template as jinja2 runs it."""
+    return environment().from_string(template)
+
+
+def render(template: str, names: dict[str, Any], longest: int) -> str:
+    """Render a template. Raises Unreadable if it fails, or gives more than `longest` characters."""
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in compiled(template).generate(names):
+            pieces.append(piece)
+            length += len(piece)
+            if length > longest:
+                raise Unreadable(f"the chat template gives more than {longest} characters")
+    except (jinja2.TemplateError, *FAULTS) as exc:
+        raise Unreadable(
+            f"the chat template cannot render this chat: {' '.join(str(exc).split()) or type(exc).__name__}",
+            hint="the template is tokenizer.chat_template in the file; check that it accepts these roles",
+        ) from exc
+    return "".join(pieces)

@@ -5,7 +5,8 @@ Our converter stores these under `tritpack.tokenizer.*`, so the checkpoint's own
 of other writers, pretokenizers.py has the pipeline of each name in `tokenizer.ggml.pre`, and sentencepiece merges are
 rebuilt from the scores.
 
-The `tokenizers` library does the splitting and merging. It is imported only when a tokenizer is built.
+The `tokenizers` library does the splitting and merging, in another process with limits (bounded_tokenizer.py), because
+the pipeline is a program that the file contains.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import Pipeline, foreign_pipeline
+from tritpack.runtime.untrusted import WORKER
+
+LONGEST_MERGED_TOKEN = 1_000
+"""Characters: sentencepiece's own limit is 16 by default, and every place at which a token can be halved is tried."""
+MOST_MERGED_CHARACTERS = 16_000_000
+"""Of all tokens of a vocabulary, ten times what those of 262,144 tokens have."""
 
 
 class TokenType(enum.IntEnum):
@@ -65,7 +73,7 @@ BITNET_TEMPLATE = (
 class Tokenizer:
     """A checkpoint's tokenizer, built by `from_metadata`."""
 
-    backend: Any  # tokenizers.Tokenizer
+    backend: BoundedTokenizer
     types: list[int]  # TokenType of each token
     vocab_size: int
     bos_id: int | None
@@ -73,7 +81,7 @@ class Tokenizer:
     stop_ids: frozenset[int]
     chat_template: str | None
 
-    def __init__(self, backend: Any, tokens: list[str], types: list[int], byte_level: bool) -> None:
+    def __init__(self, backend: BoundedTokenizer, tokens: list[str], types: list[int], byte_level: bool) -> None:
         self.backend = backend
         self._tokens = tokens
         self.types = types
@@ -113,13 +121,7 @@ class Tokenizer:
         ordinary text.
         """
         self.backend.encode_special_tokens = not parse_special
-        try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special).ids
-        except (UnicodeEncodeError, TypeError) as exc:
-            raise UsageError(
-                f"the text cannot be tokenized: it is not valid Unicode ({exc})", hint="give UTF-8 text"
-            ) from exc
-        return ids
+        return self.backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD. skip_special: leave control tokens out."""
@@ -129,8 +131,7 @@ class Tokenizer:
         if self._byte_level:
             return b"".join(self.token_bytes(i) for i in shown).decode("utf-8", errors="replace")
         # A sentencepiece decoder needs the whole sequence, because it drops the first space.
-        text: str = self.backend.decode(shown, skip_special_tokens=False)
-        return text
+        return self.backend.decode(shown)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the exact bytes of one token, which may be part of a character. They are empty for unused ids."""
@@ -163,17 +164,6 @@ class Tokenizer:
         return int(token_id)
 
 
-def import_tokenizers() -> Any:
-    """Import the `tokenizers` module. Raises MissingRequirement with the command that installs it."""
-    try:
-        import tokenizers
-    except ImportError as exc:
-        raise MissingRequirement(
-            "reading text needs the Python package tokenizers, which is not installed", hint="pip install tokenizers"
-        ) from exc
-    return tokenizers
-
-
 @functools.lru_cache(maxsize=1)
 def _byte_of_char() -> dict[str, int]:
     """GPT-2's printable character for each byte, inverted: printable bytes are themselves, the rest follow U+0100."""
@@ -197,6 +187,7 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
             f"the file's tokenizer is of kind {kind!r}; only byte-level BPE ('gpt2') and sentencepiece BPE ('llama') "
             "are supported"
         )
+    WORKER.start()  # while the parts are put together here
     tokens = list(raw_tokens)
     types = [int(t) for t in metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))]
     if len(types) != len(tokens):
@@ -263,6 +254,12 @@ def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list
     if scores is None or len(scores) != len(tokens):
         raise Unreadable("the file's sentencepiece tokenizer has no tokenizer.ggml.scores of the vocabulary's length")
     ids = {text: i for i, text in enumerate(tokens) if types[i] in (TokenType.NORMAL, TokenType.USER_DEFINED)}
+    lengths = [len(text) for text in ids]
+    if max(lengths, default=0) > LONGEST_MERGED_TOKEN or sum(lengths) > MOST_MERGED_CHARACTERS:
+        raise Unreadable(
+            f"the merges of the file's sentencepiece tokenizer cannot be rebuilt from its scores: its tokens have "
+            f"up to {max(lengths)} characters, {sum(lengths)} in all"
+        )
     merges: list[tuple[float, int, int, str]] = []
     for text, i in ids.items():
         if types[i] == TokenType.NORMAL:
@@ -275,9 +272,8 @@ def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list
 
 def _backend(
     metadata: Mapping[str, Any], tokens: list[str], types: list[int], merges: Sequence[str], pipeline: Pipeline
-) -> Any:
-    """The `tokenizers.Tokenizer` of these parts. Raises Unreadable unless it gives every added token its id."""
-    library = import_tokenizers()
+) -> BoundedTokenizer:
+    """The tokenizer of these parts. Raises Unreadable unless it gives every added token its id."""
     flags = _json_object(metadata, KEY_ADDED_TOKENS)
     special_types = (TokenType.CONTROL, TokenType.UNKNOWN)
     added = [i for i, kind in enumerate(types) if kind in (*special_types, TokenType.USER_DEFINED)]
@@ -315,13 +311,13 @@ def _backend(
         "model": {**model, "vocab": vocabulary, "merges": merges},
     }
     try:
-        backend = library.Tokenizer.from_str(json.dumps(document, ensure_ascii=False))
-    except Exception as exc:  # the library raises bare Exception for anything it cannot take
+        backend = BoundedTokenizer(json.dumps(document, ensure_ascii=False))
+    except ValueError as exc:
         raise Unreadable(f"the parts of the file's tokenizer contradict each other: {exc}") from exc
-    for i in added:
-        if backend.token_to_id(tokens[i]) != i:
+    for i, token_id in zip(added, backend.tokens_to_ids([tokens[i] for i in added]), strict=True):
+        if token_id != i:
             raise Unreadable(
                 f"the parts of the file's tokenizer contradict each other: token {tokens[i]!r} has id {i} in the file, "
-                f"and id {backend.token_to_id(tokens[i])} in its vocabulary"
+                f"and id {token_id} in its vocabulary"
             )
     return backend

@@ -11,8 +11,8 @@ from typing import Any
 
 from tritpack.converter.vocab.spm import REWRITE
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
-from tritpack.runtime.tokenizer import import_tokenizers
 
 _GPT2 = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
 # Class of transformers -> normaliser, pre-tokenizer.
@@ -23,8 +23,8 @@ _CLASSES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
 }
 
 
-def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> Any:
-    """Load the `tokenizers.Tokenizer` of vocab.json at `path` and merges.txt in the same folder.
+def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> BoundedTokenizer:
+    """Load the tokenizer of vocab.json at `path` and merges.txt in the same folder.
 
     Raises Unsupported for an unknown class, Unreadable for files that are missing, corrupt or contradictory.
     """
@@ -61,6 +61,6 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> Any:
         },
     }
     try:
-        return import_tokenizers().Tokenizer.from_str(json.dumps(document))
-    except Exception as exc:  # the library raises bare Exception for any input that it rejects
+        return BoundedTokenizer(json.dumps(document))
+    except ValueError as exc:
         raise Unreadable(f"it and merges.txt contradict each other ({exc})", path=path) from exc

@@ -12,13 +12,16 @@ import numpy as np
 from tritpack.converter.vocab.pre_name import pre_name
 from tritpack.formats.errors import Unsupported
 from tritpack.runtime import tokenizer as reader
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.tokenizer import TokenType
 
 _SPACE = "\u2581"  # sentencepiece's visible space
 _NO_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that the sentencepiece model does not contain
 
 
-def describe(backend: Any, vocab_size: int, path: Path, scores: Mapping[str, float] | None) -> dict[str, Any]:
+def describe(
+    backend: BoundedTokenizer, vocab_size: int, path: Path, scores: Mapping[str, float] | None
+) -> dict[str, Any]:
     """Return the keys of kind, tokens, types, merges and pipeline.
 
     scores: a sentencepiece model's own, by piece. path: the file that errors name. Raises Unsupported for merges that
@@ -46,10 +49,10 @@ def describe(backend: Any, vocab_size: int, path: Path, scores: Mapping[str, flo
     return {**metadata, **own_keys(document)}
 
 
-def surroundings(backend: Any) -> tuple[list[int], list[int]]:
+def surroundings(backend: BoundedTokenizer) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer adds before and after a text."""
-    bare: list[int] = backend.encode("a", add_special_tokens=False).ids
-    full: list[int] = backend.encode("a", add_special_tokens=True).ids
+    bare = backend.encode("a", add_special_tokens=False).ids
+    full = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(bare) + 1):
         if bare and full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]

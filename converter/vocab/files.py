@@ -9,10 +9,11 @@ from typing import Any
 
 from tritpack.converter.vocab.bytelevel import load_vocab_and_merges
 from tritpack.converter.vocab.spm import load_sentencepiece
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.inputs import read_input
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import surrounding
-from tritpack.runtime.tokenizer import ADDED_TOKEN_DEFAULTS, import_tokenizers
+from tritpack.runtime.tokenizer import ADDED_TOKEN_DEFAULTS
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -24,7 +25,7 @@ class Loaded:
     path: Path  # the main file, which errors name
     settings: dict[str, Any]  # tokenizer_config.json
     specials: dict[str, str | None]  # the text of bos_token, eos_token, ...
-    backend: Any  # tokenizers.Tokenizer, of kind BPE
+    backend: BoundedTokenizer  # of kind BPE
     scores: dict[str, float] | None = None  # piece -> score, of a sentencepiece model
 
 
@@ -71,21 +72,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _load_json(path: Path) -> Any:
+def _load_json(path: Path) -> BoundedTokenizer:
     if not path.is_file():
         raise Unreadable("does not exist", path=path, hint="download the repository with its tokenizer files")
     kind = read_json(path).get("model")
     kind = kind.get("type", "BPE" if "merges" in kind else None) if isinstance(kind, dict) else None
     if kind not in (None, "BPE"):
         raise Unsupported(f"the tokenizer is of kind {kind}; only BPE is supported", path=path)
-    try:
-        backend = import_tokenizers().Tokenizer.from_file(str(path))
-    except Exception as exc:  # the library raises bare Exception for any input that it rejects
-        raise Unreadable(f"the tokenizers library cannot read it ({exc})", path=path) from exc
-    # Some repositories contain a tokenizer saved during training; transformers turns both off too.
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
+    with locating(path=path):
+        try:
+            # Its text and not its path, which the library takes only as UTF-8.
+            backend = BoundedTokenizer(read_input(path).decode("utf-8"))
+        except ValueError as exc:
+            raise Unreadable(f"the tokenizers library cannot read it ({exc})") from exc
+        # Some repositories contain a tokenizer saved during training; transformers turns both off too.
+        return backend.without_truncation_and_padding()
 
 
 def _text(token: Any) -> str | None:
@@ -127,15 +128,18 @@ def _token_id(value: Any, path: Path) -> int:
         raise Unreadable(f"{value!r} is not a token id", path=path) from exc
 
 
-def _add_missing(backend: Any, folder: Path, added: dict[int, dict[str, Any]], specials: list[str]) -> None:
+def _add_missing(
+    backend: BoundedTokenizer, folder: Path, added: dict[int, dict[str, Any]], specials: list[str]
+) -> None:
     """Add the tokens that only the other files contain, in transformers' order: by id, then specials."""
-    make = import_tokenizers().AddedToken
     present = {token.content for token in backend.get_added_tokens_decoder().values()}
     for token_id, fields in added.items():
         text, special = fields["content"], bool(fields.get("special"))
         if text not in present:
             flags = {flag: bool(fields[flag]) for flag in ADDED_TOKEN_DEFAULTS if flag in fields}
-            (backend.add_special_tokens if special else backend.add_tokens)([make(text, special=special, **flags)])
+            (backend.add_special_tokens if special else backend.add_tokens)(
+                [{"content": text, "special": special, **flags}]
+            )
         if backend.token_to_id(text) != token_id:
             raise Unreadable(
                 f"token {text!r} has id {token_id} in the files beside the tokenizer, and id "
@@ -145,10 +149,10 @@ def _add_missing(backend: Any, folder: Path, added: dict[int, dict[str, Any]], s
         present.add(text)
     for text in specials:
         if text not in present:
-            backend.add_special_tokens([make(text, special=True, normalized=False)])
+            backend.add_special_tokens([{"content": text, "special": True, "normalized": False}])
 
 
-def _surround(backend: Any, specials: dict[str, str | None], settings: dict[str, Any]) -> None:
+def _surround(backend: BoundedTokenizer, specials: dict[str, str | None], settings: dict[str, Any]) -> None:
     """Make the tokenizer add a BOS and an EOS to every text, where its settings ask for it."""
     sides: list[list[tuple[str, int]]] = []
     for key, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
@@ -156,6 +160,4 @@ def _surround(backend: Any, specials: dict[str, str | None], settings: dict[str,
         token_id = None if text is None else backend.token_to_id(text)
         sides.append([] if text is None or token_id is None else [(text, token_id)])
     if any(sides):
-        document = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
-        document["post_processor"] = surrounding(*sides)
-        backend.post_processor = import_tokenizers().Tokenizer.from_str(json.dumps(document)).post_processor
+        backend.set_part("post_processor", surrounding(*sides))

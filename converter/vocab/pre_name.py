@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 from tritpack.converter.vocab.probes import awkward_texts
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
-from tritpack.runtime.tokenizer import import_tokenizers
+from tritpack.runtime.worker import import_tokenizers
 
 
-def pre_name(backend: Any, document: dict[str, Any]) -> str:
+def pre_name(backend: BoundedTokenizer, document: dict[str, Any]) -> str:
     """Return the name of the pre-tokenizer that splits text as this byte-level tokenizer does, or "default"."""
     name = "default"
-    if backend.pre_tokenizer is not None:
-        pieces = _split(backend)
+    if (pieces := backend.split(awkward_texts())) is not None:
         name = next((n for n, pre in PRE_TOKENIZERS.items() if _split(_only(pre)) == pieces), "default")
     if name == "llama-bpe" and not document["model"].get("ignore_merges"):
         # These names have the same split and differ in other settings. Falcon's vocabularies begin with the specials.

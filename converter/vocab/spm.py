@@ -16,6 +16,7 @@ from tritpack.converter.vocab.describe import compact
 from tritpack.converter.vocab.probes import awkward_texts, texts_of_pieces
 from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported
 from tritpack.runtime import tokenizer as reader
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import Pipeline, sentencepiece_pipeline
 from tritpack.runtime.tokenizer import Tokenizer, TokenType
 
@@ -31,7 +32,7 @@ REWRITE = "write tokenizer.json with transformers: AutoTokenizer.from_pretrained
 class SentencePieceModel:
     """A sentencepiece model that was loaded and compared."""
 
-    backend: Any  # tokenizers.Tokenizer
+    backend: BoundedTokenizer
     scores: dict[str, float]  # by piece
     names: dict[str, str]  # the piece of bos_token, eos_token, ...
 
@@ -139,8 +140,10 @@ def _pipeline(prefix: bool, settings: dict[str, Any]) -> Pipeline:
     return pipeline
 
 
-def _backend(pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]) -> Any:
-    """The `tokenizers.Tokenizer` that our own reader builds from the model's GGUF keys."""
+def _backend(
+    pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]
+) -> BoundedTokenizer:
+    """The tokenizer that our own reader builds from the model's GGUF keys."""
     marks = {
         i: TokenType.CONTROL if pieces[i] in specials and kind == TokenType.USER_DEFINED else kind
         for i, kind in enumerate(types)
@@ -160,15 +163,15 @@ def _backend(pieces: list[str], types: list[int], scores: list[float], pipeline:
     return Tokenizer.from_metadata(metadata).backend
 
 
-def _require_equal(path: Path, model: Any, backend: Any, pieces: list[str], types: list[int]) -> None:
+def _require_equal(path: Path, model: Any, backend: BoundedTokenizer, pieces: list[str], types: list[int]) -> None:
     """Raise Unsupported unless both give the same ids for every awkward text."""
     hidden = {p for p, kind in zip(pieces, types, strict=True) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)}
     plain = [p for p, kind in zip(pieces, types, strict=True) if kind != TokenType.BYTE and p not in hidden]
     texts = [*awkward_texts(), *texts_of_pieces([piece.replace("\u2581", " ") for piece in plain])]
-    for text in texts:
-        if any(mark in text for mark in hidden):
-            continue  # sentencepiece does not recognise these in a text, unlike the tokenizers of transformers
-        expected, got = model.encode(text), backend.encode(text, add_special_tokens=False).ids
+    # Sentencepiece does not recognise the hidden ones in a text, unlike the tokenizers of transformers.
+    texts = [text for text in texts if not any(mark in text for mark in hidden)]
+    for text, encoding in zip(texts, backend.encode_batch(texts, add_special_tokens=False), strict=True):
+        expected, got = model.encode(text), encoding.ids
         if expected != got:
             at = next((i for i, (a, b) in enumerate(zip(expected, got)) if a != b), min(len(expected), len(got)))
             raise Unsupported(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import pytest
 
 from tests.conftest import SHARED
 from tests.make.tokenizers import CHATML, GEMMA_CHAT
-from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.runtime.chat import chat_ids, chat_text, check_messages, parse_messages, render_chat
 from tritpack.runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, _byte_of_char
 
@@ -162,13 +161,3 @@ def test_good_chats_pass() -> None:
 def test_a_base_model_has_no_chat() -> None:
     with pytest.raises(Unsupported, match="no chat template"):
         chat_ids(toy(None), CHAT)
-
-
-def test_missing_jinja2_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tritpack.runtime import chat
-
-    chat._environment.cache_clear()
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingRequirement) as caught:
-        render("x")
-    assert caught.value.hint == "pip install jinja2"

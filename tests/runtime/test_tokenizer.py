@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY, SHARED
 from tests.make.texts import awkward_texts
 from tests.make.tokenizers import write_tokenizer
-from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.runtime import tokenizer as module
 from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
 from tritpack.runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, merges_from_scores
@@ -207,7 +207,7 @@ def test_ids_and_texts_that_cannot_be(made: Any) -> None:
         ours.encode("\ud800")
 
 
-def test_the_library_is_imported_late_and_missed_in_words(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
+def test_the_libraries_are_not_imported_here() -> None:
     code = (
         "import sys, tritpack.runtime.chat, tritpack.runtime.generate; "
         "print({'tokenizers', 'jinja2'} & set(sys.modules))"
@@ -215,10 +215,15 @@ def test_the_library_is_imported_late_and_missed_in_words(monkeypatch: pytest.Mo
     root = REPOSITORY
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(MissingRequirement) as caught:
-        Tokenizer.from_metadata(foreign_metadata(made))
-    assert caught.value.hint == "pip install tokenizers"
+
+
+@pytest.mark.parametrize(
+    "tokens", [["a" * 400_000], ["a" * length for length in range(1, 1000)] * 40], ids=["one long", "many long"]
+)
+def test_merges_of_long_tokens_are_not_sought(tokens: list[str]) -> None:
+    tokens = [f"{text[:-5]}{i:05}" for i, text in enumerate(tokens)]
+    with pytest.raises(Unreadable, match="cannot be rebuilt from its scores: its tokens have up to"):
+        merges_from_scores(tokens, [1] * len(tokens), [0.0] * len(tokens))
 
 
 def test_a_vocabulary_of_llama3_size_loads_fast(capsys: pytest.CaptureFixture[str]) -> None:
