@@ -39,6 +39,10 @@ class ConvertOptions:
     reading: ReadRequest | None = None
 
     def __post_init__(self) -> None:
+        try:
+            (self.name or "").encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"--name {self.name!r} is not valid Unicode", hint="give UTF-8 text") from error
         if self.embedding_type not in ("auto", *FLOAT_TYPES):
             hint = f"choose one of: auto, {', '.join(FLOAT_TYPES)}"
             raise UsageError(f"--embedding-type {self.embedding_type} is unknown", hint=hint)

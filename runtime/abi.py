@@ -31,7 +31,7 @@ ERRORS: dict[int, type[TritpackError]] = {
     6: UsageError,  # token
     7: UsageError,  # context
     8: MissingRequirement,  # memory: more than this machine has
-    9: UsageError,  # threads
+    9: MissingRequirement,  # a thread that the system does not start
 }
 """tp_status -> exception."""
 

@@ -16,7 +16,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.targets import engines
 from tritpack.formats import names
@@ -159,7 +159,7 @@ def show_plan(run: Run, options: ConvertOptions, revision: str | None = None) ->
     options = dataclasses.replace(options, name=options.name or repository_name(run.source))
     plan = make_plan(opened, options, hashed=False)
     for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        show(f"warning: {warning}", err=True)
     rows: list[dict[str, Any]] = [
         {"name": t.output.name, "type": t.kind, "shape": list(t.output.shape), "nbytes": t.output.nbytes}
         for t in plan.tensors
@@ -168,9 +168,9 @@ def show_plan(run: Run, options: ConvertOptions, revision: str | None = None) ->
         print_json({**_summary(run, plan), "dry_run": True, "warnings": plan.warnings, "tensors": rows})
         return
     for row in rows:
-        click.echo(f"{row['name']:<32} {row['type']:<9} {size(row['nbytes']):>10}  {row['shape']}")
-    click.echo(f"recognised: {plan.why}")
-    click.echo(f"would write {size(plan.output_bytes)} to {run.output}, working memory about {size(plan.peak_bytes)}")
+        show(f"{row['name']:<32} {row['type']:<9} {size(row['nbytes']):>10}  {row['shape']}")
+    show(f"recognised: {plan.why}")
+    show(f"would write {size(plan.output_bytes)} to {run.output}, working memory about {size(plan.peak_bytes)}")
 
 
 def _summary(run: Run, plan: Plan) -> dict[str, Any]:
@@ -200,22 +200,20 @@ def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
     conversion = convert()
     seconds = time.monotonic() - started
     for warning in conversion.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        show(f"warning: {warning}", err=True)
     if run.as_json:
         scales = {name: most if least == most else [least, most] for name, (least, most) in conversion.scales.items()}
         summary = _summary(run, conversion.plan)
         print_json({**summary, "dry_run": False, "warnings": conversion.warnings, "scales": scales})
         return
     plan = conversion.plan
-    click.echo(f"recognised: {plan.why}")
-    click.echo(_scales_line(conversion))
+    show(f"recognised: {plan.why}")
+    show(_scales_line(conversion))
     if losses := plan.choice.losses:
-        click.echo(
-            f"scales changed in {len(losses)} tensors, with a relative change of at most {max(losses.values()):.2g}"
-        )
+        show(f"scales changed in {len(losses)} tensors, with a relative change of at most {max(losses.values()):.2g}")
     for line in _type_id_lines(plan):
-        click.echo(line)
-    click.echo(
+        show(line)
+    show(
         f"wrote {run.output}: {size(plan.output_bytes)}, {plan.outtype}, embedding {plan.embedding_type}, "
         f"{seconds:.1f} s"
     )

@@ -9,7 +9,7 @@ import click
 from tritpack.converter.cli.convert_options import one_of
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.storage import TRANSFORMERS
 from tritpack.formats import names
@@ -93,7 +93,7 @@ def command(
         progress=Progress("exporting", quiet=quiet),
     )
     for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        show(f"warning: {warning}", err=True)
     if as_json:
         print_json(
             {
@@ -113,4 +113,4 @@ def command(
     if result.scale_loss:
         lost = f"every code is the same, the relative change of scales is at most {result.scale_loss:.1g}"
     seconds = time.monotonic() - started
-    click.echo(f"wrote {output}: {size(result.nbytes)}, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")
+    show(f"wrote {output}: {size(result.nbytes)}, {result.storage} {result.dtype}, {lost}, {seconds:.1f} s")

@@ -9,7 +9,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.formats.names import ExitCode
 
 
@@ -45,16 +45,16 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
     nbytes = size(result["nbytes"])
     if result["kind"] == "gguf":
         version = f"GGUF v{result['gguf_version']}"
-        click.echo(f"{result['file']}: {version}, {nbytes}, architecture {result['architecture']}")
+        show(f"{result['file']}: {version}, {nbytes}, architecture {result['architecture']}")
     else:
         count = len(result["weight_files"])
         files = f"{count} weight file{'s' if count > 1 else ''}"
-        click.echo(f"{result['file']}: checkpoint folder, {files}, {nbytes}, model_type {result['model_type']}")
+        show(f"{result['file']}: checkpoint folder, {files}, {nbytes}, model_type {result['model_type']}")
         if result["recognised"]:
-            click.echo(f"recognised: {result['recognised']}")
+            show(f"recognised: {result['recognised']}")
     if result["model"]:
         model = result["model"]
-        click.echo(
+        show(
             f"model: {model['layers']} layers, hidden {model['hidden_size']}, ffn {model['intermediate_size']}, "
             f"heads {model['heads']}/{model['kv_heads']} of {model['head_dim']}, vocabulary {model['vocab_size']}, "
             f"{model['activation']}, {'tied' if model['tied'] else 'untied'} head"
@@ -62,23 +62,23 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
     layouts = ", ".join(f"{count} x {layout}" for layout, count in result["layouts"].items())
     bits = result["ternary_bits_per_weight"]
     weights = f"{result['ternary_weights']} ternary weights at {bits:.4f} bpw" if bits else "no ternary weights"
-    click.echo(f"tensors: {layouts}; {weights}")
+    show(f"tensors: {layouts}; {weights}")
     if result.get("dialects"):
-        click.echo(f"dialect: {', '.join(result['dialects'])}")
+        show(f"dialect: {', '.join(result['dialects'])}")
     for problem in result["problems"]:
-        click.echo(f"{'damage' if problem in result['damage'] else 'problem'}: {problem}")
+        show(f"{'damage' if problem in result['damage'] else 'problem'}: {problem}")
     if tensors or stats:
         _table(result["tensors"])
     if not tensors and not stats:
-        click.echo("metadata:" if result["kind"] == "gguf" else "config.json:")
+        show("metadata:" if result["kind"] == "gguf" else "config.json:")
         for key, value in result["metadata"].items():
-            click.echo(f"  {key} = {_short(value)}")
+            show(f"  {key} = {_short(value)}")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
     shares = f"{'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
     widest = max([30, *(len(row["name"]) for row in rows)])
-    click.echo(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10} {'scale':>10} {shares}")
+    show(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10} {'scale':>10} {shares}")
     for row in rows:
         shape = " x ".join(map(str, row["shape"]))
         line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {size(row['nbytes']):>10}"
@@ -86,11 +86,11 @@ def _table(rows: list[dict[str, Any]]) -> None:
             scale = f"{row['scale']:.6g}" if "scale" in row else row["granularity"]
             shares = " ".join(f"{row[key]:>6.3f}" for key in ("minus", "zero", "plus", "entropy_bits"))
             line += f" {scale:>10} {shares}  {row['codes_sha256'][:12]}"
-        click.echo(line)
+        show(line)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return f"[{value['length']}] {', '.join(map(repr, value['first']))}, ..."
-    text = repr(value)
+    text = repr(value)  # which escapes it
     return text if len(text) <= 100 else text[:97] + "..."

@@ -32,6 +32,7 @@ from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.json_text import json_text
 from tritpack.formats.names import ExitCode
+from tritpack.formats.printable import printable
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
@@ -165,7 +166,7 @@ def main() -> None:
         ours = as_ours(error)
         _fail(str(ours), ours.exit_code, ours.hint)
     except TritpackError as error:
-        _fail(str(error), error.exit_code, error.hint)
+        _fail(printable(str(error)), error.exit_code, error.hint)
     except ClosedPipe:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         sys.exit(128 + signal.SIGPIPE)
@@ -194,12 +195,17 @@ def print_json(value: Any) -> None:
     click.echo(json_text(value, ascii_only=not encoding.lower().startswith("utf")))
 
 
+def show(text: str, *, err: bool = False, lines: bool = False) -> None:
+    """Print a line, or `lines`, with text of a file in it, which must not control the terminal."""
+    click.echo(printable(text, lines=lines), err=err)
+
+
 def _fail(message: str, code: int, hint: str | None = None) -> NoReturn:
     with contextlib.suppress(OSError):  # stderr may be closed or full: the code says the same
         clear_line()
-        click.echo(f"error: {message}", err=True)
+        show(f"error: {message}", err=True, lines=True)
         if hint:
-            click.echo(f"hint: {hint}", err=True)
+            show(f"hint: {hint}", err=True)
     sys.exit(code)
 
 

@@ -99,8 +99,8 @@ def command(
     is not installed.
     """
     from tritpack.converter.report.render import prepare_folder, write_report
-    from tritpack.converter.verify.compare.metadata_values import printable
     from tritpack.converter.verify.ladder import verify
+    from tritpack.formats.printable import printable
 
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
@@ -131,7 +131,7 @@ def command(
 def _print_rung(rung: Rung, *, layers: bool) -> None:
     from tritpack.converter.report.render import shown_figures
     from tritpack.converter.verify.compare.layers import LIMIT
-    from tritpack.converter.verify.compare.metadata_values import printable
+    from tritpack.formats.printable import printable
 
     mark = click.style(f"{WORDS[rung.verdict]:<7}", fg=COLOURS[rung.verdict])
     figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)

@@ -13,7 +13,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tritpack.converter.report import plots
-from tritpack.converter.verify.compare.metadata_values import printable
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
 from tritpack.converter.verify.rungs import RUNGS
@@ -21,6 +20,7 @@ from tritpack.formats.errors import UsageError, WriteFailed
 from tritpack.formats.files import atomic_output
 from tritpack.formats.json_text import json_text
 from tritpack.formats.model_spec import LINEARS
+from tritpack.formats.printable import printable
 
 FILES = ("report.json", "report.md", "junit.xml", "report.html")
 SCHEMA_FILE = "verify.schema.json"

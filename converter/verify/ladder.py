@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tritpack.converter.sources.open import local_path
-from tritpack.converter.verify.compare.metadata_values import printable
 from tritpack.converter.verify.context import Context, ErrorOfOption, Options
 from tritpack.converter.verify.findings import Kind, summarised
 from tritpack.converter.verify.provenance import describe, source_sha256
@@ -18,6 +17,7 @@ from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.files import sha256_file
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.printable import printable
 from tritpack.runtime import packers
 
 ORACLES = ("reference", "transformers")

@@ -42,9 +42,3 @@ def short(value: Any) -> str:
     """A value as Python writes it, cut to 60 characters."""
     text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def printable(text: str) -> str:
-    """The text without characters that would move a terminal's cursor or that cannot be encoded."""
-    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() or char == " " else "\ufffd" for char in whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEMO, REPOSITORY, program
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.names import ExitCode
 
 TRITPACK = [sys.executable, "-m", "tritpack"]
@@ -118,3 +121,76 @@ sys.meta_path.insert(0, Finder())
     result = program("tokenize", demo_gguf, "-p", "a", env={"PYTHONPATH": path})
     assert result.returncode in (128 + signal.SIGINT, -signal.SIGINT)  # the second is 130 for a shell
     assert result.stdout == "" and "Traceback" not in result.stderr
+
+
+EVIL = "\x1b]0;PWNED\x07\x1b[2J\x1b[31mEVIL\x9b\u202e\nhint: all is well"
+
+
+@pytest.fixture(scope="module")
+def evil_gguf(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo with terminal escapes in a key, the architecture's own keys, a tensor's name and the chat template."""
+    file = GgufFile(demo_gguf)
+    metadata = {**file.metadata, f"k{EVIL}": "v", "general.name": EVIL, "tokenizer.chat_template": f"{EVIL!s}"}
+    name = next(iter(file.tensors))
+    plans = [
+        TensorPlan(f"{t.name}{EVIL if t.name == name else ''}", t.shape, t.type_id, t.nbytes)
+        for t in file.tensors.values()
+    ]
+    path = tmp_path_factory.mktemp("evil") / "evil.gguf"
+    kinds = {key: kind for key, kind in file.metadata_types.items() if key in metadata}
+    write_gguf(path, metadata, plans, [[file.bytes_of(t)] for t in file.tensors.values()], types=kinds)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["inspect", "{file}"], 1), (["inspect", "{file}", "--tensors"], 1), (["inspect", "{arch}"], None),
+        (["tokenize", "{file}", "--chat", "{chat}"], 0), (["generate", "{file}", "-p", "a"], None),
+        (["generate", "{file}", "-f", "{chat}{evil}"], 3), (["inspect", "{file}{evil}"], 3),
+        (["convert", "{file}", "-o", "{file}.out", "--dry-run"], None),
+        (["verify", "{file}", "--source", "{arch}"], None),
+    ],
+)  # fmt: skip
+def test_text_of_a_file_cannot_control_the_terminal(
+    options: list[str], code: int | None, evil_gguf: Path, tmp_path: Path
+) -> None:
+    file = GgufFile(evil_gguf)
+    arch = tmp_path / "arch.gguf"
+    write_gguf(arch, {**file.metadata, "general.architecture": EVIL}, [], [], types=file.metadata_types)
+    chat = tmp_path / "chat.json"
+    chat.write_text('[{"role": "user", "content": "Hi"}]')
+    places = {"file": evil_gguf, "arch": arch, "chat": chat, "evil": EVIL}
+    result = program(*(option.format(**places) for option in options))
+    assert code in (None, result.returncode), result.stderr
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(result.stdout + result.stderr)
+    assert "tokenize" in options or not any(
+        line.startswith("hint: all is well") for line in (result.stdout + result.stderr).splitlines()
+    )
+    assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+    command = [*TRITPACK, "convert", str(DEMO / "checkpoint"), "-o", str(tmp_path / "o.gguf"), "-q", "--name"]
+    result = subprocess.run([*map(os.fsencode, command), b"mod\xe8le"], cwd=REPOSITORY, capture_output=True)
+    assert result.returncode == 2 and b"--name 'mod\\udce8le' is not valid Unicode" in result.stderr
+
+
+def test_a_checkpoint_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/mod\xe8le"
+    try:
+        shutil.copytree(os.fsencode(DEMO / "checkpoint"), folder)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    command = [*map(os.fsencode, TRITPACK), b"convert", folder, b"-q", b"-o", folder + b".gguf"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True)
+    assert result.returncode == 0 and os.path.exists(folder + b".gguf"), result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v and -s are needed together")
+def test_a_thread_that_the_system_does_not_start(demo_gguf: Path) -> None:
+    line = "ulimit -s 4000000 -v 6000000 || exit 99; $T generate $FILE --tokens 1,2 -n 2 -t 4"
+    result = shell(line, FILE=str(demo_gguf), OPENBLAS_NUM_THREADS="1")
+    if result.returncode == 99:
+        pytest.skip("these limits cannot be set here")
+    assert result.returncode == 7 and "a thread could not be started" in result.stderr
