@@ -26,6 +26,7 @@ from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.ternary import TernaryTensor
 
 REQUIRED = object()
+PATH = "prompt_file"  # of a command alone: a callable takes the text
 MODEL = {"threads", "isa", "kv_type", "context"}
 SAMPLING = {"temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
 
@@ -97,7 +98,7 @@ def of_callable(function: Callable[..., Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.callable)
 def test_arguments_are_those_of_the_command(row: Row) -> None:
-    wanted = {name: default for name, default in of_command(row.command).items() if name not in row.screen}
+    wanted = {name: default for name, default in of_command(row.command).items() if name not in {*row.screen, PATH}}
     got = {name: default for name, default in of_callable(row.get()).items() if name not in row.python}
     assert got == wanted
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.main import show
 from tritpack.converter.cli.model_options import model_options, open_model, sampling_options, take_sampling
-from tritpack.formats.errors import UsageError
+from tritpack.formats.errors import TritpackError, UsageError
+
+if TYPE_CHECKING:
+    from tritpack.runtime.chat import Message
+    from tritpack.runtime.model import Model
 
 
 @click.command("chat")
@@ -26,43 +31,64 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
 
     An empty line or Ctrl-D ends the conversation, and /clear starts it anew.
     """
-    from tritpack.runtime.chat import Message, chat_ids
-
     sampling = take_sampling(options)
-    start: list[Message] = [{"role": "system", "content": system}] if system else []
+    start = [{"role": "system", "content": system}] if system else []
     messages = list(start)
     answer: list[str] = []
 
-    def show(text: str) -> None:
+    def stream(text: str) -> None:
         answer.append(text)
         click.echo(text, nl=False)
 
     with open_model(file, **options) as model:
         model.require_logits()
+        if len(model.tokenizer.encode(system or "")) > model.context_length:
+            raise UsageError(f"the system message is longer than the context of {model.context_length} tokens")
         while line := _read_line():
-            if line == "/clear":
+            if line == b"/clear":
                 messages = list(start)
                 continue
-            messages.append({"role": "user", "content": line})
-            ids = chat_ids(model.tokenizer, messages)
-            while len(ids) >= model.context_length and len(messages) > len(start) + 1:
-                del messages[len(start) : len(start) + 2]  # the oldest question and its answer
-                ids = chat_ids(model.tokenizer, messages)
+            try:
+                messages, ids = _ask(model, messages, len(start), line)
+            except TritpackError as error:
+                if isinstance(error, UsageError) or len(messages) > len(start):
+                    show(f"not sent: {error}", err=True)  # one bad line does not end a conversation
+                    continue
+                raise
             answer.clear()
             # Ctrl-C ends an answer, not the conversation.
             with contextlib.suppress(KeyboardInterrupt):
-                model.generate(tokens=ids, max_tokens=max_tokens, on_text=show, **sampling)
+                model.generate(tokens=ids, max_tokens=max_tokens, on_text=stream, **sampling)
             click.echo()
             messages.append({"role": "assistant", "content": "".join(answer)})
 
 
-def _read_line() -> str:
-    """The next line of stdin without its end, empty at the end of input. Raises UsageError unless it is UTF-8."""
+def _read_line() -> bytes:
+    """The next line of stdin without its end, empty at the end of input."""
     if sys.stdin is None:
-        return ""
+        return b""
     if sys.stdin.isatty():
         click.echo("> ", nl=False, err=True)
+    return sys.stdin.buffer.readline().strip()
+
+
+def _ask(model: Model, messages: list[Message], fixed: int, line: bytes) -> tuple[list[Message], list[int]]:
+    """The conversation with one more question, and its token ids. fixed: messages at the beginning that always stay.
+
+    The oldest questions and answers are left out until the rest fits the context. Raises UsageError for a line that is
+    not text, or that does not fit alone.
+    """
+    from tritpack.runtime.chat import chat_ids
+
     try:
-        return sys.stdin.readline().strip()
+        text = line.decode(sys.stdin.encoding)
     except UnicodeDecodeError as error:
-        raise UsageError(f"the input is not UTF-8 text: {error}") from error
+        raise UsageError(f"the line is not {sys.stdin.encoding.upper()} text: {error}") from error
+    asked = [*messages, {"role": "user", "content": text}]
+    ids = chat_ids(model.tokenizer, asked)
+    while len(ids) >= model.context_length and len(asked) > fixed + 1:
+        del asked[fixed : fixed + 2]
+        ids = chat_ids(model.tokenizer, asked)
+    if len(ids) > model.context_length:
+        raise UsageError(f"the line has {len(ids)} tokens with its template, the context {model.context_length}")
+    return asked, ids

@@ -8,13 +8,21 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.file_argument import PATH, input_files
-from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
+from tritpack.converter.cli.model_options import (
+    TOKENS,
+    model_options,
+    open_model,
+    parse_tokens,
+    prompt_options,
+    take_prompt,
+    write_npy,
+)
 from tritpack.formats import names
 
 
 @click.command("embed")
 @click.argument("file", type=PATH, metavar="FILE")
-@click.option("-p", "--prompt", help="Text; the tokenizer's special tokens and the model's end token are added.")
+@prompt_options("Text; the tokenizer's special tokens and the model's end token are added.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
 @click.option("-o", "--output", required=True, type=PATH, metavar="OUT.npy", help="File to write: float32 (hidden,).")
 @click.option(
@@ -28,7 +36,6 @@ from tritpack.formats import names
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(
     file: str,
-    prompt: str | None,
     tokens: str | None,
     output: str,
     pooling: str | None,
@@ -44,7 +51,7 @@ def command(
     from tritpack.formats.files import refuse_existing
     from tritpack.runtime.embedding import text_ids
 
-    require_one_input(prompt, tokens)
+    prompt = take_prompt(options, tokens, TOKENS)
     refuse_existing(Path(output), force=force, inputs=input_files(file))
     with open_model(file, **options) as model:
         ids = parse_tokens(tokens) if tokens is not None else text_ids(model, prompt or "")

@@ -9,18 +9,21 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import (
+    TOKENS,
     model_options,
     open_model,
     parse_tokens,
-    require_one_input,
+    prompt_options,
     sampling_options,
+    take_prompt,
     take_sampling,
 )
+from tritpack.formats.printable import printable
 
 
 @click.command("generate")
 @click.argument("file", type=PATH, metavar="FILE")
-@click.option("-p", "--prompt", help="Text to continue.")
+@prompt_options("Text to continue.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids to continue, used as given.")
 @click.option(
     "-n", "--max-tokens", type=int, default=64, show_default=True, help="Most tokens to write; -1 is no limit."
@@ -29,14 +32,12 @@ from tritpack.converter.cli.model_options import (
 @sampling_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-def command(
-    file: str, prompt: str | None, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any
-) -> None:
+def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any) -> None:
     """Continue a prompt with the model in FILE (a GGUF, or a checkpoint folder).
 
     Example: tritpack generate model.gguf -p "Once upon a time" -n 64 --temp 0
     """
-    require_one_input(prompt, tokens)
+    prompt = take_prompt(options, tokens, TOKENS)
     sampling = take_sampling(options)
     with open_model(file, **options) as model:
         model.require_logits()
@@ -56,7 +57,7 @@ def command(
                 }
             )
             return
-        click.echo(prompt or "", nl=False)
+        click.echo(printable(prompt or "", lines=True), nl=False)
         result = model.generate(tokens=ids, max_tokens=max_tokens, on_text=_show, **sampling)
         click.echo()
     click.echo(

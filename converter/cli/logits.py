@@ -8,13 +8,21 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.file_argument import PATH, input_files
-from tritpack.converter.cli.model_options import model_options, open_model, parse_tokens, require_one_input, write_npy
+from tritpack.converter.cli.model_options import (
+    TOKENS,
+    model_options,
+    open_model,
+    parse_tokens,
+    prompt_options,
+    take_prompt,
+    write_npy,
+)
 
 
 @click.command("logits")
 @click.argument("file", type=PATH, metavar="FILE")
 @click.option("--tokens", metavar="1,2,3", help="Token ids, used as given.")
-@click.option("-p", "--prompt", help="Text; the tokenizer adds its special tokens.")
+@prompt_options("Text; the tokenizer adds its special tokens.")
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @click.option(
     "-o", "--output", required=True, type=PATH, metavar="OUT.npy", help="File to write: float32 (tokens, vocab)."
@@ -25,7 +33,6 @@ from tritpack.converter.cli.model_options import model_options, open_model, pars
 def command(
     file: str,
     tokens: str | None,
-    prompt: str | None,
     no_special: bool,
     output: str,
     force: bool,
@@ -35,7 +42,7 @@ def command(
     """Write the logits of every position of a prompt, to compare them with another implementation."""
     from tritpack.formats.files import refuse_existing
 
-    require_one_input(prompt, tokens)
+    prompt = take_prompt(options, tokens, TOKENS)
     refuse_existing(Path(output), force=force, inputs=input_files(file))
     with open_model(file, **options) as model:
         model.require_logits()

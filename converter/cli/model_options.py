@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritpack.converter.cli.file_argument import as_gguf
+from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.formats import names
-from tritpack.formats.errors import UsageError
+from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.inputs import read_text
+from tritpack.runtime.untrusted import WORKER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
 KV_TYPE_HELP = "Type of the KV cache. i16 needs half the memory, is faster in long contexts, and rounds like f16."
+TOKENS = "token ids with --tokens"
 ISA_HELP = "Use kernels up to this instruction set; the best of this CPU by default."
 
 
@@ -75,6 +79,22 @@ def take_sampling(options: dict[str, Any]) -> dict[str, Any]:
     return sampling
 
 
+def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds -p, with `use` as its help, and -f to a command."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        path = click.option(
+            "-f",
+            "--prompt-file",
+            type=PATH,
+            metavar="FILE",
+            help="UTF-8 file with the text, - for standard input; the end of its last line is left out.",
+        )
+        return click.option("-p", "--prompt", help=use)(path(function))
+
+    return add
+
+
 @contextlib.contextmanager
 def open_model(file: str, **options: Any) -> Iterator[Model]:
     """Open the model in FILE (a GGUF or a checkpoint folder), with the options of `model_options`."""
@@ -84,10 +104,29 @@ def open_model(file: str, **options: Any) -> Iterator[Model]:
         yield model
 
 
-def require_one_input(prompt: str | None, tokens: str | None) -> None:
-    """Raise UsageError unless the user gave exactly one of -p and --tokens."""
-    if (prompt is None) == (tokens is None):
-        raise UsageError("give either a text with -p or token ids with --tokens")
+def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> str | None:
+    """Move -p and -f out of a command's keyword arguments, and return the text that they give.
+
+    other: the value of the option that stands in for a text, which `otherwise` names. Raises UsageError unless exactly
+    one of the three is given, Unreadable for a file that is not UTF-8 text.
+    """
+    prompt, path = options.pop("prompt"), options.pop("prompt_file")
+    if [prompt, path, other].count(None) != 2:
+        raise UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}")
+    if other is None:
+        WORKER.start()  # the tokenizer's process, while the model is opened here
+    return prompt if path is None else read_text_argument(path).removesuffix("\n")
+
+
+def read_text_argument(path: str) -> str:
+    """Return the UTF-8 text of a file, or of standard input for `-`. Raises Unreadable."""
+    if path != "-":
+        return read_text(Path(path))
+    try:
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"cannot be read as UTF-8 text: {error}", path="standard input") from error
 
 
 def write_npy(

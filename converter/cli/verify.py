@@ -10,7 +10,7 @@ import click
 from tritpack.converter.cli.climb import Climb
 from tritpack.converter.cli.file_argument import PATH, as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
-from tritpack.converter.cli.model_options import parse_tokens
+from tritpack.converter.cli.model_options import parse_tokens, read_text_argument
 from tritpack.converter.cli.progress import Alive
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS
 from tritpack.formats.errors import UsageError
@@ -53,6 +53,14 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     "--text", type=PATH, metavar="FILE", help="Text for the rungs text and perplexity; a built-in text by default."
 )
 @click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
+@click.option(
+    "-f",
+    "--prompt-file",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="The same from a UTF-8 file; - is standard input.",
+)
 @click.option(
     "--golden",
     type=PATH,
@@ -102,6 +110,8 @@ def command(
     from tritpack.converter.verify.ladder import verify
     from tritpack.formats.printable import printable
 
+    texts = [read_text_argument(path).removesuffix("\n") for path in options.pop("prompt_file")]
+    options["prompt"] = (*options["prompt"], *texts)
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
         raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")

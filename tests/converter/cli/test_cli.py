@@ -191,9 +191,68 @@ def test_json_is_strict_even_about_nan(tiny_checkpoint: Path, tiny_gguf: Path, t
     assert rungs[-1]["figures"]["perplexity_error"] is None and rungs[-1]["verdict"] == "skipped"
 
 
-@pytest.mark.parametrize(("feed", "expected"), [(b"", 0), (b"h\xe9llo\n", 2)], ids=["no_input", "not_utf8"])
-def test_chat_with_input_that_is_not_text(demo_gguf: Path, feed: bytes, expected: int) -> None:
+def chat_with(file: Path, feed: bytes, *options: str) -> tuple[int, int, str]:
+    """Exit code, number of answers, and stderr of `chat`."""
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "tritpack", "chat", str(demo_gguf), "-n", "2"]
+    command = [sys.executable, "-m", "tritpack", "chat", str(file), "-n", "1", *options]
     result = subprocess.run(command, cwd=REPOSITORY, input=feed, capture_output=True, env=env)
-    assert result.returncode == expected and b"Traceback" not in result.stderr
+    return result.returncode, len(result.stdout.splitlines()), result.stderr.decode()
+
+
+BAD_LINES = {
+    "not UTF-8": (b"h\xe9llo", "not sent: the line is not UTF-8 text"),
+    "too long": (b"word " * 3000, "not sent: the line has"),
+    "a surrogate": ("\ud83d".encode("utf-8", "surrogatepass"), "not sent: the line is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_does_not_end_a_chat(name: str, demo_gguf: Path) -> None:
+    line, words = BAD_LINES[name]
+    code, answers, said = chat_with(demo_gguf, b"Tell me a story.\n" + line + b"\nAnd then?\n" + line + b"\n")
+    assert (code, answers) == (0, 2) and said.count(words) == 2 and "Traceback" not in said
+
+
+def test_chat_without_input_or_with_a_long_system_message(demo_gguf: Path) -> None:
+    assert chat_with(demo_gguf, b"") == (0, 0, "")
+    code, answers, said = chat_with(demo_gguf, b"Hello\n", "--system", "word " * 3000)
+    assert (code, answers) == (2, 0) and "system message" in said
+
+
+def test_a_prompt_from_a_file_or_from_standard_input(tiny_gguf: Path, tmp_path: Path) -> None:
+    words = "The king went to the sea. " * 6000  # more than one argument may have
+    text = tmp_path / "text"
+    text.write_text(words + "\n")
+    by_file = json.loads(run("tokenize", tiny_gguf, "-f", text, "--json").stdout)["ids"]
+    by_stdin = json.loads(program("tokenize", tiny_gguf, "-f", "-", "--json", stdin=words).stdout)["ids"]
+    start = json.loads(run("tokenize", tiny_gguf, "-p", words[:2600], "--json").stdout)["ids"]
+    assert len(words) > 150_000 and by_file == by_stdin and by_file[: len(start) - 4] == start[:-4]
+    text.write_text("a b\n\n")
+    ids = json.loads(run("generate", tiny_gguf, "-f", text, "-n", "1", "--json").stdout)["prompt_ids"]
+    assert ids == json.loads(run("generate", tiny_gguf, "-p", "a b\n", "-n", "1", "--json").stdout)["prompt_ids"]
+    for command, *more in (("logits",), ("embed", "--pooling", "last")):
+        target = tmp_path / f"{command}.npy"
+        shown = program(command, tiny_gguf, "-f", "-", "-o", target, "--json", *more, stdin="a b\n\n")
+        assert set(ids) <= set(json.loads(shown.stdout)["ids"]), command
+    chat = json.dumps([{"role": "user", "content": "Hi"}])
+    assert program("tokenize", tiny_gguf, "--chat", "-", stdin=chat).stdout.startswith("<|begin_of_text|>User: Hi")
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "code"),
+    [(["-p", "a", "-f", "-"], "a", 2), ([], "a", 2), (["-f", "none"], "", 3), (["-f", "{tmp}"], "", 3)],
+    ids=["both", "neither", "missing", "folder"],
+)
+def test_prompts_that_cannot_be_read(
+    options: list[str], stdin: str, code: int, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    result = program("generate", tiny_gguf, *(option.format(tmp=tmp_path) for option in options), stdin=stdin)
+    assert result.returncode == code and result.stderr.startswith("error: ") and result.stdout == ""
+    assert code == 3 or "-f" in result.stderr
+
+
+def test_a_prompt_that_is_not_utf8(tiny_gguf: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"ca\xe9")
+    result = program("tokenize", tiny_gguf, "-f", text)
+    assert result.returncode == 3 and "UTF-8" in result.stderr
