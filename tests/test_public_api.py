@@ -59,7 +59,7 @@ ROWS = [
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json"}, {"on_text"}),
-    Row("Model", "generate", {"as_json", "prompt", "tokens", "max_tokens", "no_special", *SAMPLING}, set()),
+    Row("Model", "generate", {"as_json", "prompt", "tokens", "max_tokens", "no_special", *SAMPLING}, {"int8_activations"}),
     Row("Model.generate", "generate", {"as_json", "file", *MODEL}, {"on_text"}),
     Row("Model.chat", "chat", {"file", *MODEL}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file"}, set()),
