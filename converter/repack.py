@@ -72,5 +72,5 @@ def reading_of(
             raise Unreadable("does not exist", path=path)
         raise Unreadable("is not a GGUF file", path=path, hint="tritpack convert reads checkpoints")
     return ReadRequest(
-        read_as, repair, read_tilings(tiling, kernel_config), None if reference is None else Path(reference)
+        read_as, repair, read_tilings(tiling, kernel_config), reference=None if reference is None else Path(reference)
     )

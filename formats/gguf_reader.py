@@ -23,6 +23,7 @@ from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tilings
+from tritpack.formats.split_files import part_of
 from tritpack.formats.ternary import TernaryTensor
 
 HEAD_BYTES = 64
@@ -35,12 +36,13 @@ class ReadOptions:
 
     read_as: one of names.READ_AS, the order of bytes in the tensors that the file calls i2_s. repair: read illegal
     codes and rubbish in padding as zeros instead of refusing them. tilings: of the TL1 and TL2 tensors whose tiling the
-    file does not record.
+    file does not record. any_part: take one part of a split file for what it is instead of refusing it.
     """
 
     read_as: str | None = None
     repair: bool = False
     tilings: Tilings = dataclasses.field(default_factory=dict)
+    any_part: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ class GgufFile:
     Opening reads the header alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
     Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by name, in the file's order.
     layouts: what the names of ternary layouts mean in this file. options: how it is read. size: in bytes.
-    unchanged: tells whether the file has changed since.
+    unchanged: tells whether the file has changed since. part: which part of a split file it is; None for a whole file.
 
     Raises Unreadable, naming the file and what was found, for anything truncated, corrupt or hostile.
     """
@@ -97,6 +99,9 @@ class GgufFile:
             header = read_header(memoryview(self._map))
             self.layouts: Final[Mapping[str, Layout]] = MappingProxyType(_layouts(header.metadata, self.options))
             tensors = {info.name: info for info in _tensor_infos(header, self.mapped)}
+            self.part: Final = part_of(self.path, header.metadata, len(tensors))
+        if self.part is not None and not self.options.any_part:
+            raise self.part.refuse(self.path)
         self.tensors: Final[Mapping[str, TensorInfo]] = tensors
         self.version: Final = header.version
         self.metadata: Final = header.metadata

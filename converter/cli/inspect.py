@@ -26,7 +26,8 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     """Show what FILE (a GGUF, a checkpoint folder, or a repository on the Hub) really contains.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
-    that are missing and, with --stats, codes or padding that no packer writes) ends with exit code 1.
+    that are missing and, with --stats, codes or padding that no packer writes) ends with exit code 1, a part of a split
+    file without the other parts with 3.
     """
     from tritpack.converter.sources.open import local_path
     from tritpack.converter.tools.inspect import inspect
@@ -37,6 +38,8 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
         print_json(result)
     else:
         _show(result, tensors, stats)
+    if result.get("part") and result["part"]["missing"]:
+        sys.exit(ExitCode.UNREADABLE)
     if result["damage"]:
         sys.exit(ExitCode.CHECK_FAILED)
 

@@ -19,7 +19,7 @@ from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
-from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_reader import GgufFile, ReadOptions
 from tritpack.formats.model_spec import ModelSpec
 from tritpack.formats.ternary import TernaryTensor, entropy_bits
 from tritpack.runtime import packers
@@ -37,7 +37,7 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         packers.use_c_packers()
     if Path(file).is_dir():
         return _checkpoint(CheckpointFolder(file), stats)
-    gguf = GgufFile(file)
+    gguf = GgufFile(file, ReadOptions(any_part=True))
     spec = _spec(gguf)
     tensors, unknown, damage = _tensor_rows(gguf, spec, stats)
     damage = [*_missing(gguf, spec), *damage]
@@ -49,6 +49,7 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "file": str(file),
         "nbytes": gguf.size,
         "gguf_version": gguf.version,
+        "part": _part(gguf),
         "architecture": gguf.metadata.get("general.architecture"),
         "name": gguf.metadata.get("general.name"),
         "layouts": dict(collections.Counter(tensor.layout for tensor in gguf.tensors.values())),
@@ -64,10 +65,15 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
     }
 
 
+def _part(file: GgufFile) -> dict[str, Any] | None:
+    """Which part of a split file this is, and the numbers of the parts that do not lie beside it."""
+    part = file.part
+    return None if part is None else {"number": part.number, "count": part.count, "missing": list(part.missing)}
+
+
 def _missing(file: GgufFile, spec: ModelSpec | None) -> list[str]:
     """One sentence for all tensors that the model needs and a whole file does not have."""
-    parts = file.metadata.get("split.count")
-    if spec is None or (isinstance(parts, int) and parts > 1):
+    if spec is None or file.part is not None:
         return []
     missing = [name for name in spec.tensor_shapes() if name not in file.tensors]
     if not missing:
@@ -146,6 +152,9 @@ def _spec(file: GgufFile) -> ModelSpec | None:
 
 def _file_problems(file: GgufFile) -> list[str]:
     """What in the metadata would make some engine produce nonsense from this file."""
+    if (part := file.part) is not None:  # what it lacks may be in another part
+        of = "" if part.tensors is None else f" of {part.tensors}"
+        return [f"{part}; it holds {len(file.tensors)}{of} tensors"]
     problems = []
     arch = file.metadata.get("general.architecture", "")
     try:
