@@ -12,21 +12,23 @@ LARGEST = (1 << 31) - 1
 
 
 class Keys:
-    """config.json, completed by its class's defaults; a null counts as missing. Raises Unreadable, naming the key."""
+    """config.json, completed by its class's defaults. Raises Unreadable, naming the key.
+
+    A null is a value, as in transformers: it takes the place of the default, and no key that is needed may be null.
+    """
 
     def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self._config, self._defaults = config, defaults
 
     def get(self, key: str) -> Any:
         """Return the value as it is, or None."""
-        value = self._config.get(key)
-        return self._defaults.get(key) if value is None else value
+        return self._config.get(key, self._defaults.get(key))
 
     def need(self, key: str) -> Any:
         """Return the value as it is."""
         value = self.get(key)
         if value is None:
-            raise Unreadable(f"config.json has no {key!r}")
+            raise Unreadable(f"config.json: {key} is null" if key in self._config else f"config.json has no {key!r}")
         return value
 
     def size(self, key: str, largest: int = LARGEST) -> int:

@@ -41,8 +41,8 @@ def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
     parameters = _Parameters(keys, full)
     theta = parameters.number("rope_theta") if full.get("rope_theta") is not None else keys.number("rope_theta")
     base = local.get("rope_theta")
-    if base is None:
-        base = keys.get("rope_local_base_freq")
+    if base is None and by_layer_kind:
+        base = keys.need("rope_local_base_freq")
     if local.get("rope_type", "default") != "default":
         raise Unsupported(f"rope scaling of type {local['rope_type']!r} in sliding layers is not supported")
     for partial in (full.get("partial_rotary_factor"), keys.get("partial_rotary_factor")):

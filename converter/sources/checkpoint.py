@@ -25,6 +25,8 @@ HASHED_FILES = (
     "modules.json",
 )  # fmt: skip
 """Files, besides the weights, that a conversion depends on."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors")
+"""Files of a LoRA adapter, as peft and mlx-lm write them."""
 
 
 class CheckpointFolder:
@@ -49,6 +51,7 @@ class CheckpointFolder:
         self.unchanged = Unchanged(
             [*named, *self.folder.glob("*.safetensors"), *self.folder.glob("*_Pooling/config.json")]
         )
+        self._refuse_adapter()
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
         poolings = sorted(self.folder.glob("*_Pooling/config.json"))
@@ -59,6 +62,21 @@ class CheckpointFolder:
         for name in self.weight_files:
             self._add_file(name)
         self._check_index()
+
+    def _refuse_adapter(self) -> None:
+        """Raise Unsupported for a folder that holds the difference to a model instead of a model."""
+        whole = [*self.folder.glob("model*.safetensors"), *self.folder.glob("pytorch_model*.bin")]
+        if self.adapter_files and not whole:
+            raise Unsupported(
+                f"is a LoRA adapter ({self.adapter_files[0]}), the difference to a model that is not in this folder",
+                path=self.folder,
+                hint="merge it into its base model first: peft's merge_and_unload and save_pretrained, or mlx_lm.fuse",
+            )
+
+    @property
+    def adapter_files(self) -> list[str]:
+        """The names of the files of a LoRA adapter that are in the folder."""
+        return [name for name in ADAPTER_FILES if (self.folder / name).is_file()]
 
     def _add_file(self, name: str) -> None:
         tensors, note = read_safetensors(self.folder / name)
@@ -93,7 +111,8 @@ class CheckpointFolder:
         path = self.folder / name
         if not path.exists():
             if required:
-                hint = "this is not a transformers checkpoint"
+                packed = sorted(self.folder.glob("*.gguf"))
+                hint = f"give the GGUF file itself: {packed[0]}" if packed else "this is not a transformers checkpoint"
                 raise Unreadable(f"has no {name}", path=self.folder, hint=hint)
             return {}
         try:
@@ -114,9 +133,10 @@ class CheckpointFolder:
                 raise Unreadable(f"{INDEX} has no weight_map of file names", path=self.folder)
             self.weight_map = mapping
             names = sorted(set(mapping.values()))
-            for name in names:
-                if Path(name).name != name or not (self.folder / name).is_file():
-                    raise Unreadable(f"{INDEX} names {name!r}, which is not there", path=self.folder)
+            # A name that no file system takes is not asked for, and neither is one outside of the folder.
+            here = {path.name for path in self.folder.iterdir() if path.is_file()}
+            if absent := [name for name in names if name not in here]:
+                raise Unreadable(f"{INDEX} names {absent[0][:80]!r}, which is not there", path=self.folder)
             return names
         # As transformers: other safetensors files in a repository (adapters, answers of a test) are not the model.
         names = sorted(path.name for path in self.folder.glob("model*.safetensors"))

@@ -234,6 +234,8 @@ def _checkpoint_warnings(
             f"the context ends at {context} of {positions} positions: after that, longrope has other rotary factors, "
             "and what is cached cannot be turned to them"
         )
+    if source.adapter_files:
+        warnings.append(f"the LoRA adapter beside the model ({source.adapter_files[0]}) is left out: merge it first")
     if vocabulary.get("tokenizer.ggml.model") == "gpt2" and vocabulary.get("tokenizer.ggml.pre") == "default":
         warnings.append(
             "no pre-tokenizer that llama.cpp knows by name cuts text as this one does: tritpack keeps its rule in the "

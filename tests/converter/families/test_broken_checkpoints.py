@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import exit_code_of, run
-from tests.make.checkpoints import Tensors
+from tests.make.checkpoints import Tensors, edited_checkpoint
 from tests.make.families import FAMILIES, Q0, UP1, Checkpoints, Config, Edit, Made, all_tensors, edited, poke
 from tests.make.storage import entry
 from tritpack.converter.convert import convert
 from tritpack.converter.families.family import families, refusals
 from tritpack.converter.families.recognition import recognise
+from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.storage.catalog import STORAGES
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported
@@ -171,6 +172,13 @@ BAD = [
     bad("falcon3", without("head_dim"), Unreadable, f"{Q0}.weight"),
     bad("embedding_gemma3", settings(layer_types=["sliding_attention"]), Unreadable, "layer_types"),
     bad("embedding_gemma3", settings(layer_types=["full_attention", "chunked"]), Unsupported, "layer_types"),
+    # a null takes the place of a default, as in transformers, which refuses these
+    bad("ms_2b4t_packed", settings(num_key_value_heads=None), Unreadable, "k_proj.weight"),
+    bad("ms_2b4t_packed", settings(rms_norm_eps=None), Unreadable, "rms_norm_eps is null"),
+    bad("hf1bit_llama3", settings(rope_theta=None), Unreadable, "rope_theta is null"),
+    bad("bonsai_tied", settings(tie_word_embeddings=None), Unreadable, "tie_word_embeddings is null", oracle=False),
+    bad("embedding_gemma3", settings(rope_local_base_freq=None), Unreadable, "rope_local_base_freq is null"),
+    bad("embedding_gemma3", settings(hidden_activation=None), Unreadable, "hidden_activation is null"),
 ]  # fmt: skip
 
 
@@ -246,6 +254,16 @@ def only_pickles(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
 
 
+def only_adapter(*names: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for path in [*folder.glob("model*"), folder / "config.json"]:
+            path.unlink()
+        for name in names:
+            (folder / name).write_text("{}")
+
+    return act
+
+
 def cut(folder: Path) -> None:
     path = sorted(folder.glob("model*.safetensors"))[-1]
     path.write_bytes(path.read_bytes()[:-9])
@@ -279,7 +297,13 @@ FIRST, SECOND = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2)
         ("onebitllm", twice, Unreadable, "is in both"),
         ("bonsai_untied_yarn", cut, Unreadable, "model-00003-of-00003.safetensors"),
         ("trilm", cut, Unreadable, "model.safetensors"),
+        ("onebitllm", index(lambda places: places.update({Q0: "x" * 3000})), Unreadable, "which is not there"),
+        ("onebitllm", index(lambda places: places.update({Q0: "a\0b"})), Unreadable, "which is not there"),
+        ("onebitllm", index(lambda places: places.update({Q0: "."})), Unreadable, "which is not there"),
         ("trilm", only_pickles, Unsupported, "pytorch_model.bin"),
+        ("trilm", only_adapter("adapter_config.json", "adapter_model.safetensors"), Unsupported, "is a LoRA adapter"),
+        ("trilm", only_adapter("adapter_config.json", "adapter_model.bin"), Unsupported, "is a LoRA adapter"),
+        ("trilm", only_adapter("adapters.safetensors"), Unsupported, "is a LoRA adapter"),
         ("trilm", lambda folder: (folder / "model.safetensors").unlink(), Unreadable, "model*.safetensors"),
         ("trilm", lambda folder: (folder / "config.json").unlink(), Unreadable, "config.json"),
         ("trilm", lambda folder: (folder / "config.json").write_text("{"), Unreadable, "config.json"),
@@ -319,6 +343,32 @@ def test_broken_files(
     assert isinstance(result.exception, error) and told in str(result.exception)
     assert exit_code_of(result) == {Unreadable: 3, Unsupported: 4}[error]
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["num_key_value_heads", "head_dim"])
+def test_a_null_is_derived_as_in_transformers(name: str, online_checkpoint: Path, tmp_path: Path) -> None:
+    """Its class has 5 key-value heads by default; with a null it has as many as heads."""
+
+    def all_heads(table: Tensors) -> None:
+        for layer in range(2):
+            for linear in ("k_proj", "v_proj"):
+                dtype, (rows, cols), raw = table[key := f"model.layers.{layer}.self_attn.{linear}.weight"]
+                table[key] = dtype, [2 * rows, cols], raw * 2
+
+    def null(config: Config) -> None:
+        config.update({"num_key_value_heads": config["num_attention_heads"], name: None})
+
+    folder = edited_checkpoint(online_checkpoint, tmp_path / "null", config=null, tensors=all_heads)
+    spec = recognise(CheckpointFolder(folder).config, CheckpointFolder(folder).dtypes).spec
+    assert (spec.heads, spec.kv_heads, spec.head_dim) == (4, 4, 64)
+    convert(folder, tmp_path / "m.gguf")
+
+
+def test_an_adapter_beside_a_model_is_a_warning(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, folder := tmp_path / "both")
+    (folder / "adapter_config.json").write_text("{}")
+    warnings = convert(folder, tmp_path / "m.gguf").warnings
+    assert [text for text in warnings if "adapter_config.json" in text and "is left out" in text]
 
 
 # -- refused by name ---------------------------------------------------------------------------------------------------
