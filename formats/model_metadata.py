@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
     IMPLIED_ACTIVATION,
+    LINEARS,
     OPTIONAL_NORMS,
     ROPE_FACTORS,
     SCALES,
@@ -28,6 +30,23 @@ def from_gguf(file: GgufFile) -> ModelSpec:
     """The spec of a GGUF file. Raises Unsupported for an architecture or activation that cannot be run, Unreadable for
     keys that are missing or impossible."""
     return _Reader(file).spec()
+
+
+def require_ternary(file: GgufFile) -> None:
+    """Raise Unsupported for a file whose linears are not ternary: an ordinary model, whatever its architecture."""
+    weights = [info for info in file.tensors.values() if 0 not in info.shape]
+    linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in LINEARS]
+    others = [info for info in linears or weights if file.layout_of(info) is None]
+    if not others or (not linears and len(others) < len(weights)):
+        return
+    stored = ", ".join(f"{count} x {layout}" for layout, count in Counter(info.layout for info in others).items())
+    of = f"{len(others)} of its {len(linears)} linears are" if linears else "its tensors are"
+    what = "is not a ternary model" if len(others) == len(linears or weights) else "is not wholly a ternary model"
+    raise Unsupported(
+        f"{what}: {of} stored as {stored}, {others[0].name!r} first",
+        path=file.path,
+        hint="tritpack reads and runs BitNet b1.58 models; tritpack inspect shows what this file holds",
+    )
 
 
 def to_metadata(spec: ModelSpec) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Model:
         packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
         with locating(path=self.file.path):
+            model_metadata.require_ternary(self.file)
             self.spec = model_metadata.from_gguf(self.file)
         if int8_activations is not None:
             self.spec = dataclasses.replace(self.spec, int8_activations=int8_activations)

@@ -224,9 +224,9 @@ def _special_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int 
     value = metadata.get(f"tokenizer.ggml.{name}_token_id")
     if value is None:
         return None
-    if not 0 <= int(value) < vocab_size:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
         raise Unreadable(f"tokenizer.ggml.{name}_token_id is {value}, outside the vocabulary of {vocab_size} tokens")
-    return int(value)
+    return value
 
 
 def _own_pipeline(metadata: Mapping[str, Any]) -> Pipeline | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tritpack.formats.errors import Unreadable
 from tritpack.runtime.tokenizer import KEY_STOP_IDS, Tokenizer
 
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -20,17 +21,11 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
         return {}, {}
     tokenizer = Tokenizer.from_metadata(metadata)
     tokens = metadata["tokenizer.ggml.tokens"]
-    ids_by_name = {
-        name: int(value)
-        for name, key in IDS.items()
-        if (value := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None
-    }
+    keys = {name: f"tokenizer.ggml.{key}_token_id" for name, key in IDS.items()}
+    ids_by_name = {name: _token_id(metadata, key, len(tokens)) for name, key in keys.items() if key in metadata}
     texts = {name: str(tokens[token]) for name, token in ids_by_name.items()}
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **texts}
-    templates = {"default": metadata.get("tokenizer.chat_template")}
-    for name in metadata.get("tokenizer.chat_templates", ()):
-        templates[str(name)] = metadata.get(f"tokenizer.chat_template.{name}")
-    present = {name: text for name, text in templates.items() if text is not None}
+    present = _templates(metadata)
     if set(present) == {"default"}:
         settings["chat_template"] = present["default"]
     elif present:
@@ -47,3 +42,23 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
         "special_tokens_map.json": texts,
     }
     return files, ids
+
+
+def _token_id(metadata: Mapping[str, Any], key: str, count: int) -> int:
+    value = metadata[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+        raise Unreadable(f"metadata key {key} is {str(value)[:40]!r}, expected the id of one of {count} tokens")
+    return value
+
+
+def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return the chat templates by name. Raises Unreadable for keys that do not hold texts."""
+    names = metadata.get("tokenizer.chat_templates", [])
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise Unreadable(f"metadata key tokenizer.chat_templates is {str(names)[:40]!r}, expected a list of names")
+    keys = {"default": "tokenizer.chat_template", **{str(name): f"tokenizer.chat_template.{name}" for name in names}}
+    templates = {name: metadata[key] for name, key in keys.items() if key in metadata}
+    for name, text in templates.items():
+        if not isinstance(text, str):
+            raise Unreadable(f"metadata key {keys[name]} is {str(text)[:40]!r}, expected a text")
+    return templates

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
+from tritpack.formats.errors import Unsupported
+
 REFUSED = "refused.yaml"
 INHERITED = ("globals", "norm_offset", "sliding_pattern", "activation_key", "formulas", "tokenizer")
 """Keys that a family with `like` takes over as they are; `layer` and `config_defaults` are merged."""
@@ -65,10 +67,15 @@ class Family:
     embedding: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def source_name(self, name: str, prefix: str = "model.") -> str:
-        """Return the checkpoint's name of a GGUF tensor. prefix: what the checkpoint's layer names begin with."""
+        """Return the checkpoint's name of a GGUF tensor. prefix: what the checkpoint's layer names begin with.
+
+        Raises Unsupported for a tensor that this family does not have.
+        """
         if name in self.globals:
             return self.globals[name].format(prefix=prefix, outer=prefix.removesuffix("model."))
         _, layer, part = name.split(".", 2)
+        if part not in self.layer:
+            raise Unsupported(f"has no place in a checkpoint of {self.title}", tensor=name)
         return f"{prefix}layers.{layer}.{self.layer[part]}"
 
     def activations(self, *, storage_takes_int8: bool) -> str:

@@ -253,14 +253,17 @@ def from_gguf(file: GgufFile, hashed: bool) -> SourceModel:
     hashed: whether the file is hashed. Raises Unsupported or Unreadable with the file and the tensor or key.
     """
     with locating(path=file.path):
-        refuse_by_name({"model_type": file.metadata.get("general.architecture")}, file.tensors, " ".join(file.metadata))
+        architecture = file.metadata.get("general.architecture")
+        kind = {"model_type": architecture} if isinstance(architecture, str) else {}
+        refuse_by_name(kind, file.tensors, " ".join(file.metadata))
+        model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
         tensors = _gguf_tensors(file, spec)
         recorded = _recorded(file, hashed)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
     why = (
-        f"GGUF of architecture {file.metadata.get('general.architecture')} with "
+        f"GGUF of architecture {architecture} with "
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "
         f"{'int8' if spec.int8_activations else 'float'} activations"
     )
@@ -295,6 +298,8 @@ def _recorded(file: GgufFile, hashed: bool) -> dict[str, Any]:
     if "general.source.sha256" not in recorded:
         digest = sha256_file(file.path) if hashed else NO_HASH
         recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
+    if not isinstance(name := recorded.get("general.name", ""), str):
+        raise Unreadable(f"metadata key general.name is {str(name)[:40]!r}, expected a text")
     lost = recorded.get("tritpack.scale_rounding", 0.0)
     if not isinstance(lost, float) or not 0 <= lost < float("inf"):
         raise Unreadable(f"metadata key tritpack.scale_rounding is {str(lost)[:40]!r}, expected a share")

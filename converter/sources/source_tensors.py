@@ -226,6 +226,13 @@ class GgufTensor:
         return self.file.ternary(self.info)
 
     def scale_grid(self) -> ScaleGrid:
+        ternary = self._required()
+        return ScaleGrid(ternary.scale_blocks, ternary.granularity)
+
+    def scales(self) -> Scales:
+        return self._required().scales
+
+    def _required(self) -> TernaryTensor:
         ternary = self.ternary()
         self.release()
         if ternary is None:
@@ -234,13 +241,7 @@ class GgufTensor:
                 path=self.file.path,
                 tensor=self.name,
             )
-        return ScaleGrid(ternary.scale_blocks, ternary.granularity)
-
-    def scales(self) -> Scales:
-        ternary = self.ternary()
-        self.release()
-        assert ternary is not None  # its scale_grid was asked for first
-        return ternary.scales
+        return ternary
 
     def float_type(self) -> str:
         if self.file.layout_of(self.info):
