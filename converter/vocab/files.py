@@ -115,17 +115,18 @@ def _added_tokens(folder: Path, settings: dict[str, Any], specials: list[str]) -
         fields = {"content": text, "special": special, "normalized": not special}
         added[_token_id(token_id, folder / "added_tokens.json")] = fields
     decoder = settings.get("added_tokens_decoder")
-    for token_id, fields in decoder.items() if isinstance(decoder, dict) else ():
+    for text, fields in decoder.items() if isinstance(decoder, dict) else ():
+        token_id = _token_id(text, folder / "tokenizer_config.json")
         if isinstance(fields, dict) and isinstance(fields.get("content"), str):
-            added[_token_id(token_id, folder / "tokenizer_config.json")] = fields
+            added[token_id] = fields
     return dict(sorted(added.items()))
 
 
 def _token_id(value: Any, path: Path) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError) as exc:
-        raise Unreadable(f"{value!r} is not a token id", path=path) from exc
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise Unreadable(f"{str(value)[:40]!r} is not a token id", path=path) from exc
 
 
 def _add_missing(

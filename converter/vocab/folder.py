@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.converter.families.keys import as_size
 from tritpack.converter.vocab.chat import chat_templates, end_of_turn
 from tritpack.converter.vocab.describe import describe, surroundings
 from tritpack.converter.vocab.files import load
@@ -26,7 +27,7 @@ def read_vocabulary(folder: Path, config: dict[str, Any], generation_config: dic
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     used = max(ids.values(), default=-1) + 1
     vocab_size = _config_value(config, "vocab_size")
-    vocab_size = used if vocab_size is None else int(vocab_size)
+    vocab_size = used if vocab_size is None else as_size("vocab_size", vocab_size)
     if used > vocab_size:
         raise Unsupported(
             f"the tokenizer has {used} tokens, but config.json gives the model a vocabulary of {vocab_size}",

@@ -174,12 +174,17 @@ def _load_tokenizer_json(path: Path, settings: dict[str, Any]) -> Any:
         raise Unreadable(f"it is not a tokenizer: {error}", path=path) from error
     reference.no_padding()
     reference.no_truncation()
-    decoder = settings.get("added_tokens_decoder")
-    for _, fields in sorted((decoder if isinstance(decoder, dict) else {}).items(), key=lambda entry: int(entry[0])):
+    stated = settings.get("added_tokens_decoder")
+    decoder = stated if isinstance(stated, dict) else {}
+    if odd := [key for key in decoder if not key.isdecimal()]:
+        raise Unreadable(f"{odd[0][:40]!r} is not a token id", path=path.parent / "tokenizer_config.json")
+    for _, fields in sorted(decoder.items(), key=lambda entry: int(entry[0][:20])):
         if not (isinstance(fields, dict) and isinstance(fields.get("content"), str)):
             continue
         if reference.token_to_id(fields["content"]) is None:
-            flags = {name: fields[name] for name in ("lstrip", "rstrip", "single_word", "normalized") if name in fields}
+            flags = {
+                name: bool(fields[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in fields
+            }
             reference.add_tokens([AddedToken(fields["content"], special=bool(fields.get("special")), **flags)])
     return reference
 

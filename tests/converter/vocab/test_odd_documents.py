@@ -1,0 +1,42 @@
+"""Values of another type in the documents of a tokenizer: a sentence with the file's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run
+from tritpack.converter.convert import convert
+from tritpack.converter.vocab.folder import read_vocabulary
+from tritpack.formats.errors import TritpackError, Unreadable
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "x", None, [1], {}], ids=str)
+def test_added_tokens_that_are_no_ids(value: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, folder := tmp_path / "odd")
+    (folder / "added_tokens.json").write_text(json.dumps({"<x>": value}))
+    with pytest.raises(Unreadable, match=r"added_tokens\.json: .* is not a token id"):
+        convert(folder, tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("value", [[None], {}, "x", -1, 0, 1e30, float("nan"), True, 1 << 40], ids=str)
+def test_a_vocabulary_of_no_size(value: Any, tiny_checkpoint: Path) -> None:
+    with pytest.raises(Unreadable, match="vocab_size is"):
+        read_vocabulary(tiny_checkpoint, {"vocab_size": value}, {})
+
+
+@pytest.mark.parametrize("key", ["x", "", "1.5", "9" * 5000], ids=lambda key: key[:9])
+def test_decoder_keys_that_are_no_ids(key: str, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, folder := tmp_path / "odd")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["added_tokens_decoder"] = {key: 5}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(Unreadable, match=r"tokenizer_config\.json: .* is not a token id"):
+        convert(folder, tmp_path / "m.gguf")
+    assert isinstance(
+        run("verify", tiny_gguf, "--source", folder, "--level", "tokenizer").exception, TritpackError | SystemExit
+    )
