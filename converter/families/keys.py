@@ -24,6 +24,11 @@ class Keys:
         """Return the value as it is, or None."""
         return self._config.get(key, self._defaults.get(key))
 
+    def rotary_base(self, key: str) -> Any:
+        """Return the value, or the default for a null: the base may stand among the rotary parameters."""
+        value = self.get(key)
+        return self._defaults.get(key) if value is None else value
+
     def need(self, key: str) -> Any:
         """Return the value as it is."""
         value = self.get(key)

@@ -39,10 +39,11 @@ def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
     """
     full, local = _parameters(keys, by_layer_kind)
     parameters = _Parameters(keys, full)
-    theta = parameters.number("rope_theta") if full.get("rope_theta") is not None else keys.number("rope_theta")
+    base = full.get("rope_theta")
+    theta = as_number("rope_theta", keys.rotary_base("rope_theta") if base is None else base)
     base = local.get("rope_theta")
-    if base is None and by_layer_kind:
-        base = keys.need("rope_local_base_freq")
+    if base is None:
+        base = keys.rotary_base("rope_local_base_freq")
     if local.get("rope_type", "default") != "default":
         raise Unsupported(f"rope scaling of type {local['rope_type']!r} in sliding layers is not supported")
     for partial in (full.get("partial_rotary_factor"), keys.get("partial_rotary_factor")):

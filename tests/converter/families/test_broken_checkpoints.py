@@ -175,9 +175,7 @@ BAD = [
     # a null takes the place of a default, as in transformers, which refuses these
     bad("ms_2b4t_packed", settings(num_key_value_heads=None), Unreadable, "k_proj.weight"),
     bad("ms_2b4t_packed", settings(rms_norm_eps=None), Unreadable, "rms_norm_eps is null"),
-    bad("hf1bit_llama3", settings(rope_theta=None), Unreadable, "rope_theta is null"),
     bad("bonsai_tied", settings(tie_word_embeddings=None), Unreadable, "tie_word_embeddings is null", oracle=False),
-    bad("embedding_gemma3", settings(rope_local_base_freq=None), Unreadable, "rope_local_base_freq is null"),
     bad("embedding_gemma3", settings(hidden_activation=None), Unreadable, "hidden_activation is null"),
 ]  # fmt: skip
 
