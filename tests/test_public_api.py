@@ -47,6 +47,7 @@ class Row:
 
 
 WRITING = {"as_json", "quiet", "dry_run"}
+TEXT = {"as_json", "max_tokens", "no_special", "prompt", "tokens"}
 ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),
     Row("repack", "repack", WRITING, {"progress"}),
@@ -59,7 +60,7 @@ ROWS = [
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json"}, {"on_text"}),
-    Row("Model", "generate", {"as_json", "prompt", "tokens", "max_tokens", "no_special", *SAMPLING}, {"int8_activations"}),
+    Row("Model", "generate", {*TEXT, *SAMPLING}, {"int8_activations"}),
     Row("Model.generate", "generate", {"as_json", "file", *MODEL}, {"on_text"}),
     Row("Model.chat", "chat", {"file", *MODEL}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file"}, set()),
