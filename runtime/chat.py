@@ -8,7 +8,7 @@ the same text.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritpack.formats.errors import Unsupported, UsageError
@@ -46,21 +46,23 @@ def render_chat(
     template: str,
     messages: Sequence[Message],
     *,
-    bos_token: str | None,
-    eos_token: str | None,
+    special_tokens: Mapping[str, str],
     add_generation_prompt: bool = True,
 ) -> str:
-    """Render `messages`. Raises UsageError for wrong messages, Unreadable for a template that fails or that takes too
-    long, too much memory or too many characters, MissingRequirement without jinja2."""
+    """Render `messages`.
+
+    special_tokens: the text of bos_token, pad_token and the like, by name; the template sees these. A token that the
+    tokenizer lacks stays undefined and renders as nothing. Raises UsageError for wrong messages, Unreadable for a
+    template that fails or that takes too long, too much memory or too many characters, MissingRequirement without
+    jinja2.
+    """
     checked = check_messages(list(messages))
-    # A token that the tokenizer lacks stays undefined and renders as nothing; None would render as "None".
-    specials = {name: text for name, text in (("bos_token", bos_token), ("eos_token", eos_token)) if text is not None}
     names = {
+        **special_tokens,
         "messages": checked,
         "tools": None,
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
-        **specials,
     }
     return render(template, names, characters=sum(len(message["content"]) for message in checked))
 
@@ -75,8 +77,7 @@ def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_
     return render_chat(
         tokenizer.chat_template,
         messages,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
+        special_tokens=tokenizer.special_tokens,
         add_generation_prompt=add_generation_prompt,
     )
 

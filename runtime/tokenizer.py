@@ -46,6 +46,18 @@ KEY_ADDED_IN_MODEL = "tritpack.tokenizer.added_in_model"  # int32: added tokens 
 KEY_MERGES = "tritpack.tokenizer.merges"  # of a sentencepiece model; `tokenizer.ggml.*` has no key for them
 KEY_STOP_IDS = "tritpack.tokenizer.stop_token_ids"  # int32: every id that ends a generation
 
+KEY_SPECIAL_TOKENS = "tritpack.tokenizer.special_tokens"  # JSON object: name -> text, where the id keys say otherwise
+KEY_SPLIT_SPECIALS = "tritpack.tokenizer.split_special_tokens"  # bool: the text of a special token is ordinary text
+
+# Name of a special token in chat templates -> its id's key in `tokenizer.ggml.*` ("seperator" is GGUF's spelling).
+SPECIAL_KEYS = {
+    name: f"tokenizer.ggml.{key}_token_id"
+    for name, key in {
+        "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "sep_token": "seperator",
+        "pad_token": "padding", "cls_token": "cls", "mask_token": "mask",
+    }.items()
+}  # fmt: skip
+
 ADDED_TOKEN_DEFAULTS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 MODEL_DEFAULTS: dict[str, Any] = {
     "unk_token": None,
@@ -79,6 +91,8 @@ class Tokenizer:
     bos_id: int | None
     eos_id: int | None
     stop_ids: frozenset[int]
+    special_tokens: dict[str, str]  # the text of bos_token, eos_token, pad_token and the like, by name
+    splits_specials: bool  # the text of a special token is ordinary text, unless a caller says otherwise
     chat_template: str | None
 
     def __init__(self, backend: BoundedTokenizer, tokens: list[str], types: list[int], byte_level: bool) -> None:
@@ -89,6 +103,8 @@ class Tokenizer:
         self.vocab_size = len(tokens)
         self.bos_id = self.eos_id = self.chat_template = None
         self.stop_ids = frozenset()
+        self.special_tokens = {}
+        self.splits_specials = False
 
     def __repr__(self) -> str:
         kind = "byte-level" if self._byte_level else "sentencepiece"
@@ -113,14 +129,14 @@ class Tokenizer:
     def eos_token(self) -> str | None:
         return None if self.eos_id is None else self._tokens[self.eos_id]
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool = True, parse_special: bool | None = None) -> list[int]:
         """Return the token ids of `text`.
 
         add_special: add the tokens that the checkpoint's tokenizer puts around a text, such as a BOS. parse_special:
-        turn the text of a control token inside `text` into that token, as transformers does by default; False makes it
-        ordinary text.
+        turn the text of a control token inside `text` into that token; False makes it ordinary text, None does what the
+        checkpoint's tokenizer does.
         """
-        self.backend.encode_special_tokens = not parse_special
+        self.backend.encode_special_tokens = self.splits_specials if parse_special is None else not parse_special
         return self.backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -208,6 +224,8 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
 
     tokenizer = Tokenizer(backend, tokens, types, (pipeline.get("decoder") or {}).get("type") == "ByteLevel")
     tokenizer.bos_id, tokenizer.eos_id = special["bos"], special["eos"]
+    tokenizer.special_tokens = special_tokens(metadata, tokens)
+    tokenizer.splits_specials = bool(metadata.get(KEY_SPLIT_SPECIALS, False))
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
         tokenizer.chat_template = BITNET_TEMPLATE if _BITNET_STUB in template else template
@@ -218,6 +236,15 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
         by_key = [special[name] for name in ("eos", "eot", "eom")]
         tokenizer.stop_ids = frozenset([*by_name, *(i for i in by_key if i is not None)])
     return tokenizer
+
+
+def special_tokens(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, str]:
+    """Return the text of each special token that has a name, by that name, as chat templates know it."""
+    if KEY_SPECIAL_TOKENS in metadata:
+        named = _json_object(metadata, KEY_SPECIAL_TOKENS)
+        return {name: text for name, text in named.items() if isinstance(text, str)}
+    ids = {name: metadata[key] for name, key in SPECIAL_KEYS.items() if metadata.get(key) is not None}
+    return {name: tokens[int(i)] for name, i in ids.items() if 0 <= int(i) < len(tokens)}
 
 
 def _special_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int | None:
@@ -250,7 +277,11 @@ def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list[str]:
-    """Return the merges of a sentencepiece BPE model: every way to halve a token, best score first, then lowest ids."""
+    """Return the merges of a sentencepiece BPE model: every way to halve a token, best score first.
+
+    Sentencepiece joins the leftmost pair of several with equal scores. So, of merges with equal scores, the one with
+    the longer left half comes first, then the longer right half: a run of blanks is cut from the left.
+    """
     if scores is None or len(scores) != len(tokens):
         raise Unreadable("the file's sentencepiece tokenizer has no tokenizer.ggml.scores of the vocabulary's length")
     ids = {text: i for i, text in enumerate(tokens) if types[i] in (TokenType.NORMAL, TokenType.USER_DEFINED)}
@@ -260,14 +291,14 @@ def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list
             f"the merges of the file's sentencepiece tokenizer cannot be rebuilt from its scores: its tokens have "
             f"up to {max(lengths)} characters, {sum(lengths)} in all"
         )
-    merges: list[tuple[float, int, int, str]] = []
+    merges: list[tuple[float, int, int, int, int, str]] = []
     for text, i in ids.items():
         if types[i] == TokenType.NORMAL:
             for cut in range(1, len(text)):
                 left, right = ids.get(text[:cut]), ids.get(text[cut:])
                 if left is not None and right is not None:
-                    merges.append((-float(scores[i]), left, right, f"{text[:cut]} {text[cut:]}"))
-    return [merge for _, _, _, merge in sorted(merges)]
+                    merges.append((-float(scores[i]), -cut, cut - len(text), left, right, f"{text[:cut]} {text[cut:]}"))
+    return [merge for *_, merge in sorted(merges)]
 
 
 def _backend(

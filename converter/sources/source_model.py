@@ -83,7 +83,8 @@ def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | 
         _refuse_ternary_masters(tensors, recognition)
         unused = _unused(source, tensors)
         _refuse_unknown_norms(unused, recognition)
-    vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
+    notes: list[str] = []
+    vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config, notes)
     metadata = {
         "general.name": name or _title(source, recognition),
         **_provenance(source, hashed),
@@ -92,7 +93,7 @@ def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | 
         **_embedding_metadata(recognition, vocabulary),
         **vocabulary,
     }
-    warnings = _checkpoint_warnings(source, recognition, vocabulary)
+    warnings = (*_checkpoint_warnings(source, recognition, vocabulary), *notes)
     return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings)
 
 

@@ -9,40 +9,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tritpack.converter.vocab.classes import CLASSES, TokenizerClass
 from tritpack.converter.vocab.spm import REWRITE
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
-from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
-
-_GPT2 = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-# Class of transformers -> normaliser, pre-tokenizer.
-_CLASSES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
-    "GPT2Tokenizer": (None, _GPT2),
-    "GPTNeoXTokenizer": ({"type": "NFC"}, _GPT2),
-    "Qwen2Tokenizer": ({"type": "NFC"}, PRE_TOKENIZERS["qwen2"]),
-}
 
 
-def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> BoundedTokenizer:
+def load_vocab_and_merges(path: Path, settings: dict[str, Any], kind: TokenizerClass | None) -> BoundedTokenizer:
     """Load the tokenizer of vocab.json at `path` and merges.txt in the same folder.
 
     Raises Unsupported for an unknown class, Unreadable for files that are missing, corrupt or contradictory.
     """
-    name = str(settings.get("tokenizer_class"))
-    if name.removesuffix("Fast") not in _CLASSES:
+    parts = None if kind is None else kind.parts(settings, {})
+    if parts is None or parts["decoder"]["type"] != "ByteLevel":
         raise Unsupported(
-            f"there is no tokenizer.json, and tokenizer_config.json names the class {name}, whose way to split text is "
-            f"unknown (the known classes are {', '.join(_CLASSES)})",
+            f"there is no tokenizer.json, and tokenizer_config.json names the class {settings.get('tokenizer_class')}, "
+            f"whose way to split text is unknown (the known classes are {', '.join(_byte_level_classes())})",
             path=path,
             hint=REWRITE,
         )
-    normalizer, pre_tokenizer = _CLASSES[name.removesuffix("Fast")]
-    space = bool(settings.get("add_prefix_space"))
-    if pre_tokenizer["type"] == "ByteLevel":
-        pre_tokenizer = {**pre_tokenizer, "add_prefix_space": space}
-    elif space:
-        *steps, last = pre_tokenizer["pretokenizers"]
-        pre_tokenizer = {**pre_tokenizer, "pretokenizers": [*steps, {**last, "add_prefix_space": True}]}
     try:
         vocabulary = json.loads(path.read_text(encoding="utf-8"))
         lines = (path.parent / "merges.txt").read_text(encoding="utf-8").split("\n")
@@ -51,9 +36,7 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> BoundedTokeni
     document: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        **parts,
         "model": {
             "type": "BPE",
             "vocab": vocabulary,
@@ -64,3 +47,7 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any]) -> BoundedTokeni
         return BoundedTokenizer(json.dumps(document))
     except ValueError as exc:
         raise Unreadable(f"it and merges.txt contradict each other ({exc})", path=path) from exc
+
+
+def _byte_level_classes() -> list[str]:
+    return [name for name, kind in CLASSES.items() if kind.parts({}, {})["decoder"]["type"] == "ByteLevel"]

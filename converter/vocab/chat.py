@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tritpack.converter.vocab.files import read_json
+from tritpack.converter.vocab.json_files import read_json
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.runtime.chat import render_chat
 from tritpack.runtime.tokenizer import END_OF_TURN_NAMES
@@ -35,20 +36,18 @@ def chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     return templates
 
 
-def end_of_turn(
-    template: str | None, added: dict[str, int], bos_token: str | None, eos_token: str | None
-) -> int | None:
+def end_of_turn(template: str | None, added: dict[str, int], special_tokens: Mapping[str, str]) -> int | None:
     """Return the token that the chat template writes after the assistant's words, by rendering a chat.
 
-    added: ids, by text, of the tokens that the tokenizer recognises inside a text. Returns None if there is no template
-    or if plain text ends its turns.
+    added: ids, by text, of the tokens that the tokenizer recognises inside a text. special_tokens: text by name, as the
+    template sees them. Returns None if there is no template or if plain text ends its turns.
     """
     if template is None:
         return None
     words = "tritpack probe answer"
     chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": words}]
     try:
-        text = render_chat(template, chat, bos_token=bos_token, eos_token=eos_token, add_generation_prompt=False)
+        text = render_chat(template, chat, special_tokens=special_tokens, add_generation_prompt=False)
     except TritpackError:
         text = ""  # the template needs more than a plain chat, or jinja2 is missing: only names are left to go by
     _, answer, rest = text.partition(words)

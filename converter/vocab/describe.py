@@ -20,17 +20,25 @@ _NO_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that the sentenc
 
 
 def describe(
-    backend: BoundedTokenizer, vocab_size: int, path: Path, scores: Mapping[str, float] | None
+    backend: BoundedTokenizer,
+    vocab_size: int,
+    path: Path,
+    scores: Mapping[str, float] | None,
+    unk_token: str | None,
 ) -> dict[str, Any]:
     """Return the keys of kind, tokens, types, merges and pipeline.
 
-    scores: a sentencepiece model's own, by piece. path: the file that errors name. Raises Unsupported for merges that
+    scores: a sentencepiece model's own, by piece. path: the file that errors name. unk_token: what the checkpoint calls
+    so, whether or not the tokenizer uses it. Raises Unsupported for merges that
     GGUF cannot express.
     """
     document = json.loads(backend.to_str())
     model = document["model"]
     kind = "gpt2" if _is_byte_level(document) else "llama"
-    tokens, types = _tokens_and_types(backend.get_vocab(with_added_tokens=True), document, vocab_size, kind)
+    unknown = (model.get("unk_token") or unk_token) if kind == "llama" else None
+    tokens, types = _tokens_and_types(
+        backend.get_vocab(with_added_tokens=True), document["added_tokens"], vocab_size, kind, unknown
+    )
     merges = [_merge_text(pair, path) for pair in model["merges"]]
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": kind,
@@ -110,7 +118,7 @@ def _adds_space(document: dict[str, Any]) -> bool:
 
 
 def _tokens_and_types(
-    ids: dict[str, int], document: dict[str, Any], vocab_size: int, kind: str
+    ids: dict[str, int], added_tokens: list[dict[str, Any]], vocab_size: int, kind: str, unknown: str | None
 ) -> tuple[list[str], list[int]]:
     """One text and one type for every row of the embedding; rows without a token become [PADn]."""
     tokens = [f"[PAD{i}]" for i in range(vocab_size)]
@@ -118,9 +126,9 @@ def _tokens_and_types(
     for text, i in ids.items():
         is_byte = kind == "llama" and len(text) == 6 and text.startswith("<0x") and text.endswith(">")
         tokens[i], types[i] = text, int(TokenType.BYTE if is_byte else TokenType.NORMAL)
-    for added in document["added_tokens"]:
+    for added in added_tokens:
         types[added["id"]] = int(TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED)
-        if kind == "llama" and added["special"] and added["content"] == document["model"].get("unk_token"):
+        if added["special"] and added["content"] == unknown:
             types[added["id"]] = int(TokenType.UNKNOWN)  # llama.cpp's sentencepiece loader needs one
     return tokens, types
 

@@ -1,21 +1,22 @@
-"""Loader of the tokenizer in a checkpoint folder, from whichever files contain it."""
+"""Loader of the tokenizer in a checkpoint folder, from whichever files contain it, as AutoTokenizer loads it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tritpack.converter.vocab.bytelevel import load_vocab_and_merges
+from tritpack.converter.vocab.classes import TokenizerClass, class_of, rebuild
+from tritpack.converter.vocab.json_files import read_json
+from tritpack.converter.vocab.special_tokens import SpecialTokens, add_tokens, read_special_tokens, text_of
 from tritpack.converter.vocab.spm import load_sentencepiece
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.inputs import read_input
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import surrounding
-from tritpack.runtime.tokenizer import ADDED_TOKEN_DEFAULTS
-
-_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 @dataclasses.dataclass
@@ -24,140 +25,121 @@ class Loaded:
 
     path: Path  # the main file, which errors name
     settings: dict[str, Any]  # tokenizer_config.json
-    specials: dict[str, str | None]  # the text of bos_token, eos_token, ...
+    specials: dict[str, str]  # the text of bos_token, eos_token, ...
     backend: BoundedTokenizer  # of kind BPE
-    scores: dict[str, float] | None = None  # piece -> score, of a sentencepiece model
+    scores: dict[str, float] | None  # piece -> score, of a sentencepiece model
+    beside: list[str]  # tokens that only the files beside the tokenizer contain
+    notes: list[str]  # what a user should know
 
 
-def load(folder: Path) -> Loaded:
+def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     """Load the tokenizer of `folder`: tokenizer.json, else tokenizer.model, else vocab.json and merges.txt.
 
-    Raises Unreadable for files that are missing or contradictory, Unsupported for another kind than BPE.
+    config: config.json. Raises Unreadable for files that are missing or contradictory, Unsupported for another kind
+    than BPE.
     """
-    settings, special_map = (read_json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
-    stated = {**special_map, **settings}  # a null in tokenizer_config.json wins: it means that there is none
-    special_texts = _special_texts(stated, special_map)
-    added = _added_tokens(folder, settings, special_texts)
+    settings = read_json(folder / "tokenizer_config.json")
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     path = folder / next((name for name in kinds if (folder / name).is_file()), "tokenizer.json")
-    scores = None
-    if path.name == "tokenizer.model":
-        marks = {*special_texts, *(fields["content"] for fields in added.values() if fields.get("special"))}
-        model = load_sentencepiece(path, settings, marks)
-        backend, scores, stated = model.backend, model.scores, {**model.names, **stated}
-    elif path.name == "vocab.txt":
+    if path.name == "vocab.txt":
         raise Unsupported("the tokenizer is of kind WordPiece; only BPE is supported", path=path)
+    document = _read_document(path) if path.name == "tokenizer.json" else {}
+    kind = class_of(settings, config, '"ByteLevel"' in json.dumps(document))
+    padding = document.get("padding") or {}
+    defaults = {
+        **({"pad_token": padding["pad_token"]} if "pad_token" in padding else {}),
+        **(kind.tokens if kind else {}),
+    }
+    special = read_special_tokens(folder, defaults, document.get("added_tokens", ()))
+    scores: dict[str, float] | None = None
+    notes: list[str] = []
+    if path.name == "tokenizer.model":
+        marks = {text for text in map(text_of, special.tokens) if text}
+        marks |= {fields["content"] for fields in special.added.values() if fields.get("special")}
+        model = load_sentencepiece(path, settings, marks)
+        special = read_special_tokens(folder, {**defaults, **model.names})
+        backend, scores = model.backend, model.scores
+        if kind is not None and kind.name == "LlamaTokenizer":
+            document = json.loads(backend.to_str())
+            made, _ = rebuild(document, kind, settings, special.named)
+            backend = _from_document({**made, "added_tokens": document["added_tokens"]}, path)
+        else:
+            for fields in special.added.values():  # sentencepiece looks for its symbols among visible spaces
+                fields["normalized"] = fields.get("normalized", False) or "\u2581" in fields["content"]
+            notes.append("tokenizer.model: its ids are sentencepiece's; transformers 5 may put blanks in other places")
     elif path.name == "vocab.json":
-        backend = load_vocab_and_merges(path, settings)
+        backend = load_vocab_and_merges(path, settings, kind)
     else:
         backend = _load_json(path)
-    _add_missing(backend, folder, added, special_texts)
-    specials = {name: _text(stated.get(name)) for name in _NAMES}
+        if kind is not None:
+            backend, notes = _rebuilt(backend, document, kind, settings, special, path)
+    new = add_tokens(backend, special, folder, plain=kind is not None and kind.plain_specials)
     if path.name != "tokenizer.json":
-        # These files do not say what goes around a text. Sentencepiece's classes add a BOS, the others nothing.
-        _surround(backend, specials, {"add_bos_token": scores is not None, **settings})
-    return Loaded(path, settings, specials, backend, scores)
+        # These files do not say what goes around a text. Sentencepiece itself adds a BOS, the classes add nothing.
+        _surround(backend, special.named, {"add_bos_token": scores is not None and kind is None, **settings})
+    beside = [text for text in new if text not in defaults.values()]
+    return Loaded(path, settings, special.named, backend, scores, beside, notes)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`, or {} if there is no such file. Raises Unreadable."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(read_input(path))
-    except (ValueError, RecursionError) as exc:
-        raise Unreadable(f"cannot be read as JSON ({exc})", path=path) from exc
-    if not isinstance(value, dict):
-        raise Unreadable("is not a JSON object", path=path)
-    return value
+def _rebuilt(
+    backend: BoundedTokenizer,
+    document: dict[str, Any],
+    kind: TokenizerClass,
+    settings: Mapping[str, Any],
+    special: SpecialTokens,
+    path: Path,
+) -> tuple[BoundedTokenizer, list[str]]:
+    """The tokenizer as its class builds it, and a sentence if that differs from what the file says."""
+    listed = {token["id"]: token for token in document.get("added_tokens", ())}
+    made, changed = rebuild(json.loads(backend.to_str()), kind, settings, special.named)
+    texts, wanted = ({i: t["content"] for i, t in tokens.items()} for tokens in (listed, special.added))
+    if not changed and texts == wanted:
+        return backend, []
+    parts = [name for name in changed if name != "decoder"]
+    sentence = f"tokenizer.json: {kind.name} of transformers 5 does not use its {' and '.join(parts)}, so neither do we"
+    return _from_document(made, path), [sentence] if parts else []
+
+
+def _from_document(document: dict[str, Any], path: Path) -> BoundedTokenizer:
+    return _bounded(json.dumps(document, ensure_ascii=False), path)
+
+
+def _bounded(document: str, path: Path) -> BoundedTokenizer:
+    with locating(path=path):
+        try:
+            return BoundedTokenizer(document)
+        except ValueError as exc:
+            raise Unreadable(f"the tokenizers library cannot read it ({exc})") from exc
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """The JSON object of tokenizer.json. Raises Unsupported for another kind than BPE."""
+    if not path.is_file():
+        raise Unreadable("does not exist", path=path, hint="download the repository with its tokenizer files")
+    document = read_json(path)
+    model = document.get("model")
+    kind = model.get("type", "BPE" if "merges" in model else None) if isinstance(model, dict) else None
+    if kind not in (None, "BPE"):
+        raise Unsupported(f"the tokenizer is of kind {kind}; only BPE is supported", path=path)
+    return document
 
 
 def _load_json(path: Path) -> BoundedTokenizer:
-    if not path.is_file():
-        raise Unreadable("does not exist", path=path, hint="download the repository with its tokenizer files")
-    kind = read_json(path).get("model")
-    kind = kind.get("type", "BPE" if "merges" in kind else None) if isinstance(kind, dict) else None
-    if kind not in (None, "BPE"):
-        raise Unsupported(f"the tokenizer is of kind {kind}; only BPE is supported", path=path)
-    with locating(path=path):
-        try:
-            # Its text and not its path, which the library takes only as UTF-8.
-            backend = BoundedTokenizer(read_input(path).decode("utf-8"))
-        except ValueError as exc:
-            raise Unreadable(f"the tokenizers library cannot read it ({exc})") from exc
-        # Some repositories contain a tokenizer saved during training; transformers turns both off too.
-        return backend.without_truncation_and_padding()
-
-
-def _text(token: Any) -> str | None:
-    """The text of a token, which is either a string or an object with flags."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
-def _special_texts(stated: dict[str, Any], special_map: dict[str, Any]) -> list[str]:
-    """Every text that the files beside the tokenizer call special, in transformers' order."""
-    tokens = [stated.get(name) for name in _NAMES]
-    for source in (stated, special_map):
-        for key in ("additional_special_tokens", "extra_special_tokens"):  # the names in transformers 4 and 5
-            more = source.get(key)
-            more = list(more.values()) if isinstance(more, dict) else more
-            tokens += more if isinstance(more, list) else []
-    return [text for text in dict.fromkeys(map(_text, tokens)) if text]
-
-
-def _added_tokens(folder: Path, settings: dict[str, Any], specials: list[str]) -> dict[int, dict[str, Any]]:
-    """Content and flags, by id, of the tokens that added_tokens.json and tokenizer_config.json add."""
-    added: dict[int, dict[str, Any]] = {}
-    for text, token_id in read_json(folder / "added_tokens.json").items():
-        special = text in specials
-        fields = {"content": text, "special": special, "normalized": not special}
-        added[_token_id(token_id, folder / "added_tokens.json")] = fields
-    decoder = settings.get("added_tokens_decoder")
-    for text, fields in decoder.items() if isinstance(decoder, dict) else ():
-        token_id = _token_id(text, folder / "tokenizer_config.json")
-        if isinstance(fields, dict) and isinstance(fields.get("content"), str):
-            added[token_id] = fields
-    return dict(sorted(added.items()))
-
-
-def _token_id(value: Any, path: Path) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise Unreadable(f"{str(value)[:40]!r} is not a token id", path=path) from exc
+        # Its text and not its path, which the library takes only as UTF-8.
+        document = read_input(path).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise Unreadable(f"cannot be read as UTF-8 text ({exc})", path=path) from exc
+    # Some repositories contain a tokenizer saved during training; transformers turns both off too.
+    with locating(path=path):
+        return _bounded(document, path).without_truncation_and_padding()
 
 
-def _add_missing(
-    backend: BoundedTokenizer, folder: Path, added: dict[int, dict[str, Any]], specials: list[str]
-) -> None:
-    """Add the tokens that only the other files contain, in transformers' order: by id, then specials."""
-    present = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for token_id, fields in added.items():
-        text, special = fields["content"], bool(fields.get("special"))
-        if text not in present:
-            flags = {flag: bool(fields[flag]) for flag in ADDED_TOKEN_DEFAULTS if flag in fields}
-            (backend.add_special_tokens if special else backend.add_tokens)(
-                [{"content": text, "special": special, **flags}]
-            )
-        if backend.token_to_id(text) != token_id:
-            raise Unreadable(
-                f"token {text!r} has id {token_id} in the files beside the tokenizer, and id "
-                f"{backend.token_to_id(text)} in the tokenizer itself",
-                path=folder,
-            )
-        present.add(text)
-    for text in specials:
-        if text not in present:
-            backend.add_special_tokens([{"content": text, "special": True, "normalized": False}])
-
-
-def _surround(backend: BoundedTokenizer, specials: dict[str, str | None], settings: dict[str, Any]) -> None:
+def _surround(backend: BoundedTokenizer, specials: Mapping[str, str], settings: dict[str, Any]) -> None:
     """Make the tokenizer add a BOS and an EOS to every text, where its settings ask for it."""
     sides: list[list[tuple[str, int]]] = []
     for key, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
-        text = specials[name] if settings.get(key) else None
+        text = specials.get(name) if settings.get(key) else None
         token_id = None if text is None else backend.token_to_id(text)
         sides.append([] if text is None or token_id is None else [(text, token_id)])
     if any(sides):

@@ -55,7 +55,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[s
     if template is not None:
         keys["tokenizer.chat_template"] = template
     added = {token.content: i for i, token in tokenizer.backend.get_added_tokens_decoder().items()}
-    turn = end_of_turn(template, added, tokenizer.bos_token, tokenizer.eos_token)
+    turn = end_of_turn(template, added, tokenizer.special_tokens)
     if turn is not None:
         stops.add(turn)
         if turn != tokenizer.eos_id:

@@ -246,7 +246,7 @@ def _of_sentencepiece(raw: bytes, prefix: bool) -> Any:
         if not (model.is_byte(i) or model.is_control(i) or model.is_unknown(i)):
             halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
             merges += [(-model.get_score(i), *pair) for pair in halves if pair[0] in ids and pair[1] in ids]
-    merges.sort(key=lambda merge: merge[0])
+    merges.sort(key=lambda merge: (merge[0], -len(merge[1]), -len(merge[2])))  # leftmost first, as sentencepiece
     bpe = models.BPE(
         ids, [(left, right) for _, left, right in merges], unk_token="<unk>", fuse_unk=True, byte_fallback=True
     )

@@ -41,7 +41,7 @@ def toy(template: str | None) -> Tokenizer:
 
 
 def render(template: str, messages: Any = HELLO, **more: Any) -> str:
-    return render_chat(template, messages, bos_token="<s>", eos_token=None, **more)
+    return render_chat(template, messages, special_tokens={"bos_token": "<s>"}, **more)
 
 
 @pytest.mark.parametrize("name", ["ms_2b4t_packed", "hf1bit_llama3_8b", "bonsai_unpacked", "falcon_e_bfloat16"])

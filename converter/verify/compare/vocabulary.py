@@ -36,7 +36,7 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         stops = {int(i) for i in keys.get(KEY_STOP_IDS, ())}
     else:
         keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
-        stops = _expected_stops(source)
+        stops = _expected_stops(source, keys)
     # A file made from another GGUF cannot know a config's end tokens, so it is judged by behaviour alone.
     through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
     turn_ends = {int(keys[key]) for key in TURN_ENDS if key in keys}
@@ -101,11 +101,11 @@ def _compare_keys(rung: Rung, file: GgufFile, expected: dict[str, Any], *, compl
             rung.add(Kind.KEY_UNEXPECTED, f"tokenizer: {key} has nothing to match it in the source", key=key)
 
 
-def _expected_stops(source: CheckpointFolder) -> set[int]:
-    """The end tokens that either config names and that are in the vocabulary."""
-    stops: list[Any] = []
+def _expected_stops(source: CheckpointFolder, keys: dict[str, Any]) -> set[int]:
+    """The end tokens that either config or the tokenizer names and that are in the vocabulary."""
+    stops: list[Any] = [keys.get("tokenizer.ggml.eos_token_id")]
     for config in (source.config, source.generation_config):
         ids = config.get("eos_token_id")
         stops += ids if isinstance(ids, list) else [ids]
     size = source.config.get("vocab_size", 0)
-    return {i for i in stops if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < size}
+    return {int(i) for i in stops if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i < size}

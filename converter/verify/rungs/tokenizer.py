@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.compare.foreign import is_foreign
 from tritpack.converter.verify.compare.vocabulary import CHAT
-from tritpack.converter.verify.context import Context
+from tritpack.converter.verify.context import Context, errors_of_options
 from tritpack.converter.verify.diagnoses import Diagnosis
 from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.oracle.tokenizer import (
+    Chat,
+    FolderTokenizer,
+    TokenizerOracle,
+    Transformers,
+    template_of,
+)
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.vocab import files
-from tritpack.converter.vocab.chat import chat_templates
 from tritpack.converter.vocab.probes import awkward_texts
-from tritpack.formats.errors import TritpackError, Unreadable
+from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import chat_text, render_chat
 from tritpack.runtime.tokenizer import Tokenizer
@@ -59,21 +63,24 @@ MAX_FINDINGS = 3
 
 def run(context: Context) -> Rung:
     """Compare ids and chats with the source's own tokenizer."""
-    return check_tokenizer(context.file, context.source)
+    return check_tokenizer(context.file, context.source, context.options.oracle)
 
 
-def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile) -> Rung:
-    """Compare the tokenizers of a file and a source; skipped if the source has none."""
+def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile, oracle: str = "reference") -> Rung:
+    """Compare the tokenizers of a file and a source; skipped if the source has none.
+
+    oracle: `transformers` compares with AutoTokenizer instead of our own second reader.
+    """
     rung = Rung(name, blames, compares="token ids by FILE with ids by the source's own tokenizer")
     if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
         rung.skipped = "the source has no tokenizer"
         return rung
-    encode, specials, theirs = _reference(rung, source)
     try:
         ours = Tokenizer.from_metadata(file.metadata)
     except TritpackError as error:
         rung.add(Kind.TOKENIZER_INVALID, error.without_path)
         return rung
+    encode, specials, theirs = _reference(rung, source, oracle, ours.vocab_size)
     count = habits = 0
     for text in _corpus(specials):
         count += 1
@@ -103,6 +110,7 @@ def _corpus(specials: list[str]) -> Iterator[str]:
     yield from awkward_texts()
     for special in specials[:MAX_SPECIALS]:
         yield f"before{special} after {special}"
+        yield f"  {special}  \n{special}b{special.lower()}"  # flags of added tokens take blanks, or need words' ends
 
 
 def _short(text: str) -> str:
@@ -132,7 +140,9 @@ def _explain_ids(ours: Tokenizer, text: str, ids: list[int], expected: list[int]
     return Diagnosis(Kind.TOKEN_IDS_DIFFER)
 
 
-def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode, list[str], Render | None]:
+def _reference(
+    rung: Rung, source: CheckpointFolder | GgufFile, oracle: str, vocab_size: int
+) -> tuple[Encode, list[str], Render | None]:
     """How the source encodes a text, its special tokens, and how it renders a chat (None: it has no template)."""
     if isinstance(source, GgufFile):
         tokenizer = Tokenizer.from_metadata(source.metadata)
@@ -142,51 +152,48 @@ def _reference(rung: Rung, source: CheckpointFolder | GgufFile) -> tuple[Encode,
         if tokenizer.chat_template:
             render = lambda messages: chat_text(tokenizer, messages)  # noqa: E731
         return lambda text, special: tokenizer.encode(text, add_special=special), specials, render
-    path = source.folder / "tokenizer.json"
-    loaded = files.load(source.folder)
-    # tokenizer.json is read by the tokenizers library alone, other kinds of files as convert reads them: that is tested
-    # against sentencepiece.
-    backend = _load_tokenizer_json(path, loaded.settings) if path.is_file() else loaded.backend
-    rung.figures["reference"] = loaded.path.name
-    specials = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items())]
-    template = chat_templates(source.folder, loaded.settings).get("default")
+    theirs = _tokenizer_oracle(rung, source, oracle, vocab_size)
+    rung.figures["reference"] = theirs.name
 
     def render_by_template(messages: list[dict[str, str]]) -> str:
-        assert template is not None
-        names = {name: loaded.specials[name] for name in ("bos_token", "eos_token")}
-        return render_chat(template, messages, bos_token=names["bos_token"], eos_token=names["eos_token"])
+        text = theirs.chat(messages)
+        if text is None:
+            assert theirs.template is not None
+            text = render_chat(theirs.template, messages, special_tokens=theirs.special_tokens)
+        return text
 
-    return (
-        lambda text, special: list(backend.encode(text, add_special_tokens=special).ids),
-        specials,
-        None if template is None else render_by_template,
+    return theirs.ids, theirs.specials, None if theirs.template is None else render_by_template
+
+
+def _tokenizer_oracle(rung: Rung, source: CheckpointFolder, oracle: str, vocab_size: int) -> TokenizerOracle:
+    if oracle == "transformers":
+        with errors_of_options():
+            return Transformers(source.folder, source.config)
+    if (source.folder / "tokenizer.json").is_file():
+        return FolderTokenizer(source.folder, source.config, vocab_size)
+    rung.notes.append(
+        "without tokenizer.json, FILE is compared with convert's own reading, which convert checks against the package "
+        "sentencepiece; --oracle transformers judges independently"
     )
+    return _ConvertersReading(source)
 
 
-def _load_tokenizer_json(path: Path, settings: dict[str, Any]) -> Any:
-    """The tokenizer of tokenizer.json with, as in transformers, added tokens that only tokenizer_config.json names."""
-    from tokenizers import AddedToken
-    from tokenizers import Tokenizer as Reference
+class _ConvertersReading:
+    """A folder without tokenizer.json, as convert reads it."""
 
-    try:
-        reference = Reference.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise Unreadable(f"it is not a tokenizer: {error}", path=path) from error
-    reference.no_padding()
-    reference.no_truncation()
-    stated = settings.get("added_tokens_decoder")
-    decoder = stated if isinstance(stated, dict) else {}
-    if odd := [key for key in decoder if not key.isdecimal()]:
-        raise Unreadable(f"{odd[0][:40]!r} is not a token id", path=path.parent / "tokenizer_config.json")
-    for _, fields in sorted(decoder.items(), key=lambda entry: int(entry[0][:20])):
-        if not (isinstance(fields, dict) and isinstance(fields.get("content"), str)):
-            continue
-        if reference.token_to_id(fields["content"]) is None:
-            flags = {
-                name: bool(fields[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in fields
-            }
-            reference.add_tokens([AddedToken(fields["content"], special=bool(fields.get("special")), **flags)])
-    return reference
+    def __init__(self, source: CheckpointFolder) -> None:
+        loaded = files.load(source.folder, source.config)
+        self._backend = loaded.backend
+        self.name = loaded.path.name
+        self.specials = [token.content for _, token in sorted(self._backend.get_added_tokens_decoder().items())]
+        self.special_tokens = loaded.specials
+        self.template = template_of(source.folder, loaded.settings)
+
+    def ids(self, text: str, add_special: bool) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=add_special).ids)
+
+    def chat(self, messages: Chat) -> str | None:
+        return None
 
 
 def _compare_chats(rung: Rung, ours: Tokenizer, theirs: Render, encode: Encode) -> None:

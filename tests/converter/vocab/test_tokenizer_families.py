@@ -63,7 +63,7 @@ def without(source: Path, target: Path, *names: str) -> Path:
     return target
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "minicpm"])  # its class does not use tokenizer.json
 def test_the_same_ids_as_the_checkpoints_own_tokenizer(family: Any, kind: str) -> None:
     ours, theirs = family(kind).ours, family(kind).theirs
     for text in awkward_texts():
@@ -77,7 +77,7 @@ def test_the_same_ids_as_the_checkpoints_own_tokenizer(family: Any, kind: str) -
     theirs.encode_special_tokens = False
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "minicpm"])  # its class drops a leading blank
 def test_text_comes_back_where_the_tokenizer_keeps_it(family: Any, kind: str) -> None:
     ours, nfc = family(kind).ours, tokenizers.normalizers.NFC()  # the library's Unicode may be newer than Python's
     for text in awkward_texts():
@@ -86,13 +86,12 @@ def test_text_comes_back_where_the_tokenizer_keeps_it(family: Any, kind: str) ->
             continue  # sentencepiece spells a space so, and a byte
         ids = ours.encode(text, add_special=False, parse_special=False)
         assert ours.decode(ids) == kept, repr(text)
-        spaced = f" {kept}" if kind in ("llama2", "minicpm") and text else kept
+        spaced = f" {kept}" if kind == "llama2" and text else kept
         assert b"".join(map(ours.token_bytes, ids)) == spaced.encode(), repr(text)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "minicpm"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_ids_as_transformers(family: Any, kind: str, tmp_path: Path) -> None:
-    # MiniCPM is left out: transformers 5 rebuilds LlamaTokenizer and adds no prefix to a text that begins with a blank.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     transformers = pytest.importorskip("transformers", reason="the oracle transformers is not installed")
     folder = without(family(kind).folder, tmp_path / "copy")

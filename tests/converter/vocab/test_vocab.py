@@ -87,12 +87,12 @@ def test_ids_of_special_tokens_and_stops(tmp_path: Path) -> None:
     metadata = read_vocabulary(folder, {"bos_token_id": 7, "eos_token_id": 9, "vocab_size": 400}, {"eos_token_id": [3]})
     assert "tokenizer.ggml.bos_token_id" not in metadata  # the tokenizer says there is none, config's is noise
     assert metadata["tokenizer.ggml.eos_token_id"] == end and metadata["tokenizer.ggml.eot_token_id"] == turn
-    assert metadata[reader.KEY_STOP_IDS].tolist() == [3, 9, turn]
+    assert metadata[reader.KEY_STOP_IDS].tolist() == [3, 9, end, turn]
     assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.add_eos_token"] is False
     types = metadata["tokenizer.ggml.token_type"]
     assert types[turn] == 3 and types[made.token_to_id("<think>")] == 4
     ours = Tokenizer.from_metadata(metadata)
-    assert ours.stop_ids == {3, 9, turn} and ours.bos_id is None
+    assert ours.stop_ids == {3, 9, end, turn} and ours.bos_id is None
     assert Tokenizer.from_metadata(read_vocabulary(folder, {}, {})).stop_ids == {turn}
 
 
@@ -136,16 +136,52 @@ def test_a_template_that_cannot_render_falls_back_to_known_names(tmp_path: Path)
 def test_tokens_that_only_the_files_beside_know(tmp_path: Path) -> None:
     made = byte_level("llama3")
     count = made.get_vocab_size()
+    folder = checkpoint(tmp_path, made)
+    (folder / "added_tokens.json").write_text(json.dumps({"<y>": count}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<z>"}))
+    metadata = read_vocabulary(folder, {}, {})
+    assert metadata["tokenizer.ggml.tokens"][count:] == ["<y>", "<z>"]
+    assert metadata["tokenizer.ggml.padding_token_id"] == count + 1
+    (folder / "added_tokens.json").write_text(json.dumps({"<y>": count + 5}))
+    with pytest.raises(Unreadable, match="<y>"):
+        read_vocabulary(folder, {}, {})
+
+
+def test_older_files_are_ignored_where_added_tokens_decoder_is(tmp_path: Path) -> None:
+    made = byte_level("llama3")
+    count = made.get_vocab_size()
     folder = checkpoint(tmp_path, made, added_tokens_decoder={str(count): {"content": "<x>", "special": True}})
     (folder / "added_tokens.json").write_text(json.dumps({"<y>": count + 1}))
     (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<z>"}))
     metadata = read_vocabulary(folder, {}, {})
-    assert metadata["tokenizer.ggml.tokens"][count:] == ["<x>", "<y>", "<z>"]
-    assert metadata["tokenizer.ggml.padding_token_id"] == count + 2
-    assert Tokenizer.from_metadata(metadata).encode("<x><y>", add_special=False) == [count, count + 1]
-    (folder / "added_tokens.json").write_text(json.dumps({"<y>": count + 5}))
-    with pytest.raises(Unreadable, match="<y>"):
-        read_vocabulary(folder, {}, {})
+    assert metadata["tokenizer.ggml.tokens"][count:] == ["<x>"]
+    assert "tokenizer.ggml.padding_token_id" not in metadata
+    with pytest.raises(Unsupported, match=r"'<x>' comes from tokenizer_config\.json"):
+        read_vocabulary(folder, {"vocab_size": count}, {})
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"), [("lstrip", "a  <|eot|>b"), ("rstrip", "a<|eot|>  b"), ("single_word", "a<|eot|>b")]
+)
+@pytest.mark.parametrize("wins", [True, False])
+def test_flags_in_tokenizer_config_win(tmp_path: Path, flag: str, text: str, wins: bool) -> None:
+    made = byte_level("llama3")
+    made.add_tokens([tokenizers.AddedToken("<|eot|>", normalized=False, **{flag: not wins})])
+    fields = {"content": "<|eot|>", "normalized": False, "special": False, flag: wins}
+    folder = checkpoint(tmp_path, made, added_tokens_decoder={str(made.token_to_id("<|eot|>")): fields})
+    made.add_tokens([tokenizers.AddedToken("<|eot|>", normalized=False, **{flag: wins})])
+    ours = Tokenizer.from_metadata(read_vocabulary(folder, {}, {}))
+    assert ours.encode(text, add_special=False) == made.encode(text, add_special_tokens=False).ids
+
+
+def test_a_trailing_added_token_without_a_row_is_left_out(tmp_path: Path) -> None:
+    made = byte_level("llama3")
+    count = made.get_vocab_size()
+    made.add_special_tokens(["<image_soft_token>"])
+    notes: list[str] = []
+    metadata = read_vocabulary(checkpoint(tmp_path, made), {"vocab_size": count}, {}, notes)
+    assert len(metadata["tokenizer.ggml.tokens"]) == count and "<image_soft_token>" in notes[0]
+    assert max(Tokenizer.from_metadata(metadata).encode("a<image_soft_token>b")) < count
 
 
 def test_both_spellings_of_merges_and_saved_truncation(tmp_path: Path) -> None:
