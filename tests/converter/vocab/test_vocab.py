@@ -93,7 +93,7 @@ def test_ids_of_special_tokens_and_stops(tmp_path: Path) -> None:
     assert types[turn] == 3 and types[made.token_to_id("<think>")] == 4
     ours = Tokenizer.from_metadata(metadata)
     assert ours.stop_ids == {3, 9, end, turn} and ours.bos_id is None
-    assert Tokenizer.from_metadata(read_vocabulary(folder, {}, {})).stop_ids == {turn}
+    assert Tokenizer.from_metadata(read_vocabulary(folder, {}, {})).stop_ids == {end, turn}
 
 
 def test_a_post_processor_that_appends_eos(tmp_path: Path) -> None:
