@@ -40,12 +40,17 @@ lint: $(VENV)/.test-ready ## ruff and mypy
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.test-ready lib ## Fuzz the readers and the C library for FUZZ_SECONDS (tests/fuzz/README.md)
+	@$(RUN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --binaries $(abspath $(BUILD))/fuzz/asan
+
 .PHONY: format
 format: $(VENV)/.test-ready ## Let ruff and clang-format rewrite what they can
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 	@if command -v clang-format >/dev/null; then \
-		git ls-files 'runtime/csrc/*.[ch]' 'runtime/csrc/*.inc' 'tests/c/*.[ch]' | xargs clang-format -i; \
+		git ls-files 'runtime/csrc/*.[ch]' 'runtime/csrc/*.inc' 'tests/c/*.[ch]' 'tests/fuzz/c/*.[ch]' | xargs clang-format -i; \
 	else echo "clang-format is not installed; C files were left as they are" >&2; fi
 
 .PHONY: clean

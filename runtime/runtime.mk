@@ -54,6 +54,7 @@ TP_SOURCES := $(sort $(wildcard runtime/csrc/*.c runtime/csrc/selftest/*.c) $(fo
 TP_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/%.o)
 TP_TEST_OBJECTS := $(TP_SOURCES:%.c=$(BUILD)/asan/%.o)
 TP_TESTS := $(patsubst tests/c/%.c,$(BUILD)/asan/%,$(wildcard tests/c/test_*.c))
+TP_FUZZERS := $(patsubst tests/fuzz/c/%.c,$(BUILD)/asan/%,$(wildcard tests/fuzz/c/fuzz_*.c))
 # Everything built depends on these: a file that changes when the flags or the list of sources do, and this one.
 TP_RULES := $(BUILD)/flags runtime/runtime.mk
 
@@ -68,7 +69,7 @@ tp_say = $(if $(QUIET),:,echo "  $1" >&2)
 tp_rename = mv -f $(tp_temporary) $@
 tp_rename_both = mv -f $(tp_temporary).d $(basename $@).d && $(tp_rename)
 
-.PHONY: lib c-test tp-always
+.PHONY: lib c-test fuzzers tp-always
 .SECONDARY: $(TP_TEST_OBJECTS)
 
 lib: $(BUILD)/$(TP_NAME) ## Build the C library, runtime/libtritpack
@@ -98,6 +99,14 @@ $(BUILD)/asan/test_%: tests/c/test_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 	@$(call tp_say,cc (sanitizers) $<)
 	@$(call tp_compile,$(TP_TEST_CFLAGS)) -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
 
+# Fuzzers of the library (tests/fuzz/README.md): CC has to be a clang with libFuzzer, SANITIZERS has to name fuzzer-no-link.
+fuzzers: $(TP_FUZZERS)
+
+$(BUILD)/asan/fuzz_%: tests/fuzz/c/fuzz_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
+	@mkdir -p $(@D)
+	@echo "  cc (fuzzer) $<" >&2
+	@$(call tp_compile,$(TP_TEST_CFLAGS)) -fsanitize=fuzzer -I. $< $(TP_TEST_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
+
 # Runs a dumped model where there is no Python.
 $(BUILD)/run_dump: tests/c/run_dump.c $(TP_OBJECTS) $(TP_RULES)
 	@mkdir -p $(@D)
@@ -106,4 +115,4 @@ $(BUILD)/run_dump: tests/c/run_dump.c $(TP_OBJECTS) $(TP_RULES)
 c-test: $(TP_TESTS) ## Run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $(RUN_TEST) $$t; done
 
--include $(TP_OBJECTS:.o=.d) $(TP_TEST_OBJECTS:.o=.d) $(TP_TESTS:=.d)
+-include $(TP_OBJECTS:.o=.d) $(TP_TEST_OBJECTS:.o=.d) $(TP_TESTS:=.d) $(TP_FUZZERS:=.d)

@@ -243,7 +243,9 @@ TP_API int tp_quantize_activations(int isa, const float *x /* (n, cols) */, int6
 
 /* out[t][r] = sum over k of (code[r][k] - 1) * q[t][k], exact, by kernel `index` (op matvec or
  * matmul). Kernels of I2_S take T2 too. Those of U8 take every ternary tensor, unpacked by the
- * best kernel of their instruction set or below. Codes under a scale of 0 count as zeros. */
+ * best kernel of their instruction set or below, and count codes under a scale of 0 as zeros. The
+ * others give some number for a row with such a scale. So does each kernel for codes, trits and
+ * nibbles that mean nothing. */
 TP_API int tp_kernel_matmul_int(int index, const tp_tensor *w, const int8_t *q /* (n, cols) */,
                                 int64_t n, int32_t *out /* (n, rows) */);
 

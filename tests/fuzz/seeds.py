@@ -1,0 +1,140 @@
+"""Writes the seeds in corpus/, which every target starts from: `python -m tests.fuzz.seeds`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.fuzz import hub_answers, seeds_c
+from tests.fuzz.inputs import write_folder
+from tests.hostile.generate import gguf, pair, tensor, text
+from tests.make.families import FAMILIES, make
+from tests.make.tokenizers import write_tokenizer
+from tritpack.converter.convert import convert
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.layouts import catalog
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+KINDS = ("llama3", "falcon3", "qwen2", "neox", "gemma", "llama2", "minicpm")
+KEPT_TOKENS = 48
+HEADERS = {"t2": b"T2\1\0" + struct.pack("<II", 2, 2), "t158": b"T158" + struct.pack("<II", 2, 2)}
+Folder = dict[str, Any]
+
+
+def folder_document(folder: Path) -> Folder:
+    """The JSON files of a folder, and the headers of its safetensors files."""
+    files: Folder = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            files[name] = json.loads(path.read_text("utf-8"))
+        elif path.suffix == ".safetensors":
+            raw = path.read_bytes()
+            (length,) = struct.unpack_from("<Q", raw)
+            files[name] = {"header": json.loads(raw[8 : 8 + length]), "bytes": len(raw) - 8 - length}
+    return files
+
+
+def compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def shortened(files: Folder) -> Folder:
+    """The same with a tokenizer of few tokens, ids without gaps, so that a seed is small and quick."""
+    document = files["tokenizer.json"]
+    model, added = document["model"], document["added_tokens"]
+    special = {token["content"] for token in added}
+    words = [word for word in sorted(model["vocab"], key=model["vocab"].get) if word not in special]
+    model["vocab"] = {word: i for i, word in enumerate([*special & model["vocab"].keys(), *words[:KEPT_TOKENS]])}
+    kept = model["vocab"].keys()
+    model["merges"] = [[a, b] for a, b in model["merges"] if {a, b, a + b} <= kept]
+    for place, token in enumerate(added):
+        token["id"] = model["vocab"].get(token["content"], len(model["vocab"]) + place)
+    files.get("tokenizer_config.json", {}).pop("added_tokens_decoder", None)
+    return files
+
+
+def checkpoints(scratch: Path) -> Folder:
+    seeds = {}
+    for name in list(FAMILIES)[::3]:  # many differ in the bytes alone
+        made = make(name, scratch / name)
+        seeds[name] = shortened(folder_document(made.folder))
+    return seeds
+
+
+def tokenizers(scratch: Path) -> Folder:
+    seeds = {}
+    for kind in KINDS:
+        config = write_tokenizer(scratch / kind, kind)
+        seeds[kind] = {"config.json": config, **shortened(folder_document(scratch / kind))}
+    return seeds
+
+
+def templates(scratch: Path) -> Folder:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    seeds = {}
+    for kind in KINDS:
+        write_tokenizer(scratch / f"{kind}-chat", kind)
+        settings = json.loads((scratch / f"{kind}-chat" / "tokenizer_config.json").read_text("utf-8"))
+        if template := settings.get("chat_template"):
+            seeds[kind] = {"template": template, "messages": chat}
+    return seeds
+
+
+def gguf_files() -> dict[str, bytes]:
+    """A small tensor for each meaning of a type id."""
+    seeds = {}
+    for place, meaning in enumerate(catalog.MEANINGS):
+        rows, cols = (32, 256) if meaning.name in ("tl1", "tl2") else (4, 256)
+        head = np.frombuffer(HEADERS.get(meaning.name, b"").ljust(64, b"\0"), np.uint8)
+        size = meaning.nbytes(rows, cols, head) or 64
+        table = tensor("blk.0.ffn_up.weight", (cols, rows), meaning.type_id)
+        pairs = pair("general.architecture", 8, text("llama"))
+        pairs += pair("tritpack.layout.tiling", 9, struct.pack("<IQ", 8, 1) + text("32x256=32,96,32"))
+        data = (head.tobytes() + b"\x24" * size)[:size] if meaning.name in HEADERS else b"\x24" * size
+        seeds[f"{place}_{meaning.name}"] = gguf(pairs + table, pairs=2, tensors=1) + data
+    return seeds
+
+
+def gguf_models(scratch: Path) -> dict[str, bytes]:
+    """Whole models: shortened checkpoints as `convert` writes them."""
+    seeds = {}
+    for name, document in checkpoints(scratch).items():
+        folder = scratch / f"{name}-short"
+        write_folder(document, folder)
+        output = scratch / f"{name}.gguf"
+        with contextlib.suppress(TritpackError):
+            convert(folder, output)
+            seeds[name] = output.read_bytes()
+    return dict(sorted(seeds.items(), key=lambda seed: len(seed[1]))[:2])
+
+
+def write() -> None:
+    """Replace the folder corpus/."""
+    shutil.rmtree(CORPUS, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        documents = {"checkpoint": checkpoints, "tokenizer": tokenizers, "template": templates}
+        made = {name: function(Path(scratch) / name) for name, function in documents.items()}
+        made["safetensors"] = {
+            name: next(value for key, value in files.items() if key.endswith(".safetensors"))
+            for name, files in list(made["checkpoint"].items())[:3]
+        }
+        made["hub"] = hub_answers.seeds()
+        seeds = {name: {key: compact(value) for key, value in folders.items()} for name, folders in made.items()}
+        seeds |= {"gguf": gguf_files(), "gguf_model": gguf_models(Path(scratch) / "g")}
+        seeds |= {name: function() for name, function in seeds_c.SEEDS.items()}
+    for name, files in seeds.items():
+        (CORPUS / name).mkdir(parents=True)
+        for key, data in files.items():
+            (CORPUS / name / key).write_bytes(data)
+
+
+if __name__ == "__main__":
+    write()
