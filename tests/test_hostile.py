@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import REPOSITORY, program
+from tests.fuzz.inputs import parsed, write_folder
 from tests.hostile import generate
 
 FOLDER = REPOSITORY / "tests" / "hostile"
@@ -15,9 +17,14 @@ CASES = json.loads((FOLDER / "cases.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"])
-def test_a_hostile_file_gets_one_sentence(case: dict[str, Any]) -> None:
-    path = FOLDER / case["file"]
-    done = program(*case["command"], path)
+def test_a_hostile_file_gets_one_sentence(case: dict[str, Any], tmp_path: Path) -> None:
+    path, options = FOLDER / case["file"], []
+    if path.suffix == ".json":
+        document, path = parsed(path.read_bytes()), tmp_path / "checkpoint"
+        path.mkdir()
+        write_folder(document, path)
+        options = ["-o", tmp_path / "out.gguf"]
+    done = program(*case["command"], path, *options)
     assert done.returncode == case["exit_code"], done.stderr
     [sentence] = [line for line in done.stderr.splitlines() if not line.startswith("hint: ")]
     assert sentence.startswith(f"error: {path}: ") and done.stdout == ""

@@ -1,5 +1,6 @@
 """Write the files of this folder and cases.json: `python tests/hostile/generate.py`. Imports nothing of tritpack.
 
+A .json file stands for a checkpoint folder (see tests/fuzz/inputs.py), and `convert` meets it.
 Each file is wrong in one way. A case says which command meets it, the exit code, and words that the one sentence on
 stderr must contain.
 """
@@ -86,13 +87,31 @@ FILES: dict[str, tuple[bytes, int, list[str]]] = {
     "t158_header.gguf": (gguf(tensor("t", (80, 1), 1585), tensors=1, data=96), UNREADABLE, ["'t'"]),
 }
 
+INDEX = "model.safetensors.index.json"
+
+
+def shard(name: object) -> bytes:
+    """A checkpoint whose index says that a tensor is in this file."""
+    return json.dumps({"config.json": {"model_type": "llama"}, INDEX: {"weight_map": {"a": name}}}).encode()
+
+
+FILES |= {
+    "shard_name_too_long.json": (shard("a" * 3000), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_with_nul.json": (shard("a\0b"), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_of_surrogate.json": (shard("\ud800"), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_outside.json": (shard("../../etc/passwd"), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_of_folder.json": (shard("."), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_number.json": (shard(7), UNREADABLE, [INDEX, "file names"]),
+}
+
 
 def write() -> None:
     """Write every file, and the table of cases."""
     cases = []
     for name, (data, code, words) in FILES.items():
         (FOLDER / name).write_bytes(data)
-        cases.append({"file": name, "command": ["inspect"], "exit_code": code, "words": words})
+        command = "convert" if name.endswith(".json") else "inspect"
+        cases.append({"file": name, "command": [command], "exit_code": code, "words": words})
     lines = ",\n".join(json.dumps(case) for case in cases)
     (FOLDER / "cases.json").write_text(f"[\n{lines}\n]\n")
 
