@@ -67,6 +67,8 @@ def refuse_existing(path: Path, *, force: bool, inputs: Iterable[str | Path | No
     them, exists and force is false, or is not a regular file (a folder, a device, a link to nowhere); WriteFailed if
     its folder does not exist.
     """
+    if "\0" in str(path):
+        raise UsageError(f"{str(path)!r} cannot be the name of a file")
     if not path.parent.is_dir():
         raise WriteFailed(f"the folder {path.parent} does not exist", path=path)
     if path.is_dir():

@@ -14,6 +14,7 @@ from typing import Any
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
 from tritpack.formats.inputs import Unchanged, read_input
+from tritpack.formats.json_text import parse_json
 from tritpack.formats.safetensors_reader import StoredTensor, read_safetensors
 
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
@@ -117,7 +118,7 @@ class CheckpointFolder:
             return {}
         try:
             # A repeated key keeps its last value, as in transformers: HF1BitLLM's config.json relies on it.
-            value = json.loads(read_input(path))
+            value = parse_json(read_input(path))
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"is not readable JSON: {error}", path=path) from error
         if not isinstance(value, dict):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.inputs import read_input
+from tritpack.formats.json_text import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(read_input(path))
+        value = parse_json(read_input(path))
     except (ValueError, RecursionError) as exc:
         raise Unreadable(f"cannot be read as JSON ({exc})", path=path) from exc
     if not isinstance(value, dict):

@@ -107,6 +107,11 @@ def test_an_input_is_never_replaced(link, tmp_path: Path) -> None:  # type: igno
     assert model.read_bytes() == b"model"
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a file"):
+        refuse_existing(Path("a\0b"), force=True)
+
+
 COMMANDS = {
     "logits": ["logits", "{gguf}", "--tokens", "1", "-o", "{gguf}", "--force"],
     "embed": ["embed", "{gguf}", "--tokens", "1", "--pooling", "mean", "-o", "{gguf}", "--force"],

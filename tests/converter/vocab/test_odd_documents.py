@@ -18,6 +18,9 @@ from tritpack.formats.errors import TritpackError, Unreadable
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "x", None, [1], {}], ids=str)
 def test_added_tokens_that_are_no_ids(value: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_checkpoint, folder := tmp_path / "odd")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["added_tokens_decoder"]  # which would make transformers ignore the other file
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "added_tokens.json").write_text(json.dumps({"<x>": value}))
     with pytest.raises(Unreadable, match=r"added_tokens\.json: .* is not a token id"):
         convert(folder, tmp_path / "m.gguf")
@@ -40,3 +43,17 @@ def test_decoder_keys_that_are_no_ids(key: str, tiny_checkpoint: Path, tiny_gguf
     assert isinstance(
         run("verify", tiny_gguf, "--source", folder, "--level", "tokenizer").exception, TritpackError | SystemExit
     )
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json", "config.json", "generation_config.json"])
+def test_half_of_a_surrogate_pair_is_no_text(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, folder := tmp_path / "odd")
+    document = json.loads((folder / name).read_text())
+    document |= {"bos_token": "\ud800", "chat_template": "\udfff"}
+    (folder / name).write_text(json.dumps(document))
+    with pytest.raises(Unreadable, match=name.replace(".", r"\.")):
+        convert(folder, tmp_path / "m.gguf")
+    whole = {"bos_token": "<|begin_of_text|>", "chat_template": "\U0001f600"}
+    (folder / name).write_text(json.dumps({**document, **whole}))
+    if name != "tokenizer.json":
+        convert(folder, tmp_path / "m.gguf")
