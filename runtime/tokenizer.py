@@ -239,12 +239,21 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
 
 
 def special_tokens(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, str]:
-    """Return the text of each special token that has a name, by that name, as chat templates know it."""
+    """Return the text of each special token that has a name, by that name, as chat templates know it. Raises
+    Unreadable for what is not an id."""
     if KEY_SPECIAL_TOKENS in metadata:
         named = _json_object(metadata, KEY_SPECIAL_TOKENS)
         return {name: text for name, text in named.items() if isinstance(text, str)}
-    ids = {name: metadata[key] for name, key in SPECIAL_KEYS.items() if metadata.get(key) is not None}
-    return {name: tokens[int(i)] for name, i in ids.items() if 0 <= int(i) < len(tokens)}
+    named = {}
+    for name, key in SPECIAL_KEYS.items():
+        value = metadata.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Unreadable(f"metadata key {key} is {str(value)[:40]!r}, expected the id of a token")
+        if 0 <= value < len(tokens):
+            named[name] = tokens[value]
+    return named
 
 
 def _special_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritpack.formats.errors import Unreadable
-from tritpack.runtime.tokenizer import KEY_STOP_IDS, Tokenizer
+from tritpack.runtime.tokenizer import KEY_SPLIT_SPECIALS, KEY_STOP_IDS, Tokenizer
 
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
@@ -23,8 +23,10 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     tokens = metadata["tokenizer.ggml.tokens"]
     keys = {name: f"tokenizer.ggml.{key}_token_id" for name, key in IDS.items()}
     ids_by_name = {name: _token_id(metadata, key, len(tokens)) for name, key in keys.items() if key in metadata}
-    texts = {name: str(tokens[token]) for name, token in ids_by_name.items()}
+    texts = tokenizer.special_tokens
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **texts}
+    if metadata.get(KEY_SPLIT_SPECIALS):
+        settings["split_special_tokens"] = True
     present = _templates(metadata)
     if set(present) == {"default"}:
         settings["chat_template"] = present["default"]

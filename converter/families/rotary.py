@@ -57,7 +57,10 @@ def _parameters(keys: Keys, by_layer_kind: bool) -> tuple[Mapping[str, Any], Map
     """Return the objects for layers that see everything and for those with a window. As in transformers, rope_scaling
     counts where both keys are there."""
     old, new = keys.mapping("rope_scaling"), keys.mapping("rope_parameters")
-    if any(isinstance(value, Mapping) for value in [*old.values(), *(() if by_layer_kind else new.values())]):
+    objects = {
+        key for key, value in [*old.items(), *(() if by_layer_kind else new.items())] if isinstance(value, Mapping)
+    }
+    if any(key.endswith("_attention") for key in objects):
         raise Unsupported("config.json: rotary parameters by kind of layer are not supported in this architecture")
     if not by_layer_kind:
         return old or new, {}

@@ -326,7 +326,7 @@ def test_zeros_among_floats(name: str, checkpoints: Checkpoints, tmp_path: Path)
 
     folder = edited(checkpoints(name).folder, tmp_path / "c", tensors=clear)
     result = convert(folder, tmp_path / "m.gguf")
-    assert result.warnings == [f"tensor '{UP1}.weight' is all zero; is the checkpoint intact?"]
+    assert f"tensor '{UP1}.weight' is all zero; is the checkpoint intact?" in result.warnings
     assert verify(tmp_path / "m.gguf", folder, level="logits").verdict == "pass"
 
 

@@ -241,7 +241,7 @@ def test_what_engines_imply(tmp_path: Path) -> None:
 
 def test_a_source_is_not_written_over(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     folder = edited_checkpoint(tiny_checkpoint, tmp_path / "c")
-    with pytest.raises(UsageError, match="of the source itself"):
+    with pytest.raises(UsageError, match="is an input of this command"):
         convert(folder, folder / "model.safetensors", force=True)
     with pytest.raises(UsageError, match="packed file"):
         convert(tiny_gguf, tmp_path / "x.gguf", quantize="absmean")

@@ -128,9 +128,6 @@ MUTATIONS: dict[str, Mutation] = {
         key("llama.expert_count", 8),
         "falcon3",
     ),
-    "one part of a split file": Mutation(
-        "structure", Kind.KEY_UNEXPECTED, ("split.count is 2",), key("split.count", 2)
-    ),
     "end tokens hidden behind a second GGUF": Mutation(
         "structure",
         Kind.END_TOKENS_MISSING,
