@@ -64,11 +64,10 @@ def refuse_existing(path: Path, *, force: bool, inputs: Iterable[str | Path | No
     """Refuse an output that must not be replaced.
 
     inputs: files that are read, under any name or link; they are never replaced. Raises UsageError if `path` is one of
-    them, exists and force is false, or is not a regular file (a folder, a device, a link to nowhere); WriteFailed if
-    its folder does not exist.
+    them, exists and force is false, or is not a regular file (a folder, a device, a link to nowhere), or if no file can
+    have its name; WriteFailed if its folder does not exist.
     """
-    if "\0" in str(path):
-        raise UsageError(f"{str(path)!r} cannot be the name of a file")
+    refuse_impossible(path)
     if not path.parent.is_dir():
         raise WriteFailed(f"the folder {path.parent} does not exist", path=path)
     if path.is_dir():
@@ -80,6 +79,16 @@ def refuse_existing(path: Path, *, force: bool, inputs: Iterable[str | Path | No
             raise UsageError("is an input of this command, so it is not replaced", path=path)
     if path.exists() and not force:
         raise UsageError("exists already", path=path, hint="pass --force to overwrite it")
+
+
+def refuse_impossible(path: str | Path) -> None:
+    """Raise UsageError for text that no file name can be: with a null character, or half of a surrogate pair."""
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise UsageError(f"{os.fspath(path)!r} cannot be the name of a file: {error}") from error
+    except OSError:  # it does not exist, say
+        pass
 
 
 def _is_same(path: Path, other: Path) -> bool:

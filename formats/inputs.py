@@ -34,7 +34,7 @@ def open_input(path: Path) -> BinaryIO:
     """Open a regular file. Raises Unreadable for what is missing, not regular, or not ours to read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: text that no file name can be
         raise _unreadable(path, error) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -135,6 +135,6 @@ class Unchanged:
 def _identity(path: Path) -> Identity | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return Identity(status.st_size, status.st_mtime_ns, status.st_ino)

@@ -22,7 +22,7 @@ from tritpack.converter.sources.open import open_source
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.formats.errors import TritpackError, UsageError, WriteFailed
-from tritpack.formats.files import lock, partial_of, remove_abandoned
+from tritpack.formats.files import lock, partial_of, refuse_impossible, remove_abandoned
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import Unchanged
 from tritpack.formats.progress import Progress, silent
@@ -67,6 +67,7 @@ def export(
     that would run another model. force: replace the checkpoint's files in a folder that is not empty.
     Raises Unsupported with the reason, Unreadable, UsageError, WriteFailed.
     """
+    refuse_impossible(output)
     folder = Path(output).resolve()
     refuse_folder(folder, output, force=force)
     packers.use_c_packers()

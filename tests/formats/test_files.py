@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, exit_code_of, run
+from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
+from tritpack.converter.repack import repack
 from tritpack.formats.errors import UsageError
 from tritpack.formats.files import atomic_output, partial_of, refuse_existing
 
@@ -107,9 +109,11 @@ def test_an_input_is_never_replaced(link, tmp_path: Path) -> None:  # type: igno
     assert model.read_bytes() == b"model"
 
 
-def test_a_name_that_no_file_can_have() -> None:
+@pytest.mark.parametrize("name", ["a\0b", "a\0/b", "\ud800.gguf", "folder/a\0"])
+@pytest.mark.parametrize("function", [convert, repack, export])
+def test_an_output_that_no_file_can_be_called(function, name: str, tiny_gguf: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="cannot be the name of a file"):
-        refuse_existing(Path("a\0b"), force=True)
+        function(tiny_gguf, name)
 
 
 COMMANDS = {

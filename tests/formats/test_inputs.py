@@ -16,9 +16,11 @@ import pytest
 from tests.conftest import DEMO, REPOSITORY, exit_code_of, run
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
+from tritpack.converter.tools.inspect import inspect
 from tritpack.formats import inputs
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.model import Model
 
 
 def make_special(kind: str, path: Path) -> Path:
@@ -180,3 +182,10 @@ def test_a_mapped_file_that_is_cut_ends_in_a_sentence(name: str, run_it: str, de
 
 def test_unchanged_files_are_unchanged(demo_gguf: Path) -> None:
     GgufFile(demo_gguf).unchanged.check()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\0/b", "\ud800", "org/\udcff\ud800.gguf"])
+@pytest.mark.parametrize("function", [inspect, Model, lambda name: convert(name, "never.gguf")])
+def test_text_that_no_file_name_can_be(function: Callable[[str], object], name: str) -> None:
+    with pytest.raises(Unreadable):
+        function(name)
