@@ -1,17 +1,16 @@
 """The Hub as a source, through huggingface_hub: one repository at one revision, only the files that a conversion reads.
 
-The client keeps its own rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE) and its own cache. Two things that it
-does not do are done here. Since version 2.0 it discards a cut download, so large files are written to `.incomplete`
-here and continue where they stopped, in this run or the next. And it does not compare files with their hashes, so every
-file is compared here. What is tried again, and what each error of the client means, is in hub_errors.py. Nothing that a
-repository holds is run or unpickled.
+The client's rules (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE), its requests and its cache are kept. Three things
+that it does not do are done here. Since version 2.0 it discards a cut download, so files are written to `.incomplete`
+here and continue where they stopped, in this run or the next. It does not bound what a server sends, or how slowly. And
+it does not compare files with their hashes, so every file is compared here. What is tried again, and what each error of
+the client means, is in hub_errors.py. Nothing that a repository holds is run or unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -53,7 +52,9 @@ SMALL_FILES = re.compile(
     r"|modules\.json|\d+_\w+/config\.json",
     re.ASCII,
 )
-MOST_SMALL_FILES = 200
+MOST_FILES = 1000
+"""Files of one conversion; the largest models have fewer than 200 parts."""
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 
@@ -140,10 +141,11 @@ def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folde
         raise Unreadable("holds no model*.safetensors and no .gguf file", path=repo)
     if "config.json" not in names:
         raise Unreadable("has no config.json", path=repo, hint="this is not a transformers checkpoint")
-    small = sorted(filter(SMALL_FILES.fullmatch, names))
-    if len(small) > MOST_SMALL_FILES:
-        raise Unreadable(f"has {len(small)} files of configuration, at most {MOST_SMALL_FILES} are read", path=repo)
-    for name in [*small, *weights]:
+    wanted = [*sorted(filter(SMALL_FILES.fullmatch, names)), *weights]
+    if len(wanted) > MOST_FILES:
+        message = f"has {len(wanted)} files of configuration and weights, at most {MOST_FILES} are read"
+        raise Unreadable(message, path=repo)
+    for name in wanted:
         fetch(name)
     return folder
 
@@ -186,6 +188,9 @@ class _Repository:
         if not re.fullmatch("[A-Za-z0-9]+", info.sha or ""):  # it becomes the name of a folder
             raise ValueError(f"{info.sha!r} is not a commit")
         self.commit, self.files = info.sha or "", {file.rfilename: file for file in info.siblings or ()}
+        for name in self.files:
+            if name.startswith("/") or "\0" in name or ".." in re.split(r"[/\\]", name):
+                raise ValueError(f"it lists {name!r}")
 
     def _listing(self) -> dict[str, Any]:
         """Return what the Hub says of the repository, the client's own request with a bound."""
@@ -239,50 +244,45 @@ class _Repository:
 
     def fetch(self, name: str) -> Path:
         """Fetch one file of the listing, compare it with its hash, and return its path in the snapshot's folder."""
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined,unused-ignore]
-
-        class Silent(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call,unused-ignore]
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined,unused-ignore]
 
         path = self.folder / name
         if not path.exists():
-            self._fetch_blob(name)
-            # The client finds it in the cache, and links it.
-            link = functools.partial(hf_hub_download, self.repo, name, revision=self.commit, tqdm_class=Silent)
-            path = Path(persist(lambda: within(PATIENCE, link, name) if self._blob(name) else link()))
+            key, size = self._blob(name)
+            if size > LARGEST_DOCUMENT and not name.endswith((".safetensors", ".gguf")):
+                message = f"{name} is listed with {size} bytes, which no such file has"
+                raise NetworkTrouble(message, hint="check HF_ENDPOINT")
+            blob = self.storage / "blobs" / key
+            lock = self.storage.parent / ".locks" / self.storage.name / f"{key}.lock"  # the client's own
+            for file in (blob, lock, path):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(lock):
+                self._fetch_blob(name, blob, size)
+                if not path.exists():
+                    path.unlink(missing_ok=True)  # a link to a blob that is gone
+                    _link(blob, path)
         return self._checked(path)
 
-    def _blob(self, name: str) -> tuple[str, int] | None:
-        """Return the name of a file's blob in the cache and its size; None if a mirror does not say them."""
+    def _blob(self, name: str) -> tuple[str, int]:
+        """Return the name of a file's blob in the cache, and its size, from the listing or from the file's headers."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
         listed = self.files[name]
         key, size = (listed.lfs.sha256, listed.lfs.size) if listed.lfs else (listed.blob_id, listed.size)
-        if not isinstance(key, str) or not isinstance(size, int) or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", key):
-            return None
+        if not (isinstance(key, str) and HASH.fullmatch(key) and isinstance(size, int)):  # not every mirror says them
+            url = hf_hub_url(self.repo, name, revision=self.commit)
+            headers = persist(lambda: within(PATIENCE, lambda: get_hf_file_metadata(url), name))
+            key, size = headers.etag or "", headers.size
+        if size is None or not re.fullmatch(r"[\w-]{1,200}", key, re.ASCII):
+            raise NetworkTrouble(f"neither the list of files nor the server says the size and hash of {name}")
         return key, size
 
-    def _fetch_blob(self, name: str) -> None:
+    def _fetch_blob(self, name: str, blob: Path, size: int) -> None:
         """Fetch a file into the cache, from where an earlier try was cut."""
-        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined,unused-ignore]
-
-        if (described := self._blob(name)) is None:
-            return
-        key, size = described
-        if size > LARGEST_DOCUMENT and not name.endswith((".safetensors", ".gguf")):
-            message = f"{name} is listed with {size} bytes, which no such file has"
-            raise NetworkTrouble(message, hint="check HF_ENDPOINT")
-        blob = self.storage / "blobs" / key
-        if blob.exists():
-            return
-        partial = blob.with_name(f"{key}.incomplete")
-        lock = self.storage.parent / ".locks" / self.storage.name / f"{key}.lock"  # the client's own
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
-            if not blob.exists():
-                persist(lambda: self._continue(name, partial, size))
-                os.replace(partial, blob)
+        partial = blob.with_name(f"{blob.name}.incomplete")
+        if not blob.exists():
+            persist(lambda: self._continue(name, partial, size))
+            os.replace(partial, blob)
 
     def _continue(self, name: str, partial: Path, size: int) -> None:
         """Download the rest of a file."""
@@ -317,18 +317,18 @@ class _Repository:
 
         Otherwise remove it from the cache and raise IntegrityFailed.
         """
+        target = path.resolve()  # parts of the cache may be links to another disk
+        if not any(target.is_relative_to(base.resolve()) for base in (self.storage, self.storage / "blobs")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            message = f"{path.name} in the cache is a link out of it, to {target}"
+            raise IntegrityFailed(message, path=self.repo, hint="the link was removed; run this again")
         listed = self.files.get(path.relative_to(self.folder).as_posix())
-        if path.is_symlink():
-            expected = Path(os.readlink(path)).name
-            if not (target := path.resolve()).is_relative_to(self.storage):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                message = f"{path.name} in the cache is a link out of it, to {target}"
-                raise IntegrityFailed(message, path=self.repo, hint="the link was removed; run this again")
-        else:  # a file system without links: only the listing knows
-            expected = (listed.lfs.sha256 if listed.lfs else listed.blob_id or "") if listed else ""
-        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
-            return path  # a mirror without hashes
+        expected = (listed.lfs.sha256 if listed.lfs else listed.blob_id) if listed else None
+        if not (isinstance(expected, str) and HASH.fullmatch(expected)):
+            expected = Path(os.readlink(path)).name if path.is_symlink() else ""
+        if not HASH.fullmatch(expected):
+            return path  # a mirror without hashes, or offline on a file system without links
         size = path.stat().st_size
         digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % size)  # LFS, git
         with open(path, "rb") as stream:
@@ -344,3 +344,16 @@ class _Repository:
                 hint="it was removed from the cache; run this again to fetch it again",
             )
         return path
+
+
+def _link(blob: Path, path: Path) -> None:
+    """Put a blob into a snapshot as the client does; where links are impossible, as a copy."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_DISABLE_SYMLINKS:
+        with contextlib.suppress(OSError):
+            return os.symlink(os.path.relpath(blob, path.parent), path)
+    try:
+        os.link(blob, path)
+    except OSError:
+        shutil.copyfile(blob, path)

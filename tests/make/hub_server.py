@@ -54,6 +54,7 @@ class HubServer:
     trickle, endless, silent: parts of paths whose answers come a byte at a time, never end, or never begin; a file of
           the second port goes by its name
     sizes: file name -> the size in the listing
+    plain: files are listed by their names alone, as by a mirror; names: file name -> another name in the listing
     """
 
     def __init__(self, repos: Mapping[str, Path | Mapping[str, Path]]) -> None:
@@ -66,6 +67,8 @@ class HubServer:
         self.endless: set[str] = set()
         self.silent: set[str] = set()
         self.sizes: dict[str, int] = {}
+        self.plain = False
+        self.names: dict[str, str] = {}
         self.requests: list[Request] = []
         self.snapshots: dict[tuple[str, str], tuple[str, dict[str, StoredFile]]] = {}
         for name, folders in repos.items():
@@ -178,6 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
     def send_json(self, value: Any) -> None:
         for sibling in value.get("siblings", ()) if isinstance(value, dict) else ():
             sibling["size"] = self.hub.sizes.get(sibling["rfilename"], sibling["size"])
+            sibling["rfilename"] = self.hub.names.get(sibling["rfilename"], sibling["rfilename"])
+            for key in ("size", "blobId", "lfs") if self.hub.plain else ():
+                sibling.pop(key, None)
         body = json.dumps(value).encode()
         length = 1 << 40 if self.is_endless() else len(body)
         self.send_head(200, length, {"Content-Type": "application/json"})

@@ -24,9 +24,9 @@ pytest.importorskip("huggingface_hub")
 SMALL = ["config.json", "generation_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
 FETCH = """
 import sys
-from tritpack.converter.sources import hub
+from tritpack.converter.sources import hub, hub_errors
 from tritpack.formats.errors import TritpackError
-hub.PAUSES = (0.01, 0.02, 0.03, 0.04, 0.05)
+hub_errors.PAUSES = (0.01, 0.02, 0.03, 0.04, 0.05)
 try:
     print(hub.download(*sys.argv[1:]))
 except TritpackError as error:
@@ -364,6 +364,34 @@ def test_an_answer_without_end(server: HubServer, home: Home, part: str, code: i
     assert sum(path.stat().st_size for path in home.cache.rglob("*") if path.is_file()) < 32 << 20
     server.endless.clear()
     assert home.fetch("org/tiny").returncode == 0
+
+
+@pytest.mark.parametrize("part", ["", "config.json"])
+def test_a_mirror_that_lists_names_alone(server: HubServer, home: Home, part: str) -> None:
+    server.plain = True
+    server.trickle |= {part} if part else set()
+    result = home.python(IMPATIENT + FETCH, "org/tiny")
+    assert result.returncode == (8 if part else 0), result.stderr
+    assert not part or "no progress in 1 seconds" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["../../../../../victim.gguf", "{home}/victim.gguf", "a\0b.gguf", "..\\victim.gguf"])
+def test_a_listing_of_names_outside_the_repository(server: HubServer, home: Home, name: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.gguf"
+    victim.write_bytes(b"precious")
+    folder = home.cache / "models--org--packed" / "snapshots" / server.snapshots["org/packed", "main"][0]
+    folder.mkdir(parents=True)
+    server.names["ggml-model-i2_s.gguf"] = name.format(home=tmp_path)
+    result = home.fetch("org/packed")
+    assert result.returncode == 8 and "it lists" in result.stderr and victim.read_bytes() == b"precious"
+
+
+def test_a_part_of_the_cache_may_be_on_another_disk(home: Home, tmp_path: Path) -> None:
+    folder = home.fetched("org/tiny")
+    storage = folder.parent.parent
+    shutil.move(storage / "blobs", tmp_path / "disk")
+    (storage / "blobs").symlink_to(tmp_path / "disk")
+    assert home.fetched("org/tiny") == folder
 
 
 def test_a_listing_of_impossible_sizes(server: HubServer, home: Home) -> None:
