@@ -117,16 +117,23 @@ def replace(path: Path) -> None:
     other.replace(path)
 
 
+def halfway(action: Callable[[], None]) -> Callable[[str, int, int], None]:
+    """A progress callback that acts once, in the middle."""
+    actions = [action]
+
+    def progress(tensor: str, done: int, total: int) -> None:
+        if done > total // 2 and actions:
+            actions.pop()()
+
+    return progress
+
+
 @pytest.mark.parametrize("change", [overwrite, replace, Path.unlink])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_checkpoint_that_changes_is_noticed(change: Callable[[Path], None], name: str, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(DEMO / "checkpoint", folder)
-
-    def progress(tensor: str, done: int, total: int) -> None:
-        if done == 5:
-            change(folder / name)
-
+    progress = halfway(lambda: change(folder / name))
     with pytest.raises(Unreadable, match=f"{name}: was changed while it was read"):
         convert(folder, tmp_path / "o.gguf", progress=progress)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
@@ -138,11 +145,7 @@ def test_a_packed_file_that_changes_is_noticed(
 ) -> None:
     source = tmp_path / "a.gguf"
     source.write_bytes(demo_gguf.read_bytes())
-
-    def progress(tensor: str, done: int, total: int) -> None:
-        if done == 5:
-            os.utime(source, ns=(1, 1))
-
+    progress = halfway(lambda: os.utime(source, ns=(1, 1)))
     with pytest.raises(Unreadable, match=r"a\.gguf: was changed while it was read"):
         function(source, tmp_path / "out", progress=progress)
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
