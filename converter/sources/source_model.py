@@ -27,6 +27,7 @@ from tritpack.converter.sources.source_tensors import (
 )
 from tritpack.converter.storage.master_weights import PlainFloats
 from tritpack.converter.storage.storage import Storage
+from tritpack.converter.vocab.pre_name import pre_name_warning
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.files import sha256_file
@@ -237,11 +238,8 @@ def _checkpoint_warnings(
         )
     if source.adapter_files:
         warnings.append(f"the LoRA adapter beside the model ({source.adapter_files[0]}) is left out: merge it first")
-    if vocabulary.get("tokenizer.ggml.model") == "gpt2" and vocabulary.get("tokenizer.ggml.pre") == "default":
-        warnings.append(
-            "no pre-tokenizer that llama.cpp knows by name cuts text as this one does: tritpack keeps its rule in the "
-            "file, and other engines will give other token ids"
-        )
+    if (warning := pre_name_warning(vocabulary)) is not None:
+        warnings.append(warning)
     return tuple(warnings)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
+from tritpack.runtime.named_splits import PRE_TOKENIZERS
 from tritpack.runtime.tokenizer import MODEL_DEFAULTS
 
 _SPACE = "\u2581"  # sentencepiece's visible space

@@ -7,6 +7,7 @@ None of its files is copied into this repository.
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from tritpack.formats.errors import TritpackError, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import render_chat
+from tritpack.runtime.named_splits import ALIASES, PRE_TOKENIZERS, RAW_NAMES
 from tritpack.runtime.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -24,7 +26,8 @@ MODELS = "vendor/llama.cpp/models/"
 OTHER_KINDS = {"bert-bge", "nomic-bert-moe", "gemma-4"}
 """Vocabularies of kinds that tritpack does not read."""
 READ_AT_LEAST = {
-    "command-r", "falcon", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3", "qwen2", "qwen35", "refact", "starcoder",
+    "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3", "qwen2",
+    "qwen35", "refact", "starcoder",
 }  # fmt: skip
 CHAT = [
     {"role": "user", "content": "Hello, \u4f60\u597d \U0001f642 <b>"},
@@ -35,7 +38,7 @@ CHAT = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder `models` of llama.cpp."""
+    """The folder `models` of llama.cpp, and the source that has the names of pre-tokenizers."""
     package = os.environ.get("LLAMA_CPP_SDIST", "")
     if not Path(package).is_file():
         pytest.skip("LLAMA_CPP_SDIST does not name the source package of llama-cpp-python")
@@ -43,7 +46,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with tarfile.open(package) as archive:
         for member in archive:
             _, _, name = member.name.partition(MODELS)
-            if member.isfile() and name.startswith(("ggml-vocab-", "templates/")):
+            if member.name.endswith("/src/llama-vocab.cpp"):
+                name = "llama-vocab.cpp"
+            if member.isfile() and name.startswith(("ggml-vocab-", "templates/", "llama-vocab.cpp")):
                 source = archive.extractfile(member)
                 assert source is not None
                 (folder / name).parent.mkdir(exist_ok=True)
@@ -70,6 +75,11 @@ def test_vocabularies_give_the_ids_that_llamacpp_expects(models: Path) -> None:
             assert tokenizer.encode(text, add_special=False) == [int(i) for i in ids.split()], (name, text)
         read.add(name)
     assert read >= READ_AT_LEAST
+
+
+def test_every_name_of_a_pre_tokenizer_is_known(models: Path) -> None:
+    names = set(re.findall(r'tokenizer_pre == "([^"]+)"', (models / "llama-vocab.cpp").read_text("utf-8")))
+    assert len(names) >= 91 and names <= {*PRE_TOKENIZERS, *ALIASES, *RAW_NAMES}
 
 
 def test_templates_render_as_in_transformers(models: Path) -> None:

@@ -17,7 +17,7 @@ from tests.make.texts import awkward_texts
 from tests.make.tokenizers import write_tokenizer
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.runtime import tokenizer as module
-from tritpack.runtime.pretokenizers import PRE_TOKENIZERS
+from tritpack.runtime.named_splits import PRE_TOKENIZERS
 from tritpack.runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, merges_from_scores
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -176,7 +176,7 @@ def test_engines_golden_files_hold_a_vocabulary_we_can_read() -> None:
         ({"tokenizer.ggml.tokens": None}, Unsupported, "no tokenizer"),
         ({"tokenizer.ggml.model": "none"}, Unsupported, "no tokenizer"),
         ({"tokenizer.ggml.model": "t5"}, Unsupported, "'t5'"),
-        ({"tokenizer.ggml.pre": "superbpe"}, Unsupported, "superbpe"),
+        ({"tokenizer.ggml.pre": "no-such-name"}, Unsupported, "no-such-name"),
         ({"tokenizer.ggml.merges": None}, Unreadable, "merges"),
         ({"tokenizer.ggml.merges": ["q notthere"]}, Unreadable, "contradict each other"),
         ({"tokenizer.ggml.token_type": [1, 2]}, Unreadable, "token_type"),

@@ -15,8 +15,11 @@ from tests.conftest import SHARED
 from tests.make.texts import awkward_texts
 from tests.make.tokenizers import CHATML, CORPUS, train_sentencepiece, write_tokenizer
 from tritpack.converter.vocab import read_vocabulary
+from tritpack.converter.vocab.pre_name import pre_name_warning
+from tritpack.converter.vocab.probes import texts_that_show_cuts
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.runtime import tokenizer as reader
+from tritpack.runtime.named_splits import PRE_TOKENIZERS, PUBLISHED
 from tritpack.runtime.tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -78,6 +81,40 @@ def test_pre_is_found_by_behaviour_not_by_spelling(tmp_path: Path) -> None:
     document["model"]["ignore_merges"] = False
     made = tokenizers.Tokenizer.from_str(json.dumps(document))
     assert read_vocabulary(checkpoint(tmp_path, made), {}, {})["tokenizer.ggml.pre"] == "smaug-bpe"
+
+
+def cutting(pre_tokenizer: dict[str, Any]) -> Any:
+    """A byte-level tokenizer with this pre-tokenizer and many merges."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=2000, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(texts_that_show_cuts(), trainer)
+    document = {**json.loads(made.to_str()), "pre_tokenizer": pre_tokenizer}
+    return tokenizers.Tokenizer.from_str(json.dumps(document))
+
+
+@pytest.mark.parametrize("name", [name for name in PRE_TOKENIZERS if name not in ("llama-bpe", "default")])
+def test_every_name_is_found_by_its_cuts(tmp_path: Path, name: str) -> None:
+    metadata = read_vocabulary(checkpoint(tmp_path, cutting(PRE_TOKENIZERS[name])), {}, {})
+    assert metadata["tokenizer.ggml.pre"] == name and pre_name_warning(metadata) is None
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_tokenizer_that_llamacpp_approximates(tmp_path: Path, name: str) -> None:
+    """The name is right although llama.cpp gives other ids, and the warning says how often."""
+    metadata = read_vocabulary(checkpoint(tmp_path, cutting(PUBLISHED[name])), {}, {})
+    assert metadata["tokenizer.ggml.pre"] == name
+    assert f"{name!r} was made for this tokenizer" in str(pre_name_warning(metadata))
+
+
+def test_a_tokenizer_that_cuts_as_no_name_does_gets_a_warning(tmp_path: Path) -> None:
+    metadata = read_vocabulary(checkpoint(tmp_path, byte_level("unknown")), {}, {})
+    warning = str(pre_name_warning(metadata))
+    assert warning.startswith(f"none of the {len(PRE_TOKENIZERS)} ways of cutting text")
+    assert "other token ids" in warning
 
 
 def test_ids_of_special_tokens_and_stops(tmp_path: Path) -> None:
