@@ -17,6 +17,7 @@ from tritpack.converter.cli.model_options import (
     sampling_options,
     take_prompt,
     take_sampling,
+    warn_of_second_bos,
 )
 from tritpack.formats.printable import printable
 
@@ -42,6 +43,8 @@ def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as
     with open_model(file, **options) as model:
         model.require_logits()
         ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)
+        if tokens is None and not no_special:
+            warn_of_second_bos(model.tokenizer, ids)
         if as_json:
             result = model.generate(tokens=ids, max_tokens=max_tokens, **sampling)
             print_json(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritpack.converter.cli.file_argument import PATH, as_gguf
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.formats import names
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.inputs import read_text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tritpack.runtime.model import Model
+    from tritpack.runtime.tokenizer import Tokenizer
 
 KV_TYPE_HELP = "Type of the KV cache. i16 needs half the memory, is faster in long contexts, and rounds like f16."
 TOKENS = "token ids with --tokens"
@@ -116,6 +117,17 @@ def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> s
     if other is None:
         WORKER.start()  # the tokenizer's process, while the model is opened here
     return prompt if path is None else read_text_argument(path).removesuffix("\n")
+
+
+def warn_of_second_bos(tokenizer: Tokenizer, ids: list[int]) -> None:
+    """Say on stderr that a prompt begins with the BOS that the tokenizer adds; the ids stay as they are."""
+    bos = tokenizer.bos_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        show(
+            f"warning: the prompt begins with {tokenizer.bos_token}, and the tokenizer adds it once more: "
+            "leave it out, or give --no-special",
+            err=True,
+        )
 
 
 def read_text_argument(path: str) -> str:

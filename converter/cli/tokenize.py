@@ -8,7 +8,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.model_options import prompt_options, read_text_argument, take_prompt
+from tritpack.converter.cli.model_options import prompt_options, read_text_argument, take_prompt, warn_of_second_bos
 
 
 @click.command("tokenize")
@@ -35,6 +35,8 @@ def command(file: str, chat: str | None, no_special: bool, as_json: bool, **opti
         text = ""
         if chat is None:
             ids = tokenizer.encode(prompt or "", add_special=not no_special)
+            if not no_special:
+                warn_of_second_bos(tokenizer, ids)
         else:
             text = chat_text(tokenizer, parse_messages(read_text_argument(chat)))
             ids = tokenizer.encode(text, add_special=False)

@@ -87,6 +87,17 @@ def test_tokenize(tiny_gguf: Path, tmp_path: Path) -> None:
     assert plain == [480, *bare]
 
 
+@pytest.mark.parametrize("command", [("tokenize",), ("generate", "-n", "1")])
+def test_a_second_bos_is_warned_of(tiny_gguf: Path, command: tuple[str, ...]) -> None:
+    name, *options = command
+    twice = run(name, tiny_gguf, "-p", "<|begin_of_text|>Hi", "--json", *options)
+    ids = json.loads(twice.stdout)["prompt_ids" if name == "generate" else "ids"]
+    assert ids[:2] == [480, 480]
+    assert "warning: the prompt begins with <|begin_of_text|>, and the tokenizer adds it once more" in twice.stderr
+    for right in (["-p", "Hi"], ["-p", "<|begin_of_text|>Hi", "--no-special"]):
+        assert "warning" not in run(name, tiny_gguf, *right, "--json", *options).stderr
+
+
 def test_chat_answers_line_by_line(demo_gguf: Path) -> None:
     result = program("chat", demo_gguf, "-n", "8", stdin="Tell me a story.\n/clear\nAnd another.\n\n")
     assert result.returncode == 0, result.stderr
