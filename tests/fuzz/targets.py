@@ -93,7 +93,7 @@ def template(data: bytes, folder: Path) -> None:
     document = document if isinstance(document, dict) else {"template": data.decode("utf-8", "replace")}
     messages = parse_messages(json.dumps(document.get("messages", [{"role": "user", "content": "Hi"}])))
     text = document.get("template")
-    render_chat(text if isinstance(text, str) else "", messages, bos_token="<s>", eos_token=None)
+    render_chat(text if isinstance(text, str) else "", messages, special_tokens={"bos_token": "<s>"})
 
 
 def hub(data: bytes, folder: Path) -> None:
