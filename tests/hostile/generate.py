@@ -98,7 +98,7 @@ def shard(name: object) -> bytes:
 FILES |= {
     "shard_name_too_long.json": (shard("a" * 3000), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_with_nul.json": (shard("a\0b"), UNREADABLE, [INDEX, "which is not there"]),
-    "shard_name_of_surrogate.json": (shard("\ud800"), UNREADABLE, [INDEX, "which is not there"]),
+    "shard_name_of_surrogate.json": (shard("\ud800"), UNREADABLE, [INDEX, "surrogates"]),
     "shard_name_outside.json": (shard("../../etc/passwd"), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_of_folder.json": (shard("."), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_number.json": (shard(7), UNREADABLE, [INDEX, "file names"]),

@@ -95,7 +95,7 @@ def test_a_second_bos_is_warned_of(tiny_gguf: Path, command: tuple[str, ...]) ->
     assert ids[:2] == [480, 480]
     assert "warning: the prompt begins with <|begin_of_text|>, and the tokenizer adds it once more" in twice.stderr
     for right in (["-p", "Hi"], ["-p", "<|begin_of_text|>Hi", "--no-special"]):
-        assert "warning" not in run(name, tiny_gguf, *right, "--json", *options).stderr
+        assert "warning" not in run(name, tiny_gguf, *right, "--json", *options).stderr, right
 
 
 def test_chat_answers_line_by_line(demo_gguf: Path) -> None:

@@ -190,8 +190,8 @@ def test_an_ordinary_model_is_refused_in_one_sentence(
     ordinary = retyped_matrices(plain, tmp_path / "ordinary.gguf", type_id, nbytes)
     for source in (ordinary, tiny_checkpoint):
         result = run("verify", ordinary, "--source", source)
-        assert exit_code_of(result) == ExitCode.UNSUPPORTED
-        assert str(result.exception).count("this is not a ternary model: its matrices are 14 x " + name) == 1
+        assert exit_code_of(result) == ExitCode.UNSUPPORTED, source
+        assert str(result.exception).count("this is not a ternary model: its matrices are 14 x " + name) == 1, source
     whole = retyped_matrices(tiny_gguf, tmp_path / "whole.gguf", type_id, nbytes, linears=True)
     with pytest.raises(Unsupported, match="this is not a ternary model"):
         verify(tiny_gguf, whole)

@@ -109,12 +109,12 @@ def test_a_wrong_source_is_one_sentence(
     sources = ((checkpoints("falcon3").folder, "structure"), (tmp_path / "twin", "structure"), (source, "weights"))
     for folder, rung in sources:
         report = verify(tiny_gguf, folder)
-        assert [(entry.name, len(entry.findings)) for entry in report.rungs if entry.findings] == [(rung, 1)]
+        assert [(entry.name, len(entry.findings)) for entry in report.rungs if entry.findings] == [(rung, 1)], folder
         [finding] = report[rung].findings
-        assert finding.kind is Kind.SOURCE_DIFFERS and finding.figures["differences"]
-        assert finding.sentence.startswith("this file was not made from this source: it records ")
-        assert report.conclusion == "the file was not made from this source"
-        assert report.rungs[-1].skipped == report.conclusion
+        assert finding.kind is Kind.SOURCE_DIFFERS and finding.figures["differences"], folder
+        assert finding.sentence.startswith("this file was not made from this source: it records "), folder
+        assert report.conclusion == "the file was not made from this source", folder
+        assert report.rungs[-1].skipped == report.conclusion, folder
 
 
 def test_damage_beside_another_revision_is_still_damage(source: Path, tiny_gguf: Path, tmp_path: Path) -> None:
