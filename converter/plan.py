@@ -217,6 +217,7 @@ def _widened(
         why = f"{choice.layout.name} does not hold it exactly"
         if not engine.ternary_tables:
             why = f"{engine.name} is not known to run ternary tables"
+        # By a shape that every layout holds, which this one may not be.
         ternary = math.prod(output.shape) * choice.layout.nbytes(32, 6144) // (32 * 6144)
         yield (
             f"{output.name} is ternary in the source and becomes {tensor.kind}: {why}; it takes {output.nbytes} bytes, "

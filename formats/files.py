@@ -28,8 +28,9 @@ LONGEST_STEM = 200
 def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path], None] | None = None) -> Iterator[Any]:
     """A binary stream that becomes `path` only when the block ends without an error; after one, no file is left.
 
-    check: is given the complete temporary file before it gets its name. A file that is replaced leaves its mode. Raises
-    UsageError if `path` exists and force is false, WriteFailed if the disk has no `size` bytes free or a write fails.
+    check: is given the complete temporary file before it gets its name. The output gets the mode of the file that it
+    replaces. Raises UsageError if `path` exists and force is false, WriteFailed if the disk has no `size` bytes free or
+    a write fails.
     """
     refuse_existing(path, force=force)
     path = path.resolve()  # --force on a link replaces what it points to, not the link

@@ -67,6 +67,9 @@ class StringArray(Sequence[str]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
+    def __repr__(self) -> str:
+        return f"an array of {len(self)} strings"
+
     def __iter__(self) -> Iterator[str]:
         buffer, bounds = self._buffer, self._bounds
         return (str(buffer[first : end - 8], "utf-8", "replace") for first, end in zip(bounds, bounds[1:]))

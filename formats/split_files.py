@@ -47,7 +47,8 @@ class Part:
 
     def refuse(self, path: Path) -> Unreadable:
         """Return the error of everything that needs the whole model."""
-        hint = f"merge all parts into one file first: llama-gguf-split --merge {self.first} MERGED.gguf"
+        first = "fetch the missing parts, then merge all" if self.missing else "merge all parts into one file first"
+        hint = f"{first}: llama-gguf-split --merge {path.parent / self.first} MERGED.gguf"
         return Unreadable(f"is {self}", path=path, hint=hint)
 
 

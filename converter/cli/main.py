@@ -88,7 +88,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             hint = did_you_mean(args[0], COMMANDS) or f"'{ctx.command_path} --help' lists the commands"
-            raise UsageError(f"there is no command {args[0]!r}", hint=hint)
+            raise UsageError(f"unknown command {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -138,8 +138,8 @@ def cli() -> None:
     Exit codes: 0 good, 1 a check failed, 2 usage, 3 unreadable input, 4 unsupported, 5 write failed, 6 integrity,
     7 something is not installed or not on this CPU, 8 network or Hub trouble, 70 a bug in tritpack.
 
-    Environment variables give options too: TRITPACK_GENERATE_THREADS=4 stands for generate --threads 4, and
-    TRITPACK_ISA for every --isa. Shell completion: eval "$(_TRITPACK_COMPLETE=bash_source tritpack)" (or zsh_source,
+    Environment variables set options too: TRITPACK_GENERATE_THREADS=4 is generate --threads 4, and TRITPACK_ISA is the
+    --isa of every command. Shell completion: eval "$(_TRITPACK_COMPLETE=bash_source tritpack)" (or zsh_source,
     fish_source).
     """
 

@@ -108,8 +108,8 @@ def open_model(file: str, **options: Any) -> Iterator[Model]:
 def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> str | None:
     """Move -p and -f out of a command's keyword arguments, and return the text that they give.
 
-    other: the value of the option that stands in for a text, which `otherwise` names. Raises UsageError unless exactly
-    one of the three is given, Unreadable for a file that is not UTF-8 text.
+    other: the value of the option that can be given instead of a text. otherwise: that option in words, for the error.
+    Raises UsageError unless exactly one of the three is given, Unreadable for a file that is not UTF-8 text.
     """
     prompt, path = options.pop("prompt"), options.pop("prompt_file")
     if [prompt, path, other].count(None) != 2:

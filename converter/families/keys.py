@@ -25,7 +25,7 @@ class Keys:
         return self._config.get(key, self._defaults.get(key))
 
     def rotary_base(self, key: str) -> Any:
-        """Return the value, or the default for a null: the base may stand among the rotary parameters."""
+        """Return the value, or the default for a null: newer configs have the base among the rotary parameters."""
         value = self.get(key)
         return self._defaults.get(key) if value is None else value
 

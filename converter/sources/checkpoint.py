@@ -134,7 +134,7 @@ class CheckpointFolder:
                 raise Unreadable(f"{INDEX} has no weight_map of file names", path=self.folder)
             self.weight_map = mapping
             names = sorted(set(mapping.values()))
-            # A name that no file system takes is not asked for, and neither is one outside of the folder.
+            # Compared with the folder's own list: an impossible name, or one outside of the folder, is never looked up.
             here = {path.name for path in self.folder.iterdir() if path.is_file()}
             if absent := [name for name in names if name not in here]:
                 raise Unreadable(f"{INDEX} names {absent[0][:80]!r}, which is not there", path=self.folder)

@@ -113,7 +113,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
 
 
 def _is_trouble(error: BaseException) -> bool:
-    """Return whether the Hub did not answer as it should, so that the cache may stand in."""
+    """Return whether the Hub failed in a way after which the cache is used instead."""
     return passes(error) or isinstance(error, NetworkTrouble)
 
 
@@ -193,7 +193,7 @@ class _Repository:
                 raise ValueError(f"it lists {name!r}")
 
     def _listing(self) -> dict[str, Any]:
-        """Return what the Hub says of the repository, the client's own request with a bound."""
+        """Return what the Hub says of the repository: the request of the client's model_info, with a bound."""
         from huggingface_hub import constants
 
         url = f"{constants.ENDPOINT}/api/models/{self.repo}/revision/{quote(self.revision, safe='')}"
@@ -205,11 +205,13 @@ class _Repository:
 
     @contextlib.contextmanager
     def _answer(self, url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:
-        """Ask for an address as the client does, and give the answer once its headers are there."""
-        from huggingface_hub import constants, get_session, hf_raise_for_status
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
+        """Send a GET with the token of the user, and yield the answer once its headers are there."""
+        from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
 
-        headers = build_hf_headers(library_name="tritpack", library_version=VERSION) | headers
+        # Not the client's own function, which first asks the Hub for a list of AI agents, without a bound.
+        headers = {"user-agent": f"tritpack/{VERSION}", **headers}
+        if (token := get_token()) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+            headers["authorization"] = f"Bearer {token}"
         # On a redirect to another host the HTTP client drops the token.
         with contextlib.ExitStack() as stack:
             request = get_session().stream(

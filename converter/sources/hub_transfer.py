@@ -1,6 +1,7 @@
 """Transfers from the Hub that end: bounded in bytes, and in time without progress.
 
-A timeout of the HTTP client counts from byte to byte, so a server that sends one byte now and then holds it for ever.
+A timeout of the HTTP client counts from byte to byte, so a server that sends one byte every few seconds would hold the
+client for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LARGEST_LISTING = 32 << 20
 
 
 def within(seconds: float, action: Callable[[], Result], what: str) -> Result:
-    """Return the result of action, or raise NetworkTrouble after so many seconds. `what` did not answer."""
+    """Return the result of action. Raises NetworkTrouble if that takes longer; `what` is then said to be too slow."""
     results: queue.Queue[tuple[Result | None, BaseException | None]] = queue.Queue(1)
 
     def work() -> None:
@@ -36,15 +37,15 @@ def within(seconds: float, action: Callable[[], Result], what: str) -> Result:
     try:
         result, error = results.get(timeout=seconds)
     except queue.Empty:
-        raise too_slow(what) from None
+        raise too_slow(what, seconds) from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]
 
 
-def too_slow(what: str) -> NetworkTrouble:
+def too_slow(what: str, seconds: float) -> NetworkTrouble:
     hint = "try again later; what was fetched is kept, and a cut download continues where it stopped"
-    return NetworkTrouble(f"{what}: no progress in {PATIENCE:g} seconds", hint=hint)
+    return NetworkTrouble(f"{what}: no progress in {seconds:g} seconds", hint=hint)
 
 
 def pieces_of(answer: Any, what: str) -> Iterator[bytes]:
@@ -54,7 +55,7 @@ def pieces_of(answer: Any, what: str) -> Iterator[bytes]:
         count += len(piece)
         if (now := time.monotonic()) - begin > PATIENCE:
             if count < SLOWEST:
-                raise too_slow(what)
+                raise too_slow(what, PATIENCE)
             begin, count = now, 0
         yield piece
 

@@ -237,7 +237,8 @@ def _checkpoint_warnings(
             "and what is cached cannot be turned to them"
         )
     if source.adapter_files:
-        warnings.append(f"the LoRA adapter beside the model ({source.adapter_files[0]}) is left out: merge it first")
+        adapter = f"the LoRA adapter beside the model ({source.adapter_files[0]})"
+        warnings.append(f"{adapter} is not part of the output: merge it into the model first")
     if (warning := pre_name_warning(vocabulary)) is not None:
         warnings.append(warning)
     return tuple(warnings)

@@ -43,7 +43,10 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     path = folder / next((name for name in kinds if (folder / name).is_file()), "tokenizer.json")
     if path.name == "vocab.txt":
         raise Unsupported("the tokenizer is of kind WordPiece; only BPE is supported", path=path)
-    document = _read_document(path) if path.name == "tokenizer.json" else {}
+    document: dict[str, Any] = {}
+    if path.name == "tokenizer.json":
+        document = _read_document(path)
+        backend = _load_json(path)  # the library checks every value of the document, which is used from here on
     kind = class_of(settings, config, '"ByteLevel"' in json.dumps(document))
     padding = document.get("padding") or {}
     defaults = {
@@ -69,10 +72,8 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
             notes.append("tokenizer.model: its ids are sentencepiece's; transformers 5 may put blanks in other places")
     elif path.name == "vocab.json":
         backend = load_vocab_and_merges(path, settings, kind)
-    else:
-        backend = _load_json(path)
-        if kind is not None:
-            backend, notes = _rebuilt(backend, document, kind, settings, special, path)
+    elif kind is not None:
+        backend, notes = _rebuilt(backend, document, kind, settings, special, path)
     new = add_tokens(backend, special, folder, plain=kind is not None and kind.plain_specials)
     if path.name != "tokenizer.json":
         # These files do not say what goes around a text. Sentencepiece itself adds a BOS, the classes add nothing.

@@ -99,7 +99,8 @@ def _with_rows_only(loaded: Loaded, folder: Path, vocab_size: int | None) -> tup
         or {*rowless} & {*loaded.beside}
         or max(map(max, filter(None, surroundings(backend))), default=0) >= (vocab_size or 0)
     ):
-        source = f"; {loaded.beside[0]!r} comes from {_file_with(folder, loaded.beside[0])}" if loaded.beside else ""
+        file = _file_with(folder, loaded.beside[0]) if loaded.beside else None
+        source = f"; {loaded.beside[0]!r} comes from {file}" if file else ""
         raise Unsupported(
             f"the tokenizer has {max(ids.values()) + 1} tokens, but config.json gives the model a vocabulary of "
             f"{vocab_size}{source}",
@@ -114,9 +115,10 @@ def _with_rows_only(loaded: Loaded, folder: Path, vocab_size: int | None) -> tup
     return BoundedTokenizer(json.dumps(document, ensure_ascii=False)), [sentence]
 
 
-def _file_with(folder: Path, token: str) -> str:
+def _file_with(folder: Path, token: str) -> str | None:
+    """Return the file beside the tokenizer that names a token; None if the tokenizer's class adds it."""
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    return next((name for name in names if json.dumps(token) in json.dumps(read_json(folder / name))), names[0])
+    return next((name for name in names if json.dumps(token) in json.dumps(read_json(folder / name))), None)
 
 
 def _config_value(config: dict[str, Any], key: str) -> Any:

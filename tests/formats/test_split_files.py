@@ -56,7 +56,7 @@ def test_every_command_names_the_part(command: str, option: list[str], two: list
     assert exit_code_of(result) == 3
     assert isinstance(result.exception, Unreadable)
     assert result.exception.message == "is part 1 of 2 of a split file, the others are missing"
-    assert "llama-gguf-split --merge m-00001-of-00002.gguf" in (result.exception.hint or "")
+    assert "m-00001-of-00002.gguf MERGED.gguf" in (result.exception.hint or "")
     assert not list(tmp_path.glob("out*"))
 
 

@@ -22,7 +22,7 @@ from tritpack.converter.verify.oracle.tokenizer import (
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.vocab import files
 from tritpack.converter.vocab.probes import awkward_texts
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import chat_text, render_chat
 from tritpack.runtime.tokenizer import Tokenizer
@@ -170,7 +170,11 @@ def _tokenizer_oracle(rung: Rung, source: CheckpointFolder, oracle: str, vocab_s
         with errors_of_options():
             return Transformers(source.folder, source.config)
     if (source.folder / "tokenizer.json").is_file():
-        return FolderTokenizer(source.folder, source.config, vocab_size)
+        try:
+            return FolderTokenizer(source.folder, source.config, vocab_size)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"the files of the tokenizer contradict each other: {type(error).__name__} {error}"
+            raise Unreadable(what, path=source.folder) from error
     rung.notes.append(
         "without tokenizer.json, FILE is compared with convert's own reading, which convert checks against the package "
         "sentencepiece; --oracle transformers judges independently"

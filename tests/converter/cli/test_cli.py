@@ -143,7 +143,7 @@ def test_doctor_shows_what_else_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 MISTAKES = {
-    "no such command": (["frobnicate"], 2, "no command 'frobnicate'"),
+    "no such command": (["frobnicate"], 2, "unknown command 'frobnicate'"),
     "no output": (["convert", "x"], 2, "--outfile"),
     "bad option value": (["convert", "x", "-o", "y", "--outtype", "f16"], 2, "outtype"),
     "no prompt": (["generate", "{gguf}"], 2, "-p"),

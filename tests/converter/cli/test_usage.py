@@ -9,9 +9,9 @@ from tests.conftest import program
 from tritpack.converter.cli.main import COMMANDS, cli
 
 MISTYPED = {
-    "command": ("comvert x", "there is no command 'comvert'", "did you mean convert?"),
-    "command in capitals": ("VERIFY x", "there is no command 'VERIFY'", "did you mean verify?"),
-    "no command near": ("frobnicate", "there is no command 'frobnicate'", "--help' lists the commands"),
+    "command": ("comvert x", "unknown command 'comvert'", "did you mean convert?"),
+    "command in capitals": ("VERIFY x", "unknown command 'VERIFY'", "did you mean verify?"),
+    "no command near": ("frobnicate", "unknown command 'frobnicate'", "--help' lists the commands"),
     "option": ("convert x -o y --outyp t2", "convert has no option --outyp", "did you mean --outtype"),
     "option of the program": ("--verison", "has no option --verison", "did you mean --version?"),
     "choice": ("convert x -o y --outtype i2s", "--outtype: 'i2s' is not one of 'auto'", "did you mean i2_s"),

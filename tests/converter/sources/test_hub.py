@@ -183,6 +183,11 @@ def test_only_what_is_needed_is_fetched_and_only_once(server: HubServer, home: H
     )
     for name in [*SMALL, "model.safetensors"]:
         assert (folder / name).read_bytes() == (tiny_checkpoint / name).read_bytes(), name
+    # Nothing else is asked for: the client itself would fetch a list of AI agents.
+    assert all(
+        request.path.startswith(("/org/tiny/", "/api/models/org/tiny/")) or request.elsewhere
+        for request in server.requests
+    )
     # The token goes to the hub and to nobody else.
     assert {request.token for request in server.requests if request.path.startswith("/org/")} == {"hf_secret"}
     assert {request.token for request in server.requests if request.elsewhere} == {None}

@@ -173,6 +173,26 @@ def test_the_habit_of_token_types(tokens: Any, stored: Any, expected: Any, habit
     assert is_habit_of_types(tokens, stored, expected) == habit
 
 
+def test_another_pre_tokenizer_name_is_judged_by_its_ids(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Of another tool's file it is a note; in a file of ours it is a mistake."""
+
+    def renamed(metadata: dict[str, Any]) -> None:
+        metadata["tokenizer.ggml.pre"] = "gpt-2"
+
+    def foreign(metadata: dict[str, Any]) -> None:
+        renamed(metadata)
+        for key in [key for key in metadata if key.startswith("tritpack.")]:
+            del metadata[key]
+
+    ours = verify(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=renamed), tiny_checkpoint, level="structure")
+    assert any("tokenizer.ggml.pre is" in sentence for sentence in ours["structure"].sentences)
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "b.gguf", metadata=foreign), tiny_checkpoint, level="structure")
+    assert not any("tokenizer.ggml.pre" in sentence for sentence in report["structure"].sentences)
+    assert any("tokenizer.ggml.pre is 'gpt-2', where convert would write" in note for note in report["structure"].notes)
+
+
 def test_habits_of_llama_cpp_are_notes(checkpoints: Checkpoints, short: Path, tmp_path: Path) -> None:
     """Qwen's file: no normaliser, and its FIM tokens are control tokens."""
     folder = checkpoints("qwen3_packed").folder

@@ -57,3 +57,27 @@ def test_half_of_a_surrogate_pair_is_no_text(name: str, tiny_checkpoint: Path, t
     (folder / name).write_text(json.dumps({**document, **whole}))
     if name != "tokenizer.json":
         convert(folder, tmp_path / "m.gguf")
+
+
+ADDED = {
+    "id": 0,
+    "content": "a",
+    "special": True,
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+}
+
+
+@pytest.mark.parametrize("values", [
+    {"added_tokens": [5]}, {"added_tokens": [{}]}, {"added_tokens": [{**ADDED, "id": "x"}]}, {"added_tokens": None},
+    {"added_tokens": [{**ADDED, "content": 7}]}, {"padding": 0.5}, {"padding": [1]}, {"padding": {"pad_token": 7}},
+    {"model": None}, {"normalizer": 5}, {"post_processor": []},
+], ids=str)  # fmt: skip
+def test_a_tokenizer_json_of_other_types(values: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, folder := tmp_path / "odd")
+    document = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**document, **values}))
+    with pytest.raises(Unreadable, match=r"tokenizer\.json: "):
+        convert(folder, tmp_path / "m.gguf")
