@@ -126,6 +126,14 @@ class _Parser:
 
     def header(self) -> Header:
         version = self._version()
+        try:
+            return self._after(version)
+        except Unreadable as error:
+            error.hint = error.hint or "the file is truncated or damaged; download or convert it again"
+            raise
+
+    def _after(self, version: int) -> Header:
+        """Parse what follows magic and version."""
         tensor_count, pair_count = self._take("<Q"), self._take("<Q")
         if pair_count > self.left // MIN_PAIR or tensor_count > self.left // MIN_ROW:
             raise Unreadable(f"claims {pair_count} metadata pairs and {tensor_count} tensors in {self.left} bytes")

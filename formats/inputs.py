@@ -48,7 +48,8 @@ def map_input(path: Path, *, smallest: int = 1, what: str = "a file") -> mmap.mm
     with open_input(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size < smallest:  # an empty file cannot be mapped
-            raise Unreadable(f"{size} bytes are too few for {what}", path=path)
+            hint = "it is empty or truncated; download or write it again"
+            raise Unreadable(f"{size} bytes are too few for {what}", path=path, hint=hint)
         try:
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:

@@ -213,7 +213,8 @@ def test_every_truncation_of_a_real_file_is_refused(tiny_gguf: Path, tmp_path: P
         path.write_bytes(whole[:size])
         try:
             GgufFile(path)
-        except Unreadable:
+        except Unreadable as error:
+            assert error.hint, size
             continue
         pytest.fail(f"a file cut to {size} bytes was read")
 
