@@ -98,7 +98,7 @@ def test_templates_render_as_in_transformers(models: Path) -> None:
         except Exception as error:  # jinja2's own, and whatever a template runs into
             expected = error
         try:
-            ours = render_chat(template, CHAT, **specials)
+            ours = render_chat(template, CHAT, special_tokens=specials)
         except TritpackError as error:
             assert isinstance(expected, Exception), (path.name, error)
             continue

@@ -366,7 +366,7 @@ def test_an_adapter_beside_a_model_is_a_warning(tiny_checkpoint: Path, tmp_path:
     shutil.copytree(tiny_checkpoint, folder := tmp_path / "both")
     (folder / "adapter_config.json").write_text("{}")
     warnings = convert(folder, tmp_path / "m.gguf").warnings
-    assert [text for text in warnings if "adapter_config.json" in text and "is left out" in text]
+    assert [text for text in warnings if "adapter_config.json" in text and "is not part of the output" in text]
 
 
 # -- refused by name ---------------------------------------------------------------------------------------------------
