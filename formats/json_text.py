@@ -20,7 +20,11 @@ def parse_json(data: bytes) -> Any:
     RecursionError."""
     value = json.loads(data)
     if SURROGATE.search(data):
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = ord(error.object[error.start])
+            raise ValueError(f"\\u{half:04x} is half of a surrogate pair, and no text") from error
     return value
 
 

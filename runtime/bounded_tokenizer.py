@@ -4,6 +4,7 @@ abort or fill the memory of this one."""
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -39,11 +40,15 @@ class AddedToken(NamedTuple):
 class BoundedTokenizer:
     """A `tokenizers.Tokenizer` with the methods that are needed here, under the names that the library gives them.
 
-    Each of them raises Unreadable where the tokenizer fails or exceeds a limit.
+    Each of them raises Unreadable, with the path, where the tokenizer fails or exceeds a limit.
     """
 
-    def __init__(self, document: str) -> None:
-        """Build the tokenizer of a tokenizer.json. Raises ValueError if the library does not take it."""
+    def __init__(self, document: str, path: str | os.PathLike[str] | None = None) -> None:
+        """Build the tokenizer of a tokenizer.json. path: the file that it comes from, for errors.
+
+        Raises ValueError if the library does not take it.
+        """
+        self.path = path
         self.encode_special_tokens = False
         self._key = next(_KEYS)
         self._document_seconds = len(document) * SECONDS_PER_DOCUMENT_BYTE
@@ -121,7 +126,7 @@ class BoundedTokenizer:
 
     def _call(self, operation: str, *arguments: Any, characters: int = 0, seconds: float = 0.0) -> Any:
         if self._stopped:
-            raise Stopped(self._stopped)
+            raise Stopped(self._stopped, path=self.path)
         try:
             with WORKER.lock:
                 if self._made_in != (start := WORKER.start()):
@@ -129,13 +134,14 @@ class BoundedTokenizer:
                         self._request(step, its_arguments, 0, self._document_seconds)
                     self._made_in = start
                 return self._request(operation, arguments, characters, seconds)
-        except Stopped as error:
-            self._stopped = error.message
+        except Unreadable as error:
+            self._stopped = error.message if isinstance(error, Stopped) else ""
+            error.path = self.path
             raise
         except ValueError as error:
             if operation == "build":
                 raise
-            raise Unreadable(f"the tokenizer fails: {error}") from error
+            raise Unreadable(f"the tokenizer fails: {error}", path=self.path) from error
 
     def _request(self, operation: str, arguments: tuple[Any, ...], characters: int, seconds: float) -> Any:
         return WORKER.request("the tokenizer", operation, self._key, *arguments, characters=characters, seconds=seconds)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tritpack.formats.errors import Unsupported, UsageError
+from tritpack.formats.errors import Unsupported, UsageError, locating
 from tritpack.runtime.tokenizer import Tokenizer
 from tritpack.runtime.untrusted import render
 
@@ -72,14 +72,17 @@ def chat_text(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_
     if not tokenizer.chat_template:
         raise Unsupported(
             "the file has no chat template (tokenizer.chat_template): it is a base model",
+            path=tokenizer.path,
             hint="use -p with a prompt instead of a chat",
         )
-    return render_chat(
-        tokenizer.chat_template,
-        messages,
-        special_tokens=tokenizer.special_tokens,
-        add_generation_prompt=add_generation_prompt,
-    )
+    checked = check_messages(list(messages))
+    with locating(path=tokenizer.path):
+        return render_chat(
+            tokenizer.chat_template,
+            checked,
+            special_tokens=tokenizer.special_tokens,
+            add_generation_prompt=add_generation_prompt,
+        )
 
 
 def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:

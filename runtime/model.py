@@ -81,7 +81,7 @@ class Model:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer inside the file. Raises Unsupported if the file has none that is supported."""
-        return Tokenizer.from_metadata(self.file.metadata)
+        return Tokenizer.from_metadata(self.file.metadata, self.file.path)
 
     # -- text, with the arguments of the commands of the same names ----------------------------------------------------
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import enum
 import functools
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tritpack.formats.errors import Unreadable, Unsupported, UsageError
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import Pipeline, foreign_pipeline
 from tritpack.runtime.untrusted import WORKER
@@ -111,15 +112,23 @@ class Tokenizer:
         return f"Tokenizer({kind} BPE, {self.vocab_size} tokens, bos {self.bos_id}, eos {self.eos_id})"
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """Build a tokenizer from GGUF metadata.
+    def from_metadata(cls, metadata: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> Tokenizer:
+        """Build a tokenizer from GGUF metadata. path: the file that has it, for errors, now and later.
 
         Raises Unsupported for no tokenizer or one of another kind, Unreadable for contradictory keys.
         """
-        try:
-            return _build(metadata)
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
-            raise Unreadable(f"the file's tokenizer metadata is invalid: {error}") from error
+        with locating(path=path):
+            try:
+                tokenizer = _build(metadata)
+            except (TypeError, ValueError, AttributeError, LookupError) as error:
+                raise Unreadable(f"the file's tokenizer metadata is invalid: {error}") from error
+        tokenizer.backend.path = path
+        return tokenizer
+
+    @property
+    def path(self) -> str | os.PathLike[str] | None:
+        """The file that has it, if that is known."""
+        return self.backend.path
 
     @property
     def bos_token(self) -> str | None:

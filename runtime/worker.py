@@ -127,8 +127,10 @@ def _encode(key: int, texts: list[str], add_special: bool, as_text: bool, most: 
         try:
             ids.append(tokenizer.encode(text, add_special_tokens=add_special).ids)
         except (UnicodeEncodeError, TypeError) as exc:
+            at, char = next((at, char) for at, char in enumerate(text, 1) if "\ud800" <= char <= "\udfff")
             raise UsageError(
-                f"the text cannot be tokenized: it is not valid Unicode ({exc})", hint="give UTF-8 text"
+                f"the text is not valid Unicode: its character {at} is U+{ord(char):04X}, half of a surrogate pair",
+                hint="give UTF-8 text",
             ) from exc
         most -= len(ids[-1])
         if most < 0:

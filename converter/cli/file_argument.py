@@ -14,6 +14,7 @@ import click
 
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
+from tritpack.formats.errors import TritpackError
 
 PATH = click.Path(readable=False)
 """Type of every argument and option that names a file, so that shells complete it. Whoever opens the file judges it."""
@@ -54,4 +55,8 @@ def as_gguf(path: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tritpack-") as folder:
         target = Path(folder) / "model.gguf"
         convert(local, target, progress=Progress("converting"))
-        yield target
+        try:
+            yield target
+        except TritpackError as error:
+            error.path = path if error.path == target else error.path  # the user never saw the copy
+            raise

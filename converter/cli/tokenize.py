@@ -30,7 +30,7 @@ def command(file: str, chat: str | None, no_special: bool, as_json: bool, **opti
 
     prompt = take_prompt(options, chat, "messages with --chat")
     with as_gguf(file) as path:
-        tokenizer = Tokenizer.from_metadata(GgufFile(path).metadata)
+        tokenizer = Tokenizer.from_metadata(GgufFile(path).metadata, path)
         result: dict[str, object] = {"schema": "tritpack.tokenize/1"}
         text = ""
         if chat is None:

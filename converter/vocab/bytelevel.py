@@ -44,7 +44,7 @@ def load_vocab_and_merges(path: Path, settings: dict[str, Any], kind: TokenizerC
         },
     }
     try:
-        return BoundedTokenizer(json.dumps(document))
+        return BoundedTokenizer(json.dumps(document), path)
     except ValueError as exc:
         raise Unreadable(f"it and merges.txt contradict each other ({exc})", path=path) from exc
 

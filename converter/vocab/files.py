@@ -18,6 +18,9 @@ from tritpack.formats.inputs import read_input
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import surrounding
 
+LARGEST_ID = (1 << 24) - 1
+"""Of a token; the largest vocabularies have 262,144."""
+
 
 @dataclasses.dataclass
 class Loaded:
@@ -108,7 +111,7 @@ def _from_document(document: dict[str, Any], path: Path) -> BoundedTokenizer:
 def _bounded(document: str, path: Path) -> BoundedTokenizer:
     with locating(path=path):
         try:
-            return BoundedTokenizer(document)
+            return BoundedTokenizer(document, path)
         except ValueError as exc:
             raise Unreadable(f"the tokenizers library cannot read it ({exc})") from exc
 
@@ -122,7 +125,17 @@ def _read_document(path: Path) -> dict[str, Any]:
     kind = model.get("type", "BPE" if "merges" in model else None) if isinstance(model, dict) else None
     if kind not in (None, "BPE"):
         raise Unsupported(f"the tokenizer is of kind {kind}; only BPE is supported", path=path)
+    _check_ids(document, path)
     return document
+
+
+def _check_ids(document: Mapping[str, Any], path: Path) -> None:
+    """Raise Unreadable for an id that no vocabulary reaches: the library visits every smaller one."""
+    model = document.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    for token, i in vocabulary.items() if isinstance(vocabulary, dict) else ():
+        if isinstance(i, int) and i > LARGEST_ID:
+            raise Unreadable(f"token {token[:60]!r} has the id {i}, and the largest is {LARGEST_ID}", path=path)
 
 
 def _load_json(path: Path) -> BoundedTokenizer:

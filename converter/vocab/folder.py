@@ -13,7 +13,7 @@ from tritpack.converter.vocab.chat import chat_templates, end_of_turn
 from tritpack.converter.vocab.describe import compact, describe, surroundings
 from tritpack.converter.vocab.files import Loaded, load
 from tritpack.converter.vocab.json_files import read_json
-from tritpack.formats.errors import Unsupported
+from tritpack.formats.errors import Unsupported, locating
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.tokenizer import (
     KEY_SPECIAL_TOKENS,
@@ -36,7 +36,8 @@ def read_vocabulary(
     loaded = load(folder, config)
     specials = loaded.specials
     vocab_size = _config_value(config, "vocab_size")
-    vocab_size = None if vocab_size is None else as_size("vocab_size", vocab_size)
+    with locating(path=folder):
+        vocab_size = None if vocab_size is None else as_size("vocab_size", vocab_size)
     backend, dropped = _with_rows_only(loaded, folder, vocab_size)
     if notes is not None:
         notes += [*loaded.notes, *dropped]
@@ -112,7 +113,7 @@ def _with_rows_only(loaded: Loaded, folder: Path, vocab_size: int | None) -> tup
     shown = ", ".join(f"{text!r} ({i})" for text, i in sorted(rowless.items(), key=lambda item: item[1])[:3])
     more = f" and {len(rowless) - 3} more" if len(rowless) > 3 else ""
     sentence = f"left out, because the model has {vocab_size} rows and none for them: the added tokens {shown}{more}"
-    return BoundedTokenizer(json.dumps(document, ensure_ascii=False)), [sentence]
+    return BoundedTokenizer(json.dumps(document, ensure_ascii=False), loaded.path), [sentence]
 
 
 def _file_with(folder: Path, token: str) -> str | None:

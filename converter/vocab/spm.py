@@ -73,7 +73,7 @@ def load_sentencepiece(path: Path, settings: dict[str, Any], specials: set[str])
     ids = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     names = {name: pieces[i] for name, i in {**ids, "pad_token": model.pad_id()}.items() if i >= 0}
     pipeline["model"] |= {"byte_fallback": bool(trainer.get(_BYTE_FALLBACK)), "unk_token": names["unk_token"]}
-    backend = _backend(pieces, types, scores, pipeline, specials)
+    backend = _backend(path, pieces, types, scores, pipeline, specials)
     _require_equal(path, model, backend, pieces, types)
     return SentencePieceModel(backend, dict(zip(pieces, scores, strict=True)), names)
 
@@ -141,7 +141,7 @@ def _pipeline(prefix: bool, settings: dict[str, Any]) -> Pipeline:
 
 
 def _backend(
-    pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]
+    path: Path, pieces: list[str], types: list[int], scores: list[float], pipeline: Pipeline, specials: set[str]
 ) -> BoundedTokenizer:
     """The tokenizer that our own reader builds from the model's GGUF keys."""
     marks = {
@@ -160,7 +160,7 @@ def _backend(
         reader.KEY_ADDED_IN_MODEL: list(marks),
         reader.KEY_ADDED_TOKENS: compact(flags),
     }
-    return Tokenizer.from_metadata(metadata).backend
+    return Tokenizer.from_metadata(metadata, path).backend
 
 
 def _require_equal(path: Path, model: Any, backend: BoundedTokenizer, pieces: list[str], types: list[int]) -> None:

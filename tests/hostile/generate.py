@@ -8,6 +8,7 @@ stderr must contain.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -98,10 +99,115 @@ def shard(name: object) -> bytes:
 FILES |= {
     "shard_name_too_long.json": (shard("a" * 3000), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_with_nul.json": (shard("a\0b"), UNREADABLE, [INDEX, "which is not there"]),
-    "shard_name_of_surrogate.json": (shard("\ud800"), UNREADABLE, [INDEX, "surrogates"]),
+    "shard_name_of_surrogate.json": (shard("\ud800"), UNREADABLE, [INDEX, "surrogate pair"]),
     "shard_name_outside.json": (shard("../../etc/passwd"), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_of_folder.json": (shard("."), UNREADABLE, [INDEX, "which is not there"]),
     "shard_name_number.json": (shard(7), UNREADABLE, [INDEX, "file names"]),
+}
+
+WORDS = ["<s>", "</s>", *"abc"]
+SIZE = 8
+
+
+def weights() -> dict[str, object]:
+    """A model.safetensors with the tensors of a BitNet model of one layer, its codes packed as in transformers."""
+    header: dict[str, object] = {}
+    end = 0
+
+    def add(name: str, dtype: str, *shape: int) -> None:
+        nonlocal end
+        begin, end = end, end + math.prod(shape) * (1 if dtype == "U8" else 2)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+    add("model.embed_tokens.weight", "BF16", SIZE, 128)
+    add("model.norm.weight", "BF16", 128)
+    for norm in ("input_layernorm", "post_attention_layernorm", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm"):
+        add(f"model.layers.0.{norm}.weight", "BF16", 128)
+    for linear in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"):
+        add(f"model.layers.0.{linear}_proj.weight", "U8", 32, 128)
+        add(f"model.layers.0.{linear}_proj.weight_scale", "BF16", 1)
+    return {"header": header, "bytes": end}
+
+
+CONFIG = {
+    "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2", "hidden_size": 128,
+    "intermediate_size": 128, "num_attention_heads": 1, "num_hidden_layers": 1, "num_key_value_heads": 1,
+    "tie_word_embeddings": True, "vocab_size": SIZE, "max_position_embeddings": 64, "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0, "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+}  # fmt: skip
+SETTINGS = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def checkpoint(
+    config: dict[str, object] | None = None,
+    settings: dict[str, object] | None = None,
+    model: dict[str, object] | None = None,
+    **parts: object,
+) -> bytes:
+    """A whole checkpoint; the arguments change config.json, tokenizer_config.json and parts of tokenizer.json."""
+    bpe = {"type": "BPE", "vocab": {word: i for i, word in enumerate(WORDS)}, "merges": [], **(model or {})}
+    special = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+    added = [{"id": i, "content": word, **special} for i, word in enumerate(WORDS[:2])]
+    return json.dumps(
+        {
+            "config.json": {**CONFIG, **(config or {})},
+            "model.safetensors": weights(),
+            "tokenizer.json": {"version": "1.0", "added_tokens": added, "model": bpe, **parts},
+            "tokenizer_config.json": {**SETTINGS, **(settings or {})},
+        }
+    ).encode()
+
+
+def template(token: str) -> dict[str, object]:
+    """A TemplateProcessing that puts a token before a text, and knows the ids of another."""
+    single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    known = {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": known}
+
+
+def growth(steps: int) -> dict[str, object]:
+    """A normalizer that makes a thousand of each letter, and again of each of these, and so on."""
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+    return {"type": "Sequence", "normalizers": [step] * steps}
+
+
+FILES |= {
+    # The library reads these documents, and panics or aborts when it works with them.
+    "tokenizer_template_entry.json": (
+        checkpoint(post_processor={"type": "Sequence", "processors": [template("<x>")]}),
+        UNREADABLE,
+        ["tokenizer.json", "the tokenizer"],
+    ),
+    "tokenizer_huge_id.json": (
+        checkpoint(
+            settings={"tokenizer_class": "LlamaTokenizer"}, model={"vocab": {"<s>": 0, "</s>": 1, "a": (1 << 31) - 1}}
+        ),
+        UNREADABLE,
+        ["tokenizer.json", "2147483647"],
+    ),
+    "tokenizer_growth.json": (checkpoint(normalizer=growth(4)), UNREADABLE, ["tokenizer.json", "memory"]),
+    "tokenizer_unk_missing.json": (
+        checkpoint(model={"unk_token": "<x>", "vocab": {"<s>": 0, "</s>": 1}}),
+        UNREADABLE,
+        ["tokenizer.json", "<x>"],
+    ),
+    "special_token_surrogate.json": (
+        checkpoint(settings={"eos_token": "\ud800"}),
+        UNREADABLE,
+        ["tokenizer_config.json", "surrogate pair"],
+    ),
+    "added_token_surrogate.json": (
+        checkpoint(added_tokens=[{"id": 0, "content": "\udfff"}]),
+        UNREADABLE,
+        ["tokenizer.json", "surrogate pair"],
+    ),
+    "vocab_size_list.json": (checkpoint({"vocab_size": [None]}), UNREADABLE, ["config.json", "vocab_size"]),
+    "vocab_size_outside.json": (
+        checkpoint({"vocab_size": [None], "text_config": CONFIG}),
+        UNREADABLE,
+        ["vocab_size"],
+    ),
 }
 
 

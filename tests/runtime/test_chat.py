@@ -40,6 +40,17 @@ def toy(template: str | None) -> Tokenizer:
     return Tokenizer.from_metadata(metadata if template is None else {**metadata, "tokenizer.chat_template": template})
 
 
+def test_an_error_of_a_template_names_its_file() -> None:
+    tokenizer = toy("{{ raise_exception('no') }}")
+    tokenizer.backend.path = "some.gguf"
+    with pytest.raises(Unreadable) as caught:
+        chat_text(tokenizer, HELLO)
+    assert caught.value.path == "some.gguf"
+    with pytest.raises(UsageError) as wrong:  # the messages are the caller's, not the file's
+        chat_text(tokenizer, [])
+    assert wrong.value.path is None
+
+
 def render(template: str, messages: Any = HELLO, **more: Any) -> str:
     return render_chat(template, messages, special_tokens={"bos_token": "<s>"}, **more)
 

@@ -225,5 +225,15 @@ def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_text_that_is_no_unicode() -> None:
-    with pytest.raises(UsageError, match="not valid Unicode"):
+    with pytest.raises(UsageError, match=r"the text is not valid Unicode: its character 2 is U\+DCE8"):
         BoundedTokenizer(bytewise()).encode("a\udce8")
+
+
+def test_an_error_names_the_file_of_the_tokenizer(impatient: None) -> None:
+    unknown = json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "<x>"}})
+    for document, text in ((unknown, "b"), (bytewise(pre_tokenizer=NESTED), SLOW_TEXT)):
+        tokenizer = BoundedTokenizer(document, "some/tokenizer.json")
+        for _ in range(2):
+            with pytest.raises(Unreadable) as caught:
+                tokenizer.encode(text)
+            assert caught.value.path == "some/tokenizer.json", text[:9]
