@@ -29,11 +29,21 @@ from tritpack.formats.ternary import coarsest_both
 def from_gguf(file: GgufFile) -> ModelSpec:
     """The spec of a GGUF file. Raises Unsupported for an architecture or activation that cannot be run, Unreadable for
     keys that are missing or impossible."""
+    refuse_adapter(file)
     return _Reader(file).spec()
 
 
+def refuse_adapter(file: GgufFile) -> None:
+    """Raise Unsupported for a file that holds the difference to a model instead of a model."""
+    if file.metadata.get("general.type") == "adapter":
+        hint = "merge it into its base model first: peft's merge_and_unload, or llama.cpp's llama-export-lora"
+        raise Unsupported("is a LoRA adapter, the difference to a model that is not there", path=file.path, hint=hint)
+
+
 def require_ternary(file: GgufFile) -> None:
-    """Raise Unsupported for a file whose linears are not ternary: an ordinary model, whatever its architecture."""
+    """Raise Unsupported for a file whose linears are not ternary: an ordinary model, whatever its architecture, or a
+    LoRA adapter."""
+    refuse_adapter(file)
     weights = [info for info in file.tensors.values() if 0 not in info.shape]
     linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in LINEARS]
     others = [info for info in linears or weights if file.layout_of(info) is None]

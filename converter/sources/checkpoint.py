@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,18 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 """Files of a LoRA adapter, as peft and mlx-lm write them."""
 
 
+MERGE = "merge it into its base model first: peft's merge_and_unload and save_pretrained, or mlx_lm.fuse"
+WHOLE = re.compile(r"model.*\.safetensors|pytorch_model.*\.bin")
+
+
+def refuse_adapter(names: Collection[str], path: str | Path) -> None:
+    """Raise Unsupported if the files of these names hold the difference to a model instead of a model."""
+    adapters = [name for name in ADAPTER_FILES if name in names]
+    if adapters and not any(map(WHOLE.fullmatch, names)):
+        message = f"is a LoRA adapter ({adapters[0]}), the difference to a model that is not there"
+        raise Unsupported(message, path=path, hint=MERGE)
+
+
 class CheckpointFolder:
     """A checkpoint in a local folder.
 
@@ -42,6 +56,7 @@ class CheckpointFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
+            refuse_adapter([self.folder.name] if self.folder.is_file() else [], self.folder)
             missing = not self.folder.exists()
             raise Unreadable(
                 "does not exist" if missing else "is a file, expected a checkpoint folder",
@@ -52,7 +67,7 @@ class CheckpointFolder:
         self.unchanged = Unchanged(
             [*named, *self.folder.glob("*.safetensors"), *self.folder.glob("*_Pooling/config.json")]
         )
-        self._refuse_adapter()
+        refuse_adapter([path.name for path in self.folder.iterdir()], self.folder)
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
         poolings = sorted(self.folder.glob("*_Pooling/config.json"))
@@ -63,16 +78,6 @@ class CheckpointFolder:
         for name in self.weight_files:
             self._add_file(name)
         self._check_index()
-
-    def _refuse_adapter(self) -> None:
-        """Raise Unsupported for a folder that holds the difference to a model instead of a model."""
-        whole = [*self.folder.glob("model*.safetensors"), *self.folder.glob("pytorch_model*.bin")]
-        if self.adapter_files and not whole:
-            raise Unsupported(
-                f"is a LoRA adapter ({self.adapter_files[0]}), the difference to a model that is not in this folder",
-                path=self.folder,
-                hint="merge it into its base model first: peft's merge_and_unload and save_pretrained, or mlx_lm.fuse",
-            )
 
     @property
     def adapter_files(self) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from tritpack.converter.sources.checkpoint import INDEX
+from tritpack.converter.sources.checkpoint import INDEX, refuse_adapter
 from tritpack.converter.sources.hub_errors import explain, kinds_of, passes, persist
 from tritpack.converter.sources.hub_transfer import LARGEST_LISTING, PATIENCE, pieces_of, read_bounded, within
 from tritpack.converter.version import VERSION
@@ -125,6 +125,7 @@ def _take(repo: str, names: Collection[str], fetch: Callable[[str], Path], folde
     elif INDEX in names:
         weights = _shards(repo, fetch(INDEX), names)
     if not weights:
+        refuse_adapter(names, repo)
         packed = sorted(name for name in names if name.endswith(".gguf"))
         if len(packed) == 1:
             return fetch(packed[0])

@@ -11,6 +11,7 @@ from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import open_input
+from tritpack.formats.model_metadata import refuse_adapter
 
 
 def local_path(source: str | Path, *, revision: str | None = None, progress: bool = False) -> Path:
@@ -55,7 +56,11 @@ def open_source(
 ) -> CheckpointFolder | GgufFile:
     """Return the source, opened. Raises Unreadable, Unsupported, IntegrityFailed, MissingRequirement, UsageError."""
     path = local_path(source, revision=revision, progress=progress)
-    return GgufFile(path) if is_gguf(path) else CheckpointFolder(path)
+    if not is_gguf(path):
+        return CheckpointFolder(path)
+    file = GgufFile(path)
+    refuse_adapter(file)
+    return file
 
 
 def is_gguf(path: Path) -> bool:

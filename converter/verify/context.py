@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.foreign import has_foreign_tables, is_silent_on_activations
@@ -81,6 +80,7 @@ class Context:
         if options.text is not None and not self.words.strip():
             raise UsageError(f"--text {options.text}: holds no text")
         self.golden: list[Golden] = [] if options.golden is None else parse_golden(Path(options.golden))
+        self.source = open_source(source_path)
         self.exact = self._open_oracle(EXACTLY)
         self._models = contextlib.ExitStack()
         self.base = None if options.against is None else self._open_base(Path(options.against))
@@ -95,10 +95,6 @@ class Context:
 
     def __exit__(self, *error: object) -> None:
         self._models.close()
-
-    @functools.cached_property
-    def source(self) -> CheckpointFolder | GgufFile:
-        return open_source(self.source_path)
 
     # -- oracles -------------------------------------------------------------------------------------------------------
 

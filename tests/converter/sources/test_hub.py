@@ -124,6 +124,7 @@ def repos(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         "org/sharded": sharded,
         "org/hostile": hostile,
         "org/pickle": folder("pickle", "config.json", "pytorch_model.bin"),
+        "org/adapter": folder("adapter", "adapter_config.json", "adapter_model.safetensors", "README.md"),
         "org/packed": folder("packed", "README.md", "ggml-model-i2_s.gguf", "config.json"),
         "org/many": folder("many", "a.gguf", "b.gguf"),
         "org/empty": folder("empty", "README.md"),
@@ -308,6 +309,9 @@ def test_a_pickle_is_refused_before_it_is_fetched(server: HubServer, home: Home)
     result = home.fetch("org/pickle")
     assert result.returncode == 4 and "pytorch_model.bin" in result.stderr and "run code" in result.stderr
     assert server.files_asked() == [] and home.blobs() == []
+    adapter = home.fetch("org/adapter")
+    assert adapter.returncode == 4 and "is a LoRA adapter (adapter_config.json)" in adapter.stderr
+    assert server.files_asked() == []
 
 
 def test_a_repository_of_gguf_files(server: HubServer, home: Home) -> None:
