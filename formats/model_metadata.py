@@ -25,6 +25,9 @@ from tritpack.formats.names import POOLING
 from tritpack.formats.rope import RopeScaling, float32_tuple, yarn_attention_factor
 from tritpack.formats.ternary import coarsest_both
 
+QUANTIZATION_KEY = "tritpack.activation_quantization"
+"""Whether the inputs of ternary linears are quantised; no other tool has a key for it."""
+
 
 def from_gguf(file: GgufFile) -> ModelSpec:
     """The spec of a GGUF file. Raises Unsupported for an architecture or activation that cannot be run, Unreadable for
@@ -95,7 +98,7 @@ def to_metadata(spec: ModelSpec) -> dict[str, Any]:
     if spec.projection_norms:
         pairs["tritpack.projection_norm_epsilon"] = spec.projection_norm_eps
     quantization = next(name for name, int8 in ACTIVATION_QUANTIZATION.items() if int8 == spec.int8_activations)
-    pairs["tritpack.activation_quantization"] = quantization
+    pairs[QUANTIZATION_KEY] = quantization
     return pairs
 
 
@@ -169,7 +172,7 @@ class _Reader:
             )
         head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
-        quantization = self.file.metadata.get("tritpack.activation_quantization", self._implied_quantization())
+        quantization = self.file.metadata.get(QUANTIZATION_KEY, self._implied_quantization())
         if not isinstance(quantization, str) or quantization not in ACTIVATION_QUANTIZATION:
             raise Unsupported(f"activation quantisation {quantization!r} is not known")
         pooling = self.get("pooling_type", 0)

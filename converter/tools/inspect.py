@@ -57,12 +57,20 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "parameters": sum(tensor.rows * tensor.cols for tensor in gguf.tensors.values()),
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
-        "model": dataclasses.asdict(spec) if spec else None,
+        "model": _hyperparameters(gguf, spec, ternary_weights),
         "metadata": {key: _summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
         "problems": [*damage, *unknown, *_file_problems(gguf)],
         "tensors": tensors,
     }
+
+
+def _hyperparameters(file: GgufFile, spec: ModelSpec | None, ternary_weights: int) -> dict[str, Any] | None:
+    """The spec's fields. Nothing implies how activations are quantised where no weights are ternary."""
+    if spec is None:
+        return None
+    known = ternary_weights > 0 or model_metadata.QUANTIZATION_KEY in file.metadata
+    return {**dataclasses.asdict(spec), **({} if known else {"int8_activations": None})}
 
 
 def _part(file: GgufFile) -> dict[str, Any] | None:

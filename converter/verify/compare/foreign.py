@@ -10,8 +10,8 @@ from tritpack.converter.verify.compare.metadata_values import same
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_metadata import QUANTIZATION_KEY
 
-QUANTIZATION_KEY = "tritpack.activation_quantization"
 ROTARY_TOLERANCE = 1e-5
 """Relative, for rotary frequency factors: other tools compute the same formula in float32."""
 CONTROL, USER_DEFINED = 3, 4

@@ -15,6 +15,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_metadata import QUANTIZATION_KEY
 from tritpack.formats.ternary import TernaryTensor
 
 
@@ -94,6 +95,23 @@ def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:
     assert run("inspect", path, "--json").exit_code == 1
     part = edited_gguf(path, tmp_path / "b.gguf", metadata=lambda m: m.update({"split.count": 2}))
     assert inspect(part)["damage"] == []  # a part of a set does not have them all
+
+
+@pytest.mark.parametrize(("key", "known"), [(False, None), (True, True)], ids=["unknown", "stated"])
+def test_activations_of_a_model_without_ternary_weights(
+    key: bool, known: bool | None, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    def lose(tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if "_norm" not in name and name != "token_embd.weight"]:
+            del tensors[name]
+
+    def silent(metadata: dict[str, object]) -> None:
+        if not key:
+            del metadata[QUANTIZATION_KEY]
+
+    result = inspect(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=silent, tensors=lose))
+    assert result["ternary_weights"] == 0 and result["model"]["int8_activations"] is known
+    assert inspect(tiny_gguf)["model"]["int8_activations"] is True
 
 
 @pytest.mark.parametrize("kind", list(gguf.GGMLQuantizationType), ids=lambda kind: kind.name)
