@@ -10,6 +10,7 @@ import mmap
 import os
 import select
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +25,8 @@ KINDS = (
 )  # fmt: skip
 PATIENCE = 5.0
 """Seconds that a pipe may stay silent before its first byte."""
+STDIN = Path("standard input")
+"""What errors call it."""
 
 mapped: dict[Path, int] = {}
 """The files that this process has mapped, and their sizes then: reading a page that is no longer in the file gives
@@ -70,7 +73,15 @@ def read_text(path: Path) -> str:
         is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    data = _read_pipe(path) if is_pipe else read_input(path)
+    return _decoded(path, _read_pipe(path) if is_pipe else read_input(path))
+
+
+def read_stdin() -> str:
+    """Return the UTF-8 text of standard input, "" if there is none. Raises Unreadable."""
+    return "" if sys.stdin is None else _decoded(STDIN, _read(STDIN, sys.stdin.buffer))
+
+
+def _decoded(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

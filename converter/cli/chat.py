@@ -11,11 +11,15 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import show
 from tritpack.converter.cli.model_options import model_options, open_model, sampling_options, take_sampling
-from tritpack.formats.errors import TritpackError, UsageError
+from tritpack.formats.errors import TritpackError, Unreadable, UsageError
+from tritpack.formats.inputs import STDIN
 
 if TYPE_CHECKING:
     from tritpack.runtime.chat import Message
     from tritpack.runtime.model import Model
+
+LONGEST_LINE = 16 << 20
+"""Bytes: a line without an end is not waited for."""
 
 
 @click.command("chat")
@@ -64,12 +68,15 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
 
 
 def _read_line() -> bytes:
-    """The next line of stdin without its end, empty at the end of input."""
+    """The next line of stdin without its end, empty at the end of input. Raises Unreadable."""
     if sys.stdin is None:
         return b""
     if sys.stdin.isatty():
         click.echo("> ", nl=False, err=True)
-    return sys.stdin.buffer.readline().strip()
+    line = sys.stdin.buffer.readline(LONGEST_LINE + 1)
+    if len(line) > LONGEST_LINE:
+        raise Unreadable(f"has a line of more than {LONGEST_LINE >> 20} MiB", path=STDIN)
+    return line.strip()
 
 
 def _ask(model: Model, messages: list[Message], fixed: int, line: bytes) -> tuple[list[Message], list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import click
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json, show
 from tritpack.formats import names
-from tritpack.formats.errors import Unreadable, UsageError
-from tritpack.formats.inputs import read_text
+from tritpack.formats.errors import UsageError
+from tritpack.formats.inputs import read_stdin, read_text
 from tritpack.runtime.untrusted import WORKER
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             metavar="FILE",
             help="UTF-8 file with the text, - for standard input; the end of its last line is left out.",
         )
-        return click.option("-p", "--prompt", help=use)(path(function))
+        return click.option("-p", "--prompt", help=f"{use} - is standard input.")(path(function))
 
     return add
 
@@ -112,6 +111,8 @@ def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> s
     Raises UsageError unless exactly one of the three is given, Unreadable for a file that is not UTF-8 text.
     """
     prompt, path = options.pop("prompt"), options.pop("prompt_file")
+    if prompt == "-" and path is None:
+        prompt, path = None, "-"
     if [prompt, path, other].count(None) != 2:
         raise UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}")
     if other is None:
@@ -132,13 +133,7 @@ def warn_of_second_bos(tokenizer: Tokenizer, ids: list[int]) -> None:
 
 def read_text_argument(path: str) -> str:
     """Return the UTF-8 text of a file, or of standard input for `-`. Raises Unreadable."""
-    if path != "-":
-        return read_text(Path(path))
-    try:
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
-        return data.decode("utf-8").replace("\r\n", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unreadable(f"cannot be read as UTF-8 text: {error}", path="standard input") from error
+    return read_stdin() if path == "-" else read_text(Path(path))
 
 
 def write_npy(

@@ -15,7 +15,9 @@ from tritpack.converter.cli.progress import Progress
 
 @click.command("perplexity")
 @click.argument("file", type=PATH, metavar="FILE")
-@click.option("--text", type=PATH, metavar="FILE", help="UTF-8 text to score; a built-in text by default.")
+@click.option(
+    "--text", type=PATH, metavar="FILE", help="UTF-8 text to score, - for standard input; a built-in text by default."
+)
 @click.option("--against", type=PATH, metavar="FILE", help="A second file, whose predictions FILE's are compared with.")
 @click.option(
     "--window",

@@ -50,7 +50,10 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 )
 @click.option("--tokens", metavar="IDS", help="The tokens, such as 1,2,3, of the rows in --oracle FILE.npy.")
 @click.option(
-    "--text", type=PATH, metavar="FILE", help="Text for the rungs text and perplexity; a built-in text by default."
+    "--text",
+    type=PATH,
+    metavar="FILE",
+    help="Text for the rungs text and perplexity, - for standard input; a built-in text by default.",
 )
 @click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ from tests.conftest import DEMO, REPOSITORY, exit_code_of, run
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
 from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.verify import built_in_text
 from tritpack.formats import inputs
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile
@@ -181,6 +183,27 @@ def test_a_mapped_file_that_is_cut_ends_in_a_sentence(name: str, run_it: str, de
     result = subprocess.run([sys.executable, "-c", code, str(path)], cwd=REPOSITORY, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr == f"error: {path}: was cut while it was read\n"
+
+
+@pytest.mark.parametrize("data", [b"a\r\nb\n", b"\xff", b"x" * 1001], ids=["text", "not UTF-8", "too long"])
+def test_standard_input_is_a_bounded_text(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_DOCUMENT", 1000)
+    built_in_text._read_once.cache_clear()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    if data.startswith(b"a"):
+        assert [built_in_text.read_text("-") for _ in range(2)] == ["a\nb\n"] * 2, "a command reads it twice"
+    else:
+        with pytest.raises(Unreadable, match="standard input: "):
+            built_in_text.read_text("-")
+    built_in_text._read_once.cache_clear()
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: pipe.write_text("words"))
+    writer.start()
+    assert [built_in_text.read_text(pipe) for _ in range(2)] == ["words"] * 2
+    writer.join()
 
 
 def test_unchanged_files_are_unchanged(demo_gguf: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import REPOSITORY, exit_code_of, program, run
 from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
-from tritpack.formats.errors import MissingRequirement
+from tritpack.converter.cli import chat
+from tritpack.formats.errors import MissingRequirement, Unreadable
 from tritpack.runtime.library import available_isas
 
 
@@ -217,6 +218,13 @@ BAD_LINES = {
 }
 
 
+def test_a_line_of_a_chat_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "LONGEST_LINE", 1000)
+    with open("/dev/zero") as endless, pytest.raises(Unreadable, match="standard input: has a line of more than"):
+        monkeypatch.setattr("sys.stdin", endless)
+        chat._read_line()
+
+
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_bad_line_does_not_end_a_chat(name: str, demo_gguf: Path) -> None:
     line, words = BAD_LINES[name]
@@ -241,9 +249,9 @@ def test_a_prompt_from_a_file_or_from_standard_input(tiny_gguf: Path, tmp_path: 
     text.write_text("a b\n\n")
     ids = json.loads(run("generate", tiny_gguf, "-f", text, "-n", "1", "--json").stdout)["prompt_ids"]
     assert ids == json.loads(run("generate", tiny_gguf, "-p", "a b\n", "-n", "1", "--json").stdout)["prompt_ids"]
-    for command, *more in (("logits",), ("embed", "--pooling", "last")):
+    for command, option, *more in (("logits", "-p"), ("embed", "-f", "--pooling", "last")):
         target = tmp_path / f"{command}.npy"
-        shown = program(command, tiny_gguf, "-f", "-", "-o", target, "--json", *more, stdin="a b\n\n")
+        shown = program(command, tiny_gguf, option, "-", "-o", target, "--json", *more, stdin="a b\n\n")
         assert set(ids) <= set(json.loads(shown.stdout)["ids"]), command
     chat = json.dumps([{"role": "user", "content": "Hi"}])
     assert program("tokenize", tiny_gguf, "--chat", "-", stdin=chat).stdout.startswith("<|begin_of_text|>User: Hi")
