@@ -18,6 +18,7 @@ from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.progress import Progress
+from tritpack.converter.cli.usage import ChoiceBeside
 from tritpack.converter.targets import engines
 from tritpack.formats import names
 
@@ -38,10 +39,15 @@ def one_of(*choices: int) -> Callable[[click.Context, click.Parameter, int | Non
     return check
 
 
+OF_TABLES = "--outtype is for the ternary weights; --embedding-type names the type of embedding and head"
+OF_TERNARY = (
+    "--outtype names the layout of ternary weights; an embedding that is ternary in the source gets it too, with "
+    "--embedding-type auto, if the engine runs such tables"
+)
 CHOSEN = (
     click.option(
         "--outtype",
-        type=click.Choice(("auto", *names.LAYOUTS)),
+        type=ChoiceBeside(("auto", *names.LAYOUTS), dict.fromkeys(names.FLOAT_TYPES, OF_TABLES)),
         default="auto",
         show_default=True,
         help="Layout of the ternary weights; auto is i2_s if that holds all of them exactly, else t2 (with --for: the "
@@ -49,7 +55,7 @@ CHOSEN = (
     ),
     click.option(
         "--embedding-type",
-        type=click.Choice(("auto", *names.FLOAT_TYPES)),
+        type=ChoiceBeside(("auto", *names.FLOAT_TYPES), dict.fromkeys(names.LAYOUTS, OF_TERNARY)),
         default="auto",
         show_default=True,
         help="Type of embedding and head; auto leaves ternary ones ternary, and takes f16 if every value survives it, "

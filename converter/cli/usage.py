@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 import click
 from click.core import ParameterSource
 
 from tritpack.formats.errors import UsageError
+
+
+class ChoiceBeside(click.Choice):  # type: ignore[type-arg]
+    """A choice with hints for values that belong to another option. elsewhere: value -> hint."""
+
+    def __init__(self, choices: Iterable[str], elsewhere: Mapping[str, str]) -> None:
+        super().__init__(list(choices))
+        self.elsewhere = elsewhere
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str | None:
@@ -35,7 +43,8 @@ def as_ours(error: click.ClickException) -> UsageError:
         return UsageError(f"{name} is missing", hint=hint)
     if isinstance(parameter.type, click.Choice):
         value = error.message.partition(" ")[0].strip("'\"")  # the only place where click keeps it
-        hint = did_you_mean(value, map(str, parameter.type.choices)) or hint
+        elsewhere = parameter.type.elsewhere if isinstance(parameter.type, ChoiceBeside) else {}
+        hint = elsewhere.get(value.lower()) or did_you_mean(value, map(str, parameter.type.choices)) or hint
     if context.get_parameter_source(parameter.name) is ParameterSource.ENVIRONMENT:
         variable = parameter.envvar if isinstance(parameter.envvar, str) else " or ".join(parameter.envvar)
         hint = f"the value comes from the environment variable {variable}"

@@ -14,6 +14,16 @@ MISTYPED = {
     "no command near": ("frobnicate", "unknown command 'frobnicate'", "--help' lists the commands"),
     "option": ("convert x -o y --outyp t2", "convert has no option --outyp", "did you mean --outtype"),
     "option of the program": ("--verison", "has no option --verison", "did you mean --version?"),
+    "layout of a table": (
+        "convert x -o y --for llama.cpp --embedding-type TQ2_0",
+        "is not one of",
+        "hint: --outtype names",
+    ),
+    "type of weights": (
+        "repack x -o y --outtype q8_0",
+        "is not one of",
+        "--embedding-type names the type of embedding",
+    ),
     "choice": ("convert x -o y --outtype i2s", "--outtype: 'i2s' is not one of 'auto'", "did you mean i2_s"),
     "missing argument": ("inspect", "FILE is missing", "inspect --help'"),
     "missing option": ("verify x", "--source is missing", "verify --help'"),
