@@ -21,6 +21,7 @@ from typing import Any
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import Pipeline, foreign_pipeline
+from tritpack.runtime.tokenizer_arrays import check_arrays
 from tritpack.runtime.untrusted import WORKER
 
 LONGEST_MERGED_TOKEN = 1_000
@@ -49,6 +50,13 @@ KEY_STOP_IDS = "tritpack.tokenizer.stop_token_ids"  # int32: every id that ends 
 
 KEY_SPECIAL_TOKENS = "tritpack.tokenizer.special_tokens"  # JSON object: name -> text, where the id keys say otherwise
 KEY_SPLIT_SPECIALS = "tritpack.tokenizer.split_special_tokens"  # bool: the text of a special token is ordinary text
+
+ARRAYS = {
+    **dict.fromkeys(("tokenizer.ggml.tokens", "tokenizer.ggml.merges", KEY_MERGES), "texts"),
+    **dict.fromkeys(("tokenizer.ggml.token_type", KEY_ADDED_IN_MODEL, KEY_STOP_IDS), "integers"),
+    "tokenizer.ggml.scores": "numbers",
+}
+"""What each array of a tokenizer's metadata holds."""
 
 # Name of a special token in chat templates -> its id's key in `tokenizer.ggml.*` ("seperator" is GGUF's spelling).
 SPECIAL_KEYS = {
@@ -212,6 +220,7 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
             f"the file's tokenizer is of kind {kind!r}; only byte-level BPE ('gpt2') and sentencepiece BPE ('llama') "
             "are supported"
         )
+    check_arrays(metadata, ARRAYS)
     WORKER.start()  # while the parts are put together here
     tokens = list(raw_tokens)
     types = [int(t) for t in metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))]
