@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tritpack.formats.errors import UsageError
+from tritpack.formats import model_metadata
+from tritpack.formats.errors import UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.library import Kernel, Library, library
@@ -24,6 +25,8 @@ from tritpack.runtime.model import Model, cache_bytes
 
 SCHEMA = "tritpack.bench/1"
 KERNELS_SCHEMA = "tritpack.bench-kernels/1"
+N_PROMPT, N_GEN = 512, 128
+"""What is measured unless a caller says otherwise."""
 FIRST_PROMPT = 8
 """Tokens of the prompt for the time to the first token."""
 WARM_UP = 4
@@ -32,8 +35,6 @@ COUNTED = ("matmul", "dots")
 """Operations measured in products per second; all others are measured in bytes per second."""
 BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 """The linears that the last layer computes for every token of a prompt."""
-
-"""Called with a label, the tests done and their number."""
 Limits = tuple[float | None, float | None]
 
 
@@ -117,8 +118,8 @@ class Row:
 def bench(
     file: str | Path,
     *,
-    n_prompt: Sequence[int] = (512,),
-    n_gen: Sequence[int] = (128,),
+    n_prompt: Sequence[int] | None = None,
+    n_gen: Sequence[int] | None = None,
     n_depth: int = 0,
     threads: Sequence[int] | None = None,
     repetitions: int = 5,
@@ -128,14 +129,18 @@ def bench(
 ) -> dict[str, Any]:
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
-    n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). Both come
-    after `n_depth` tokens that are not timed. threads: thread counts; None measures all cores that this process may
-    use. Raises UsageError if the model's context is shorter, and what Model raises.
+    n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). None takes
+    N_PROMPT and N_GEN, as far as the context holds them. Both come after `n_depth` tokens that are not timed.
+    threads: thread counts; None measures all cores that this process may use. Raises UsageError if the model's context
+    is shorter, and what Model raises.
     """
     c, gguf = library(), GgufFile(file)
     thread_counts = [usable_cores()] if threads is None else list(threads)
-    tests = [Workload("pp", n, n_depth) for n in n_prompt if n > 0]
-    tests += [Workload("tg", n, n_depth) for n in n_gen if n > 0]
+    with locating(path=gguf.path):
+        model_metadata.require_ternary(gguf)
+        room = max(1, model_metadata.from_gguf(gguf).context_length - n_depth)
+    tests = [Workload("pp", n, n_depth) for n in ([min(N_PROMPT, room)] if n_prompt is None else n_prompt) if n > 0]
+    tests += [Workload("tg", n, n_depth) for n in ([min(N_GEN, room)] if n_gen is None else n_gen) if n > 0]
     if not tests or not thread_counts or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
     # Before the models below, whose mapping of the file would keep its pages in memory.
@@ -159,6 +164,8 @@ def bench(
         "architecture": model.spec.architecture,
         "layouts": _layouts(gguf),
         "kv_type": kv_type,
+        "context_length": model.spec.context_length,
+        "shortened": (n_prompt is None and room < N_PROMPT) or (n_gen is None and room < N_GEN),
         "machine": {"cpu": c.cpu(), "system": f"{platform.system()} {platform.machine()}", "isa": isa or c.best_isa()},
         "rows": [row.as_json() for row in rows],
         "first_token_seconds": dict(zip(map(str, thread_counts), first, strict=True)),

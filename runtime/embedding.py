@@ -37,7 +37,7 @@ def embed(model: Model, tokens: Sequence[int], *, pooling: str | None = None, no
     how = pooling or model.spec.pooling
     if how == "none":
         raise UsageError(
-            "is not an embedding model: it names no pooling",
+            "names no pooling, as embedding models do: how positions become one vector has to be said",
             path=model.file.path,
             hint="give --pooling last, mean or cls",
         )

@@ -144,7 +144,7 @@ def test_it_runs_beside_packages_with_the_names_of_the_floors(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert call(installed.parent / "tritpack", "convert", tiny_checkpoint, "-o", "m.gguf", "-q")
+    assert call(installed.parent / "tritpack", "convert", tiny_checkpoint, "-o", "m.gguf")
     verified = call(installed, "-m", "tritpack", "verify", "m.gguf", "--source", tiny_checkpoint, "--report", "proof")
     assert "PASS" in verified and (tmp_path / "current" / "proof" / "report.html").is_file()
     assert "schema" in call(installed, "-m", "tritpack", "verify", "--json-schema")

@@ -11,7 +11,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.human import size
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
@@ -39,18 +39,14 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     "--n-prompt",
     callback=_numbers,
     metavar="N,N",
-    default="512",
-    show_default=True,
-    help="Prompt lengths; 0 measures none.",
+    help="Prompt lengths; 0 measures none; default: 512, or the model's context if it is shorter.",
 )
 @click.option(
     "-n",
     "--n-gen",
     callback=_numbers,
     metavar="N,N",
-    default="128",
-    show_default=True,
-    help="Numbers of tokens to decode; 0 measures none.",
+    help="Numbers of tokens to decode; 0 measures none; default: 128, or the model's context if it is shorter.",
 )
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context before the test.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
@@ -75,8 +71,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
     file: str | None,
-    n_prompt: list[int],
-    n_gen: list[int],
+    n_prompt: list[int] | None,
+    n_gen: list[int] | None,
     n_depth: int,
     threads: list[int] | None,
     repetitions: int,
@@ -123,6 +119,9 @@ def command(
             kv_type=kv_type,
             progress=Progress("timing", unit="tests"),
         )
+    if result["shortened"]:
+        context = result["context_length"]
+        show(f"note: the tests are shorter than usual, to fit the model's context of {context} tokens", err=True)
     result["file"] = file  # not the temporary file that a checkpoint was converted to
     if output == "json":
         print_json(result)

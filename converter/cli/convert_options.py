@@ -113,7 +113,7 @@ HANDLING = (
     click.option("--force", is_flag=True, help="Overwrite an existing output."),
     click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, refusals) and write nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
 )
 OUTPUT = click.option(
     "-o", "--outfile", "--output", "output", required=True, type=PATH, metavar="OUT.gguf", help="File to write."
@@ -211,7 +211,11 @@ def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
         scales = {name: most if least == most else [least, most] for name, (least, most) in conversion.scales.items()}
         summary = _summary(run, conversion.plan)
         print_json({**summary, "dry_run": False, "warnings": conversion.warnings, "scales": scales})
-        return
+    elif not run.quiet:
+        _show_summary(run, conversion, seconds)
+
+
+def _show_summary(run: Run, conversion: Conversion, seconds: float) -> None:
     plan = conversion.plan
     show(f"recognised: {plan.why}")
     show(_scales_line(conversion))

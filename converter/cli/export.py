@@ -52,7 +52,7 @@ from tritpack.formats import names
 @click.option("--allow-wrong-engine", is_flag=True, help="Write the folder even if the library will run another model.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint's files in a folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 def command(
     source: str,
     output: str,
@@ -108,6 +108,8 @@ def command(
                 "warnings": result.warnings,
             }
         )
+        return
+    if quiet:
         return
     lost = "every code and scale is the same"
     if result.scale_loss:

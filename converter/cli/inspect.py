@@ -65,7 +65,7 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
     layouts = ", ".join(f"{count} x {layout}" for layout, count in result["layouts"].items())
     bits = result["ternary_bits_per_weight"]
     weights = f"{result['ternary_weights']} ternary weights at {bits:.4f} bpw" if bits else "no ternary weights"
-    show(f"tensors: {layouts}; {weights}")
+    show(f"tensors: {layouts}; {weights}" if result["tensors"] else "tensors: none")
     if result.get("dialects"):
         show(f"dialect: {', '.join(result['dialects'])}")
     for problem in result["problems"]:

@@ -113,13 +113,15 @@ def command(
     from tritpack.converter.verify.ladder import verify
     from tritpack.formats.printable import printable
 
-    texts = [read_text_argument(path).removesuffix("\n") for path in options.pop("prompt_file")]
+    prompt_files = options.pop("prompt_file")
+    texts = [read_text_argument(path).removesuffix("\n") for path in prompt_files]
     options["prompt"] = (*options["prompt"], *texts)
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
         raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")
     if folder is not None:
-        prepare_folder(folder, force=force)
+        named = (file, options["source"], options["oracle"], options["text"], options["golden"], options["against"])
+        prepare_folder(folder, force=force, inputs=(*named, *prompt_files))
     with as_gguf(file) as path, Alive(quiet=quiet) as alive:
         climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
 

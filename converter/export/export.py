@@ -85,7 +85,9 @@ def export(
     if "tokenizer.ggml.model" not in model.metadata:
         warnings.append("the source has no tokenizer, so the folder has none")
     for left in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.old")):
-        warnings.append(f"{left} holds what an export that was killed was replacing")
+        warnings.append(
+            f"an export that was killed left {left}, with files that it was replacing: move them back, or delete it"
+        )
     writer = CheckpointWriter(model, family, stored, float_dtype)
     nbytes, scale_loss = _write(writer, folder, output, unchanged, progress, warnings)
     return Export(Path(output), stored.name, stored.dtype, scale_loss, nbytes, warnings)

@@ -48,7 +48,7 @@ def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) ->
         _compare_floats(name, tensor, reread.tensors[name])
     for key, value in model.metadata.items():
         if key.startswith("tokenizer.") and str(reread.metadata.get(key)) != str(value):
-            warnings.append(f"{key} would be another one after reading the folder again")
+            warnings.append(f"files of a checkpoint cannot say {key} as the source does: read again, it differs")
     return worst, warnings
 
 

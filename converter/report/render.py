@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
 from tritpack.converter.verify.rungs import RUNGS
 from tritpack.formats.errors import UsageError, WriteFailed
-from tritpack.formats.files import atomic_output
+from tritpack.formats.files import atomic_output, refuse_existing, refuse_impossible
 from tritpack.formats.json_text import json_text
 from tritpack.formats.model_spec import LINEARS
 from tritpack.formats.printable import printable
@@ -51,15 +51,20 @@ def write_report(folder: str | Path, report: Report, *, force: bool = False) -> 
     return [target / name for name in FILES]
 
 
-def prepare_folder(folder: str | Path, *, force: bool = False) -> None:
-    """Create the folder, before the work. Raises UsageError if it holds a report and `force` is not given, WriteFailed
-    if nothing can be written there."""
+def prepare_folder(folder: str | Path, *, force: bool = False, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Create the folder, before the work.
+
+    inputs: files that no report may replace. Raises UsageError for one of them, for what is not a folder, and if it
+    holds a report and `force` is not given; WriteFailed if nothing can be written there.
+    """
     target = Path(folder)
     if str(folder) == "":
         raise UsageError("--report: the name of the folder is empty")
-    for name in FILES if not force else ():
-        if (target / name).exists():
-            raise UsageError("it exists already", path=target / name, hint="give another folder, or --force")
+    refuse_impossible(target)
+    if target.exists() and not target.is_dir():
+        raise UsageError("--report: is a file, expected the name of a folder", path=target)
+    for name in FILES if target.is_dir() else ():
+        refuse_existing(target / name, force=force, inputs=inputs)
     try:
         target.mkdir(parents=True, exist_ok=True)
         if not os.access(target, os.W_OK):

@@ -344,8 +344,10 @@ def test_the_command(half_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> 
     out = tmp_path / "out.gguf"
     shown = json.loads(run("repack", half_gguf, "-o", out, "--outtype", "t158", "--dry-run", "--json").stdout)
     assert shown["schema"] == "tritpack.repack/1" and shown["outtype"] == "t158" and not out.exists()
-    result = run("repack", half_gguf, "-o", out, "--outtype", "t158", "--embedding-type", "q6_k", "-q")
+    result = run("repack", half_gguf, "-o", out, "--outtype", "t158", "--embedding-type", "q6_k")
     assert result.exit_code == 0 and "t158, embedding q6_k" in result.stdout
+    quiet = run("repack", out, "-o", tmp_path / "quiet.gguf", "-q")
+    assert (quiet.exit_code, quiet.output) == (0, "") and (tmp_path / "quiet.gguf").is_file()
     assert out.stat().st_size < shown["output_bytes"]
     assert exit_code_of(run("repack", half_gguf, "-o", out)) == 2  # exists
     assert exit_code_of(run("repack", tiny_checkpoint, "-o", tmp_path / "x.gguf")) == 3

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEMO, program, run
+from tests.conftest import DEMO, exit_code_of, program, run
+from tests.make.checkpoints import edited_gguf
 from tritpack.runtime.bench import Row
 from tritpack.runtime.library import library
+
+CONTEXT = "bitnet-b1.58.context_length"
 
 
 def row_of(test: str, samples: list[float]) -> Row:
@@ -68,6 +71,14 @@ def test_a_file_of_some_size_is_read_for_the_limit() -> None:
     (row,) = result["rows"]
     assert row["read_limit"] > 1e8 and row["share_of_limit"] == row["bytes_per_second"] / row["read_limit"]
     assert result["file"] == str(DEMO / "checkpoint")
+
+
+def test_the_default_tests_fit_a_short_context(tiny_gguf: Path, tmp_path: Path) -> None:
+    short = edited_gguf(tiny_gguf, tmp_path / "short.gguf", metadata=lambda m: m.update({CONTEXT: 32}))
+    result = run("bench", short, "-r", "1", "-t", "1", "--json")
+    assert "shorter than usual, to fit the model's context of 32 tokens" in result.stderr
+    assert [row["test"] for row in json.loads(result.stdout)["rows"]] == ["pp32", "tg32"]
+    assert exit_code_of(run("bench", short, "-p", "33")) == exit_code_of(run("bench", short, "-d", "32")) == 2
 
 
 def test_isa_is_forced(tiny_gguf: Path) -> None:

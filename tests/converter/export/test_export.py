@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import DEMO, exit_code_of, run
-from tests.make.checkpoints import edited_checkpoint, read_safetensors
+from tests.make.checkpoints import edited_checkpoint, edited_gguf, read_safetensors
 from tests.make.families import FAMILIES, Checkpoints
 from tests.make.storage import values_of
 from tritpack.converter.convert import convert
@@ -216,6 +216,19 @@ def test_force_replaces_only_the_checkpoint(tiny_checkpoint: Path, tmp_path: Pat
     assert (folder / "notes.txt").read_text() == "mine"
     assert document["nbytes"] == sum(p.stat().st_size for p in folder.iterdir() if p.name != "notes.txt")
     assert run("export", path, "-o", folder, "--force").stdout.rstrip().endswith("s")
+    assert run("export", path, "-o", folder, "--force", "-q").output == ""
+
+
+def test_warnings_say_what_to_do(tiny_gguf: Path, tmp_path: Path) -> None:
+    def unknown(metadata: dict[str, Any]) -> None:
+        metadata["tokenizer.ggml.token_type"] = types = metadata["tokenizer.ggml.token_type"].copy()
+        types[np.flatnonzero(types == 3)[-1]] = 2  # a control token that is called unknown
+
+    (tmp_path / ".folder.123.old").mkdir()
+    warnings = export(edited_gguf(tiny_gguf, tmp_path / "m.gguf", metadata=unknown), tmp_path / "folder").warnings
+    assert [w for w in warnings if w.endswith(".folder.123.old, with files that it was replacing: move them back, or "
+                                              "delete it")]  # fmt: skip
+    assert [w for w in warnings if "cannot say tokenizer.ggml.token_type as the source does" in w], warnings
 
 
 def test_float_activations_are_not_lost_on_the_way_to_mlx(checkpoints: Checkpoints, tmp_path: Path) -> None:

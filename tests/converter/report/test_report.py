@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +64,14 @@ def test_report_json_is_what_json_prints(good: Path, tiny_gguf: Path, tiny_check
                                     ("tensor", "scale", "zero_share")) if keys[0] in rung["series"]]  # fmt: skip
         for keys in groups:
             assert len({len(rung["series"][key]) for key in keys if key in rung["series"]}) == 1, rung
+
+
+def test_a_report_replaces_no_input(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_gguf, file := tmp_path / "report.json")
+    for folder, sentence in ((file, "is a file, expected the name of a folder"), (tmp_path, "is an input")):
+        result = run("verify", file, "--source", tiny_checkpoint, "--report", folder, "--force")
+        assert exit_code_of(result) == 2 and sentence in str(result.exception), folder
+    assert file.read_bytes() == tiny_gguf.read_bytes()
 
 
 def test_a_wrong_file(bad_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:

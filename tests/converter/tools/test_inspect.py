@@ -95,6 +95,8 @@ def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:
     assert run("inspect", path, "--json").exit_code == 1
     part = edited_gguf(path, tmp_path / "b.gguf", metadata=lambda m: m.update({"split.count": 2}))
     assert inspect(part)["damage"] == []  # a part of a set does not have them all
+    empty = edited_gguf(path, tmp_path / "c.gguf", tensors=lambda tensors: tensors.clear())
+    assert "\ntensors: none\n" in run("inspect", empty).stdout
 
 
 @pytest.mark.parametrize(("key", "known"), [(False, None), (True, True)], ids=["unknown", "stated"])
