@@ -156,6 +156,11 @@ class Tokenizer:
         self.backend.encode_special_tokens = self.splits_specials if parse_special is None else not parse_special
         return self.backend.encode(text, add_special_tokens=add_special).ids
 
+    def encode_batch(self, texts: Sequence[str], add_special: bool = True) -> list[list[int]]:
+        """Return the token ids of each text, as `encode` gives them by default."""
+        self.backend.encode_special_tokens = self.splits_specials
+        return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special)]
+
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD. skip_special: leave control tokens out."""
         shown = [self._checked(i) for i in ids]

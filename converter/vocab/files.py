@@ -70,8 +70,9 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
             made, _ = rebuild(document, kind, settings, special.named)
             backend = _from_document({**made, "added_tokens": document["added_tokens"]}, path)
         else:
-            for fields in special.added.values():  # sentencepiece looks for its symbols among visible spaces
-                fields["normalized"] = fields.get("normalized", False) or "\u2581" in fields["content"]
+            for fields in special.added.values():  # sentencepiece looks for its symbols among visible spaces, and
+                # the library would put the space before a text before each other token that it normalizes, too
+                fields["normalized"] = "\u2581" in fields["content"]
             notes.append("tokenizer.model: its ids are sentencepiece's; transformers 5 may put blanks in other places")
     elif path.name == "vocab.json":
         backend = load_vocab_and_merges(path, settings, kind)

@@ -1,19 +1,21 @@
 """A second reader of a checkpoint's tokenizer, by the rules of transformers 5, and transformers itself.
 
 It shares no code with the converter's reader. It writes one tokenizer.json document and lets the `tokenizers` library
-load that, whereas the converter changes a loaded tokenizer step by step.
+load that, in another process with limits, whereas the converter changes a loaded tokenizer step by step.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tritpack.converter.verify.oracle.tokenizer_rules import Rules, rules_of
 from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported
+from tritpack.formats.inputs import read_input, read_text
+from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 ORDER = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
@@ -31,66 +33,104 @@ class TokenizerOracle(Protocol):
     """The text of bos_token and the like, by name."""
     template: str | None
 
-    def ids(self, text: str, add_special: bool) -> list[int]:
-        """Token ids of a text, with or without what the tokenizer puts around it."""
+    def ids(self, texts: Sequence[str], add_special: bool) -> list[list[int]]:
+        """Token ids of each text, with or without what the tokenizer puts around it."""
 
     def chat(self, messages: Chat) -> str | None:
         """The text of a chat; None if a caller has to render `template` with `special_tokens`."""
 
 
 class FolderTokenizer:
-    """tokenizer.json of a folder, with what its other files change, by our own reading.
+    """tokenizer.json of a folder, or vocab.json and merges.txt, with what its other files change, by our own reading.
 
     Raises Unreadable for files that are missing or contradictory.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], vocab_size: int) -> None:
-        path = folder / "tokenizer.json"
-        settings = _object(folder / "tokenizer_config.json")
-        document = _object(path)
+        path = folder / ("tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json")
+        settings = json_object(folder / "tokenizer_config.json")
+        document = json_object(path) if path.name == "tokenizer.json" else _from_vocab_and_merges(folder)
         rules = rules_of(document, settings, config)
-        names = {**rules.names, **_names(settings)}
+        if path.name == "vocab.json" and not rules.rebuilds:
+            raise Unreadable("its class is unknown, which would say how text is split", path=path)
         listed = {int(token["id"]): dict(token) for token in document.get("added_tokens", ())}
-        flags: dict[int, dict[str, Any]] = {}
-        if isinstance(settings.get("added_tokens_decoder"), dict):
-            extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-            flags = {int(key): value for key, value in settings["added_tokens_decoder"].items()}
-        else:
-            older = _object(folder / "special_tokens_map.json")
-            names |= _names(older)
-            extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
-            extra = extra or older.get("extra_special_tokens") or older.get("additional_special_tokens") or []
-            marks = {_text(token) for token in [*names.values(), *(extra if isinstance(extra, list) else [])]}
-            for word, token_id in _object(folder / "added_tokens.json").items():
-                flags[int(token_id)] = {"content": word, "special": word in marks, "normalized": word not in marks}
-            flags |= listed
-        if isinstance(extra, dict):
-            names |= extra
-        names = {name: names[name] for name in dict.fromkeys([*ORDER, *names]) if name in names}
-        self.special_tokens = {name: text for name, token in names.items() if (text := _text(token)) is not None}
-        wanted = [*names.values(), *(extra if isinstance(extra, list) else [])]
-        table = _added(document["model"]["vocab"], {} if rules.rebuilds else listed, flags, wanted, rules)
+        names, flags, wanted = stated_tokens(folder, settings, rules.names, listed)
+        self.special_tokens = texts_by_name(names)
+        table = added_tokens(document["model"]["vocab"], {} if rules.rebuilds else listed, flags, wanted, rules)
         named = set(self.special_tokens.values())
         for token in table.values():
             token["special"] = bool(token["special"]) or token["content"] in named
         made = rules.applied(document)
         made["added_tokens"] = [table[i] for i in sorted(table) if i < vocab_size]
         made["truncation"] = made["padding"] = None
-        library = importlib.import_module("tokenizers")
         try:
-            self._backend: Any = library.Tokenizer.from_str(json.dumps(made))
-        except Exception as error:  # the tokenizers library raises nothing narrower
+            self._backend = BoundedTokenizer(json.dumps(made), path)
+        except ValueError as error:
             raise Unreadable(f"it is not a tokenizer: {error}", path=path) from error
         self._backend.encode_special_tokens = bool(settings.get("split_special_tokens"))
+        self._around: tuple[list[int], list[int]] = ([], [])  # what only the settings put around a text
+        if path.name == "vocab.json":
+            self._around = around(settings, self.special_tokens, self._backend.token_to_id, bos=False)
         self.name: str = path.name if rules.name is None else f"{path.name} by {rules.name}"
         self.specials = [token["content"] for token in made["added_tokens"]]
         self.template = template_of(folder, settings)
 
-    def ids(self, text: str, add_special: bool) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=add_special).ids)
+    def ids(self, texts: Sequence[str], add_special: bool) -> list[list[int]]:
+        before, after = self._around if add_special else ([], [])
+        return [[*before, *encoding.ids, *after] for encoding in self._backend.encode_batch(texts, add_special)]
 
     def chat(self, messages: Chat) -> str | None:
         return None
+
+
+def _from_vocab_and_merges(folder: Path) -> dict[str, Any]:
+    """What of a tokenizer.json vocab.json and merges.txt hold."""
+    lines = read_text(folder / "merges.txt").split("\n")
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    return {"version": "1.0", "model": {"type": "BPE", "vocab": json_object(folder / "vocab.json"), "merges": merges}}
+
+
+def stated_tokens(
+    folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any], listed: Mapping[int, dict[str, Any]]
+) -> tuple[dict[str, Any], dict[int, dict[str, Any]], list[Any]]:
+    """What the files beside a tokenizer say of tokens: those with a name, flags by id, and all that are special.
+
+    defaults: names that hold unless a file says otherwise. listed: the added tokens of tokenizer.json.
+    """
+    names = {**defaults, **_names(settings)}
+    flags: dict[int, dict[str, Any]] = {}
+    if isinstance(settings.get("added_tokens_decoder"), dict):
+        extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+        flags = {int(key): value for key, value in settings["added_tokens_decoder"].items()}
+    else:
+        older = json_object(folder / "special_tokens_map.json")
+        names |= _names(older)
+        extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+        extra = extra or older.get("extra_special_tokens") or older.get("additional_special_tokens") or []
+        marks = {_text(token) for token in [*names.values(), *(extra if isinstance(extra, list) else [])]}
+        for word, token_id in json_object(folder / "added_tokens.json").items():
+            flags[int(token_id)] = {"content": word, "special": word in marks, "normalized": word not in marks}
+        flags |= listed
+    if isinstance(extra, dict):
+        names |= extra
+    names = {name: names[name] for name in dict.fromkeys([*ORDER, *names]) if name in names}
+    return names, flags, [*names.values(), *(extra if isinstance(extra, list) else [])]
+
+
+def texts_by_name(names: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each named token."""
+    return {name: text for name, token in names.items() if (text := _text(token)) is not None}
+
+
+def around(
+    settings: Mapping[str, Any], names: Mapping[str, str], id_of: Callable[[str], int | None], *, bos: bool
+) -> tuple[list[int], list[int]]:
+    """The ids that the settings put before and after a text. bos: whether a BOS is usual."""
+    sides: list[list[int]] = []
+    for key, name, usual in (("add_bos_token", "bos_token", bos), ("add_eos_token", "eos_token", False)):
+        token_id = id_of(names[name]) if settings.get(key, usual) and name in names else None
+        sides.append([] if token_id is None else [token_id])
+    return sides[0], sides[1]
 
 
 class Transformers:
@@ -130,8 +170,8 @@ class Transformers:
         template = self._tokenizer.chat_template
         self.template: str | None = template.get("default") if isinstance(template, dict) else template
 
-    def ids(self, text: str, add_special: bool) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=add_special)["input_ids"])
+    def ids(self, texts: Sequence[str], add_special: bool) -> list[list[int]]:
+        return [list(self._tokenizer(text, add_special_tokens=add_special)["input_ids"]) for text in texts]
 
     def chat(self, messages: Chat) -> str | None:
         try:
@@ -145,19 +185,19 @@ def template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the template for plain chats in a folder: a file of its own, else the one in tokenizer_config.json."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_bytes().decode("utf-8", errors="replace")
-    stated = _object(folder / "chat_template.json").get("chat_template", settings.get("chat_template"))
+        return read_input(path).decode("utf-8", errors="replace")
+    stated = json_object(folder / "chat_template.json").get("chat_template", settings.get("chat_template"))
     if isinstance(stated, list):
         stated = next((entry.get("template") for entry in stated if entry.get("name") == "default"), None)
     return stated if isinstance(stated, str) else None
 
 
-def _object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_input(path))
+    except (ValueError, RecursionError) as error:
         raise Unreadable(f"it is not JSON: {error}", path=path) from error
     if not isinstance(value, dict):
         raise Unreadable("it is not a JSON object", path=path)
@@ -175,7 +215,7 @@ def _names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in ends if settings[name] is None or _text(settings[name]) is not None}
 
 
-def _added(
+def added_tokens(
     vocabulary: Mapping[str, int],
     listed: Mapping[int, dict[str, Any]],
     flags: Mapping[int, Mapping[str, Any]],

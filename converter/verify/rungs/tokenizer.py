@@ -12,15 +12,9 @@ from tritpack.converter.verify.compare.vocabulary import CHAT
 from tritpack.converter.verify.context import Context, errors_of_options
 from tritpack.converter.verify.diagnoses import Diagnosis
 from tritpack.converter.verify.findings import Kind
-from tritpack.converter.verify.oracle.tokenizer import (
-    Chat,
-    FolderTokenizer,
-    TokenizerOracle,
-    Transformers,
-    template_of,
-)
+from tritpack.converter.verify.oracle.sentencepiece_model import SentencePieceTokenizer
+from tritpack.converter.verify.oracle.tokenizer import FolderTokenizer, TokenizerOracle, Transformers
 from tritpack.converter.verify.rung import Blame, Need, Rung
-from tritpack.converter.vocab import files
 from tritpack.converter.vocab.probes import awkward_texts
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
@@ -32,8 +26,8 @@ blames: Blame = "file"
 needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
-Encode = Callable[[str, bool], "list[int]"]
-"""(text, whether to add the special tokens that the tokenizer adds) -> ids."""
+Encode = Callable[["list[str]", bool], "list[list[int]]"]
+"""(texts, whether to add the special tokens that the tokenizer adds) -> ids of each."""
 Render = Callable[["list[dict[str, str]]"], str]
 """The messages of a chat -> its text."""
 
@@ -81,11 +75,11 @@ def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         rung.add(Kind.TOKENIZER_INVALID, error.without_path)
         return rung
     encode, specials, theirs = _reference(rung, source, oracle, ours.vocab_size)
+    texts = list(_corpus(specials))
     count = habits = 0
-    for text in _corpus(specials):
+    for text, got, want in zip(texts, ours.encode_batch(texts), encode(texts, True), strict=True):
         count += 1
-        want = encode(text, True)
-        if (got := ours.encode(text)) != want:
+        if got != want:
             diagnosis = _explain_ids(ours, text, got, want)
             if diagnosis.kind is Kind.NORMALIZER_MISSING and is_foreign(file):
                 habits += 1
@@ -151,7 +145,7 @@ def _reference(
         render: Render | None = None
         if tokenizer.chat_template:
             render = lambda messages: chat_text(tokenizer, messages)  # noqa: E731
-        return lambda text, special: tokenizer.encode(text, add_special=special), specials, render
+        return tokenizer.encode_batch, specials, render
     theirs = _tokenizer_oracle(rung, source, oracle, vocab_size)
     rung.figures["reference"] = theirs.name
 
@@ -169,35 +163,13 @@ def _tokenizer_oracle(rung: Rung, source: CheckpointFolder, oracle: str, vocab_s
     if oracle == "transformers":
         with errors_of_options():
             return Transformers(source.folder, source.config)
-    if (source.folder / "tokenizer.json").is_file():
-        try:
-            return FolderTokenizer(source.folder, source.config, vocab_size)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            what = f"the files of the tokenizer contradict each other: {type(error).__name__} {error}"
-            raise Unreadable(what, path=source.folder) from error
-    rung.notes.append(
-        "without tokenizer.json, FILE is compared with convert's own reading, which convert checks against the package "
-        "sentencepiece; --oracle transformers judges independently"
-    )
-    return _ConvertersReading(source)
-
-
-class _ConvertersReading:
-    """A folder without tokenizer.json, as convert reads it."""
-
-    def __init__(self, source: CheckpointFolder) -> None:
-        loaded = files.load(source.folder, source.config)
-        self._backend = loaded.backend
-        self.name = loaded.path.name
-        self.specials = [token.content for _, token in sorted(self._backend.get_added_tokens_decoder().items())]
-        self.special_tokens = loaded.specials
-        self.template = template_of(source.folder, loaded.settings)
-
-    def ids(self, text: str, add_special: bool) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=add_special).ids)
-
-    def chat(self, messages: Chat) -> str | None:
-        return None
+    present = [name for name in ("tokenizer.json", "tokenizer.model") if (source.folder / name).is_file()]
+    reader = SentencePieceTokenizer if present[:1] == ["tokenizer.model"] else FolderTokenizer
+    try:
+        return reader(source.folder, source.config, vocab_size)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"the files of the tokenizer contradict each other: {type(error).__name__} {error}"
+        raise Unreadable(what, path=source.folder) from error
 
 
 def _compare_chats(rung: Rung, ours: Tokenizer, theirs: Render, encode: Encode) -> None:
@@ -220,7 +192,7 @@ def _compare_chats(rung: Rung, ours: Tokenizer, theirs: Render, encode: Encode) 
             sentence = f"chat: it renders as {_short(got)}, the source's template gives {_short(want)}"
             rung.add(Kind.CHAT_TEXT_DIFFERS, sentence, file=got, source=want)
             break
-        if ours.encode(got, add_special=False) != encode(want, False):
+        if ours.encode(got, add_special=False) != encode([want], False)[0]:
             sentence = f"chat: {_short(got)} has other ids than by the source's tokenizer"
             rung.add(Kind.CHAT_IDS_DIFFER, sentence, text=got)
             break

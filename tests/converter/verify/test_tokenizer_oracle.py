@@ -39,10 +39,10 @@ def test_both_readers_agree_with_transformers(tmp_path: Path, kind: str, edit: s
     theirs = Transformers(tmp_path, config)
     second = FolderTokenizer(tmp_path, config, config["vocab_size"])
     ours = Tokenizer.from_metadata(read_vocabulary(tmp_path, config, {}))
-    for text in [*awkward_texts()[:200], *(f"  {token}  \n{token}b" for token in theirs.specials)]:
-        expected = theirs.ids(text, True)
-        assert second.ids(text, True) == expected, repr(text)
-        assert ours.encode(text) == expected, repr(text)
+    texts = [*awkward_texts()[:200], *(f"  {token}  \n{token}b" for token in theirs.specials)]
+    answers = (theirs.ids(texts, True), second.ids(texts, True), ours.encode_batch(texts))
+    for text, expected, seconds, got in zip(texts, *answers, strict=True):
+        assert seconds == got == expected, repr(text)
     if theirs.template is not None:
         chat = theirs.chat(CHAT)
         assert render_chat(theirs.template, CHAT, special_tokens=second.special_tokens) == chat
