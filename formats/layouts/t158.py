@@ -28,7 +28,9 @@ class T158(GridScales):
     unit = 64
 
     def row_nbytes(self, cols: int) -> int:
-        return sum(lines(cols))
+        # Not the sum of lines(): a header can name a row whose list of lines fills the memory.
+        whole, rest = divmod(cols, DIGITS * LINE)
+        return LINE * whole + _cut_line(rest)
 
     def pack_codes(self, codes: Codes, body: Bytes) -> None:
         for rows, start, width, first in _runs(*codes.shape):
@@ -66,7 +68,12 @@ class T158(GridScales):
 def lines(cols: int) -> list[int]:
     """Bytes of each line of a row."""
     whole, rest = divmod(cols, DIGITS * LINE)
-    return [LINE] * whole + ([UNIT * -(-rest // (DIGITS * UNIT))] if rest else [])
+    return [LINE] * whole + ([_cut_line(rest)] if rest else [])
+
+
+def _cut_line(cols: int) -> int:
+    """Bytes of a last line of so many columns."""
+    return UNIT * -(-cols // (DIGITS * UNIT))
 
 
 def _runs(rows: int, cols: int) -> list[tuple[tuple[int, int], int, int, int]]:

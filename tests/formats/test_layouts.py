@@ -405,6 +405,15 @@ def test_colliding_type_ids_are_told_apart_by_size() -> None:
     assert catalog.resolve(9999, rows, cols, 10**9, 32, head) is None
 
 
+@pytest.mark.parametrize("meaning", catalog.MEANINGS, ids=lambda meaning: f"{meaning.type_id}_{meaning.name}")
+def test_the_size_of_a_row_that_no_memory_holds_is_a_number(meaning: catalog.TypeMeaning) -> None:
+    """The row is what a header says, before anything shows that the file has no such bytes."""
+    magic = {"t2": b"T2\1\0", "t158": b"T158"}.get(meaning.name, b"")
+    head = np.frombuffer((magic + b"\1\0\0\0\1\0\0\0").ljust(64, b"\0"), np.uint8)
+    size = meaning.nbytes(32, 1 << 45, head)
+    assert size is None or size > 32 << 40
+
+
 def test_t158_is_as_small_as_the_papers_promise() -> None:
     """The linears of BitNet b1.58 2B-4T: 0.417 GB."""
     layer = [(2560, 2560), (640, 2560), (640, 2560), (2560, 2560), (6912, 2560), (6912, 2560), (2560, 6912)]

@@ -75,6 +75,11 @@ FILES: dict[str, tuple[bytes, int, list[str]]] = {
         UNREADABLE,
         ["'t'", "needs", "64 are there"],
     ),
+    "t158_row_length.gguf": (
+        gguf(tensor("t", (1 << 45, 8), 1585), tensors=1) + b"T158" + struct.pack("<II", 1, 1) + bytes(52),
+        UNREADABLE,
+        ["'t'", "needs", "64 are there"],
+    ),
     "shape_product.gguf": (gguf(tensor("t", (1 << 40, 1 << 40), 0), tensors=1, data=32), UNREADABLE, ["'t'"]),
     "offset.gguf": (gguf(tensor("t", (4,), 0, 7), tensors=1, data=32), UNREADABLE, ["'t'", "32"]),
     "beyond_the_end.gguf": (gguf(tensor("t", (4,), 0, 1 << 40), tensors=1, data=32), UNREADABLE, ["'t'"]),
