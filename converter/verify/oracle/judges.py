@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.errors import MissingRequirement, Unreadable, Unsupported, UsageError
+from tritpack.formats.inputs import open_input
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
@@ -104,10 +105,13 @@ def read_recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
         raise UsageError(f"--tokens: {outside[0]} lies outside the vocabulary of {spec.vocab_size}")
     if len(tokens) > model.context_length:
         raise UsageError(f"--tokens: {len(tokens)} tokens do not fit a context of {model.context_length}")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise Unreadable(f"it is not a .npy file: {error}", path=path) from error
+    with open_input(path):  # refuses a pipe, for which np.load would wait
+        try:
+            # Mapped, since numpy allocates what a header claims before it looks at the size of the file.
+            values = np.load(path, allow_pickle=False, mmap_mode="r")
+        except Exception as error:  # whatever a header makes numpy's parser raise
+            sentence = (str(error).splitlines() or [type(error).__name__])[0]
+            raise Unreadable(f"it is not a .npy file: {sentence}", path=path) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
         raise Unreadable("it does not hold floats", path=path)
     values = values.reshape(values.shape[-2:]) if values.ndim == 3 and len(values) == 1 else values
@@ -116,7 +120,7 @@ def read_recorded(path: Path, tokens: Sequence[int], model: Model) -> F32:
         message = f"its shape is {list(values.shape)}, expected {list(expected)}: one row for each of the --tokens"
         raise Unreadable(message, path=path)
     with np.errstate(over="ignore"):
-        outputs = np.asarray(values, np.float32)
+        outputs = np.array(values, np.float32)
     if not np.isfinite(outputs).all() or not outputs.any():
         raise Unreadable("it holds values that are not finite, or nothing but zeros", path=path)
     return outputs

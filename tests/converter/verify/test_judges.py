@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,30 @@ def test_recorded_outputs_that_are_none(tiny_checkpoint: Path, tiny_gguf: Path, 
         attempt(tmp_path / "small.npy", tokens=[1, 512])
     with pytest.raises(UsageError, match="unknown"):
         verify(tiny_gguf, tiny_checkpoint, oracle="tarot")
+
+
+def _npy(header: bytes) -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 2)}\n"),
+        _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 2)}\n"),
+        _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2\n"),
+        _npy(b"{'descr': '<f4'"),
+        _npy(b"(" * 9000),
+        _npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 2)}\n"),
+        b"PK\3\4",
+        b"",
+    ],
+    ids=["beyond_memory", "negative", "open_bracket", "cut", "nested", "objects", "archive", "empty"],
+)
+def test_a_hostile_record_gets_one_sentence(tiny_gguf: Path, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "r.npy").write_bytes(data)
+    with Model(tiny_gguf) as model, pytest.raises(Unreadable, match=r"r\.npy: it "):
+        judges.read_recorded(tmp_path / "r.npy", [1, 2], model)
 
 
 def test_our_own_logits_command_records(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
