@@ -18,10 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.fuzz import replay
+
 FOLDER = Path(__file__).resolve().parent
 SEEDS = FOLDER / "corpus"
 C_TARGETS = tuple(path.stem.removeprefix("fuzz_") for path in sorted((FOLDER / "c").glob("fuzz_*.c")))
-PYTHON_TARGETS = ("gguf", "gguf_model", "safetensors", "checkpoint", "tokenizer", "template", "hub")
+PYTHON_TARGETS = (
+    "gguf", "gguf_model", "gguf_used", "safetensors", "checkpoint", "oracle", "tokenizer", "template", "option_files",
+    "hub",
+)  # fmt: skip
 ENVIRONMENT = {
     "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=2048",
     "TOKENIZERS_PARALLELISM": "false",
@@ -32,6 +37,7 @@ SANITIZERS = "-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=pointer-
 OPTIONS = ("-report_slow_units=60", "-rss_limit_mb=4096", "-timeout=60", "-print_final_stats=1", "-len_control=0")
 LONGEST = {"tensor": 400, "pack": 400, "model": 400, "gguf": 4096, "safetensors": 8192, "template": 8192}
 """Bytes of an input; of others 1 << 17."""
+BINARIES = FOLDER.parents[1] / "build" / "fuzz" / "asan"
 
 
 @dataclasses.dataclass
@@ -56,7 +62,7 @@ def fuzz(name: str, seconds: float, corpus: Path, findings: Path, binaries: Path
         before = _cpu()
         done = subprocess.run(
             [*program, *options], cwd=FOLDER.parents[1], capture_output=True, text=True, errors="replace",
-            env={**os.environ, **ENVIRONMENT},
+            env=environment(),
         )  # fmt: skip
         tally.cpu += _cpu() - before
         tally.runs += sum(map(int, re.findall(r"stat::number_of_executed_units: (\d+)", done.stderr)))
@@ -90,6 +96,11 @@ def build(binaries: Path) -> None:
     subprocess.run([*command, *variables], cwd=FOLDER.parents[1], check=True, capture_output=True)
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of a fuzzer."""
+    return {**os.environ, **ENVIRONMENT}
+
+
 def _cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
@@ -99,11 +110,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", default=(*PYTHON_TARGETS, *C_TARGETS))
     parser.add_argument("--seconds", type=float, default=120)
-    temporary = Path(tempfile.gettempdir()) / "tritpack-fuzz"
-    parser.add_argument("--findings", type=Path, default=temporary / "findings")
-    parser.add_argument("--corpus", type=Path, default=temporary / "corpus")
-    parser.add_argument("--binaries", type=Path, default=FOLDER.parents[1] / "build" / "fuzz" / "asan")
+    parser.add_argument("--findings", type=Path, help="a new folder by default, so that no old finding counts")
+    parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "tritpack-fuzz" / "corpus")
+    parser.add_argument("--binaries", type=Path, default=BINARIES)
     options = parser.parse_args()
+    findings = options.findings or Path(tempfile.mkdtemp(prefix="tritpack-fuzz-"))
     reasons, found = left_out(), 0
     targets = [name for name in options.targets if name not in reasons]
     for reason in sorted({reasons[name] for name in options.targets if name in reasons}):
@@ -112,11 +123,12 @@ def main() -> int:
         build(options.binaries)
     for name in targets:
         share = options.seconds / len(targets)
-        tally = fuzz(name, share, options.corpus / name, options.findings, options.binaries)
+        tally = fuzz(name, share, options.corpus / name, findings, options.binaries)
         print(f"{name}: {tally.runs} inputs in {tally.cpu:.0f} s of CPU, {len(tally.findings)} findings", flush=True)
         for path in sorted(tally.findings):
-            print(f"  {options.findings / path}")
+            print(replay.shown(findings / path), flush=True)
         found += len(tally.findings)
+    print(f"{found} findings" + (f" in {findings}; {FOLDER.name}/README.md says what to do" if found else ""))
     return 1 if found else 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ MOST_DATA = 1 << 21
 NAME = re.compile(r"(?!\.+(/|$))[\w.-]{1,80}(/(?!\.+$)[\w.-]{1,80})?", re.ASCII)
 CODES = b"\x24"
 """Two bits each: 0, 1, 2, 0. As floats of any type: the same small positive number, so that floats are ternary too."""
+
+NEGATIVE = b"\xa4"
+"""CODES in the high byte of a 16-bit float that is negative."""
 
 
 def parsed(data: bytes) -> Any:
@@ -39,7 +43,32 @@ def safetensors(value: dict[str, Any]) -> bytes:
     header, size = content(value.get("header")), value.get("bytes")
     count = min(size, MOST_DATA) if isinstance(size, int) and size > 0 else 0
     header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + CODES * count
+    data = bytearray(CODES * count)
+    for start, end in _biases(value.get("header")):
+        data[start + 1 : end : 2] = NEGATIVE * len(data[start + 1 : end : 2])
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _biases(header: Any) -> Iterator[tuple[int, int]]:
+    """Where the biases of MLX's groups are, which are minus the scales."""
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        place = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if name.endswith(".biases") and isinstance(place, list) and [type(number) for number in place] == [int, int]:
+            start, end = (max(0, min(number, MOST_DATA)) for number in place)
+            yield start, end
+
+
+def ini(sections: dict[str, Any]) -> bytes:
+    """The text of an .ini file with these sections."""
+    lines = [
+        line
+        for name, keys in sections.items()
+        for line in (
+            f"[{name}]",
+            *(f"{key} = {value}" for key, value in (keys if isinstance(keys, dict) else {}).items()),
+        )
+    ]
+    return content("\n".join(lines))
 
 
 def write_folder(files: Any, folder: Path) -> None:

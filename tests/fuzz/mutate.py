@@ -162,5 +162,5 @@ def _gguf_fields(data: bytes) -> list[tuple[int, int]]:
     return [field for field in fields if field[0] + field[1] <= len(data)]
 
 
-MUTATIONS: dict[str, Mutation] = {"gguf": gguf_mutation, "gguf_model": gguf_mutation}
+MUTATIONS: dict[str, Mutation] = dict.fromkeys(("gguf", "gguf_model", "gguf_used"), gguf_mutation)
 """By target; all others take JSON."""

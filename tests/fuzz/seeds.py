@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
+import itertools
 import json
 import shutil
 import struct
@@ -18,11 +19,11 @@ from tests.hostile.generate import gguf, pair, tensor, text
 from tests.make.families import FAMILIES, make
 from tests.make.tokenizers import write_tokenizer
 from tritpack.converter.convert import convert
-from tritpack.formats.errors import TritpackError
 from tritpack.formats.layouts import catalog
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 KINDS = ("llama3", "falcon3", "qwen2", "neox", "gemma", "llama2", "minicpm")
+MODELS = {"gguf_model": ("minicpm_mlx", "llama_mlx"), "gguf_used": ("bitcpm_longrope", "falcon_e_prequantized")}
 KEPT_TOKENS = 48
 HEADERS = {"t2": b"T2\1\0" + struct.pack("<II", 2, 2), "t158": b"T158" + struct.pack("<II", 2, 2)}
 Folder = dict[str, Any]
@@ -55,15 +56,19 @@ def shortened(files: Folder) -> Folder:
     model["vocab"] = {word: i for i, word in enumerate([*special & model["vocab"].keys(), *words[:KEPT_TOKENS]])}
     kept = model["vocab"].keys()
     model["merges"] = [[a, b] for a, b in model["merges"] if {a, b, a + b} <= kept]
-    for place, token in enumerate(added):
-        token["id"] = model["vocab"].get(token["content"], len(model["vocab"]) + place)
+    free = itertools.count(len(model["vocab"]))
+    for token in added:
+        token["id"] = model["vocab"][token["content"]] if token["content"] in kept else next(free)
     files.get("tokenizer_config.json", {}).pop("added_tokens_decoder", None)
+    if "added_tokens.json" in files:
+        files["added_tokens.json"] = {token["content"]: token["id"] for token in added}
+    files["generation_config.json"] = {"bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": 0}
     return files
 
 
 def checkpoints(scratch: Path) -> Folder:
     seeds = {}
-    for name in list(FAMILIES)[::3]:  # many differ in the bytes alone
+    for name in (*list(FAMILIES)[::3], "embedding_qwen3"):  # many differ in the bytes alone
         made = make(name, scratch / name)
         seeds[name] = shortened(folder_document(made.folder))
     return seeds
@@ -91,7 +96,7 @@ def templates(scratch: Path) -> Folder:
 def gguf_files() -> dict[str, bytes]:
     """A small tensor for each meaning of a type id."""
     seeds = {}
-    for place, meaning in enumerate(catalog.MEANINGS):
+    for meaning in catalog.MEANINGS:
         rows, cols = (32, 256) if meaning.name in ("tl1", "tl2") else (4, 256)
         head = np.frombuffer(HEADERS.get(meaning.name, b"").ljust(64, b"\0"), np.uint8)
         size = meaning.nbytes(rows, cols, head) or 64
@@ -99,21 +104,34 @@ def gguf_files() -> dict[str, bytes]:
         pairs = pair("general.architecture", 8, text("llama"))
         pairs += pair("tritpack.layout.tiling", 9, struct.pack("<IQ", 8, 1) + text("32x256=32,96,32"))
         data = (head.tobytes() + b"\x24" * size)[:size] if meaning.name in HEADERS else b"\x24" * size
-        seeds[f"{place}_{meaning.name}"] = gguf(pairs + table, pairs=2, tensors=1) + data
+        seeds[f"{meaning.type_id}_{meaning.name}"] = gguf(pairs + table, pairs=2, tensors=1) + data
+    part = pair("split.no", 2, b"\0\0") + pair("split.count", 2, b"\2\0") + pair("split.tensors.count", 5, b"\2\0\0\0")
+    seeds["split"] = gguf(part + tensor("a.weight", (8,), 0), pairs=3, tensors=1, data=32)
     return seeds
 
 
-def gguf_models(scratch: Path) -> dict[str, bytes]:
+def gguf_models(scratch: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Whole models: shortened checkpoints as `convert` writes them."""
     seeds = {}
-    for name, document in checkpoints(scratch).items():
-        folder = scratch / f"{name}-short"
-        write_folder(document, folder)
+    for name in names:
+        write_folder(shortened(folder_document(make(name, scratch / name).folder)), scratch / f"{name}-short")
         output = scratch / f"{name}.gguf"
-        with contextlib.suppress(TritpackError):
-            convert(folder, output)
-            seeds[name] = output.read_bytes()
-    return dict(sorted(seeds.items(), key=lambda seed: len(seed[1]))[:2])
+        convert(scratch / f"{name}-short", output)
+        seeds[name] = output.read_bytes()
+    return seeds
+
+
+def option_files() -> Folder:
+    """What --kernel-config, --golden and --oracle FILE.npy name."""
+    tiles = {"m": 1536, "k": 4096, "bm": 256, "bk": 96, "bmm": 32}
+    golden = [{"prompt": "Once", "greedy": [1, 2]}, {"tokens": [1, 2], "greedy": [3]}]
+    recorded = io.BytesIO()
+    np.save(recorded, np.ones((2, 2), np.float32))
+    return {
+        "tilings": {"kernel_config.ini": {"Kernels_0": tiles, "Kernels_1": {**tiles, "m": 4096}}},
+        "golden": {"golden.json": golden},
+        "recorded": {"recorded.npy": "\0" + recorded.getvalue().decode("latin-1")},
+    }
 
 
 def write() -> None:
@@ -126,9 +144,10 @@ def write() -> None:
             name: next(value for key, value in files.items() if key.endswith(".safetensors"))
             for name, files in list(made["checkpoint"].items())[:3]
         }
-        made["hub"] = hub_answers.seeds()
+        made |= {"oracle": made["checkpoint"], "option_files": option_files(), "hub": hub_answers.seeds()}
         seeds = {name: {key: compact(value) for key, value in folders.items()} for name, folders in made.items()}
-        seeds |= {"gguf": gguf_files(), "gguf_model": gguf_models(Path(scratch) / "g")}
+        seeds |= {"gguf": gguf_files()}
+        seeds |= {name: gguf_models(Path(scratch) / name, models) for name, models in MODELS.items()}
         seeds |= {name: function() for name, function in seeds_c.SEEDS.items()}
     for name, files in seeds.items():
         (CORPUS / name).mkdir(parents=True)

@@ -10,22 +10,34 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from tests.fuzz import hub_answers
-from tests.fuzz.inputs import parsed, safetensors, write_folder
+from tests.fuzz.inputs import content, ini, parsed, safetensors, write_folder
 from tritpack.converter import vocab
+from tritpack.converter.export.export import export
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.sources.source_model import from_checkpoint, from_gguf
+from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.verify.golden import parse_golden
+from tritpack.converter.verify.ladder import verify
+from tritpack.converter.verify.oracle.judges import read_recorded
+from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats import json_text
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions
+from tritpack.formats.layouts.tiling import read_kernel_config
+from tritpack.formats.layouts.tl1 import TL1
+from tritpack.formats.layouts.tl2 import TL2
 from tritpack.formats.names import READ_AS
 from tritpack.formats.safetensors_reader import FLOATS, read_safetensors
 from tritpack.runtime.chat import chat_text, parse_messages, render_chat
+from tritpack.runtime.model import Model
 from tritpack.runtime.tokenizer import Tokenizer
 
+GOOD = sorted(Path(__file__).with_name("corpus").joinpath("gguf_used").iterdir())
+"""Files that are held against others."""
 TEXT = "Hello <|x|> \u00e9\u4e16 12 \n  a"
 
 
@@ -49,10 +61,24 @@ def gguf_model(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     file = GgufFile(path)
     with contextlib.suppress(TritpackError):
-        from_gguf(file, hashed=False)
+        _read_tensors(from_gguf(file, hashed=False))
     tokenizer = Tokenizer.from_metadata(file.metadata)
     tokenizer.decode(tokenizer.encode(TEXT))
     chat_text(tokenizer, [{"role": "user", "content": TEXT}])
+
+
+def gguf_used(data: bytes, folder: Path) -> None:
+    """Run a file, export it, and hold it against a good file, as FILE of verify and as SOURCE."""
+    path = folder / "m.gguf"
+    path.write_bytes(data)
+    good = GOOD[len(data) % len(GOOD)]
+    with contextlib.suppress(TritpackError):
+        export(path, folder / "out", storage=("auto", "packed", "master_weights")[len(data) % 3])
+    for file, source in ((path, good), (good, path)):
+        with contextlib.suppress(TritpackError):
+            verify(file, source, level="weights")
+    with Model(path, threads=1, context=8) as model:
+        model.logits([0, 1, 2])
 
 
 def safetensors_file(data: bytes, folder: Path) -> None:
@@ -72,16 +98,42 @@ def checkpoint(data: bytes, folder: Path) -> None:
     write_folder(parsed(data), folder)
     source = CheckpointFolder(folder)
     with contextlib.suppress(TritpackError):
-        from_checkpoint(source, None, None, hashed=False)
-    from_checkpoint(source, "absmean", None, hashed=False)
+        from_checkpoint(source, "absmean", None, hashed=False)
+    _read_tensors(from_checkpoint(source, None, None, hashed=False))
+
+
+def _read_tensors(model: SourceModel) -> None:
+    for tensor in model.tensors.values():
+        with contextlib.suppress(TritpackError):
+            if tensor.may_be_ternary:
+                tensor.scale_grid()
+                tensor.ternary()
+            else:
+                tensor.float_type()
+                next(tensor.pieces())
+        tensor.release()
+
+
+def oracle(data: bytes, folder: Path) -> None:
+    """Read a checkpoint with the second reader, the one of verify, and compute with it."""
+    write_folder(parsed(data), folder)
+    oracle = Oracle(folder, quantize="absmean")
+    names = [name.removesuffix(".weight") for name in oracle.spec.linear_names()]
+    for name in names:
+        with contextlib.suppress(TritpackError):
+            oracle.linear(name)
+            oracle.release(name)
+    oracle.outputs([[0, 1]])
 
 
 def tokenizer(data: bytes, folder: Path) -> None:
     """Describe a folder's tokenizer, then rebuild it from the keys and use it."""
     files = parsed(data)
     write_folder(files, folder)
-    config, generation = ({}, {}) if not isinstance(files, dict) else (files.get("config.json"), files.get("g"))
-    config, generation = (value if isinstance(value, dict) else {} for value in (config, generation))
+    documents = [
+        files.get(name) if isinstance(files, dict) else {} for name in ("config.json", "generation_config.json")
+    ]
+    config, generation = (document if isinstance(document, dict) else {} for document in documents)
     metadata = vocab.read_vocabulary(folder, config, generation)
     rebuilt = Tokenizer.from_metadata(metadata)
     rebuilt.decode(rebuilt.encode(TEXT))
@@ -93,7 +145,39 @@ def template(data: bytes, folder: Path) -> None:
     document = document if isinstance(document, dict) else {"template": data.decode("utf-8", "replace")}
     messages = parse_messages(json.dumps(document.get("messages", [{"role": "user", "content": "Hi"}])))
     text = document.get("template")
-    render_chat(text if isinstance(text, str) else "", messages, special_tokens={"bos_token": "<s>"})
+    render_chat(
+        text if isinstance(text, str) else "", messages, special_tokens={"bos_token": "<s>", "eos_token": "</s>"}
+    )
+
+
+def option_files(data: bytes, folder: Path) -> None:
+    """Read the files that options name: tilings of bitnet.cpp, golden tokens and recorded outputs."""
+    document = parsed(data)
+    for name, value in document.items() if isinstance(document, dict) else ():
+        if (reader := OPTION_FILES.get(name)) is None:
+            continue
+        path = folder / name
+        path.write_bytes(ini(value) if name.endswith(".ini") and isinstance(value, dict) else content(value))
+        with contextlib.suppress(TritpackError):
+            reader(path)
+
+
+def _tiled(path: Path) -> None:
+    for shape, tiling in read_kernel_config(path).items():
+        for layout in (TL1, TL2):
+            layout({shape: tiling}).misfit(*shape)
+
+
+def _recorded(path: Path) -> None:
+    spec = SimpleNamespace(vocab_size=2, hidden_size=2, is_embedding_model=False)
+    read_recorded(path, [0, 1], cast(Model, SimpleNamespace(spec=spec, context_length=2)))
+
+
+OPTION_FILES: dict[str, Callable[[Path], object]] = {
+    "kernel_config.ini": _tiled,
+    "golden.json": parse_golden,
+    "recorded.npy": _recorded,
+}
 
 
 def hub(data: bytes, folder: Path) -> None:
@@ -105,10 +189,13 @@ def hub(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Callable[[bytes, Path], Any]] = {
     "gguf": gguf,
     "gguf_model": gguf_model,
+    "gguf_used": gguf_used,
     "safetensors": safetensors_file,
     "checkpoint": checkpoint,
+    "oracle": oracle,
     "tokenizer": tokenizer,
     "template": template,
+    "option_files": option_files,
     "hub": hub,
 }
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

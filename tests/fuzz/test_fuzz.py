@@ -1,9 +1,12 @@
-"""Every seed gets a right answer from its reader, and what is no right answer is noticed. `make fuzz` does the rest."""
+"""Every seed is read to the end, and what is no right answer is noticed. `make fuzz` does the rest."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -12,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.fuzz import mutate, seeds_c, watch
+from tests.fuzz import mutate, replay, seeds_c, targets, watch
 from tests.fuzz.__main__ import C_TARGETS, PYTHON_TARGETS, SEEDS
 from tritpack.formats.errors import Unreadable
 
-REPLAY = """
-import sys
+READ_ALL = """
+import sys, tempfile
 from pathlib import Path
 from tests.fuzz import targets, watch
 watch.limit_memory()
 for path in sorted(Path(sys.argv[2]).iterdir()):
-    error = watch.finding(targets.TARGETS[sys.argv[1]], path.read_bytes())
-    assert error is None, (path.name, watch.place(error))
+    with tempfile.TemporaryDirectory() as folder:
+        targets.TARGETS[sys.argv[1]](path.read_bytes(), Path(folder))
 """
 
 
@@ -32,10 +35,10 @@ def test_every_target_has_seeds() -> None:
 
 
 @pytest.mark.parametrize("name", PYTHON_TARGETS)
-def test_seeds_get_right_answers(name: str) -> None:
-    """In a process of its own, since it limits its memory."""
+def test_seeds_are_read_to_the_end(name: str) -> None:
+    """No seed is refused, so that mutations begin behind the parsers. Each target has a process of limited memory."""
     done = subprocess.run(
-        [sys.executable, "-c", REPLAY, name, SEEDS / name], cwd=REPOSITORY, capture_output=True, text=True
+        [sys.executable, "-c", READ_ALL, name, SEEDS / name], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -63,6 +66,31 @@ def test_errors_of_ours_are_right_answers_and_others_are_findings(tmp_path: Path
     [kept] = [path for path in tmp_path.iterdir() if path.suffix == ""]
     assert kept.read_bytes() == b"a"
     assert "KeyError" in kept.with_suffix(".txt").read_text("utf-8")
+
+
+def test_a_finding_is_printed_so_that_it_can_be_run_again(tmp_path: Path) -> None:
+    watch.keep(tmp_path, "option_files", b"{}", KeyError("a"))
+    [path] = [path for path in tmp_path.iterdir() if path.suffix == ""]
+    lines = replay.shown(path).splitlines()
+    assert lines[0].strip() == "option_files: KeyError at tests" and str(path) in lines[1]
+    [packed] = re.findall(r"<<<(\S+) \| gunzip > option_files-", lines[2])
+    assert gzip.decompress(base64.b64decode(packed)) == b"{}"
+    (tmp_path / "model-ended.txt").write_text("SUMMARY: AddressSanitizer: overflow\n")
+    (tmp_path / "model-crash-0a").write_bytes(b"a")
+    assert "model: crash: SUMMARY: AddressSanitizer: overflow" in replay.shown(tmp_path / "model-crash-0a")
+    (tmp_path / "model-oom-0b").write_bytes(random.Random(0).randbytes(replay.LONGEST))
+    assert replay.shown(tmp_path / "model-oom-0b").endswith("too long to print")
+
+
+def test_a_replay_tells_a_finding_from_a_right_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads_one_byte(data: bytes, folder: Path) -> int:
+        return data[0]
+
+    monkeypatch.setattr(watch, "limit_memory", lambda: None)
+    monkeypatch.setitem(targets.TARGETS, "gguf", reads_one_byte)
+    for data, expected in ((b"a", "None"), (b"", "IndexError")):
+        (tmp_path / "gguf-0a").write_bytes(data)
+        assert expected in str(replay.replay(tmp_path / "gguf-0a", tmp_path))
 
 
 def test_slow_and_greedy_readers_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:
