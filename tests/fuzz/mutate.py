@@ -48,7 +48,8 @@ def _changed(document: Any, rng: random.Random) -> Any:
     places = list(_places(document))
     if not places:
         return _value(document, rng)
-    holder, name = rng.choice(places)
+    raw = [place for place in places if _is_raw(_at(place))]
+    holder, name = rng.choice(raw if raw and rng.random() < 0.5 else places)
     action = rng.random()
     if action < 0.12:
         del holder[name]
@@ -77,6 +78,8 @@ def _places(value: Any) -> Any:
 
 def _value(old: Any, rng: random.Random) -> Any:
     """Another value: of the same type in most cases."""
+    if _is_raw(old) and rng.random() < 0.9:
+        return _other_bytes(old, rng)
     if rng.random() < 0.3:
         return copy.deepcopy(rng.choice((*NUMBERS, *FLOATS, *TEXTS, *ODD)))
     if isinstance(old, bool):
@@ -89,6 +92,28 @@ def _value(old: Any, rng: random.Random) -> Any:
         at, end = sorted(rng.choices(range(len(old) + 1), k=2))
         return rng.choice((*TEXTS, old[:at] + old[end:], old[:at] + rng.choice((*TEXTS, *JINJA)) + old[at:], old * 2))
     return rng.choice((None, [old], {"a": old}, str(old)))
+
+
+def _is_raw(value: Any) -> bool:
+    """Whether it stands for bytes, see inputs.py."""
+    return isinstance(value, str) and value.startswith("\0") and len(value) > 1
+
+
+def _other_bytes(old: str, rng: random.Random) -> str:
+    """Other bytes: a few replaced, some left out, or some again at another place."""
+    action, changed = rng.random(), list(old)
+    at, end = sorted(rng.choices(range(1, len(old)), k=2))
+    if action < 0.1:
+        del changed[at:end]
+    elif action < 0.2:
+        changed[at:at] = changed[rng.randrange(1, len(old)) :][: end - at]
+    else:
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(1, len(old))
+            changed[place] = chr(
+                rng.choice((0, 1, 0x7F, 0x80, 0xFF, ord(changed[place]) ^ 1 << rng.randrange(8))) & 255
+            )
+    return "".join(changed)
 
 
 def gguf_mutation(data: bytes, most: int, rng: random.Random) -> bytes:

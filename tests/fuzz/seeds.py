@@ -53,7 +53,9 @@ def shortened(files: Folder) -> Folder:
     model, added = document["model"], document["added_tokens"]
     special = {token["content"] for token in added}
     words = [word for word in sorted(model["vocab"], key=model["vocab"].get) if word not in special]
-    model["vocab"] = {word: i for i, word in enumerate([*special & model["vocab"].keys(), *words[:KEPT_TOKENS]])}
+    model["vocab"] = {
+        word: i for i, word in enumerate([*sorted(special & model["vocab"].keys()), *words[:KEPT_TOKENS]])
+    }
     kept = model["vocab"].keys()
     model["merges"] = [[a, b] for a, b in model["merges"] if {a, b, a + b} <= kept]
     free = itertools.count(len(model["vocab"]))
@@ -79,6 +81,14 @@ def tokenizers(scratch: Path) -> Folder:
     for kind in KINDS:
         config = write_tokenizer(scratch / kind, kind)
         seeds[kind] = {"config.json": config, **shortened(folder_document(scratch / kind))}
+    model = seeds["qwen2"]["tokenizer.json"]["model"]
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    seeds["vocab_and_merges"] = {**seeds["qwen2"], "vocab.json": model["vocab"], "merges.txt": merges}
+    pieces = "\0" + (scratch / "llama2" / "tokenizer.model").read_bytes().decode("latin-1")
+    seeds["sentencepiece"] = {**seeds["llama2"], "tokenizer.model": pieces}
+    for name in ("vocab_and_merges", "sentencepiece"):
+        for beside in ("tokenizer.json", "added_tokens.json"):
+            seeds[name].pop(beside, None)
     return seeds
 
 
