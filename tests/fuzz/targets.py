@@ -47,12 +47,24 @@ def gguf(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     for options in (ReadOptions(), ReadOptions(read_as=READ_AS[len(data) % len(READ_AS)], repair=True)):
         with contextlib.suppress(TritpackError):
-            file = GgufFile(path, options)
-            for tensor in file.tensors.values():
-                file.check(tensor)
-                with contextlib.suppress(TritpackError):
-                    file.ternary(tensor)
+            _check_tensors(GgufFile(path, options))
     json_text.json_text(inspect(path, stats=True))
+
+
+def split_set(data: bytes, folder: Path) -> None:
+    """Open the parts of a split file: each for itself, and all by the first."""
+    write_folder(parsed(data), folder)
+    for path in sorted(folder.glob("*.gguf")):
+        with contextlib.suppress(TritpackError):
+            _check_tensors(GgufFile(path))
+        json_text.json_text(inspect(path, stats=True))
+
+
+def _check_tensors(file: GgufFile) -> None:
+    for tensor in file.tensors.values():
+        file.check(tensor)
+        with contextlib.suppress(TritpackError):
+            file.ternary(tensor)
 
 
 def gguf_model(data: bytes, folder: Path) -> None:
@@ -188,6 +200,7 @@ def hub(data: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Callable[[bytes, Path], Any]] = {
     "gguf": gguf,
+    "split_set": split_set,
     "gguf_model": gguf_model,
     "gguf_used": gguf_used,
     "safetensors": safetensors_file,
