@@ -28,6 +28,9 @@ class Tiling(NamedTuple):
 LONGEST_TILE = 1 << 21
 """Columns of the longest tile that is looked for: no kernel takes longer rows."""
 
+LONGEST_LINE = 1000
+"""Characters of a line of a kernel_config.ini; legal ones have about ten."""
+
 Tilings = Mapping[tuple[int, int], Tiling]
 """The tiling of each shape (rows, cols)."""
 
@@ -125,10 +128,13 @@ def format_tilings(tilings: Tilings) -> list[str]:
 
 def read_kernel_config(path: str | Path) -> dict[tuple[int, int], Tiling]:
     """Read bitnet.cpp's kernel_config.ini, whose sections have m, k, bm, bk and bmm. Raises Unreadable."""
-    config = configparser.ConfigParser()
+    config = configparser.ConfigParser(interpolation=None)  # a value that names others ten times each fills the memory
     tilings = {}
     try:
-        config.read_string(read_text(Path(path)))
+        text = read_text(Path(path))
+        if any(len(line) > LONGEST_LINE for line in text.splitlines()):  # configparser takes the square of its length
+            raise ValueError(f"it has a line of more than {LONGEST_LINE} characters")
+        config.read_string(text)
         for name in config.sections():
             m, k, bm, bk, bmm = (config.getint(name, key) for key in ("m", "k", "bm", "bk", "bmm"))
             if min(m, k, bm, bk, bmm) < 1:

@@ -350,6 +350,8 @@ def test_tilings_in_words(tmp_path: Path) -> None:
         "m = 1\n",
         "[a]\nm=1\nk=x\nbm=1\nbk=1\nbmm=1\n",
         "[a]\nm=1\nk=0\nbm=1\nbk=1\nbmm=1\n",
+        "[a]\nm=%(k)s\nk=1\nbm=1\nbk=1\nbmm=1\n",  # a chain of such names would grow tenfold at each
+        "[a]\nm" + " " * 2000 + "b\n",
     ):
         config.write_text(text)
         with pytest.raises(Unreadable, match=r"is not a kernel_config.ini"):

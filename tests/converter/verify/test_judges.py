@@ -15,6 +15,7 @@ from tests.conftest import DEMO, exit_code_of, run
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.golden import parse_golden
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle import judges
 from tritpack.converter.verify.oracle.oracle import Oracle
@@ -133,6 +134,24 @@ def test_our_own_logits_command_records(tiny_checkpoint: Path, tiny_gguf: Path, 
 
 
 # -- pinned tokens, a second file --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"prompt": "a", "greedy": [Infinity]}]',
+        '[{"tokens": [1e400], "greedy": [1]}]',
+        '[{"prompt": "a", "greedy": [1.5]}]',
+        '[{"prompt": "a", "greedy": "1"}]',
+        '[{"prompt": "\\ud800", "greedy": [1]}]',
+        '[{"prompt": "", "greedy": [1]}]',
+        '{"prompt": "a"}',
+    ],
+)
+def test_golden_tokens_that_are_none_get_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "g.json").write_text(text)
+    with pytest.raises(Unreadable, match=r"g\.json: it is not a list of golden tokens: "):
+        parse_golden(tmp_path / "g.json")
 
 
 def test_golden_tokens(demo_gguf: Path, tmp_path: Path) -> None:
