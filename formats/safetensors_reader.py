@@ -21,6 +21,8 @@ from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.float_types import widen_bf16
 from tritpack.formats.inputs import map_input
 
+LONGEST_NAME = 512
+"""Characters of a tensor's name; patterns are matched with names, which must not take long."""
 FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
 """Bytes per value of the float types that are read, in safetensors' spelling."""
 
@@ -97,6 +99,8 @@ def read_safetensors(path: Path) -> tuple[list[StoredTensor], str]:
     data: Bytes = np.frombuffer(mapping, np.uint8)
     tensors = []
     for name, entry in header.items():
+        if len(name) > LONGEST_NAME:
+            raise Unreadable(f"a tensor's name has {len(name)} characters: {name[:40]!r}...", path=path)
         first, last = (8 + length + offset for offset in entry["data_offsets"])
         shape = tuple(entry["shape"])
         tensors.append(StoredTensor(name, entry["dtype"], shape, data[first:last], path.name, mapping, first))

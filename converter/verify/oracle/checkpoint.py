@@ -220,7 +220,7 @@ class Checkpoint:
         if not isinstance(spared, list) or not all(isinstance(entry, str) for entry in spared):
             raise Unreadable(f"modules_to_not_convert is {spared!r}, expected a list of names")
         for entry in spared:
-            if not re.fullmatch(r"(?:[\w-]|\\?\.\*?|\*)+", entry) or "**" in entry:
+            if not re.fullmatch(r"(?:[\w*-]|\\?\.)+", entry) or "**" in entry or entry.count("*") > 2:
                 raise Unsupported(f"modules_to_not_convert holds {entry[:60]!r}, which could match for ever")
         # transformers: from the start to the end of a module's name, plain or as a regular expression, or as a suffix
         patterns = [re.compile(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))") for entry in spared]

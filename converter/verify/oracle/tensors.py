@@ -112,6 +112,8 @@ def _open(path: Path) -> tuple[list[Tensor], str]:
 
 
 def _tensor(path: Path, name: str, entry: dict[str, Any], data: npt.NDArray[np.uint8], mapping: mmap.mmap) -> Tensor:
+    if len(name) > 512:
+        raise Unreadable(f"the name {name[:40]!r}... has {len(name)} characters", path=path)
     kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not all(isinstance(size, int) and size >= 0 for size in (*shape, start, end)) or not start <= end <= len(data):
         raise Unreadable("its shape or place is impossible, or the file is truncated", path=path, tensor=name)

@@ -69,6 +69,10 @@ NONSENSE: dict[str, tuple[dict[str, Any], type[TritpackError], str]] = {
         "hidden_act",
     ),
     "a pattern without end": (quantization(modules_to_not_convert=[r"((\w|\.)+)+!"]), Unsupported, "not read"),
+    # The second one is legal up to its last character: the check itself must not try every way to read it.
+    "a pattern of many stars": (quantization(modules_to_not_convert=[".*a" * 20 + ".*x"]), Unsupported, "not read"),
+    "a pattern that is nearly legal": (quantization(modules_to_not_convert=[".*" * 40 + "!"]), Unsupported, "not read"),
+    "a name without end": (extra(f"{L0}{'a' * 600}"), Unreadable, "615 characters"),
     **{
         f"unused {name}": (extra(name), Unsupported, name)
         for name in (
