@@ -16,9 +16,12 @@ with atheris.instrument_imports(include=["tritpack"]):
     from tests.fuzz import targets
 from tests.fuzz import mutate, watch
 
+CORPUS = Path(__file__).with_name("corpus")
+
 
 def main(name: str, findings: Path, *options: str) -> None:
     target, mutation = targets.TARGETS[name], mutate.MUTATIONS.get(name, mutate.json_mutation)
+    seeds = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
 
     def one_input(data: bytes) -> None:
         error = watch.finding(target, data)
@@ -29,7 +32,8 @@ def main(name: str, findings: Path, *options: str) -> None:
         rng = random.Random(seed)
         if rng.random() < 0.1:
             return bytes(atheris.Mutate(data, most))
-        return mutation(data, most, rng)
+        # libFuzzer prefers inputs that reach rare code, and so may hardly ever take a seed of another kind.
+        return mutation(rng.choice(seeds) if rng.random() < 0.3 else data, most, rng)
 
     atheris.Setup([name, *options], one_input, custom_mutator=mutator)
     watch.limit_memory()
