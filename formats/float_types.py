@@ -70,7 +70,13 @@ def encode(name: str, values: F32) -> Bytes:
     if name == "f32":
         return _bytes(np.ascontiguousarray(values, "<f4"))
     if name == "bf16":
-        return _bytes(narrow_bf16(values))
+        short = narrow_bf16(values)
+        if not (short & 0x7FFF < 0x7F80).all():
+            raise Unsupported(
+                f"bf16 overflows at {float(np.abs(values).max()):g} (its largest value is 3.38953e+38)",
+                hint="choose --embedding-type f32",
+            )
+        return _bytes(short)
     if name == "f16":
         with np.errstate(over="ignore"):
             half = values.astype("<f2")

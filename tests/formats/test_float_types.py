@@ -80,6 +80,13 @@ def test_what_f16_cannot_hold_is_refused() -> None:
         float_types.encode("f16", np.full((1, 4), 70000.0, np.float32))
 
 
+def test_what_bf16_cannot_hold_is_refused() -> None:
+    largest = np.array([[3.3895314e38, -3.3895314e38]], np.float32)
+    assert np.array_equal(float_types.decode("bf16", float_types.encode("bf16", largest), 1, 2), largest)
+    with pytest.raises(Unsupported, match="bf16 overflows"):
+        float_types.encode("bf16", np.array([[1, 3.4e38]], np.float32))
+
+
 @pytest.mark.parametrize("name", float_types.FLOAT_TYPES)
 def test_what_is_not_finite_is_refused(name: str) -> None:
     with pytest.raises(Unsupported, match="not finite"):
