@@ -11,9 +11,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats import k_quants
+from tritpack.formats import c_blocks, k_quants
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.names import PLAIN_FLOATS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +124,34 @@ def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
 
     kind = GGMLQuantizationType[name.upper()]
     return np.asarray(quants.dequantize(flat.reshape(rows, -1), kind), np.float32).reshape(rows, cols)
+
+
+def encode_rows(
+    name: str, stored: str, data: Bytes, rows: int, cols: int, out: Bytes | None = None
+) -> tuple[Bytes, bool]:
+    """Encode the bytes of (rows, cols) floats of the plain type `stored` as type `name`, in C if that is there.
+
+    Returns the bytes, in `out` (nbytes,) if that is given, and whether every value survived, which is False for types
+    of blocks. Raises Unsupported as `encode` does.
+    """
+    target = np.empty(FLOAT_TYPES[name].nbytes(rows, cols), np.uint8) if out is None else out
+    c = c_blocks.backend()
+    survived = c.encode(name, stored, rows, cols, data, target) if c is not None else None
+    if survived is None:
+        values = decode(stored, data, rows, cols)
+        target[:] = encode(name, values)
+        survived = name in PLAIN_FLOATS and survives(name, values)
+    return target, survived
+
+
+def rows_survive(name: str, stored: str, data: Bytes, rows: int, cols: int) -> bool:
+    """Whether all of (rows, cols) floats of the plain type `stored` are finite and survive in the plain type `name`."""
+    c = c_blocks.backend()
+    survived = c.encode(name, stored, rows, cols, data, None) if c is not None else None
+    if survived is None:
+        values = decode(stored, data, rows, cols)
+        survived = bool(np.isfinite(values).all()) and survives(name, values)
+    return survived
 
 
 def survives(name: str, values: F32) -> bool:

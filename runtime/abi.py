@@ -13,7 +13,7 @@ import numpy as np
 from tritpack.formats import names
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 LAYOUT_IDS = {name: number for number, name in enumerate(names.C_LAYOUTS)}
 NOT_RUN = frozenset((*names.CHECKPOINT_LAYOUTS, names.PLAIN_CODES))
 """Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
@@ -32,6 +32,8 @@ ERRORS: dict[int, type[TritpackError]] = {
     7: UsageError,  # context
     8: MissingRequirement,  # memory: more than this machine has
     9: MissingRequirement,  # a thread that the system does not start
+    10: Unsupported,  # not finite
+    11: Unsupported,  # overflow
 }
 """tp_status -> exception."""
 
@@ -135,6 +137,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_tensor_nbytes": (ctypes.c_uint64, (_I, _L, _L)),
     "tp_pack": (_I, (_I, _P, _L, _L, _P, _P, ctypes.c_uint64)),
     "tp_unpack": (_I, (_I, _P, _L, _L, _P, ctypes.c_uint64, _P)),
+    "tp_encode": (_I, (_I, _I, _L, _L, _P, _P, ctypes.POINTER(_I))),
+    "tp_abs_sums": (_I, (_I, _L, _L, _P, _P)),
+    "tp_absmean_codes": (_I, (_I, _L, _L, _P, ctypes.c_float, _P)),
+    "tp_checksum": (ctypes.c_uint64, (_P, ctypes.c_uint64, ctypes.c_uint64)),
     "tp_kernel_count": (_I, ()),
     "tp_kernel_info": (_I, (_I, ctypes.POINTER(KernelStruct))),
     "tp_model_new": (_I, (_P, _P, _P, _P, _P, _P)),

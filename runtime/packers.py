@@ -1,14 +1,17 @@
-"""The packers in C. They give the same bytes as the numpy ones, many times faster."""
+"""The packers in C. They give the same bytes as the numpy ones, many times faster. They and runtime/blocks.py are put
+into their slots together."""
 
 from __future__ import annotations
 
 import ctypes
 
+from tritpack.formats import c_blocks
 from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.errors import MissingRequirement
 from tritpack.formats.layouts import c_packers
 from tritpack.formats.layouts.c_packers import Tile
 from tritpack.runtime.abi import LAYOUT_IDS
+from tritpack.runtime.blocks import CBlocks
 from tritpack.runtime.library import Library, library
 
 
@@ -32,11 +35,13 @@ class CPackers:
 
 
 def use_c_packers() -> None:
-    """Pack and unpack in C from now on. Without the C library numpy is still used."""
+    """Pack, unpack, encode and sum up in C from now on. Without the C library numpy is still used."""
     try:
-        c_packers.use(CPackers(library()))
+        c_library = library()
     except MissingRequirement:
         return
+    c_packers.use(CPackers(c_library))
+    c_blocks.use(CBlocks(c_library))
 
 
 def _tile(tiling: Tile | None) -> ctypes.Array[ctypes.c_int32] | None:

@@ -15,6 +15,7 @@ from tests.make.families import Checkpoints, Made, make
 from tritpack.converter.cli.main import LazyGroup, cli
 from tritpack.converter.convert import convert
 from tritpack.converter.tools.make_dummy import make_dummy
+from tritpack.formats import c_blocks
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.layouts import c_packers
 
@@ -102,5 +103,6 @@ def exit_code_of(result: Result) -> int:
 
 @pytest.fixture(autouse=True)
 def numpy_packs() -> None:
-    """Every test begins without the packers in C; whatever converts or verifies puts them in again."""
+    """Every test begins without packers and encoders in C; whatever converts or verifies puts them in again."""
     c_packers.use(None)
+    c_blocks.use(None)

@@ -1,7 +1,4 @@
-"""Float master weights, which transformers' online BitNet linears quantise by absmean at each call.
-
-Formula: AutoBitLinear of transformers' BitNet integration; the paper is arXiv 2402.17764.
-"""
+"""Float master weights, which transformers' online BitNet linears quantise by absmean at each call."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tritpack.converter.storage.storage import (
-    ABSMEAN_FLOOR,
     DTYPE_NAMES,
     Declaration,
     Part,
@@ -23,6 +19,7 @@ from tritpack.converter.storage.storage import (
     spans,
 )
 from tritpack.converter.storage.ternary_floats import recover
+from tritpack.formats.absmean import FLOOR, abs_sums, codes_of, scale_of
 from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import StoredTensor
@@ -73,8 +70,8 @@ class MasterWeights(Storage):
         return scales
 
     def scales_misfit(self, scales: Scales) -> str | None:
-        if float(scales.min()) < ABSMEAN_FLOOR:
-            return f"the scale {scales.min():.3g} is below {ABSMEAN_FLOOR:g}, the smallest that absmean gives"
+        if float(scales.min()) < FLOOR:
+            return f"the scale {scales.min():.3g} is below {FLOOR:g}, the smallest that absmean gives"
         if self.dtype != "float32":
             return f"{self.name} {self.dtype} rounds scales, a relative change of about {2.0**-9:.0e}"
         return None
@@ -119,23 +116,30 @@ class PlainFloats(MasterWeights):
 
 
 def absmean(weight: StoredTensor) -> TernaryTensor:
-    """Return codes clip(round_half_even(w * (1 / m)), -1, 1) and the scale m of `absmean_scale`."""
+    """Return the codes and the scale that absmean gives. Raises Unreadable as `absmean_scale` does."""
     rows, cols = weight.shape
     scale = absmean_scale(weight)
-    reciprocal = np.float32(1) / scale
     codes = np.empty((rows, cols), np.int8)
     for first, last in spans(rows, cols):
-        codes[first:last] = np.clip(np.rint(weight.rows_f32(first, last) * reciprocal), -1, 1)
+        codes_of(*_block(weight, first, last), scale, codes[first:last])
     return TernaryTensor.per_tensor(codes, scale)
 
 
 def absmean_scale(weight: StoredTensor) -> np.float32:
     """Return max(mean|w|, 1e-5). Raises Unreadable for values that are not finite.
 
-    The mean is taken in float64 over fixed pieces and rounded once, so that it does not depend on any thread count.
+    Each row is added in float64 in a fixed order, the rows exactly, and the mean is rounded once. So the scale does not
+    depend on how a tensor is cut into blocks, on the number of threads or on the CPU.
     """
     rows, cols = weight.shape
-    total = sum(float(np.abs(weight.rows_f32(*span)).sum(dtype=np.float64)) for span in spans(rows, cols))
-    if not np.isfinite(total):
+    sums = np.concatenate([abs_sums(*_block(weight, *span)) for span in spans(rows, cols)])
+    scale = scale_of(sums, rows * cols)
+    if scale is None:
         raise Unreadable("holds a value that is not finite", tensor=weight.name)
-    return np.float32(max(total / (rows * cols), ABSMEAN_FLOOR))
+    return scale
+
+
+def _block(weight: StoredTensor, first: int, last: int) -> tuple[str, Bytes, int, int]:
+    """Return the type, the bytes and the shape of rows [first, last)."""
+    bits = weight.rows_bits(first, last)
+    return weight.dtype.lower(), bits.reshape(-1).view(np.uint8), *bits.shape

@@ -21,8 +21,6 @@ from tritpack.formats.ternary import TernaryTensor
 
 DTYPE_NAMES = {"bfloat16": ("BF16", "bf16"), "float16": ("F16", "f16"), "float32": ("F32", "f32")}
 """By transformers' name of a float type: safetensors' name, and ours."""
-ABSMEAN_FLOOR = 1e-5
-"""The smallest scale that absmean gives."""
 PIECE = 1 << 22
 """Elements that are widened to float32 at a time."""
 Part = tuple[str, str, tuple[int, ...]]

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.storage.storage import (
-    ABSMEAN_FLOOR,
     DTYPE_NAMES,
     PIECE,
     Declaration,
@@ -21,6 +20,7 @@ from tritpack.converter.storage.storage import (
     float_pieces,
     spans,
 )
+from tritpack.formats.absmean import FLOOR
 from tritpack.formats.arrays import Bits, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
@@ -152,7 +152,7 @@ def describe_misfit(weight: StoredTensor) -> Unsupported:
 
 def _absmean_change(sample: npt.NDArray[np.float32]) -> float:
     """Return the norm of what absmean would change, in parts of the sample's norm."""
-    mean = max(float(np.abs(sample).mean(dtype=np.float64)), ABSMEAN_FLOOR)
+    mean = max(float(np.abs(sample).mean(dtype=np.float64)), FLOOR)
     rounded = np.clip(np.rint(sample / mean), -1, 1) * mean
     power = float(np.square(sample, dtype=np.float64).sum())
     return float(np.sqrt(float(np.square(sample - rounded, dtype=np.float64).sum()) / power)) if power else 0.0

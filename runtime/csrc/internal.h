@@ -65,6 +65,11 @@ typedef struct tp_kernel {
         tp_attention_fn *attention, *attention16;
     };
     tp_cache16_fn *cache16;
+    tp_widen_fn *widen;
+    tp_encode_fn *encode;
+    tp_abs_sum_fn *abs_sum;
+    tp_absmean_fn *absmean;
+    tp_checksum_fn *checksum;
     union {
         tp_roofline_fn *roofline, *read, *dots;
     };

@@ -16,6 +16,8 @@ const char *tp_status_text(int status) {
         case TP_ERR_CONTEXT: return "the tokens do not fit into the session's context";
         case TP_ERR_MEMORY: return "not enough memory";
         case TP_ERR_THREADS: return "a thread could not be started";
+        case TP_ERR_FINITE: return "a value is not finite";
+        case TP_ERR_OVERFLOW: return "a value is too large for the type that it is encoded as";
     }
     return "unknown status";
 }

@@ -176,6 +176,50 @@ static void test_tables(void) {
     for (int i = -1; i < 12; i++) CHECK(strlen(tp_status_text(i)) > 5, "%d", i);
 }
 
+/* Blocks of a conversion: what is refused, and pieces that need no place to write to. */
+static void test_conversion(void) {
+    static float x[5000];
+    static uint16_t halves[5000];
+    int survived = 7;
+    for (int i = 0; i < 5000; i++) x[i] = (float)(i % 100);
+    CHECK(tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 2, 2500, x, halves, &survived) == TP_OK, " ");
+    CHECK(survived == 1 && halves[1] == 0x3c00 && halves[4999] == tp_float_f16(99.0f), " ");
+    x[4999] = 65520.0f;
+    CHECK(tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 1, 5000, x, NULL, &survived) == TP_ERR_OVERFLOW,
+          " ");
+    CHECK(tp_encode(TP_LAYOUT_BF16, TP_LAYOUT_F32, 1, 5000, x, NULL, &survived) == TP_OK, " ");
+    CHECK(survived == 0, " ");
+    x[0] = NAN;
+    CHECK(tp_encode(TP_LAYOUT_F32, TP_LAYOUT_F32, 1, 5000, x, NULL, &survived) == TP_ERR_FINITE,
+          " ");
+    CHECK(tp_encode(TP_LAYOUT_I2_S, TP_LAYOUT_F32, 1, 128, x, halves, &survived) == TP_ERR_LAYOUT &&
+              tp_encode(TP_LAYOUT_F16, TP_LAYOUT_Q8_0, 1, 32, x, halves, &survived) ==
+                  TP_ERR_LAYOUT &&
+              tp_encode(TP_LAYOUT_F16, 77, 1, 32, x, halves, &survived) == TP_ERR_LAYOUT,
+          " ");
+    CHECK(tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, INT64_MAX, 4, x, halves, &survived) ==
+              TP_ERR_SHAPE,
+          " ");
+    CHECK(tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 1, 4, (char *)x + 1, halves, &survived) ==
+                  TP_ERR_ARGUMENT &&
+              tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 1, 4, x, (char *)halves + 1, &survived) ==
+                  TP_ERR_ARGUMENT &&
+              tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 1, 4, x, halves, NULL) == TP_ERR_ARGUMENT &&
+              tp_encode(TP_LAYOUT_F16, TP_LAYOUT_F32, 1, 4, NULL, halves, &survived) ==
+                  TP_ERR_ARGUMENT,
+          " ");
+    double sums[2];
+    CHECK(tp_abs_sums(TP_LAYOUT_F32, 2, 2499, x + 1, sums) == TP_OK, " ");
+    CHECK(sums[0] == 25 * 4950, "%g", sums[0]);
+    CHECK(tp_abs_sums(TP_LAYOUT_F32, 2, 2499, x, NULL) == TP_ERR_ARGUMENT &&
+              tp_absmean_codes(TP_LAYOUT_F32, 0, 4, x, 1.0f, (int8_t *)halves) == TP_ERR_SHAPE,
+          " ");
+    CHECK(tp_checksum(x, 0, 3) == 0 &&
+              tp_checksum(x, 20000, 3) ==
+                  tp_checksum(x, 8000, 3) + tp_checksum(x + 2000, 12000, 1003),
+          " ");
+}
+
 static void test_kernels(void) {
     for (int i = 0; i < tp_kernel_count(); i++) {
         const tp_kernel *k = tp_kernel_at(i);
@@ -197,6 +241,7 @@ int main(void) {
     test_halves();
     test_exp();
     test_cos_sin();
+    test_conversion();
 #if defined(__SANITIZE_ADDRESS__) || SANITIZED || !TP_GUARD_PAGES
     test_kernels(); /* in memory that the sanitizer watches, or where nothing can */
 #else

@@ -30,7 +30,7 @@ extern "C" {
 
 /* Raised when a struct or a signature below changes. Compare with tp_abi_version() after
  * loading. */
-#define TP_ABI_VERSION 5
+#define TP_ABI_VERSION 6
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -43,7 +43,9 @@ typedef enum tp_status {
     TP_ERR_TOKEN = 6,    /* a token id outside the vocabulary */
     TP_ERR_CONTEXT = 7,  /* more positions than the session's context holds */
     TP_ERR_MEMORY = 8,   /* allocation failed */
-    TP_ERR_THREADS = 9   /* a thread could not be started */
+    TP_ERR_THREADS = 9,  /* a thread could not be started */
+    TP_ERR_FINITE = 10,  /* a value is infinite or NaN */
+    TP_ERR_OVERFLOW = 11 /* a value is too large for the type that it is encoded as */
 } tp_status;
 
 /* Returns one sentence for any int, never NULL. */
@@ -107,6 +109,34 @@ TP_API int tp_unpack(int layout, const int32_t *tile /* (3) */, int64_t rows, in
 
 /* Writes one row as floats, for any layout that a model may hold. 0 <= row < rows. */
 TP_API int tp_tensor_row(const tp_tensor *w, int64_t row, float *out /* (cols) */);
+
+/* ---- Conversion, on blocks of whole rows ---- */
+
+/* Encodes floats of type `from` (F32, F16, BF16) as type `to` (those, Q8_0, Q6_K, Q4_K), rounded
+ * to nearest even. Without a failure *survived says whether the plain type `to` holds every value
+ * exactly; types of blocks round, so it is 0 for them. out may be NULL: then the values are only
+ * judged. Floats are aligned to their own size, on both sides. */
+TP_API int tp_encode(int to, int from, int64_t rows, int64_t cols,
+                     const void *values /* (rows, cols) */,
+                     void *out /* tp_tensor_nbytes(to, rows, cols) */, int *survived);
+
+/* Sums of magnitudes, per row: |w| of element i is added to lane i mod 16, in order of i, in
+ * float64; then the tree: lane i += lane i + 8, then + 4, + 2, + 1. A value that is not finite
+ * makes the sum so. `from` is F32, F16 or BF16, here and below. */
+TP_API int tp_abs_sums(int from, int64_t rows, int64_t cols, const void *values /* (rows, cols) */,
+                       double *sums /* (rows) */);
+
+/* codes = clip(round_half_even(w * reciprocal), -1, 1), the product rounded to float32; 0 for
+ * NaN. */
+TP_API int tp_absmean_codes(int from, int64_t rows, int64_t cols,
+                            const void *values /* (rows, cols) */, float reciprocal,
+                            int8_t *codes /* (rows, cols) */);
+
+/* Returns the sum modulo 2^64, over 8-byte words, of a mix of the word and its index. Those of the
+ * pieces of a tensor add up to that of the tensor, in any order, if all but the last have whole
+ * words; a last word is filled up with zeros. It notices accidents, but no forger. */
+TP_API uint64_t tp_checksum(const void *bytes /* (nbytes) */, uint64_t nbytes,
+                            uint64_t first_word /* its index in the tensor */);
 
 /* ---- Model ---- */
 

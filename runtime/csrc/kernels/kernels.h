@@ -92,6 +92,19 @@ typedef void tp_quantize16_fn(const float *x /* (cols) */, int64_t cols, int16_t
                               float *step /* (blocks) */, int32_t *bias /* (padded / 4) */);
 typedef void tp_rmsnorm_fn(const float *x /* (cols) */, const float *w /* (cols) */, int64_t cols,
                            float eps, float *y /* (cols), may be x */);
+/* Conversion. n floats; types of blocks take whole blocks. */
+typedef void tp_widen_fn(const uint16_t *from /* (n) */, int64_t n, float *to /* (n) */);
+enum { TP_ENCODE_ROUNDED = 1, TP_ENCODE_OVERFLOW = 2, TP_ENCODE_NOT_FINITE = 4 };
+/* Returns what of these it met. After the last two the output is undefined. Types of blocks need
+ * not report ROUNDED. */
+typedef unsigned tp_encode_fn(const float *x /* (n) */, int64_t n, void *out);
+/* lanes[i mod 16] += |x[i]|, in order of i. */
+typedef void tp_abs_sum_fn(const float *x /* (n) */, int64_t n, double *lanes /* (16) */);
+typedef void tp_absmean_fn(const float *x /* (n) */, int64_t n, float reciprocal,
+                           int8_t *codes /* (n) */);
+/* The sum of checksum.h over words of 8 bytes, not aligned; `first` is the index of the first. */
+typedef uint64_t tp_checksum_fn(const uint8_t *from /* (8 * words) */, uint64_t words,
+                                uint64_t first);
 /* The machine's roofline, for benchmarks: read_u8 of n bytes (a multiple of 256), dots_u8 of n
  * rounds. */
 typedef uint64_t tp_roofline_fn(const uint8_t *data, int64_t n);

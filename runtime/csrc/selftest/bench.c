@@ -105,6 +105,7 @@ typedef struct bench {
     int16_t *q16;
     void *ordered, *scratch;
     int32_t *sums;
+    double lanes[16];
     tp_lm_head_acts acts;
 } bench;
 
@@ -142,6 +143,11 @@ static void run(bench *b) {
         case TP_OP_CACHE16:
             k->cache16(b->x, b->z, 128, 5, b->bytes, b->bytes + cache16_bytes(128));
             break;
+        case TP_OP_WIDEN: k->widen((const uint16_t *)b->q16, COLS, b->y); break;
+        case TP_OP_ENCODE: total = (int32_t)k->encode(b->x, COLS, b->bytes); break;
+        case TP_OP_ABS_SUM: k->abs_sum(b->x, COLS, b->lanes); break;
+        case TP_OP_CHECKSUM: total = (int32_t)k->checksum(b->bytes, ROWS * COLS / 8, 5); break;
+        case TP_OP_ABSMEAN: k->absmean(b->x, COLS, 2.0f, b->q); break;
         case TP_OP_ATTENTION:
         case TP_OP_ATTENTION16:
             k->attention(
@@ -179,9 +185,11 @@ static double work(const bench *b) {
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
         case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;
+        case TP_OP_WIDEN: return 2.0 * COLS;
         case TP_OP_RMSNORM:
         case TP_OP_RESCALE:
         case TP_OP_GLU: return 8.0 * COLS;
+        case TP_OP_CHECKSUM:
         case TP_OP_READ: return (double)ROWS * COLS;
         case TP_OP_DOTS:
             return b->k->isa == TP_ISA_SCALAR

@@ -26,6 +26,9 @@ TP_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
 TP_INLINE vf vf_load_f16(const uint16_t *p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
+TP_INLINE void vf_store_f16(uint16_t *p, vf a) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
+}
 TP_INLINE vf vf_load_bf16(const uint16_t *p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }

@@ -1,0 +1,7 @@
+/* Floats to the types of embeddings, heads and norms, for NEON. The compiler vectorises the other
+ * types in encode_scalar.c. */
+#include "encode_lanes.h"
+
+void widen_f16_neon(const uint16_t *from, int64_t n, float *to) { widen_f16(from, n, to); }
+
+unsigned encode_f16_neon(const float *x, int64_t n, void *out) { return encode_f16(x, n, out); }
