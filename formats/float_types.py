@@ -1,7 +1,7 @@
 """Float and block-quantised types of embeddings, heads and norms: f32, f16, bf16, q8_0, q6_k, q4_k.
 
-Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. The decoders and the encoder
-of q8_0 are gguf-py's. It has no encoders of k-quants; ours are in k_quants.py.
+Encoding rounds to nearest even and refuses what the type cannot hold as a finite number. Types of blocks are encoded in
+k_quants.py. Their decoders are gguf-py's.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ FLOAT_TYPES = {
 
 HALF_SCALES = {"q8_0": (0,), "q6_k": (208,), "q4_k": (0, 2)}
 """Byte offsets of the float16 scales in a block."""
+ENCODERS = {"q8_0": k_quants.encode_q8_0, "q6_k": k_quants.encode_q6_k, "q4_k": k_quants.encode_q4_k}
 
 
 def widen_bf16(bits: npt.NDArray[np.uint16]) -> F32:
@@ -87,24 +88,18 @@ def encode(name: str, values: F32) -> Bytes:
                 hint="choose --embedding-type bf16 or f32",
             )
         return _bytes(half)
+    highest = float(np.abs(values).max(initial=0))
     with np.errstate(all="ignore"):  # overflows are found below
-        data = _encode_blocks(name, values)
-    for place in HALF_SCALES[name]:
-        halves = np.ascontiguousarray(data.reshape(-1, kind.block_bytes)[:, place : place + 2]).view("<f2")
-        if not np.isfinite(halves).all():
-            raise Unsupported(
-                f"{name} overflows at {float(np.abs(values).max()):g}", hint="choose --embedding-type bf16 or f32"
-            )
+        data = ENCODERS[name](values) if highest < k_quants.LIMIT else None
+    if data is None or not _finite_scales(name, data):
+        raise Unsupported(f"{name} overflows at {highest:g}", hint="choose --embedding-type bf16 or f32")
     return data
 
 
-def _encode_blocks(name: str, values: F32) -> Bytes:
-    if name != "q8_0":
-        return (k_quants.encode_q6_k if name == "q6_k" else k_quants.encode_q4_k)(values)
-    from gguf import quants
-    from gguf.constants import GGMLQuantizationType
-
-    return _bytes(quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType.Q8_0))
+def _finite_scales(name: str, data: Bytes) -> bool:
+    blocks = data.reshape(-1, FLOAT_TYPES[name].block_bytes)
+    halves = (np.ascontiguousarray(blocks[:, place : place + 2]).view("<f2") for place in HALF_SCALES[name])
+    return all(bool(np.isfinite(each).all()) for each in halves)
 
 
 def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from gguf import quants
@@ -51,6 +53,27 @@ def test_q6_k_is_as_good_as_its_grid_allows() -> None:
     assert np.allclose(back, values, atol=2**-10 * 2)
 
 
+def test_q8_0_is_that_of_ggml() -> None:
+    values = sample(64, 256) * np.exp2(np.random.default_rng(3).integers(-120, 20, (64, 1))).astype(np.float32)
+    values[::5, ::3] = 0
+    values[3, :32] = np.arange(-63.5, 64.5, 4, np.float32)  # halves between two codes
+    theirs = np.asarray(quants.quantize(values, GGMLQuantizationType.Q8_0))
+    assert np.array_equal(float_types.encode("q8_0", values), theirs.view(np.uint8).reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"), [("q8_0", "ec09c00c60d6506a"), ("q6_k", "bbb4bf6195e5f058"), ("q4_k", "e02640c239120dac")]
+)
+def test_blocks_are_the_same_everywhere(name: str, digest: str) -> None:
+    """Bytes do not depend on the CPU or the version of numpy: every sum has its order."""
+    state = np.arange(1 << 16, dtype=np.uint32) * np.uint32(2654435761)
+    values = ((state >> 8).astype(np.int32) - (1 << 23)).astype(np.float32) / np.float32(1 << 25)
+    values = (values * values * values).reshape(-1, 256)
+    values[1::9] = np.abs(values[1::9])
+    values[2::9, :100] = 0
+    assert hashlib.sha256(float_types.encode(name, values).tobytes()).hexdigest()[:16] == digest
+
+
 def test_q6_k_of_zeros_and_of_one_spike() -> None:
     values = np.zeros((2, 256), np.float32)
     values[1, 77] = 3.0
@@ -98,6 +121,8 @@ def test_what_block_types_cannot_hold_is_refused(name: str) -> None:
     """Their scales are float16: an overflow would be an infinity, and the row NaN."""
     with pytest.raises(Unsupported, match=f"{name} overflows"):
         float_types.encode(name, sample(4, 256) * np.float32(1e12))
+    with pytest.raises(Unsupported, match=f"{name} overflows"):
+        float_types.encode(name, sample(4, 256) * np.float32(1e20))  # squares overflow too
     data = float_types.encode(name, sample(4, 256) * np.float32(1e5))
     assert np.isfinite(float_types.decode(name, data, 4, 256)).all()
 

@@ -13,14 +13,13 @@ from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.checksum import checksum
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.float_types import encode, encode_rows, rows_survive
-from tritpack.formats.names import PLAIN_FLOATS
+from tritpack.formats.names import BLOCK_FLOATS, FLOAT_TYPES, PLAIN_FLOATS
 from tritpack.runtime.abi import LAYOUT_IDS
 from tritpack.runtime.blocks import CBlocks
 from tritpack.runtime.library import library
 
 LARGEST_HALF, LARGEST_BF16 = 65504.0, 3.3895314e38
 SHAPES = ((1, 256), (3, 768), (7, 2560), (2, 5120))
-ENCODED = PLAIN_FLOATS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def odd(rows: int, cols: int, seed: int) -> F32:
 
 
 @pytest.mark.parametrize("stored", PLAIN_FLOATS)
-@pytest.mark.parametrize("to", ENCODED)
+@pytest.mark.parametrize("to", FLOAT_TYPES)
 def test_encoders_give_the_same_bytes(c: CBlocks, to: str, stored: str) -> None:
     for seed, (rows, cols) in enumerate(SHAPES):
         values = odd(rows, cols, seed)
@@ -77,8 +76,38 @@ def test_encoders_give_the_same_bytes(c: CBlocks, to: str, stored: str) -> None:
         assert to not in PLAIN_FLOATS or survives == (want[1], want[1])
 
 
-@pytest.mark.parametrize("to", ENCODED)
-@pytest.mark.parametrize("bad", [np.nan, -np.inf, 3.4e38, 70000.0])
+def odd_blocks() -> dict[str, F32]:
+    """Rows whose sub-blocks have something of their own."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((24, 512)).astype(np.float32)
+    signs = np.where(rng.random(x.shape) < 0.5, np.float32(0), np.float32(-0.0))
+    third, constant = np.arange(512) // 32 % 3 == 0, np.repeat(x[:, ::32], 32, axis=1)
+    made = {
+        "zeros": signs,
+        "part zeros": np.where(third, signs, x),
+        "positive": np.where(third, signs, np.abs(x)),
+        "negative": -np.abs(x),
+        "constant": constant,
+        "nearly constant": np.nextafter(constant, x),
+        "ternary": np.sign(x) * (np.abs(x) > 0.5) * np.float32(0.37),
+        "sparse": np.where(np.abs(x) > 2.5, x, signs),
+        "whole": np.rint(x * 12),
+        "halves": np.rint(x * 12) + np.float32(0.5),
+        "tiny": x * np.exp2(rng.integers(-149, -60, (24, 1))),
+        "mixed": x * np.exp2(rng.integers(-40, 20, x.shape)),
+    }
+    return {kind: np.ascontiguousarray(values, np.float32) for kind, values in made.items()}
+
+
+@pytest.mark.parametrize("to", BLOCK_FLOATS)
+def test_odd_blocks_have_the_same_bytes(c: CBlocks, to: str) -> None:
+    for kind, values in odd_blocks().items():
+        want, got = both(c, encode_rows, to, "f32", values.view(np.uint8).reshape(-1), 24, 512)
+        assert not isinstance(want, str) and np.array_equal(want[0], got[0]), kind
+
+
+@pytest.mark.parametrize("to", FLOAT_TYPES)
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 3.4e38, 70000.0, 2.0**32, -3e8])
 def test_refusals_are_the_same(c: CBlocks, to: str, bad: float) -> None:
     for place in (0, 254, 511):
         values = odd(2, 256, 5)

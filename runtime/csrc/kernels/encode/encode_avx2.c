@@ -10,3 +10,9 @@ unsigned encode_f32_avx2(const float *x, int64_t n, void *out) { return encode_f
 unsigned encode_f16_avx2(const float *x, int64_t n, void *out) { return encode_f16(x, n, out); }
 
 unsigned encode_bf16_avx2(const float *x, int64_t n, void *out) { return encode_bf16(x, n, out); }
+
+unsigned encode_q8_0_avx2(const float *x, int64_t n, void *out) { return encode_q8_0(x, n, out); }
+
+unsigned encode_q6_k_avx2(const float *x, int64_t n, void *out) { return encode_q6_k(x, n, out); }
+
+unsigned encode_q4_k_avx2(const float *x, int64_t n, void *out) { return encode_q4_k(x, n, out); }

@@ -3,7 +3,7 @@
 #define TRITPACK_ENCODE_LANES_H
 
 #include "../simd_f32/lanes16.h"
-#include "encode.h"
+#include "encode_blocks.h"
 
 TP_INLINE void widen_f16(const uint16_t *from, int64_t n, float *to) {
     int64_t i = 0;

@@ -1,5 +1,6 @@
 /* Floats to the types of embeddings, heads and norms in plain C: the specification. */
-#include "encode.h"
+#include "../simd_f32/one_lane.h"
+#include "encode_blocks.h"
 
 void widen_f16_scalar(const uint16_t *from, int64_t n, float *to) {
     for (int64_t i = 0; i < n; i++) to[i] = tp_f16_float(from[i]);
@@ -23,3 +24,9 @@ unsigned encode_f16_scalar(const float *x, int64_t n, void *out) {
 }
 
 unsigned encode_bf16_scalar(const float *x, int64_t n, void *out) { return encode_bf16(x, n, out); }
+
+unsigned encode_q8_0_scalar(const float *x, int64_t n, void *out) { return encode_q8_0(x, n, out); }
+
+unsigned encode_q6_k_scalar(const float *x, int64_t n, void *out) { return encode_q6_k(x, n, out); }
+
+unsigned encode_q4_k_scalar(const float *x, int64_t n, void *out) { return encode_q4_k(x, n, out); }

@@ -33,6 +33,7 @@ TP_INLINE vf vf_load_bf16(const uint16_t *p) {
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 TP_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+TP_INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); } /* b if one is NaN, as vf_max */
 TP_INLINE float vf_highest(vf a) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));

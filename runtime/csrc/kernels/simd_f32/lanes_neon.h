@@ -37,6 +37,7 @@ TP_INLINE vf vf_pick(vmask mask, vf yes, vf no) { return vbslq_f32(mask, yes, no
 TP_INLINE vf vf_max(vf a, vf b) {
     return vbslq_f32(vcgtq_f32(a, b), a, b);
 } /* vmaxq keeps another NaN than the other machines */
+TP_INLINE vf vf_min(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 TP_INLINE float vf_highest(vf a) { return vmaxvq_f32(a); }
 TP_INLINE vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
 TP_INLINE vi vi_load_u8(const uint8_t *p) {
