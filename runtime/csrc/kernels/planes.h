@@ -6,6 +6,12 @@
 
 #include "codes.h"
 
+#if defined(__AVX2__)
+#define TP_PLANE_BYTES 32
+#else
+#define TP_PLANE_BYTES 16
+#endif
+
 /* Rows of blocks of bit planes. */
 typedef struct tp_planes {
     int64_t block, bytes; /* codes and bytes of a block, its scale included */
@@ -56,6 +62,27 @@ TP_INLINE void plane16(const uint8_t *from, int shift, uint8_t *to) {
     memcpy(&words, from, 16);
     words = words >> shift & UINT64_C(0x0303030303030303);
     memcpy(to, &words, 16);
+}
+
+/* A row of planes as wide as a quarter of the matrix: one plane of the bytes of its quarter's
+ * row. */
+TP_INLINE void quarters_unpack_rows(const tp_tensor *w, int64_t row0, int64_t row1, uint8_t *out,
+                                    int64_t ld) {
+    typedef uint64_t words __attribute__((vector_size(TP_PLANE_BYTES)));
+    const int64_t quarter = w->rows / 4;
+    for (int64_t r = row0; r < row1; r++, out += ld) {
+        const uint8_t *restrict from = (const uint8_t *)w->data + r % quarter * w->cols;
+        uint8_t *restrict to = out;
+        const int shift = (int)(2 * (r / quarter));
+        int64_t c = 0;
+        for (; c + TP_PLANE_BYTES <= w->cols; c += TP_PLANE_BYTES) {
+            words some; /* as in plane16 */
+            memcpy(&some, from + c, sizeof some);
+            some = some >> shift & UINT64_C(0x0303030303030303);
+            memcpy(to + c, &some, sizeof some);
+        }
+        for (; c < w->cols; c++) to[c] = from[c] >> shift & 3;
+    }
 }
 
 /* Blocks without a scale: `codes` of them, whole runs, of width 1 or a multiple of 16. */
