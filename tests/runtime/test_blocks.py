@@ -70,10 +70,11 @@ def test_encoders_give_the_same_bytes(c: CBlocks, to: str, stored: str) -> None:
         size = c.c.tp_tensor_nbytes(LAYOUT_IDS[to], rows, cols)
         assert c.encode(to, stored, rows, cols, data, np.empty(size, np.uint8)) is not None, "C did it"
         want, got = both(c, encode_rows, to, stored, data, rows, cols)
-        assert want[1] == got[1] == (to in PLAIN_FLOATS and bool(seed % 2 or to == stored or to == "f32"))
+        exact = to in PLAIN_FLOATS and bool(seed % 2 or to == stored or to == "f32")
+        assert want[1] == got[1] == exact, (rows, cols)
         assert np.array_equal(want[0], got[0]), (rows, cols)
         survives = both(c, rows_survive, to, stored, data, rows, cols)
-        assert to not in PLAIN_FLOATS or survives == (want[1], want[1])
+        assert to not in PLAIN_FLOATS or survives == (exact, exact), (rows, cols)
 
 
 def odd_blocks() -> dict[str, F32]:
@@ -114,11 +115,12 @@ def test_refusals_are_the_same(c: CBlocks, to: str, bad: float) -> None:
         values.reshape(-1)[place] = bad
         data = values.view(np.uint8).reshape(-1)
         want, got = both(c, encode_rows, to, "f32", data, 2, 256)
-        assert str(want) == str(got)
+        sentences = [each if isinstance(each, str) else each[0].tobytes() for each in (want, got)]
+        assert sentences[0] == sentences[1], place
         judged = both(c, rows_survive, to, "f32", data, 2, 256)
-        assert judged[0] == judged[1]
+        assert judged[0] == judged[1], place
         if not np.isfinite(bad):
-            assert "not finite" in want and judged == (False, False)
+            assert "not finite" in want and judged == (False, False), place
 
 
 @pytest.mark.parametrize("name", ["f16", "bf16"])
@@ -130,7 +132,7 @@ def test_every_half_float(c: CBlocks, name: str) -> None:
         if (name, to) == ("bf16", "f16"):
             continue
         want, got = both(c, encode_rows, to, name, finite.view(np.uint8), 1, finite.size)
-        assert np.array_equal(want[0], got[0]) and want[1] == got[1]
+        assert np.array_equal(want[0], got[0]) and want[1] == got[1], to
     assert np.array_equal(encode_rows(name, name, finite.view(np.uint8), 1, finite.size)[0], finite.view(np.uint8))
 
 
@@ -161,7 +163,7 @@ def test_absmean_gives_the_same_bits(c: CBlocks, stored: str) -> None:
         want, got = both(c, absmean.abs_sums, stored, data, rows, cols)
         assert want.tobytes() == got.tobytes(), (rows, cols)
         scale = absmean.scale_of(want, rows * cols)
-        assert scale is not None
+        assert scale is not None, (rows, cols)
         for divisor in (scale, np.float32(1), np.float32(1e-5)):
             want, got = both(c, absmean.codes_of, stored, data, rows, cols, divisor)
             assert np.array_equal(want, got), (rows, cols, divisor)
@@ -170,7 +172,7 @@ def test_absmean_gives_the_same_bits(c: CBlocks, stored: str) -> None:
         values[1, 33] = bad
         sums = both(c, absmean.abs_sums, "f32", values.view(np.uint8).reshape(-1), 2, 40)
         for each in sums:
-            assert each[0] == 40 and not np.isfinite(each[1])
+            assert each[0] == 40 and not np.isfinite(each[1]), bad
 
 
 def test_checksums_are_the_same(c: CBlocks) -> None:
