@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,15 @@ def _is_locked(path: str) -> bool:
 
 
 # -- hashes ------------------------------------------------------------------------------------------------------------
+
+
+def sha256_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of a GGUF: of its file; of a split set that of the lines `HASH`, one per file in order, in hex.
+
+    So it can be made of the hashes that a download has, and does not depend on the files' names. Raises Unreadable.
+    """
+    hashes = [sha256_file(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(f"{h}\n" for h in hashes).encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -94,11 +94,13 @@ class TensorRow:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """metadata_types: by key, the type's name in TYPE_NAMES, or `arr[NAME]`. data_offset: from byte 0 of the file."""
+    """metadata_types: by key, the type's name in TYPE_NAMES, or `arr[NAME]`. encoded: by key, the type id and the bytes
+    of the value as they stand in the file. data_offset: from byte 0 of the file."""
 
     version: int
     metadata: Mapping[str, Any]
     metadata_types: Mapping[str, str]
+    encoded: Mapping[str, memoryview]
     alignment: int
     data_offset: int
     rows: tuple[TensorRow, ...]
@@ -118,6 +120,7 @@ class _Parser:
         self.cursor = 0
         self.metadata: dict[str, Any] = {}
         self.types: dict[str, str] = {}
+        self.encoded: dict[str, memoryview] = {}
         self.objects = {STRING: 0, ARRAY: 0}
 
     @property
@@ -147,7 +150,7 @@ class _Parser:
         data_offset = -(-self.cursor // alignment) * alignment
         rows = tuple(dataclasses.replace(row, start=data_offset + row.start) for row in relative_rows)
         _check_rows(rows, data_offset, alignment)
-        return Header(version, self.metadata, self.types, alignment, data_offset, rows)
+        return Header(version, self.metadata, self.types, self.encoded, alignment, data_offset, rows)
 
     def _version(self) -> int:
         if self.size < MIN_HEADER:
@@ -194,6 +197,7 @@ class _Parser:
         key = self._string("a metadata key", MAX_NAME)
         if key in self.metadata:
             raise Unreadable(f"metadata key {key!r} stands twice")
+        start = self.cursor
         type_id = self._take("<I")
         if type_id == ARRAY:
             self.metadata[key], element = self._array(key, depth=0)
@@ -201,6 +205,7 @@ class _Parser:
         else:
             self.metadata[key] = self._scalar(key, type_id)
             self.types[key] = TYPE_NAMES[type_id]
+        self.encoded[key] = self.buffer[start : self.cursor]
 
     def _scalar(self, key: str, type_id: int) -> Any:
         if type_id == STRING:

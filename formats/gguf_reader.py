@@ -1,5 +1,7 @@
 """GGUF files: the mapped bytes, the metadata, and the tensors with the meaning that each type id has in this file.
 
+A split set is one GGUF whose tensors lie in several files; who reads it names the first (see split_files.py).
+
 gguf-py cannot take the type ids and sizes of ternary files: I2_S is n/4 + 32 bytes, which no block size describes. The
 header is parsed in gguf_header.py; how the bytes of a tensor are decoded is the business of formats/layouts.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,12 +20,12 @@ import numpy as np
 
 from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, locating
-from tritpack.formats.gguf_header import MIN_HEADER, Header, TensorRow, read_header
+from tritpack.formats.gguf_header import ALIGNMENT_KEY, MIN_HEADER, Header, TensorRow, read_header
 from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tilings
-from tritpack.formats.split_files import part_of
+from tritpack.formats.split_files import KEYS, Part, part_of
 from tritpack.formats.ternary import TernaryTensor
 
 HEAD_BYTES = 64
@@ -36,7 +38,7 @@ class ReadOptions:
 
     read_as: one of names.READ_AS, the order of bytes in the tensors that the file calls i2_s. repair: read illegal
     codes and rubbish in padding as zeros instead of refusing them. tilings: of the TL1 and TL2 tensors whose tiling the
-    file does not record. any_part: take one part of a split file for what it is instead of refusing it.
+    file does not record. any_part: read one part of a split file for what it is, where the whole cannot be read.
     """
 
     read_as: str | None = None
@@ -50,9 +52,9 @@ class TensorInfo:
     """What the file says of one tensor.
 
     shape: [rows, columns], slowest dimension first, the reverse of GGUF's order; () for a scalar; a dimension
-    may be 0. file_offset: from byte 0 of the file.
+    may be 0. file_offset: from byte 0 of its file.
     nbytes: of the stored tensor, trailer included; for an unknown type, all bytes up to the next tensor. meaning: what
-    the type id means here; None if it is unknown.
+    the type id means here; None if it is unknown. file_index: which of GgufFile.files it lies in.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TensorInfo:
     file_offset: int
     nbytes: int
     meaning: catalog.TypeMeaning | None
+    file_index: int = 0
 
     @property
     def cols(self) -> int:
@@ -77,52 +80,111 @@ class TensorInfo:
         return self.meaning.name if self.meaning else f"unknown({self.type_id})"
 
 
+class _MappedFile:
+    """One file: its mapped bytes, its header, its tensors in order, and which part of a split file it is.
+
+    index: see TensorInfo.file_index. The metadata of later files of a set say nothing more, as in llama.cpp, and are
+    not kept.
+    """
+
+    def __init__(self, path: Path, index: int = 0) -> None:
+        self.path: Final = path
+        self._map: Final = map_input(path, smallest=MIN_HEADER, what="a GGUF header")
+        self.mapped: Final[Bytes] = np.frombuffer(self._map, np.uint8)
+        with locating(path=path):
+            header = read_header(memoryview(self._map))
+            self.tensors: Final = list(_tensor_infos(header, self.mapped, index))
+            self.part: Final = part_of(path, header.metadata, len(self.tensors))
+        self.header: Final = (
+            dataclasses.replace(header, metadata={}, metadata_types={}, encoded={}) if index else header
+        )
+
+    @property
+    def bytes_after_tensors(self) -> int:
+        """How many bytes after the last tensor and its padding belong to no tensor."""
+        end = max((tensor.file_offset + tensor.nbytes for tensor in self.tensors), default=self.mapped.size)
+        unused = self.mapped.size - end
+        return unused if unused >= self.header.alignment else 0
+
+    def release(self, tensor: TensorInfo) -> None:
+        if tensor.nbytes and hasattr(self._map, "madvise"):
+            first = tensor.file_offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, tensor.file_offset + tensor.nbytes - first)
+
+
 class GgufFile:
     """A GGUF file, mapped and checked. It does not change: to read it in another way, open it with other options.
 
-    Opening reads the header alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
+    path: the file, or the first of a split set, whose others lie beside it; the set is read as the file that merging it
+    would give, without the keys of the split.
+    Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
     Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by name, in the file's order.
-    layouts: what the names of ternary layouts mean in this file. options: how it is read. size: in bytes.
-    unchanged: tells whether the file has changed since. part: which part of a split file it is; None for a whole file.
+    layouts: what the names of ternary layouts mean in this file. options: how it is read. mapped: its bytes; of a set,
+    those of the largest file. size: in bytes, of all files. unchanged: tells whether a file has changed since.
+    part: which part of a split file it is, where ReadOptions.any_part let it be read without the others; None for
+    whatever is whole.
 
-    Raises Unreadable, naming the file and what was found, for anything truncated, corrupt or hostile.
+    Raises Unreadable, naming the file and what was found, for anything truncated, corrupt or hostile, and for a set
+    that is not complete.
     """
 
     def __init__(self, path: str | Path, read: ReadOptions | None = None) -> None:
         self.path: Final = Path(path)
         self.options: Final = read or ReadOptions()
-        self.unchanged: Final = Unchanged(self.files)
-        self._map: Final = map_input(self.path, smallest=MIN_HEADER, what="a GGUF header")
-        self.mapped: Final[Bytes] = np.frombuffer(self._map, np.uint8)
-        self.size: Final = self.mapped.size
+        self.unchanged: Final = Unchanged([self.path])
+        first = _MappedFile(self.path)
+        header = first.header
         with locating(path=self.path):
-            header = read_header(memoryview(self._map))
             self.layouts: Final[Mapping[str, Layout]] = MappingProxyType(_layouts(header.metadata, self.options))
-            tensors = {info.name: info for info in _tensor_infos(header, self.mapped)}
-            self.part: Final = part_of(self.path, header.metadata, len(tensors))
-        if self.part is not None and not self.options.any_part:
-            raise self.part.refuse(self.path)
-        self.tensors: Final[Mapping[str, TensorInfo]] = tensors
+        self._files: Final = [first]
+        self.part: Final = None if first.part is None else self._add_others(first.part)
+        self.tensors: Final[Mapping[str, TensorInfo]] = {t.name: t for file in self._files for t in file.tensors}
+        hidden = KEYS if len(self._files) > 1 else ()
         self.version: Final = header.version
-        self.metadata: Final = header.metadata
-        self.metadata_types: Final = header.metadata_types
+        self.metadata: Final = {key: value for key, value in header.metadata.items() if key not in hidden}
+        self.metadata_types: Final = {key: kind for key, kind in header.metadata_types.items() if key not in hidden}
         self.alignment: Final = header.alignment
         self.data_offset: Final = header.data_offset
+        self.mapped: Final[Bytes] = max((file.mapped for file in self._files), key=len)
+        self.size: Final = sum(file.mapped.size for file in self._files)
+
+    def _add_others(self, part: Part) -> Part | None:
+        """Open the other files of a set; return the part that this file is if they are not there."""
+        try:
+            others = list(_others(self._files[0], part, self.unchanged))
+        except Unreadable as error:
+            if not self.options.any_part:
+                raise
+            return part if part.number != 1 or part.missing else dataclasses.replace(part, problem=str(error))
+        self._files.extend(others)
+        return None
+
+    def encoded_metadata(self) -> dict[str, Any]:
+        """The metadata for a writer that keeps every byte of its values, which need not be UTF-8."""
+        encoded = {key: self._files[0].header.encoded[key] for key in self.metadata}
+        return encoded | {key: self.alignment for key in encoded if key == ALIGNMENT_KEY}
 
     @property
     def files(self) -> list[Path]:
-        """The paths of all files that are read."""
-        return [self.path]
+        """The paths of all files that are read, in order."""
+        return [file.path for file in self._files]
+
+    @property
+    def bytes_after_tensors(self) -> int:
+        """How many bytes at the ends of its files belong to no tensor."""
+        return sum(file.bytes_after_tensors for file in self._files)
+
+    def path_of(self, tensor: TensorInfo) -> Path:
+        """The file that a tensor lies in."""
+        return self._files[tensor.file_index].path
 
     def bytes_of(self, tensor: TensorInfo) -> Bytes:
         """The stored bytes of a tensor, uint8 (nbytes,), as a view of the mapped file."""
-        return self.mapped[tensor.file_offset : tensor.file_offset + tensor.nbytes]
+        return self._files[tensor.file_index].mapped[tensor.file_offset : tensor.file_offset + tensor.nbytes]
 
     def release(self, tensor: TensorInfo) -> None:
         """Let go of a tensor's pages. So resident memory is bounded by the largest tensor instead of the file."""
-        if tensor.nbytes and hasattr(self._map, "madvise"):
-            first = tensor.file_offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_DONTNEED, first, tensor.file_offset + tensor.nbytes - first)
+        self._files[tensor.file_index].release(tensor)
 
     def layout_of(self, tensor: TensorInfo) -> Layout | None:
         """The ternary layout of a tensor as this file means it; None if it has another type, or no elements."""
@@ -133,7 +195,7 @@ class GgufFile:
         Unreadable, naming the file and the tensor, on whatever its layout refuses."""
         if (layout := self.layout_of(tensor)) is None:
             return None
-        with locating(path=self.path, tensor=tensor.name):
+        with locating(path=self.path_of(tensor), tensor=tensor.name):
             stored = layout.unpack(self.bytes_of(tensor), tensor.rows, tensor.cols, repair=self.options.repair)
             outer = self.outer_scale(tensor)
             if outer == 1:
@@ -178,7 +240,25 @@ def _layouts(metadata: Mapping[str, Any], read: ReadOptions) -> dict[str, Layout
     return layouts
 
 
-def _tensor_infos(header: Header, mapped: Bytes) -> Iterable[TensorInfo]:
+def _others(first: _MappedFile, part: Part, unchanged: Unchanged) -> Iterator[_MappedFile]:
+    """The other files of the set that `first` begins, each checked. Raises Unreadable where one is missing or foreign,
+    and where all of them do not hold the tensors of the whole."""
+    names = {tensor.name: part.name(1) for tensor in first.tensors}
+    part.check_first(first.path)
+    for number in range(2, part.count + 1):
+        path = first.path.parent / part.name(number)
+        unchanged.add(path)
+        file = _MappedFile(path, number - 1)
+        part.check_other(number, path, file.part)
+        for tensor in file.tensors:
+            if tensor.name in names:
+                raise Unreadable(f"is in {names[tensor.name]} too", path=path, tensor=tensor.name)
+            names[tensor.name] = path.name
+        yield file
+    part.check_total(first.path, len(names))
+
+
+def _tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Iterable[TensorInfo]:
     """The tensors of a file, each with the meaning of its type id whose size fits the space that the tensor has."""
     starts = sorted({row.start for row in header.rows} | {mapped.size})
     next_start = dict(zip(starts, starts[1:]))
@@ -188,7 +268,7 @@ def _tensor_infos(header: Header, mapped: Bytes) -> Iterable[TensorInfo]:
         head = mapped[row.start : row.start + min(room, HEAD_BYTES)]
         with locating(tensor=row.name):
             info = _tensor_info(row, room, header.alignment, head)
-        yield info
+        yield dataclasses.replace(info, file_index=file_index) if file_index else info
 
 
 def _tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:

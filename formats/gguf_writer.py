@@ -47,8 +47,10 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
     """The type id and the bytes of a value: bool, int (u32 if it fits, else wider), float (f32), str, or array.
 
     kind: a scalar's type as the reader names it ("f64"), where the default would be another. Arrays: np.ndarray of
-    numbers, a sequence of strings, or a list of arrays.
+    numbers, a sequence of strings, or a list of arrays. A memoryview is all this already: see gguf_header.Header.
     """
+    if isinstance(value, memoryview):
+        return bytes(value)
     if kind in SCALAR_IDS and kind != "bool":
         value = np.array(value, SCALARS[SCALAR_IDS[kind]])[()]
     if isinstance(value, (bool, np.bool_)):

@@ -136,7 +136,13 @@ class Unchanged:
     """A set of files as they are now; `check` raises Unreadable if one of them was changed since."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._identities = {path: _identity(path) for path in paths}
+        self._identities: dict[Path, Identity | None] = {}
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: Path) -> None:
+        """Watch one more file, as it is now."""
+        self._identities[path] = _identity(path)
 
     def check(self) -> None:
         for path, identity in self._identities.items():

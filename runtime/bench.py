@@ -160,7 +160,7 @@ def bench(
     return {
         "schema": SCHEMA,
         "file": str(file),
-        "file_bytes": Path(file).stat().st_size,
+        "file_bytes": gguf.size,
         "architecture": model.spec.architecture,
         "layouts": _layouts(gguf),
         "kv_type": kv_type,

@@ -279,7 +279,7 @@ class Model:
                 raise Unreadable("is missing", path=self.file.path, tensor=name)
             if info.shape != shape:
                 shapes = f"{list(info.shape)}, expected {list(shape)}"
-                raise Unreadable(f"has shape {shapes}", path=self.file.path, tensor=name)
+                raise Unreadable(f"has shape {shapes}", path=self.file.path_of(info), tensor=name)
             tensors[name] = c_tensor(self.file, info)
         return tensors
 
@@ -294,7 +294,7 @@ def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
         return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
     if (layout := file.layout_of(info)) is None:
         return CTensor(stored, info.layout, info.rows, info.cols)
-    with locating(path=file.path, tensor=info.name):
+    with locating(path=file.path_of(info), tensor=info.name):
         tiling, scale = layout.tiling_of(info.rows, info.cols), file.outer_scale(info)
         if problems := file.check(info):
             raise Unreadable(problems[0])

@@ -51,6 +51,7 @@ TEXT = {"as_json", "max_tokens", "no_special", "prompt", "tokens"}
 ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),
     Row("repack", "repack", WRITING, {"progress"}),
+    Row("merge", "merge", {"as_json", "quiet"}, {"progress"}),
     Row("export", "export", {"as_json", "quiet"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
     from tritpack.converter.export.export import export as export
+    from tritpack.converter.merge import merge as merge
     from tritpack.converter.repack import repack as repack
     from tritpack.converter.tools.inspect import inspect as inspect
     from tritpack.converter.tools.pack import pack as pack
@@ -34,6 +35,7 @@ _DEFINED_IN = {
     "export": "tritpack.converter.export.export",
     "generate": "tritpack.runtime.model",
     "inspect": "tritpack.converter.tools.inspect",
+    "merge": "tritpack.converter.merge",
     "pack": "tritpack.converter.tools.pack",
     "perplexity": "tritpack.converter.tools.perplexity",
     "repack": "tritpack.converter.repack",
@@ -44,7 +46,7 @@ _DEFINED_IN = {
 
 __all__ = [
     "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "convert", "export", "generate", "inspect",
-    "pack", "perplexity", "repack", "unpack", "verify",
+    "merge", "pack", "perplexity", "repack", "unpack", "verify",
 ]  # fmt: skip
 
 

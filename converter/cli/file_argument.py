@@ -14,7 +14,7 @@ import click
 
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.split_files import sisters
 
 PATH = click.Path(readable=False)
 """Type of every argument and option that names a file, so that shells complete it. Whoever opens the file judges it."""
@@ -30,7 +30,7 @@ quantize_option = click.option(
 def input_files(path: str) -> list[Path]:
     """Return the files that a FILE argument names on this machine, which no output may replace."""
     if not Path(path).is_dir():
-        return [Path(path)]
+        return sisters(Path(path))
     from tritpack.converter.sources.checkpoint import CheckpointFolder
 
     return CheckpointFolder(path).files

@@ -27,7 +27,7 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
     that are missing and, with --stats, codes or padding that no packer writes) ends with exit code 1, a part of a split
-    file without the other parts with 3.
+    file without the others with 3.
     """
     from tritpack.converter.sources.open import local_path
     from tritpack.converter.tools.inspect import inspect
@@ -38,7 +38,8 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
         print_json(result)
     else:
         _show(result, tensors, stats)
-    if result.get("part") and result["part"]["missing"]:
+    part = result.get("part")
+    if part and (part["missing"] or part["problem"]):
         sys.exit(ExitCode.UNREADABLE)
     if result["damage"]:
         sys.exit(ExitCode.CHECK_FAILED)
@@ -48,6 +49,8 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
     nbytes = size(result["nbytes"])
     if result["kind"] == "gguf":
         version = f"GGUF v{result['gguf_version']}"
+        if len(result["files"]) > 1:
+            version += f" in {len(result['files'])} files"
         show(f"{result['file']}: {version}, {nbytes}, architecture {result['architecture']}")
     else:
         count = len(result["weight_files"])

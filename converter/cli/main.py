@@ -37,6 +37,7 @@ from tritpack.formats.printable import printable
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
     "repack": "Write a packed file in another layout, exactly.",
+    "merge": "Write the parts of a split file as one file.",
     "export": "Write a packed file as a checkpoint for transformers or MLX.",
     "inspect": "Show what a packed file really contains.",
     "verify": "Prove a file against the checkpoint it came from.",

@@ -118,7 +118,7 @@ def _find_tiling(file: GgufFile, name: str, infos: list[TensorInfo], hashes: Map
     raise Unsupported(
         f"none of {len(candidates)} tilings reproduces the reference's codes for this tensor and the {len(infos) - 1} "
         "others of its shape",
-        path=file.path,
+        path=file.path_of(infos[0]),
         tensor=infos[0].name,
         hint="is it the same model, undamaged, with the rows in the same order?",
     )

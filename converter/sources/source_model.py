@@ -30,7 +30,7 @@ from tritpack.converter.storage.storage import Storage
 from tritpack.converter.vocab.pre_name import pre_name_warning
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported, locating
-from tritpack.formats.files import sha256_file
+from tritpack.formats.files import sha256_files
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
@@ -296,7 +296,7 @@ def _recorded(file: GgufFile, hashed: bool) -> dict[str, Any]:
         key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
     }
     if "general.source.sha256" not in recorded:
-        digest = sha256_file(file.path) if hashed else NO_HASH
+        digest = sha256_files(file.files) if hashed else NO_HASH
         recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
     if not isinstance(name := recorded.get("general.name", ""), str):
         raise Unreadable(f"metadata key general.name is {str(name)[:40]!r}, expected a text")

@@ -238,7 +238,7 @@ class GgufTensor:
         if ternary is None:
             raise Unsupported(
                 f"is stored as {self.info.layout}, which is not a ternary layout that is read here",
-                path=self.file.path,
+                path=self.file.path_of(self.info),
                 tensor=self.name,
             )
         return ternary
@@ -248,7 +248,9 @@ class GgufTensor:
             return "f32"
         if self.info.layout not in float_types.FLOAT_TYPES:
             raise Unsupported(
-                f"is stored as {self.info.layout}, which cannot be read here", path=self.file.path, tensor=self.name
+                f"is stored as {self.info.layout}, which cannot be read here",
+                path=self.file.path_of(self.info),
+                tensor=self.name,
             )
         return self.info.layout
 
@@ -269,7 +271,9 @@ class GgufTensor:
                 kind, stored[first * row_bytes : last * row_bytes], last - first, self.info.cols
             )
             if not np.isfinite(values).all():
-                raise Unreadable("holds a value that is not finite", path=self.file.path, tensor=self.name)
+                raise Unreadable(
+                    "holds a value that is not finite", path=self.file.path_of(self.info), tensor=self.name
+                )
             yield values
             self.release()
 

@@ -47,6 +47,7 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": "gguf",
         "file": str(file),
+        "files": [str(path) for path in gguf.files],
         "nbytes": gguf.size,
         "gguf_version": gguf.version,
         "part": _part(gguf),
@@ -74,9 +75,11 @@ def _hyperparameters(file: GgufFile, spec: ModelSpec | None, ternary_weights: in
 
 
 def _part(file: GgufFile) -> dict[str, Any] | None:
-    """Which part of a split file this is, and the numbers of the parts that do not lie beside it."""
-    part = file.part
-    return None if part is None else {"number": part.number, "count": part.count, "missing": list(part.missing)}
+    """Which part of a split file this is, the numbers of the parts that do not lie beside it, and why it is not read
+    with those that do."""
+    if (part := file.part) is None:
+        return None
+    return {"number": part.number, "count": part.count, "missing": list(part.missing), "problem": part.problem}
 
 
 def _missing(file: GgufFile, spec: ModelSpec | None) -> list[str]:
@@ -105,6 +108,8 @@ def _tensor_rows(
             "file_offset": tensor.file_offset,
             "nbytes": tensor.nbytes,
         }
+        if len(file.files) > 1:
+            row["file"] = file.path_of(tensor).name
         if tensor.meaning is None:
             unknown.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
         if stats and file.layout_of(tensor):

@@ -15,7 +15,7 @@ from tritpack.converter.verify.provenance import describe, source_sha256
 from tritpack.converter.verify.rung import Report, Rung, RungModule
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
-from tritpack.formats.files import sha256_file
+from tritpack.formats.files import sha256_files
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_metadata import refuse_adapter
 from tritpack.formats.printable import printable
@@ -60,7 +60,7 @@ def verify(
     context = Context(opened, local_path(source, revision=revision), options, report)
     with ThreadPoolExecutor(2) as aside, context:
         context.hashing = aside.submit(source_sha256, context.source)
-        digest = aside.submit(sha256_file, Path(file))
+        digest = aside.submit(sha256_files, opened.files)
         for module in rungs:
             progress(module.name)
             started = time.perf_counter()

@@ -12,7 +12,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import MissingRequirement
-from tritpack.formats.files import sha256_file
+from tritpack.formats.files import sha256_files
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.library import library
 from tritpack.runtime.machine import usable_cores
@@ -37,8 +37,8 @@ def describe(report: Report, file_sha256: str, source_sha256: str, oracle: str, 
 
 
 def source_sha256(source: CheckpointFolder | GgufFile) -> str:
-    """The hash of a GGUF file, or of all files of a folder (see CheckpointFolder.sha256)."""
-    return sha256_file(source.path) if isinstance(source, GgufFile) else source.sha256
+    """The hash of a GGUF (see sha256_files), or of all files of a folder (see CheckpointFolder.sha256)."""
+    return sha256_files(source.files) if isinstance(source, GgufFile) else source.sha256
 
 
 def _machine() -> dict[str, Any]:

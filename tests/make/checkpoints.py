@@ -75,3 +75,26 @@ def edited_gguf(
     plans = [TensorPlan(name, file.tensors[name].shape, file.tensors[name].type_id, data[name].size) for name in data]
     write_gguf(target, pairs, plans, ([array] for array in data.values()))
     return target
+
+
+def split_gguf(
+    whole: Path, folder: Path, cuts: list[int], edits: dict[int, Callable[[dict[str, Any]], None]] | None = None
+) -> list[Path]:
+    """Write a GGUF as a set m-00001-of-N.gguf, ..., as llama-gguf-split does: the first part has the metadata.
+
+    cuts: part i holds the tensors from cuts[i - 1] to cuts[i]. edits: changes of a part's metadata, by number.
+    """
+    file, count = GgufFile(whole), len(cuts) - 1
+    infos, paths = list(file.tensors.values()), []
+    for number, (first, last) in enumerate(zip(cuts, cuts[1:]), 1):
+        metadata: dict[str, Any] = dict(file.metadata) if number == 1 else {}
+        metadata |= {"split.no": np.uint16(number - 1), "split.count": np.uint16(count)}
+        metadata |= {"split.tensors.count": np.int32(len(infos))}
+        if edits and number in edits:
+            edits[number](metadata)
+        path = folder / f"m-{number:05}-of-{count:05}.gguf"
+        plans = [TensorPlan(info.name, info.shape, info.type_id, info.nbytes) for info in infos[first:last]]
+        data = ([file.bytes_of(info)] for info in infos[first:last])
+        write_gguf(path, metadata, plans, data, types=file.metadata_types, force=True)
+        paths.append(path)
+    return paths

@@ -99,7 +99,7 @@ class TensorComparison:
     def _compare_ternary(self, result: TensorResult, info: TensorInfo) -> None:
         part = info.name.removesuffix(".weight")
         try:
-            with locating(path=self.file.path, tensor=info.name):
+            with locating(path=self.file.path_of(info), tensor=info.name):
                 ours = self._in_source_rows(info, self.file.ternary(info))
         except TritpackError as error:
             result.findings.append(Finding(Kind.TENSOR_INVALID, error.without_path, info.name))

@@ -99,7 +99,7 @@ class PackedOracle(Oracle):
     def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
         if info.layout not in float_types.FLOAT_TYPES:
             message = f"it is stored as {info.layout}, which is not read here"
-            raise Unsupported(message, path=self.file.path, tensor=info.name)
+            raise Unsupported(message, path=self.file.path_of(info), tensor=info.name)
         width = info.nbytes // info.rows
         return float_types.decode(
             info.layout, self.file.bytes_of(info)[first * width : last * width], last - first, info.cols

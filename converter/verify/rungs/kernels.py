@@ -88,12 +88,8 @@ def _some_of_each_kind(file: GgufFile, candidates: list[TensorInfo]) -> Iterator
     for info in candidates:
         kinds.setdefault((info.layout, info.shape), []).append(info)
     room = MAX_WEIGHTS
-    queue = sorted(
-        (index / len(same), file.tensors[info.name].file_offset, info)
-        for same in kinds.values()
-        for index, info in enumerate(same)
-    )
-    for share, _, info in queue:
+    shares = [(index / len(same), info) for same in kinds.values() for index, info in enumerate(same)]
+    for share, info in sorted(shares, key=lambda entry: (entry[0], entry[1].file_index, entry[1].file_offset)):
         size = info.rows * info.cols
         if share > 0 and size > room:
             continue

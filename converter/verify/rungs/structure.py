@@ -170,9 +170,8 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
     for name in oracle.spec.unknown_tensors(file.tensors):
         tied = " (the source ties the head to the embedding)" if name == "output.weight" and oracle.spec.tied else ""
         rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
-    end = max((tensor.file_offset + tensor.nbytes for tensor in file.tensors.values()), default=file.size)
-    if file.size - end >= file.alignment:
-        rung.notes.append(f"{file.size - end} bytes after the last tensor belong to no tensor")
+    if unused := file.bytes_after_tensors:
+        rung.notes.append(f"{unused} bytes after the last tensor belong to no tensor")
 
 
 def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:
