@@ -37,9 +37,7 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
     partial = partial_of(path)
     try:
         remove_abandoned(path)
-        free = shutil.disk_usage(path.parent).free
-        if free < size:
-            raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)
+        _require_space(path, size)
         with open(partial, "wb") as stream:
             lock(stream.fileno())
             yield stream
@@ -56,6 +54,78 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+@contextlib.contextmanager
+def atomic_set(
+    paths: Sequence[Path], size: int, *, force: bool, check: Callable[[Path], None] | None = None
+) -> Iterator[list[Path]]:
+    """Temporary names for the files of a set, in a hidden folder; when the block ends without an error, the files get
+    their own, the first one last. So whoever finds the first finds all of them, also after a crash.
+
+    paths: of one folder; the first stands for the set. size: of all files. check: is given the first file, with the
+    others beside it, before they get their names. Modes and errors: see atomic_output.
+    """
+    for path in paths:
+        refuse_existing(path, force=force)
+    first = paths[0].resolve()
+    folder, descriptor = partial_of(first), None
+    try:
+        remove_abandoned(first)
+        _require_space(first, size)
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY)
+        lock(descriptor)
+        partials = [folder / path.name for path in paths]
+        yield partials
+        for partial in partials:
+            _sync(partial)
+        if check:
+            check(partials[0])
+        for path in paths:
+            refuse_existing(path, force=force)  # another process may have made it meanwhile
+        _put_in_place(partials, [first.with_name(path.name) for path in paths])
+    except OSError as error:
+        raise WriteFailed(f"cannot be written: {error.strerror or error}", path=paths[0]) from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(partials: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Give the files of a set their names. An older set of the same names loses its first file before any other."""
+    for partial, path in zip(partials, paths):
+        with contextlib.suppress(OSError):
+            os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
+    placed = []
+    try:
+        paths[0].unlink(missing_ok=True)
+        for partial, path in reversed([*zip(partials, paths)]):
+            if path == paths[0]:
+                _sync(path.parent)
+            os.replace(partial, path)
+            placed.append(path)
+        _sync(paths[0].parent)
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)
 
 
 # -- what must not be replaced -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import dataclasses
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -89,17 +89,31 @@ def encode_header(
     """Everything before the data section, padded to the alignment. types: GgufFile.metadata_types of the source, which
     keeps the widths of its numbers."""
     alignment = alignment_of(metadata)
-    parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
-    for key, value in metadata.items():
-        parts += [_encode_string(key), _encode_value(key, value, (types or {}).get(key))]
+    parts = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata)), encode_pairs(metadata, types)]
     offset = 0
     for tensor in tensors:
-        dimensions = tensor.shape[::-1]
-        parts.append(_encode_string(tensor.name))
-        parts.append(struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, tensor.type_id, offset))
-        offset += -(-tensor.nbytes // alignment) * alignment
+        parts.append(encode_row(tensor, offset))
+        offset += padded(tensor.nbytes, alignment)
     header = b"".join(parts)
     return header + bytes(-len(header) % alignment)
+
+
+def encode_pairs(metadata: Mapping[str, Any], types: Mapping[str, str] | None = None) -> bytes:
+    """The metadata of a header."""
+    types = types or {}
+    return b"".join(_encode_string(key) + _encode_value(key, value, types.get(key)) for key, value in metadata.items())
+
+
+def encode_row(tensor: TensorPlan, offset: int = 0) -> bytes:
+    """A row of a header's table of tensors. offset: of the tensor, from the start of the data section."""
+    dimensions = tensor.shape[::-1]
+    numbers = struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, tensor.type_id, offset)
+    return _encode_string(tensor.name) + numbers
+
+
+def padded(nbytes: int, alignment: int) -> int:
+    """So many bytes, rounded up to a multiple of the alignment."""
+    return -(-nbytes // alignment) * alignment
 
 
 def file_size(
@@ -107,7 +121,7 @@ def file_size(
 ) -> int:
     """The exact size in bytes of the file that `write_gguf` makes of these."""
     alignment = alignment_of(metadata)
-    data = sum(-(-tensor.nbytes // alignment) * alignment for tensor in tensors)
+    data = sum(padded(tensor.nbytes, alignment) for tensor in tensors)
     return len(encode_header(metadata, tensors, types=types)) + data
 
 
@@ -129,11 +143,18 @@ def write_gguf(
     """
     with atomic_output(path, file_size(metadata, tensors, types), force=force, check=check) as stream:
         stream.write(encode_header(metadata, tensors, types=types))
-        for tensor, pieces in zip(tensors, data, strict=True):
-            written = 0
-            for piece in pieces:
-                stream.write(np.ascontiguousarray(piece).data)
-                written += piece.size
-            if written != tensor.nbytes:
-                raise ValueError(f"tensor {tensor.name!r}: planned {tensor.nbytes} bytes, got {written}")
-            stream.write(bytes(-written % alignment_of(metadata)))
+        write_tensors(stream, tensors, data, alignment_of(metadata))
+
+
+def write_tensors(
+    stream: BinaryIO, tensors: Sequence[TensorPlan], data: Iterable[Iterable[Bytes]], alignment: int
+) -> None:
+    """Write the data section of a file. Raises ValueError if the data are not as planned."""
+    for tensor, pieces in zip(tensors, data, strict=True):
+        written = 0
+        for piece in pieces:
+            stream.write(np.ascontiguousarray(piece).data)
+            written += piece.size
+        if written != tensor.nbytes:
+            raise ValueError(f"tensor {tensor.name!r}: planned {tensor.nbytes} bytes, got {written}")
+        stream.write(bytes(-written % alignment))
