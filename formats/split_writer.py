@@ -122,9 +122,10 @@ def write_shards(
 
 
 def _keys(metadata: Mapping[str, Any], index: int, count: int, tensors: int) -> dict[str, Any]:
-    """The metadata of a shard: all of it in the first, else no more than a reader needs."""
+    """The metadata of a shard: all of it in the first, else no more than a reader needs. The order is that of
+    llama-gguf-split, which therefore writes the same bytes."""
     kept = metadata if index == 0 else {key: metadata[key] for key in (ALIGNMENT_KEY,) if key in metadata}
-    return {**kept, NUMBER: np.uint16(index), COUNT: np.uint16(count), TENSORS: np.int32(tensors)}
+    return {**kept, NUMBER: np.uint16(index), TENSORS: np.int32(tensors), COUNT: np.uint16(count)}
 
 
 class _Cut:

@@ -21,6 +21,8 @@ from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.tools.make_dummy import make_dummy
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import TensorPlan
+from tritpack.formats.split_writer import split_plan, write_shards
 from tritpack.runtime.model import Model
 
 LIMIT = {"tq1_0": 4e-2, "tq2_0": 4e-2, "q2_0": 5e-2}
@@ -143,3 +145,20 @@ def test_ternary_tables(llama: Any, tied: bool, checkpoints: Checkpoints, tmp_pa
     file = GgufFile(path)
     assert {file.tensors[name].layout for name in ("token_embd.weight", "blk.0.attn_q.weight")} == {"q2_0"}
     agree(llama, path, "q2_0", np.random.default_rng(5).integers(0, 200, 20).tolist())
+
+
+@pytest.mark.parametrize("limits", [{"max_tensors": 7}, {"max_bytes": 300_000, "no_tensor_first_split": True}], ids=str)
+def test_a_split_file(llama: Any, limits: dict[str, Any], like_1bitllm: Path, tmp_path: Path) -> None:
+    """llama.cpp finds the parts by its own names and computes what it computes from the whole file."""
+    convert(like_1bitllm, path := tmp_path / "m.gguf", outtype="tq2_0", target="llama.cpp")
+    file = GgufFile(path)
+    plans = [TensorPlan(t.name, t.shape, t.type_id, t.nbytes) for t in file.tensors.values()]
+    shards = split_plan(path, file.metadata, plans, file.metadata_types, **limits)
+    write_shards(shards, ([file.bytes_of(t)] for t in file.tensors.values()), types=file.metadata_types)
+    assert len(shards) > 2
+    for number, shard in enumerate(shards):
+        name = ctypes.create_string_buffer(1024)
+        llama.llama_split_path(name, 1024, str(path.with_suffix("")).encode(), number, len(shards))
+        assert name.value.decode() == str(shard.path), number
+    whole, parts = (run_llamacpp(llama, file, [1, 2, 3], 2)[0] for file in (path, shards[0].path))
+    assert np.array_equal(whole, parts)

@@ -31,6 +31,7 @@ from tritpack.formats.model_spec import (
     TABLES,
     ModelSpec,
 )
+from tritpack.formats.split_files import COUNT
 
 name = "structure"
 blames: Blame = "file"
@@ -43,7 +44,7 @@ CHANGES_THE_GRAPH = (
     "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
     "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual", "count",
 )  # fmt: skip
-"""Keys that engines act on wherever they find them; `count` is that of a split file's parts."""
+"""Keys that engines act on wherever they find them; `count` is that of a split file's parts, which they would load."""
 MAX_DIFFERENCES = 20
 PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
 
@@ -211,8 +212,10 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_dif
             sentence = f"{key} is {stored}, expected {short(value)}"
             rung.add(Kind.KEY_DIFFERS, sentence, key=key, file=stored, source=short(value))
     for key in file.metadata:
-        if spec_differs or key in right or not key.startswith((f"{arch}.", "split.")):
+        if spec_differs or key in right or not key.startswith((f"{arch}.", COUNT)):
             continue
+        if key == COUNT and (same(file.metadata[key], 0) or same(file.metadata[key], 1)):
+            continue  # llama-gguf-split leaves it in what it merges
         if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
             stored = short(file.metadata[key])
             sentence = f"{key} is {stored}, and the source has no such key"

@@ -47,6 +47,17 @@ def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Pa
     assert (report["weights"].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k", "q4_k"))
 
 
+@pytest.mark.parametrize(("count", "verdict"), [(0, "pass"), (1, "pass"), (2, "fail")])
+def test_a_merged_file_may_keep_the_keys_of_its_parts(
+    count: int, verdict: str, tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """llama-gguf-split sets the count to 0; with another one llama.cpp would look for the parts."""
+    keys = {"split.no": 0, "split.count": count, "split.tensors.count": 24}
+    path = edited_gguf(tiny_gguf, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update(keys))
+    report = verify(path, tiny_checkpoint, level="structure")
+    assert report.verdict == verdict, findings(report)
+
+
 def test_bytes_behind_the_last_tensor_are_mentioned(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     longer = tmp_path / "longer.gguf"
     longer.write_bytes(tiny_gguf.read_bytes() + bytes(1000))
