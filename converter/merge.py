@@ -63,7 +63,6 @@ def _data(source: GgufFile, progress: Progress) -> Iterator[Iterator[Bytes]]:
     count = ByteCount(progress, sum(tensor.nbytes for tensor in source.tensors.values()))
     for tensor in source.tensors.values():
         yield count.through(tensor.name, _pieces(source, tensor))
-        source.release(tensor)
     count.end()
 
 
@@ -71,6 +70,7 @@ def _pieces(source: GgufFile, tensor: TensorInfo) -> Iterator[Bytes]:
     stored = source.bytes_of(tensor)
     for first in range(0, tensor.nbytes, PIECE):
         yield stored[first : first + PIECE]
+        source.release(tensor)  # so that memory is bounded by a piece
 
 
 def _check_written(partial: Path, source: GgufFile) -> None:
