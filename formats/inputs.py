@@ -6,6 +6,7 @@ A FIFO, a device or a socket under the name of a file is refused before anything
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import select
@@ -33,7 +34,7 @@ mapped: dict[Path, int] = {}
 SIGBUS, and converter/cli/bus_error.py finds the file here."""
 
 
-def open_input(path: Path) -> BinaryIO:
+def open_input(path: Path) -> io.BufferedReader:
     """Open a regular file. Raises Unreadable for what is missing, not regular, or not ours to read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
-from tritpack.formats.inputs import Unchanged, read_input
+from tritpack.formats.inputs import Unchanged, open_input, read_input
 from tritpack.formats.json_text import parse_json
 from tritpack.formats.safetensors_reader import StoredTensor, read_safetensors
 
@@ -32,16 +33,23 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 """Files of a LoRA adapter, as peft and mlx-lm write them."""
 
 
-MERGE = "merge it into its base model first: peft's merge_and_unload and save_pretrained, or mlx_lm.fuse"
-WHOLE = re.compile(r"model.*\.safetensors|pytorch_model.*\.bin")
+class ShardReader(Protocol):
+    """The bytes of a weight file from the first to the last, in order; a context manager that closes it."""
 
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer, and return how many bytes there were for it: fewer than it holds only at the end.
 
-def refuse_adapter(names: Collection[str], path: str | Path) -> None:
-    """Raise Unsupported if the files of these names hold the difference to a model instead of a model."""
-    adapters = [name for name in ADAPTER_FILES if name in names]
-    if adapters and not any(map(WHOLE.fullmatch, names)):
-        message = f"is a LoRA adapter ({adapters[0]}), the difference to a model that is not there"
-        raise Unsupported(message, path=path, hint=MERGE)
+        Raises Unreadable, NetworkTrouble, IntegrityFailed.
+        """
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> ShardReader: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 class CheckpointFolder:
@@ -84,8 +92,16 @@ class CheckpointFolder:
         """The names of the files of a LoRA adapter that are in the folder."""
         return [name for name in ADAPTER_FILES if (self.folder / name).is_file()]
 
+    def _names(self) -> set[str]:
+        """Return the names of what is in the folder."""
+        return {path.name for path in self.folder.iterdir()}
+
+    def _read_header(self, name: str) -> tuple[list[StoredTensor], str]:
+        """Return the tensors of a weight file, and the free text of its header."""
+        return read_safetensors(self.folder / name)
+
     def _add_file(self, name: str) -> None:
-        tensors, note = read_safetensors(self.folder / name)
+        tensors, note = self._read_header(name)
         self.notes += note
         for tensor in tensors:
             if tensor.name in self.tensors:
@@ -132,20 +148,20 @@ class CheckpointFolder:
 
     def _weight_files(self) -> list[str]:
         self.weight_map: dict[str, str] = {}
+        entries = self._names()
         index = self._json(INDEX, required=False)
-        if index and not (self.folder / "model.safetensors").is_file():
+        if index and "model.safetensors" not in entries:
             mapping = index.get("weight_map")
             if not isinstance(mapping, dict) or not all(isinstance(file, str) for file in mapping.values()):
                 raise Unreadable(f"{INDEX} has no weight_map of file names", path=self.folder)
             self.weight_map = mapping
             names = sorted(set(mapping.values()))
             # Compared with the folder's own list: an impossible name, or one outside of the folder, is never looked up.
-            here = {path.name for path in self.folder.iterdir() if path.is_file()}
-            if absent := [name for name in names if name not in here]:
+            if absent := [name for name in names if name not in entries]:
                 raise Unreadable(f"{INDEX} names {absent[0][:80]!r}, which is not there", path=self.folder)
             return names
         # As transformers: other safetensors files in a repository (adapters, answers of a test) are not the model.
-        names = sorted(path.name for path in self.folder.glob("model*.safetensors"))
+        names = sorted(name for name in entries if name.startswith("model") and name.endswith(".safetensors"))
         if names:
             return ["model.safetensors"] if "model.safetensors" in names else names
         pickles = sorted(path.name for path in self.folder.glob("*.bin"))
@@ -171,8 +187,27 @@ class CheckpointFolder:
     @property
     def source_files(self) -> list[str]:
         """The names of all files that a conversion depends on, sorted."""
-        names = [*HASHED_FILES, *self.weight_files, *([self.pooling_file] if self.pooling_file else [])]
-        return sorted(name for name in names if (self.folder / name).is_file())
+        small = [*HASHED_FILES, *([self.pooling_file] if self.pooling_file else [])]
+        return sorted([*(name for name in small if (self.folder / name).is_file()), *self.weight_files])
+
+    # -- one pass over the weights -------------------------------------------------------------------------------------
+
+    @property
+    def shard_files(self) -> list[tuple[str, int]]:
+        """The names and sizes of the weight files, in the order in which a pass reads them."""
+        return [(name, (self.folder / name).stat().st_size) for name in self.weight_files]
+
+    def open_shard(self, name: str) -> ShardReader:
+        """Open a weight file at its first byte. Raises Unreadable, NetworkTrouble."""
+        return open_input(self.folder / name)
+
+    def finish(self, name: str, sha256: str) -> None:
+        """Compare the hash of a weight file, taken while it was read to its end, with what the source says of it.
+
+        A folder says nothing; files that were changed meanwhile are found by `unchanged`. Raises IntegrityFailed.
+        """
+
+    # -- hashes --------------------------------------------------------------------------------------------------------
 
     @property
     def files(self) -> list[Path]:

@@ -104,7 +104,7 @@ def _with_untied_head(source: CheckpointFolder, recognition: Recognition) -> Rec
     head, table = (source.tensors.get(recognition.source_name(f"{name}.weight")) for name in ("output", "token_embd"))
     if not spec.tied or spec.is_embedding_model or head is None or table is None:
         return recognition
-    if (head.dtype, head.shape) == (table.dtype, table.shape) and np.array_equal(head.data, table.data):
+    if (head.dtype, head.shape) == (table.dtype, table.shape) and head.has_data_of(table):
         return recognition
     return dataclasses.replace(recognition, spec=dataclasses.replace(spec, tied=False))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +11,7 @@ from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.safetensors_reader import StoredTensor
+from tritpack.formats.safetensors_reader import BytesInMemory, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime import packers
 
@@ -93,8 +91,7 @@ def _recovered(values: npt.NDArray[np.generic]) -> TernaryTensor:
         )
     dtype, data = ("F16", "<f2") if floats.dtype == np.float16 else ("F32", "<f4")
     stored = floats.astype(data, copy=False).view(np.uint8).reshape(-1)
-    # Nothing of the array is mapped from a file, so there are no pages to release.
-    weight = StoredTensor("array", dtype, floats.shape, stored, file="", mapping=mmap.mmap(-1, 1), offset=0)
+    weight = StoredTensor("array", dtype, floats.shape, "", 0, stored.nbytes, BytesInMemory(stored))
     tensor = recover(weight)
     if tensor is None:
         raise Unsupported(
