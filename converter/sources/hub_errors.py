@@ -5,8 +5,9 @@ The client changed its HTTP library twice, so errors are known by the names of t
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -41,6 +42,16 @@ def persist(action: Callable[[], Result], *, tries: int = 6, unless: Collection[
     return action()  # the error of the last try is the caller's
 
 
+def wait(error: Exception, failures: int) -> None:
+    """Wait before another try, after so many failures in a row.
+
+    Raises the error if it does not pass, or if there were too many.
+    """
+    if not passes(error) or failures > len(PAUSES):
+        raise error
+    time.sleep(PAUSES[failures - 1])
+
+
 def kinds_of(error: BaseException) -> set[str]:
     """Return the names of the error's classes."""
     return {kind.__name__ for kind in type(error).__mro__}
@@ -56,6 +67,18 @@ def passes(error: BaseException) -> bool:
     kinds = kinds_of(error)
     cut = "OfflineModeIsEnabled" not in kinds and not kinds.isdisjoint({"TransportError", "ConnectionError"})
     return cut or status_of(error) in PASSING
+
+
+@contextlib.contextmanager
+def explained(repo: str, revision: str) -> Iterator[None]:
+    """Let errors of the client leave the block as ours, and ours with the name of the repository."""
+    try:
+        yield
+    except TritpackError as error:
+        error.path = repo if error.path is None else error.path
+        raise
+    except Exception as error:
+        raise explain(error, repo, revision) from error
 
 
 def explain(error: BaseException, repo: str, revision: str) -> TritpackError:

@@ -50,13 +50,18 @@ def too_slow(what: str, seconds: float) -> NetworkTrouble:
 
 def pieces_of(answer: Any, what: str) -> Iterator[bytes]:
     """Yield the bytes of an HTTP answer. Raises NetworkTrouble if they come more slowly than any line."""
-    begin, count = time.monotonic(), 0
-    for piece in answer.iter_bytes():
+    pieces, waited, count = answer.iter_bytes(), 0.0, 0
+    while True:
+        begin = time.monotonic()  # whoever takes the pieces may be slow
+        piece = next(pieces, None)
+        if piece is None:
+            return
+        waited += time.monotonic() - begin
         count += len(piece)
-        if (now := time.monotonic()) - begin > PATIENCE:
+        if waited > PATIENCE:
             if count < SLOWEST:
                 raise too_slow(what, PATIENCE)
-            begin, count = now, 0
+            waited, count = 0.0, 0
         yield piece
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tritpack.converter.sources import hub
@@ -20,6 +22,15 @@ def local_path(source: str | Path, *, revision: str | None = None, progress: boo
     ORG/NAME[@REVISION] is downloaded first, unless a local path of that name exists. Raises UsageError for a revision
     that does not fit the source, and what hub.download raises.
     """
+    location = _location(source, revision)
+    if isinstance(location, Path):
+        return location
+    with _no_folder_either(source):
+        return hub.download(*location, progress=progress)
+
+
+def _location(source: str | Path, revision: str | None) -> Path | tuple[str, str | None]:
+    """Return the path of a local source, or (repository, revision). Raises UsageError."""
     if source == "":
         raise UsageError("the source is empty")
     reference = _reference(source)
@@ -30,8 +41,14 @@ def local_path(source: str | Path, *, revision: str | None = None, progress: boo
     repository, in_name = reference
     if revision is not None and in_name is not None and revision != in_name:
         raise UsageError(f"names the revision {in_name!r}, and --revision says {revision!r}", path=source)
+    return repository, in_name or revision
+
+
+@contextlib.contextmanager
+def _no_folder_either(source: str | Path) -> Iterator[None]:
+    """Let the error for a missing repository say that there is no folder of that name."""
     try:
-        return hub.download(repository, in_name or revision, progress=progress)
+        yield
     except NoSuchRepository as error:
         error.hint = f"no folder {source!r} is here either; {error.hint}"
         raise
@@ -52,9 +69,17 @@ def _reference(source: str | Path) -> tuple[str, str | None] | None:
 
 
 def open_source(
-    source: str | Path, *, revision: str | None = None, progress: bool = False
+    source: str | Path, *, revision: str | None = None, progress: bool = False, remote: bool = False
 ) -> CheckpointFolder | GgufFile:
-    """Return the source, opened. Raises Unreadable, Unsupported, IntegrityFailed, MissingRequirement, UsageError."""
+    """Return the source, opened.
+
+    remote: leave the weights of a repository on the Hub, where they are read by range requests, instead of downloading
+    them. Raises Unreadable, Unsupported, NetworkTrouble, IntegrityFailed, MissingRequirement, UsageError.
+    """
+    location = _location(source, revision)
+    if remote and not isinstance(location, Path):
+        with _no_folder_either(source):
+            return hub.open_remote(*location, progress=progress)
     path = local_path(source, revision=revision, progress=progress)
     if not is_gguf(path):
         return CheckpointFolder(path)
