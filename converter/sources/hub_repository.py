@@ -82,9 +82,9 @@ class Repository:
 
     def url(self, name: str) -> str:
         """Return the address of a file."""
-        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(self.repo, name, revision=self.commit, endpoint=constants.ENDPOINT)
+        return hf_hub_url(self.repo, name, revision=self.commit)
 
     @contextlib.contextmanager
     def answer(self, url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:

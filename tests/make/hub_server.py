@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import re
 import socket
@@ -36,11 +37,22 @@ class Request:
 
 @dataclasses.dataclass
 class StoredFile:
-    data: bytes
+    data: bytes | mmap.mmap
 
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256(self.data).hexdigest()
         self.git = hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
+
+
+def _stored(path: Path) -> StoredFile:
+    """Return a file; one of more than 1 GB is sparse, so it is mapped, and its hash is not taken."""
+    if path.stat().st_size < 1 << 30:
+        return StoredFile(path.read_bytes())
+    stored = object.__new__(StoredFile)
+    with open(path, "rb") as stream:
+        stored.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    stored.sha256, stored.git = "5" * 64, "6" * 40
+    return stored
 
 
 class HubServer:
@@ -54,6 +66,8 @@ class HubServer:
     trickle, endless, silent: parts of paths whose answers come a byte at a time, never end, or never begin; a file of
           the second port goes by its name
     sizes: file name -> the size in the listing
+    etags: file name -> for each of the next answers, its ETag; the last one stays
+    whole: file names of which no parts are sent: the answer to a range request is the file, with 200
     plain: files are listed by their names alone, as by a mirror; names: file name -> another name in the listing
     """
 
@@ -67,6 +81,10 @@ class HubServer:
         self.endless: set[str] = set()
         self.silent: set[str] = set()
         self.sizes: dict[str, int] = {}
+        self.etags: dict[str, list[str]] = {}
+        self.whole: set[str] = set()
+        self.sent = 0
+        """Bytes of large files that were sent."""
         self.plain = False
         self.names: dict[str, str] = {}
         self.requests: list[Request] = []
@@ -74,7 +92,7 @@ class HubServer:
         for name, folders in repos.items():
             for revision, folder in ({"main": folders} if isinstance(folders, Path) else folders).items():
                 paths = sorted(path for path in folder.rglob("*") if path.is_file())
-                files = {path.relative_to(folder).as_posix(): StoredFile(path.read_bytes()) for path in paths}
+                files = {path.relative_to(folder).as_posix(): _stored(path) for path in paths}
                 commit = hashlib.sha1("".join(n + f.sha256 for n, f in files.items()).encode()).hexdigest()
                 self.snapshots[name, revision] = self.snapshots[name, commit] = (commit, files)
         self.large = {f.sha256: (n, f) for _, files in self.snapshots.values() for n, f in files.items()}
@@ -99,8 +117,8 @@ class HubServer:
 
     def sent_ranges(self, name: str) -> list[str | None]:
         """The Range header of each GET of a large file's bytes."""
-        (sha256,) = {sha256 for sha256, (n, _) in self.large.items() if n == name}
-        return [request.range for request in self.requests if request.elsewhere and sha256 in request.path]
+        paths = {f"/{sha256}" for sha256, (n, _) in self.large.items() if n == name}
+        return [request.range for request in self.requests if request.elsewhere and request.path in paths]
 
     def _handler(self, elsewhere_: bool) -> type[BaseHTTPRequestHandler]:
         class Bound(_Handler):
@@ -212,21 +230,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_file(self, name: str, stored: StoredFile, headers: Mapping[str, str] | None = None) -> None:
         data, first = stored.data, 0
+        last = len(data)
         if name in self.hub.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])
-        if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or ""):
-            first = int(wanted[1])
-        ranged = {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"} if wanted else {}
-        length = 1 << 40 if self.is_endless() and self.command == "GET" else len(data) - first
-        self.send_head(206 if wanted else 200, length, {"Accept-Ranges": "bytes", **ranged, **(headers or {})})
+        tags = self.hub.etags.get(name)
+        etag = (
+            (tags.pop(0) if len(tags) > 1 else tags[0]) if tags else (headers or {}).get("ETag", f'"{stored.sha256}"')
+        )
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
+        if name in self.hub.whole or self.headers["If-Range"] not in (None, etag):
+            wanted = None
+        if wanted:
+            first, last = int(wanted[1]), min(int(wanted[2]) + 1, last) if wanted[2] else last
+        ranged = {"Content-Range": f"bytes {first}-{last - 1}/{len(data)}"} if wanted else {}
+        length = 1 << 40 if self.is_endless() and self.command == "GET" else last - first
+        said = {"Accept-Ranges": "bytes", "ETag": etag, **ranged, **(headers or {})}
+        self.send_head(206 if wanted else 200, length, said)
         if self.command == "HEAD":
             return
         cuts = self.hub.cuts.get(name)
         if not cuts:
-            self.send_body(data[first:])
+            self.send_body(data[first:last])
+            self.hub.sent += last - first
             return
         cut = cuts.pop(0)
-        self.wfile.write(data[first : first + abs(cut)])
+        self.wfile.write(data[first : min(first + abs(cut), last)])
         self.wfile.flush()
         if cut < 0:
             time.sleep(0.1)  # a reset throws away what the client has not read yet
