@@ -20,7 +20,7 @@ PASSING = (408, 429, 500, 502, 503, 504)
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between tries."""
 LOGIN = "set HF_TOKEN, or run `hf auth login`"
-AGAIN = "try again later; what was fetched is kept, and a cut download continues where it stopped"
+AGAIN = "try again later; a cut download continues where it stopped"
 
 
 class NoSuchRepository(Unreadable):

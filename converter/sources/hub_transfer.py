@@ -44,7 +44,7 @@ def within(seconds: float, action: Callable[[], Result], what: str) -> Result:
 
 
 def too_slow(what: str, seconds: float) -> NetworkTrouble:
-    hint = "try again later; what was fetched is kept, and a cut download continues where it stopped"
+    hint = "try again later; a cut download continues where it stopped"
     return NetworkTrouble(f"{what}: no progress in {seconds:g} seconds", hint=hint)
 
 

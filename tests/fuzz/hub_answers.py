@@ -6,6 +6,7 @@ added to or put in place of the headers of every answer, `status` the status by 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 
 from tests.fuzz.inputs import content
 from tritpack.converter.sources import hub
+from tritpack.formats.errors import TritpackError
 
 REPOSITORY = "some/model"
 SLEEP = time.sleep
@@ -78,12 +80,14 @@ def _start() -> None:
 
 
 def download(document: dict[str, Any], folder: Path) -> None:
-    """Download a repository from this hub into an empty cache."""
+    """Open a repository of this hub without its weights, and download it into an empty cache."""
     _start()
     from huggingface_hub import constants
 
     _Handler.document = document
     constants.HF_HUB_CACHE = str(folder / "hub")
+    with contextlib.suppress(TritpackError):
+        hub.open_remote(REPOSITORY)
     hub.download(REPOSITORY)
 
 
@@ -97,9 +101,12 @@ def seeds() -> dict[str, Any]:
         "whole": {**small, **weights},
         "shards": {**small, "model.safetensors.index.json": index, **shards},
         "gguf": {"m.gguf": "GGUF"},
+        "header": {**small, "model.safetensors": "\0\2\0\0\0\0\0\0\0{}"},
     }
     plain: dict[str, Any] = {"headers": {}, "status": {}}
-    return {name: {"info": _info(files), "files": files, **plain} for name, files in repositories.items()}
+    made = {name: {"info": _info(files), "files": files, **plain} for name, files in repositories.items()}
+    part = {"headers": {"Content-Range": "bytes 0-9/10"}, "status": {"model.safetensors": 206}}
+    return {**made, "part": made["header"] | part}
 
 
 def _info(files: dict[str, Any]) -> dict[str, Any]:

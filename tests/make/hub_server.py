@@ -65,6 +65,7 @@ class HubServer:
     failures: [part of a path, status, times]
     trickle, endless, silent: parts of paths whose answers come a byte at a time, never end, or never begin; a file of
           the second port goes by its name
+    stalls: names of large files of which the next answer stops for a long time in the middle
     sizes: file name -> the size in the listing
     etags: file name -> for each of the next answers, its ETag; the last one stays
     whole: file names of which no parts are sent: the answer to a range request is the file, with 200
@@ -80,6 +81,7 @@ class HubServer:
         self.trickle: set[str] = set()
         self.endless: set[str] = set()
         self.silent: set[str] = set()
+        self.stalls: set[str] = set()
         self.sizes: dict[str, int] = {}
         self.etags: dict[str, list[str]] = {}
         self.whole: set[str] = set()
@@ -249,6 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         cuts = self.hub.cuts.get(name)
+        if name in self.hub.stalls:
+            self.hub.stalls.discard(name)
+            self.wfile.write(data[first : (first + last) // 2])
+            self.wfile.flush()
+            time.sleep(5)
+            self.close_connection = True
+            return
         if not cuts:
             self.send_body(data[first:last])
             self.hub.sent += last - first

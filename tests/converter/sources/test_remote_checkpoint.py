@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.make.checkpoints import read_safetensors
 from tests.make.hub_server import HubServer
 from tritpack.converter.options import ConvertOptions
@@ -212,8 +214,14 @@ def test_tries_without_progress_are_bounded(server: HubServer, monkeypatch: pyte
     streamed(source, "model.safetensors")
 
 
-def test_a_silent_server_is_not_waited_for(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_not_waited_for(
+    server: HubServer, repos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = opened("org/tiny")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    server.stalls.add("model.safetensors")
+    assert streamed(source, "model.safetensors") == (repos["org/tiny"] / "model.safetensors").read_bytes()
+    assert not server.stalls and len(server.sent_ranges("model.safetensors")) == 3
     monkeypatch.setattr(hub_transfer, "PATIENCE", 0.5)
     server.trickle.add("model.safetensors")
     with pytest.raises(NetworkTrouble, match=r"no progress in 0.5 seconds"):
@@ -261,6 +269,19 @@ def test_a_file_that_does_not_end(server: HubServer) -> None:
     server.endless.add("model.safetensors")
     with pytest.raises(IntegrityFailed, match=r"sends more of model.safetensors"):
         streamed(source, "model.safetensors")
+
+
+def test_only_public_names_of_the_client_are_used() -> None:
+    public = {"huggingface_hub": {*huggingface_hub.__all__, "constants"}, "huggingface_hub.utils": {"tqdm"}}
+    imported = [
+        (path.name, node.module, name.name)
+        for path in (REPOSITORY / "converter").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("huggingface_hub")
+        for name in node.names
+    ]
+    assert len(imported) > 10
+    assert [line for line in imported if line[2] not in public.get(line[1] or "", ())] == []
 
 
 def test_the_clients_download_discards_a_cut_one(
