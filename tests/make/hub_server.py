@@ -31,6 +31,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    if_range: str | None
     token: str | None
     elsewhere: bool  # at the second port, where large files lie
 
@@ -69,6 +70,7 @@ class HubServer:
     sizes: file name -> the size in the listing
     etags: file name -> for each of the next answers, its ETag; the last one stays
     whole: file names of which no parts are sent: the answer to a range request is the file, with 200
+    shifted: file names whose answers to range requests say that they begin a byte later
     plain: files are listed by their names alone, as by a mirror; names: file name -> another name in the listing
     """
 
@@ -85,6 +87,7 @@ class HubServer:
         self.sizes: dict[str, int] = {}
         self.etags: dict[str, list[str]] = {}
         self.whole: set[str] = set()
+        self.shifted: set[str] = set()
         self.sent = 0
         """Bytes of large files that were sent."""
         self.plain = False
@@ -157,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
-        self.hub.requests.append(Request(self.command, path, self.headers["Range"], token, self.elsewhere))
+        ranges = self.headers["Range"], self.headers["If-Range"]
+        self.hub.requests.append(Request(self.command, path, *ranges, token, self.elsewhere))
         self.named = self.hub.large[path.strip("/")][0] if self.elsewhere else path
         if any(part in path for part in self.hub.silent):
             time.sleep(5)
@@ -244,7 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = None
         if wanted:
             first, last = int(wanted[1]), min(int(wanted[2]) + 1, last) if wanted[2] else last
-        ranged = {"Content-Range": f"bytes {first}-{last - 1}/{len(data)}"} if wanted else {}
+        said_first = first + (name in self.hub.shifted)
+        ranged = {"Content-Range": f"bytes {said_first}-{last - 1}/{len(data)}"} if wanted else {}
         length = 1 << 40 if self.is_endless() and self.command == "GET" else last - first
         said = {"Accept-Ranges": "bytes", "ETag": etag, **ranged, **(headers or {})}
         self.send_head(206 if wanted else 200, length, said)

@@ -201,6 +201,8 @@ def test_a_cut_stream_continues_at_its_byte(server: HubServer, repos: dict[str, 
     assert streamed(source, "model.safetensors") == (repos["org/tiny"] / "model.safetensors").read_bytes()
     starts = [int((sent or "")[6:-1]) for sent in server.sent_ranges("model.safetensors")]
     assert starts[:2] == [0, 200_000] and starts == sorted(starts) and len(starts) == 5
+    stored = server.snapshots["org/tiny", "main"][1]["model.safetensors"]
+    assert {request.if_range for request in server.requests} == {f'"{stored.sha256}"'}
 
 
 def test_tries_without_progress_are_bounded(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +264,13 @@ def test_another_version_is_not_mixed_in(server: HubServer, honours_if_range: bo
     with pytest.raises(IntegrityFailed, match=r"was changed on the server") as raised:
         streamed(source, "model.safetensors")
     assert raised.value.path == "org/tiny"
+
+
+def test_other_bytes_than_those_asked_for(server: HubServer) -> None:
+    source = opened("org/tiny")
+    server.shifted.add("model.safetensors")
+    with pytest.raises(NetworkTrouble, match=r"has bytes 1-\d+/\d+, expected byte 0 of \d+"):
+        streamed(source, "model.safetensors")
 
 
 def test_a_file_that_does_not_end(server: HubServer) -> None:
