@@ -230,6 +230,23 @@ def test_a_silent_server_is_not_waited_for(
         streamed(source, "model.safetensors")
 
 
+def test_whoever_takes_the_bytes_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class Answer:
+        def iter_bytes(self) -> Iterator[bytes]:
+            for _ in range(4):
+                clock[0] += 1
+                yield b"a"
+
+    monkeypatch.setattr(hub_transfer.time, "monotonic", lambda: clock[0])
+    taken = 0
+    for _ in hub_transfer.pieces_of(Answer(), "a file"):
+        clock[0] += 1000
+        taken += 1
+    assert taken == 4
+
+
 @pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "config.json"])
 def test_a_wrong_hash(server: HubServer, name: str) -> None:
     server.corrupt.add(name)
