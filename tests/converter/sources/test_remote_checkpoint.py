@@ -239,7 +239,7 @@ def test_whoever_takes_the_bytes_may_be_slow(monkeypatch: pytest.MonkeyPatch) ->
                 clock[0] += 1
                 yield b"a"
 
-    monkeypatch.setattr(hub_transfer.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     taken = 0
     for _ in hub_transfer.pieces_of(Answer(), "a file"):
         clock[0] += 1000
