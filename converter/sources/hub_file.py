@@ -1,7 +1,7 @@
 """The bytes of one file on the Hub, by range requests: parts of it, or all of it in order.
 
 A broken connection continues at its byte. Bytes of two versions of the file are never put together: the address names
-a commit, `If-Range` and the ETag of every answer are compared, and whoever reads to the end compares the hash.
+a commit, the ETags of all answers have to be equal, and whoever reads to the end compares the hash.
 """
 
 from __future__ import annotations
@@ -58,8 +58,6 @@ class RemoteFile:
     def _connection(self, first: int, end: int) -> Generator[bytes]:
         """Yield bytes [first, end) as far as one connection delivers them."""
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={first}-{'' if end == self.size else end - 1}"}
-        if self._etag is not None and not self._etag.startswith("W/"):
-            headers["If-Range"] = self._etag
         with self.repository.answer(self._url, headers) as answer:
             unwanted = self._check(answer, first, end)
             for piece in pieces_of(answer, self.listed.name):

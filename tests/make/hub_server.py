@@ -31,7 +31,6 @@ class Request:
     method: str
     path: str
     range: str | None
-    if_range: str | None
     token: str | None
     elsewhere: bool  # at the second port, where large files lie
 
@@ -160,8 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
-        ranges = self.headers["Range"], self.headers["If-Range"]
-        self.hub.requests.append(Request(self.command, path, *ranges, token, self.elsewhere))
+        self.hub.requests.append(Request(self.command, path, self.headers["Range"], token, self.elsewhere))
         self.named = self.hub.large[path.strip("/")][0] if self.elsewhere else path
         if any(part in path for part in self.hub.silent):
             time.sleep(5)
@@ -244,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             (tags.pop(0) if len(tags) > 1 else tags[0]) if tags else (headers or {}).get("ETag", f'"{stored.sha256}"')
         )
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
-        if name in self.hub.whole or self.headers["If-Range"] not in (None, etag):
+        if name in self.hub.whole:
             wanted = None
         if wanted:
             first, last = int(wanted[1]), min(int(wanted[2]) + 1, last) if wanted[2] else last
