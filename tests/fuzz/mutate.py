@@ -96,11 +96,13 @@ def _value(old: Any, rng: random.Random) -> Any:
 
 def _is_raw(value: Any) -> bool:
     """Whether it stands for bytes, see inputs.py."""
-    return isinstance(value, str) and value.startswith("\0") and len(value) > 1
+    return isinstance(value, str) and value.startswith("\0") and len(value) > 1 and max(value) <= "\xff"
 
 
 def _other_bytes(old: str, rng: random.Random) -> str:
-    """Other bytes: a few replaced, some left out, or some again at another place."""
+    """Other bytes: a few replaced, some left out, or some again at another place; of a GGUF file, other numbers."""
+    if old.startswith("\0GGUF") and rng.random() < 0.8:
+        return "\0" + gguf_mutation(old[1:].encode("latin-1"), len(old), rng).decode("latin-1")
     action, changed = rng.random(), list(old)
     at, end = sorted(rng.choices(range(1, len(old)), k=2))
     if action < 0.1:

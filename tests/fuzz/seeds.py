@@ -115,9 +115,18 @@ def gguf_files() -> dict[str, bytes]:
         pairs += pair("tritpack.layout.tiling", 9, struct.pack("<IQ", 8, 1) + text("32x256=32,96,32"))
         data = (head.tobytes() + b"\x24" * size)[:size] if meaning.name in HEADERS else b"\x24" * size
         seeds[f"{meaning.type_id}_{meaning.name}"] = gguf(pairs + table, pairs=2, tensors=1) + data
-    part = pair("split.no", 2, b"\0\0") + pair("split.count", 2, b"\2\0") + pair("split.tensors.count", 5, b"\2\0\0\0")
-    seeds["split"] = gguf(part + tensor("a.weight", (8,), 0), pairs=3, tensors=1, data=32)
     return seeds
+
+
+def split_sets() -> Folder:
+    """Two parts of one file, as llama-gguf-split names and numbers them."""
+    parts = {}
+    for number in range(2):
+        keys = (("split.no", 2, "<H", number), ("split.count", 2, "<H", 2), ("split.tensors.count", 5, "<i", 2))
+        pairs = b"".join(pair(key, kind, struct.pack(code, value)) for key, kind, code, value in keys)
+        part = gguf(pairs, tensor(f"blk.{number}.ffn_up.weight", (128, 2), 36), pairs=3, tensors=1) + b"\x24" * 96
+        parts[f"m-{number + 1:05}-of-00002.gguf"] = "\0" + part.decode("latin-1")
+    return {"two": parts}
 
 
 def gguf_models(scratch: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -154,7 +163,12 @@ def write() -> None:
             name: next(value for key, value in files.items() if key.endswith(".safetensors"))
             for name, files in list(made["checkpoint"].items())[:3]
         }
-        made |= {"oracle": made["checkpoint"], "option_files": option_files(), "hub": hub_answers.seeds()}
+        made |= {
+            "oracle": made["checkpoint"],
+            "option_files": option_files(),
+            "split_set": split_sets(),
+            "hub": hub_answers.seeds(),
+        }
         seeds = {name: {key: compact(value) for key, value in folders.items()} for name, folders in made.items()}
         seeds |= {"gguf": gguf_files()}
         seeds |= {name: gguf_models(Path(scratch) / name, models) for name, models in MODELS.items()}
