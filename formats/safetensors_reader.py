@@ -209,7 +209,9 @@ def _tensors(text: bytes, file: str, source: TensorBytes) -> tuple[list[StoredTe
     note = json.dumps(header.pop("__metadata__", None))
     tensors = []
     for name, entry in header.items():
-        first, last = entry["data_offsets"]
+        if len(name) > LONGEST_NAME:
+            raise Unreadable(f"a tensor's name has {len(name)} characters: {name[:40]!r}...", path=path)
+        first, last = (8 + length + offset for offset in entry["data_offsets"])
         shape = tuple(entry["shape"])
         tensors.append(StoredTensor(name, entry["dtype"], shape, file, start + first, last - first, source))
     return tensors, note
