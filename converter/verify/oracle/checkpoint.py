@@ -18,6 +18,7 @@ from tritpack.converter.verify.oracle.codes import looks_ternary
 from tritpack.converter.verify.oracle.config import DEFAULTS, Config, number, read_spec
 from tritpack.converter.verify.oracle.tensors import FLOATS, Tensor
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.inputs import read_input
 from tritpack.formats.model_spec import LINEARS, PROJECTION_NORMS
 
 MODULES = {
@@ -248,14 +249,14 @@ class Checkpoint:
 
     def _pooling(self, folder: Path) -> str:
         if (folder / "modules.json").exists():
-            listed = json.loads((folder / "modules.json").read_text("utf-8"))
+            listed = json.loads(read_input(folder / "modules.json"))
             steps = [entry["type"].rpartition(".")[2] for entry in listed]
             if other := set(steps) - SENTENCE_MODULES:
                 raise Unsupported(f"modules.json asks for {', '.join(sorted(other))}, which cannot be run")
         files = sorted(folder.glob("*_Pooling/config.json"))
         if not files:
             return "last" if self.storage.projection_norm == "norm" else "none"
-        asked = json.loads(files[0].read_text("utf-8"))
+        asked = json.loads(read_input(files[0]))
         modes = [key for key, on in asked.items() if key.startswith("pooling_mode_") and on is True]
         modes += [asked["pooling_mode"]] if "pooling_mode" in asked else []
         if len(files) > 1 or len(modes) != 1 or modes[0] not in POOLING:

@@ -23,6 +23,7 @@ from tritpack.converter.verify.oracle.codes import Coded
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, decode_rows, round_rows, round_scales
 from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
 from tritpack.formats.errors import Unreadable, Unsupported, locating
+from tritpack.formats.inputs import read_input
 from tritpack.formats.model_spec import PROJECTION_NORMS, ModelSpec
 from tritpack.runtime import reference
 
@@ -56,7 +57,7 @@ class Oracle:
     ) -> None:
         self._stored = stored
         try:
-            self.config = dict(json.loads((folder / "config.json").read_text("utf-8")))
+            self.config = dict(json.loads(read_input(folder / "config.json")))
             self._tensors, notes = open_tensors(folder)
         except DAMAGE as error:
             raise Unreadable(f"the checkpoint cannot be read: {_sentence(error)}", path=folder) from error

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.inputs import open_input, read_input
 
 F32 = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ def _weight_files(folder: Path) -> list[str]:
         return ["model.safetensors"]
     if not index.exists():
         return sorted(path.name for path in folder.glob("model*.safetensors"))
-    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    names = sorted(set(json.loads(read_input(index))["weight_map"].values()))
     for name in names:
         if Path(name).name != name:
             raise Unreadable(f"{name!r} is not a file of this folder", path=index)
@@ -100,7 +101,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _open(path: Path) -> tuple[list[Tensor], str]:
-    with open(path, "rb") as stream:
+    with open_input(path) as stream:
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     data = np.frombuffer(mapping, np.uint8)
     (size,) = struct.unpack("<Q", data[:8].tobytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,16 @@ def test_files_of_another_kind_are_one_sentence(tmp_path: Path) -> None:
     tensors["model.layers.0.mlp.up_proj.weight"] = floats(np.full((96, 64), np.nan))
     with pytest.raises(Unreadable, match=r"up_proj.*not finite"):
         Oracle(checkpoint(tmp_path / "c", tensors))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"])
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = checkpoint(tmp_path / "c", plain(some_codes()))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(Unreadable, match=f"{name}: is a pipe"):
+        Oracle(folder)
 
 
 def test_long_rope_ends_where_its_factors_change(tmp_path: Path) -> None:
