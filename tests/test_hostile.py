@@ -39,11 +39,14 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"])
-def test_a_hostile_file_gets_one_sentence(case: dict[str, Any], tmp_path: Path, little_memory: None) -> None:
+def test_a_hostile_file_gets_one_sentence(
+    case: dict[str, Any], tmp_path: Path, sound: Path, little_memory: None
+) -> None:
     path, options = FOLDER / case["file"], []
     if path.suffix == ".json":
         path, options = folder_of(path.read_bytes(), tmp_path / "checkpoint"), ["-o", tmp_path / "out.gguf"]
-    result = run(*case["command"], path, *options)
+    stands_for = {generate.SOUND: sound, "OUT": tmp_path / "out.gguf"}
+    result = run(*(stands_for.get(word, word) for word in case["command"]), path, *options)
     error = result.exception
     assert isinstance(error, TritpackError), result.exc_info
     assert error.exit_code == case["exit_code"] and result.output == ""

@@ -1,6 +1,6 @@
 """Write the files of this folder and cases.json: `python tests/hostile/generate.py`. Imports nothing of tritpack.
 
-A .json file stands for a checkpoint folder (see tests/fuzz/inputs.py), and `convert` meets it.
+A .json file stands for a checkpoint folder (see tests/fuzz/inputs.py); COMMANDS says which command meets a file.
 Each file is wrong in one way. A case says which command meets it, the exit code, and words that the one sentence on
 stderr must contain.
 """
@@ -216,13 +216,60 @@ FILES |= {
 }
 
 
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(16)
+
+
+def tilings(value: str, *lines: str) -> bytes:
+    """A kernel_config.ini with one section."""
+    sizes = {"m": value, "k": "128", "bm": "128", "bk": "64", "bmm": "64"}
+    return "\n".join(["[Kernels_0]", *(f"{key} = {size}" for key, size in sizes.items()), *lines]).encode()
+
+
+def spared(pattern: str) -> bytes:
+    """A checkpoint whose list of modules that stay floats has this entry."""
+    quantization = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+    return checkpoint({"quantization_config": {**quantization, "modules_to_not_convert": ["lm_head", pattern]}})
+
+
+GOLDEN, TILINGS, RECORD = "not a list of golden tokens", "not a kernel_config.ini", "not a .npy file"
+FILES |= {
+    "spared_many_stars.json": (spared(".*a" * 20 + "x"), UNSUPPORTED, ["modules_to_not_convert"]),
+    "spared_nearly_legal.json": (spared(".*" * 40 + "!"), UNSUPPORTED, ["modules_to_not_convert"]),
+    "golden_infinity.golden": (b'[{"tokens": [1], "greedy": [1e400]}]', UNREADABLE, [GOLDEN]),
+    "golden_surrogate.golden": (b'[{"prompt": "\\ud800", "greedy": [1]}]', UNREADABLE, [GOLDEN, "surrogate pair"]),
+    "tilings_growth.ini": (
+        tilings("%(a)s", *(f"{name} = {f'%({of})s' * 10}" for name, of in zip("abcdefg", "bcdefgk"))),
+        UNREADABLE,
+        [TILINGS],
+    ),
+    "tilings_long_line.ini": (tilings("128", "a" + " " * 20000 + "b"), UNREADABLE, [TILINGS, "line"]),
+    "record_beyond_memory.npy": (
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 8)}\n"),
+        UNREADABLE,
+        [RECORD],
+    ),
+    "record_cut.npy": (npy("{'descr': '<f4'"), UNREADABLE, [RECORD]),
+}
+
+SOUND = "SOUND"
+VERIFY = ["verify", SOUND, "--source", SOUND, "--json", "--level"]
+COMMANDS = {
+    ".json": ["convert"],
+    ".gguf": ["inspect"],
+    ".golden": [*VERIFY, "generation", "--golden"],
+    ".ini": ["repack", SOUND, "--outtype", "tl2", "-o", "OUT", "--kernel-config"],
+    ".npy": [*VERIFY, "logits", "--tokens", "0,1", "--oracle"],
+}
+"""By the end of a file's name; the file comes last. SOUND is the file of the checkpoint without changes."""
+
+
 def write() -> None:
     """Write every file, and the table of cases."""
     cases = []
     for name, (data, code, words) in FILES.items():
         (FOLDER / name).write_bytes(data)
-        command = "convert" if name.endswith(".json") else "inspect"
-        cases.append({"file": name, "command": [command], "exit_code": code, "words": words})
+        cases.append({"file": name, "command": COMMANDS[Path(name).suffix], "exit_code": code, "words": words})
     lines = ",\n".join(json.dumps(case) for case in cases)
     (FOLDER / "cases.json").write_text(f"[\n{lines}\n]\n")
 
