@@ -190,13 +190,15 @@ class GgufFile:
         """The ternary layout of a tensor as this file means it; None if it has another type, or no elements."""
         return self.layouts.get(tensor.layout) if tensor.meaning and 0 not in tensor.shape else None
 
-    def ternary(self, tensor: TensorInfo) -> TernaryTensor | None:
-        """Codes and scales of a tensor, with its outer scale multiplied in; None if it has no ternary layout. Raises
-        Unreadable, naming the file and the tensor, on whatever its layout refuses."""
+    def ternary(self, tensor: TensorInfo, data: Bytes | None = None) -> TernaryTensor | None:
+        """Codes and scales of a tensor, with its outer scale multiplied in; None if it has no ternary layout. data: its
+        bytes, if they are in memory already. Raises Unreadable, naming the file and the tensor, on whatever its layout
+        refuses."""
         if (layout := self.layout_of(tensor)) is None:
             return None
         with locating(path=self.path_of(tensor), tensor=tensor.name):
-            stored = layout.unpack(self.bytes_of(tensor), tensor.rows, tensor.cols, repair=self.options.repair)
+            data = self.bytes_of(tensor) if data is None else data
+            stored = layout.unpack(data, tensor.rows, tensor.cols, repair=self.options.repair)
             outer = self.outer_scale(tensor)
             if outer == 1:
                 return stored

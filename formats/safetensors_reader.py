@@ -104,7 +104,11 @@ class StoredTensor:
         cols = self.shape[-1] if self.shape else 1
         rows = data.size // (cols * FLOATS.get(self.dtype, 1))
         shape = (rows, cols) if len(self.shape) > 1 else self.shape
-        return dataclasses.replace(self, shape=shape, offset=0, nbytes=data.size, source=BytesInMemory(data))
+        return dataclasses.replace(self.over(data), shape=shape)
+
+    def over(self, data: Bytes) -> StoredTensor:
+        """Return the same tensor with its bytes in memory."""
+        return dataclasses.replace(self, offset=0, nbytes=data.size, source=BytesInMemory(data))
 
     def release(self) -> None:
         """Give back the pages that were read, so that resident memory is bounded by a tensor and not by the file."""
@@ -210,8 +214,8 @@ def _tensors(text: bytes, file: str, source: TensorBytes) -> tuple[list[StoredTe
     tensors = []
     for name, entry in header.items():
         if len(name) > LONGEST_NAME:
-            raise Unreadable(f"a tensor's name has {len(name)} characters: {name[:40]!r}...", path=path)
-        first, last = (8 + length + offset for offset in entry["data_offsets"])
+            raise Unreadable(f"a tensor's name has {len(name)} characters: {name[:40]!r}...", path=file)
+        first, last = entry["data_offsets"]
         shape = tuple(entry["shape"])
         tensors.append(StoredTensor(name, entry["dtype"], shape, file, start + first, last - first, source))
     return tensors, note

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.converter.storage.row_reader import RowReader
 from tritpack.converter.storage.storage import Storage, StoredLinear
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.names import BLOCK_FLOATS
+from tritpack.formats.names import BLOCK_FLOATS, PLAIN_FLOATS
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
@@ -38,12 +39,38 @@ class ScaleGrid:
     unit: str
 
 
+class Place(NamedTuple):
+    """Where the bytes of a tensor lie: in which file of the source, from which byte on, and how many they are."""
+
+    file: str
+    offset: int
+    nbytes: int
+
+
 class SourceTensor(Protocol):
     """One tensor of a source. All but `name` raise Unreadable or Unsupported with the tensor's name."""
 
     @property
     def name(self) -> str:
         """What the source calls it, for messages."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where its bytes lie; None if no file holds them."""
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one row of floats that can be read on its own; 0 if only the whole tensor can be read."""
+
+    @property
+    def plain_type(self) -> str | None:
+        """The plain float type of its values if they are to be taken as they are stored, else None."""
+
+    def over(self, data: Bytes) -> SourceTensor:
+        """Return the same tensor with its bytes in memory; of one with a row_nbytes, also some of its rows alone."""
+
+    def row_reader(self) -> RowReader | None:
+        """Return what decodes a ternary tensor block by block; None if only the whole tensor can be decoded."""
 
     @property
     def may_be_ternary(self) -> bool:
@@ -141,12 +168,34 @@ class CheckpointTensor:
     def stored_as(self, kind: str) -> Bytes | None:
         return None
 
+    @property
+    def place(self) -> Place:
+        return Place(self.stored.file, self.stored.offset, self.stored.nbytes)
+
+    @property
+    def row_nbytes(self) -> int:
+        return self.shape[-1] * FLOATS[self.stored.dtype] if self.stored.dtype in FLOATS else 0
+
+    @property
+    def plain_type(self) -> str | None:
+        return None if self.offset or self.stored.dtype not in FLOATS else self.stored.dtype.lower()
+
+    def over(self, data: Bytes) -> CheckpointTensor:
+        if data.size == self.stored.nbytes:
+            return dataclasses.replace(self, stored=self.stored.over(data))
+        stored = self.stored.some_rows(data)
+        return dataclasses.replace(self, stored=stored, shape=stored.shape)
+
+    def row_reader(self) -> RowReader | None:
+        if self.storage is None or self.order is not None:
+            return None
+        return self.storage.row_reader(self.linear)
+
     def pieces(self) -> Iterator[F32]:
         if self.stored.dtype not in FLOATS and (ternary := self.ternary()) is not None:
             yield from _dequantized(ternary)
             return
-        cols = self.shape[-1]
-        step = max(1, PIECE_BYTES // 4 // cols)
+        step = _rows_at_a_time(self.shape[-1])
         for first in range(0, self.stored.rows, step):
             values = self.stored.rows_f32(first, min(first + step, self.stored.rows))
             if not np.isfinite(values).all():
@@ -167,10 +216,15 @@ def check_floats(stored: StoredTensor, shape: tuple[int, ...]) -> None:
         raise Unsupported(f"is stored as {stored.dtype}, expected {' or '.join(FLOATS)}", tensor=stored.name)
 
 
+def _rows_at_a_time(cols: int) -> int:
+    """Return how many rows are made floats at a time: a multiple of 8, so that every piece begins with a whole word."""
+    return max(1, PIECE_BYTES // 4 // cols // 8) * 8
+
+
 def _dequantized(ternary: TernaryTensor) -> Iterator[F32]:
     """Yield the rows of a ternary table that was asked for as floats."""
     rows, cols = ternary.shape
-    step = max(1, PIECE_BYTES // 4 // cols)
+    step = _rows_at_a_time(cols)
     scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
     for first in range(0, rows, step):
         part = slice(first, first + step)
@@ -184,6 +238,15 @@ class ConstantTensor:
     name: str
     values: F32
     may_be_ternary = False
+    place = None
+    row_nbytes = 0
+    plain_type = None
+
+    def over(self, data: Bytes) -> ConstantTensor:
+        return self
+
+    def row_reader(self) -> None:
+        return None
 
     def ternary(self) -> TernaryTensor | None:
         return None
@@ -209,10 +272,11 @@ class ConstantTensor:
 
 @dataclasses.dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file."""
+    """A tensor of a GGUF file. data: its bytes, where they are in memory already."""
 
     file: GgufFile
     info: TensorInfo
+    data: Bytes | None = None
 
     @property
     def name(self) -> str:
@@ -222,8 +286,31 @@ class GgufTensor:
     def may_be_ternary(self) -> bool:
         return self.file.layout_of(self.info) is not None
 
+    @property
+    def place(self) -> Place:
+        return Place(self.file.path_of(self.info).name, self.info.file_offset, self.info.nbytes)
+
+    @property
+    def row_nbytes(self) -> int:
+        floats = self.file.layout_of(self.info) is None and self.info.layout in float_types.FLOAT_TYPES
+        return self.info.nbytes // self.info.rows if floats else 0
+
+    @property
+    def plain_type(self) -> str | None:
+        return self.info.layout if self.info.layout in PLAIN_FLOATS else None
+
+    def over(self, data: Bytes) -> GgufTensor:
+        if data.size == self.info.nbytes:
+            return dataclasses.replace(self, data=data)
+        rows = data.size // self.row_nbytes
+        info = dataclasses.replace(self.info, shape=(rows, self.info.cols), nbytes=data.size)
+        return dataclasses.replace(self, info=info, data=data)
+
+    def row_reader(self) -> None:
+        return None
+
     def ternary(self) -> TernaryTensor | None:
-        return self.file.ternary(self.info)
+        return self.file.ternary(self.info, self._bytes())
 
     def scale_grid(self) -> ScaleGrid:
         ternary = self._required()
@@ -243,6 +330,9 @@ class GgufTensor:
             )
         return ternary
 
+    def _bytes(self) -> Bytes:
+        return self.file.bytes_of(self.info) if self.data is None else self.data
+
     def float_type(self) -> str:
         if self.file.layout_of(self.info):
             return "f32"
@@ -256,14 +346,14 @@ class GgufTensor:
 
     def stored_as(self, kind: str) -> Bytes | None:
         # Plain floats go through `pieces`, which looks at their values.
-        return self.file.bytes_of(self.info) if kind == self.info.layout and kind in BLOCK_FLOATS else None
+        return self._bytes() if kind == self.info.layout and kind in BLOCK_FLOATS else None
 
     def pieces(self) -> Iterator[F32]:
         if (ternary := self.ternary()) is not None:
             yield from _dequantized(ternary)
             return
-        kind, stored = self.float_type(), self.file.bytes_of(self.info)
-        step = max(1, PIECE_BYTES // 4 // self.info.cols)
+        kind, stored = self.float_type(), self._bytes()
+        step = _rows_at_a_time(self.info.cols)
         row_bytes = self.info.nbytes // self.info.rows
         for first in range(0, self.info.rows, step):
             last = min(first + step, self.info.rows)

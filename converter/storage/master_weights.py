@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from tritpack.converter.storage.row_reader import RowReader
 from tritpack.converter.storage.storage import (
     DTYPE_NAMES,
     Declaration,
@@ -20,9 +21,9 @@ from tritpack.converter.storage.storage import (
 )
 from tritpack.converter.storage.ternary_floats import recover
 from tritpack.formats.absmean import FLOOR, abs_sums, codes_of, scale_of
-from tritpack.formats.arrays import Bytes, Scales
+from tritpack.formats.arrays import F64, Bytes, Codes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.safetensors_reader import StoredTensor
+from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
 
@@ -62,6 +63,9 @@ class MasterWeights(Storage):
 
     def read(self, linear: StoredLinear) -> TernaryTensor:
         return absmean(linear.weight)
+
+    def row_reader(self, linear: StoredLinear) -> RowReader:
+        return _AbsmeanRows(linear)
 
     def scales(self, linear: StoredLinear) -> Scales:
         return np.array([[absmean_scale(linear.weight)]], np.float32)
@@ -115,6 +119,30 @@ class PlainFloats(MasterWeights):
             )
 
 
+class _AbsmeanRows(RowReader):
+    """Rows of master weights. The scale is a mean over all of them, so every block is looked at before the first is
+    quantised."""
+
+    looks_first = True
+
+    def __init__(self, linear: StoredLinear) -> None:
+        self._weight = linear.weight
+        self._sums: dict[int, F64] = {}
+        self._scale: np.float32 | None = None
+        self.row_nbytes = linear.shape[1] * FLOATS[linear.weight.dtype]
+
+    def look(self, first: int, data: Bytes) -> None:
+        self._sums[first] = abs_sums(*_block(self._weight.some_rows(data)))
+
+    def scales(self) -> Scales:
+        if self._scale is None:
+            self._scale = _scale(list(self._sums.values()), self._weight)
+        return np.array([[self._scale]], np.float32)
+
+    def codes(self, first: int, data: Bytes) -> Iterator[tuple[int, Codes]]:
+        yield first, codes_of(*_block(self._weight.some_rows(data)), self.scales()[0, 0])
+
+
 def absmean(weight: StoredTensor) -> TernaryTensor:
     """Return the codes and the scale that absmean gives. Raises Unreadable as `absmean_scale` does."""
     rows, cols = weight.shape
@@ -131,15 +159,19 @@ def absmean_scale(weight: StoredTensor) -> np.float32:
     Each row is added in float64 in a fixed order, the rows exactly, and the mean is rounded once. So the scale does not
     depend on how a tensor is cut into blocks, on the number of threads or on the CPU.
     """
+    return _scale([abs_sums(*_block(weight, *span)) for span in spans(*weight.shape)], weight)
+
+
+def _scale(sums: list[F64], weight: StoredTensor) -> np.float32:
+    """Return the scale by the sums of all rows."""
     rows, cols = weight.shape
-    sums = np.concatenate([abs_sums(*_block(weight, *span)) for span in spans(rows, cols)])
-    scale = scale_of(sums, rows * cols)
+    scale = scale_of(np.concatenate(sums), rows * cols)
     if scale is None:
         raise Unreadable("holds a value that is not finite", tensor=weight.name)
     return scale
 
 
-def _block(weight: StoredTensor, first: int, last: int) -> tuple[str, Bytes, int, int]:
-    """Return the type, the bytes and the shape of rows [first, last)."""
-    bits = weight.rows_bits(first, last)
+def _block(weight: StoredTensor, first: int = 0, last: int | None = None) -> tuple[str, Bytes, int, int]:
+    """Return the type, the bytes and the shape of rows [first, last); of all, if none are given."""
+    bits = weight.rows_bits(first, weight.rows if last is None else last)
     return weight.dtype.lower(), bits.reshape(-1).view(np.uint8), *bits.shape

@@ -6,11 +6,12 @@ Formulas: BitLinear and AutoBitLinear of transformers' BitNet integration.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from tritpack.converter.storage.row_reader import RowReader
 from tritpack.converter.storage.storage import (
     DTYPE_NAMES,
     Declaration,
@@ -79,6 +80,9 @@ class Packed(Storage):
             raise Unreadable(problems[0], tensor=weight.name)
         return TernaryTensor.per_tensor(layout.unpack(weight.data, rows, cols).codes, multiplier)
 
+    def row_reader(self, linear: StoredLinear) -> RowReader:
+        return _UnpackedRows(self, linear) if linear.weight.dtype in FLOATS else _PackedRows(self, linear)
+
     def scales(self, linear: StoredLinear) -> Scales:
         return np.array([[self._multiplier(linear)]], np.float32)
 
@@ -121,6 +125,45 @@ class Packed(Storage):
         if self.divides:
             return {"quant_method": "bitnet", "linear_class": "bitlinear"}
         return {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+
+
+class _PackedRows(RowReader):
+    """Rows of packed codes: one byte holds the codes of four rows, a quarter of the matrix apart."""
+
+    groups = 4
+
+    def __init__(self, storage: Packed, linear: StoredLinear) -> None:
+        self._storage, self._linear = storage, linear
+        self.row_nbytes = linear.shape[1]
+
+    def scales(self) -> Scales:
+        return self._storage.scales(self._linear)
+
+    def codes(self, first: int, data: Bytes) -> Iterator[tuple[int, Codes]]:
+        layout, (rows, cols) = LAYOUTS["hf_u8"], self._linear.shape
+        count = data.size // cols
+        codes = layout.codes_of(data, 4 * count, cols)
+        if layout.count_illegal(data, 4 * count, cols):
+            place = int((codes == 2).argmax())
+            row = place // cols // count * (rows // 4) + first + place // cols % count
+            what = f"code 3 at row {row}, column {place % cols}; only 0, 1, 2 are legal"
+            raise Unreadable(what, tensor=self._linear.name)
+        for plane in range(4):
+            yield plane * (rows // 4) + first, codes[plane * count : (plane + 1) * count]
+
+
+class _UnpackedRows(RowReader):
+    """Rows of floats that are -1, 0 and 1."""
+
+    def __init__(self, storage: Packed, linear: StoredLinear) -> None:
+        self._storage, self._linear = storage, linear
+        self.row_nbytes = linear.shape[1] * FLOATS[linear.weight.dtype]
+
+    def scales(self) -> Scales:
+        return self._storage.scales(self._linear)
+
+    def codes(self, first: int, data: Bytes) -> Iterator[tuple[int, Codes]]:
+        yield first, _unpacked_codes(self._linear.weight.some_rows(data))
 
 
 def _unpacked_codes(weight: StoredTensor) -> Codes:

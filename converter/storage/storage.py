@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from tritpack.converter.storage.row_reader import RowReader
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
@@ -114,6 +115,10 @@ class Storage(abc.ABC):
 
         Raises Unreadable or Unsupported with the tensor's name.
         """
+
+    def row_reader(self, linear: StoredLinear) -> RowReader | None:
+        """Return what decodes the linear block by block; None if only the whole tensor can be decoded."""
+        return None
 
     def scales(self, linear: StoredLinear) -> Scales:
         """Return the scales, float32 (row_blocks, col_blocks), rows as stored, with as little reading as that takes."""

@@ -16,6 +16,7 @@ class I2S(TrailingScale):
     """rows * cols / 4 + 32 bytes."""
 
     name = "i2_s"
+    row_unit = 1
     block = 128
 
     def shape_misfit(self, rows: int, cols: int) -> str | None:
@@ -49,6 +50,7 @@ class I2SRows(I2S):
     """The order that bitnet.cpp writes when built without activation parallelism: four rows of one column in a byte."""
 
     name = "i2_s_rows4"
+    row_unit = 4
 
     def shape_misfit(self, rows: int, cols: int) -> str | None:
         return f"{rows} rows are not a multiple of 4" if rows % 4 else None

@@ -33,6 +33,9 @@ class Layout(abc.ABC):
     """Whether scales are stored as float16."""
     holds_scales: ClassVar[bool] = True
     """Whether scales are in the tensor's bytes. If they are not, unpack gives a scale of one."""
+    row_unit: ClassVar[int] = 0
+    """Rows whose code bytes stand by themselves in the body, so that so many, and multiples, can be packed alone and in
+    any order; 0 if the body is not made of rows, or if scales stand between the codes."""
 
     # -- what each layout defines --------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class Layout(abc.ABC):
         problems = self._frame_problems(data, rows, cols) if repair else self.check(data, rows, cols)
         if problems:
             raise Unreadable(f"{self.name}: {problems[0]}")
-        codes = self._codes(data, rows, cols)
+        codes = self.codes_of(self.body(data, rows, cols), rows, cols)
         if repair:
             codes[codes == 2] = 0
         scales = self.read_scales(data, rows, cols)
@@ -160,6 +163,21 @@ class Layout(abc.ABC):
         if not c_packers.pack(self.name, self.tiling_of(*codes.shape), codes, body):
             self.pack_codes(codes, body)
 
+    def codes_of(self, body: Bytes, rows: int, cols: int) -> Codes:
+        """The codes in a body, the inverse of `fill`; an illegal one comes out as +2."""
+        codes = np.empty((rows, cols), np.int8)
+        if c_packers.unpack(self.name, self.tiling_of(rows, cols), body, codes):
+            return codes
+        return np.ascontiguousarray(self.unpack_codes(body, rows, cols))
+
+    def frame(self, shape: tuple[int, int], scales: Scales) -> tuple[Bytes, Bytes]:
+        """The bytes before and after the body of a tensor with these scales; only where row_unit is not 0."""
+        out = np.zeros(self.nbytes(*shape, (scales.shape[0], scales.shape[1])), np.uint8)  # no memory until it is used
+        self.write_scales(out, TernaryTensor(np.broadcast_to(np.int8(0), shape), scales))
+        body = self.body(out, *shape)
+        start = body.ctypes.data - out.ctypes.data
+        return out[:start].copy(), out[start + body.size :].copy()
+
     # -- steps of these ------------------------------------------------------------------------------------------------
 
     def _frame_problems(self, data: Bytes, rows: int, cols: int) -> list[str]:
@@ -174,15 +192,8 @@ class Layout(abc.ABC):
         reason = bad_scale(self.read_scales(data, rows, cols))
         return [reason] if reason else []
 
-    def _codes(self, data: Bytes, rows: int, cols: int) -> Codes:
-        body = self.body(data, rows, cols)
-        codes = np.empty((rows, cols), np.int8)
-        if c_packers.unpack(self.name, self.tiling_of(rows, cols), body, codes):
-            return codes
-        return np.ascontiguousarray(self.unpack_codes(body, rows, cols))
-
     def _first_illegal(self, data: Bytes, rows: int, cols: int, count: int) -> str:
-        threes = np.flatnonzero(self._codes(data, rows, cols) == 2)
+        threes = np.flatnonzero(self.codes_of(self.body(data, rows, cols), rows, cols) == 2)
         total = f"({count} bytes hold one)"
         if threes.size:
             row, col = divmod(int(threes[0]), cols)

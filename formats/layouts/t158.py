@@ -23,6 +23,7 @@ class T158(GridScales):
     """Header and scales padded to 64 bytes, then rows * row_nbytes(cols) of codes."""
 
     name = "t158"
+    row_unit = ROWS
     alignment = 64
     magic = b"T158"
     unit = 64

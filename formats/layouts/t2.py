@@ -18,6 +18,7 @@ class T2(GridScales):
     """32 bytes of header, the scales padded to a multiple of 32 bytes, rows * padded(cols) / 4 bytes of codes."""
 
     name = "t2"
+    row_unit = 1
     magic = b"T2\x01\x00"
     unit = 32
 

@@ -110,7 +110,7 @@ class TL2(Tiled):
         if body[pair_part.stop :].any():
             return "the padding after its codes is not zero"
         packed_again = np.zeros_like(body)
-        self.fill(self._codes(data, rows, cols), packed_again)
+        self.fill(self.codes_of(body, rows, cols), packed_again)
         if not np.array_equal(packed_again[sign_part], body[sign_part]):
             return "a sign bit is set for a triple of zeros, where no packer sets one"
         return None
