@@ -174,30 +174,36 @@ def _is_same(path: Path, other: Path) -> bool:
 
 def partial_of(path: Path) -> Path:
     """The hidden name, beside `path`, of its output while this process has not completed it."""
-    return path.with_name(f"{_stem(path)}{os.getpid()}.partial")
+    return path.with_name(f"{stem_of(path)}{os.getpid()}.partial")
 
 
-def lock(descriptor: int) -> None:
-    """Mark a partial file or folder as being written, until the process ends."""
+def lock(descriptor: int) -> bool:
+    """Mark a partial file or folder as being written, until the process ends. Returns False if another one has it."""
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks: the number of the process still tells
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
 
 
 def remove_abandoned(path: Path) -> None:
     """Remove the partial outputs of `path` that killed processes have left."""
-    pattern = re.compile(re.escape(_stem(path)) + r"(\d+)\.partial")
+    pattern = re.compile(re.escape(stem_of(path)) + r"(\d+)\.partial")
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):
             match = pattern.fullmatch(entry.name)
-            if match and not _is_running(int(match[1])) and not _is_locked(entry.path):
+            if match and not _is_running(int(match[1])) and not is_locked(entry.path):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """The beginning of the hidden names of partial outputs of `path`."""
     name = os.fsencode(path.name)
     return f".{path.name if len(name) <= LONGEST_STEM else hashlib.sha256(name).hexdigest()}."
 
@@ -212,7 +218,7 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _is_locked(path: str) -> bool:
+def is_locked(path: str) -> bool:
     """Whether a process writes it, perhaps one in another container, whose numbers mean nothing here."""
     if fcntl is None:
         return True
@@ -237,7 +243,11 @@ def sha256_files(paths: Sequence[Path]) -> str:
 
     So it can be made of the hashes that a download has, and does not depend on the files' names. Raises Unreadable.
     """
-    hashes = [sha256_file(path) for path in paths]
+    return hash_of_parts([sha256_file(path) for path in paths])
+
+
+def hash_of_parts(hashes: Sequence[str]) -> str:
+    """The hash of a GGUF from those of its files, in order: see sha256_files."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(f"{h}\n" for h in hashes).encode()).hexdigest()
 
 

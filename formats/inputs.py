@@ -145,6 +145,10 @@ class Unchanged:
         """Watch one more file, as it is now."""
         self._identities[path] = _identity(path)
 
+    def fingerprint(self) -> str:
+        """What tells these files from others and from later versions of themselves, as text."""
+        return repr(sorted((path.name, identity) for path, identity in self._identities.items() if identity))
+
     def check(self) -> None:
         for path, identity in self._identities.items():
             if _identity(path) != identity:
