@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ def _encode_string(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
+@functools.lru_cache(4)
+def _encode_strings(texts: tuple[str, ...]) -> bytes:
+    """An array of strings. The same vocabulary is part of several headers: of plans, of their variants, of the file."""
+    return struct.pack("<IIQ", ARRAY, STRING, len(texts)) + b"".join(map(_encode_string, texts))
+
+
 def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
     """The type id and the bytes of a value: bool, int (u32 if it fits, else wider), float (f32), str, or array.
 
@@ -74,7 +81,7 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
     if isinstance(value, list) and value and not isinstance(value[0], str):
         return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, item)[4:] for item in value)
     if isinstance(value, Sequence):
-        return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_encode_string, value))
+        return _encode_strings(tuple(value))
     raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
 
 
@@ -123,6 +130,18 @@ def file_size(
     alignment = alignment_of(metadata)
     data = sum(padded(tensor.nbytes, alignment) for tensor in tensors)
     return len(encode_header(metadata, tensors, types=types)) + data
+
+
+def tensor_offsets(
+    metadata: Mapping[str, Any], tensors: Sequence[TensorPlan], types: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Where the bytes of each tensor begin in the file with this header, by name."""
+    alignment, offset = alignment_of(metadata), len(encode_header(metadata, tensors, types=types))
+    offsets = {}
+    for tensor in tensors:
+        offsets[tensor.name] = offset
+        offset += -(-tensor.nbytes // alignment) * alignment
+    return offsets
 
 
 def write_gguf(

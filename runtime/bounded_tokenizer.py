@@ -55,6 +55,7 @@ class BoundedTokenizer:
         self._made_in = 0
         self._steps: list[tuple[str, tuple[Any, ...]]] = []  # that made it what it is, for another process
         self._stopped = ""
+        self._vocabularies: dict[bool, dict[str, int]] = {}
         weakref.finalize(self, WORKER.drop, self._key).atexit = False
         self._change("build", document)
 
@@ -86,8 +87,10 @@ class BoundedTokenizer:
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
         """Return the ids by token."""
-        ids: dict[str, int] = self._call("vocabulary", with_added_tokens, seconds=self._document_seconds)
-        return ids
+        if with_added_tokens not in self._vocabularies:  # it takes long to send
+            ids = self._call("vocabulary", with_added_tokens, seconds=self._document_seconds)
+            self._vocabularies[with_added_tokens] = ids
+        return dict(self._vocabularies[with_added_tokens])
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Return the added tokens by id."""
@@ -123,6 +126,7 @@ class BoundedTokenizer:
     def _change(self, operation: str, *arguments: Any) -> None:
         self._call(operation, *arguments, seconds=self._document_seconds)
         self._steps.append((operation, arguments))
+        self._vocabularies.clear()
 
     def _call(self, operation: str, *arguments: Any, characters: int = 0, seconds: float = 0.0) -> Any:
         if self._stopped:

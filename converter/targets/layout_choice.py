@@ -76,7 +76,8 @@ def choose_layout(
         hint = f"choose one of: auto, {', '.join(OUTTYPES)}"
         raise Unsupported(f"--outtype {outtype} is not supported", hint=hint)
     linears = frozenset(spec.linear_names())
-    shapes = {name: spec.tensor_shapes()[name] for name in grids}
+    all_shapes = spec.tensor_shapes()
+    shapes = {name: all_shapes[name] for name in grids}
     required = shapes if engine.layouts is None else {name: shapes[name] for name in shapes if name in linears}
     needs = _Needs(engine, required, _blocks_of(grids))
     layout = LAYOUTS[needs.first_that_fits() if outtype == "auto" else outtype]
