@@ -28,22 +28,25 @@ BYTES_PER_WEIGHT = 12
 
 def run(context: Context) -> Rung:
     """Compare all tensors. Where most have other codes, and FILE records other weights, the source is the wrong one."""
-    rung = check_weights(context.file, context.exact)
+    rung = check_weights(context.file, context.exact, context.options.everything)
     differing = {finding.tensor for finding in rung.findings if finding.kind is Kind.CODES_DIFFER}
     if context.record.other_weights and 2 * len(differing) > rung.figures["ternary_tensors"]:
         accuse_source(rung, context)
     return rung
 
 
-def check_weights(file: GgufFile, oracle: Oracle) -> Rung:
-    """Compare all tensors that have the right name and shape; the structure rung reports the others."""
+def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> Rung:
+    """Compare all tensors that have the right name and shape; the structure rung reports the others.
+
+    everything: encode all rows of a table by the specification, and not a sample.
+    """
     rung = Rung(name, blames, compares="codes and scales of FILE with those of SOURCE, exactly; norms bit for bit")
     rung.figures |= {"ternary_tensors": 0, "ternary_weights": 0}
     rows: list[dict[str, Any]] = []
     roundings: dict[str, float] = {}
     worst = 0.0
     accused: set[str] = set()  # one finding per tensor is enough
-    comparison = TensorComparison(file, oracle)
+    comparison = TensorComparison(file, oracle, everything)
     tasks = comparison.tasks()
     largest = max(((last - first) * info.cols for info, (first, last) in tasks), default=1)
     with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (BYTES_PER_WEIGHT * largest)))) as pool:
