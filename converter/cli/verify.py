@@ -74,6 +74,7 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     "--against", type=PATH, metavar="FILE", help="A second packed file, whose predictions FILE's are compared with."
 )
 @click.option("--strict", is_flag=True, help="Fail if FILE records another hash of its source than SOURCE has.")
+@click.option("--reproduce", is_flag=True, help="Convert SOURCE once more and compare the bytes of the two files.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
 @click.option("--force", is_flag=True, help="Overwrite reports in that folder.")

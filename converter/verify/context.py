@@ -46,6 +46,7 @@ class Options:
     against: str | Path | None = None
     strict: bool = False
     everything: bool = False
+    reproduce: bool = False
 
 
 class ErrorOfOption(Exception):

@@ -13,7 +13,7 @@ from tritpack.converter.verify.context import Context, ErrorOfOption, Options
 from tritpack.converter.verify.findings import Kind, summarised
 from tritpack.converter.verify.provenance import describe, source_sha256
 from tritpack.converter.verify.rung import Report, Rung, RungModule
-from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, split_at
+from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, load, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.files import sha256_files
 from tritpack.formats.gguf_reader import GgufFile
@@ -38,6 +38,7 @@ def verify(
     prompt: Sequence[str] = (),
     against: str | Path | None = None,
     strict: bool = False,
+    reproduce: bool = False,
     progress: Callable[[str], None] = lambda rung: None,
     climbed: Callable[[Rung], None] = lambda rung: None,
 ) -> Report:
@@ -48,10 +49,13 @@ def verify(
     ordinary text for the rungs text and perplexity; a built-in one by default. golden: a JSON file of pinned greedy
     tokens (see golden.py). prompt: texts to generate from, besides the beginning of the text and a chat. against: a
     second packed file, whose predictions the perplexity rung compares with FILE's. strict: fail if FILE records another
-    hash of its source, which is a note otherwise. progress and climbed are called before and after each rung.
+    hash of its source, which is a note otherwise. reproduce: convert SOURCE again and compare the bytes. progress and
+    climbed are called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
     """
-    options = Options(quantize, oracle, tokens, text, golden, tuple(prompt) or None, against, strict, level == "full")
+    options = Options(
+        quantize, oracle, tokens, text, golden, tuple(prompt) or None, against, strict, level == "full", reproduce
+    )
     rungs = _choose_rungs(level, options)
     packers.use_c_packers()
     report = Report(printable(str(file)), printable(str(source)), [])
@@ -101,7 +105,7 @@ def _choose_rungs(level: str, options: Options) -> list[RungModule]:
                 raise UsageError(f"--{option} is for the rung {module.name}, and --level {level} stops before it")
     if options.oracle.endswith(".npy") != (options.tokens is not None):
         raise UsageError("--tokens and --oracle FILE.npy belong together: they are the tokens of its rows")
-    return rungs
+    return [*rungs, load("reproduction")] if options.reproduce else rungs
 
 
 def _climb(module: RungModule, context: Context) -> Rung:
