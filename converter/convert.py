@@ -1,27 +1,27 @@
-"""The one pipeline: a source's plan -> one streaming pass -> a GGUF file that is checked before it gets its name."""
+"""The one pipeline: a source's plan -> one pass over its files -> GGUF files, checked before they get their names."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tritpack.converter.options import ConvertOptions
-from tritpack.converter.plan import Plan, PlannedTensor, make_plan
+from tritpack.converter.output_names import is_template, paths_of
+from tritpack.converter.pipeline.jobs import jobs_of
+from tritpack.converter.pipeline.one_pass import read_once
+from tritpack.converter.pipeline.output import Output, shards_to_write
+from tritpack.converter.pipeline.shards import shards_of
+from tritpack.converter.pipeline.workers import default_threads
+from tritpack.converter.plan import BLOCK_MEMORY, MAX_MEMORY, Plan, check_memory, make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
-from tritpack.formats import float_types
-from tritpack.formats.arrays import Bytes
-from tritpack.formats.errors import WriteFailed, locating
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.gguf_writer import write_gguf
-from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
-from tritpack.formats.progress import ByteCount, Progress, silent
-from tritpack.formats.ternary import TernaryTensor, scales_differ
+from tritpack.formats.progress import Progress, silent
+from tritpack.formats.split_writer import Shard
 from tritpack.runtime import packers
 
 LARGEST_TRAINED_SCALE = 5.0
@@ -32,12 +32,14 @@ LARGEST_TRAINED_SCALE = 5.0
 class Conversion:
     """The result of a conversion.
 
-    plan: what was decided. path: the output. warnings: one line for everything a user should know.
+    plan: what was decided. path: the output, the first of its files if it is split. files: all of them.
+    warnings: one line for everything a user should know.
     scales: ternary tensor -> its smallest scale that is not zero, and its largest.
     """
 
     plan: Plan
     path: Path
+    files: list[Path]
     warnings: list[str]
     scales: dict[str, tuple[float, float]]
 
@@ -61,21 +63,28 @@ def convert(
     name: str | None = None,
     quantize: str | None = None,
     revision: str | None = None,
+    stream: bool = False,
     allow_scale_rounding: bool = False,
     allow_wrong_engine: bool = False,
     tiling: Sequence[str] = (),
     kernel_config: str | Path | None = None,
     tl2_id: int = TL2_TYPE_IDS[0],
     pq2_id: int = PQ2_TYPE_IDS[0],
+    split_max_bytes: int | None = None,
+    split_max_tensors: int | None = None,
+    threads: int = 0,
+    max_memory: int = MAX_MEMORY,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a checkpoint (a folder, or ORG/NAME[@REVISION] on the Hub) or a GGUF file to a GGUF file.
 
-    Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. Memory is
-    bounded by the largest tensor. The arguments are the options of the command (`target` is --for); see ConvertOptions.
-    revision: branch, tag or commit on the Hub. force: overwrite an existing output.
-    Raises Unreadable, Unsupported, UsageError, IntegrityFailed, MissingRequirement, WriteFailed.
+    Codes and scales are kept exactly; every packed tensor is decoded again and compared before it counts. The arguments
+    are the options of the command (`target` is --for); see ConvertOptions and, for the name of the output,
+    output_names.paths_of. revision: branch, tag or commit on the Hub. stream: read the weights of a repository as they
+    come from the Hub, and store no checkpoint. threads: 0 for all cores; the bytes are the same for any number.
+    max_memory: bytes that the work may take besides the interpreter. force: overwrite an existing output.
+    Raises Unreadable, Unsupported, UsageError, NetworkTrouble, IntegrityFailed, MissingRequirement, WriteFailed.
     """
     options = ConvertOptions(
         outtype=outtype,
@@ -89,40 +98,89 @@ def convert(
         kernel_config=kernel_config,
         tl2_id=tl2_id,
         pq2_id=pq2_id,
+        split_max_bytes=split_max_bytes,
+        split_max_tensors=split_max_tensors,
     )
-    return run_conversion(source, output, options, revision=revision, force=force, progress=progress)
+    run = RunOptions(revision, stream, threads, max_memory, force, progress)
+    [conversion] = run_conversion(source, output, [options], run)
+    return conversion
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a conversion is done; what it writes does not depend on these. See `convert`."""
+
+    revision: str | None = None
+    stream: bool = False
+    threads: int = 0
+    max_memory: int = MAX_MEMORY
+    force: bool = False
+    progress: Progress | None = None
 
 
 def run_conversion(
-    source: str | Path,
-    output: str | Path,
-    options: ConvertOptions,
-    *,
-    revision: str | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Conversion:
-    """Do what `convert` and `repack` have in common."""
-    path = Path(output)
-    refuse_existing(path, force=force, inputs=(source, options.kernel_config, _reference(options)))  # before any work
-    options = dataclasses.replace(options, name=options.name or repository_name(source))
-    opened = open_source(source, revision=revision, progress=progress is not None)
-    refuse_existing(path, force=force, inputs=opened.files)
+    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+) -> list[Conversion]:
+    """Write one output for each of the options, in one pass over the source."""
     packers.use_c_packers()
-    plan = make_plan(opened, options)
-    conversion = Conversion(plan, path, list(plan.warnings), {})
-    write_gguf(
-        path,
-        plan.metadata,
-        [tensor.output for tensor in plan.tensors],
-        _data(conversion, progress),
-        force=force,
-        check=lambda partial: _check_written(partial, plan, opened),
-        types=plan.types,
-    )
-    if warning := _warn_of_scales(conversion.scales):
-        conversion.warnings.append(warning)
-    return conversion
+    opened, planned = _planned(source, output, wanted, run)
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(Output(plan, shards, opened, force=run.force)) for plan, shards in planned]
+        jobs = [job for each in outputs for job in jobs_of(each.plan, each)]
+        hashes = read_once(
+            shards_of(opened),
+            jobs,
+            threads=run.threads or default_threads(),
+            nbytes=min(BLOCK_MEMORY, run.max_memory // 4),
+            progress=run.progress or silent,
+        )
+        for each in outputs:
+            each.complete(hashes)
+    return [_conversion(each) for each in outputs]
+
+
+def plan_conversion(
+    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+) -> list[tuple[Plan, list[Shard]]]:
+    """Return what run_conversion would write: each plan, and its files. Raises the same refusals."""
+    packers.use_c_packers()
+    return _planned(source, output, wanted, dataclasses.replace(run, stream=True))[1]
+
+
+def _planned(
+    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+) -> tuple[CheckpointFolder | GgufFile, list[tuple[Plan, list[Shard]]]]:
+    """Return the opened source, and each plan with the files that it becomes."""
+    inputs = (source, *(options.kernel_config for options in wanted), *map(_reference, wanted))
+    if not is_template(output):
+        refuse_existing(Path(output), force=run.force, inputs=inputs)  # before any work
+    progress = run.progress is not None
+    opened = open_source(source, revision=run.revision, progress=progress, remote=run.stream)
+    name = repository_name(source)
+    plans = [
+        make_plan(opened, dataclasses.replace(options, name=options.name or name), certain=False) for options in wanted
+    ]
+    check_memory(plans, run.max_memory)
+    planned = [
+        (plan, shards_to_write(plan, path, options))
+        for plan, path, options in zip(plans, paths_of(output, plans), wanted)
+    ]
+    for _, shards in planned:
+        for shard in shards:
+            refuse_existing(shard.path, force=run.force, inputs=(*inputs, *opened.files))
+    return opened, planned
+
+
+def _conversion(output: Output) -> Conversion:
+    plan, warnings, scales = output.plan, list(output.plan.warnings), {}
+    for tensor in plan.tensors:
+        if tensor.output.name in output.zero:
+            warnings.append(f"tensor {tensor.source.name!r} is all zero; is the checkpoint intact?")
+        if tensor.output.name in output.scales:
+            scales[tensor.output.name] = output.scales[tensor.output.name]
+    if warning := _warn_of_scales(scales):
+        warnings.append(warning)
+    return Conversion(plan, output.path, [shard.path for shard in output.shards], warnings, scales)
 
 
 def _reference(options: ConvertOptions) -> Path | None:
@@ -140,59 +198,3 @@ def _warn_of_scales(scales: Mapping[str, tuple[float, float]]) -> str | None:
         f"{large[name]:.4g} in {name!r}, where at most {LARGEST_TRAINED_SCALE:g} is usual. This is the typical sign of "
         "a weight_scale taken in the wrong direction: compare linear_class in config.json with the model's origin"
     )
-
-
-# -- the streaming pass ------------------------------------------------------------------------------------------------
-
-
-def _data(conversion: Conversion, progress: Progress | None) -> Iterator[Iterator[Bytes]]:
-    """Yield the bytes of each tensor, in pieces, and let go of its source afterwards."""
-    tensors = conversion.plan.tensors
-    count = ByteCount(progress or silent, sum(tensor.output.nbytes for tensor in tensors))
-    for tensor in tensors:
-        pieces = _packed(tensor, conversion) if tensor.ternary else _encoded(tensor)
-        yield count.through(tensor.output.name, pieces)
-        tensor.source.release()
-    count.end()
-
-
-def _encoded(tensor: PlannedTensor) -> Iterator[Bytes]:
-    with locating(tensor=tensor.source.name):
-        if (stored := tensor.source.stored_as(tensor.kind)) is not None:
-            yield stored  # quantised once is enough
-            return
-        for piece in tensor.source.pieces():
-            yield float_types.encode(tensor.kind, piece)
-
-
-def _packed(tensor: PlannedTensor, conversion: Conversion) -> Iterator[Bytes]:
-    name, choice = tensor.output.name, conversion.plan.choice
-    with locating(tensor=tensor.source.name):
-        ternary = tensor.source.ternary()
-        assert ternary is not None  # the plan has looked
-        if not ternary.codes.any():
-            conversion.warnings.append(f"tensor {tensor.source.name!r} is all zero; is the checkpoint intact?")
-        stored = choice.stored(name, ternary)
-        packed = choice.layout.pack(stored)
-    _check_round_trip(tensor, choice.layout, packed, stored)
-    largest = float(ternary.scales.max())
-    smallest = float(ternary.scales.min(initial=largest, where=ternary.scales > 0))
-    conversion.scales[name] = smallest, largest
-    yield packed
-
-
-def _check_round_trip(tensor: PlannedTensor, layout: Layout, packed: Bytes, ternary: TernaryTensor) -> None:
-    back = layout.unpack(packed, *ternary.shape)
-    if not np.array_equal(back.codes, ternary.codes) or scales_differ(back, ternary)[0].any():
-        raise WriteFailed(f"did not survive {tensor.kind}; this is a bug of tritpack", tensor=tensor.output.name)
-
-
-def _check_written(path: Path, plan: Plan, source: CheckpointFolder | GgufFile) -> None:
-    """Read the header of a finished file again. Raises WriteFailed if a tensor is not what was planned, Unreadable if
-    the source has changed meanwhile."""
-    source.unchanged.check()
-    written = GgufFile(path).tensors
-    for tensor in plan.tensors:
-        info, output = written.get(tensor.output.name), tensor.output
-        if info is None or (info.layout, info.shape, info.nbytes) != (tensor.kind, output.shape, output.nbytes):
-            raise WriteFailed(f"was not written as {tensor.kind}", path=path, tensor=output.name)

@@ -22,6 +22,7 @@ class ConvertOptions:
     allow_scale_rounding: change scales that the layout cannot hold. allow_wrong_engine: write for an engine that would
     run another model. tiling: `ROWSxCOLS=BM,BK,bm` for tl1 and tl2. kernel_config: the same from a file of bitnet.cpp.
     tl2_id, pq2_id: type ids of tl2 and pq2_0, of TL2_TYPE_IDS and PQ2_TYPE_IDS.
+    split_max_bytes, split_max_tensors: the most that one file of a split output may have; None for no limit.
     reading: how to read a packed source that does not say everything itself.
     """
 
@@ -36,6 +37,8 @@ class ConvertOptions:
     kernel_config: str | Path | None = None
     tl2_id: int = TL2_TYPE_IDS[0]
     pq2_id: int = PQ2_TYPE_IDS[0]
+    split_max_bytes: int | None = None
+    split_max_tensors: int | None = None
     reading: ReadRequest | None = None
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.repair import lacks_tilings, reopened
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.sources.source_tensors import PIECE_BYTES, ConstantTensor, ScaleGrid, SourceTensor
+from tritpack.converter.storage.row_reader import RowReader
 from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines.engine import Engine
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice, choose_layout
@@ -24,9 +25,15 @@ from tritpack.converter.version import VERSION
 from tritpack.formats import float_types, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.gguf_writer import TensorPlan, file_size
+from tritpack.formats.gguf_writer import TensorPlan, encode_header, file_size
 from tritpack.formats.layouts import catalog
+from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.model_spec import TABLES, ModelSpec
+
+MAX_MEMORY = 10**9
+"""Bytes that a conversion may take besides the interpreter, unless somebody says otherwise."""
+BLOCK_MEMORY = 128 << 20
+"""Bytes of blocks that are being worked on at any time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +41,40 @@ class PlannedTensor:
     """One tensor of the output.
 
     output: its name, shape, type id and size. kind: the name of its layout or float type. source: where it comes from.
+    otherwise: the float type of the same size that it gets if a value does not survive `kind`; None if kind is certain.
     """
 
     output: TensorPlan
     kind: str
     source: SourceTensor
+    otherwise: str | None = None
 
     @property
     def ternary(self) -> bool:
         return self.kind in catalog.LAYOUTS
+
+    def row_reader(self, layout: Layout) -> RowReader | None:
+        """Return what decodes the tensor so that blocks of it can be packed by themselves; None if only the whole
+        tensor can be packed."""
+        reader = self.source.row_reader() if self.ternary and layout.row_unit else None
+        if reader is None or reader.groups == 1 or self.output.shape[0] // reader.groups % layout.row_unit == 0:
+            return reader
+        return None  # groups of rows that are not whole units of the layout cannot be packed alone
+
+    def settled(self, changed: bool) -> PlannedTensor:
+        """Return it with a type that is certain: the other one if it has changed."""
+        kind = self.otherwise if changed and self.otherwise else self.kind
+        output = dataclasses.replace(self.output, type_id=catalog.type_of(kind).type_id) if changed else self.output
+        return dataclasses.replace(self, output=output, kind=kind, otherwise=None)
+
+    def kept_bytes(self, layout: Layout) -> int:
+        """Return how much of the tensor, with what is made of it, has to be in memory at a time; 0 for some blocks."""
+        stored = self.source.place.nbytes if self.source.place else 0
+        if not self.ternary:
+            return 0 if self.source.row_nbytes else stored
+        if (reader := self.row_reader(layout)) is not None:
+            return stored if reader.looks_first else 0
+        return stored + self.output.nbytes + 3 * math.prod(self.output.shape)  # its codes, before and after
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -66,6 +98,21 @@ class Plan:
     output_bytes: int
     peak_bytes: int
 
+    def header(self) -> bytes:
+        """Return the bytes of the file before its tensors."""
+        return encode_header(self.metadata, [tensor.output for tensor in self.tensors], self.types)
+
+    def open_tables(self) -> tuple[str, ...]:
+        """Return the tables whose type only the pass over their values can tell."""
+        return tuple(tensor.output.name for tensor in self.tensors if tensor.otherwise)
+
+    def settled(self, changed: Collection[str]) -> Plan:
+        """Return the plan without open tables: those named have the other type."""
+        tensors = tuple(tensor.settled(tensor.output.name in changed) for tensor in self.tensors)
+        embedding_type = _embedding_type(tensors)
+        metadata = {**self.metadata, "tritpack.embedding_type": embedding_type}
+        return dataclasses.replace(self, tensors=tensors, embedding_type=embedding_type, metadata=metadata)
+
     def __repr__(self) -> str:
         return f"Plan({self.why!r}, {self.outtype}, {len(self.tensors)} tensors, {self.output_bytes} bytes)"
 
@@ -84,10 +131,11 @@ class Plan:
         return self.choice.units
 
 
-def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEFAULTS, *, hashed: bool = True) -> Plan:
-    """Decide everything about a conversion.
+def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEFAULTS, *, certain: bool = True) -> Plan:
+    """Decide everything about a conversion but the hashes of the source, for which the metadata has zeros.
 
-    hashed: false leaves zeros where the source's hashes belong, so that a plan reads no more than it must.
+    certain: false leaves the type of a table open (`PlannedTensor.otherwise`) where only its values can tell it and the
+    file has the same size in both cases. So a table is not read twice.
     Raises Unsupported or Unreadable, naming the tensor or key; UsageError for options that do not fit the source.
     """
     engine = engines.by_name(options.target)
@@ -95,7 +143,7 @@ def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEF
     if options.reading and isinstance(source, GgufFile) and lacks_tilings(source):
         tilings = {}  # they say how the source is to be read
     source, repairs = reopened(source, options.reading)
-    model = _source_model(source, options, hashed)
+    model = _source_model(source, options)
     grids = _scale_grids(model, options.embedding_type)
     tables = {name for name in grids if name not in model.spec.linear_names()}
     if not engine.ternary_tables:
@@ -110,9 +158,13 @@ def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEF
         allow_scale_rounding=options.allow_scale_rounding,
         tilings=tilings,
     )
-    shapes = {name: model.spec.tensor_shapes()[name] for name in choice.blocks}
+    all_shapes = model.spec.tensor_shapes()
+    shapes = {name: all_shapes[name] for name in choice.blocks}
     deviations = engine.check(model.spec, choice.layout.name, shapes, allow_wrong=options.allow_wrong_engine)
-    return _assemble(model, choice, engine, deviations, options, repairs, tables)
+    plan = _assemble(model, choice, engine, deviations, options, repairs, tables, certain)
+    if not certain and len(plan.header()) != len(plan.settled(dict.fromkeys(plan.open_tables())).header()):
+        return _assemble(model, choice, engine, deviations, options, repairs, tables, True)
+    return plan
 
 
 def _assemble(
@@ -123,14 +175,15 @@ def _assemble(
     options: ConvertOptions,
     repairs: Mapping[str, Any],
     tables: Collection[str],
+    certain: bool,
 ) -> Plan:
     """Return the plan that follows from what was decided.
 
     repairs: metadata about how the source had to be read. tables: those that are ternary in the source.
     """
-    tensors = _planned_tensors(model, choice, options)
+    tensors = _planned_tensors(model, choice, options, certain)
     spec = dataclasses.replace(model.spec, architecture=engine.architecture(model.spec))
-    embedding_type = next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")
+    embedding_type = _embedding_type(tensors)
     metadata = {
         **_model_metadata(model, spec, choice, options),
         "tritpack.version": VERSION,
@@ -159,14 +212,14 @@ def _assemble(
 # -- the source --------------------------------------------------------------------------------------------------------
 
 
-def _source_model(source: CheckpointFolder | GgufFile, options: ConvertOptions, hashed: bool) -> SourceModel:
+def _source_model(source: CheckpointFolder | GgufFile, options: ConvertOptions) -> SourceModel:
     if not isinstance(source, GgufFile):
-        return from_checkpoint(source, options.quantize, options.name, hashed)
+        return from_checkpoint(source, options.quantize, options.name)
     if options.quantize is not None:
         raise UsageError(
             f"is a packed file, and --quantize {options.quantize} is for plain float checkpoints", path=source.path
         )
-    return from_gguf(source, hashed)
+    return from_gguf(source)
 
 
 def _scale_grids(model: SourceModel, embedding_type: str) -> dict[str, ScaleGrid]:
@@ -228,13 +281,19 @@ def _widened(
 # -- the tensors -------------------------------------------------------------------------------------------------------
 
 
-def _planned_tensors(model: SourceModel, choice: LayoutChoice, options: ConvertOptions) -> tuple[PlannedTensor, ...]:
+def _embedding_type(tensors: Sequence[PlannedTensor]) -> str:
+    return next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")
+
+
+def _planned_tensors(
+    model: SourceModel, choice: LayoutChoice, options: ConvertOptions, certain: bool
+) -> tuple[PlannedTensor, ...]:
     """Return the tensors of the output in file order. A scale that is a tensor of its own follows its weight."""
     planned = []
     for name, shape in model.spec.tensor_shapes().items():
         source = model.tensors[name]
         if name not in choice.blocks:
-            planned.append(_float_tensor(name, shape, source, options.embedding_type))
+            planned.append(_float_tensor(name, shape, source, options.embedding_type, certain))
             continue
         nbytes = choice.layout.nbytes(shape[0], shape[1], choice.blocks[name])
         output = TensorPlan(name, shape, options.type_id(choice.layout.name), nbytes)
@@ -246,7 +305,12 @@ def _planned_tensors(model: SourceModel, choice: LayoutChoice, options: ConvertO
     return tuple(planned)
 
 
-def _float_tensor(name: str, shape: tuple[int, ...], source: SourceTensor, embedding_type: str) -> PlannedTensor:
+def _float_tensor(
+    name: str, shape: tuple[int, ...], source: SourceTensor, embedding_type: str, certain: bool
+) -> PlannedTensor:
+    is_open = len(shape) > 1 and not certain and embedding_type == "auto" and source.row_nbytes == 2 * shape[-1]
+    if is_open and source.float_type() == "bf16":
+        return dataclasses.replace(_float_tensor(name, shape, source, "f16", certain), otherwise="bf16")
     kind = "f32" if len(shape) == 1 else resolve_embedding_type(source, embedding_type)
     rows = 1 if len(shape) == 1 else shape[0]
     try:
@@ -267,8 +331,20 @@ def resolve_embedding_type(tensor: SourceTensor, asked: str) -> str:
 
 
 def _peak_bytes(tensors: Sequence[PlannedTensor], choice: LayoutChoice) -> int:
-    largest = max(int(np.prod(tensor.output.shape)) for tensor in tensors if tensor.ternary)
-    return (4 if set(choice.units) == {"tensor"} else 12) * largest + 2 * PIECE_BYTES
+    return BLOCK_MEMORY + 2 * PIECE_BYTES + max(tensor.kept_bytes(choice.layout) for tensor in tensors)
+
+
+def check_memory(plans: Sequence[Plan], most: int) -> None:
+    """Raise Unsupported if one of the conversions cannot do with `most` bytes of memory."""
+    for plan in plans:
+        largest = max(plan.tensors, key=lambda tensor: tensor.kept_bytes(plan.choice.layout))
+        needed = largest.kept_bytes(plan.choice.layout) + min(BLOCK_MEMORY, most // 4) + 2 * PIECE_BYTES
+        if needed > most:
+            raise Unsupported(
+                f"the conversion to {plan.outtype} needs {needed} bytes of memory, --max-memory allows {most}",
+                tensor=largest.source.name,
+                hint=f"pass --max-memory {-(-needed // 10**6)}M",
+            )
 
 
 # -- the metadata ------------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritpack.converter.convert import Conversion, run_conversion
+from tritpack.converter.convert import Conversion, RunOptions, run_conversion
 from tritpack.converter.options import ConvertOptions, read_tilings
+from tritpack.converter.plan import MAX_MEMORY
 from tritpack.converter.sources.open import is_gguf
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import Unreadable
@@ -31,6 +32,10 @@ def repack(
     kernel_config: str | Path | None = None,
     tl2_id: int = TL2_TYPE_IDS[0],
     pq2_id: int = PQ2_TYPE_IDS[0],
+    split_max_bytes: int | None = None,
+    split_max_tensors: int | None = None,
+    threads: int = 0,
+    max_memory: int = MAX_MEMORY,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -38,7 +43,7 @@ def repack(
 
     The arguments are the options of the command (`target` is --for); see ConvertOptions and, for read_as, repair and
     reference, ReadRequest. tiling and kernel_config also say how tl1 and tl2 tensors of the input are tiled if the file
-    does not record it. force: overwrite an existing output.
+    does not record it. threads, max_memory, force: as for convert.
     Raises Unreadable, Unsupported, UsageError, WriteFailed.
     """
     options = ConvertOptions(
@@ -52,9 +57,13 @@ def repack(
         kernel_config=kernel_config,
         tl2_id=tl2_id,
         pq2_id=pq2_id,
+        split_max_bytes=split_max_bytes,
+        split_max_tensors=split_max_tensors,
         reading=reading_of(file, read_as, repair, reference, tiling, kernel_config),
     )
-    return run_conversion(file, output, options, force=force, progress=progress)
+    run = RunOptions(threads=threads, max_memory=max_memory, force=force, progress=progress)
+    [conversion] = run_conversion(file, output, [options], run)
+    return conversion
 
 
 def reading_of(

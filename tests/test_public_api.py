@@ -46,7 +46,7 @@ class Row:
         return getattr(public, method) if method else public
 
 
-WRITING = {"as_json", "quiet", "dry_run"}
+WRITING = {"as_json", "quiet", "dry_run", "tensors"}
 TEXT = {"as_json", "max_tokens", "no_special", "prompt", "tokens"}
 ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),

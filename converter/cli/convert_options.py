@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH
-from tritpack.converter.cli.human import size
+from tritpack.converter.cli.human import duration, size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import ByteSize, ChoiceList
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.cli.usage import ChoiceBeside
 from tritpack.converter.targets import engines
 from tritpack.formats import names
 
 if TYPE_CHECKING:
-    from tritpack.converter.convert import Conversion
+    from tritpack.converter.convert import Conversion, RunOptions
     from tritpack.converter.options import ConvertOptions
     from tritpack.converter.plan import Plan
+    from tritpack.formats.split_writer import Shard
 
 
 def one_of(*choices: int) -> Callable[[click.Context, click.Parameter, int | None], int | None]:
@@ -47,11 +50,11 @@ OF_TERNARY = (
 CHOSEN = (
     click.option(
         "--outtype",
-        type=ChoiceBeside(("auto", *names.LAYOUTS), dict.fromkeys(names.FLOAT_TYPES, OF_TABLES)),
+        type=ChoiceList(("auto", *names.LAYOUTS), dict.fromkeys(names.FLOAT_TYPES, OF_TABLES)),
         default="auto",
         show_default=True,
         help="Layout of the ternary weights; auto is i2_s if that holds all of them exactly, else t2 (with --for: the "
-        "first of the engine's layouts that holds them).",
+        "first of the engine's layouts that holds them). Several, with commas, make several files in one pass.",
     ),
     click.option(
         "--embedding-type",
@@ -107,16 +110,49 @@ CHOSEN = (
         help="GGUF type id of pq2_0: 142 for PrismML's llama.cpp, 42 for its builds until mid 2026.",
     ),
     click.option("--name", help="Name of the model (general.name)."),
+    click.option(
+        "--split-max-size",
+        "split_max_bytes",
+        type=ByteSize(),
+        metavar="SIZE",
+        help="Split the output into files of at most this size: 500M, 2G.",
+    ),
+    click.option(
+        "--split-max-tensors", type=click.IntRange(1), metavar="N", help="Split it into files of at most N tensors."
+    ),
 )
 """The options that become ConvertOptions."""
 HANDLING = (
     click.option("--force", is_flag=True, help="Overwrite an existing output."),
-    click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, refusals) and write nothing."),
+    click.option(
+        "--threads",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Threads to work with; 0, the default, is all cores. The output is the same with any number.",
+    ),
+    click.option(
+        "--max-memory",
+        type=ByteSize(),
+        default="1G",
+        show_default=True,
+        metavar="SIZE",
+        help="Memory that the work may take besides the interpreter.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, time, refusals) and write nothing."),
+    click.option("--tensors", is_flag=True, help="With --dry-run: list every tensor."),
     click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
 )
 OUTPUT = click.option(
-    "-o", "--outfile", "--output", "output", required=True, type=PATH, metavar="OUT.gguf", help="File to write."
+    "-o",
+    "--outfile",
+    "--output",
+    "output",
+    required=True,
+    type=PATH,
+    metavar="OUT.gguf",
+    help="File to write; {name} and {ftype} in it stand for the model and the layout. A folder gets NAME-FTYPE.gguf.",
 )
 
 
@@ -128,13 +164,19 @@ class Run:
     source: str
     output: str
     force: bool
+    threads: int
+    max_memory: int
     dry_run: bool
+    tensors: bool
     as_json: bool
     quiet: bool
 
-    @property
-    def progress(self) -> Progress:
-        return Progress(f"{self.command}ing", quiet=self.quiet)
+    def options(self, **hub: Any) -> RunOptions:
+        """Return what the library calls these. hub: revision and stream, which only `convert` has."""
+        from tritpack.converter.convert import RunOptions
+
+        progress = Progress(f"{self.command}ing", quiet=self.quiet)
+        return RunOptions(threads=self.threads, max_memory=self.max_memory, force=self.force, progress=progress, **hub)
 
 
 def convert_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,48 +184,91 @@ def convert_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def split(**arguments: Any) -> None:
-        handling = {name: arguments.pop(name) for name in ("output", "force", "dry_run", "as_json", "quiet")}
+        handled = ("output", "force", "threads", "max_memory", "dry_run", "tensors", "as_json", "quiet")
+        handling = {name: arguments.pop(name) for name in handled}
         named = ("outtype", "embedding_type", "target", "allow_wrong_engine", "allow_scale_rounding", "tiling",
-                 "kernel_config", "tl2_id", "pq2_id", "name")  # fmt: skip
+                 "kernel_config", "tl2_id", "pq2_id", "name", "split_max_bytes", "split_max_tensors")  # fmt: skip
         chosen = {name: arguments.pop(name) for name in named}
         command(chosen=chosen, handling=handling, **arguments)
 
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed((OUTPUT, *CHOSEN, *HANDLING)), split)
 
 
+def wanted(chosen: dict[str, Any], **others: Any) -> list[ConvertOptions]:
+    """Return the options of each output. others: what only one of the commands has."""
+    from tritpack.converter.options import ConvertOptions
+
+    outtypes = chosen.pop("outtype").split(",")
+    return [ConvertOptions(outtype=outtype, **chosen, **others) for outtype in outtypes]
+
+
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
-def show_plan(run: Run, options: ConvertOptions, revision: str | None = None) -> None:
-    """Plan the run and print what it would write."""
-    from tritpack.converter.plan import make_plan
-    from tritpack.converter.sources.open import open_source, repository_name
-    from tritpack.formats.files import refuse_existing
+def show_plan(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None:
+    """Plan the run and print what it would write. hub: as for Run.options."""
+    from tritpack.converter.convert import plan_conversion
+    from tritpack.converter.pipeline.estimate import estimate
+    from tritpack.converter.pipeline.workers import default_threads
 
-    refuse_existing(Path(run.output), force=run.force)
-    opened = open_source(run.source, revision=revision, progress=not run.quiet)
-    options = dataclasses.replace(options, name=options.name or repository_name(run.source))
-    plan = make_plan(opened, options, hashed=False)
-    for warning in plan.warnings:
-        show(f"warning: {warning}", err=True)
-    rows: list[dict[str, Any]] = [
+    planned = plan_conversion(run.source, run.output, options, run.options(**hub))
+    for plan, shards in planned:
+        for warning in plan.warnings:
+            show(f"warning: {warning}", err=True)
+        if not run.as_json:
+            _show_plan(run, plan, shards)
+    seconds = estimate([plan for plan, _ in planned], run.threads or default_threads())
+    if run.as_json:
+        _print_summaries([{**_planned(run, plan, shards), "estimated_seconds": seconds} for plan, shards in planned])
+        return
+    keeps_up = "the disk and the network keep up" if hub.get("stream") else "the disk keeps up"
+    show(f"time: about {duration(max(seconds, 1))}, if {keeps_up}")
+
+
+def _planned(run: Run, plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
+    summary = _summary(run, plan, [shard.path for shard in shards])
+    return {**summary, "dry_run": True, "warnings": plan.warnings, "tensors": _rows(plan)}
+
+
+def _show_plan(run: Run, plan: Plan, shards: Sequence[Shard]) -> None:
+    needed, folder = sum(shard.nbytes for shard in shards), shards[0].path.parent
+    show(f"recognised: {plan.why}")
+    split = f" in {len(shards)} files" if len(shards) > 1 else ""
+    show(f"would write {shards[0].path}: {size(needed)}{split}, {plan.outtype}, embedding {_embedding(plan)}")
+    show(f"memory: about {size(plan.peak_bytes)} (--max-memory {size(run.max_memory)})")
+    show(f"disk: {size(needed)} needed, {size(shutil.disk_usage(folder).free)} free")
+    if run.tensors:
+        for row in _rows(plan):
+            show(f"{row['name']:<32} {row['type']:<9} {size(row['nbytes']):>10}  {row['shape']}")
+
+
+def _embedding(plan: Plan) -> str:
+    """Return the type of the embedding, or both that it can get."""
+    table = next(tensor for tensor in plan.tensors if tensor.output.name == "token_embd.weight")
+    return table.kind + (f" ({table.otherwise} if a value does not fit)" if table.otherwise else "")
+
+
+def _rows(plan: Plan) -> list[dict[str, Any]]:
+    return [
         {"name": t.output.name, "type": t.kind, "shape": list(t.output.shape), "nbytes": t.output.nbytes}
         for t in plan.tensors
     ]
-    if run.as_json:
-        print_json({**_summary(run, plan), "dry_run": True, "warnings": plan.warnings, "tensors": rows})
+
+
+def _print_summaries(summaries: list[dict[str, Any]]) -> None:
+    """Print one output as a document of its own, several as a list in one."""
+    if len(summaries) == 1:
+        print_json(summaries[0])
         return
-    for row in rows:
-        show(f"{row['name']:<32} {row['type']:<9} {size(row['nbytes']):>10}  {row['shape']}")
-    show(f"recognised: {plan.why}")
-    show(f"would write {size(plan.output_bytes)} to {run.output}, working memory about {size(plan.peak_bytes)}")
+    print_json({"schema": summaries[0]["schema"], "source": summaries[0]["source"], "outputs": summaries})
 
 
-def _summary(run: Run, plan: Plan) -> dict[str, Any]:
+def _summary(run: Run, plan: Plan, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "schema": f"tritpack.{run.command}/1",
         "source": run.source,
-        "output": run.output,
+        "output": str(files[0]),
+        "files": [str(path) for path in files],
         "recognised": plan.why,
         "architecture": plan.spec.architecture,
         "outtype": plan.outtype,
@@ -200,22 +285,31 @@ def _summary(run: Run, plan: Plan) -> dict[str, Any]:
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
-def show_result(run: Run, convert: Callable[[], Conversion]) -> None:
-    """Convert, and print what was written."""
+def show_result(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None:
+    """Convert, and print what was written. hub: as for Run.options."""
+    from tritpack.converter.convert import run_conversion
+
     started = time.monotonic()
-    conversion = convert()
+    conversions = run_conversion(run.source, run.output, options, run.options(**hub))
     seconds = time.monotonic() - started
-    for warning in conversion.warnings:
-        show(f"warning: {warning}", err=True)
+    for conversion in conversions:
+        for warning in conversion.warnings:
+            show(f"warning: {warning}", err=True)
+        if not run.as_json and not run.quiet:
+            _show_conversion(conversion)
     if run.as_json:
-        scales = {name: most if least == most else [least, most] for name, (least, most) in conversion.scales.items()}
-        summary = _summary(run, conversion.plan)
-        print_json({**summary, "dry_run": False, "warnings": conversion.warnings, "scales": scales})
+        _print_summaries([_result(run, conversion) for conversion in conversions])
     elif not run.quiet:
-        _show_summary(run, conversion, seconds)
+        show(f"took {seconds:.1f} s")
 
 
-def _show_summary(run: Run, conversion: Conversion, seconds: float) -> None:
+def _result(run: Run, conversion: Conversion) -> dict[str, Any]:
+    scales = {name: most if least == most else [least, most] for name, (least, most) in conversion.scales.items()}
+    summary = _summary(run, conversion.plan, conversion.files)
+    return {**summary, "dry_run": False, "warnings": conversion.warnings, "scales": scales}
+
+
+def _show_conversion(conversion: Conversion) -> None:
     plan = conversion.plan
     show(f"recognised: {plan.why}")
     show(_scales_line(conversion))
@@ -223,10 +317,8 @@ def _show_summary(run: Run, conversion: Conversion, seconds: float) -> None:
         show(f"scales changed in {len(losses)} tensors, with a relative change of at most {max(losses.values()):.2g}")
     for line in _type_id_lines(plan):
         show(line)
-    show(
-        f"wrote {run.output}: {size(plan.output_bytes)}, {plan.outtype}, embedding {plan.embedding_type}, "
-        f"{seconds:.1f} s"
-    )
+    split = f" in {len(conversion.files)} files" if len(conversion.files) > 1 else ""
+    show(f"wrote {conversion.path}: {size(plan.output_bytes)}{split}, {plan.outtype}, embedding {plan.embedding_type}")
 
 
 def _type_id_lines(plan: Plan) -> Iterator[str]:

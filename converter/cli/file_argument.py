@@ -14,6 +14,7 @@ import click
 
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
+from tritpack.formats.errors import TritpackError
 from tritpack.formats.split_files import sisters
 
 PATH = click.Path(readable=False)

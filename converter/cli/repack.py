@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.convert_options import Run, convert_options, show_plan, show_result
+from tritpack.converter.cli.convert_options import Run, convert_options, show_plan, show_result, wanted
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.formats import names
 
@@ -46,13 +46,8 @@ def command(
               tritpack repack ggml-model-i2_s.gguf -o model.gguf --for ik_llama.cpp
               tritpack repack ggml-model-tl2.gguf -o model.gguf --outtype i2_s --kernel-config kernel_config.ini
     """
-    from tritpack.converter.options import ConvertOptions
-    from tritpack.converter.repack import reading_of, repack
+    from tritpack.converter.repack import reading_of
 
     run = Run("repack", file, **handling)
-    if run.dry_run:
-        reading = reading_of(file, read_as, repair, reference, chosen["tiling"], chosen["kernel_config"])
-        show_plan(run, ConvertOptions(reading=reading, **chosen))
-        return
-    arguments = {**chosen, "read_as": read_as, "repair": repair, "reference": reference}
-    show_result(run, lambda: repack(file, run.output, **arguments, force=run.force, progress=run.progress))
+    reading = reading_of(file, read_as, repair, reference, chosen["tiling"], chosen["kernel_config"])
+    (show_plan if run.dry_run else show_result)(run, wanted(chosen, reading=reading))

@@ -96,10 +96,10 @@ def export(
 def _source_model(source: str | Path, output: str | Path, revision: str | None) -> tuple[SourceModel, Unchanged]:
     opened = open_source(source, revision=revision)
     if isinstance(opened, GgufFile):
-        return from_gguf(opened, False), opened.unchanged
+        return from_gguf(opened), opened.unchanged
     if opened.folder.resolve() == Path(output).resolve():
         raise UsageError("is the source itself", path=output)
-    return from_checkpoint(opened, None, None, False), opened.unchanged
+    return from_checkpoint(opened, None, None), opened.unchanged
 
 
 def _write(

@@ -28,7 +28,7 @@ def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) ->
     Return the largest relative change of a scale, and what to warn of. Raises WriteFailed for what did not
     survive, Unsupported for what the checkpoint's config cannot say.
     """
-    reread = from_checkpoint(CheckpointFolder(folder), None, None, hashed=False)
+    reread = from_checkpoint(CheckpointFolder(folder), None, None)
     _compare_specs(reread.spec, model.spec, family, storage)
     worst, warnings = 0.0, []
     for name in model.spec.linear_names():

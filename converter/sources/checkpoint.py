@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -50,6 +50,18 @@ class ShardReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+MERGE = "merge it into its base model first: peft's merge_and_unload and save_pretrained, or mlx_lm.fuse"
+WHOLE = re.compile(r"model.*\.safetensors|pytorch_model.*\.bin")
+
+
+def refuse_adapter(names: Collection[str], path: str | Path) -> None:
+    """Raise Unsupported if the files of these names hold the difference to a model instead of a model."""
+    adapters = [name for name in ADAPTER_FILES if name in names]
+    if adapters and not any(map(WHOLE.fullmatch, names)):
+        message = f"is a LoRA adapter ({adapters[0]}), the difference to a model that is not there"
+        raise Unsupported(message, path=path, hint=MERGE)
 
 
 class CheckpointFolder:
@@ -207,6 +219,10 @@ class CheckpointFolder:
         A folder says nothing; files that were changed meanwhile are found by `unchanged`. Raises IntegrityFailed.
         """
 
+    def fingerprint(self) -> str:
+        """Return what tells this checkpoint from others and from later versions of itself, as text."""
+        return self.unchanged.fingerprint()
+
     # -- hashes --------------------------------------------------------------------------------------------------------
 
     @property
@@ -215,12 +231,23 @@ class CheckpointFolder:
         return [self.folder / name for name in (*self.source_files, INDEX)]
 
     @functools.cached_property
+    def document_hashes(self) -> dict[str, str]:
+        """The SHA-256 of each of these files but the weights, by name."""
+        return {name: sha256_file(self.folder / name) for name in self.source_files if name not in self.weight_files}
+
+    @functools.cached_property
     def file_hashes(self) -> dict[str, str]:
-        """The SHA-256 of each of these files, by name."""
-        return {name: sha256_file(self.folder / name) for name in self.source_files}
+        """The SHA-256 of each of these files, by name, sorted."""
+        weights = {name: sha256_file(self.folder / name) for name in self.weight_files}
+        return dict(sorted({**self.document_hashes, **weights}.items()))
 
     @property
     def sha256(self) -> str:
-        """One hash for the whole checkpoint: that of the sorted lines `HASH  NAME`, as sha256sum prints them."""
-        lines = "".join(f"{digest}  {name}\n" for name, digest in self.file_hashes.items())
-        return hashlib.sha256(lines.encode()).hexdigest()
+        """One hash for the whole checkpoint: see checkpoint_hash."""
+        return checkpoint_hash(self.file_hashes)
+
+
+def checkpoint_hash(hashes: Mapping[str, str]) -> str:
+    """Return one hash for files: that of the sorted lines `HASH  NAME`, as sha256sum prints them. hashes: by name."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from tritpack.converter.sources.checkpoint import INDEX
+from tritpack.converter.sources.checkpoint import INDEX, refuse_adapter
 from tritpack.formats.errors import Unreadable, Unsupported
 
 SMALL_FILES = re.compile(
@@ -44,6 +44,7 @@ def choose(repo: str, names: Collection[str], fetch: Callable[[str], Path]) -> C
     elif INDEX in names:
         weights = _shards(repo, fetch(INDEX), names)
     if not weights:
+        refuse_adapter(names, repo)
         return Choice([], [_other_weights(repo, names)])
     if "config.json" not in names:
         raise Unreadable("has no config.json", path=repo, hint="this is not a transformers checkpoint")

@@ -56,6 +56,10 @@ class RemoteCheckpoint(CheckpointFolder):
     def finish(self, name: str, sha256: str) -> None:
         self._readers.pop(name).check(sha256)
 
+    def fingerprint(self) -> str:
+        keys = [(name, self._shards[name].file.listed.key) for name in self.weight_files]
+        return f"{super().fingerprint()} {keys}"
+
     @functools.cached_property
     def file_hashes(self) -> dict[str, str]:
         """The SHA-256 of each file, by name. Those of weights are the Hub's: `finish` compares them with the bytes."""

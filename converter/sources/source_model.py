@@ -17,7 +17,7 @@ import numpy as np
 from tritpack.converter import vocab
 from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
-from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
     ConstantTensor,
@@ -30,7 +30,7 @@ from tritpack.converter.storage.storage import Storage
 from tritpack.converter.vocab.pre_name import pre_name_warning
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unreadable, Unsupported, locating
-from tritpack.formats.files import sha256_files
+from tritpack.formats.files import hash_of_parts
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
@@ -43,7 +43,7 @@ KEPT_KEYS = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.sc
 RENEWED_KEYS = ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version")
 """Keys among these that the plan decides anew."""
 NO_HASH = "0" * 64
-"""What stands in for hashes in a plan that reads no more than it must."""
+"""What stands in for the hashes of the weights, which the pass over them finds out."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -69,11 +69,11 @@ class SourceModel:
 # -- a checkpoint ------------------------------------------------------------------------------------------------------
 
 
-def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None, hashed: bool) -> SourceModel:
+def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None) -> SourceModel:
     """Recognise a checkpoint and locate its tensors.
 
-    quantize: the argument of --quantize. name: general.name, if it is not to be the checkpoint's own. hashed: whether
-    the files are hashed. Raises Unsupported or Unreadable, naming the tensor or the key of config.json.
+    quantize: the argument of --quantize. name: general.name, if it is not to be the checkpoint's own. Raises
+    Unsupported or Unreadable, naming the tensor or the key of config.json.
     """
     with locating(path=source.folder):
         recognition = recognise(
@@ -88,7 +88,7 @@ def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | 
     vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config, notes)
     metadata = {
         "general.name": name or _title(source, recognition),
-        **_provenance(source, hashed),
+        **_provenance({**source.document_hashes, **dict.fromkeys(source.weight_files, NO_HASH)}),
         "tritpack.source.family": recognition.family.name,
         "tritpack.source.form": recognition.storage.recorded,
         **_embedding_metadata(recognition, vocabulary),
@@ -198,14 +198,25 @@ def _refuse_unknown_norms(unused: tuple[str, ...], recognition: Recognition) -> 
             )
 
 
-def _provenance(source: CheckpointFolder, hashed: bool) -> dict[str, Any]:
-    hashes = source.file_hashes if hashed else dict.fromkeys(source.source_files, NO_HASH)
+def _provenance(hashes: Mapping[str, str]) -> dict[str, Any]:
+    lines = [f"{digest}  {file}" for file, digest in sorted(hashes.items())]
     return {
         # Not the folder's path: the same checkpoint has to give the same bytes wherever it lies.
         "general.source.format": "safetensors",
-        "general.source.sha256": source.sha256 if hashed else NO_HASH,
-        "tritpack.source.files": [f"{digest}  {file}" for file, digest in hashes.items()],
+        "general.source.sha256": NO_HASH if NO_HASH in hashes.values() else checkpoint_hash(hashes),
+        "tritpack.source.files": lines,
     }
+
+
+def with_hashes(
+    metadata: Mapping[str, Any], source: CheckpointFolder | GgufFile, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the metadata of a plan with the hashes of the weights in their places. hashes: by file name."""
+    if metadata["general.source.sha256"] != NO_HASH:  # the source was packed from something, which its file records
+        return dict(metadata)
+    if isinstance(source, GgufFile):
+        return {**metadata, "general.source.sha256": hash_of_parts([hashes[path.name] for path in source.files])}
+    return {**metadata, **_provenance({**source.document_hashes, **hashes})}
 
 
 def _embedding_metadata(recognition: Recognition, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,10 +258,10 @@ def _checkpoint_warnings(
 # -- a GGUF ------------------------------------------------------------------------------------------------------------
 
 
-def from_gguf(file: GgufFile, hashed: bool) -> SourceModel:
+def from_gguf(file: GgufFile) -> SourceModel:
     """Take a packed file as a source: its tensors through their layouts, its keys read and written anew.
 
-    hashed: whether the file is hashed. Raises Unsupported or Unreadable with the file and the tensor or key.
+    Raises Unsupported or Unreadable with the file and the tensor or key.
     """
     with locating(path=file.path):
         architecture = file.metadata.get("general.architecture")
@@ -259,7 +270,7 @@ def from_gguf(file: GgufFile, hashed: bool) -> SourceModel:
         model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
         tensors = _gguf_tensors(file, spec)
-        recorded = _recorded(file, hashed)
+        recorded = _recorded(file)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
     why = (
@@ -290,14 +301,13 @@ def _gguf_tensors(file: GgufFile, spec: ModelSpec) -> dict[str, SourceTensor]:
     return tensors
 
 
-def _recorded(file: GgufFile, hashed: bool) -> dict[str, Any]:
+def _recorded(file: GgufFile) -> dict[str, Any]:
     """Return the metadata to carry on: what describes the source and what earlier steps have done to it."""
     recorded = {
         key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
     }
     if "general.source.sha256" not in recorded:
-        digest = sha256_files(file.files) if hashed else NO_HASH
-        recorded |= {"general.source.format": "gguf", "general.source.sha256": digest}
+        recorded |= {"general.source.format": "gguf", "general.source.sha256": NO_HASH}
     if not isinstance(name := recorded.get("general.name", ""), str):
         raise Unreadable(f"metadata key general.name is {str(name)[:40]!r}, expected a text")
     lost = recorded.get("tritpack.scale_rounding", 0.0)

@@ -245,7 +245,7 @@ def _checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
 def _recognised(folder: CheckpointFolder) -> tuple[SourceModel | None, list[str], list[str]]:
     """The model in a checkpoint folder, or None; then why it cannot be converted, and what is damaged."""
     try:
-        return from_checkpoint(folder, None, None, hashed=False), [], []
+        return from_checkpoint(folder, None, None), [], []
     except Unreadable as error:
         return None, [], [error.without_path]
     except TritpackError as error:

@@ -73,7 +73,7 @@ def gguf_model(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     file = GgufFile(path)
     with contextlib.suppress(TritpackError):
-        _read_tensors(from_gguf(file, hashed=False))
+        _read_tensors(from_gguf(file))
     tokenizer = Tokenizer.from_metadata(file.metadata)
     tokenizer.decode(tokenizer.encode(TEXT))
     chat_text(tokenizer, [{"role": "user", "content": TEXT}])
@@ -110,8 +110,8 @@ def checkpoint(data: bytes, folder: Path) -> None:
     write_folder(parsed(data), folder)
     source = CheckpointFolder(folder)
     with contextlib.suppress(TritpackError):
-        from_checkpoint(source, "absmean", None, hashed=False)
-    _read_tensors(from_checkpoint(source, None, None, hashed=False))
+        from_checkpoint(source, "absmean", None)
+    _read_tensors(from_checkpoint(source, None, None))
 
 
 def _read_tensors(model: SourceModel) -> None:

@@ -23,7 +23,7 @@ OPTIONS = ConvertOptions(embedding_type="f16")
 @pytest.mark.parametrize("name", ["tiny", "sharded"])
 def test_a_plan_is_that_of_the_download(server: HubServer, repos: dict[str, Path], name: str) -> None:
     local, remote = CheckpointFolder(repos[f"org/{name}"]), opened(f"org/{name}")
-    plans = [make_plan(source, OPTIONS, hashed=True) for source in (local, remote)]
+    plans = [make_plan(source, OPTIONS) for source in (local, remote)]
     for field in ("why", "warnings", "unused", "output_bytes", "peak_bytes", "types"):
         assert getattr(plans[0], field) == getattr(plans[1], field), field
     assert plans[0].metadata.keys() == plans[1].metadata.keys()
@@ -34,7 +34,7 @@ def test_a_plan_is_that_of_the_download(server: HubServer, repos: dict[str, Path
 
 
 def test_a_plan_reads_little_of_a_large_shard(server: HubServer, tmp_path: Path) -> None:
-    plan = make_plan(opened("org/sparse"), OPTIONS, hashed=True)
+    plan = make_plan(opened("org/sparse"), OPTIONS)
     assert plan.unused == ("unused",)
     ternary = [tensor for tensor in plan.tensors if tensor.ternary]
     assert len(ternary) == 14 and all((tensor.source.scales() > 0).all() for tensor in ternary)
