@@ -90,7 +90,7 @@ def test_a_replay_tells_a_finding_from_a_right_answer(tmp_path: Path, monkeypatc
     monkeypatch.setitem(targets.TARGETS, "gguf", reads_one_byte)
     for data, expected in ((b"a", "None"), (b"", "IndexError")):
         (tmp_path / "gguf-0a").write_bytes(data)
-        assert expected in str(replay.replay(tmp_path / "gguf-0a", tmp_path))
+        assert expected in str(replay.replay(tmp_path / "gguf-0a", tmp_path)), data
 
 
 def test_slow_and_greedy_readers_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:
