@@ -109,13 +109,16 @@ class WholeJob(Job):
         return source if self._data is None else source.over(self._data)  # None: it lies in no file, or not by itself
 
     def _encode(self) -> None:
-        source, offset = self._source(), 0
+        source, kind, offset = self._source(), self.tensor.kind, 0
         with locating(tensor=source.name):
-            if (stored := source.stored_as(self.tensor.kind)) is not None:
+            if (stored := source.stored_as(kind)) is not None:
                 self.write(0, stored)  # quantised once is enough
                 return
+            if self.tensor.otherwise and not all(float_types.survives(kind, piece) for piece in source.pieces()):
+                kind = self.tensor.otherwise
+                self.sink.settle(self.tensor.output.name)
             for piece in source.pieces():
-                self.write(offset, data := float_types.encode(self.tensor.kind, piece))
+                self.write(offset, data := float_types.encode(kind, piece))
                 offset += data.size
 
     def _pack(self) -> None:
@@ -171,7 +174,6 @@ class CodeRows(Job):
         self._blocks: dict[int, Bytes] = {}
         self._any = threading.Event()
         rows, cols = tensor.output.shape
-        self._cols = cols
         head, tail = layout.frame((rows, cols), np.ones((1, 1), np.float32))
         self._head, self._row_out = head.size, (tensor.output.nbytes - head.size - tail.size) // rows
 

@@ -22,6 +22,7 @@ from tritpack.converter.cli.parameters import ByteSize
 from tritpack.converter.convert import convert
 from tritpack.converter.merge import merge
 from tritpack.converter.pipeline import jobs, one_pass, output
+from tritpack.converter.plan import PlannedTensor
 from tritpack.converter.repack import repack
 from tritpack.converter.sources.checkpoint import CheckpointFolder, ShardReader
 from tritpack.formats.arrays import Bytes
@@ -91,6 +92,13 @@ def test_several_outputs_are_those_of_several_runs(tiny_checkpoint: Path, tmp_pa
         assert digest(tmp_path / f"m-{name}.gguf") == digest(alone), name
 
 
+def apart(tensor: PlannedTensor, sink: jobs.Sink) -> jobs.Job:
+    """A job that reads its tensor by itself, as those do whose bytes begin where another tensor's begin."""
+    job = jobs.WholeJob(tensor, sink, None)  # type: ignore[arg-type]
+    job.place = None
+    return job
+
+
 @pytest.mark.parametrize("misfits", [[], [0], [-1], [5000, 9000]], ids=str)
 def test_a_table_gets_f16_only_if_every_value_survives(
     misfits: list[int], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +119,10 @@ def test_a_table_gets_f16_only_if_every_value_survives(
     assert file.metadata["tritpack.embedding_type"] == ("bf16" if misfits else "f16")
     convert(folder, asked := tmp_path / "y.gguf", embedding_type="bf16" if misfits else "f16")
     assert digest(path) == digest(asked)
+    # The same, where no blocks of the table come by.
+    monkeypatch.setattr(jobs, "OpenRows", apart)
+    convert(folder, whole := tmp_path / "z.gguf")
+    assert digest(whole) == digest(asked)
 
 
 @pytest.mark.parametrize("limit", [{"split_max_tensors": 7}, {"split_max_bytes": 300_000}], ids=str)
