@@ -19,6 +19,8 @@ PASSING = (408, 429, 500, 502, 503, 504)
 """HTTP statuses after which it is worth trying again."""
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between tries."""
+LONGEST = 20.0
+"""Seconds after which a Hub that answers slowly and with errors is not asked again."""
 LOGIN = "set HF_TOKEN, or run `hf auth login`"
 AGAIN = "try again later; a cut download continues where it stopped"
 
@@ -28,15 +30,16 @@ class NoSuchRepository(Unreadable):
 
 
 def persist(action: Callable[[], Result], *, tries: int = 6, unless: Collection[str] = ()) -> Result:
-    """Return the result of action, which is tried again while it fails for a reason that passes.
+    """Return the result of action, which is tried again while it fails for a reason that passes, for LONGEST seconds.
 
     unless: names of error classes after which it is not tried again.
     """
+    started = time.monotonic()
     for pause in PAUSES[: tries - 1]:
         try:
             return action()
         except Exception as error:
-            if not passes(error) or kinds_of(error) & {*unless}:
+            if not passes(error) or kinds_of(error) & {*unless} or time.monotonic() - started > LONGEST:
                 raise
             time.sleep(pause)
     return action()  # the error of the last try is the caller's
