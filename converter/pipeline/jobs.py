@@ -173,6 +173,9 @@ class CodeRows(Job):
         self.unit = reader.row_nbytes * layout.row_unit
         self._blocks: dict[int, Bytes] = {}
         self._any = threading.Event()
+        if not self.keeps:  # now, and not from a mapped file that somebody may cut short while threads work
+            with locating(tensor=tensor.source.name):
+                self._scales = reader.scales()
         rows, cols = tensor.output.shape
         head, tail = layout.frame((rows, cols), np.ones((1, 1), np.float32))
         self._head, self._row_out = head.size, (tensor.output.nbytes - head.size - tail.size) // rows
@@ -186,18 +189,18 @@ class CodeRows(Job):
         self._blocks[offset] = data
 
     def end(self) -> list[Callable[[], None]]:
-        with locating(tensor=self.tensor.source.name):
-            self._reader.scales()
+        if self.keeps:
+            with locating(tensor=self.tensor.source.name):
+                self._scales = self._reader.scales()
         return [functools.partial(self._convert, offset, data) for offset, data in self._blocks.items()]
 
     def close(self) -> None:
         self._blocks.clear()
-        scales = self._reader.scales()
         rows, cols = self.tensor.output.shape
-        head, tail = self._layout.frame((rows, cols), scales)
+        head, tail = self._layout.frame((rows, cols), self._scales)
         self.write(0, head)
         self.write(self.tensor.output.nbytes - tail.size, tail)
-        self.sink.note(self.tensor.output.name, scales, zero=not self._any.is_set())
+        self.sink.note(self.tensor.output.name, self._scales, zero=not self._any.is_set())
         super().close()
 
     def _convert(self, offset: int, data: Bytes) -> None:
