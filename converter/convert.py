@@ -158,7 +158,9 @@ def _planned(
     opened = open_source(source, revision=run.revision, progress=progress, remote=run.stream)
     name = repository_name(source)
     plans = [
-        make_plan(opened, dataclasses.replace(options, name=options.name or name), certain=False) for options in wanted
+        # Where a split is cut depends on the exact size of its header, so on the types of the tables.
+        make_plan(opened, dataclasses.replace(options, name=options.name or name), certain=options.is_split)
+        for options in wanted
     ]
     check_memory(plans, run.max_memory)
     planned = [

@@ -58,6 +58,11 @@ class ConvertOptions:
                 hint = f"choose one of: {', '.join(map(str, choices))}"
                 raise UsageError(f"{option} {value} is unknown", hint=hint)
 
+    @property
+    def is_split(self) -> bool:
+        """Whether the output may become several files."""
+        return self.split_max_bytes is not None or self.split_max_tensors is not None
+
     def type_id(self, layout: str) -> int:
         """Return the GGUF type id to write for a layout."""
         return {"tl2": self.tl2_id, "pq2_0": self.pq2_id}.get(layout, type_of(layout).type_id)

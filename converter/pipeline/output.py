@@ -141,7 +141,12 @@ class Output:
             final = dataclasses.replace(
                 shard, metadata=known, tensors=tuple(types[tensor.name] for tensor in shard.tensors)
             )
-            partial.write(0, np.frombuffer(final.header(self.plan.types), np.uint8))
+            header = final.header(self.plan.types)
+            if len(header) != len(shard.header(self.plan.types)):
+                raise WriteFailed(
+                    "its header has another size than was planned; this is a bug of tritpack", path=shard.path
+                )
+            partial.write(0, np.frombuffer(header, np.uint8))
             partial.seal(self._check)
         self.source.unchanged.check()
         if len(self._partials) > 1:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import exit_code_of, run
+from tests.conftest import DEMO, exit_code_of, run
 from tests.make.checkpoints import Tensors, edited_checkpoint
 from tritpack.converter.cli.parameters import ByteSize
 from tritpack.converter.convert import convert
@@ -142,6 +142,17 @@ def test_a_split_output_merges_to_the_whole_one(
         for file in (GgufFile(tmp_path / "t2.gguf"), GgufFile(tmp_path / "from_one.gguf"))
     ]
     assert tensors[0] == tensors[1]
+
+
+@pytest.mark.parametrize("length", range(32))
+def test_a_table_that_stays_bf16_fits_a_split(length: int, tmp_path: Path) -> None:
+    """The names of the two types differ by a byte, which may take the header of a part beyond a multiple of 32."""
+    conversion = convert(DEMO / "checkpoint", tmp_path / "x.gguf", name="n" * (length + 1), split_max_tensors=30)
+    file = GgufFile(conversion.path)
+    assert len(conversion.files) == 2 and file.tensors["token_embd.weight"].layout == "bf16"
+    convert(DEMO / "checkpoint", tmp_path / "y.gguf", name="n" * (length + 1), embedding_type="bf16")
+    merge(conversion.path, tmp_path / "merged.gguf")
+    assert digest(tmp_path / "merged.gguf") == digest(tmp_path / "y.gguf")
 
 
 def test_a_killed_split_run_is_continued(
