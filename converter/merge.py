@@ -43,7 +43,7 @@ def merge(file: str | Path, output: str | Path, *, force: bool = False, progress
     source = GgufFile(file)
     refuse_existing(path, force=force, inputs=source.files)
     if len(source.files) == 1 and not source.metadata.get(COUNT):
-        raise UsageError("is one whole file, so there is nothing to merge", path=source.path)
+        raise UsageError("is one whole file, so there is nothing to merge", path=source.path, hint="use it as it is")
     metadata = {key: value for key, value in source.encoded_metadata().items() if key not in KEYS}
     tensors = [TensorPlan(t.name, t.shape, t.type_id, t.nbytes) for t in source.tensors.values()]
     write_gguf(

@@ -147,7 +147,8 @@ class _Cut:
     def cut(self, tensors: Iterable[TensorPlan], no_tensor_first_split: bool) -> list[list[TensorPlan]]:
         self._begin()
         if self._is_too_large(size := self._size()):
-            raise UsageError(f"the metadata alone take a file of {size} bytes, and {self.max_bytes} are allowed")
+            message = f"a file with the metadata alone has {size} bytes, and {self.max_bytes} are allowed"
+            raise UsageError(message, hint="allow larger files, or limit the number of tensors instead")
         if no_tensor_first_split:
             self._begin()
         for tensor in tensors:

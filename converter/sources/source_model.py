@@ -43,7 +43,7 @@ KEPT_KEYS = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.sc
 RENEWED_KEYS = ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version")
 """Keys among these that the plan decides anew."""
 NO_HASH = "0" * 64
-"""What stands in for the hashes of the weights, which the pass over them finds out."""
+"""In a plan, this stands for each hash of the weights: they are known when the weights have been read."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

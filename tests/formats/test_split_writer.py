@@ -121,7 +121,7 @@ def test_what_fits_into_one_file_is_one(tmp_path: Path) -> None:
     ("limits", "said"),
     [
         ({"max_bytes": 900}, r"tensor 'blk.4.weight': takes a file of 1184 bytes, and 900 are allowed"),
-        ({"max_bytes": 100}, "the metadata alone take a file of 256 bytes, and 100 are allowed"),
+        ({"max_bytes": 100}, "a file with the metadata alone has 256 bytes, and 100 are allowed"),
         ({"max_tensors": 0}, "0 tensors per file are too few"),
     ],
     ids=str,
