@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,28 @@ def test_a_part_after_a_torn_line_is_done_again(left_over: Path, tiny_checkpoint
     assert digest(path) == digest(tiny_gguf)
 
 
+def killable_child(work: Callable[[], object]) -> int:
+    """The id of a forked process that does `work`, and that SIGTERM and SIGINT kill from its first step on.
+
+    The signals wait until their handlers are the default ones: a KeyboardInterrupt in the child would
+    unwind into a second pytest, which shares the first one's pipes.
+    """
+    numbers = {signal.SIGTERM, signal.SIGINT}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    child = os.fork()
+    if not child:
+        try:
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return child
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_two_hundred_deaths(number: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -384,12 +407,7 @@ def test_two_hundred_deaths(number: int, tiny_checkpoint: Path, tmp_path: Path) 
     (folder := tmp_path / "out").mkdir()
     killed = 0
     for _ in range(200 if number == signal.SIGKILL else 30):
-        child = os.fork()
-        if not child:
-            for default in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(default, signal.SIG_DFL)
-            convert(tiny_checkpoint, folder / "x.gguf", force=True)
-            os._exit(0)
+        child = killable_child(lambda: convert(tiny_checkpoint, folder / "x.gguf", force=True))
         time.sleep(chance.uniform(0, 0.08))
         os.kill(child, number)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
