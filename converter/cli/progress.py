@@ -1,21 +1,28 @@
-"""Progress on stderr: one line that is rewritten on a terminal, and a plain line every ten seconds elsewhere."""
+"""Progress on stderr: a tqdm bar on a terminal, and a plain line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-import time
-import unicodedata
+from time import monotonic
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tritpack.converter.cli.human import duration, size
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+BAR = "{l_bar}{bar:10}| {n_fmt}/{total_fmt} {rate_fmt}, {remaining} left{postfix}"
+"""What may be cut off stands last: the name of a tensor."""
 
 
 class Progress:
     """A callable for (name, done, total), which prints nothing if `quiet`.
 
-    unit: what `done` and `total` count; bytes are shown as sizes, with the time that is left.
+    unit: what `done` and `total` count; bytes are shown as sizes.
     """
 
     def __init__(self, what: str, *, unit: str = "bytes", quiet: bool = False) -> None:
@@ -23,31 +30,48 @@ class Progress:
         self._unit = unit
         self._quiet = quiet
         self._live = is_terminal()
-        self._started = time.monotonic()
-        self._next = self._started + (0.0 if self._live else 10.0)
+        self._bar: tqdm[NoReturn] | None = None
+        self._started = monotonic()
+        self._next = self._started + 10.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == 0:
-            self._started = now  # what came before says nothing about the speed
-        if self._quiet or (now < self._next and done < total):
+        if self._quiet:
             return
-        self._next = now + (0.1 if self._live else 10.0)
-        line = f"{self._what}: {self._amount(done, total, now)} {name}".rstrip()
-        if not self._live:
-            if done < total:
-                print(line, file=sys.stderr, flush=True)
-        elif done < total:
-            show_line(line)
+        if self._live:
+            self._show(name, done, total)
         else:
-            clear_line()
+            self._print(name, done, total)
+
+    def _show(self, name: str, done: int, total: int) -> None:
+        if self._bar is None:
+            scaled = self._unit == "bytes"
+            style = {"unit": "B" if scaled else f" {self._unit}", "unit_scale": scaled, "miniters": 0}
+            self._bar = bar(total=total, desc=self._what, bar_format=BAR, **style)
+        self._bar.set_postfix_str(plain(name), refresh=False)
+        if done == 0:
+            self._bar.reset(total)  # what came before says nothing about the speed
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._bar.close()
+            self._bar = None
+
+    def _print(self, name: str, done: int, total: int) -> None:
+        now = monotonic()
+        if done == 0:
+            self._started = now
+        if now < self._next or done >= total:
+            return
+        self._next = now + 10.0
+        print(f"{self._what}: {self._amount(done, total, now)} {name}".rstrip(), file=sys.stderr, flush=True)
 
     def _amount(self, done: int, total: int, now: float) -> str:
         if self._unit != "bytes":
             return f"{done} of {total} {self._unit}"
         amount = f"{done / total:4.0%} of {size(total)}"
         seconds = now - self._started
-        return f"{amount}, {duration(seconds * (total - done) / done)} left" if done and seconds > 2 else amount
+        if not done or seconds <= 2:
+            return amount
+        return f"{amount}, {size(int(done / seconds))}/s, {duration(seconds * (total - done) / done)} left"
 
 
 class Alive:
@@ -63,6 +87,7 @@ class Alive:
         self._thread = None if quiet else threading.Thread(target=self._tick, daemon=True)
         self._what: str | None = None
         self._expected: float | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._started = self._next = 0.0
 
     def __enter__(self) -> Alive:
@@ -84,20 +109,21 @@ class Alive:
     def show(self, what: str, *, expected: float | None = None) -> None:
         """Show this from now on. expected: the seconds that it should take, if known."""
         with self._lock:
-            self._what, self._expected, self._started = what, expected, time.monotonic()
+            self._what, self._expected, self._started = what, expected, monotonic()
             self._next = self._started + (0.2 if self._live else 30.0)
 
     def hide(self) -> None:
         """Show nothing, so that other lines can be printed."""
         with self._lock:
-            if self._live and self._thread and self._what:
-                clear_line()
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
             self._what = None
 
     def _tick(self) -> None:
         while not self._ended.wait(0.2):
             with self._lock:
-                now = time.monotonic()
+                now = monotonic()
                 if self._what is None or now < self._next:
                     continue
                 self._next = now + (0.2 if self._live else 30.0)
@@ -106,7 +132,9 @@ class Alive:
                 if self._expected is not None and seconds <= self._expected:
                     line += f" of about {duration(self._expected)}"
                 if self._live:
-                    show_line(line)
+                    if self._bar is None:
+                        self._bar = bar(bar_format="{desc}{bar:0}")  # tqdm cuts only what holds a bar
+                    self._bar.set_description_str(plain(line))
                 else:
                     print(line, file=sys.stderr, flush=True)
 
@@ -116,29 +144,19 @@ def is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def show_line(line: str) -> None:
-    """Write a line on a terminal, cut to its width, in place of the one that is there."""
-    try:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except OSError:
-        columns = 80
-    # A terminal that is as wide as the line would begin a new one.
-    print(f"\r{_cut(line, columns - 1)}\x1b[K", end="", file=sys.stderr, flush=True)
+def bar(**options: Any) -> tqdm[NoReturn]:
+    """Return a tqdm bar on stderr that follows the width of the terminal and leaves nothing behind."""
+    from tqdm import tqdm
+
+    return tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, **options)
 
 
 def clear_line() -> None:
-    """Remove what show_line has written, so that another line can take its place."""
+    """Remove what a bar has written, so that another line can take its place."""
     if is_terminal():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _cut(line: str, columns: int) -> str:
-    """Return as much of a line as fits into so many columns. A name from a file may hold any character."""
-    shown, width = [], 0
-    for character in line:
-        character = character if character.isprintable() else "?"
-        width += 0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if width > columns:
-            break
-        shown.append(character)
-    return "".join(shown)
+def plain(name: str) -> str:
+    """Return a name from a file without the characters that steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in name)
