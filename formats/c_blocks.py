@@ -1,5 +1,5 @@
-"""The slot for what C does with blocks of rows: encoding, absmean, checksums. runtime/blocks.py fills it, numpy serves
-while it is empty.
+"""The slot for what C does with blocks of rows: encoding, decoding, absmean, checksums. runtime/blocks.py fills it,
+numpy serves while it is empty.
 
 C gives the same bytes as the numpy bodies, which are the specification (tests/runtime/test_blocks.py compares them).
 It runs without the interpreter lock, so that threads work on several blocks at once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tritpack.formats.arrays import F64, Bytes, Codes
+from tritpack.formats.arrays import F32, F64, Bytes, Codes
 
 
 class BlockBackend(Protocol):
@@ -19,6 +19,7 @@ class BlockBackend(Protocol):
     def encode(self, to: str, stored: str, rows: int, cols: int, values: Bytes, out: Bytes | None) -> bool | None:
         """Fill `out`, or judge the values alone. Return whether every value survived; None for not done."""
 
+    def decode(self, kind: str, rows: int, cols: int, data: Bytes, out: F32) -> bool: ...
     def abs_sums(self, stored: str, rows: int, cols: int, values: Bytes, sums: F64) -> bool: ...
     def absmean_codes(self, stored: str, values: Bytes, reciprocal: float, codes: Codes) -> bool: ...
     def checksum(self, data: Bytes, first_word: int) -> int: ...

@@ -121,6 +121,16 @@ def decode(name: str, data: Bytes, rows: int, cols: int) -> F32:
     return np.asarray(quants.dequantize(flat.reshape(rows, -1), kind), np.float32).reshape(rows, cols)
 
 
+def decode_rows(name: str, data: Bytes, rows: int, cols: int) -> F32:
+    """Decode as `decode` does, in C if that is there."""
+    c = c_blocks.backend()
+    if c is not None and name not in PLAIN_FLOATS and data.size == FLOAT_TYPES[name].nbytes(rows, cols):
+        values = np.empty((rows, cols), np.float32)
+        if c.decode(name, rows, cols, data, values):
+            return values
+    return decode(name, data, rows, cols)
+
+
 def encode_rows(
     name: str, stored: str, data: Bytes, rows: int, cols: int, out: Bytes | None = None
 ) -> tuple[Bytes, bool]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import ctypes
 
-from tritpack.formats.arrays import F64, Bytes, Codes
+from tritpack.formats.arrays import F32, F64, Bytes, Codes
 from tritpack.formats.names import FLOAT_TYPES, PLAIN_FLOATS
 from tritpack.runtime.abi import LAYOUT_IDS
-from tritpack.runtime.library import Library
+from tritpack.runtime.library import CTensor, Library
 
 
 class CBlocks:
@@ -28,6 +28,12 @@ class CBlocks:
         types = (LAYOUT_IDS[to], LAYOUT_IDS[stored])
         status = self.c.tp_encode(*types, rows, cols, values.ctypes.data, target, ctypes.byref(survived))
         return None if status else bool(survived.value)
+
+    def decode(self, kind: str, rows: int, cols: int, data: Bytes, out: F32) -> bool:
+        if kind not in FLOAT_TYPES or not out.flags.c_contiguous:
+            return False
+        struct = CTensor(data, kind, 1, rows * cols).struct()  # blocks lie within rows, so the matrix is one long row
+        return bool(self.c.tp_tensor_row(ctypes.byref(struct), 0, out.ctypes.data) == 0)
 
     def abs_sums(self, stored: str, rows: int, cols: int, values: Bytes, sums: F64) -> bool:
         if not _fits(stored, rows, cols, values):

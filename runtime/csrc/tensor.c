@@ -15,32 +15,45 @@ static int ternary_row(const tp_tensor *w, int64_t row, float *out) {
     return TP_OK;
 }
 
-static void q8_0_floats(const uint8_t *blocks, int64_t cols, float *out) {
-    for (int64_t i = 0; i < cols; i++) {
-        const uint8_t *block = blocks + i / 32 * Q8_0_BYTES;
-        out[i] = tp_f16_float(tp_load_u16(block)) * (float)(int8_t)block[2 + i % 32];
+/* Block by block, so that the compiler vectorises them: `verify` decodes whole tables. */
+static void q8_0_floats(const uint8_t *restrict block, int64_t cols, float *restrict out) {
+    for (int64_t c = 0; c < cols; c += 32, block += Q8_0_BYTES) {
+        const float scale = tp_f16_float(tp_load_u16(block));
+        for (int i = 0; i < 32; i++) out[c + i] = scale * (float)(int8_t)block[2 + i];
     }
 }
 
-static void q6_k_floats(const uint8_t *blocks, int64_t cols, float *out) {
-    for (int64_t i = 0; i < cols; i++) {
-        const uint8_t *block = blocks + i / 256 * Q6_K_BYTES;
-        const int e = (int)(i % 256);
-        const float scale =
-            tp_f16_float(tp_load_u16(block + Q6_K_D)) * (float)(int8_t)block[Q6_K_SCALES + e / 16];
-        out[i] = scale * (float)(q6_k_code(block, e) - 32);
+static void q6_k_floats(const uint8_t *restrict block, int64_t cols, float *restrict out) {
+    for (int64_t c = 0; c < cols; c += 256, block += Q6_K_BYTES) {
+        const float d = tp_f16_float(tp_load_u16(block + Q6_K_D));
+        for (int run = 0; run < 8; run++) { /* of 32 values: see q6_k_code */
+            const uint8_t *low = block + run / 4 * 64 + run % 2 * 32;
+            const uint8_t *high = block + Q6_K_QH + run / 4 * 32;
+            const int shift = run % 4 / 2 * 4, pair = run % 4 * 2;
+            for (int half = 0; half < 2; half++) {
+                const float scale = d * (float)(int8_t)block[Q6_K_SCALES + 2 * run + half];
+                for (int i = 16 * half; i < 16 * half + 16; i++) {
+                    const int code = (low[i] >> shift & 15) | (high[i] >> pair & 3) << 4;
+                    out[c + 32 * run + i] = scale * (float)(code - 32);
+                }
+            }
+        }
     }
 }
 
-static void q4_k_floats(const uint8_t *blocks, int64_t cols, float *out) {
-    for (int64_t i = 0; i < cols; i++) {
-        const uint8_t *block = blocks + i / 256 * Q4_K_BYTES;
-        const int e = (int)(i % 256);
+static void q4_k_floats(const uint8_t *restrict block, int64_t cols, float *restrict out) {
+    for (int64_t c = 0; c < cols; c += 256, block += Q4_K_BYTES) {
+        const float d = tp_f16_float(tp_load_u16(block));
+        const float dmin = tp_f16_float(tp_load_u16(block + Q4_K_DMIN));
         uint8_t scales[8], offsets[8];
         q4_k_scales(block, scales, offsets);
-        const float weight =
-            (tp_f16_float(tp_load_u16(block)) * (float)scales[e / 32]) * (float)q4_k_code(block, e);
-        out[i] = weight - tp_f16_float(tp_load_u16(block + Q4_K_DMIN)) * (float)offsets[e / 32];
+        for (int run = 0; run < 8; run++) { /* of 32 values: see q4_k_code */
+            const float scale = d * (float)scales[run], offset = dmin * (float)offsets[run];
+            for (int i = 0; i < 32; i++) {
+                const int code = block[Q4_K_CODES + run / 2 * 32 + i] >> run % 2 * 4 & 15;
+                out[c + 32 * run + i] = scale * (float)code - offset;
+            }
+        }
     }
 }
 

@@ -12,7 +12,8 @@ from tritpack.formats import absmean, c_blocks
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.checksum import checksum
 from tritpack.formats.errors import Unsupported
-from tritpack.formats.float_types import encode, encode_rows, rows_survive
+from tritpack.formats.float_types import FLOAT_TYPES as FLOAT_TYPES_BY_NAME
+from tritpack.formats.float_types import decode_rows, encode, encode_rows, rows_survive
 from tritpack.formats.names import BLOCK_FLOATS, FLOAT_TYPES, PLAIN_FLOATS
 from tritpack.runtime.abi import LAYOUT_IDS
 from tritpack.runtime.blocks import CBlocks
@@ -75,6 +76,18 @@ def test_encoders_give_the_same_bytes(c: CBlocks, to: str, stored: str) -> None:
         assert np.array_equal(want[0], got[0]), (rows, cols)
         survives = both(c, rows_survive, to, stored, data, rows, cols)
         assert to not in PLAIN_FLOATS or survives == (exact, exact), (rows, cols)
+
+
+@pytest.mark.parametrize("kind", BLOCK_FLOATS)
+def test_decoders_give_the_same_bits(c: CBlocks, kind: str) -> None:
+    for rows, cols in SHAPES:
+        data = np.random.default_rng(cols).integers(0, 256, FLOAT_TYPES_BY_NAME[kind].nbytes(rows, cols), np.uint8)
+        out = np.empty((rows, cols), np.float32)
+        assert c.decode(kind, rows, cols, data, out), "C did it"
+        with np.errstate(all="ignore"):  # any bytes: some scales are not finite
+            want, got = both(c, decode_rows, kind, data, rows, cols)
+        same = (want.view(np.uint32) == got.view(np.uint32)) | (np.isnan(want) & np.isnan(got))
+        assert same.all() and np.isfinite(want).any(), (rows, cols)
 
 
 def odd_blocks() -> dict[str, F32]:
