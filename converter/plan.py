@@ -22,7 +22,7 @@ from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines.engine import Engine
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice, choose_layout
 from tritpack.converter.version import VERSION
-from tritpack.formats import float_types, model_metadata
+from tritpack.formats import float_types, integrity, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, encode_header, file_size
@@ -52,6 +52,11 @@ class PlannedTensor:
     @property
     def ternary(self) -> bool:
         return self.kind in catalog.LAYOUTS
+
+    @property
+    def hashes(self) -> integrity.TensorHashes:
+        """What stands for its hashes in the metadata until it is written."""
+        return integrity.TensorHashes(integrity.NOT_YET, integrity.NOT_YET if self.ternary else "")
 
     def row_reader(self, layout: Layout) -> RowReader | None:
         """Return what decodes the tensor so that blocks of it can be packed by themselves; None if only the whole
@@ -132,7 +137,8 @@ class Plan:
 
 
 def make_plan(source: CheckpointFolder | GgufFile, options: ConvertOptions = DEFAULTS, *, certain: bool = True) -> Plan:
-    """Decide everything about a conversion but the hashes of the source, for which the metadata has zeros.
+    """Decide everything about a conversion but the hashes of the source and of the tensors, for which the metadata has
+    zeros.
 
     certain: false leaves the type of a table open (`PlannedTensor.otherwise`) where only its values can tell it and the
     file has the same size in both cases. So a table is not read twice.
@@ -192,6 +198,7 @@ def _assemble(
         **_engine_metadata(engine, deviations, options),
         **_losses(model, choice),
         **repairs,
+        **integrity.to_metadata({tensor.output.name: tensor.hashes for tensor in tensors}),
     }
     metadata = {key: value for key, value in metadata.items() if value is not None}
     return Plan(

@@ -23,10 +23,10 @@ from tritpack.formats.errors import Unreadable, locating
 from tritpack.formats.gguf_header import ALIGNMENT_KEY, MIN_HEADER, Header, TensorRow, read_header
 from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.layouts.layout import Layout, bad_scale
 from tritpack.formats.layouts.tiling import Tilings
 from tritpack.formats.split_files import KEYS, Part, part_of
-from tritpack.formats.ternary import TernaryTensor
+from tritpack.formats.ternary import TernaryTensor, coarsest_both
 
 HEAD_BYTES = 64
 """How many of its first bytes a tensor's layout may look at to tell its size."""
@@ -204,6 +204,17 @@ class GgufFile:
                 return stored
             scales = _multiplied(stored.scales, outer)
             return TernaryTensor(stored.codes if outer else np.zeros_like(stored.codes), scales)
+
+    def scales(self, tensor: TensorInfo) -> Scales:
+        """The scales of a ternary tensor as `ternary` gives them. Raises Unreadable if one is not a multiplier, and
+        ValueError for floats."""
+        if (layout := self.layout_of(tensor)) is None:
+            raise ValueError(f"{tensor.name} is not ternary")
+        with locating(path=self.path_of(tensor), tensor=tensor.name):
+            scales = layout.read_scales(self.bytes_of(tensor), tensor.rows, tensor.cols)
+            if reason := bad_scale(scales):
+                raise Unreadable(f"{layout.name}: {reason}")
+            return _multiplied(coarsest_both(scales), self.outer_scale(tensor))
 
     def check(self, tensor: TensorInfo) -> list[str]:
         """What makes a ternary tensor one that nobody should use; empty if nothing, and for other tensors."""

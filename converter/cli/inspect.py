@@ -19,15 +19,15 @@ from tritpack.formats.names import ExitCode
 @click.option(
     "--stats",
     is_flag=True,
-    help="Decode every ternary tensor: scale, shares, entropy, hash of the codes.",
+    help="Decode every ternary tensor: scale, shares, entropy, hash of the codes; compare all recorded hashes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     """Show what FILE (a GGUF, a checkpoint folder, or a repository on the Hub) really contains.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
-    that are missing and, with --stats, codes or padding that no packer writes) ends with exit code 1, a part of a split
-    file without the others with 3.
+    that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
+    those that the file records) ends with exit code 1, a part of a split file without the others with 3.
     """
     from tritpack.converter.sources.open import local_path
     from tritpack.converter.tools.inspect import inspect
@@ -71,6 +71,8 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
     show(f"tensors: {layouts}; {weights}" if result["tensors"] else "tensors: none")
     if result.get("dialects"):
         show(f"dialect: {', '.join(result['dialects'])}")
+    if integrity := result.get("integrity"):
+        show(f"integrity: {_integrity(integrity)}")
     for problem in result["problems"]:
         show(f"{'damage' if problem in result['damage'] else 'problem'}: {problem}")
     if tensors or stats:
@@ -79,6 +81,15 @@ def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
         show("metadata:" if result["kind"] == "gguf" else "config.json:")
         for key, value in result["metadata"].items():
             show(f"  {key} = {_short(value)}")
+
+
+def _integrity(integrity: dict[str, Any]) -> str:
+    """What is known of the hashes that the file records, in words."""
+    if not integrity["checked"]:
+        return "hashes not checked (--stats)"
+    if differing := integrity["differing"]:
+        return f"{len(differing)} of {integrity['recorded']} tensors are not as the file records them"
+    return f"intact: all {integrity['recorded']} tensors have the hashes that the file records"
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

@@ -20,15 +20,21 @@ def estimate(plans: Sequence[Plan], threads: int) -> float:
     """Return the seconds for one pass with these outputs over a source that is in the page cache, or on a disk that
     keeps up.
 
-    Hashing is one chain per file; packing and encoding are spread over the threads. Takes a few hundredths of a second.
+    Hashing a file is one chain; packing and encoding are spread over the threads. Takes a few hundredths of a second.
     """
     places = {tensor.source.place for plan in plans for tensor in plan.tensors}
     source_bytes = sum(place.nbytes for place in places if place is not None)
     data = np.zeros(1 << 22, np.uint8)
-    hashing = source_bytes / data.size * _seconds(lambda: hashlib.sha256(data.data).digest())
-    packing = sum(_packing(plan) + _encoding(plan) for plan in plans)
+    rate = _seconds(lambda: hashlib.sha256(data.data).digest()) / data.size
+    hashing = source_bytes * rate
+    packing = sum(_packing(plan) + _encoding(plan) + _recording(plan) * rate for plan in plans)
     # The thread that hashes and the one that reads want cores too.
     return max(hashing, packing / threads, (2 * hashing + packing) / (threads + 1))
+
+
+def _recording(plan: Plan) -> int:
+    """Return how many bytes of tensors and of their codes are hashed for the output."""
+    return sum(t.output.nbytes + t.ternary * math.prod(t.output.shape) for t in plan.tensors)
 
 
 def _packing(plan: Plan) -> float:

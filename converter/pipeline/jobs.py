@@ -45,7 +45,7 @@ class Sink(Protocol):
         """Take note that a tensor has got its other type, and that bytes of it were written twice."""
 
     def finish(self, tensor: str) -> None:
-        """Take note that a tensor is finished."""
+        """Hash a tensor that is finished, and take note of it."""
 
     def is_finished(self, tensor: str) -> bool:
         """Return whether an earlier run has finished it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,9 @@ from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import WriteFailed
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions
 from tritpack.formats.gguf_writer import TensorPlan
+from tritpack.formats.integrity import TensorHashes, hash_pieces, to_metadata
 from tritpack.formats.partial_file import PartialFile
+from tritpack.formats.pieces import pieces
 from tritpack.formats.split_writer import Shard, split_plan
 
 
@@ -42,14 +45,16 @@ class Output:
     """A context manager: the GGUF file of a plan, or the files of a split one, which have their names after `complete`.
 
     scales: ternary tensor -> its smallest scale that is not zero, and its largest. zero: those that are all zero.
-    Raises what PartialFile raises.
+    hashes: of every tensor that is finished. Raises what PartialFile raises.
     """
 
     def __init__(self, plan: Plan, shards: list[Shard], source: CheckpointFolder | GgufFile, *, force: bool) -> None:
         self.plan, self.shards, self.source = plan, shards, source
         self.scales: dict[str, tuple[float, float]] = {}
         self.zero: set[str] = set()
+        self.hashes: dict[str, TensorHashes] = {}
         self._changed: set[str] = set()
+        self._ternary = {tensor.output.name for tensor in plan.tensors if tensor.ternary}
         self._places: dict[str, tuple[PartialFile, int, TensorPlan]] = {}
         self._open = contextlib.ExitStack()
         self._partials: list[PartialFile] = []
@@ -76,6 +81,7 @@ class Output:
             self.zero.add(tensor)
         if entry.get("changed"):
             self._changed.add(tensor)
+        self.hashes[tensor] = TensorHashes(*entry["hashes"])
 
     def __enter__(self) -> Output:
         return self
@@ -114,13 +120,21 @@ class Output:
         self._changed.add(tensor)
 
     def finish(self, tensor: str) -> None:
-        """Write into the journal that a tensor is finished."""
+        """Hash a tensor as it was written, and write into the journal that it is finished."""
         partial, start, plan = self._places[tensor]
         changed = tensor in self._changed
-        facts: dict[str, Any] = {}
+        self.hashes[tensor] = hashes = self._hashes(tensor)
+        facts: dict[str, Any] = {"hashes": dataclasses.astuple(hashes)}
         if tensor in self.scales:
-            facts = {"scales": self.scales[tensor], "zero": tensor in self.zero}
+            facts |= {"scales": self.scales[tensor], "zero": tensor in self.zero}
         partial.finish(tensor, start, plan.nbytes, rewritten=changed, changed=changed, **facts)
+
+    def _hashes(self, tensor: str) -> TensorHashes:
+        partial, start, plan = self._places[tensor]
+        layout = self.plan.choice.layout if tensor in self._ternary else None
+        rows, cols = plan.shape if layout is not None else (1, math.prod(plan.shape))
+        stored = pieces(lambda at, count: partial.read(start + at, count), plan.nbytes, layout, (rows, cols))
+        return hash_pieces(stored, has_codes=layout is not None)
 
     def is_finished(self, tensor: str) -> bool:
         """Return whether an earlier run, which was killed, has finished a tensor."""
@@ -135,6 +149,7 @@ class Output:
         """
         self.plan = self.plan.settled(self._changed)
         self.plan.metadata.update(with_hashes(self.plan.metadata, self.source, hashes))
+        self.plan.metadata.update(to_metadata({name: self.hashes[name] for name in self._places}))
         types = {tensor.output.name: tensor.output for tensor in self.plan.tensors}
         for index, (shard, partial) in enumerate(zip(self.shards, self._partials)):
             known = {**shard.metadata, **(self.plan.metadata if index == 0 else {})}

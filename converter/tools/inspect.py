@@ -17,11 +17,12 @@ import numpy as np
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
+from tritpack.converter.tools.tensor_statistics import figures_of, statistics
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions
+from tritpack.formats.integrity import TENSORS_KEY, TensorHashes, recorded_hashes
 from tritpack.formats.model_spec import ModelSpec
-from tritpack.formats.ternary import TernaryTensor, entropy_bits
 from tritpack.runtime import packers
 
 SCHEMA = "tritpack.inspect/1"
@@ -30,8 +31,9 @@ SCHEMA = "tritpack.inspect/1"
 def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
     """Return what `tritpack inspect --json` prints. Raises Unreadable if the file or folder cannot be parsed.
 
-    stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256). A tensor that cannot be decoded is
-    damage in the result, and not an error. `problems` has the damage, and what readers may stumble over besides.
+    stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256), and compare each tensor with the
+    hashes that the file records. A tensor that cannot be decoded or that differs is damage in the result, and not an
+    error. `problems` has the damage, and what readers may stumble over besides.
     """
     if stats:
         packers.use_c_packers()
@@ -39,7 +41,8 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         return _checkpoint(CheckpointFolder(file), stats)
     gguf = GgufFile(file, ReadOptions(any_part=True))
     spec = _spec(gguf)
-    tensors, unknown, damage = _tensor_rows(gguf, spec, stats)
+    rows, unknown = _tensor_rows(gguf)
+    integrity, damage = _integrity(gguf, spec, rows, stats)
     damage = [*_missing(gguf, spec), *damage]
     weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
     ternary_weights = sum(t.rows * t.cols for t in weights)
@@ -62,7 +65,8 @@ def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
         "metadata": {key: _summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
         "problems": [*damage, *unknown, *_file_problems(gguf)],
-        "tensors": tensors,
+        "integrity": integrity,
+        "tensors": rows,
     }
 
 
@@ -94,11 +98,9 @@ def _missing(file: GgufFile, spec: ModelSpec | None) -> list[str]:
     return [f"{what}: {named}"]
 
 
-def _tensor_rows(
-    file: GgufFile, spec: ModelSpec | None, stats: bool
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """One row per tensor, the types that are not known, and the damage."""
-    rows, unknown, damage = [], [], []
+def _tensor_rows(file: GgufFile) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row per tensor, and the types that are not known."""
+    rows, unknown = [], []
     for tensor in file.tensors.values():
         row: dict[str, Any] = {
             "name": tensor.name,
@@ -112,48 +114,33 @@ def _tensor_rows(
             row["file"] = file.path_of(tensor).name
         if tensor.meaning is None:
             unknown.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
-        if stats and file.layout_of(tensor):
-            try:
-                if found := file.check(tensor):
-                    raise Unreadable(found[0], tensor=tensor.name)
-                row |= _statistics(tensor.name, file.ternary(tensor), spec)
-            except Unreadable as error:
-                damage.append(error.without_path)
-            file.release(tensor)
         rows.append(row)
-    return rows, unknown, damage
+    return rows, unknown
 
 
-def _statistics(name: str, ternary: TernaryTensor | None, spec: ModelSpec | None) -> dict[str, Any]:
-    assert ternary is not None
-    counts = ternary.counts()
-    shares = [count / ternary.codes.size for count in counts]
-    return {
-        **_scales(ternary, ""),
-        "granularity": ternary.granularity,
-        **dict(zip(("minus", "zero", "plus"), shares)),
-        "counts": list(counts),
-        "entropy_bits": entropy_bits(counts),
-        "codes_sha256": ternary.codes_sha256(),
-        **_as_in_transformers(name, ternary, spec),
-    }
+def _integrity(
+    file: GgufFile, spec: ModelSpec | None, rows: Sequence[dict[str, Any]], stats: bool
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What is known of the hashes that a file records of its tensors, None if there are none; and the damage. stats:
+    compute them, and put the statistics of every tensor into its row."""
+    recorded, damage = _recorded(file)
+    if stats:
+        for row, (name, found) in zip(rows, statistics(file, spec, recorded).items()):
+            row |= found.figures | ({} if found.intact is None else {"intact": found.intact})
+            damage += [] if found.damage is None else [found.damage]
+            if recorded and name not in recorded:
+                damage.append(f"tensor {name!r}: {TENSORS_KEY} does not name it")
+    if not recorded:
+        return None, damage
+    differing = [row["name"] for row in rows if not row.get("intact", True)] if stats else None
+    return {"recorded": len(recorded), "checked": stats, "differing": differing}, damage
 
 
-def _scales(ternary: TernaryTensor, suffix: str) -> dict[str, Any]:
-    """`scale`, or `scales` as rows of blocks: each is the multiplier of its block of the matrix."""
-    if ternary.scales.size == 1:
-        return {f"scale{suffix}": float(ternary.scales.item())}
-    return {f"scales{suffix}": ternary.scales.tolist()}
-
-
-def _as_in_transformers(name: str, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
-    """The figures in the row order of a checkpoint, for tensors whose rows GGUF stores in another order."""
-    order = spec.row_order(name) if spec else None
-    if order is None or len(order) != ternary.shape[0]:
-        return {}
-    back = ternary.with_rows(np.argsort(order))
-    scales = {} if back.scales.size == 1 else _scales(back, "_hf")
-    return {"codes_sha256_hf": back.codes_sha256(), **scales}
+def _recorded(file: GgufFile) -> tuple[dict[str, TensorHashes], list[str]]:
+    try:
+        return recorded_hashes(file), []
+    except Unreadable as error:
+        return {}, [error.without_path]
 
 
 def _spec(file: GgufFile) -> ModelSpec | None:
@@ -213,7 +200,7 @@ def _checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
             if stats and tensor.may_be_ternary:
                 try:
                     if (ternary := tensor.ternary()) is not None:
-                        row |= _statistics(row["gguf_name"], ternary, model.spec if model else None)
+                        row |= figures_of(row["gguf_name"], ternary, model.spec if model else None)
                 except TritpackError as error:
                     damage.append(error.without_path)
                 tensor.release()

@@ -76,6 +76,9 @@ class Kind(str, enum.Enum):
     TABLE_DIFFERS = "table_differs"
     TABLE_ZERO = "table_zero"
     TABLE_ROWS_SHIFTED = "table_rows_shifted"
+    # what the file records of itself
+    INTEGRITY_INVALID = "integrity_invalid"  # its record makes no sense, or is of other tensors
+    INTEGRITY_DIFFERS = "integrity_differs"  # a tensor has other bytes or codes than it records
     # running
     CANNOT_RUN = "cannot_run"
     KERNEL_DIFFERS = "kernel_differs"

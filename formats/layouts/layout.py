@@ -174,9 +174,14 @@ class Layout(abc.ABC):
         """The bytes before and after the body of a tensor with these scales; only where row_unit is not 0."""
         out = np.zeros(self.nbytes(*shape, (scales.shape[0], scales.shape[1])), np.uint8)  # no memory until it is used
         self.write_scales(out, TernaryTensor(np.broadcast_to(np.int8(0), shape), scales))
-        body = self.body(out, *shape)
-        start = body.ctypes.data - out.ctypes.data
-        return out[:start].copy(), out[start + body.size :].copy()
+        start, size = self.body_place(out.size, *shape)
+        return out[:start].copy(), out[start + size :].copy()
+
+    def body_place(self, nbytes: int, rows: int, cols: int) -> tuple[int, int]:
+        """Where the body begins in a tensor of `nbytes` bytes, and how many bytes it has."""
+        data = np.zeros(nbytes, np.uint8)  # no memory, since it is not used
+        body = self.body(data, rows, cols)
+        return body.ctypes.data - data.ctypes.data, body.size
 
     # -- steps of these ------------------------------------------------------------------------------------------------
 

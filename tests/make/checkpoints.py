@@ -13,6 +13,7 @@ import numpy as np
 
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
+from tritpack.formats.integrity import KEYS
 
 Tensors = dict[str, tuple[str, list[int], bytes]]
 
@@ -63,10 +64,14 @@ def edited_gguf(
     *,
     metadata: Callable[[dict[str, Any]], None] | None = None,
     tensors: Callable[[dict[str, np.ndarray]], None] | None = None,
+    damaged: bool = False,
 ) -> Path:
-    """A copy of a GGUF file with its metadata or the bytes of its tensors changed."""
+    """A copy of a GGUF file with its metadata or the bytes of its tensors changed.
+
+    damaged: keep the hashes that the file records of its tensors. Whoever writes other tensors records others.
+    """
     file = GgufFile(source)
-    pairs = dict(file.metadata)
+    pairs = {key: value for key, value in file.metadata.items() if not tensors or damaged or key not in KEYS}
     if metadata:
         metadata(pairs)
     data = {name: file.bytes_of(tensor).copy() for name, tensor in file.tensors.items()}

@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from tritpack.converter.verify.compare.foreign import (
-    allowed_distance,
-    has_foreign_tables,
-    is_foreign,
-    same_factors,
-)
-from tritpack.converter.verify.diagnoses import Diagnosis, explain_codes, explain_norm, explain_rows, explain_scale
+from tritpack.converter.verify.compare.foreign import is_foreign, same_factors
+from tritpack.converter.verify.compare.tables import Rows, TableComparison
+from tritpack.converter.verify.compare.tensor_result import TensorResult
+from tritpack.converter.verify.diagnoses import Diagnosis, explain_codes, explain_norm, explain_scale
 from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
-from tritpack.converter.verify.oracle.rounding import StoredScales, round_rows, round_scales
+from tritpack.converter.verify.oracle.rounding import StoredScales, round_scales
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32, I8
-from tritpack.formats.errors import TritpackError, locating
+from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.integrity import TensorHasher, TensorHashes, difference, hash_pieces, recorded_hashes
 from tritpack.formats.layouts.catalog import REPAIRABLE
 from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import FLOAT_TYPES
+from tritpack.formats.pieces import pieces_of
 from tritpack.formats.ternary import TernaryTensor, scales_differ
 
-Rows = tuple[int, int]
-"""[first, last)."""
 MAX_SEARCHES = 3
 """Findings whose cause is searched for in all tensors of the source, which takes reading them."""
 MAX_UNEXPLAINED = 8
 """Tensors whose codes differ for no reason that is known; of further ones the reason is not searched for."""
-SAMPLE = 64
-"""Of so many rows of a table one is encoded by numpy, the specification; the others in C, if that is there."""
 VALUES_AT_ONCE = 1 << 22
-"""Values of an embedding or head that are encoded and compared at once."""
+"""Values of an embedding or head that are a task of their own."""
 
 
 @dataclasses.dataclass
-class TensorResult:
-    """What comparing one tensor gave. row: of the table of ternary tensors, which reports plot."""
+class _Scan:
+    """What all codes of a ternary tensor have shown. damage: in what way it is not as the file records it."""
 
-    findings: list[Finding] = dataclasses.field(default_factory=list)
-    rounding: float | None = None
-    """The largest change of a value of a float table by its type."""
-    scale_rounding: float = 0.0
-    """The largest change of a scale by its layout, relative to the scale."""
-    weights: int = 0
-    row: dict[str, Any] | None = None
-
-    def add(self, kind: Kind, info: TensorInfo, sentence: str, **figures: Any) -> None:
-        """Add a finding about a tensor, which the sentence need not name."""
-        self.findings.append(Finding(kind, f"tensor {info.name!r}: {sentence}", info.name, figures))
+    equal: bool = True
+    nonzero: int = 0
+    damage: str | None = None
 
 
 class TensorComparison:
@@ -61,24 +48,29 @@ class TensorComparison:
 
     def __init__(self, file: GgufFile, oracle: Oracle, everything: bool = False) -> None:
         self.file, self.oracle, self.everything = file, oracle, everything
+        self._shapes = oracle.spec.tensor_shapes()
         self.linears = set(oracle.spec.linear_names())
         recorded = file.metadata.get("tritpack.scale_rounding", 0.0)
         self.recorded_rounding = float(recorded) if isinstance(recorded, (int, float)) else 0.0
-        self.foreign, self.foreign_tables = is_foreign(file), has_foreign_tables(file)
+        self.foreign = is_foreign(file)
+        self.tables = TableComparison(file, oracle, everything)
+        self.recorded = _recorded(file)
         self._searches = self._unexplained = 0
 
     def tasks(self) -> list[tuple[TensorInfo, Rows]]:
         """Tensors in file order: tables of floats in pieces of rows, others whole. Tensors with a wrong name or shape
         are left out: the structure rung reports them."""
-        shapes = self.oracle.spec.tensor_shapes()
         tasks: list[tuple[TensorInfo, Rows]] = []
-        for name, info in self.file.tensors.items():
-            if shapes.get(name) != info.shape or info.meaning is None:
+        for info in self.file.tensors.values():
+            if not self._is_compared(info):
                 continue
             whole = len(info.shape) == 1 or self.file.layout_of(info) is not None
             step = info.rows if whole else max(1, VALUES_AT_ONCE // info.cols)
             tasks += [(info, (first, min(first + step, info.rows))) for first in range(0, info.rows, step)]
         return tasks
+
+    def _is_compared(self, info: TensorInfo) -> bool:
+        return self._shapes.get(info.name) == info.shape and info.meaning is not None
 
     def run(self, info: TensorInfo, rows: Rows) -> TensorResult:
         """Compare one task."""
@@ -90,7 +82,7 @@ class TensorComparison:
             if len(info.shape) == 1:
                 self._compare_norm(result, info)
             else:
-                self._compare_table(result, info, rows)
+                self.tables.compare(result, info, rows)
         # Pages of both sides, so that neither has to fit into memory; pieces still at work read theirs again.
         self.file.release(info)
         self.oracle.release(info.name.removesuffix(".weight"))
@@ -100,22 +92,53 @@ class TensorComparison:
 
     def _compare_ternary(self, result: TensorResult, info: TensorInfo) -> None:
         part = info.name.removesuffix(".weight")
-        try:
-            with locating(path=self.file.path_of(info), tensor=info.name):
-                ours = self._in_source_rows(info, self.file.ternary(info))
-        except TritpackError as error:
-            result.findings.append(Finding(Kind.TENSOR_INVALID, error.without_path, info.name))
-            return
         expected = self.oracle.linear(part) if info.name in self.linears else self.oracle.table_codes(part)
         if expected is None:
             return  # the structure rung has reported it
         source = TernaryTensor(*expected)
+        order = self.oracle.spec.row_order(info.name)
+        in_file = source.codes if order is None else source.codes[order]
+        try:
+            scan = self._scan(info, in_file)
+            if scan.equal:
+                ours = self._in_source_rows(info, TernaryTensor(in_file, self.file.scales(info)))
+            else:
+                ours = self._in_source_rows(info, self.file.ternary(info))
+        except TritpackError as error:
+            result.findings.append(Finding(Kind.TENSOR_INVALID, error.without_path, info.name))
+            return
         result.weights = ours.codes.size
-        zeros = 1 - float(np.count_nonzero(ours.codes)) / ours.codes.size
+        zeros = 1 - scan.nonzero / ours.codes.size
         result.row = {"tensor": part, "scale": float(ours.scales.mean()), "zero_share": zeros}
-        if not np.array_equal(ours.codes, source.codes):
+        if not scan.equal:
             self._explain_codes(result, info, ours.codes, source.codes)
         self._compare_scales(result, info, ours, source)
+        result.damage = scan.damage
+
+    def _scan(self, info: TensorInfo, expected: I8) -> _Scan:
+        """Compare all codes of a tensor with those expected, rows in the file's order. Raises Unreadable."""
+        scan, row, recorded = _Scan(), 0, self.recorded.get(info.name)
+        hasher = None if recorded is None else TensorHasher(has_codes=True)
+        for data, codes in pieces_of(self.file, info):
+            if hasher is not None:
+                hasher.add(data, codes)
+            if codes is not None:
+                scan.equal = scan.equal and np.array_equal(codes, expected[row : row + len(codes)])
+                scan.nonzero += int(np.count_nonzero(codes))
+                row += len(codes)
+        if hasher is not None and recorded is not None:
+            scan.damage = difference(recorded, hasher.hashes())
+        return scan
+
+    def damage(self, info: TensorInfo) -> str | None:
+        """Return in what way a tensor that `run` does not hash is not as the file records it, in words, or None."""
+        recorded = self.recorded.get(info.name)
+        has_codes = self.file.layout_of(info) is not None
+        if recorded is None or (has_codes and self._is_compared(info)):
+            return None
+        with contextlib.suppress(Unreadable):  # of a shape that the structure rung reports
+            return difference(recorded, hash_pieces(pieces_of(self.file, info), has_codes=has_codes))
+        return None
 
     def _in_source_rows(self, info: TensorInfo, tensor: TernaryTensor | None) -> TernaryTensor:
         """The tensor with its rows in the order of the source."""
@@ -227,67 +250,6 @@ class TensorComparison:
         sentence = diagnosis.explain(f"value {index} is {value!r}, the source has {right!r}")
         result.add(diagnosis.kind, info, sentence, index=index, file=value, source=right)
 
-    def _compare_table(self, result: TensorResult, info: TensorInfo, rows: Rows) -> None:
-        """Compare rows of embedding or head with the source encoded the same way. The loss is a figure."""
-        first, last = rows
-        row_bytes = info.nbytes // info.rows
-        piece = self.file.bytes_of(info)[first * row_bytes : last * row_bytes]
-        exact = self.oracle.original_rows(info.name.removesuffix(".weight"), first, last)
-        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are found below
-            ours = float_types.decode(info.layout, piece, last - first, info.cols)
-        if np.array_equal(ours.view(np.uint32), exact.view(np.uint32)) and np.isfinite(ours).all():
-            result.rounding = 0.0
-            return
-        if self.foreign_tables:
-            self._judge_by_distance(result, info, rows, ours, exact, allowed_distance(info.layout, piece, *ours.shape))
-            return
-        expected, _ = float_types.encode_rows(info.layout, "f32", exact.reshape(-1).view(np.uint8), *exact.shape)
-        step = 1 if self.everything else SAMPLE
-        sample = float_types.encode(info.layout, exact[::step]).reshape(-1, row_bytes)
-        expected.reshape(-1, row_bytes)[::step] = sample  # by numpy, in case that the C encoder is wrong
-        # Block-quantised values of a packed source may give other bytes when they are encoded again.
-        if not np.array_equal(expected, piece) and not np.array_equal(ours, exact):
-            row = int((expected != piece).argmax()) // row_bytes
-            self._explain_table(result, info, rows, row, ours, round_rows(exact, info.layout))
-            return
-        result.rounding = float(np.abs(ours - exact).max())
-        if not np.isfinite(result.rounding):
-            result.add(Kind.NOT_FINITE, info, f"rows from {first} on hold a value that is not finite", row=first)
-
-    def _judge_by_distance(
-        self, result: TensorResult, info: TensorInfo, rows: Rows, ours: F32, exact: F32, allowed: F32
-    ) -> None:
-        """Judge a table whose encoder is not ours by how far its values are from the source."""
-        with np.errstate(invalid="ignore"):
-            distance = np.abs(ours - exact)
-        wrong = ~(distance <= allowed)  # NaN is wrong
-        result.rounding = float(distance.max())
-        if not wrong.any():
-            return
-        row, column = (int(i) for i in np.argwhere(wrong)[0])
-        differing = int(np.count_nonzero(wrong.any(1)))
-        diagnosis = explain_rows(ours, exact)
-        sentence = (
-            f"row {rows[0] + row} is farther from the source than steps of its {info.layout} blocks allow, first in "
-            f"column {column}: {ours[row, column]:.9g}, the source has {exact[row, column]:.9g} and "
-            f"{allowed[row, column]:.3g} is allowed; so are {differing} of the {len(ours)} rows from {rows[0]} on"
-        )
-        result.add(diagnosis.kind, info, diagnosis.explain(sentence), row=rows[0] + row, column=column)
-
-    def _explain_table(
-        self, result: TensorResult, info: TensorInfo, rows: Rows, row: int, ours: F32, right: F32
-    ) -> None:
-        first, last = rows
-        column = int((ours[row] != right[row]).argmax())
-        differing = int(np.count_nonzero((ours != right).any(1)))
-        diagnosis = explain_rows(ours, right)
-        sentence = (
-            f"row {first + row} differs from the source encoded as {info.layout}, first in column {column}: "
-            f"{ours[row, column]:.9g}, the source has {right[row, column]:.9g}; {differing} of the {last - first} rows "
-            f"from {first} on differ"
-        )
-        result.add(diagnosis.kind, info, diagnosis.explain(sentence), row=first + row, column=column)
-
     def _other_norms(self, name: str) -> Iterator[tuple[str, F32]]:
         for other, shape in self.oracle.spec.tensor_shapes().items():
             if other not in (name, ROPE_FACTORS) and len(shape) == 1:
@@ -302,6 +264,13 @@ def stored_scales(file: GgufFile, info: TensorInfo) -> StoredScales | None:
     if layout is None or info.name.removesuffix("weight") + "scale" in file.tensors:
         return None
     return StoredScales(layout.nearest_grid(info.rows, info.cols, (info.rows, info.cols)), layout.half_scales)
+
+
+def _recorded(file: GgufFile) -> dict[str, TensorHashes]:
+    try:
+        return recorded_hashes(file)
+    except Unreadable:
+        return {}  # the structure rung reports it
 
 
 def _largest_change(stored: TernaryTensor, source: TernaryTensor) -> float:

@@ -18,9 +18,10 @@ from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats import model_metadata
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.integrity import TENSORS_KEY, recorded_hashes
 from tritpack.formats.layouts import catalog
 from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
@@ -101,6 +102,7 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         _compare_specs(rung, _completed(rung, file, spec, expected), expected)
     _check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
     _check_tensors(rung, file, oracle)
+    _check_record(rung, file, expected)
     check_vocabulary(rung, file, source, expected.vocab_size)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
@@ -173,6 +175,20 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
         rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
     if unused := file.bytes_after_tensors:
         rung.notes.append(f"{unused} bytes after the last tensor belong to no tensor")
+
+
+def _check_record(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
+    """Check that the record of hashes is one of the file's tensors; the rung `weights` computes them. Tensors that are
+    missing or unexpected are reported anyway."""
+    try:
+        recorded = recorded_hashes(file)
+    except Unreadable as error:
+        rung.add(Kind.INTEGRITY_INVALID, error.without_path)
+        return
+    for name in sorted(expected.tensor_shapes().keys() & file.tensors.keys() - recorded.keys()) if recorded else ():
+        rung.add(Kind.INTEGRITY_INVALID, f"tensor {name!r} is not in {TENSORS_KEY}, which names others", tensor=name)
+    for name in sorted(recorded.keys() - file.tensors.keys() - expected.tensor_shapes().keys()):
+        rung.add(Kind.INTEGRITY_INVALID, f"tensor {name!r} is in {TENSORS_KEY}, and the file has none", tensor=name)
 
 
 def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:

@@ -49,7 +49,9 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     comparison = TensorComparison(file, oracle, everything)
     tasks = comparison.tasks()
     largest = max(((last - first) * info.cols for info, (first, last) in tasks), default=1)
+    damage: dict[str, str] = {}
     with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (BYTES_PER_WEIGHT * largest)))) as pool:
+        hashed = {info.name: pool.submit(comparison.damage, info) for info in file.tensors.values()}
         for (info, _), result in zip(tasks, pool.map(lambda task: comparison.run(*task), tasks)):
             if result.findings and info.name not in accused:
                 accused.add(info.name)
@@ -61,11 +63,15 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
                 roundings[info.name] = max(roundings.get(info.name, 0.0), result.rounding)
             if result.row is not None:
                 rows.append(result.row)
+            if result.damage is not None:
+                damage[info.name] = result.damage
+        damage |= {name: sentence for name, future in hashed.items() if (sentence := future.result())}
+    _report_damage(rung, damage, accused)
     for table, loss in roundings.items():
         rung.figures[f"{table.removesuffix('.weight')}_rounding"] = loss
         if loss and table not in accused:
             layout = file.tensors[table].layout
-            encoder = " by another encoder" if comparison.foreign_tables else ""
+            encoder = " by another encoder" if comparison.tables.foreign else ""
             rung.notes.append(f"{table} is stored as {layout}{encoder}, at most {loss:.3g} away from the source")
     if worst:
         rung.figures["scale_rounding"] = worst
@@ -77,3 +83,15 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
     rung.series = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return rung
+
+
+def _report_damage(rung: Rung, damage: dict[str, str], accused: set[str]) -> None:
+    """Add a finding for each tensor that is not as the file records it, or a note where another finding accuses it."""
+    for tensor, sentence in damage.items():
+        if tensor not in accused:
+            rung.add(Kind.INTEGRITY_DIFFERS, f"tensor {tensor!r}: {sentence}", tensor=tensor)
+    if changed := [tensor for tensor in damage if tensor in accused]:
+        rung.notes.append(
+            f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''}: not as the file was written, "
+            f"by the hashes that it records"
+        )

@@ -15,6 +15,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.integrity import CODES_KEY, KEYS, TENSORS_KEY
 from tritpack.formats.model_metadata import QUANTIZATION_KEY
 from tritpack.formats.ternary import TernaryTensor
 
@@ -82,6 +83,45 @@ def test_bad_padding_is_damage(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert inspect(path, stats=True)["damage"] == []
     [damage] = inspect(bad, stats=True)["damage"]
     assert damage.startswith("tensor 'blk.1.ffn_down.weight': ") and run("inspect", bad, "--stats").exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "token_embd.weight", "output_norm.weight"])
+def test_a_changed_byte_is_found_by_the_recorded_hash(name: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors[name][-1] ^= 1  # of a ternary tensor, a byte that readers ignore
+
+    bad = edited_gguf(tiny_gguf, tmp_path / "b.gguf", tensors=change, damaged=True)
+    result = inspect(bad, stats=True)
+    [damage] = result["damage"]
+    assert damage.startswith(f"tensor '{name}': its bytes are not those that the file records: their SHA-256 is ")
+    assert result["integrity"] == {"recorded": len(result["tensors"]), "checked": True, "differing": [name]}
+    assert [row["name"] for row in result["tensors"] if not row["intact"]] == [name]
+    shown = run("inspect", bad, "--stats")
+    assert shown.exit_code == 1 and f"damage: tensor '{name}': its bytes" in shown.stdout
+    assert f"integrity: 1 of {len(result['tensors'])} tensors are not as the file records them" in shown.stdout
+    plain = run("inspect", bad)
+    assert plain.exit_code == 0 and "integrity: hashes not checked (--stats)" in plain.stdout
+    good = run("inspect", tiny_gguf, "--stats")
+    assert good.exit_code == 0 and f"integrity: intact: all {len(result['tensors'])} tensors" in good.stdout
+
+
+def test_records_that_differ_from_the_tensors(tiny_gguf: Path, tmp_path: Path) -> None:
+    def other_codes(metadata: dict) -> None:
+        metadata[CODES_KEY] = ["ab" * 32 if each else "" for each in metadata[CODES_KEY]]
+
+    result = inspect(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=other_codes), stats=True)
+    assert len(result["damage"]) == sum("codes_sha256" in row for row in result["tensors"]) > 0
+    assert "its codes are not those that the file records" in result["damage"][0] and "abababab" in result["damage"][0]
+
+    def of_another(metadata: dict) -> None:
+        metadata[TENSORS_KEY] = ["x", *metadata[TENSORS_KEY][1:]]
+
+    [damage] = inspect(edited_gguf(tiny_gguf, tmp_path / "b.gguf", metadata=of_another), stats=True)["damage"]
+    assert damage == f"tensor 'token_embd.weight': {TENSORS_KEY} does not name it"
+    nonsense = edited_gguf(tiny_gguf, tmp_path / "c.gguf", metadata=lambda metadata: metadata.pop(CODES_KEY))
+    assert CODES_KEY in inspect(nonsense)["damage"][0] and run("inspect", nonsense).exit_code == 1
+    bare = edited_gguf(tiny_gguf, tmp_path / "d.gguf", metadata=lambda metadata: [metadata.pop(key) for key in KEYS])
+    assert inspect(bare, stats=True)["integrity"] is None and "integrity" not in run("inspect", bare).stdout
 
 
 def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:

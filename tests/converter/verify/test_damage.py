@@ -15,6 +15,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.ladder import verify
+from tritpack.formats.integrity import BYTES_KEY, TENSORS_KEY
 from tritpack.formats.ternary import TernaryTensor
 
 
@@ -223,3 +224,47 @@ def test_a_norm_that_is_no_number_fails_every_rung_it_reaches(
 
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=nan), tiny_checkpoint, level="logits")
     assert [report[name].verdict for name in ("weights", "logits", "text")] == ["fail", "fail", "fail"]
+
+
+# -- what the file records of itself -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outtype", ["i2_s", "tq1_0"])
+@pytest.mark.parametrize("name", ["blk.0.attn_v.weight", "output_norm.weight"])
+def test_a_recorded_hash_that_differs(name: str, outtype: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def forged(metadata: dict) -> None:
+        hashes, index = list(metadata[BYTES_KEY]), list(metadata[TENSORS_KEY]).index(name)
+        metadata[BYTES_KEY] = [*hashes[:index], "cd" * 32, *hashes[index + 1 :]]
+
+    convert(tiny_checkpoint, path := tmp_path / "x.gguf", outtype=outtype, allow_scale_rounding=True)
+    report = verify(edited_gguf(path, tmp_path / "y.gguf", metadata=forged), tiny_checkpoint, level="weights")
+    assert kinds(report) == [Kind.INTEGRITY_DIFFERS] and report["weights"].findings[0].tensor == name
+    assert f"tensor '{name}': its bytes are not those that the file records" in findings(report)
+    assert "cdcdcdcdcdcd" in findings(report) and report["structure"].verdict == "pass"
+
+
+def test_a_byte_that_readers_ignore(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def trailer(tensors: dict[str, np.ndarray]) -> None:
+        tensors["blk.0.attn_v.weight"][-1] ^= 1
+
+    changed = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=trailer, damaged=True)
+    assert kinds(verify(changed, tiny_checkpoint, level="weights")) == [Kind.INTEGRITY_DIFFERS]
+
+
+def test_a_code_that_changed_later(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The finding says what is wrong, and a note that the file was right once."""
+    changed = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=flip_code, damaged=True)
+    report = verify(changed, tiny_checkpoint, level="weights")
+    assert kinds(report) == [Kind.CODE_DIFFERS]
+    assert any(note.startswith("blk.1.ffn_up.weight: not as the file was written") for note in report["weights"].notes)
+
+
+def test_a_record_of_other_tensors(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def renamed(metadata: dict) -> None:
+        metadata[TENSORS_KEY] = ["x", *list(metadata[TENSORS_KEY])[1:]]
+
+    report = verify(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=renamed), tiny_checkpoint, level="weights")
+    assert kinds(report) == [Kind.INTEGRITY_INVALID] * 2 and "'token_embd.weight' is not in" in findings(report)
+    lost = edited_gguf(tiny_gguf, tmp_path / "b.gguf", metadata=lambda metadata: metadata.pop(TENSORS_KEY))
+    report = verify(lost, tiny_checkpoint, level="weights")
+    assert kinds(report) == [Kind.INTEGRITY_INVALID] and "is missing or not an array" in findings(report)
