@@ -119,9 +119,9 @@ class RunOptions:
 
 
 def run_conversion(
-    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+    source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
 ) -> list[Conversion]:
-    """Write one output for each of the options, in one pass over the source."""
+    """Write one output for each of the options, in one pass over the source. output: see output_names.paths_of."""
     packers.use_c_packers()
     opened, planned = _planned(source, output, wanted, run)
     with contextlib.ExitStack() as stack:
@@ -140,7 +140,7 @@ def run_conversion(
 
 
 def plan_conversion(
-    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+    source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
 ) -> list[tuple[Plan, list[Shard]]]:
     """Return what run_conversion would write: each plan, and its files. Raises the same refusals."""
     packers.use_c_packers()
@@ -148,11 +148,11 @@ def plan_conversion(
 
 
 def _planned(
-    source: str | Path, output: str | Path, wanted: Sequence[ConvertOptions], run: RunOptions
+    source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
 ) -> tuple[CheckpointFolder | GgufFile, list[tuple[Plan, list[Shard]]]]:
     """Return the opened source, and each plan with the files that it becomes."""
     inputs = (source, *(options.kernel_config for options in wanted), *map(_reference, wanted))
-    if not is_template(output):
+    if isinstance(output, (str, Path)) and not is_template(output):
         refuse_existing(Path(output), force=run.force, inputs=inputs)  # before any work
     progress = run.progress is not None
     opened = open_source(source, revision=run.revision, progress=progress, remote=run.stream)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from tritpack.converter.sources.origin import Origin
 from tritpack.converter.sources.repair import ReadRequest
 from tritpack.formats.errors import UsageError
 from tritpack.formats.layouts.catalog import type_of
@@ -23,7 +24,8 @@ class ConvertOptions:
     run another model. tiling: `ROWSxCOLS=BM,BK,bm` for tl1 and tl2. kernel_config: the same from a file of bitnet.cpp.
     tl2_id, pq2_id: type ids of tl2 and pq2_0, of TL2_TYPE_IDS and PQ2_TYPE_IDS.
     split_max_bytes, split_max_tensors: the most that one file of a split output may have; None for no limit.
-    reading: how to read a packed source that does not say everything itself.
+    reading: how to read a packed source that does not say everything itself. origin: repository and commit of a
+    checkpoint whose folder does not tell them.
     """
 
     outtype: str = "auto"
@@ -40,6 +42,7 @@ class ConvertOptions:
     split_max_bytes: int | None = None
     split_max_tensors: int | None = None
     reading: ReadRequest | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         try:

@@ -7,29 +7,33 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tritpack.converter.model_names import conventional_stem
 from tritpack.converter.plan import Plan
 from tritpack.formats.errors import UsageError
 
-FIELD = re.compile(r"\{(name|ftype|outtype|NAME|FTYPE|OUTTYPE)\}")
+FIELD = re.compile(r"\{(conventional|name|ftype|outtype|NAME|FTYPE|OUTTYPE)\}")
 UNFIT = re.compile(r"[^\w.+-]+", re.ASCII)
 """What the name of a model may hold and a conventional file name does not."""
 
 
-def is_template(output: str | Path) -> bool:
-    """Return whether the name depends on what is written: it is a folder, or has a field."""
-    return _is_folder(output) or FIELD.search(os.fspath(output)) is not None
+def is_template(output: str | Path | Sequence[Path]) -> bool:
+    """Return whether the name depends on what is written: it is a folder, a list, or has a field."""
+    return not isinstance(output, (str, Path)) or _is_folder(output) or FIELD.search(os.fspath(output)) is not None
 
 
-def paths_of(output: str | Path, plans: Sequence[Plan]) -> list[Path]:
+def paths_of(output: str | Path | Sequence[Path], plans: Sequence[Plan]) -> list[Path]:
     """Return the path of each plan's output.
 
     {name} is the name of the model, {ftype} the layout (as in llama.cpp's convert_hf_to_gguf; in capitals if the field
-    is). A folder, which exists or ends with a slash, gets NAME-FTYPE.gguf. Raises UsageError if the output is a pipe,
+    is). A folder, which exists or ends with a slash, gets BaseName-SizeLabel-FineTune-Version-FTYPE.gguf, by the naming
+    convention of GGUF files. output may be a list with a name for each plan. Raises UsageError if the output is a pipe,
     or the same for two plans.
     """
+    if not isinstance(output, (str, Path)):
+        return [_filled(os.fspath(path), plan) for path, plan in zip(output, plans)]
     if os.fspath(output) == "-":
         raise UsageError("the output cannot be a pipe: the header of a GGUF file is written last", hint="name a file")
-    template = os.path.join(output, "{name}-{FTYPE}.gguf") if _is_folder(output) else os.fspath(output)
+    template = os.path.join(output, "{conventional}-{FTYPE}.gguf") if _is_folder(output) else os.fspath(output)
     paths = [_filled(template, plan) for plan in plans]
     for path in paths:
         if paths.count(path) > 1:
@@ -45,9 +49,16 @@ def _filled(template: str, plan: Plan) -> Path:
     return Path(FIELD.sub(lambda match: _value(match[1], plan), template))
 
 
+def _fit(name: str) -> str:
+    return UNFIT.sub("-", name).strip("-.") or "model"
+
+
 def _value(field: str, plan: Plan) -> str:
-    if field.lower() == "name":
-        value = UNFIT.sub("-", str(plan.metadata["general.name"])).strip("-.") or "model"
+    name = str(plan.metadata["general.name"])
+    if field == "conventional":
+        value = _fit(conventional_stem(_fit(name), plan.spec.parameters()))
+    elif field.lower() == "name":
+        value = _fit(name)
     else:
         value = plan.outtype
     return value.upper() if field.isupper() else value

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.converter.model_names import size_label
 from tritpack.converter.options import DEFAULTS, ConvertOptions
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.repair import lacks_tilings, reopened
@@ -221,12 +222,12 @@ def _assemble(
 
 def _source_model(source: CheckpointFolder | GgufFile, options: ConvertOptions) -> SourceModel:
     if not isinstance(source, GgufFile):
-        return from_checkpoint(source, options.quantize, options.name)
+        return from_checkpoint(source, options.quantize, options.name, options.origin)
     if options.quantize is not None:
         raise UsageError(
             f"is a packed file, and --quantize {options.quantize} is for plain float checkpoints", path=source.path
         )
-    return from_gguf(source)
+    return from_gguf(source, options.origin)
 
 
 def _scale_grids(model: SourceModel, embedding_type: str) -> dict[str, ScaleGrid]:
@@ -361,10 +362,12 @@ def _model_metadata(
     model: SourceModel, spec: ModelSpec, choice: LayoutChoice, options: ConvertOptions
 ) -> dict[str, Any]:
     """Return what the file says about the model. spec: with the architecture that the engine knows it by."""
+    name = options.name or model.metadata.get("general.name", spec.architecture)
     return {
         "general.architecture": spec.architecture,
         "general.type": "model",
-        "general.name": options.name or model.metadata.get("general.name", spec.architecture),
+        "general.name": name,
+        "general.size_label": size_label(name, spec.parameters()),
         **model_metadata.to_metadata(spec),
         "general.file_type": catalog.type_of(choice.layout.name).file_type,
         "general.quantization_version": 2,

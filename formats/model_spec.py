@@ -7,6 +7,7 @@ model_metadata.py reads it from GGUF files and writes it to them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -176,6 +177,10 @@ class ModelSpec:
     def layer_norms(self) -> tuple[str, ...]:
         """The norms that each layer has, in file order."""
         return (*NORMS, *(norm for switch, group in OPTIONAL_NORMS.items() if getattr(self, switch) for norm in group))
+
+    def parameters(self) -> int:
+        """Return how many values its tensors have."""
+        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF name -> [rows, columns] of every tensor the model must have, in file order."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from tritpack.converter.sources.origin import CARD, origin_of
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.files import sha256_file
 from tritpack.formats.inputs import Unchanged, open_input, read_input
@@ -68,8 +69,9 @@ class CheckpointFolder:
     """A checkpoint in a local folder.
 
     config, generation_config: the JSON documents ({} if there is no generation_config.json). tensors: by name.
-    notes: the free text of the weight files' headers. pooling_file: the config of the pooling module of
-    sentence-transformers, relative to the folder, or None. unchanged: tells whether a file has changed since.
+    notes: the free text of the weight files' headers. origin: where it comes from. pooling_file: the config of the
+    pooling module of sentence-transformers, relative to the folder, or None. unchanged: tells whether a file has
+    changed since.
     Raises Unreadable for files that are missing or corrupt, and Unsupported for weights that only pickle can read.
     """
 
@@ -83,11 +85,12 @@ class CheckpointFolder:
                 path=self.folder,
                 hint="give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub",
             )
-        named = [self.folder / name for name in (*HASHED_FILES, INDEX)]
+        named = [self.folder / name for name in (*HASHED_FILES, INDEX, CARD)]
         self.unchanged = Unchanged(
             [*named, *self.folder.glob("*.safetensors"), *self.folder.glob("*_Pooling/config.json")]
         )
         refuse_adapter([path.name for path in self.folder.iterdir()], self.folder)
+        self.origin = origin_of(self.folder)
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
         poolings = sorted(self.folder.glob("*_Pooling/config.json"))
@@ -199,7 +202,7 @@ class CheckpointFolder:
     @property
     def source_files(self) -> list[str]:
         """The names of all files that a conversion depends on, sorted."""
-        small = [*HASHED_FILES, *([self.pooling_file] if self.pooling_file else [])]
+        small = [*HASHED_FILES, CARD, *([self.pooling_file] if self.pooling_file else [])]
         return sorted([*(name for name in small if (self.folder / name).is_file()), *self.weight_files])
 
     # -- one pass over the weights -------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from urllib.parse import unquote
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_cache import HubCache
-from tritpack.converter.sources.hub_choice import choose
+from tritpack.converter.sources.hub_choice import Choice, choose
 from tritpack.converter.sources.hub_errors import explained, kinds_of, passes
 from tritpack.converter.sources.hub_repository import Repository
+from tritpack.converter.sources.origin import CARD
 from tritpack.converter.sources.remote_checkpoint import RemoteCheckpoint
 from tritpack.formats.errors import MissingRequirement, NetworkTrouble, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
@@ -24,6 +25,8 @@ from tritpack.formats.gguf_reader import GgufFile
 PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 REPO = re.compile(rf"(?!.*(?:--|\.\.|\.git$|\.gguf$|\.safetensors$)){PART}/{PART}")
 REVISION = re.compile(r"(?!.*(?:\.\.|//|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*")
+LARGEST_README = 8 << 20
+"""Bytes."""
 PAGE = re.compile(r"https://(?:huggingface|hf)\.co/([^/]+/[^/]+?)(?:/tree/(.+?))?/?")
 
 
@@ -68,7 +71,7 @@ def open_remote(repo: str, revision: str | None = None, *, progress: bool = Fals
         choice = choose(repo, cache.repository.files, cache.fetch)
         if choice.gguf is not None:
             return GgufFile(_downloaded(cache))
-        for name in choice.small:
+        for name in _small_files(cache, choice):
             cache.fetch(name)
         return RemoteCheckpoint(cache.repository, cache.folder, choice.weights)
 
@@ -106,9 +109,15 @@ def _ask(cache: HubCache) -> Path | None:
 
 def _downloaded(cache: HubCache) -> Path:
     choice = choose(cache.repository.repo, cache.repository.files, cache.fetch)
-    paths = [cache.fetch(name) for name in (*choice.small, *choice.weights)]
+    paths = [cache.fetch(name) for name in (*_small_files(cache, choice), *choice.weights)]
     cache.remember()
     return cache.folder if choice.gguf is None else paths[0]
+
+
+def _small_files(cache: HubCache, choice: Choice) -> list[str]:
+    """Return the small files of a choice; a README that no reader has written is not worth an error."""
+    sizes = {name: file.size or 0 for name, file in cache.repository.files.items()}
+    return [name for name in choice.small if name != CARD or sizes[name] <= LARGEST_README]
 
 
 def _from_cache(cache: HubCache, reason: Exception) -> Path:

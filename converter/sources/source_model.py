@@ -18,6 +18,7 @@ from tritpack.converter import vocab
 from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
+from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
     ConstantTensor,
@@ -69,11 +70,14 @@ class SourceModel:
 # -- a checkpoint ------------------------------------------------------------------------------------------------------
 
 
-def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | None) -> SourceModel:
+def from_checkpoint(
+    source: CheckpointFolder, quantize: str | None, name: str | None, origin: Origin | None = None
+) -> SourceModel:
     """Recognise a checkpoint and locate its tensors.
 
-    quantize: the argument of --quantize. name: general.name, if it is not to be the checkpoint's own. Raises
-    Unsupported or Unreadable, naming the tensor or the key of config.json.
+    quantize: the argument of --quantize. name: general.name, if it is not to be the checkpoint's own. origin:
+    repository and commit of a checkpoint whose folder does not tell them. Raises Unsupported or Unreadable, naming the
+    tensor or the key of config.json.
     """
     with locating(path=source.folder):
         recognition = recognise(
@@ -87,15 +91,23 @@ def from_checkpoint(source: CheckpointFolder, quantize: str | None, name: str | 
     notes: list[str] = []
     vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config, notes)
     metadata = {
-        "general.name": name or _title(source, recognition),
+        "general.name": name or source.origin.name or _title(source, recognition),
+        **_origin(source, origin).metadata(),
         **_provenance({**source.document_hashes, **dict.fromkeys(source.weight_files, NO_HASH)}),
         "tritpack.source.family": recognition.family.name,
         "tritpack.source.form": recognition.storage.recorded,
         **_embedding_metadata(recognition, vocabulary),
         **vocabulary,
     }
-    warnings = (*_checkpoint_warnings(source, recognition, vocabulary), *notes)
+    warnings = (*_checkpoint_warnings(source, recognition, vocabulary), *source.origin.warnings, *notes)
     return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings)
+
+
+def _origin(source: CheckpointFolder, recorded: Origin | None) -> Origin:
+    """Return where a checkpoint comes from. recorded: what is known of one whose folder does not tell."""
+    if recorded is None or source.origin.repository is not None:
+        return source.origin
+    return dataclasses.replace(source.origin, repository=recorded.repository, commit=recorded.commit)
 
 
 def _with_untied_head(source: CheckpointFolder, recognition: Recognition) -> Recognition:
@@ -258,9 +270,10 @@ def _checkpoint_warnings(
 # -- a GGUF ------------------------------------------------------------------------------------------------------------
 
 
-def from_gguf(file: GgufFile) -> SourceModel:
+def from_gguf(file: GgufFile, origin: Origin | None = None) -> SourceModel:
     """Take a packed file as a source: its tensors through their layouts, its keys read and written anew.
 
+    origin: repository and commit of a file that is a source itself and whose folder does not tell them.
     Raises Unsupported or Unreadable with the file and the tensor or key.
     """
     with locating(path=file.path):
@@ -270,7 +283,7 @@ def from_gguf(file: GgufFile) -> SourceModel:
         model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
         tensors = _gguf_tensors(file, spec)
-        recorded = _recorded(file)
+        recorded = _recorded(file, origin)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
     why = (
@@ -301,13 +314,15 @@ def _gguf_tensors(file: GgufFile, spec: ModelSpec) -> dict[str, SourceTensor]:
     return tensors
 
 
-def _recorded(file: GgufFile) -> dict[str, Any]:
+def _recorded(file: GgufFile, origin: Origin | None) -> dict[str, Any]:
     """Return the metadata to carry on: what describes the source and what earlier steps have done to it."""
     recorded = {
         key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
     }
     if "general.source.sha256" not in recorded:
-        recorded |= {"general.source.format": "gguf", "general.source.sha256": NO_HASH}
+        downloaded = Origin(*snapshot_of(file.path.parent))
+        origin = downloaded if origin is None or downloaded.repository else origin
+        recorded |= {"general.source.format": "gguf", "general.source.sha256": NO_HASH, **origin.metadata()}
     if not isinstance(name := recorded.get("general.name", ""), str):
         raise Unreadable(f"metadata key general.name is {str(name)[:40]!r}, expected a text")
     lost = recorded.get("tritpack.scale_rounding", 0.0)

@@ -170,8 +170,8 @@ def test_a_killed_split_run_is_continued(
 OUTPUTS = {
     "template": ("{name}.{ftype}.gguf", "A-model-2B.i2_s.gguf"),
     "capitals": ("{FTYPE}.gguf", "I2_S.gguf"),
-    "folder": ("folder/", "folder/A-model-2B-I2_S.gguf"),
-    "folder without slash": ("folder", "folder/A-model-2B-I2_S.gguf"),
+    "folder": ("folder/", "folder/A-model-1.7M-2b-I2_S.gguf"),
+    "folder without slash": ("folder", "folder/A-model-1.7M-2b-I2_S.gguf"),
     "plain": ("plain.gguf", "plain.gguf"),
 }
 

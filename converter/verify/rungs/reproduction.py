@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tritpack.converter.convert import RunOptions, run_conversion
 from tritpack.converter.options import ConvertOptions
+from tritpack.converter.sources.origin import recorded_origin
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Kind
@@ -66,6 +67,7 @@ def recorded_options(file: GgufFile, quantize: str | None) -> ConvertOptions:
         tiling=list(metadata.get(TILING_KEY, ())),
         tl2_id=ids.get("tl2", type_of("tl2").type_id),
         pq2_id=ids.get("pq2_0", type_of("pq2_0").type_id),
+        origin=recorded_origin(metadata),
     )
 
 

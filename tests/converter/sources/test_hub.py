@@ -89,7 +89,7 @@ def repos(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     (main / "original").mkdir()
     for name in ("original/consolidated.safetensors", "consolidated.00.safetensors", "adapter_model.safetensors"):
         (main / name).write_bytes(b"not wanted")
-    for name in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "picture.png", "README.md", "run.py"):
+    for name in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "picture.png", "notes.md", "run.py"):
         (main / name).write_bytes(b"not wanted")
 
     other = base / "other"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ OPTIONS = ConvertOptions(embedding_type="f16")
 @pytest.mark.parametrize("name", ["tiny", "sharded"])
 def test_a_plan_is_that_of_the_download(server: HubServer, repos: dict[str, Path], name: str) -> None:
     local, remote = CheckpointFolder(repos[f"org/{name}"]), opened(f"org/{name}")
-    plans = [make_plan(source, OPTIONS) for source in (local, remote)]
+    told = dataclasses.replace(OPTIONS, name=name, origin=remote.origin)
+    plans = [make_plan(local, told), make_plan(remote, OPTIONS)]
     for field in ("why", "warnings", "unused", "output_bytes", "peak_bytes", "types"):
         assert getattr(plans[0], field) == getattr(plans[1], field), field
     assert plans[0].metadata.keys() == plans[1].metadata.keys()
