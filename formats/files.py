@@ -37,7 +37,7 @@ def atomic_output(path: Path, size: int, *, force: bool, check: Callable[[Path],
     partial = partial_of(path)
     try:
         remove_abandoned(path)
-        _require_space(path, size)
+        require_space(path, size)
         with open(partial, "wb") as stream:
             lock(stream.fileno())
             yield stream
@@ -72,7 +72,7 @@ def atomic_set(
     folder, descriptor = partial_of(first), None
     try:
         remove_abandoned(first)
-        _require_space(first, size)
+        require_space(first, size)
         folder.mkdir()
         descriptor = os.open(folder, os.O_RDONLY)
         lock(descriptor)
@@ -122,7 +122,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _require_space(path: Path, size: int) -> None:
+def require_space(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
         raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)

@@ -280,11 +280,11 @@ def _tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Iterable[Te
         room = max(end - row.start, 0)
         head = mapped[row.start : row.start + min(room, HEAD_BYTES)]
         with locating(tensor=row.name):
-            info = _tensor_info(row, room, header.alignment, head)
+            info = tensor_info(row, room, header.alignment, head)
         yield dataclasses.replace(info, file_index=file_index) if file_index else info
 
 
-def _tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:
+def tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:
     """room: bytes from the tensor's start to the next tensor, or to the end of the file. head: the first of them."""
     rows, cols = math.prod(row.shape[:-1]), row.shape[-1] if row.shape else 1
     meanings = catalog.meanings(row.type_id)

@@ -134,5 +134,11 @@ def sisters(path: Path) -> list[Path]:
     return [path, *(sister for name in names if (sister := path.parent / name) != path and sister.is_file())]
 
 
+def first_part_of(name: str) -> str:
+    """The name of the first part of the set that a file with this name belongs to; the name itself if to none."""
+    match = _NAME.fullmatch(name)
+    return part_name(match[1], 1, int(match[3])) if match else name
+
+
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

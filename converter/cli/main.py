@@ -48,6 +48,7 @@ COMMANDS = {
     "eval": "Run tasks of lm-evaluation-harness on a packed file.",
     "logits": "Write the logits of a prompt as .npy.",
     "embed": "Write the embedding of a text as .npy.",
+    "bundle": "Pack a release into one file with a manifest, check it, unpack it.",
     "bench": "Measure the speed of a model, and the limits of this machine.",
     "families": "List the supported checkpoints, how they are recognised, and what is refused.",
     "make-dummy": "Write a checkpoint with random ternary weights in a real shape.",
