@@ -171,6 +171,8 @@ class Run:
     tensors: bool
     as_json: bool
     quiet: bool
+    local: Path | None = None
+    """The file that was unpacked from `source`, if that is a bundle."""
 
     def options(self, **hub: Any) -> RunOptions:
         """Return what the library calls these. hub: revision and stream, which only `convert` has."""
@@ -212,7 +214,7 @@ def show_plan(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None:
     from tritpack.converter.pipeline.estimate import estimate
     from tritpack.converter.pipeline.workers import default_threads
 
-    planned = plan_conversion(run.source, run.output, options, run.options(**hub))
+    planned = plan_conversion(run.local or run.source, run.output, options, run.options(**hub))
     for plan, shards in planned:
         for warning in plan.warnings:
             show(f"warning: {warning}", err=True)
@@ -291,7 +293,7 @@ def show_result(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None
     from tritpack.converter.convert import run_conversion
 
     started = time.monotonic()
-    conversions = run_conversion(run.source, run.output, options, run.options(**hub))
+    conversions = run_conversion(run.local or run.source, run.output, options, run.options(**hub))
     seconds = time.monotonic() - started
     for conversion in conversions:
         for warning in conversion.warnings:

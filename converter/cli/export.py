@@ -7,7 +7,7 @@ import time
 import click
 
 from tritpack.converter.cli.convert_options import one_of
-from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.progress import Progress
@@ -79,19 +79,20 @@ def command(
     from tritpack.converter.export.export import export
 
     started = time.monotonic()
-    result = export(
-        source,
-        output,
-        to=to,
-        storage=storage,
-        dtype=dtype,
-        group_size=group_size,
-        revision=revision,
-        allow_scale_rounding=allow_scale_rounding,
-        allow_wrong_engine=allow_wrong_engine,
-        force=force,
-        progress=Progress("exporting", quiet=quiet),
-    )
+    with unpacked(source, quiet=quiet) as path:
+        result = export(
+            path,
+            output,
+            to=to,
+            storage=storage,
+            dtype=dtype,
+            group_size=group_size,
+            revision=revision,
+            allow_scale_rounding=allow_scale_rounding,
+            allow_wrong_engine=allow_wrong_engine,
+            force=force,
+            progress=Progress("exporting", quiet=quiet),
+        )
     for warning in result.warnings:
         show(f"warning: {warning}", err=True)
     if as_json:

@@ -34,7 +34,7 @@ from tritpack.formats.printable import printable
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any) -> None:
-    """Continue a prompt with the model in FILE (a GGUF, or a checkpoint folder).
+    """Continue a prompt with the model in FILE (a GGUF, one in a bundle, or a checkpoint folder).
 
     Example: tritpack generate model.gguf -p "Once upon a time" -n 64 --temp 0
     """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.formats.names import ExitCode
@@ -23,7 +24,7 @@ from tritpack.formats.names import ExitCode
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
-    """Show what FILE (a GGUF, a checkpoint folder, or a repository on the Hub) really contains.
+    """Show what FILE (a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub) really contains.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
     that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
@@ -32,8 +33,11 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     from tritpack.converter.sources.open import local_path
     from tritpack.converter.tools.inspect import inspect
 
-    result = inspect(local_path(file, progress=True), stats=stats)
+    with unpacked(file) as path:
+        result = inspect(local_path(path, progress=True), stats=stats)
     result["file"] = file
+    if isinstance(path, Path):  # nobody can open the files of a copy that is gone
+        result["files"] = [Path(copy).name for copy in result["files"]]
     if as_json:
         print_json(result)
     else:

@@ -97,7 +97,7 @@ def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 @contextlib.contextmanager
 def open_model(file: str, **options: Any) -> Iterator[Model]:
-    """Open the model in FILE (a GGUF or a checkpoint folder), with the options of `model_options`."""
+    """Open the model in FILE (a GGUF, one in a bundle, or a checkpoint folder), with the options of `model_options`."""
     from tritpack.runtime.model import Model
 
     with as_gguf(file) as path, Model(path, **options) as model:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tritpack.converter.cli.convert_options import Run, convert_options, show_plan, show_result, wanted
-from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.formats import names
 
 
 @click.command("repack")
-@click.argument("file", type=PATH, metavar="IN.gguf")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option(
     "--read-as",
     type=click.Choice(names.READ_AS),
@@ -36,9 +37,9 @@ def command(
     chosen: dict[str, Any],
     handling: dict[str, Any],
 ) -> None:
-    """Write a packed file again in another layout, without the checkpoint and without losing a bit.
+    """Write FILE (a GGUF, or one in a bundle) again in another layout, without the checkpoint and without losing a bit.
 
-    --tiling and --kernel-config also say how tl1 and tl2 tensors of IN.gguf are tiled if the file does not record it;
+    --tiling and --kernel-config also say how tl1 and tl2 tensors of FILE are tiled if the file does not record it;
     files of bitnet.cpp do not.
 
     \b
@@ -49,5 +50,7 @@ def command(
     from tritpack.converter.repack import reading_of
 
     run = Run("repack", file, **handling)
-    reading = reading_of(file, read_as, repair, reference, chosen["tiling"], chosen["kernel_config"])
-    (show_plan if run.dry_run else show_result)(run, wanted(chosen, reading=reading))
+    with unpacked(file, quiet=run.quiet, output=run.output) as path:
+        run = dataclasses.replace(run, local=path if isinstance(path, Path) else None)
+        reading = reading_of(path, read_as, repair, reference, chosen["tiling"], chosen["kernel_config"])
+        (show_plan if run.dry_run else show_result)(run, wanted(chosen, reading=reading))
