@@ -89,7 +89,7 @@ class WriteFailed(TritpackError):
 
 
 class IntegrityFailed(TritpackError):
-    """A downloaded file does not have its hash."""
+    """A file does not have the hash that the Hub, an attestation or a manifest gives it."""
 
     exit_code = ExitCode.INTEGRITY
 

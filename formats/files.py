@@ -238,16 +238,11 @@ def is_locked(path: str) -> bool:
 # -- hashes ------------------------------------------------------------------------------------------------------------
 
 
-def sha256_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of a GGUF: of its file; of a split set that of the lines `HASH`, one per file in order, in hex.
-
-    So it can be made of the hashes that a download has, and does not depend on the files' names. Raises Unreadable.
-    """
-    return hash_of_parts([sha256_file(path) for path in paths])
-
-
 def hash_of_parts(hashes: Sequence[str]) -> str:
-    """The hash of a GGUF from those of its files, in order: see sha256_files."""
+    """SHA-256 of a GGUF: that of its file; of a split set that of the lines `HASH`, one per file in order, in hex.
+
+    So it can be made of the hashes that a download has, and does not depend on the files' names.
+    """
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(f"{h}\n" for h in hashes).encode()).hexdigest()
 
 

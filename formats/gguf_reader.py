@@ -9,6 +9,7 @@ header is parsed in gguf_header.py; how the bytes of a tensor are decoded is the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 
 from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, locating
+from tritpack.formats.files import hash_of_parts, sha256_file
 from tritpack.formats.gguf_header import ALIGNMENT_KEY, MIN_HEADER, Header, TensorRow, read_header
 from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
@@ -168,6 +170,16 @@ class GgufFile:
     def files(self) -> list[Path]:
         """The paths of all files that are read, in order."""
         return [file.path for file in self._files]
+
+    @functools.cached_property
+    def file_hashes(self) -> dict[str, str]:
+        """The SHA-256 of each file, by name, in order. Raises Unreadable."""
+        return {path.name: sha256_file(path) for path in self.files}
+
+    @property
+    def sha256(self) -> str:
+        """One hash for all files: see hash_of_parts."""
+        return hash_of_parts([*self.file_hashes.values()])
 
     @property
     def bytes_after_tensors(self) -> int:

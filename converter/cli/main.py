@@ -41,6 +41,7 @@ COMMANDS = {
     "export": "Write a packed file as a checkpoint for transformers or MLX.",
     "inspect": "Show what a packed file really contains.",
     "verify": "Prove a file against the checkpoint it came from.",
+    "check": "Check a file, a folder or a bundle against its attestation and its hashes.",
     "generate": "Continue a prompt.",
     "chat": "Talk with a model.",
     "tokenize": "Print the token ids of a text or a chat.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,7 +78,13 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 @click.option("--reproduce", is_flag=True, help="Convert SOURCE once more and compare the bytes of the two files.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
-@click.option("--force", is_flag=True, help="Overwrite reports in that folder.")
+@click.option(
+    "--attest",
+    type=PATH,
+    metavar="OUT.intoto.json",
+    help="If FILE passes, write an in-toto statement of what was compared and proved; `check` reads it.",
+)
+@click.option("--force", is_flag=True, help="Overwrite reports in that folder, and an attestation.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
               help="Print the JSON Schema of that result.")  # fmt: skip
@@ -87,6 +94,7 @@ def command(
     tokens: str | None,
     layers: bool,
     folder: str | None,
+    attest: str | None,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -110,8 +118,10 @@ def command(
     read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be written, 7 if something
     is not installed.
     """
+    from tritpack.converter.release.attestation import write_attestation
     from tritpack.converter.report.render import prepare_folder, write_report
     from tritpack.converter.verify.ladder import verify
+    from tritpack.formats.files import refuse_existing
     from tritpack.formats.printable import printable
 
     prompt_files = options.pop("prompt_file")
@@ -120,10 +130,14 @@ def command(
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
         raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")
+    named = (file, options["source"], options["oracle"], options["text"], options["golden"], options["against"])
     if folder is not None:
-        named = (file, options["source"], options["oracle"], options["text"], options["golden"], options["against"])
         prepare_folder(folder, force=force, inputs=(*named, *prompt_files))
+    if attest is not None:
+        refuse_existing(Path(attest), force=force, inputs=(*named, *prompt_files))
     with as_gguf(file) as path, Alive(quiet=quiet) as alive:
+        if attest is not None and str(path) != file:
+            raise UsageError("--attest is for a GGUF, and FILE is a checkpoint", path=file)
         climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
 
         def climbed(rung: Rung) -> None:
@@ -140,6 +154,8 @@ def command(
     if folder is not None:
         for written in write_report(folder, report, force=True):
             click.echo(f"wrote {written}", err=True)
+    if attest is not None:
+        click.echo(f"wrote {write_attestation(report, attest, file=file, force=force)}", err=True)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
 

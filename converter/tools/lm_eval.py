@@ -19,7 +19,6 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, make_
 from tqdm import tqdm
 
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
-from tritpack.formats.files import sha256_files
 from tritpack.runtime.chat import chat_text
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.model import Model
@@ -201,7 +200,7 @@ def evaluate(
     return {
         "schema": SCHEMA,
         "file": str(path),
-        "file_sha256": sha256_files(lm.model.file.files),
+        "file_sha256": lm.model.file.sha256,
         "results": {task: _plain(figures) for task, figures in results["results"].items()},
         "versions": results["versions"],
         "num_fewshot": results["n-shot"],

@@ -11,11 +11,10 @@ from pathlib import Path
 from tritpack.converter.sources.open import local_path
 from tritpack.converter.verify.context import Context, ErrorOfOption, Options
 from tritpack.converter.verify.findings import Kind, summarised
-from tritpack.converter.verify.provenance import describe, source_sha256
+from tritpack.converter.verify.provenance import describe
 from tritpack.converter.verify.rung import Report, Rung, RungModule
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, load, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
-from tritpack.formats.files import sha256_files
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_metadata import refuse_adapter
 from tritpack.formats.printable import printable
@@ -63,8 +62,8 @@ def verify(
     _require_ternary(opened)
     context = Context(opened, local_path(source, revision=revision), options, report)
     with ThreadPoolExecutor(2) as aside, context:
-        context.hashing = aside.submit(source_sha256, context.source)
-        digest = aside.submit(sha256_files, opened.files)
+        context.hashing = aside.submit(lambda: context.source.sha256)
+        digest = aside.submit(lambda: opened.sha256)
         for module in rungs:
             progress(module.name)
             started = time.perf_counter()
@@ -73,7 +72,9 @@ def verify(
             rung.seconds = time.perf_counter() - started
             report.rungs.append(rung)
             climbed(rung)
-        report.provenance = describe(report, digest.result(), context.hashing.result(), context.judge_name, level)
+        for hashed in (digest, context.hashing):
+            hashed.result()
+        report.provenance = describe(report, context, level)
     return report
 
 

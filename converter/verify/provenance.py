@@ -8,37 +8,60 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.hub_cache import repository_of
+from tritpack.converter.verify.context import Context, Options
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import MissingRequirement
-from tritpack.formats.files import sha256_files
-from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.library import library
 from tritpack.runtime.machine import usable_cores
 
 PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
+RECORDED = {
+    "recorded_repository": "general.source.huggingface.repository",
+    "recorded_commit": "tritpack.source.commit",
+}
+"""What a file may say of its source, and the keys of its metadata that do."""
 
 
-def describe(report: Report, file_sha256: str, source_sha256: str, oracle: str, level: str) -> dict[str, Any]:
-    """Provenance as `verify --json` has it. level and oracle: what was asked for, in words."""
+def describe(report: Report, context: Context, level: str) -> dict[str, Any]:
+    """Provenance as `verify --json` has it. level: what was asked for."""
     kernels = sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
     return {
         "tritpack": VERSION,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "level": level,
-        "oracle": oracle,
-        "file_sha256": file_sha256,
-        "source_sha256": source_sha256,
+        "oracle": context.judge_name,
+        "options": _asked(context.options),
+        "file_sha256": context.file.sha256,
+        "files": context.file.file_hashes,
+        "source_sha256": context.source.sha256,
+        "source_files": context.source.file_hashes,
+        **_repository(context),
         "kernels": kernels,
         "machine": _machine(),
         "packages": _packages(),
     }
 
 
-def source_sha256(source: CheckpointFolder | GgufFile) -> str:
-    """The hash of a GGUF (see sha256_files), or of all files of a folder (see CheckpointFolder.sha256)."""
-    return sha256_files(source.files) if isinstance(source, GgufFile) else source.sha256
+def _asked(options: Options) -> dict[str, Any]:
+    """Options that were given and decide what is compared; of those that name a file, that they were given."""
+    chosen = {
+        "quantize": options.quantize,
+        "oracle": "recorded" if options.oracle.endswith(".npy") else options.oracle,
+        "strict": options.strict,
+        "reproduce": options.reproduce,
+    }
+    inputs = [name for name in ("tokens", "text", "golden", "prompt", "against") if getattr(options, name) is not None]
+    return {key: value for key, value in {**chosen, "inputs": inputs}.items() if value}
+
+
+def _repository(context: Context) -> dict[str, str]:
+    """The repository and commit of SOURCE where it came from the Hub; otherwise what FILE records of them."""
+    if found := repository_of(context.source_path):
+        return {"source_repository": found[0], "source_commit": found[1]}
+    recorded = {key: context.file.metadata.get(metadata_key) for key, metadata_key in RECORDED.items()}
+    return {key: value for key, value in recorded.items() if isinstance(value, str)}
 
 
 def _machine() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.make.checkpoints import read_safetensors
 from tests.make.hub_server import HubServer
-from tritpack.converter.sources import hub_errors
+from tests.make.remote import serving
 
 HOLE = 3 << 30
 """Bytes of a tensor that nothing needs, in the middle of the file of org/sparse."""
@@ -58,19 +58,5 @@ def repos(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 @pytest.fixture
 def server(repos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub, to which the client of this process talks."""
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    constants = pytest.importorskip("huggingface_hub.constants")
-
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(hub_errors, "PAUSES", (0.0,) * 5)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with HubServer(repos) as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        template = f"{running.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        huggingface_hub.close_session()
+    with serving(repos, tmp_path / "cache", monkeypatch) as running:
         yield running
-    huggingface_hub.close_session()

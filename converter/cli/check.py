@@ -1,0 +1,79 @@
+"""tritpack check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.progress import Alive
+from tritpack.formats.printable import printable
+
+if TYPE_CHECKING:
+    from tritpack.converter.release.check import Check
+
+
+@click.command("check")
+@click.argument("file", type=PATH, metavar="FILE")
+@click.option(
+    "--attestation",
+    type=PATH,
+    metavar="A",
+    help="The attestation of a GGUF; by default NAME.intoto.json beside it.",
+)
+@click.option(
+    "--source",
+    type=PATH,
+    metavar="SOURCE",
+    help="Prove it again: climb the ladder of `verify` against this checkpoint, to the attested level.",
+)
+@click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    file: str,
+    attestation: str | None,
+    source: str | None,
+    revision: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check that FILE is the file that its attestation is about, byte for byte, and that it was proved.
+
+    \b
+    Examples: tritpack check model.gguf
+              tritpack check model.gguf --attestation model.intoto.json --source ORG/NAME
+
+    The exit code is 6 where a hash differs, 1 if what was attested is not a pass, or if a proof against --source fails
+    now, and 3 for an attestation that is missing or damaged.
+    """
+    from tritpack.converter.release.check import check
+
+    with Alive(quiet=quiet) as alive:
+        result = check(
+            file,
+            attestation=attestation,
+            source=source,
+            revision=revision,
+            progress=alive.show,
+            climbed=lambda rung: alive.hide(),
+        )
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _show(result)
+
+
+def _show(result: Check) -> None:
+    for checked in result.attested:
+        for name, digest in checked.attestation.subjects.items():
+            show(f"intact  {digest}  {name}")
+        predicate = checked.attestation.predicate
+        show(f"proved by tritpack {predicate['verifier']['version']}: {predicate['conclusion']}")
+        show(f"source  {checked.attestation.source}")
+    for note in result.notes:
+        show(f"note: {note}")
+    good = click.style("GOOD", fg="green", bold=True)
+    click.echo(f"{good}: {printable(result.conclusion)}")
