@@ -55,7 +55,8 @@ ROWS = [
     Row("export", "export", {"as_json", "quiet"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row(
-        "verify", "verify", {"as_json", "quiet", "layers", "folder", "report", "attest", "force", "json_schema"},
+        "verify", "verify", {"as_json", "quiet", "layers", "folder", "report", "attest", "bom", "sign_key", "force",
+         "json_schema"},
         {"progress", "climbed"},
     ),
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),

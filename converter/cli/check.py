@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     help="Prove it again: climb the ladder of `verify` against this checkpoint, to the attested level.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
+@click.option(
+    "--public-key",
+    type=PATH,
+    metavar="KEY.pub",
+    help="Require that it is signed with this key, by sigstore's model_signing.",
+)
+@click.option("--signature", type=PATH, metavar="SIG", help="The signature; by default NAME.sig beside what is signed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -37,6 +44,8 @@ def command(
     attestation: str | None,
     source: str | None,
     revision: str | None,
+    public_key: str | None,
+    signature: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -57,6 +66,8 @@ def command(
             attestation=attestation,
             source=source,
             revision=revision,
+            public_key=public_key,
+            signature=signature,
             progress=alive.show,
             climbed=lambda rung: alive.hide(),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +86,16 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     metavar="OUT.intoto.json",
     help="If FILE passes, write an in-toto statement of what was compared and proved; `check` reads it.",
 )
-@click.option("--force", is_flag=True, help="Overwrite reports in that folder, and an attestation.")
+@click.option(
+    "--bom", type=PATH, metavar="OUT.cdx.json", help="With --attest: write a CycloneDX bill of materials too."
+)
+@click.option(
+    "--sign-key",
+    type=PATH,
+    metavar="KEY.pem",
+    help="With --attest: sign the attestation with this private key, as OUT.intoto.json.sig.",
+)
+@click.option("--force", is_flag=True, help="Overwrite what --report and --attest write.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
               help="Print the JSON Schema of that result.")  # fmt: skip
@@ -95,6 +106,8 @@ def command(
     layers: bool,
     folder: str | None,
     attest: str | None,
+    bom: str | None,
+    sign_key: str | None,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -118,10 +131,8 @@ def command(
     read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be written, 7 if something
     is not installed.
     """
-    from tritpack.converter.release.attestation import write_attestation
     from tritpack.converter.report.render import prepare_folder, write_report
     from tritpack.converter.verify.ladder import verify
-    from tritpack.formats.files import refuse_existing
     from tritpack.formats.printable import printable
 
     prompt_files = options.pop("prompt_file")
@@ -133,10 +144,9 @@ def command(
     named = (file, options["source"], options["oracle"], options["text"], options["golden"], options["against"])
     if folder is not None:
         prepare_folder(folder, force=force, inputs=(*named, *prompt_files))
-    if attest is not None:
-        refuse_existing(Path(attest), force=force, inputs=(*named, *prompt_files))
+    proof = _Proof.prepare(attest, bom, sign_key, force=force, inputs=(*named, *prompt_files))
     with as_gguf(file) as path, Alive(quiet=quiet) as alive:
-        if attest is not None and str(path) != file:
+        if proof is not None and str(path) != file:
             raise UsageError("--attest is for a GGUF, and FILE is a checkpoint", path=file)
         climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
 
@@ -154,10 +164,56 @@ def command(
     if folder is not None:
         for written in write_report(folder, report, force=True):
             click.echo(f"wrote {written}", err=True)
-    if attest is not None:
-        click.echo(f"wrote {write_attestation(report, attest, file=file, force=force)}", err=True)
+    if proof is not None:
+        for written in proof.write(report, file, force=force):
+            click.echo(f"wrote {written}", err=True)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Proof:
+    """The outputs of --attest, --bom and --sign-key."""
+
+    attest: str
+    bom: str | None
+    sign_key: str | None
+
+    @classmethod
+    def prepare(
+        cls, attest: str | None, bom: str | None, sign_key: str | None, *, force: bool, inputs: Iterable[str | None]
+    ) -> _Proof | None:
+        """Refuse before the work what cannot be written after it. None if nothing is to be attested."""
+        from tritpack.converter.release import bill_of_materials, signing
+        from tritpack.formats.files import refuse_existing
+
+        if attest is None:
+            for option, value in (("--bom", bom), ("--sign-key", sign_key)):
+                if value is not None:
+                    raise UsageError(f"{option} is for --attest, which is not given")
+            return None
+        outputs = [Path(attest)]
+        if bom is not None:
+            bill_of_materials.require_extra()
+            outputs.append(Path(bom))
+        if sign_key is not None:
+            signing.require_extra()
+            outputs.append(signing.signature_name(attest))
+        for output in outputs:
+            refuse_existing(output, force=force, inputs=(*inputs, sign_key))
+        return cls(attest, bom, sign_key)
+
+    def write(self, report: Report, file: str, *, force: bool) -> Iterator[Path]:
+        """Write each, and yield its path."""
+        from tritpack.converter.release.attestation import write_attestation
+        from tritpack.converter.release.bill_of_materials import write_bill_of_materials
+        from tritpack.converter.release.signing import sign
+
+        yield write_attestation(report, self.attest, file=file, force=force)
+        if self.sign_key is not None:
+            yield sign(self.attest, self.sign_key, force=force)
+        if self.bom is not None:
+            yield write_bill_of_materials(self.bom, file=file, attestation=self.attest, force=force)
 
 
 def _print_rung(rung: Rung, *, layers: bool) -> None:

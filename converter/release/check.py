@@ -19,6 +19,7 @@ from tritpack.converter.release.attestation import (
     read_attestation,
 )
 from tritpack.converter.release.attestation import statement as statement_of
+from tritpack.converter.release.signing import signature_name, verify_signature
 from tritpack.formats.errors import CheckFailed, IntegrityFailed, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 
@@ -30,6 +31,7 @@ NOT_SIGNED = (
     "hashes find accidents; whoever can change the file can change its attestation too: only a signature "
     "(--public-key) helps against intent"
 )
+SIGNED = "the attestation is signed with the key that was given, and it has the hashes of the file"
 
 
 @dataclasses.dataclass
@@ -87,20 +89,28 @@ def check(
     attestation: str | Path | None = None,
     source: str | Path | None = None,
     revision: str | None = None,
+    public_key: str | Path | None = None,
+    signature: str | Path | None = None,
     progress: Callable[[str], None] = lambda rung: None,
     climbed: Callable[[Rung], None] = lambda rung: None,
 ) -> Check:
     """Check that FILE is the file that ATTESTATION is about, and that it was proved.
 
     attestation: NAME.intoto.json beside FILE by default. source, revision: prove it again from this source (see
-    verify). progress and climbed are called before and after each rung of that.
+    verify). public_key: the attestation must be signed with this key. signature: NAME.intoto.json.sig by default.
+    progress and climbed are called before and after each rung of that.
     Raises IntegrityFailed where a hash differs, CheckFailed if the attested verdict is not pass or if the proof fails
     now, Unreadable for an attestation that is missing or damaged, and what verify raises.
     """
     if source is None and revision is not None:
         raise UsageError("--revision is for --source, which is not given")
+    if public_key is None and signature is not None:
+        raise UsageError("--signature is for --public-key, which is not given")
     opened = GgufFile(file)
-    attested = read_attestation(_attestation_of(file, attestation))
+    path = _attestation_of(file, attestation)
+    if public_key is not None:
+        verify_signature(path, signature or signature_name(path), public_key)
+    attested = read_attestation(path)
     compare_hashes(attested, opened.file_hashes, file)
     attested.require_pass()
     result = Check(str(file), "gguf", [Checked(str(file), attested)])
@@ -108,7 +118,7 @@ def check(
         report = _climb(file, attested, source, revision, progress, climbed)
         result.notes += _compare(attested, report, codes_hashes(opened))
         result.attested[0].proved = True
-    result.notes.append(NOT_SIGNED)
+    result.notes.append(NOT_SIGNED if public_key is None else SIGNED)
     return result
 
 
