@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tritpack.converter.report import plots
+from tritpack.converter.report import markdown, plots
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
 from tritpack.converter.verify.rungs import RUNGS
@@ -143,7 +143,7 @@ def _render(name: str, report: Report, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"text": _markdown_text, "code": _markdown_code}
+    environment.filters |= {"text": markdown.text, "code": markdown.code}
     text: str = environment.get_template(name).render(report=report, figures=shown_figures, **more)
     return text
 
@@ -159,28 +159,14 @@ def figure(value: Any) -> str:
 
 def shown_figures(rung: Rung) -> dict[str, str]:
     """Numbers and words; lists and tables are in report.json."""
+    return shown(rung.figures)
+
+
+def shown(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Figures of a rung, as it has them or as report.json does, in the form that people read."""
     return {
-        key.replace("_", " "): figure(value)
-        for key, value in rung.figures.items()
-        if isinstance(value, (int, float, str))
+        key.replace("_", " "): figure(value) for key, value in figures.items() if isinstance(value, (int, float, str))
     }
-
-
-MARKUP = re.compile(r"[\\`*_\[\]<>|~!&$]|:(?=//)|(?<=www)\.")
-"""What begins anything within a line of Markdown, bare addresses included."""
-
-
-def _markdown_text(text: str) -> str:
-    """Text that stays text, also in a cell of a table: no link, image, emphasis or tag, and nobody is mentioned."""
-    escaped = MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
-    return escaped.replace("@", "@\u2060")  # a mention needs the name right after the sign
-
-
-def _markdown_code(text: str) -> str:
-    """A code span, in which nothing is markup. Its fence is longer than any run of backticks inside."""
-    shown = printable(" ".join(text.split()))
-    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
-    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown or ' '}{fence}"
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

@@ -27,4 +27,5 @@ def _notes(spec: ModelSpec, layout: str) -> Iterator[str]:
         yield f"bitnet.cpp runs {spec.architecture} with norms before its linears since July 2026 only"
 
 
-ENGINE = Engine("bitnet.cpp", ("i2_s", "tl1", "tl2"), _deviations, _notes)
+COMMAND = 'python run_inference.py -m {file} -p "Once upon a time" -n 64'
+ENGINE = Engine("bitnet.cpp", ("i2_s", "tl1", "tl2"), COMMAND, _deviations, _notes)

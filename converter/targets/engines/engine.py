@@ -23,6 +23,7 @@ class Engine:
     """An engine that a file may be written for.
 
     layouts: those that it loads and runs, best first; None for all.
+    command: continues a prompt with {file}, as its users type it.
     deviations: (spec, layout, shapes) -> why it would run another model, one sentence each.
     notes: (spec, layout) -> what is right and should be known nevertheless.
         These sentences are recorded in files (`tritpack.warnings`), so rewording one changes the bytes of an output.
@@ -33,6 +34,7 @@ class Engine:
 
     name: str
     layouts: tuple[str, ...] | None
+    command: str
     deviations: Callable[[ModelSpec, str, Shapes], Iterator[str]] = _nothing
     notes: Callable[[ModelSpec, str], Iterator[str]] = _nothing
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -23,4 +23,5 @@ def _notes(spec: ModelSpec, layout: str) -> Iterator[str]:
     yield f"ik_llama.cpp quantises activations with four scales a token, the model has {model}: logits differ by 1e-2"
 
 
-ENGINE = Engine("ik_llama.cpp", ("iq2_bn_r4", "iq2_bn", "iq1_bn"), _deviations, _notes)
+COMMAND = './build/bin/llama-cli -m {file} -p "Once upon a time" -n 64'
+ENGINE = Engine("ik_llama.cpp", ("iq2_bn_r4", "iq2_bn", "iq1_bn"), COMMAND, _deviations, _notes)

@@ -27,6 +27,7 @@ def _notes(spec: ModelSpec, layout: str) -> Iterator[str]:
 ENGINE = Engine(
     "llama.cpp",
     ("tq2_0", "tq1_0", "q2_0"),
+    'llama-cli -m {file} -p "Once upon a time" -n 64',
     _deviations,
     _notes,
     renamed={"bitnet-b1.58": "bitnet"},

@@ -2,4 +2,4 @@
 
 from tritpack.converter.targets.engines.engine import Engine
 
-ENGINE = Engine("tritpack", layouts=None, ternary_tables=True)
+ENGINE = Engine("tritpack", layouts=None, command='tritpack generate {file} -p "Once upon a time"', ternary_tables=True)
