@@ -42,6 +42,7 @@ COMMANDS = {
     "inspect": "Show what a packed file really contains.",
     "verify": "Prove a file against the checkpoint it came from.",
     "check": "Check a file, a folder or a bundle against its attestation and its hashes.",
+    "publish": "Upload a release folder or a bundle to the Hub, once it was checked.",
     "generate": "Continue a prompt.",
     "chat": "Talk with a model.",
     "tokenize": "Print the token ids of a text or a chat.",

@@ -147,7 +147,7 @@ def command(
     proof = _Proof.prepare(attest, bom, sign_key, force=force, inputs=(*named, *prompt_files))
     with as_gguf(file) as path, Alive(quiet=quiet) as alive:
         if proof is not None and str(path) != file:
-            raise UsageError("--attest is for a GGUF, and FILE is a checkpoint", path=file)
+            raise UsageError("--attest is for a GGUF itself, and this is converted or unpacked first", path=file)
         climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
 
         def climbed(rung: Rung) -> None:

@@ -6,6 +6,7 @@ was attested.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,9 +20,17 @@ from tritpack.converter.release.attestation import (
     read_attestation,
 )
 from tritpack.converter.release.attestation import statement as statement_of
+from tritpack.converter.release.release_check import (
+    attestations_of,
+    check_card,
+    check_signatures,
+    is_release,
+    open_release,
+)
 from tritpack.converter.release.signing import signature_name, verify_signature
 from tritpack.formats.errors import CheckFailed, IntegrityFailed, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.progress import silent
 
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
@@ -31,7 +40,7 @@ NOT_SIGNED = (
     "hashes find accidents; whoever can change the file can change its attestation too: only a signature "
     "(--public-key) helps against intent"
 )
-SIGNED = "the attestation is signed with the key that was given, and it has the hashes of the file"
+SIGNED = "{} is signed with the key that was given"
 
 
 @dataclasses.dataclass
@@ -96,16 +105,26 @@ def check(
 ) -> Check:
     """Check that FILE is the file that ATTESTATION is about, and that it was proved.
 
-    attestation: NAME.intoto.json beside FILE by default. source, revision: prove it again from this source (see
-    verify). public_key: the attestation must be signed with this key. signature: NAME.intoto.json.sig by default.
-    progress and climbed are called before and after each rung of that.
+    file: a GGUF; or a release, a folder or a bundle, of which the manifest, the attestation of each GGUF and the hashes
+    in the card are checked, with nothing but the release. attestation: NAME.intoto.json beside a GGUF by default.
+    source, revision: prove it again from this source (see verify). public_key: the attestation, in a release each of
+    them, must be signed with this key. signature: NAME.intoto.json.sig by default; for a release also that of the
+    bundle or of the folder's manifest.json, which protects all of it. progress and climbed are called before and after
+    each rung of a proof.
     Raises IntegrityFailed where a hash differs, CheckFailed if the attested verdict is not pass or if the proof fails
     now, Unreadable for an attestation that is missing or damaged, and what verify raises.
     """
-    if source is None and revision is not None:
-        raise UsageError("--revision is for --source, which is not given")
-    if public_key is None and signature is not None:
-        raise UsageError("--signature is for --public-key, which is not given")
+    for option, value, needed, given in (
+        ("--revision", revision, "--source", source),
+        ("--signature", signature, "--public-key", public_key),
+    ):
+        if value is not None and given is None:
+            raise UsageError(f"{option} is for {needed}, which is not given")
+    again = None if source is None else _Again(source, revision, progress, climbed)
+    if is_release(Path(file)):
+        if attestation is not None:
+            raise UsageError("--attestation is for a GGUF; a release has an attestation for each", path=file)
+        return _check_release(Path(file), again, public_key, signature)
     opened = GgufFile(file)
     path = _attestation_of(file, attestation)
     if public_key is not None:
@@ -114,11 +133,39 @@ def check(
     compare_hashes(attested, opened.file_hashes, file)
     attested.require_pass()
     result = Check(str(file), "gguf", [Checked(str(file), attested)])
-    if source is not None:
-        report = _climb(file, attested, source, revision, progress, climbed)
-        result.notes += _compare(attested, report, codes_hashes(opened))
-        result.attested[0].proved = True
-    result.notes.append(NOT_SIGNED if public_key is None else SIGNED)
+    if again is not None:
+        again.prove(Path(file), result.attested[0], result.notes)
+    result.notes.append(NOT_SIGNED if public_key is None else SIGNED.format("the attestation"))
+    return result
+
+
+def _check_release(
+    path: Path, again: _Again | None, public_key: str | Path | None, signature: str | Path | None
+) -> Check:
+    """Check a folder or bundle. signature: that of the bundle, or of the folder's manifest."""
+    from tritpack.converter.release.bundle.gguf_member import unpacked_gguf
+    from tritpack.converter.release.manifest import NAME
+
+    is_folder = path.is_dir()
+    signed = path / NAME if is_folder else path
+    if public_key is not None and signature is not None:
+        verify_signature(signed, signature, public_key)
+    release = open_release(path, silent)
+    attestations = attestations_of(release)
+    check_card(release)
+    if public_key is not None and signature is None:
+        check_signatures(release, attestations, public_key)
+    result = Check(str(path), "folder" if is_folder else "bundle", [])
+    for name, attested in attestations.items():
+        checked = Checked(f"{path}/{name}", attested)
+        result.attested.append(checked)
+        if again is not None:
+            with contextlib.nullcontext(path / name) if is_folder else unpacked_gguf(path, name) as gguf:
+                again.prove(gguf, checked, result.notes)
+    if public_key is None:
+        result.notes.append(NOT_SIGNED)
+    else:
+        result.notes.append(SIGNED.format("each attestation" if signature is None else signed.name))
     return result
 
 
@@ -148,34 +195,38 @@ def compare_hashes(attested: Attestation, hashes: Mapping[str, str], file: str |
 # -- proving again -----------------------------------------------------------------------------------------------------
 
 
-def _climb(
-    file: str | Path,
-    attested: Attestation,
-    source: str | Path,
-    revision: str | None,
-    progress: Callable[[str], None],
-    climbed: Callable[[Rung], None],
-) -> Report:
-    """Verify with the level and options that were attested. Raises CheckFailed if the file does not pass now."""
-    from tritpack.converter.verify.ladder import ORACLES, verify
+@dataclasses.dataclass(frozen=True)
+class _Again:
+    """Proves files again from a source. progress, climbed: see check."""
 
-    options = attested.predicate["options"]
-    oracle = options.get("oracle")
-    report = verify(
-        file,
-        source,
-        level=attested.predicate["level"],
-        revision=revision,
-        quantize=options.get("quantize"),
-        oracle=oracle if oracle in ORACLES else ORACLES[0],
-        strict=options.get("strict") is True,
-        reproduce=options.get("reproduce") is True,
-        progress=progress,
-        climbed=climbed,
-    )
-    if report.verdict != "pass":
-        raise CheckFailed(f"{report.conclusion}: {report.first_finding}", path=file)
-    return report
+    source: str | Path
+    revision: str | None
+    progress: Callable[[str], None]
+    climbed: Callable[[Rung], None]
+
+    def prove(self, file: Path, checked: Checked, notes: list[str]) -> None:
+        """Verify with the level and options that were attested, and compare. Raises CheckFailed, IntegrityFailed."""
+        from tritpack.converter.verify.ladder import ORACLES, verify
+
+        predicate = checked.attestation.predicate
+        options = predicate["options"]
+        oracle = options.get("oracle")
+        report = verify(
+            file,
+            self.source,
+            level=predicate["level"],
+            revision=self.revision,
+            quantize=options.get("quantize"),
+            oracle=oracle if oracle in ORACLES else ORACLES[0],
+            strict=options.get("strict") is True,
+            reproduce=options.get("reproduce") is True,
+            progress=self.progress,
+            climbed=self.climbed,
+        )
+        if report.verdict != "pass":
+            raise CheckFailed(f"{report.conclusion}: {report.first_finding}", path=checked.file)
+        notes += _compare(checked.attestation, report, codes_hashes(GgufFile(file)))
+        checked.proved = True
 
 
 def _compare(attested: Attestation, report: Report, codes: Mapping[str, str]) -> list[str]:

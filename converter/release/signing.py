@@ -53,8 +53,10 @@ def sign(path: str | Path, key: str | Path, *, force: bool = False) -> Path:
     return signature_name(path)
 
 
-def verify_signature(path: str | Path, signature: str | Path, public_key: str | Path) -> None:
-    """Compare a file with its signature.
+def verify_signature(
+    path: str | Path, signature: str | Path, public_key: str | Path, *, called: Path | None = None
+) -> None:
+    """Compare a file with its signature. called: what errors call a file that is a copy; its signature is NAME.sig.
 
     Raises IntegrityFailed if the signature is not that of the file by this key, Unreadable for what is missing or is no
     key or signature, MissingRequirement without model_signing.
@@ -66,27 +68,28 @@ def verify_signature(path: str | Path, signature: str | Path, public_key: str | 
     except (ValueError, TypeError, AttributeError) as error:
         hint = "it takes the public key of the curves P-256, P-384 or P-521 as PEM"
         raise Unreadable(f"is not a public key: {_reason(error)}", path=public_key, hint=hint) from error
-    _require_bundle(Path(signature))
+    shown = Path(signature) if called is None else signature_name(called)
+    _require_bundle(Path(signature), shown)
     read_input(Path(path))
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where it prints its warnings
             config.verify(Path(path), Path(signature))
     except Exception as error:  # of many classes, those of cryptography and pydantic among them
         raise IntegrityFailed(
-            f"is not the signature of {path} by the key {public_key}: {_reason(error)}",
-            path=signature,
+            f"is not the signature of {called or path} by the key {public_key}: {_reason(error)}",
+            path=shown,
             hint="the file or the signature was changed, or somebody else signed it",
         ) from error
 
 
-def _require_bundle(signature: Path) -> None:
+def _require_bundle(signature: Path, shown: Path) -> None:
     """Raise Unreadable for a file that is not a sigstore bundle."""
     try:
         document = parse_json(read_input(signature))
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not a signature: it is not readable JSON: {error}", path=signature) from error
+        raise Unreadable(f"is not a signature: it is not readable JSON: {error}", path=shown) from error
     if not isinstance(document, dict) or "dsseEnvelope" not in document:
-        raise Unreadable("is not a signature: it has no dsseEnvelope", path=signature)
+        raise Unreadable("is not a signature: it has no dsseEnvelope", path=shown)
 
 
 def _module(name: str) -> ModuleType:

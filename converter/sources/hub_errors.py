@@ -22,7 +22,7 @@ PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 LONGEST = 20.0
 """Seconds after which a Hub that answers slowly and with errors is not asked again."""
 LOGIN = "set HF_TOKEN, or run `hf auth login`"
-AGAIN = "try again later; a cut download continues where it stopped"
+AGAIN = "try again later; a cut transfer continues where it stopped"
 
 
 class NoSuchRepository(Unreadable):
@@ -88,8 +88,8 @@ def explain(error: BaseException, repo: str, revision: str) -> TritpackError:
     """Return an error of the client as one of ours: one sentence, a hint, and the class for its exit code."""
     from huggingface_hub import constants
 
-    if "LocalEntryNotFoundError" in kinds_of(error) and error.__cause__ is not None:
-        return explain(error.__cause__, repo, revision)
+    if error.__cause__ is not None and (type(error) is RuntimeError or "LocalEntryNotFoundError" in kinds_of(error)):
+        return explain(error.__cause__, repo, revision)  # the client wraps errors of downloads and of uploads
     host = urlsplit(constants.ENDPOINT).hostname or "HF_ENDPOINT"
     if isinstance(error, OSError) and error.errno is not None and not status_of(error) and not passes(error):
         return WriteFailed(

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".gguf", ".bin")
+from tests.make.hub_uploads import LARGE, Uploads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +102,7 @@ class HubServer:
         self.large = {f.sha256: (n, f) for _, files in self.snapshots.values() for n, f in files.items()}
         self._servers = [_Server(("127.0.0.1", 0), self._handler(elsewhere)) for elsewhere in (False, True)]
         self.url = f"http://127.0.0.1:{self._servers[0].server_port}"
+        self.uploads = Uploads(self.url)
         self.large_url = f"http://localhost:{self._servers[1].server_port}"  # older clients tell hosts apart, not ports
 
     def __enter__(self) -> HubServer:
@@ -156,7 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    def answer(self) -> None:
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"] or 0)))
+
+    def do_PUT(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"] or 0)))
+
+    def answer(self, body: bytes = b"") -> None:
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         self.hub.requests.append(Request(self.command, path, self.headers["Range"], token, self.elsewhere))
@@ -169,6 +176,12 @@ class _Handler(BaseHTTPRequestHandler):
             if failure[0] in path and failure[2] > 0:
                 failure[2] -= 1
                 return self.refuse(failure[1])
+        if self.command == "POST":
+            return self.hub.uploads.post(path, body, token, self.send_answer)
+        if self.command == "PUT":
+            return self.hub.uploads.put(path, body, self.send_answer)
+        if self.hub.uploads.get(path, self.send_answer):
+            return None
         if self.elsewhere:
             return self.send_file(*self.hub.large[path.strip("/")])
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
@@ -199,6 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(length), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
+
+    def send_answer(self, status: int, value: Any, code: str = "") -> None:
+        body = json.dumps(value).encode()
+        self.send_head(
+            status, len(body), {"Content-Type": "application/json", **({"X-Error-Code": code} if code else {})}
+        )
+        self.wfile.write(body)
 
     def send_json(self, value: Any) -> None:
         for sibling in value.get("siblings", ()) if isinstance(value, dict) else ():

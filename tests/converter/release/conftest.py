@@ -34,3 +34,23 @@ def server(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A hub with org/tiny, to which the client of this process talks."""
     with serving({"org/tiny": tiny_checkpoint}, tmp_path / "cache", monkeypatch) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pairs our and other (.pem, .pub), a locked key and an RSA key."""
+    pytest.importorskip("model_signing.signing", reason="model_signing is not installed")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    folder = tmp_path_factory.mktemp("keys")
+    plain = serialization.NoEncryption()
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    for name in ("our", "other"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        (folder / f"{name}.pem").write_bytes(key.private_bytes(*form, plain))
+        public = key.public_key().public_bytes(form[0], serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pub").write_bytes(public)
+    (folder / "locked.pem").write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"secret")))
+    (folder / "rsa.pem").write_bytes(rsa.generate_private_key(65537, 2048).private_bytes(*form, plain))
+    return folder
