@@ -59,6 +59,8 @@ ROWS = [
          "json_schema"},
         {"progress", "climbed"},
     ),
+    Row("check", "check", {"as_json", "quiet"}, {"reading", "progress", "climbed"}),
+    Row("publish", "publish", {"as_json", "quiet"}, {"progress"}),
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json"}, {"on_text"}),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
     from tritpack.converter.export.export import export as export
     from tritpack.converter.merge import merge as merge
+    from tritpack.converter.release.check import check as check
+    from tritpack.converter.release.publish import publish as publish
     from tritpack.converter.repack import repack as repack
     from tritpack.converter.tools.inspect import inspect as inspect
     from tritpack.converter.tools.pack import pack as pack
@@ -31,6 +33,7 @@ _DEFINED_IN = {
     "TernaryTensor": "tritpack.formats.ternary",
     "TritpackError": "tritpack.formats.errors",
     "bench": "tritpack.runtime.bench",
+    "check": "tritpack.converter.release.check",
     "convert": "tritpack.converter.convert",
     "export": "tritpack.converter.export.export",
     "generate": "tritpack.runtime.model",
@@ -38,6 +41,7 @@ _DEFINED_IN = {
     "merge": "tritpack.converter.merge",
     "pack": "tritpack.converter.tools.pack",
     "perplexity": "tritpack.converter.tools.perplexity",
+    "publish": "tritpack.converter.release.publish",
     "repack": "tritpack.converter.repack",
     "unpack": "tritpack.converter.tools.pack",
     "verify": "tritpack.converter.verify.ladder",
@@ -45,8 +49,8 @@ _DEFINED_IN = {
 """The module of each public name; the imports above say the same to type checkers, and a test compares them."""
 
 __all__ = [
-    "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "convert", "export", "generate", "inspect",
-    "merge", "pack", "perplexity", "repack", "unpack", "verify",
+    "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "check", "convert", "export", "generate",
+    "inspect", "merge", "pack", "perplexity", "publish", "repack", "unpack", "verify",
 ]  # fmt: skip
 
 

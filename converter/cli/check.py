@@ -8,7 +8,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.progress import Alive
+from tritpack.converter.cli.progress import Alive, Progress
 from tritpack.formats.printable import printable
 
 if TYPE_CHECKING:
@@ -51,8 +51,12 @@ def command(
 ) -> None:
     """Check that FILE is the file that its attestation is about, byte for byte, and that it was proved.
 
+    FILE is a GGUF, or a release: a bundle or a folder, in which every file, every attestation and the hashes in the
+    card are checked. A signature protects against intent; without --public-key only accidents are found.
+
     \b
     Examples: tritpack check model.gguf
+              tritpack check NAME.tar.zst --public-key KEY.pub
               tritpack check model.gguf --attestation model.intoto.json --source ORG/NAME
 
     The exit code is 6 where a hash differs, 1 if what was attested is not a pass, or if a proof against --source fails
@@ -68,6 +72,7 @@ def command(
             revision=revision,
             public_key=public_key,
             signature=signature,
+            reading=Progress("checking", quiet=quiet),
             progress=alive.show,
             climbed=lambda rung: alive.hide(),
         )

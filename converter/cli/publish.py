@@ -43,7 +43,7 @@ def command(
         upload=upload,
         private=private,
         revision=revision,
-        progress=Progress("uploading", quiet=quiet),
+        progress=Progress("publishing", quiet=quiet),
     )
     if as_json:
         print_json(published.as_json())

@@ -30,7 +30,7 @@ from tritpack.converter.release.release_check import (
 from tritpack.converter.release.signing import signature_name, verify_signature
 from tritpack.formats.errors import CheckFailed, IntegrityFailed, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.progress import silent
+from tritpack.formats.progress import Progress, silent
 
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
@@ -100,6 +100,7 @@ def check(
     revision: str | None = None,
     public_key: str | Path | None = None,
     signature: str | Path | None = None,
+    reading: Progress = silent,
     progress: Callable[[str], None] = lambda rung: None,
     climbed: Callable[[Rung], None] = lambda rung: None,
 ) -> Check:
@@ -109,8 +110,8 @@ def check(
     in the card are checked, with nothing but the release. attestation: NAME.intoto.json beside a GGUF by default.
     source, revision: prove it again from this source (see verify). public_key: the attestation, in a release each of
     them, must be signed with this key. signature: NAME.intoto.json.sig by default; for a release also that of the
-    bundle or of the folder's manifest.json, which protects all of it. progress and climbed are called before and after
-    each rung of a proof.
+    bundle or of the folder's manifest.json, which protects all of it. reading: is told how much of a release is
+    read. progress and climbed are called before and after each rung of a proof.
     Raises IntegrityFailed where a hash differs, CheckFailed if the attested verdict is not pass or if the proof fails
     now, Unreadable for an attestation that is missing or damaged, and what verify raises.
     """
@@ -124,7 +125,7 @@ def check(
     if is_release(Path(file)):
         if attestation is not None:
             raise UsageError("--attestation is for a GGUF; a release has an attestation for each", path=file)
-        return _check_release(Path(file), again, public_key, signature)
+        return _check_release(Path(file), again, public_key, signature, reading)
     opened = GgufFile(file)
     path = _attestation_of(file, attestation)
     if public_key is not None:
@@ -140,7 +141,11 @@ def check(
 
 
 def _check_release(
-    path: Path, again: _Again | None, public_key: str | Path | None, signature: str | Path | None
+    path: Path,
+    again: _Again | None,
+    public_key: str | Path | None,
+    signature: str | Path | None,
+    reading: Progress,
 ) -> Check:
     """Check a folder or bundle. signature: that of the bundle, or of the folder's manifest."""
     from tritpack.converter.release.bundle.gguf_member import unpacked_gguf
@@ -150,7 +155,7 @@ def _check_release(
     signed = path / NAME if is_folder else path
     if public_key is not None and signature is not None:
         verify_signature(signed, signature, public_key)
-    release = open_release(path, silent)
+    release = open_release(path, reading)
     attestations = attestations_of(release)
     check_card(release)
     if public_key is not None and signature is None:
@@ -182,11 +187,12 @@ def compare_hashes(attested: Attestation, hashes: Mapping[str, str], file: str |
     subjects = attested.subjects
     if len(subjects) != len(hashes):
         raise IntegrityFailed(f"has {len(hashes)} files, {attested.path} is about {len(subjects)}", path=file)
-    for (name, digest), (subject, proved) in zip(hashes.items(), subjects.items()):
-        if digest != proved:
+    same_names = subjects.keys() == hashes.keys()
+    for (name, digest), subject in zip(hashes.items(), hashes if same_names else subjects):
+        if digest != subjects[subject]:
             called = "" if name == subject else f" of {subject}"
             raise IntegrityFailed(
-                f"{name} has SHA-256 {digest}, {attested.path} is about {proved}{called}",
+                f"{name} has SHA-256 {digest}, {attested.path} is about {subjects[subject]}{called}",
                 path=file,
                 hint="the file or the attestation was changed, or they do not belong together",
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tritpack.converter.sources.hub import REPO, REVISION
 from tritpack.converter.sources.hub_errors import explained, persist
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, UsageError
 from tritpack.formats.printable import printable
+from tritpack.formats.progress import Progress, silent
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -66,13 +67,13 @@ def publish(
     upload: bool = False,
     private: bool = False,
     revision: str | None = None,
-    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Publication:
     """Upload a release folder, or the files in a bundle, to ORG/NAME on the Hub; without `upload` only say which.
 
     The manifest is checked first: nothing is sent of a release in which one byte differs. A repository that does not
-    exist is created, private if that is asked for; revision: a branch, which is created too. progress: called with the
-    name of a file, the bytes before it and those of all files.
+    exist is created, private if that is asked for; revision: a branch, which is created too. progress: is told
+    how much was read, and then how much was sent.
     Raises IntegrityFailed, Unreadable, UsageError, CheckFailed if the Hub does not accept the card, NetworkTrouble,
     MissingRequirement, WriteFailed.
     """
@@ -81,7 +82,7 @@ def publish(
     if revision is not None and not REVISION.fullmatch(revision):
         raise UsageError(f"--revision {revision!r} cannot be a branch on the Hub")
     path = Path(source)
-    manifest = check_bundle(path).manifest
+    manifest = check_bundle(path, progress=progress).manifest
     sizes = {MANIFEST: len(manifest.encoded()), **{name: entry.nbytes for name, entry in manifest.files.items()}}
     publication = Publication(repository, revision, private, sorted(sizes.items()))
     if not upload:
@@ -145,7 +146,7 @@ def _create(api: HfApi, publication: Publication) -> None:
         persist(lambda: api.create_branch(name, branch=branch, exist_ok=True), tries=4)
 
 
-def _send(api: HfApi, folder: Path, publication: Publication, progress: Callable[[str, int, int], None]) -> Any:
+def _send(api: HfApi, folder: Path, publication: Publication, progress: Progress) -> Any:
     """Send the files one after the other, the smallest first, then the commit that shows them."""
     from huggingface_hub import CommitOperationAdd
 
