@@ -59,7 +59,10 @@ def card(outputs: Sequence[Output], *, text: str, front_matter: Mapping[str, Any
 
     if unknown := sorted({*front_matter} - {*FRONT_MATTER}):
         raise UsageError(f"the front matter of a card has no {unknown[0]!r}", hint=f"it has {', '.join(FRONT_MATTER)}")
-    head = {**_front_matter(outputs), **front_matter}
+    head = _front_matter(outputs)
+    if front_matter.get("license") not in (None, head["license"]):
+        head |= dict.fromkeys(LICENCE)  # the name and the link that the files record belong to the other licence
+    head |= front_matter
     head = {key: head[key] for key in FRONT_MATTER if head.get(key)}
     template = (resources.files("tritpack.converter.release") / "templates" / "card.md.j2").read_text("utf-8")
     environment = Environment(

@@ -104,7 +104,11 @@ def explain(error: BaseException, repo: str, revision: str) -> TritpackError:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    """The first line of the client's message, without the token, which a message about a header quotes."""
+    from huggingface_hub import get_token
+
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return (reason.replace(token, "***") if (token := get_token()) else reason)[:200]
 
 
 def _explain_access(error: BaseException, repo: str, revision: str, host: str) -> TritpackError | None:

@@ -107,6 +107,14 @@ def test_values_of_the_caller_come_first(attested: Path) -> None:
         write_card(attested.parent, front_matter={"licence": "mit"}, force=True)
 
 
+def test_another_licence_has_another_name(release: Path, tmp_path: Path) -> None:
+    shutil.copy(release / "tiny-i2_s.gguf", tmp_path / "m.gguf")
+    head = front_matter(write_card(tmp_path, front_matter={"license": "mit"}))
+    assert head["license"] == "mit" and not {"license_name", "license_link"} & head.keys()
+    head = front_matter(write_card(tmp_path, front_matter={"license": "other"}, force=True))
+    assert head["license_name"] == ORIGIN["general.license.name"]
+
+
 HOSTILE = {
     "general.name": "x](http://a) <img src=x>\n---\nlicense: mit",
     "general.source.huggingface.repository": "a/b) [c](http://d",

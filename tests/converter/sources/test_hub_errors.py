@@ -35,3 +35,10 @@ def test_a_slow_and_failing_hub_is_not_asked_for_ever(
     with pytest.raises(ConnectionError):
         hub_errors.persist(clock.ask)
     assert clock.asked == asked
+
+
+def test_the_token_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client quotes the header that it refuses to send."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    error = hub_errors.explain(ValueError("Illegal header value b'Bearer hf_secret'"), "org/name", "main")
+    assert "secret" not in str(error) and "Bearer ***" in str(error)
