@@ -4,6 +4,7 @@ abort or fill the memory of this one."""
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import weakref
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ class BoundedTokenizer:
         self._made_in = 0
         self._steps: list[tuple[str, tuple[Any, ...]]] = []  # that made it what it is, for another process
         self._stopped = ""
-        self._vocabularies: dict[bool, dict[str, int]] = {}
+        self._document: dict[str, Any] | None = None
         weakref.finalize(self, WORKER.drop, self._key).atexit = False
         self._change("build", document)
 
@@ -86,11 +87,10 @@ class BoundedTokenizer:
         return ids
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
-        """Return the ids by token."""
-        if with_added_tokens not in self._vocabularies:  # it takes long to send
-            ids = self._call("vocabulary", with_added_tokens, seconds=self._document_seconds)
-            self._vocabularies[with_added_tokens] = ids
-        return dict(self._vocabularies[with_added_tokens])
+        """Return the ids by token, as its tokenizer.json has them: a second vocabulary takes long to send."""
+        document = self.document()
+        ids: dict[str, int] = document["model"]["vocab"]
+        return ids | {token["content"]: token["id"] for token in document["added_tokens"] if with_added_tokens}
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Return the added tokens by id."""
@@ -100,6 +100,12 @@ class BoundedTokenizer:
         """Return its tokenizer.json."""
         document: str = self._call("document", seconds=self._document_seconds)
         return document
+
+    def document(self) -> dict[str, Any]:
+        """Return its tokenizer.json, parsed, which is kept until the tokenizer changes: callers change a copy."""
+        if self._document is None:
+            self._document = json.loads(self.to_str())
+        return self._document
 
     def split(self, texts: Sequence[str]) -> list[list[str]] | None:
         """Return the pieces of every text by the pre-tokenizer, None if there is no pre-tokenizer."""
@@ -126,7 +132,7 @@ class BoundedTokenizer:
     def _change(self, operation: str, *arguments: Any) -> None:
         self._call(operation, *arguments, seconds=self._document_seconds)
         self._steps.append((operation, arguments))
-        self._vocabularies.clear()
+        self._document = None
 
     def _call(self, operation: str, *arguments: Any, characters: int = 0, seconds: float = 0.0) -> Any:
         if self._stopped:

@@ -171,7 +171,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "encode": _encode,
     "decode": lambda key, ids: _tokenizers[key].decode(ids, skip_special_tokens=False),
     "ids_of": lambda key, tokens: [_tokenizers[key].token_to_id(token) for token in tokens],
-    "vocabulary": lambda key, added: _tokenizers[key].get_vocab(with_added_tokens=added),
     "document": lambda key: _tokenizers[key].to_str(),
     "added": _added,
     "add": _add,

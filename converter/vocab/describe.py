@@ -32,7 +32,7 @@ def describe(
     so, whether or not the tokenizer uses it. Raises Unsupported for merges that
     GGUF cannot express.
     """
-    document = json.loads(backend.to_str())
+    document = backend.document()
     model = document["model"]
     kind = "gpt2" if _is_byte_level(document) else "llama"
     unknown = (model.get("unk_token") or unk_token) if kind == "llama" else None
@@ -134,9 +134,10 @@ def _tokens_and_types(
 
 
 def _merge_text(pair: list[str], path: Path) -> str:
-    if any(" " in half for half in pair):
+    text = " ".join(pair)
+    if text.count(" ") != 1:
         raise Unsupported(f"the merge {pair!r} has a space in a half, which GGUF cannot express", path=path)
-    return " ".join(pair)
+    return text
 
 
 def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:

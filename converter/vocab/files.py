@@ -50,7 +50,8 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     if path.name == "tokenizer.json":
         document = _read_document(path)
         backend = _load_json(path)  # the library checks every value of the document, which is used from here on
-    kind = class_of(settings, config, '"ByteLevel"' in json.dumps(document))
+    pipeline = {part: value for part, value in document.items() if part not in ("model", "added_tokens")}
+    kind = class_of(settings, config, '"ByteLevel"' in json.dumps(pipeline))
     padding = document.get("padding") or {}
     defaults = {
         **({"pad_token": padding["pad_token"]} if "pad_token" in padding else {}),

@@ -108,8 +108,8 @@ def _with_rows_only(loaded: Loaded, folder: Path, vocab_size: int | None) -> tup
             path=loaded.path,
             hint="the tokenizer files belong to another model, or tokens were added without resizing the embeddings",
         )
-    document = json.loads(backend.to_str())
-    document["added_tokens"] = [token for token in document["added_tokens"] if token["content"] not in rowless]
+    kept = [token for token in backend.document()["added_tokens"] if token["content"] not in rowless]
+    document = {**backend.document(), "added_tokens": kept}
     shown = ", ".join(f"{text!r} ({i})" for text, i in sorted(rowless.items(), key=lambda item: item[1])[:3])
     more = f" and {len(rowless) - 3} more" if len(rowless) > 3 else ""
     sentence = f"left out, because the model has {vocab_size} rows and none for them: the added tokens {shown}{more}"

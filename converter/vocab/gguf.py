@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> dict[s
     types = [*tokenizer.types, *(TokenType.UNUSED for _ in padding)]
     keys["tokenizer.ggml.tokens"] = [*keys["tokenizer.ggml.tokens"], *(f"[PAD{i}]" for i in padding)]
     keys["tokenizer.ggml.token_type"] = np.asarray(types, dtype=np.int32)
-    document = json.loads(tokenizer.backend.to_str())
+    document = tokenizer.backend.document()
     if keys["tokenizer.ggml.model"] == "llama":
         scores = np.asarray(keys["tokenizer.ggml.scores"], dtype=np.float32)
         keys["tokenizer.ggml.scores"] = np.pad(scores, (0, len(padding)))

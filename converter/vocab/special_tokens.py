@@ -89,7 +89,7 @@ def add_tokens(backend: BoundedTokenizer, special: SpecialTokens, path: Path, *,
             present.add(text)
     marks = set(special.named.values())
     tokens = [token._replace(special=token.special or token.content in marks) for token in tokens]
-    before = set(backend.get_vocab(with_added_tokens=True))
+    ids = backend.tokens_to_ids([token.content for token in tokens])  # the whole vocabulary takes long to send
     backend.add_tokens([token._asdict() for token in tokens])
     if plain:
         texts = [text for text in map(text_of, special.tokens) if text]
@@ -101,7 +101,7 @@ def add_tokens(backend: BoundedTokenizer, special: SpecialTokens, path: Path, *,
                 f"{backend.token_to_id(fields['content'])} in the tokenizer itself",
                 path=path,
             )
-    return [token.content for token in tokens if token.content not in before]
+    return [token.content for token, before in zip(tokens, ids) if before is None]
 
 
 def _added_token(fields: Mapping[str, Any], *, special: bool) -> AddedToken:

@@ -17,9 +17,10 @@ from tritpack.formats.names import PLAIN_FLOATS
 
 Rows = tuple[int, int]
 """[first, last)."""
-SAMPLE = 64
-"""Of so many rows of a table one is encoded by numpy, the specification; the others in C, if that is there. As many
-rows are compared at once: they stay in the cache."""
+SAMPLE = 128
+"""Of so many rows of a table one is encoded and decoded by the specification; the others in C, if that is there."""
+VALUES_AT_ONCE = 1 << 17
+"""Values that are compared together: they stay in the cache."""
 
 
 class TableComparison:
@@ -44,8 +45,9 @@ class TableComparison:
         """Return the largest change of a value; None where some row is not the source's, encoded the same way, so that
         it takes a closer look. Encodes and decodes in C, and a sample by the specification."""
         loss, sample = 0.0, []
-        for first in range(*rows, SAMPLE):
-            piece, exact = self._both(info, (first, min(first + SAMPLE, rows[1])))
+        step = max(1, VALUES_AT_ONCE // info.cols)
+        for first in range(*rows, step):
+            piece, exact = self._both(info, (first, min(first + step, rows[1])))
             if info.layout in PLAIN_FLOATS:
                 ours = float_types.decode(info.layout, piece, *exact.shape)
                 if np.array_equal(ours.view(np.uint32), exact.view(np.uint32)):
@@ -55,7 +57,8 @@ class TableComparison:
             encoded, _ = float_types.encode_rows(info.layout, "f32", exact.reshape(-1).view(np.uint8), *exact.shape)
             if not np.array_equal(encoded, piece):
                 return None
-            sample.append((piece[: piece.size // len(exact)], exact[0].copy(), ours[0].copy()))
+            stored = piece.reshape(len(exact), -1)
+            sample += [(stored[i], exact[i].copy(), ours[i].copy()) for i in range(-first % SAMPLE, len(exact), SAMPLE)]
             ours -= exact
             change = float(np.abs(ours, out=ours).max())
             if not np.isfinite(change):

@@ -6,12 +6,14 @@ with converter/sources, converter/storage and formats/layouts, on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.converter.verify.oracle.tensors import F32, Tensor
+from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor
 from tritpack.formats.errors import Unreadable, Unsupported
 
 I8 = npt.NDArray[np.int8]
@@ -19,25 +21,54 @@ Coded = tuple[I8, F32]
 SMALLEST_GROUP = 16
 """Fewer values of one magnitude than this prove nothing, and no format has smaller groups."""
 SAMPLED_ROWS = 4
+PIECE = 1 << 18
+"""Values that are quantised at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CodedRows:
+    """A linear that is decoded some rows at a time, so that pieces stay in the cache. Illegal codes come out as +2.
+
+    rows: returns the codes of these rows, int8 (rows, cols). scales: float32 (1, 1).
+    """
+
+    rows: Callable[[Rows], I8]
+    scales: F32
 
 
 def absmean(tensor: Tensor) -> Coded:
     """Master weights, as transformers' `online` linears quantise them: the mean in float64, rounded once."""
-    weights = tensor.floats()
-    mean = np.maximum(np.float32(np.abs(weights).mean(dtype=np.float64)), np.float32(1e-5))
-    codes = np.clip(np.rint(weights * (np.float32(1) / mean)), -1, 1).astype(np.int8)
-    return codes, np.full((1, 1), mean, np.float32)
+    coded = absmean_rows(tensor)
+    step = max(1, PIECE // tensor.shape[1])
+    pieces = [coded.rows(slice(first, first + step)) for first in range(0, tensor.shape[0], step)]
+    return np.concatenate(pieces), coded.scales
+
+
+def absmean_rows(tensor: Tensor) -> CodedRows:
+    """The same, some rows at a time."""
+    rows, cols = tensor.shape
+    step = max(1, PIECE // cols)
+    total = math.fsum(_magnitude(tensor.floats(slice(first, first + step))) for first in range(0, rows, step))
+    mean = np.maximum(np.float32(total / (rows * cols)), np.float32(1e-5))
+
+    def quantised(some: Rows) -> I8:
+        weights = tensor.floats(some)
+        weights *= np.float32(1) / mean
+        np.rint(weights, out=weights)
+        np.clip(weights, -1, 1, out=weights)
+        return weights.astype(np.int8)
+
+    return CodedRows(quantised, np.full((1, 1), mean, np.float32))
+
+
+def _magnitude(weights: F32) -> float:
+    """The sum of all magnitudes, in float64. Overwrites `weights`."""
+    return float(np.abs(weights, out=weights).sum(dtype=np.float64))
 
 
 def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
     """Codes with a weight_scale: four rows to a byte, a quarter of the matrix apart, or unpacked as -1, 0, 1."""
-    stored = scale.floats()
-    if stored.size != 1 or not stored.reshape(-1)[0] > 0:
-        raise Unreadable(f"shape {list(scale.shape)} is not one positive number", tensor=scale.name)
-    with np.errstate(over="ignore"):
-        multiplier = stored.reshape(1, 1) if multiplies else np.float32(1) / stored.reshape(1, 1)
-    if not np.isfinite(multiplier).all():
-        raise Unreadable("it is too small to divide by", tensor=scale.name)
+    multiplier = _multiplier(scale, multiplies=multiplies)
     if tensor.kind == "U8":
         packed: npt.NDArray[np.uint8] = tensor.array()
         codes = _less_one(tensor, _quarters(packed))
@@ -47,6 +78,41 @@ def scaled(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> Coded:
         if not np.array_equal(codes, values) or np.abs(values).max() > 1:
             raise Unsupported("it has a weight_scale, but values other than -1, 0 and 1", tensor=tensor.name)
     return codes, multiplier
+
+
+def scaled_rows(tensor: Tensor, scale: Tensor, *, multiplies: bool) -> CodedRows | None:
+    """The same, some rows at a time; None for codes that are not packed."""
+    if tensor.kind != "U8":
+        return None
+    packed: npt.NDArray[np.uint8] = tensor.array()
+
+    def unpacked(some: Rows) -> I8:
+        if isinstance(some, slice):
+            fields = np.empty((some.stop - some.start, packed.shape[1]), np.uint8)
+            for quarter in range(4):
+                first, last = (min(max(row - quarter * len(packed), 0), len(packed)) for row in (some.start, some.stop))
+                start = quarter * len(packed) + first - some.start
+                if first < last:
+                    np.right_shift(packed[first:last], np.uint8(2 * quarter), out=fields[start : start + last - first])
+        else:
+            fields = packed[some % len(packed)] >> (2 * (some // len(packed))).astype(np.uint8)[:, None]
+        fields &= 3
+        codes: I8 = fields.view(np.int8)
+        codes -= 1
+        return codes
+
+    return CodedRows(unpacked, _multiplier(scale, multiplies=multiplies))
+
+
+def _multiplier(scale: Tensor, *, multiplies: bool) -> F32:
+    stored = scale.floats()
+    if stored.size != 1 or not stored.reshape(-1)[0] > 0:
+        raise Unreadable(f"shape {list(scale.shape)} is not one positive number", tensor=scale.name)
+    with np.errstate(over="ignore"):
+        multiplier = stored.reshape(1, 1) if multiplies else np.float32(1) / stored.reshape(1, 1)
+    if not np.isfinite(multiplier).all():
+        raise Unreadable("it is too small to divide by", tensor=scale.name)
+    return multiplier
 
 
 def _quarters(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

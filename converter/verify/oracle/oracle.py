@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tritpack.converter.verify.oracle import codes
 from tritpack.converter.verify.oracle.checkpoint import Checkpoint
-from tritpack.converter.verify.oracle.codes import Coded
+from tritpack.converter.verify.oracle.codes import Coded, CodedRows
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes, decode_rows, round_rows, round_scales
 from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
 from tritpack.formats.errors import Unreadable, Unsupported, locating
@@ -140,6 +140,16 @@ class Oracle:
         if table.data is None:
             return round_rows(self._rows(name, rows), table.float_type)
         return decode_rows(table, rows, self.spec.hidden_size)
+
+    def linear_rows(self, name: str) -> CodedRows | None:
+        """The same by rows, with the multipliers as the checkpoint has them; None where only the whole is decoded."""
+        tensor = self._tensors[self._names[name]]
+        if self._storage.kind == "absmean":
+            return codes.absmean_rows(tensor)
+        if self._storage.kind != "scaled":
+            return None
+        scale = self._companion(tensor, "weight_scale")
+        return codes.scaled_rows(tensor, scale, multiplies=self._storage.multiplies)
 
     # -- what the source holds, exactly --------------------------------------------------------------------------------
 

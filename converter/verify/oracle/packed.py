@@ -66,6 +66,9 @@ class PackedOracle(Oracle):
             )
         return coded
 
+    def linear_rows(self, name: str) -> None:
+        return None
+
     def table_codes(self, name: str) -> Coded | None:
         return self._coded(f"{name}.weight")
 

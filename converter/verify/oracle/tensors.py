@@ -57,9 +57,12 @@ class Tensor:
         if self.kind not in FLOATS:
             raise Unsupported(f"it holds {self.kind}, expected one of {', '.join(FLOATS)}", tensor=self.name)
         stored = self.array(rows)
-        wide: F32 = (
-            stored.astype(np.float32) if self.kind != "BF16" else (stored.astype(np.uint32) << 16).view(np.float32)
-        )
+        if self.kind == "BF16":
+            bits = stored.astype(np.uint32)
+            bits <<= 16  # in place: memory for large arrays that come and go is given back and zeroed each time
+            wide: F32 = bits.view(np.float32)
+        else:
+            wide = stored.astype(np.float32)
         if not np.isfinite(wide).all():
             raise Unreadable("it holds values that are not finite", tensor=self.name)
         return wide

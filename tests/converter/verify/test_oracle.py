@@ -436,3 +436,37 @@ def test_sources_it_does_not_know(tiny_checkpoint: Path, tmp_path: Path) -> None
         Oracle(other)
     with pytest.raises(Unreadable):
         Oracle(tmp_path / "none")
+
+
+# -- some rows at a time -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_down", "blk.0.attn_k"])
+@pytest.mark.parametrize("kind", ["packed", "online"])
+def test_rows_are_those_of_the_whole(kind: str, name: str, tiny_checkpoint: Path, online_checkpoint: Path) -> None:
+    oracle = Oracle({"packed": tiny_checkpoint, "online": online_checkpoint}[kind])
+    codes, scales = oracle.linear(name)
+    coded = oracle.linear_rows(name)
+    assert coded is not None and np.array_equal(coded.scales, scales)
+    quarter = len(codes) // 4
+    for first, last in (
+        (0, len(codes)),
+        (0, 1),
+        (quarter - 3, quarter + 3),
+        (5, 3 * quarter + 1),
+        (quarter, 2 * quarter),
+    ):
+        assert np.array_equal(coded.rows(slice(first, last)), codes[first:last]), (first, last)
+    order = np.random.default_rng(1).permutation(len(codes))
+    assert np.array_equal(coded.rows(order), codes[order])
+
+
+def test_an_illegal_code_is_no_legal_one(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def three(tensors: Tensors) -> None:
+        dtype, shape, data = tensors["model.layers.0.self_attn.k_proj.weight"]
+        tensors["model.layers.0.self_attn.k_proj.weight"] = dtype, shape, b"\xc0" + data[1:]
+
+    coded = Oracle(edited_checkpoint(tiny_checkpoint, tmp_path / "bad", tensors=three)).linear_rows("blk.0.attn_k")
+    assert coded is not None
+    codes = coded.rows(np.arange(128))
+    assert np.count_nonzero(codes == 2) == 1 and codes[96, 0] == 2
