@@ -203,6 +203,14 @@ def test_the_commands_speak_json(release: Path, bundle: Path, tmp_path: Path) ->
     assert unpacked == {"schema": "tritpack.bundle.extract/1", "bundle": str(bundle), "output": str(tmp_path / "out")}
 
 
+def test_empty_files_are_files(tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "empty").write_text("")
+    for command in (["create", tmp_path / "release", "-o", tmp_path / "x.tar.zst"], ["check", tmp_path / "x.tar.zst"]):
+        assert run("bundle", *command).exit_code == 0, command
+    assert (extract_bundle(tmp_path / "x.tar.zst", tmp_path / "out") / "empty").read_bytes() == b""
+
+
 def test_the_commands_speak_to_people(release: Path, bundle: Path, tmp_path: Path) -> None:
     assert "bits per weight, entropy of the codes 1.5782 (+0." in run(
         "bundle", "create", release, "-o", tmp_path / "x.tar.zst"
