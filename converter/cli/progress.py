@@ -35,10 +35,7 @@ class Progress:
         self._next = self._started + 10.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == 0:
-            self._started = now  # what came before says nothing about the speed
-        if self._quiet or total == 0 or (now < self._next and done < total):
+        if self._quiet or total == 0:
             return
         if self._live:
             self._show(name, done, total)
