@@ -122,13 +122,20 @@ def run_conversion(
     source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
 ) -> list[Conversion]:
     """Write one output for each of the options, in one pass over the source. output: see output_names.paths_of."""
-    packers.use_c_packers()
-    opened, planned = _planned(source, output, wanted, run)
+    return write_planned(*prepare(source, output, wanted, run), run)
+
+
+Planned = list[tuple[Plan, list[Shard]]]
+"""Each plan with the files that it becomes."""
+
+
+def write_planned(source: CheckpointFolder | GgufFile, planned: Planned, run: RunOptions) -> list[Conversion]:
+    """Write the outputs that `prepare` has planned, or some of them, in one pass over the source."""
     with contextlib.ExitStack() as stack:
-        outputs = [stack.enter_context(Output(plan, shards, opened, force=run.force)) for plan, shards in planned]
+        outputs = [stack.enter_context(Output(plan, shards, source, force=run.force)) for plan, shards in planned]
         jobs = [job for each in outputs for job in jobs_of(each.plan, each)]
         hashes = read_once(
-            shards_of(opened),
+            shards_of(source),
             jobs,
             threads=run.threads or default_threads(),
             nbytes=min(BLOCK_MEMORY, run.max_memory // 4),
@@ -141,16 +148,16 @@ def run_conversion(
 
 def plan_conversion(
     source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
-) -> list[tuple[Plan, list[Shard]]]:
+) -> Planned:
     """Return what run_conversion would write: each plan, and its files. Raises the same refusals."""
-    packers.use_c_packers()
-    return _planned(source, output, wanted, dataclasses.replace(run, stream=True))[1]
+    return prepare(source, output, wanted, dataclasses.replace(run, stream=True))[1]
 
 
-def _planned(
+def prepare(
     source: str | Path, output: str | Path | Sequence[Path], wanted: Sequence[ConvertOptions], run: RunOptions
-) -> tuple[CheckpointFolder | GgufFile, list[tuple[Plan, list[Shard]]]]:
-    """Return the opened source, and each plan with the files that it becomes."""
+) -> tuple[CheckpointFolder | GgufFile, Planned]:
+    """Return the opened source and the plans for it. Raises the refusals of a conversion, before any work."""
+    packers.use_c_packers()
     inputs = (source, *(options.kernel_config for options in wanted), *map(_reference, wanted))
     if isinstance(output, (str, Path)) and not is_template(output):
         refuse_existing(Path(output), force=run.force, inputs=inputs)  # before any work

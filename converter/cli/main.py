@@ -27,16 +27,18 @@ from click.shell_completion import CompletionItem
 
 from tritpack.converter.cli import bus_error
 from tritpack.converter.cli.progress import clear_line
-from tritpack.converter.cli.usage import as_ours, did_you_mean
+from tritpack.converter.cli.usage import as_ours
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.json_text import json_text
 from tritpack.formats.names import ExitCode
 from tritpack.formats.printable import printable
+from tritpack.formats.suggestions import did_you_mean
 
 COMMANDS = {
     "convert": "Convert a checkpoint or a packed file to a GGUF file.",
     "repack": "Write a packed file in another layout, exactly.",
+    "recipe": "Make a whole release from a recipe: convert, verify, attest, describe, bundle.",
     "merge": "Write the parts of a split file as one file.",
     "export": "Write a packed file as a checkpoint for transformers or MLX.",
     "inspect": "Show what a packed file really contains.",
@@ -118,6 +120,8 @@ def _name_variables(command_name: str, command: click.Command) -> None:
 
     click's own auto_envvar_prefix names some of them otherwise (AS_JSON), and takes TRITPACK_VERSION for --version.
     """
+    for name, part in command.commands.items() if isinstance(command, click.Group) else ():
+        _name_variables(f"{command_name} {name}", part)
     for option in command.params:
         if isinstance(option, click.Option):
             spellings = [opt[2:] for opt in option.opts if opt.startswith("--")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 import click
 from click.core import ParameterSource
 
 from tritpack.formats.errors import UsageError
+from tritpack.formats.suggestions import did_you_mean
 
 
 class ChoiceBeside(click.Choice):  # type: ignore[type-arg]
@@ -17,12 +17,6 @@ class ChoiceBeside(click.Choice):  # type: ignore[type-arg]
     def __init__(self, choices: Iterable[str], elsewhere: Mapping[str, str]) -> None:
         super().__init__(list(choices))
         self.elsewhere = elsewhere
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str | None:
-    """Return `did you mean ...?` with the names that are nearest to a word, or None if no name is near."""
-    nearest = get_close_matches(word.lower(), names, n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(nearest)}?" if nearest else None
 
 
 def as_ours(error: click.ClickException) -> UsageError:

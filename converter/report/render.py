@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -124,6 +125,13 @@ def _lines(texts: Sequence[str]) -> str:
 
 
 def _render(name: str, report: Report, **more: Any) -> str:
+    text: str = _template(name).render(report=report, figures=shown_figures, **more)
+    return text
+
+
+@functools.cache
+def _template(name: str) -> Any:
+    """A template of the folder templates/, compiled."""
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -144,8 +152,7 @@ def _render(name: str, report: Report, **more: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"text": markdown.text, "code": markdown.code}
-    text: str = environment.get_template(name).render(report=report, figures=shown_figures, **more)
-    return text
+    return environment.get_template(name)
 
 
 def figure(value: Any) -> str:

@@ -17,7 +17,6 @@ from tritpack.converter.sources.hub_cache import HubCache
 from tritpack.converter.sources.hub_choice import Choice, choose
 from tritpack.converter.sources.hub_errors import explained, kinds_of, passes
 from tritpack.converter.sources.hub_repository import Repository
-from tritpack.converter.sources.origin import CARD
 from tritpack.converter.sources.remote_checkpoint import RemoteCheckpoint
 from tritpack.formats.errors import MissingRequirement, NetworkTrouble, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
@@ -25,8 +24,10 @@ from tritpack.formats.gguf_reader import GgufFile
 PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 REPO = re.compile(rf"(?!.*(?:--|\.\.|\.git$|\.gguf$|\.safetensors$)){PART}/{PART}")
 REVISION = re.compile(r"(?!.*(?:\.\.|//|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*")
-LARGEST_README = 8 << 20
-"""Bytes."""
+LARGEST_TEXT = 8 << 20
+"""Bytes of a README or a licence."""
+DATA = (".json", ".model", ".txt", ".jinja")
+"""How files end that a conversion needs."""
 PAGE = re.compile(r"https://(?:huggingface|hf)\.co/([^/]+/[^/]+?)(?:/tree/(.+?))?/?")
 
 
@@ -115,9 +116,9 @@ def _downloaded(cache: HubCache) -> Path:
 
 
 def _small_files(cache: HubCache, choice: Choice) -> list[str]:
-    """Return the small files of a choice; a README that no reader has written is not worth an error."""
+    """Return the small files of a choice; a text for people that nobody can read is not worth an error."""
     sizes = {name: file.size or 0 for name, file in cache.repository.files.items()}
-    return [name for name in choice.small if name != CARD or sizes[name] <= LARGEST_README]
+    return [name for name in choice.small if name.endswith(DATA) or sizes[name] <= LARGEST_TEXT]
 
 
 def _from_cache(cache: HubCache, reason: Exception) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,9 +20,6 @@ from tritpack.converter.sources.hub_file import RemoteFile
 from tritpack.converter.sources.hub_repository import HASH, HubFile, Repository, check_hash, hasher
 from tritpack.formats.errors import IntegrityFailed, NetworkTrouble, WriteFailed
 from tritpack.formats.inputs import LARGEST_DOCUMENT
-
-SNAPSHOT = re.compile(r"/models--(?P<repo>[^/]+?--[^/]+?)/snapshots/(?P<commit>[0-9a-f]{40}|[0-9a-f]{64})(?:/|$)")
-"""The part of a path that says which commit of which repository a file of the cache is of."""
 
 
 @dataclasses.dataclass
@@ -137,12 +133,6 @@ class HubCache:
                     copy.unlink(missing_ok=True)
             raise
         return path
-
-
-def repository_of(path: Path) -> tuple[str, str] | None:
-    """Return (ORG/NAME, commit) of a folder or file that lies in a snapshot of the cache, else None."""
-    match = SNAPSHOT.search(path.absolute().as_posix())
-    return None if match is None else (match["repo"].replace("--", "/"), match["commit"])
 
 
 @contextlib.contextmanager

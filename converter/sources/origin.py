@@ -28,7 +28,7 @@ HUB = "https://huggingface.co/"
 """The Hub's address in files, whatever mirror a download came from."""
 COMMIT_KEY = "tritpack.source.commit"
 REPOSITORY_KEY = "general.source.huggingface.repository"
-SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})", re.ASCII)
+SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 MODEL = re.compile(rf"(?:{HUB})?([\w.-]+)/([\w.-]+)/?", re.ASCII)
 ADDRESS = re.compile(r"https?://[^\s/]+(/\S*)?")
 EMPTY = ("", "~", "null")
@@ -79,9 +79,10 @@ def recorded_origin(metadata: Mapping[str, Any]) -> Origin:
     return Origin(repository if isinstance(repository, str) else None, commit if isinstance(commit, str) else None)
 
 
-def snapshot_of(folder: Path) -> tuple[str, str] | tuple[None, None]:
-    """Return (ORG/NAME, commit) for a folder of the client's cache, (None, None) for any other."""
+def snapshot_of(path: Path) -> tuple[str, str] | tuple[None, None]:
+    """Return (ORG/NAME, commit) for a folder of the client's cache or a file in one, (None, None) for any other."""
     try:
+        folder = path if path.is_dir() else path.parent
         match = SNAPSHOT.fullmatch("/".join(folder.resolve().parts[-3:]))
     except (OSError, RuntimeError, ValueError):  # a loop of links, or no name at all
         match = None

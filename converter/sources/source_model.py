@@ -320,7 +320,7 @@ def _recorded(file: GgufFile, origin: Origin | None) -> dict[str, Any]:
         key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
     }
     if "general.source.sha256" not in recorded:
-        downloaded = Origin(*snapshot_of(file.path.parent))
+        downloaded = Origin(*snapshot_of(file.path))
         origin = downloaded if origin is None or downloaded.repository else origin
         recorded |= {"general.source.format": "gguf", "general.source.sha256": NO_HASH, **origin.metadata()}
     if not isinstance(name := recorded.get("general.name", ""), str):

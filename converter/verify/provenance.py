@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from tritpack.converter.sources.hub_cache import repository_of
+from tritpack.converter.sources.origin import COMMIT_KEY, REPOSITORY_KEY, snapshot_of
 from tritpack.converter.verify.context import Context, Options
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.version import VERSION
@@ -18,8 +18,8 @@ from tritpack.runtime.machine import usable_cores
 
 PACKAGES = ("numpy", "tokenizers", "transformers", "torch")
 RECORDED = {
-    "recorded_repository": "general.source.huggingface.repository",
-    "recorded_commit": "tritpack.source.commit",
+    "recorded_repository": REPOSITORY_KEY,
+    "recorded_commit": COMMIT_KEY,
 }
 """What a file may say of its source, and the keys of its metadata that do."""
 
@@ -58,8 +58,9 @@ def _asked(options: Options) -> dict[str, Any]:
 
 def _repository(context: Context) -> dict[str, str]:
     """The repository and commit of SOURCE where it came from the Hub; otherwise what FILE records of them."""
-    if found := repository_of(context.source_path):
-        return {"source_repository": found[0], "source_commit": found[1]}
+    repository, commit = snapshot_of(context.source_path)
+    if repository and commit:
+        return {"source_repository": repository, "source_commit": commit}
     recorded = {key: context.file.metadata.get(metadata_key) for key, metadata_key in RECORDED.items()}
     return {key: value for key, value in recorded.items() if isinstance(value, str)}
 

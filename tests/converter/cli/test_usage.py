@@ -47,8 +47,10 @@ def test_a_mistake_is_an_error_and_a_hint(case: str) -> None:
 
 def test_every_option_has_its_environment_variable() -> None:
     group = click.Context(cli)
-    for name in COMMANDS:
-        command = cli.get_command(group, name)  # type: ignore[attr-defined]
+    commands = {name: cli.get_command(group, name) for name in COMMANDS}  # type: ignore[attr-defined]
+    groups = {name: command for name, command in commands.items() if isinstance(command, click.Group)}
+    commands |= {f"{name}_{part}": sub for name, command in groups.items() for part, sub in command.commands.items()}
+    for name, command in commands.items():
         for option in command.params:
             if isinstance(option, click.Option):
                 spellings = [spelling.lstrip("-") for spelling in option.opts if len(spelling) > 2]
