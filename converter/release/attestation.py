@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tritpack.converter.sources.hub import REPO
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.verify.rungs import LEVELS
 from tritpack.formats.errors import CheckFailed, IntegrityFailed, Unreadable, locating
@@ -24,6 +25,7 @@ from tritpack.formats.files import atomic_output
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.inputs import read_input
 from tritpack.formats.json_text import json_text, parse_json
+from tritpack.formats.names import FLOAT_QUANTIZERS
 from tritpack.runtime import packers
 from tritpack.runtime.machine import usable_cores
 
@@ -33,6 +35,7 @@ PREDICATE_TYPE = "urn:tritpack:conversion-proof:1"
 SUFFIX = ".intoto.json"
 ORIGIN = ("repository", "commit")
 HASH = re.compile("[0-9a-f]{64}")
+COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 MEMORY = 768 << 20
 """Bytes that all threads that hash codes may use together."""
 
@@ -203,12 +206,14 @@ def _check_structure(document: Any) -> None:
         _of_type(predicate, key, str)
     _one_of(predicate, "level", LEVELS)
     _one_of(predicate, "verdict", ("pass", "fail"))
-    _of_type(predicate, "options", dict)
+    _check_options(_of_type(predicate, "options", dict))
     _of_type(_of_type(predicate, "verifier", dict), "version", str)
     source = _of_type(predicate, "source", dict)
     for origin in (source, _of_type({"recorded_in_file": {}, **source}, "recorded_in_file", dict)):
         for key in ORIGIN:
             _of_type({key: "", **origin}, key, str)
+    if not REPO.fullmatch(source.get("repository", "a/b")) or not COMMIT.fullmatch(source.get("commit", "0" * 40)):
+        raise Unreadable(f"{source.get('repository')!r} at {source.get('commit')!r} cannot be on the Hub")
     _hash(source, "sha256")
     _check_descriptors(document, "subject")
     _check_descriptors(source, "files")
@@ -219,6 +224,16 @@ def _check_structure(document: Any) -> None:
     codes = _of_type(predicate, "codes_sha256", dict)
     for name in codes:
         _hash(codes, name)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise Unreadable for an option of `verify` that cannot have been given."""
+    _one_of({"quantize": None, **options}, "quantize", (None, *FLOAT_QUANTIZERS))
+    _of_type({"oracle": "", **options}, "oracle", str)
+    for key in ("strict", "reproduce"):
+        _of_type({key: False, **options}, key, bool)
+    for name in _of_type({"inputs": [], **options}, "inputs", list):
+        _of_type({"inputs": name}, "inputs", str)
 
 
 def _check_descriptors(holder: Mapping[str, Any], key: str) -> None:
@@ -241,9 +256,9 @@ def _of_type(holder: Mapping[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-def _one_of(holder: Mapping[str, Any], key: str, values: tuple[str, ...]) -> None:
+def _one_of(holder: Mapping[str, Any], key: str, values: tuple[str | None, ...]) -> None:
     if holder.get(key) not in values:
-        raise Unreadable(f"{key} is {holder.get(key)!r}, expected one of: {', '.join(values)}")
+        raise Unreadable(f"{key} is {holder.get(key)!r}, expected one of: {', '.join(filter(None, values))}")
 
 
 def _hash(holder: Mapping[str, Any], key: str) -> None:

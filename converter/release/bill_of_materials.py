@@ -7,6 +7,7 @@ follows from its content: equal inputs give equal bytes.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import License
 
 SUFFIX = ".cdx.json"
+ADDRESS = re.compile(r"https://[\w.-]+(/[\w./~%+@:-]*)?", re.ASCII)
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:tritpack:bill-of-materials:1")
 
 
@@ -148,7 +150,7 @@ def _licences(metadata: Mapping[str, Any]) -> Iterator[License]:
     if identifier := fixup_id(licence):
         yield DisjunctiveLicense(id=identifier)
     elif licence or name:
-        url = XsUri(link) if link.startswith("https://") else None
+        url = XsUri(link) if ADDRESS.fullmatch(link) else None
         yield DisjunctiveLicense(name=name or licence, url=url)
 
 
@@ -158,5 +160,5 @@ def _references(metadata: Mapping[str, Any], attestation: Attestation) -> Iterat
     digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_file(attestation.path))
     yield ExternalReference(type=ExternalReferenceType.ATTESTATION, url=XsUri(attestation.path.name), hashes=[digest])
     url = metadata.get("general.source.url")
-    if isinstance(url, str) and url.startswith("https://"):
+    if isinstance(url, str) and ADDRESS.fullmatch(url):
         yield ExternalReference(type=ExternalReferenceType.SOURCE_DISTRIBUTION, url=XsUri(url))

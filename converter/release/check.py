@@ -224,8 +224,8 @@ class _Again:
             revision=self.revision,
             quantize=options.get("quantize"),
             oracle=oracle if oracle in ORACLES else ORACLES[0],
-            strict=options.get("strict") is True,
-            reproduce=options.get("reproduce") is True,
+            strict=options.get("strict", False),
+            reproduce=options.get("reproduce", False),
             progress=self.progress,
             climbed=self.climbed,
         )
@@ -255,7 +255,7 @@ def _compare(attested: Attestation, report: Report, codes: Mapping[str, str]) ->
             reason = report[name].skipped if name in verdicts else "not climbed"
             notes.append(f"the rung {name} is attested as passed, and was not proved again: {reason}")
     if given := said["options"].get("inputs"):
-        notes.append(f"{', '.join(map(str, given))} of the attested run were not given again; built-in input was used")
+        notes.append(f"{', '.join(given)} of the attested run were not given again; built-in input was used")
     version = said["verifier"]["version"]
     if version != found["verifier"]["version"]:
         notes.append(f"attested by version {version}, proved again by {found['verifier']['version']}")

@@ -147,6 +147,12 @@ WRONG = {
     "an unknown level": (("predicate", "level"), ["weights"], "level is list"),
     "rungs that are none": (("predicate", "rungs"), ["weights"], "rung is str"),
     "a commit that is none": (("predicate", "source", "commit"), 5, "commit is int"),
+    "a branch for a commit": (("predicate", "source", "commit"), "main", "'main' cannot be on the Hub"),
+    "a repository that is none": (("predicate", "source", "repository"), "a/b](c", "cannot be on the Hub"),
+    "records that are none": (("predicate", "source", "recorded_in_file"), [], "recorded_in_file is list"),
+    "an option that is none": (("predicate", "options"), {"quantize": 5}, "quantize is 5"),
+    "an option that is text": (("predicate", "options"), {"strict": "yes"}, "strict is str"),
+    "input that is a number": (("predicate", "options"), {"inputs": [5]}, "inputs is int"),
     "codes that are none": (("predicate", "codes_sha256", "blk.0.attn_q.weight"), "", "blk.0.attn_q.weight"),
 }
 

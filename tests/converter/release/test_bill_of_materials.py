@@ -69,6 +69,19 @@ def test_a_licence_without_an_identifier_keeps_its_name(tiny_gguf: Path, tiny_ch
     assert licences == [{"license": {"name": "own-terms", "url": "https://a.b/c"}}]
 
 
+def test_text_of_a_file_can_be_anything(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    odd = {
+        "general.name": "a\n<b>\u202e",
+        "general.license": "no such\nlicence",
+        "general.license.link": "https://a b/<c>",
+        "general.source.url": "https://a.b/ c",
+    }
+    model = written(attested_with(odd, tiny_gguf, tiny_checkpoint, tmp_path))[0]["metadata"]["component"]
+    assert model["name"] == odd["general.name"]
+    assert model["licenses"] == [{"license": {"name": odd["general.license"]}}]
+    assert [reference["type"] for reference in model["externalReferences"]] == ["attestation"]
+
+
 def test_verify_writes_it(attested: Path, tiny_checkpoint: Path) -> None:
     _, data = written(attested)
     result = run(
