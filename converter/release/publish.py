@@ -19,7 +19,8 @@ from tritpack.converter.release.card import NAME as CARD
 from tritpack.converter.release.manifest import NAME as MANIFEST
 from tritpack.converter.sources.hub import REPO, REVISION
 from tritpack.converter.sources.hub_errors import explained, persist
-from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, UsageError
+from tritpack.formats.errors import CheckFailed, MissingRequirement, UsageError
+from tritpack.formats.inputs import read_text
 from tritpack.formats.printable import printable
 from tritpack.formats.progress import Progress, silent
 
@@ -118,20 +119,27 @@ def _as_folder(path: Path) -> Iterator[Path]:
 
 
 def _require_good_card(path: Path) -> None:
-    """Raise CheckFailed if the Hub does not accept a card, before anything large is sent."""
-    from huggingface_hub import ModelCard
+    """Raise CheckFailed if the Hub does not accept a card, before anything large is sent.
+
+    The client asks the same, but some versions ask huggingface.co whatever HF_ENDPOINT is.
+    """
+    from huggingface_hub import constants, get_session, hf_raise_for_status
 
     if not path.is_file():
         return
-    try:
-        card = ModelCard(path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"cannot be read as UTF-8 text: {error}", path=path) from error
-    try:
-        persist(card.validate, tries=4)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckFailed(f"the Hub does not accept the front matter: {printable(reason)}", path=CARD) from error
+    body = {"repoType": "model", "content": read_text(path)}
+    url = f"{constants.ENDPOINT}/api/validate-yaml"
+
+    def ask() -> list[str]:
+        answer = get_session().post(url, json=body, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        if answer.status_code == 400:
+            return [str(error["message"]) for error in answer.json()["errors"]]
+        hf_raise_for_status(answer)
+        return []
+
+    if errors := persist(ask, tries=4):
+        message = f"the Hub does not accept the front matter: {printable(' '.join(errors)[:300])}"
+        raise CheckFailed(message, path=CARD)
 
 
 def _create(api: HfApi, publication: Publication) -> None:
