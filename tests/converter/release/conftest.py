@@ -11,6 +11,8 @@ import pytest
 from tests.make.hub_server import HubServer
 from tests.make.remote import serving
 from tritpack.converter.release.attestation import attestation_name, write_attestation
+from tritpack.converter.release.card import write_card
+from tritpack.converter.release.manifest import write_manifest
 from tritpack.converter.verify.ladder import verify
 
 
@@ -27,6 +29,24 @@ def attested(attested_once: Path, tmp_path: Path) -> Path:
     """A copy of both, to be changed."""
     shutil.copytree(attested_once.parent, tmp_path / "attested")
     return tmp_path / "attested" / attested_once.name
+
+
+@pytest.fixture(scope="package")
+def release_once(attested_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release: an attested GGUF, a file of a tokenizer, a card and a manifest."""
+    folder = tmp_path_factory.mktemp("release") / "attested"
+    shutil.copytree(attested_once.parent, folder)
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "a.bin").write_bytes(b"large by its name")
+    write_card(folder)
+    write_manifest(folder)
+    return folder
+
+
+@pytest.fixture
+def release(release_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(release_once, tmp_path / "release"))
 
 
 @pytest.fixture

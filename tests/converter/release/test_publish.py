@@ -13,21 +13,14 @@ from tests.conftest import exit_code_of, run
 from tests.converter.release.test_check import change_last_byte
 from tests.make.hub_server import HubServer
 from tritpack.converter.release.bundle.create import create_bundle
-from tritpack.converter.release.card import write_card
-from tritpack.converter.release.manifest import NAME, write_manifest
+from tritpack.converter.release.manifest import NAME
 
 
-@pytest.fixture
-def release(attested: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of two GGUFs, a card and a manifest; the client has no Xet, whose server is not here."""
+@pytest.fixture(autouse=True)
+def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files go by LFS: a server for Xet is not here."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    folder = attested.parent
-    write_card(folder)
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "a.bin").write_bytes(b"large by its name")
-    write_manifest(folder)
-    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

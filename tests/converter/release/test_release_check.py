@@ -28,11 +28,6 @@ def completed(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def release(attested: Path) -> Path:
-    return completed(attested.parent)
-
-
 def bundled(folder: Path) -> Path:
     bundle = folder.with_name("m.tar.zst")
     create_bundle(folder, bundle, force=True)
