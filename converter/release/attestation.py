@@ -162,7 +162,7 @@ class Attestation:
         named, said = (source, "") if "repository" in source else (recorded, ", as the file records")
         at_commit = f" at commit {named['commit']}" if "commit" in named else ""
         where = f"{named['repository']}{at_commit}{said}: " if "repository" in named else ""
-        return f"{where}{len(self.source_files)} files, {source['sha256']}"
+        return f"{where}{len(self.source_files)} files, SHA-256 {source['sha256']}"
 
     def require_pass(self) -> None:
         """Raise CheckFailed if what it attests is not a pass."""

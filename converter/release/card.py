@@ -102,13 +102,14 @@ def _front_matter(outputs: Sequence[Output]) -> dict[str, Any]:
     """What the files say of themselves and of their source."""
     metadata = outputs[0].file.metadata
     repository, _ = _origin(outputs[0])
-    tags = [*TAGS, *_texts(metadata.get("general.tags"))]
+    task = "text-generation" if outputs[0].spec.pooling == "none" else "feature-extraction"
+    tags = [*TAGS, *(tag for tag in _texts(metadata.get("general.tags")) if tag != task)]
     return {
         **{key: _text(metadata.get(recorded)) for key, recorded in LICENCE.items()},
         "base_model": repository,
         "base_model_relation": "quantized" if repository else None,
         "library_name": LIBRARY,
-        "pipeline_tag": "text-generation" if outputs[0].spec.pooling == "none" else "feature-extraction",
+        "pipeline_tag": task,
         "language": _texts(metadata.get("general.languages")),
         "tags": list(dict.fromkeys(tags)),
     }

@@ -24,7 +24,7 @@ ORIGIN = {
     "general.license.name": "own-terms",
     "general.license.link": "https://example.org/terms",
     "general.languages": ["en", "no"],
-    "general.tags": ["chat"],
+    "general.tags": ["chat", "text-generation"],
 }
 
 
