@@ -120,14 +120,21 @@ class Tokenizer:
         return f"Tokenizer({kind} BPE, {self.vocab_size} tokens, bos {self.bos_id}, eos {self.eos_id})"
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> Tokenizer:
-        """Build a tokenizer from GGUF metadata. path: the file that has it, for errors, now and later.
+    def from_metadata(
+        cls,
+        metadata: Mapping[str, Any],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        backend: BoundedTokenizer | None = None,
+    ) -> Tokenizer:
+        """Build a tokenizer from GGUF metadata. path: the file that has it, for errors, now and later. backend: one
+        that these metadata describe; without it, it is made of them.
 
         Raises Unsupported for no tokenizer or one of another kind, Unreadable for contradictory keys.
         """
         with locating(path=path):
             try:
-                tokenizer = _build(metadata)
+                tokenizer = _build(metadata, backend)
             except (TypeError, ValueError, AttributeError, LookupError) as error:
                 raise Unreadable(f"the file's tokenizer metadata is invalid: {error}") from error
         tokenizer.backend.path = path
@@ -212,7 +219,7 @@ def _byte_of_char() -> dict[str, int]:
     return table
 
 
-def _build(metadata: Mapping[str, Any]) -> Tokenizer:
+def _build(metadata: Mapping[str, Any], backend: BoundedTokenizer | None) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     raw_tokens = metadata.get("tokenizer.ggml.tokens")
     if raw_tokens is None or kind in (None, "none", "no_vocab"):
@@ -243,7 +250,8 @@ def _build(metadata: Mapping[str, Any]) -> Tokenizer:
     if merges is None:
         raise Unreadable("the file's BPE tokenizer has no tokenizer.ggml.merges")
     pipeline = _own_pipeline(metadata) or foreign_pipeline(metadata, tokens, special["bos"], special["eos"])
-    backend = _backend(metadata, tokens, types, list(merges), pipeline)
+    if backend is None:
+        backend = _backend(metadata, tokens, types, list(merges), pipeline)
 
     tokenizer = Tokenizer(backend, tokens, types, (pipeline.get("decoder") or {}).get("type") == "ByteLevel")
     tokenizer.bos_id, tokenizer.eos_id = special["bos"], special["eos"]

@@ -5,7 +5,7 @@ puts around a text, how it splits a text. So they describe the checkpoint's own 
 files. What `tokenizer.ggml.*` cannot express goes under `tritpack.tokenizer.*` (keys in runtime/tokenizer.py).
 """
 
-from tritpack.converter.vocab.folder import read_vocabulary
+from tritpack.converter.vocab.folder import read_tokenizer, read_vocabulary
 from tritpack.converter.vocab.gguf import vocabulary_from_gguf
 
-__all__ = ["read_vocabulary", "vocabulary_from_gguf"]
+__all__ = ["read_tokenizer", "read_vocabulary", "vocabulary_from_gguf"]

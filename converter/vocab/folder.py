@@ -33,6 +33,13 @@ def read_vocabulary(
     JSON files, {} where absent. notes: gets a sentence for each thing that a user should know. Raises Unreadable for
     files that are missing or contradictory, Unsupported for another kind than BPE and for tokens without a row.
     """
+    return read_tokenizer(folder, config, generation_config, notes)[0]
+
+
+def read_tokenizer(
+    folder: Path, config: dict[str, Any], generation_config: dict[str, Any], notes: list[str] | None = None
+) -> tuple[dict[str, Any], BoundedTokenizer]:
+    """Return what read_vocabulary does, and the tokenizer that the metadata describe."""
     loaded = load(folder, config)
     specials = loaded.specials
     vocab_size = _config_value(config, "vocab_size")
@@ -81,7 +88,7 @@ def read_vocabulary(
     }
     if stops:
         metadata[KEY_STOP_IDS] = np.asarray(sorted(stops), dtype=np.int32)
-    return metadata
+    return metadata, backend
 
 
 def _with_rows_only(loaded: Loaded, folder: Path, vocab_size: int | None) -> tuple[BoundedTokenizer, list[str]]:

@@ -5,7 +5,6 @@ The ids that it gives for text are compared by the rung `tokenizer`.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -32,14 +31,13 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
     if isinstance(source, GgufFile) and "tokenizer.ggml.model" not in source.metadata:
         rung.notes.append("the source has no tokenizer, so that the file's is not judged")
         return
-    with ThreadPoolExecutor(1) as aside:
-        building = aside.submit(Tokenizer.from_metadata, file.metadata)
-        if isinstance(source, GgufFile):
-            keys = vocab.vocabulary_from_gguf(source.metadata, vocab_size)
-            stops = {int(i) for i in keys.get(KEY_STOP_IDS, ())}
-        else:
-            keys = vocab.read_vocabulary(source.folder, source.config, source.generation_config)
-            stops = _expected_stops(source, keys)
+    backend = None
+    if isinstance(source, GgufFile):
+        keys = vocab.vocabulary_from_gguf(source.metadata, vocab_size)
+        stops = {int(i) for i in keys.get(KEY_STOP_IDS, ())}
+    else:
+        keys, backend = vocab.read_tokenizer(source.folder, source.config, source.generation_config)
+        stops = _expected_stops(source, keys)
     # A file made from another GGUF cannot know a config's end tokens, so it is judged by behaviour alone.
     through_gguf = same(file.metadata.get("general.source.format"), "gguf") and not isinstance(source, GgufFile)
     turn_ends = {int(keys[key]) for key in TURN_ENDS if key in keys}
@@ -47,9 +45,12 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
     if through_gguf:
         stops = turn_ends  # any GGUF has these
         keys = {key: value for key, value in keys.items() if not key.startswith("tritpack.")}
-    _compare_keys(rung, file, keys, complete="tritpack.version" in file.metadata and not through_gguf)
+    before = len(rung.findings)
+    _compare_keys(rung, file, keys, complete=(complete := "tritpack.version" in file.metadata and not through_gguf))
+    # Building takes seconds for a large vocabulary: equal keys describe the tokenizer that there is already.
+    same_tokenizer = complete and len(rung.findings) == before
     try:
-        ours = building.result()
+        ours = Tokenizer.from_metadata(file.metadata, backend=backend if same_tokenizer else None)
     except TritpackError as error:
         rung.add(Kind.TOKENIZER_INVALID, f"tokenizer: {error.without_path}")
         return
