@@ -83,8 +83,8 @@ class _Counter:
         self.counts: Counts = (0, 0, 0)
 
     def add(self, codes: Codes) -> None:
-        plus, minus = int(np.count_nonzero(codes == 1)), int(np.count_nonzero(codes == -1))
-        self.counts = self.counts[0] + minus, self.counts[1] + codes.size - plus - minus, self.counts[2] + plus
+        used, plus = int(np.count_nonzero(codes)), int(np.count_nonzero(codes == 1))
+        self.counts = self.counts[0] + used - plus, self.counts[1] + codes.size - used, self.counts[2] + plus
 
 
 def figures_of(name: str, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
