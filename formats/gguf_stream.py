@@ -20,8 +20,8 @@ from tritpack.formats.ternary import TernaryTensor
 FIRST_READ = 1 << 20
 LARGEST_HEADER = 256 << 20
 """Bytes: the largest vocabularies take 20 MB."""
-LARGEST_TENSOR = 1 << 31
-"""Weights, and bytes in the file: the largest linear of any model has a quarter of it. What is decoded is in memory."""
+LARGEST_TENSOR = 1 << 30
+"""Weights, and bytes in the file: the largest ternary embedding has half of it. What is decoded is in memory."""
 
 Read = Callable[[int], bytes]
 """Returns so many of the next bytes, fewer only at the end."""

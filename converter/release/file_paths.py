@@ -8,9 +8,11 @@ from collections.abc import Iterable
 
 from tritpack.formats.errors import Unreadable
 
-LONGEST_PATH = 1024
+LONGEST_PATH = 512
 LONGEST_NAME = 255
 """Bytes of a path and of one of its parts; file systems take no longer names."""
+DEEPEST = 16
+"""Parts of a path. Together these bound what a hostile list of files costs."""
 DRIVE = re.compile(r"[A-Za-z]:")
 ON_WINDOWS = re.compile(r'[<>:"|?*]')
 DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
@@ -23,9 +25,9 @@ def refuse_bad_paths(paths: Iterable[str]) -> None:
     folders: dict[str, str] = {}
     for path in paths:
         refuse_bad_path(path)
-        if path in files.values():
-            raise Unreadable(f"has {path!r} twice")
         key = _key(path)
+        if files.get(key) == path:
+            raise Unreadable(f"has {path!r} twice")
         if key in files:
             raise Unreadable(f"has {files[key]!r} and {path!r}, which are one file on some systems")
         files[key] = path
@@ -54,6 +56,8 @@ def _reason(path: str) -> str | None:
         return "has characters that cannot be printed"
     if len(path.encode()) > LONGEST_PATH:
         return f"is longer than {LONGEST_PATH} bytes"
+    if path.count("/") >= DEEPEST:
+        return f"has more than {DEEPEST} parts"
     return next((reason for part in path.split("/") if (reason := _reason_of_part(part))), None)
 
 

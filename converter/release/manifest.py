@@ -26,6 +26,8 @@ from tritpack.formats.progress import Progress, silent
 NAME = "manifest.json"
 SCHEMA = "tritpack.manifest/1"
 KEYS = ("schema", "name", "files", "codes_sha256", "sha256")
+LARGEST = 32 << 20
+"""Bytes of a manifest: a GGUF of a large model takes 60 kB of it. JSON takes many times its bytes when it is read."""
 LARGEST_FILE = 1 << 60
 AGAINST_ACCIDENTS = (
     "the hashes find accidents; whoever changes a file on purpose can change them too, and only a signature shows that"
@@ -94,6 +96,8 @@ def _hash(body: Mapping[str, Any]) -> str:
 def parse_manifest(data: bytes) -> Manifest:
     """Return the manifest in these bytes. Raises Unreadable for what is not one or has bad paths, IntegrityFailed if it
     is not as it was written: its hash differs, or a byte that the hash does not see."""
+    if len(data) > LARGEST:
+        raise Unreadable(f"{NAME} has {len(data)} bytes, expected at most {LARGEST}")
     try:
         document = parse_json(data)
     except (ValueError, RecursionError) as error:

@@ -9,10 +9,9 @@ from typing import NoReturn
 
 from tritpack.converter.release.bundle.archive import Archive, all_entries, archive_size, padding_of
 from tritpack.converter.release.contents import Contents, ContentsReader
-from tritpack.converter.release.manifest import NAME, Entry, Manifest, parse_manifest
+from tritpack.converter.release.manifest import LARGEST, NAME, Entry, Manifest, parse_manifest
 from tritpack.formats.errors import IntegrityFailed, Unreadable, locating
 from tritpack.formats.gguf_stream import Read
-from tritpack.formats.inputs import LARGEST_DOCUMENT
 from tritpack.formats.progress import Progress
 
 Write = Callable[[bytes], object]
@@ -57,8 +56,8 @@ class BundleReader:
     def _manifest(self) -> Manifest:
         match self._archive.next_header():
             case (path, nbytes) if path == NAME:
-                if nbytes > LARGEST_DOCUMENT:
-                    raise Unreadable(f"its {NAME} has {nbytes} bytes, expected at most {LARGEST_DOCUMENT}")
+                if nbytes > LARGEST:
+                    raise Unreadable(f"its {NAME} has {nbytes} bytes, expected at most {LARGEST}")
                 return parse_manifest(_whole(Member(self._archive, Entry(path, nbytes, ""))))
             case found:
                 what = "nothing" if found is None else repr(found[0][:100])
