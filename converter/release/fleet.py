@@ -16,6 +16,10 @@ RETRIES = 2
 CONNECT_SECONDS = 20
 
 
+class WorkerDied(MissingRequirement):
+    """The process that ran a recipe was ended: most likely, the recipe needs more memory than it had."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of a recipe: the `result` of running it, or the error that ended it."""
@@ -33,7 +37,7 @@ class Fleet:
     scheduler; None starts a cluster on this machine, which ends with the work. workers: its processes, each of which
     runs one recipe at a time; 0 is one per two cores, and no more than recipes. worker_memory: bytes that one of them
     may use before it is ended and started again; None is an equal share of the machine's. retries: how often a recipe
-    is tried again after trouble with the network or Hub, or the death of its worker.
+    is tried again after trouble with the network or Hub, or the death of its worker; after that, once more alone.
     """
 
     executor: str = EXECUTORS[0]
@@ -87,13 +91,27 @@ def _on_dask(recipes: Sequence[str], run: Callable[[str], Any], fleet: Fleet) ->
     except ModuleNotFoundError as error:
         hint = 'pip install "tritpack[dask]"'
         raise MissingRequirement(f"--executor dask needs {error.name}, which is not installed", hint=hint) from error
+    suspects = []
     with _client(distributed, fleet, len(recipes)) as client:
-        submitted = (client.submit(_attempt, run, recipe, retries=fleet.retries, pure=False) for recipe in recipes)
-        futures = dict(zip(submitted, recipes))
-        for future in distributed.as_completed(futures, loop=client.loop):
-            outcome = _outcome(distributed, futures.pop(future), future)
-            future.release()  # what is only in a worker's memory would be run again when that worker dies
-            yield outcome
+        for outcome in _submitted(distributed, client, recipes, run, fleet.retries):
+            if isinstance(outcome.error, WorkerDied):
+                suspects.append(outcome.recipe)
+            else:
+                yield outcome
+        # Dask suspects every task that was given to a worker that dies, also those that only waited there. Alone, a
+        # recipe that brings no worker down is done, and no other can suffer from one that does.
+        for recipe in suspects:
+            yield from _submitted(distributed, client, [recipe], run, fleet.retries)
+
+
+def _submitted(
+    distributed: Any, client: Any, recipes: Sequence[str], run: Callable[[str], Any], retries: int
+) -> Iterator[Outcome]:
+    futures = {client.submit(_attempt, run, recipe, retries=retries, pure=False): recipe for recipe in recipes}
+    for future in distributed.as_completed(list(futures), loop=client.loop):
+        outcome = _outcome(distributed, futures.pop(future), future)
+        future.release()  # what is only in a worker's memory would be run again when that worker dies
+        yield outcome
 
 
 @contextlib.contextmanager
@@ -118,7 +136,7 @@ def _client(distributed: Any, fleet: Fleet, recipes: int) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             memory_limit=fleet.worker_memory or "auto",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: nobody is told of it
             silence_logs="ERROR",
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
@@ -144,6 +162,6 @@ def _outcome(distributed: Any, recipe: str, future: Any) -> Outcome:
         last = getattr(error, "last_worker", None)
         message = f"its worker ended {error.allowed_failures + 1} times{f', the last one {last.name}' if last else ''}"
         hint = "a worker that needs more than its memory is ended: give --worker-memory, or run fewer with --workers"
-        return Outcome(recipe, error=MissingRequirement(message, hint=hint))
+        return Outcome(recipe, error=WorkerDied(message, hint=hint))
     except Exception as error:
         return Outcome(recipe, error=error)
