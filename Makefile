@@ -68,7 +68,7 @@ lib: | requirements
 requirements:
 	@command -v $(firstword $(CC)) >/dev/null || \
 		{ echo "error: no C compiler '$(CC)'; on Debian: apt-get install gcc libc6-dev make" >&2; exit 7; }
-	@printf '#include <stdio.h>\nint main(void){return 0;}\n' | $(CC) -x c -fsyntax-only - 2>/dev/null || \
+	@printf '#include <stdio.h>\n' | $(CC) -x c -E - >/dev/null 2>&1 || \
 		{ echo "error: the C library's headers are missing; on Debian: apt-get install libc6-dev" >&2; exit 7; }
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "error: no $(PYTHON); on Debian: apt-get install python3 python3-venv" >&2; exit 7; }
