@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import mmap
 import os
 import re
 import socket
@@ -23,7 +22,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tests.make.hub_uploads import LARGE, Uploads
+from tests.make.hub_files import LARGE, StoredFile, info, stored, tree
+from tests.make.hub_uploads import Uploads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,26 +33,6 @@ class Request:
     range: str | None
     token: str | None
     elsewhere: bool  # at the second port, where large files lie
-
-
-@dataclasses.dataclass
-class StoredFile:
-    data: bytes | mmap.mmap
-
-    def __post_init__(self) -> None:
-        self.sha256 = hashlib.sha256(self.data).hexdigest()
-        self.git = hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
-
-
-def _stored(path: Path) -> StoredFile:
-    """Return a file; one of more than 1 GB is sparse, so it is mapped, and its hash is not taken."""
-    if path.stat().st_size < 1 << 30:
-        return StoredFile(path.read_bytes())
-    stored = object.__new__(StoredFile)
-    with open(path, "rb") as stream:
-        stored.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    stored.sha256, stored.git = "5" * 64, "6" * 40
-    return stored
 
 
 class HubServer:
@@ -96,7 +76,7 @@ class HubServer:
         for name, folders in repos.items():
             for revision, folder in ({"main": folders} if isinstance(folders, Path) else folders).items():
                 paths = sorted(path for path in folder.rglob("*") if path.is_file())
-                files = {path.relative_to(folder).as_posix(): _stored(path) for path in paths}
+                files = {path.relative_to(folder).as_posix(): stored(path) for path in paths}
                 commit = hashlib.sha1("".join(n + f.sha256 for n, f in files.items()).encode()).hexdigest()
                 self.snapshots[name, revision] = self.snapshots[name, commit] = (commit, files)
         self.large = {f.sha256: (n, f) for _, files in self.snapshots.values() for n, f in files.items()}
@@ -196,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RevisionNotFound")
         commit, files = self.hub.snapshots[repo, revision]
         if api:
-            return self.send_json(_tree(files) if api[2] == "tree" else _info(repo, commit, files))
+            return self.send_json(tree(files) if api[2] == "tree" else info(repo, commit, files))
         if self.hub.gated.get(repo, token) != token:  # the list of a gated repository is open, its files are not
             return self.refuse(403 if token else 401, "GatedRepo")
         if found[3] not in files:
@@ -293,23 +273,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
         self.close_connection = True
-
-
-def _lfs(name: str, stored: StoredFile, key: str) -> dict[str, Any]:
-    size = len(stored.data)
-    return {"lfs": {key: stored.sha256, "size": size, "pointerSize": 134}} if name.endswith(LARGE) else {}
-
-
-def _info(repo: str, commit: str, files: Mapping[str, StoredFile]) -> dict[str, Any]:
-    siblings = [
-        {"rfilename": name, "size": len(stored.data), "blobId": stored.git, **_lfs(name, stored, "sha256")}
-        for name, stored in files.items()
-    ]
-    return {"_id": "0", "id": repo, "modelId": repo, "sha": commit, "private": False, "siblings": siblings, "tags": []}
-
-
-def _tree(files: Mapping[str, StoredFile]) -> list[dict[str, Any]]:
-    return [
-        {"type": "file", "path": name, "oid": stored.git, "size": len(stored.data), **_lfs(name, stored, "oid")}
-        for name, stored in files.items()
-    ]

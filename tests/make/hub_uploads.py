@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-LARGE = (".safetensors", ".gguf", ".bin")
+from tests.make.hub_files import LARGE
 
 
 class Answer(Protocol):
