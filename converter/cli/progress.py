@@ -58,7 +58,7 @@ class Progress:
     def _print(self, name: str, done: int, total: int) -> None:
         now = monotonic()
         if done == 0:
-            self._started = now
+            self._started, self._next = now, now + 10.0
         if now < self._next or done >= total:
             return
         self._next = now + 10.0

@@ -84,7 +84,7 @@ def test_elsewhere_it_prints_a_line_every_ten_seconds(dumb: bool, monkeypatch: p
     progress = Progress("timing", unit="tests")
     for done in range(3):
         progress("tg128", done, 3)
-    assert stream.getvalue() == "timing: 1 of 3 tests tg128\n"
+    assert stream.getvalue() == "timing: 2 of 3 tests tg128\n"
 
 
 class Ticks:
