@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from tritpack.formats.gguf_header import (
 )  # fmt: skip
 
 SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
+VOCABULARY = 1000
+"""Strings in an array from which on its bytes are kept."""
 NUMPY_TYPE_IDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
 
 
@@ -44,10 +47,18 @@ def _encode_string(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
+def _encode_strings(texts: Sequence[str]) -> bytes:
+    """An array of strings, see _encode_string."""
+    raw = list(map(str.encode, texts))
+    lengths = map(struct.Struct("<Q").pack, map(len, raw))
+    strings = itertools.chain.from_iterable(zip(lengths, raw))
+    return struct.pack("<IIQ", ARRAY, STRING, len(raw)) + b"".join(strings)
+
+
 @functools.lru_cache(4)
-def _encode_strings(texts: tuple[str, ...]) -> bytes:
-    """An array of strings. The same vocabulary is part of several headers: of plans, of their variants, of the file."""
-    return struct.pack("<IIQ", ARRAY, STRING, len(texts)) + b"".join(map(_encode_string, texts))
+def _encode_vocabulary(texts: tuple[str, ...]) -> bytes:
+    """An array of strings that is part of several headers: of plans, of their variants, of the file."""
+    return _encode_strings(texts)
 
 
 def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
@@ -81,7 +92,7 @@ def _encode_value(key: str, value: Any, kind: str | None = None) -> bytes:
     if isinstance(value, list) and value and not isinstance(value[0], str):
         return struct.pack("<IIQ", ARRAY, ARRAY, len(value)) + b"".join(_encode_value(key, item)[4:] for item in value)
     if isinstance(value, Sequence):
-        return _encode_strings(tuple(value))
+        return _encode_vocabulary(tuple(value)) if len(value) > VOCABULARY else _encode_strings(value)
     raise ValueError(f"metadata {key!r}: no GGUF type for {type(value).__name__}")
 
 
