@@ -25,7 +25,7 @@ SEEDS = FOLDER / "corpus"
 C_TARGETS = tuple(path.stem.removeprefix("fuzz_") for path in sorted((FOLDER / "c").glob("fuzz_*.c")))
 PYTHON_TARGETS = (
     "gguf", "split_set", "gguf_model", "gguf_used", "safetensors", "checkpoint", "oracle", "tokenizer", "template",
-    "option_files", "hub",
+    "option_files", "hub", "bundle",
 )  # fmt: skip
 ENVIRONMENT = {
     "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=2048",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz import hub_answers, seeds_c
+from tests.fuzz import bundles, hub_answers, seeds_c
 from tests.fuzz.inputs import write_folder
 from tests.hostile.generate import gguf, pair, tensor, text
 from tests.make.families import FAMILIES, make
@@ -168,6 +168,7 @@ def write() -> None:
             "option_files": option_files(),
             "split_set": split_sets(),
             "hub": hub_answers.seeds(),
+            "bundle": bundles.seeds(gguf_files()["36_i2_s"]),
         }
         seeds = {name: {key: compact(value) for key, value in folders.items()} for name, folders in made.items()}
         seeds |= {"gguf": gguf_files()}

@@ -13,10 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from tests.fuzz import hub_answers
+from tests.fuzz import bundles, hub_answers
 from tests.fuzz.inputs import content, ini, parsed, safetensors, write_folder
 from tritpack.converter import vocab
 from tritpack.converter.export.export import export
+from tritpack.converter.release.bundle.check import check_bundle
+from tritpack.converter.release.bundle.extract import extract_bundle
+from tritpack.converter.release.bundle.gguf_member import unpacked_gguf
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.tools.inspect import inspect
@@ -198,6 +201,18 @@ def hub(data: bytes, folder: Path) -> None:
     hub_answers.download(document if isinstance(document, dict) else {"info": data.decode("latin-1")}, folder)
 
 
+def bundle(data: bytes, folder: Path) -> None:
+    """Unpack a bundle, take the GGUF in it, and check it."""
+    path = folder / "x.tar.zst"
+    document = parsed(data)
+    path.write_bytes(bundles.bundle(document) if isinstance(document, dict) else data)
+    with contextlib.suppress(TritpackError):
+        extract_bundle(path, folder / "out")
+    with contextlib.suppress(TritpackError), unpacked_gguf(path, None):
+        pass
+    json_text.json_text(check_bundle(path).manifest.codes_sha256)
+
+
 TARGETS: dict[str, Callable[[bytes, Path], Any]] = {
     "gguf": gguf,
     "split_set": split_set,
@@ -210,5 +225,6 @@ TARGETS: dict[str, Callable[[bytes, Path], Any]] = {
     "template": template,
     "option_files": option_files,
     "hub": hub,
+    "bundle": bundle,
 }
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
