@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.fleet_options import fleet_options, take_fleet
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import ByteSize
 from tritpack.converter.cli.progress import Progress
-from tritpack.converter.release.fleet import EXECUTORS
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.names import ExitCode
 
@@ -151,52 +151,35 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     metavar="SIZE",
     help="Memory that a conversion may take besides the interpreter.",
 )
-@click.option(
-    "--executor",
-    type=click.Choice(EXECUTORS),
-    default=EXECUTORS[0],
-    show_default=True,
-    help="local: one recipe after the other. dask: as tasks on Dask, on processes of this machine or on --scheduler.",
-)
-@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, whose workers see the same files.")
-@click.option("--workers", type=click.IntRange(0), default=0, metavar="N",
-              help="With dask: processes on this machine; 0, the default, is one per two cores.")  # fmt: skip
-@click.option("--worker-memory", type=ByteSize(), metavar="SIZE",
-              help="With dask: memory that one of them may use; an equal share by default.")  # fmt: skip
+@fleet_options
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the summary.")
-def run_command(
-    recipes: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-    executor: str,
-    scheduler: str | None,
-    workers: int,
-    worker_memory: int | None,
-    **options: Any,
-) -> None:
+def run_command(recipes: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Do everything that RECIPE says: plan, convert in one pass, verify, attest, card, manifest, bundle.
 
     What an earlier run has made is kept if it has the hashes that were written down then, so a run that was killed goes
     on with the same command. An error of one recipe stops none of the others, and the exit code is that of the first
     error: 1 if an output is not proved.
     """
-    from tritpack.converter.release.fleet import Fleet, run_fleet
+    from tritpack.converter.release.fleet import run_fleet
     from tritpack.converter.release.recipe.run import run_recipe
 
-    fleet = Fleet(executor, scheduler, workers, worker_memory)
-    if executor == "local":  # what is shown meanwhile is of this process
+    fleet = take_fleet(options)
+    if fleet.executor == "local":  # what is shown meanwhile is of this process
         options |= {"progress": Progress("working", quiet=quiet), "say": _say_nothing if quiet else _say}
     else:
         options |= {"threads": options["threads"] or fleet.threads_for(len(recipes))}
     named = [str(Path(recipe).absolute()) if Path(recipe).exists() else recipe for recipe in recipes]
     run = functools.partial(run_recipe, output=Path(options.pop("output")).absolute(), **options)
-    rows, worst = [], ExitCode.GOOD
+    rows, worst, bug = [], ExitCode.GOOD, None
     for outcome in run_fleet(named, run, fleet):
         error, release = outcome.error, outcome.result
         if error is not None:
-            if len(recipes) == 1 or not isinstance(error, TritpackError):
+            if len(recipes) == 1:
                 raise error
+            if not isinstance(error, TritpackError):
+                bug = bug or error
+                continue
             rows.append({"recipe": outcome.recipe, "verdict": "error", "error": str(error), "hint": error.hint,
                          "exit_code": int(error.exit_code)})  # fmt: skip
             show(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True, lines=True)
@@ -211,6 +194,8 @@ def run_command(
             worst = worst or ExitCode.CHECK_FAILED
     if as_json:
         print_json({"schema": "tritpack.recipe.run/1", "releases": rows})
+    if bug is not None:
+        raise bug
     sys.exit(worst)
 
 
