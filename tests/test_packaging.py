@@ -116,6 +116,7 @@ def test_the_wheel_has_what_runs_and_nothing_else(wheel: Path) -> None:
         "tritpack/__init__.py", "tritpack/__main__.py", "tritpack/py.typed", "tritpack/converter/families/bitnet.yaml",
         "tritpack/converter/report/templates/report.html.j2", "tritpack/converter/report/verify.schema.json",
         "tritpack/converter/verify/text.txt", "tritpack/recipes/demo/checkpoint/config.json",
+        "tritpack/recipes/recipe.schema.json", "tritpack/recipes/microsoft-bitnet-b1.58-2B-4T.yaml",
     ):  # fmt: skip
         assert needed in names, needed
     assert [name for name in names if name.startswith("tritpack/runtime/libtritpack.")]

@@ -61,7 +61,7 @@ def _check_source(document: Document) -> None:
             document.refuse(["source", "repository"], "no repository on the Hub has this name and revision")
         if source.url is not None and parse_reference(source.url) not in (None, (source.repository, None)):
             document.refuse(["source", "url"], f"is not the page of {source.repository}")
-    elif not Path(str(source.path)).exists():
+    elif not _is_there(str(source.path)):
         document.refuse(["source", "path"], f"{source.path} does not exist")
 
 
@@ -97,5 +97,12 @@ def _check_verification(document: Document) -> None:
             keys = ["golden"] if name == "golden" else ["verify", "text"]
             hint = f"choose a level from {rung} on: {', '.join(LEVELS[RUNGS.index(rung) :])}"
             document.refuse(keys, f"is for the rung {rung}, and the level {recipe.verify.level} stops before it", hint)
-    if recipe.verify.text is not None and not Path(recipe.verify.text).is_file():
-        document.refuse(["verify", "text"], f"{recipe.verify.text} is not a file")
+    if recipe.verify.text is not None and not _is_there(recipe.verify.text):
+        document.refuse(["verify", "text"], f"{recipe.verify.text} does not exist")
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # text that no file name can be
+        return False

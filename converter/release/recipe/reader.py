@@ -188,7 +188,10 @@ def _scalar(kind: type, node: yaml.Node, rules: Rules, base: Path) -> Any:
 
 
 def _number(kind: type, node: yaml.ScalarNode, rules: Rules) -> Any:
-    value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+    try:
+        value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+    except (ValueError, IndexError, OverflowError):  # a tag that the text does not fit, or thousands of digits
+        _refuse(node, f"expected {KINDS[kind]}, found {_shown(node)}")
     if rules.least is not None and value < rules.least:
         _refuse(node, f"is {value}, expected at least {rules.least}")
     if value != value:

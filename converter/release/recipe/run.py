@@ -246,11 +246,10 @@ class _Run:
 
 def _differences(recipe: Recipe, plan: Plan) -> list[str]:
     """Return what the source is and the recipe does not say."""
-    spec, warnings = plan.spec, []
-    for field in dataclasses.fields(recipe.shape):
-        expected, found = getattr(recipe.shape, field.name), getattr(spec, field.name)
-        if expected not in (None, found):
-            warnings.append(f"the source has {field.name} {found}, the recipe says {expected}")
+    expected = {name: size for name, size in dataclasses.asdict(recipe.shape).items() if size is not None}
+    found = {name: getattr(plan.spec, name) for name in expected}
+    other = [f"{name} {found[name]} (not {size})" for name, size in expected.items() if found[name] != size]
+    warnings = [f"the source has another shape than the recipe says: {', '.join(other)}"] if other else []
     licence = plan.metadata.get("general.license")
     if recipe.license is not None and licence != recipe.license:
         warnings.append(f"the source's licence is {licence or 'not given'}, the recipe says {recipe.license}")

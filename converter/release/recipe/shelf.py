@@ -23,8 +23,12 @@ def shipped() -> dict[str, Path]:
 def find(recipe: str | Path) -> Path:
     """Return the path of a recipe that is given by its path or by the name of a shipped one. Raises Unreadable."""
     path = Path(recipe)
-    if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
-        if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # text that no file name can be
+        raise Unreadable(f"{str(recipe)[:60]!r}... is no name of a recipe: {error}") from error
+    if exists or path.suffix in SUFFIXES or len(path.parts) > 1:
+        if not exists:
             raise Unreadable("does not exist", path=path, hint="`tritpack recipe list` shows the shipped ones")
         return path
     known = shipped()

@@ -61,6 +61,9 @@ WRONG = {
                     "the level weights stops before the rung text", None),
     "golden above": (GOOD + "verify: {level: text}\ngolden: [{prompt: a}]\n", "7:9",
                      "is for the rung generation", "full"),
+    "not a number": (GOOD + "shape: {layers: !!int ''}\n", "6:17", "expected a whole number, found ''", None),
+    "digits": (GOOD + "shape: {layers: " + "9" * 5000 + "}\n", "6:17", "expected a whole number", None),
+    "long path": (GOOD.replace("repository: org/model", "path: " + "a" * 5000), "3:9", "does not exist", None),
     "null": (GOOD.replace("name: m", "name: null"), "1:7", "expected text, found nothing", None),
 }  # fmt: skip
 
@@ -76,7 +79,7 @@ def test_an_error_has_its_place(case: str, tmp_path: Path) -> None:
 
 
 HOSTILE = {
-    "deep": "name: " + "[" * 2000,
+    "deep": "name: " + "[" * 600,
     "huge": "name: " + "a" * LARGEST,
     "empty": "",
     "a list": "- a\n",

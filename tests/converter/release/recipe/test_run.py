@@ -15,9 +15,10 @@ from tests.conftest import exit_code_of, run
 from tests.make.remote import serving
 from tritpack.converter.release.bundle.check import check_bundle
 from tritpack.converter.release.manifest import check_folder
-from tritpack.converter.release.recipe import packaging
+from tritpack.converter.release.recipe import packaging, proof
 from tritpack.converter.release.recipe.run import Release, run_recipe
 from tritpack.converter.release.recipe.shelf import shipped
+from tritpack.converter.verify.golden import parse_golden
 from tritpack.formats.errors import IntegrityFailed, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 
@@ -32,7 +33,6 @@ outputs:
 verify: {level: weights}
 card: {text: Small and random.}
 """
-SHORT = ("--set", "golden=null", "--set", "verify.level=weights")
 ONE = ["outputs=[{outtype: t158, suffix: q8, embedding_type: q8_0}]"]
 STEPS = 7  # two conversions and proofs, documents, manifest, bundle
 
@@ -220,33 +220,43 @@ def test_a_wrong_output_is_found(again: Callable[..., Release], monkeypatch: pyt
 
 def test_differences_are_warnings_and_refusals(again: Callable[..., Release]) -> None:
     release = again("shape.layers=9", "license=mit")
-    assert "the source has layers 2, the recipe says 9" in release.warnings
+    assert "the source has another shape than the recipe says: layers 2 (not 9)" in release.warnings
     assert "the source's licence is not given, the recipe says mit" in release.warnings
     with pytest.raises(Unsupported, match="is of the family bitnet, the recipe says llama"):
         again("family=llama")
 
 
-def test_golden_tokens_and_a_second_person(
+def test_prompts_and_pinned_tokens_reach_verify(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def verify(*arguments: Any, golden: Path, prompt: list[str], level: str, **options: Any) -> None:
+        assert [(entry.prompt, entry.greedy) for entry in parse_golden(golden)] == [("The", [1, 2])]
+        assert (prompt, level) == (["Once"], "generation")
+        raise Killed
+
+    monkeypatch.setattr(proof, "verify", verify)
+    golden = "golden=[{prompt: The, greedy: [1, 2]}, {prompt: Once}]"
+    with pytest.raises(Killed):
+        run_recipe(made / "r.yaml", tmp_path, overrides=[*ONE, "verify.level=generation", golden])
+
+
+def test_one_command_from_the_hub_and_one_to_check(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One command from a hub to a release with everything, one command to check it."""
     (tmp_path / "r.yaml").write_text(
         "name: m\nsource: {repository: org/tiny}\noutputs: [{outtype: i2_s, engine: bitnet.cpp}]\n"
-        "verify: {level: generation}\ngolden: [{prompt: The, greedy: [1, 2]}]\n"
+        "verify: {level: weights}\n"
     )
-    options = ["-o", tmp_path / "out", "--json", "-q"]
-    with serving({"org/tiny": tiny_checkpoint}, tmp_path / "cache", monkeypatch) as server:
-        wrong = run("recipe", "run", tmp_path / "r.yaml", *options)
-        assert wrong.exit_code == 1, wrong.output
-        [failed] = json.loads(wrong.stdout)["releases"]
-        assert "pinned" in failed["outputs"][0]["failures"][0], failed
-        right = run(
-            "recipe", "run", tmp_path / "r.yaml", *options, "--set", "golden=null", "--set", "verify.level=weights"
-        )
-        assert right.exit_code == 0, right.output
-    [release] = json.loads(right.stdout)["releases"]
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "repository")
+    (folder / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n")
+    (folder / "LICENSE").write_text("do what you like")
+    with serving({"org/tiny": folder}, tmp_path / "cache", monkeypatch) as server:
+        result = run("recipe", "run", tmp_path / "r.yaml", "-o", tmp_path / "out", "--json", "-q")
+        assert result.exit_code == 0, result.output
+    [release] = json.loads(result.stdout)["releases"]
     assert release["commit"] == server.snapshots["org/tiny", "main"][0] and release["verdict"] == "pass"
-    assert "source.revision is 'main'" in right.stderr
+    assert "source.revision is 'main'" in result.stderr
+    assert (Path(release["folder"]) / "LICENSE").read_text() == "do what you like"
+    card = (Path(release["folder"]) / "README.md").read_text()
+    assert "\nlicense: mit\n" in card and "\nbase_model: org/tiny\n" in card
     checked = run("check", release["bundle"])
     assert checked.exit_code == 0, checked.output
 
