@@ -16,7 +16,7 @@ from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import ByteSize
 from tritpack.converter.cli.progress import Progress
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.names import ExitCode
 
 if TYPE_CHECKING:
@@ -151,10 +151,15 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     metavar="SIZE",
     help="Memory that a conversion may take besides the interpreter.",
 )
+@click.option(
+    "--publish",
+    metavar="ORG/NAME",
+    help="Upload the release to this repository on the Hub if it is proved, as `tritpack publish --upload` does.",
+)
 @fleet_options
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the summary.")
-def run_command(recipes: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
+def run_command(recipes: tuple[str, ...], publish: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Do everything that RECIPE says: plan, convert in one pass, verify, attest, card, manifest, bundle.
 
     What an earlier run has made is kept if it has the hashes that were written down then, so a run that was killed goes
@@ -164,6 +169,8 @@ def run_command(recipes: tuple[str, ...], as_json: bool, quiet: bool, **options:
     from tritpack.converter.release.fleet import run_fleet
     from tritpack.converter.release.recipe.run import run_recipe
 
+    if publish is not None and len(recipes) > 1:
+        raise UsageError("--publish takes the release of one recipe", hint="run `tritpack publish` for each release")
     fleet = take_fleet(options)
     if fleet.executor == "local":  # what is shown meanwhile is of this process
         options |= {"progress": Progress("working", quiet=quiet), "say": _say_nothing if quiet else _say}
@@ -192,11 +199,23 @@ def run_command(recipes: tuple[str, ...], as_json: bool, quiet: bool, **options:
             show(f"warning: {release.name}: {warning}", err=True)
         if release.verdict != "pass":
             worst = worst or ExitCode.CHECK_FAILED
+        elif publish is not None:
+            rows[-1]["published"] = _published(release, publish, quiet=quiet, as_json=as_json)
     if as_json:
         print_json({"schema": "tritpack.recipe.run/1", "releases": rows})
     if bug is not None:
         raise bug
     sys.exit(worst)
+
+
+def _published(release: Release, repository: str, *, quiet: bool, as_json: bool) -> str | None:
+    """Upload a release, and return its address."""
+    from tritpack.converter.release.publish import publish
+
+    done = publish(release.folder, repository, upload=True, progress=Progress("uploading", quiet=quiet))
+    if not as_json:
+        show(f"published: {done.url}")
+    return done.url
 
 
 def _say(line: str) -> None:

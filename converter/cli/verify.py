@@ -224,7 +224,7 @@ def _print_rung(rung: Rung, *, layers: bool) -> None:
     mark = click.style(f"{WORDS[rung.verdict]:<7}", fg=COLOURS[rung.verdict])
     figures = ", ".join(f"{key} {value}" for key, value in shown_figures(rung).items() if len(value) < 40)
     said = figures if rung.skipped is None else printable(rung.skipped)
-    click.echo(f"{mark} {rung.name:<10} {rung.seconds:6.1f} s  {said}".rstrip())
+    click.echo(f"{mark} {rung.name:<10} {rung.seconds or 0:6.1f} s  {said}".rstrip())
     for sentence in rung.sentences:
         click.echo(f"        {click.style(printable(sentence), fg='red')}")
     for note in rung.notes:

@@ -87,14 +87,14 @@ def as_html(report: Report) -> str:
 def as_junit(report: Report) -> str:
     """The report as JUnit XML, which CI systems read: one test case per rung."""
     counts = {kind: sum(rung.verdict == kind for rung in report.rungs) for kind in ("fail", "skipped")}
-    total = f"{sum(rung.seconds for rung in report.rungs):.3f}"
+    total = _time(sum(rung.seconds or 0 for rung in report.rungs) if report.is_timed else None)
     attributes = {"tests": str(len(report.rungs)), "failures": str(counts["fail"]), "skipped": str(counts["skipped"])}
-    root = ElementTree.Element("testsuites", {**attributes, "time": total})
+    timestamp = {"timestamp": str(report.provenance["created"])} if "created" in report.provenance else {}
+    root = ElementTree.Element("testsuites", {**attributes, **total})
     suite = ElementTree.SubElement(
         root,
         "testsuite",
-        {"name": _xml(f"tritpack verify {report.file}"), **attributes, "errors": "0", "time": total,
-         "timestamp": str(report.provenance.get("created", ""))},
+        {"name": _xml(f"tritpack verify {report.file}"), **attributes, "errors": "0", **total, **timestamp},
     )  # fmt: skip
     properties = ElementTree.SubElement(suite, "properties")
     for key, value in report.provenance.items():
@@ -102,7 +102,7 @@ def as_junit(report: Report) -> str:
             ElementTree.SubElement(properties, "property", {"name": key, "value": _xml(value)})
     for rung in report.rungs:
         case = ElementTree.SubElement(
-            suite, "testcase", {"classname": "tritpack.verify", "name": rung.name, "time": f"{rung.seconds:.3f}"}
+            suite, "testcase", {"classname": "tritpack.verify", "name": rung.name, **_time(rung.seconds)}
         )
         if rung.verdict == "fail":
             failure = ElementTree.SubElement(case, "failure", {"message": _xml(rung.sentences[0])})
@@ -113,6 +113,11 @@ def as_junit(report: Report) -> str:
             ElementTree.SubElement(case, "system-out").text = _lines(rung.notes)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _time(seconds: float | None) -> dict[str, str]:
+    """The attribute of JUnit for a time, if it is known."""
+    return {} if seconds is None else {"time": f"{seconds:.3f}"}
 
 
 def _xml(text: str) -> str:

@@ -48,7 +48,7 @@ class Rung:
     skipped: str | None = None
     compares: str = ""
     series: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float | None = None
 
     def add(self, kind: Kind, sentence: str, *, tensor: str | None = None, **figures: Any) -> None:
         """Add a finding."""
@@ -83,7 +83,7 @@ class Rung:
             "notes": self.notes,
             **skipped,
             "series": self.series,
-            "seconds": round(self.seconds, 3),
+            **({} if self.seconds is None else {"seconds": round(self.seconds, 3)}),
         }
 
 
@@ -105,6 +105,17 @@ class Report:
     def __getitem__(self, name: str) -> Rung:
         """The rung of that name. Raises KeyError if it was not climbed."""
         return {rung.name: rung for rung in self.rungs}[name]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it says how long each rung took."""
+        return all(rung.seconds is not None for rung in self.rungs)
+
+    def without_times(self) -> Report:
+        """The same report for a release: climbed again on the same machine, it has the same bytes."""
+        provenance = {key: value for key, value in self.provenance.items() if key != "created"}
+        rungs = [dataclasses.replace(rung, seconds=None) for rung in self.rungs]
+        return dataclasses.replace(self, rungs=rungs, provenance=provenance)
 
     @property
     def verdict(self) -> Verdict:

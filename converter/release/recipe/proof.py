@@ -46,7 +46,7 @@ def prove(recipe: Recipe, folder: Path, first: str, source: Path, shown: str) ->
             strict=recipe.verify.strict,
         )
     report.file, report.source = first, shown
-    write_report(folder / report_folder(first), report, force=True)
+    write_report(folder / report_folder(first), report.without_times(), force=True)
     return report
 
 

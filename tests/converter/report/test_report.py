@@ -14,8 +14,9 @@ import pytest
 from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_gguf
 from tritpack.converter.report import plots
-from tritpack.converter.report.render import FILES, as_html, as_junit, as_markdown, schema
+from tritpack.converter.report.render import FILES, as_html, as_junit, as_markdown, schema, write_report
 from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rung import Report, Rung
 from tritpack.converter.verify.rungs import RUNGS, load
 from tritpack.formats.names import ExitCode
@@ -64,6 +65,20 @@ def test_report_json_is_what_json_prints(good: Path, tiny_gguf: Path, tiny_check
                                     ("tensor", "scale", "zero_share")) if keys[0] in rung["series"]]  # fmt: skip
         for keys in groups:
             assert len({len(rung["series"][key]) for key in keys if key in rung["series"]}) == 1, rung
+
+
+def test_a_report_without_times(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Two climbs of a ladder on one machine give the same bytes."""
+    for name in ("a", "b"):
+        write_report(tmp_path / name, verify(tiny_gguf, tiny_checkpoint, level="weights").without_times())
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    document = json.loads((tmp_path / "a" / "report.json").read_text("utf-8"))
+    valid(document)
+    assert "created" not in document["provenance"] and "seconds" not in document["rungs"][0]
+    root = ElementTree.parse(tmp_path / "a" / "junit.xml").getroot()
+    assert not [element for element in root.iter() if {"time", "timestamp"} & element.attrib.keys()]
+    assert "| time |" not in (tmp_path / "a" / "report.md").read_text("utf-8")
 
 
 def test_a_report_replaces_no_input(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
