@@ -44,6 +44,7 @@ def options_of(recipe: Recipe, output: Output) -> ConvertOptions:
         outtype=output.outtype,
         embedding_type=output.embedding_type,
         target=output.engine,
+        name=recipe.name if recipe.source.repository is None else None,  # a folder's says nothing of the model
         quantize=recipe.source.quantize,
         allow_scale_rounding=output.allow_scale_rounding,
         allow_wrong_engine=output.allow_wrong_engine,

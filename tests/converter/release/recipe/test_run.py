@@ -81,7 +81,8 @@ def test_a_release_is_complete(made: Path) -> None:
     assert "Small and random." in (folder / "README.md").read_text()
     assert json.loads((folder / "small-q8-T158.report" / "report.json").read_text())["file"] == "small-q8-T158.gguf"
     assert str(made) not in "".join(path.read_text(errors="replace") for path in folder.rglob("*.json"))
-    assert GgufFile(folder / "small-q8-T158.gguf").tensors["token_embd.weight"].layout == "q8_0"
+    file = GgufFile(folder / "small-q8-T158.gguf")
+    assert file.tensors["token_embd.weight"].layout == "q8_0" and file.metadata["general.name"] == "small"
 
 
 def test_the_recipe_in_a_release_makes_it_again(made: Path, tmp_path: Path) -> None:
