@@ -236,7 +236,10 @@ class Archive:
 
 def _parsed(block: bytes) -> tarfile.TarInfo:
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        if info.size < 0:
+            raise ValueError(f"its size is {info.size}")
+        return info
     except UnicodeDecodeError as error:
         raise Unreadable(f"has a name that is not UTF-8: {error.object[:100]!r}") from error
     except (tarfile.HeaderError, ValueError) as error:
@@ -256,6 +259,8 @@ def _extended(records: bytes, info: tarfile.TarInfo) -> tuple[str, int]:
                 path = value.decode()
             elif key == b"size":
                 nbytes = int(value)
+                if nbytes < 0:
+                    raise ValueError(f"its size is {nbytes}")
             else:
                 raise Unreadable(f"has a pax record {key[:40]!r}, which tritpack does not write")
             records = records[length:]

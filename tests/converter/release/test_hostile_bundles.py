@@ -130,7 +130,7 @@ RECORDS = {
     "negative length": (b"-9 path=x\n", "pax records"),
     "no length": (b"path\n", "pax records"),
     "not UTF-8": (b"12 path=\xff\xfe\xfd\n", "not UTF-8"),
-    "negative size": (b"11 size=-5\n", "tar header"),
+    "negative size": (b"11 size=-5\n", "its size is -5"),
 }
 
 
@@ -142,6 +142,18 @@ def test_extended_headers_hide_nothing(name: str, tmp_path: Path) -> None:
     refused(
         tmp_path, compress(archive([GOOD[0], (extended, b"a card\n"), GOOD[2]])), TritpackError, reason, sized=False
     )
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(1 << 40)])
+@pytest.mark.parametrize("name", [NAME, "x"])
+def test_negative_sizes_are_refused(name: str, size: int, tmp_path: Path) -> None:
+    """zstandard reads to the end of the data for -1, and has no error class for other negative numbers."""
+    kind = b"0" if name == NAME else b"x"
+    head = bytearray(header(name, 0, kind))
+    head[124:136] = size.to_bytes(12, "big", signed=True)
+    head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:]))
+    refused(tmp_path, compress(bytes(head) + bytes(4096)), Unreadable, f"its size is {size}")
+    refused(tmp_path, compress(header(NAME, size) + bytes(4096)), Unreadable, f"its size is {size}")
 
 
 CHANGES: dict[str, tuple[Callable[[], bytes], type[TritpackError], str]] = {
