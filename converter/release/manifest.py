@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.release.contents import Contents, ContentsReader
-from tritpack.converter.release.file_paths import refuse_bad_paths
+from tritpack.converter.release.file_paths import DEEPEST, refuse_bad_paths
 from tritpack.formats.errors import IntegrityFailed, TritpackError, Unreadable, locating
 from tritpack.formats.files import atomic_output
 from tritpack.formats.inputs import open_input, read_input
@@ -108,7 +108,11 @@ def parse_manifest(data: bytes) -> Manifest:
     if tuple(document) != KEYS:
         raise Unreadable(f"{NAME} has the keys {', '.join(map(str, document))[:200]}, expected {', '.join(KEYS)}")
     stated = document.pop("sha256")
-    if stated != (actual := _hash(document)):
+    try:
+        actual = _hash(document)
+    except (ValueError, RecursionError) as error:  # NaN, which JSON lacks, and what is nested too deeply to be written
+        raise Unreadable(f"{NAME} is not JSON: {error}") from error
+    if stated != actual:
         says = f"its last line says {str(stated)[:64]}: it was changed"
         raise IntegrityFailed(f"{NAME} has the SHA-256 {actual}, and {says}")
     manifest = Manifest(_name(document["name"]), _entries(document["files"]), _codes(document["codes_sha256"]))
@@ -185,6 +189,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
     for entry in entries:
         path = prefix + entry.name
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            if path.count("/") >= DEEPEST:
+                raise Unreadable(f"is nested deeper than {DEEPEST} folders", path=folder)
             yield from _walk(folder / entry.name, f"{path}/")
         else:
             yield entry, path

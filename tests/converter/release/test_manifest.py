@@ -11,7 +11,14 @@ import pytest
 
 from tests.converter.release.bundles import FILES, manifest_of
 from tritpack.converter.release import manifest as module
-from tritpack.converter.release.manifest import NAME, check_folder, parse_manifest, read_manifest, write_manifest
+from tritpack.converter.release.manifest import (
+    NAME,
+    check_folder,
+    parse_manifest,
+    read_manifest,
+    release_files,
+    write_manifest,
+)
 from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import IntegrityFailed, TritpackError, Unreadable, UsageError
 
@@ -143,6 +150,19 @@ def test_what_is_not_a_manifest_is_refused(name: str) -> None:
         parse_manifest(json.dumps(document).encode())
     assert isinstance(caught.value, Unreadable)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-1e999"])
+def test_numbers_that_json_lacks_are_refused(number: bytes) -> None:
+    data = b'{"schema": "tritpack.manifest/1", "name": NUMBER, "files": [], "codes_sha256": {}, "sha256": ""}'
+    with pytest.raises(Unreadable, match="is not JSON"):
+        parse_manifest(data.replace(b"NUMBER", number))
+
+
+def test_folders_without_end_are_refused(folder: Path) -> None:
+    (folder / "/".join("d" * 18)).mkdir(parents=True)
+    with pytest.raises(Unreadable, match="nested deeper than 16 folders"):
+        release_files(folder)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b'"\\ud800"', b"\xff"])
