@@ -14,7 +14,7 @@ from tritpack.formats.gguf_header import Header, TensorRow, read_header
 from tritpack.formats.gguf_reader import HEAD_BYTES, TensorInfo, tensor_info
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.split_files import KEYS
+from tritpack.formats.split_files import NUMBER
 from tritpack.formats.ternary import TernaryTensor
 
 FIRST_READ = 1 << 20
@@ -51,7 +51,8 @@ class GgufStream:
         self._pending = b""
         self._position = 0
         self.header = self._header()
-        self.is_later_part = bool(self.header.metadata.get(KEYS[0]))
+        number = self.header.metadata.get(NUMBER)
+        self.is_later_part = isinstance(number, int) and number > 0
         own = {key: value for key, value in self.header.metadata.items() if key == catalog.TILING_KEY}
         self.tilings: Mapping[str, Any] = first_part if first_part is not None and self.is_later_part else own
         self._layouts = catalog.layouts_of(self.tilings)
@@ -66,6 +67,8 @@ class GgufStream:
             ternary = [row for row in rows[start] if self._may_be_ternary(row)]
             if not ternary:
                 continue
+            if len(ternary) > 1:  # a few bytes for each of a million tensors, and all of them are decoded
+                raise Unreadable(f"begins where {ternary[0].name!r} does", tensor=ternary[1].name)
             if not self._position <= start < end <= self._nbytes:
                 raise Unreadable("lies outside of the file", tensor=ternary[0].name)
             self._skip(start - self._position)

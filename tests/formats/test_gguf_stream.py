@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.make.checkpoints import edited_gguf
 from tritpack.converter.convert import convert
 from tritpack.formats import gguf_stream
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_stream import GgufStream
+from tritpack.formats.split_files import NUMBER
 from tritpack.formats.ternary import TernaryTensor
 
 
@@ -83,3 +86,19 @@ def test_a_tensor_larger_than_any_is_not_held(tiny_gguf: Path, monkeypatch: pyte
     monkeypatch.setattr(gguf_stream, "LARGEST_TENSOR", 1000)
     with pytest.raises(Unreadable, match="more than any tensor"):
         streamed(tiny_gguf)
+
+
+def test_tensors_that_share_their_bytes_are_refused(tiny_gguf: Path) -> None:
+    file, data = GgufFile(tiny_gguf), bytearray(tiny_gguf.read_bytes())
+    first, second = [info for info in file.tensors.values() if info.layout == "i2_s"][:2]
+    row = data.rindex(second.name.encode()) + len(second.name) + 4 + 8 * len(second.shape) + 4
+    data[row : row + 8] = (first.file_offset - file.data_offset).to_bytes(8, "little")
+    with pytest.raises(Unreadable, match="begins where") as caught:
+        list(GgufStream(io.BytesIO(data).read, len(data)).tensors())
+    assert caught.value.tensor in (first.name, second.name)
+
+
+def test_a_number_of_a_part_that_is_an_array_is_none(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = edited_gguf(tiny_gguf, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update({NUMBER: np.arange(3)}))
+    data = path.read_bytes()
+    assert not GgufStream(io.BytesIO(data).read, len(data)).is_later_part
