@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -185,12 +186,15 @@ def parse_attestation(data: bytes, path: str | Path) -> Attestation:
             document = parse_json(data)
             _check_structure(document)
             recorded, actual = document["predicate"]["statement_sha256"], content_hash(document)
+            written = encode(document)
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"is not readable JSON: {error}") from error
         if recorded != actual:
             raise IntegrityFailed(
                 f"its content has SHA-256 {actual}, and it says {recorded}: it was changed after it was written"
             )
+        if written != data:  # a key that stands twice, of which another reader takes the other one, or a space
+            raise IntegrityFailed("is not written as tritpack writes it: it was changed after it was written")
     return Attestation(Path(path), document)
 
 
@@ -244,9 +248,9 @@ def _check_descriptors(holder: Mapping[str, Any], key: str) -> None:
         _of_type({key: descriptor}, key, dict)
         _of_type(descriptor, "name", str)
         _hash(_of_type(descriptor, "digest", dict), "sha256")
-    names = [descriptor["name"] for descriptor in descriptors]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise Unreadable(f"{key} names {twice[0]!r} twice")
+    name, count = Counter(descriptor["name"] for descriptor in descriptors).most_common(1)[0]
+    if count > 1:
+        raise Unreadable(f"{key} names {name!r} twice")
 
 
 def _of_type(holder: Mapping[str, Any], key: str, kind: type) -> Any:

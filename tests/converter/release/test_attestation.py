@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,22 @@ def test_no_byte_can_change_unseen(attested_once: Path) -> None:
         assert str(caught.value).startswith("a.json: "), position
 
 
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "a space": lambda data: data.replace(b"\n ", b"\t ", 1),
+    "a key that stands twice": lambda data: data.replace(
+        b'"verdict": "pass"', b'"verdict": "fail", "verdict": "pass"', 1
+    ),
+    "one line more": lambda data: data + b"\n",
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_json_does_not_see_cannot_change_either(case: str, attested_once: Path) -> None:
+    data = attestation_name(attested_once).read_bytes()
+    with pytest.raises(IntegrityFailed, match="as tritpack writes it"):
+        parse_attestation(CHANGES[case](data), "a.json")
+
+
 def edited(document: dict[str, Any], *keys: str | int, value: Any) -> bytes:
     """The file of a statement with another value, and with its own hash made right again."""
     document = json.loads(json.dumps(document))
@@ -141,6 +158,7 @@ WRONG = {
     "a predicate that is no object": (("predicate",), [], "predicate is list"),
     "no subject": (("subject",), [], "subject is empty"),
     "a subject without a hash": (("subject", 0, "digest"), {"md5": "0"}, "sha256 is NoneType"),
+    "a subject twice": (("subject",), [{"name": "a", "digest": {"sha256": "0" * 64}}] * 2, "subject names 'a' twice"),
     "a hash in capitals": (("subject", 0, "digest", "sha256"), "A" * 64, "hexadecimal"),
     "a name that is a number": (("subject", 0, "name"), 5, "name is int"),
     "an unknown verdict": (("predicate", "verdict"), "perfect", "verdict is 'perfect'"),
