@@ -90,9 +90,10 @@ def card(outputs: Sequence[Output], *, text: str, front_matter: Mapping[str, Any
     return rendered
 
 
-def hashes_in(text: str) -> dict[str, str]:
-    """Return the SHA-256 that a card gives for each file, by name."""
-    return {match[1]: match[2] for match in HASHED.finditer(text)}
+def hashes_in(text: str) -> list[tuple[str, str]]:
+    """Return the names and SHA-256 in the rows of a card, in their order: one that somebody has changed may give a file
+    several."""
+    return [(match[1], match[2]) for match in HASHED.finditer(text)]
 
 
 # -- front matter ------------------------------------------------------------------------------------------------------

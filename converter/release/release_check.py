@@ -118,13 +118,13 @@ def check_card(release: Release) -> None:
     except UnicodeDecodeError as error:
         raise Unreadable(f"cannot be read as UTF-8 text: {error}", path=path) from error
     hashes = {name: entry.sha256 for name, entry in release.manifest.files.items() if name.endswith(".gguf")}
-    for name in {**hashes, **said}:
+    for name, digest in said:
         if name not in hashes:
             raise IntegrityFailed(f"gives the hash of {name!r}, which is not in the release", path=path)
-        if name not in said:
-            raise IntegrityFailed(f"does not give the hash of {name!r}", path=path)
-        if said[name] != hashes[name]:
-            raise IntegrityFailed(f"gives {name!r} the SHA-256 {said[name]}, and it is {hashes[name]}", path=path)
+        if digest != hashes[name]:
+            raise IntegrityFailed(f"gives {name!r} the SHA-256 {digest}, and it is {hashes[name]}", path=path)
+    if missing := sorted(hashes.keys() - dict(said)):
+        raise IntegrityFailed(f"does not give the hash of {missing[0]!r}", path=path)
 
 
 def check_signatures(release: Release, attestations: Mapping[str, Attestation], public_key: str | Path) -> None:

@@ -110,6 +110,12 @@ def add_a_row(folder: Path) -> None:
         stream.write(f"\n| `absent.gguf` | | `{'0' * 64}` |\n")
 
 
+def add_a_row_in_front(folder: Path) -> None:
+    card = folder / "README.md"
+    rows = card.read_text("utf-8").replace("| `m.gguf` |", f"| `m.gguf` | | `{'0' * 64}` |\n| `m.gguf` |", 1)
+    card.write_text(rows, "utf-8")
+
+
 def remove_all_rows(folder: Path) -> None:
     (folder / "README.md").write_text("# m\n")
 
@@ -117,6 +123,7 @@ def remove_all_rows(folder: Path) -> None:
 ON_PURPOSE: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "a hash in the card": (change_card, 6, "README.md: gives 'm.gguf' the SHA-256"),
     "a file in the card": (add_a_row, 6, "README.md: gives the hash of 'absent.gguf'"),
+    "a second hash in the card": (add_a_row_in_front, 6, f"README.md: gives 'm.gguf' the SHA-256 {'0' * 64}"),
     "no hash in the card": (remove_all_rows, 6, "README.md: does not give the hash of 'm.gguf'"),
     "a hash in the attestation": (change_subject, 6, "m.intoto.json: 'm.gguf' is "),
     "codes in the attestation": (change_codes, 6, "m.intoto.json: tensor "),
