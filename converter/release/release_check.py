@@ -1,12 +1,13 @@
 """The check of a release, a folder or a bundle: manifest, the attestation of each GGUF, and the hashes in the card.
 
-Each file is read once. The manifest says what every other file is; attestations and the card must say the same.
+The manifest says what every other file is; attestations and the card must say the same. A bundle is read once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,11 @@ from tritpack.converter.release.manifest import Entry, Manifest, check_folder
 from tritpack.converter.release.signing import SUFFIX as SIGNATURE
 from tritpack.converter.release.signing import verify_signature
 from tritpack.formats.errors import IntegrityFailed, Unreadable
-from tritpack.formats.inputs import LARGEST_DOCUMENT, read_input
+from tritpack.formats.inputs import read_input
 from tritpack.formats.progress import Progress
+
+LARGEST = 32 << 20
+"""Bytes of all attestations, signatures and the card of a release; a large model's take less than one hundredth."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,12 @@ def open_release(path: Path, progress: Progress) -> Release:
     """Read a release once and compare it with its manifest. Raises IntegrityFailed naming what differs, Unreadable."""
     if path.is_dir():
         manifest, _ = check_folder(path, progress=progress)
-        return Release(path, manifest, {name: read_input(path / name) for name in filter(_is_read, manifest.files)})
+        _refuse_large(path, manifest)
+        documents = {name: read_input(path / name) for name in manifest.files if _is_read(name)}
+        for name, data in documents.items():  # which were read again
+            if hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
+                raise IntegrityFailed(f"{name!r} was changed while it was checked", path=path)
+        return Release(path, manifest, documents)
     kept: dict[str, bytearray] = {}
 
     @contextlib.contextmanager
@@ -51,15 +60,22 @@ def open_release(path: Path, progress: Progress) -> Release:
         if not _is_read(entry.path):
             yield None
             return
-        if entry.nbytes > LARGEST_DOCUMENT:
-            raise Unreadable(f"{entry.path!r} has {entry.nbytes} bytes, which no such file has")
         kept[entry.path] = bytearray()
         yield kept[entry.path].extend
 
     with open_bundle(path) as bundle:
+        _refuse_large(path, bundle.manifest)
         for _ in bundle.files(progress, codes=True, sink=sink):
             pass
         return Release(path, bundle.manifest, {name: bytes(data) for name, data in kept.items()})
+
+
+def _refuse_large(path: Path, manifest: Manifest) -> None:
+    """Raise Unreadable for documents that would fill the memory: a bundle of some kilobytes can hold gigabytes."""
+    nbytes = sum(entry.nbytes for entry in manifest.files.values() if _is_read(entry.path))
+    if nbytes > LARGEST:
+        message = f"has {nbytes} bytes of attestations, signatures and card, expected at most {LARGEST}"
+        raise Unreadable(message, path=path)
 
 
 def _is_read(name: str) -> bool:

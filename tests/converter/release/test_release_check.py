@@ -142,6 +142,16 @@ def test_what_contradicts_a_manifest_that_was_written_anew(case: str, kind: str,
     assert code == expected and words in said
 
 
+@pytest.mark.parametrize("kind", ["folder", "bundle"])
+def test_documents_do_not_fill_the_memory(kind: str, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritpack.converter.release.release_check.LARGEST", 10_000)
+    for number in range(3):
+        (release / f"{number}.intoto.json").write_bytes(b" " * 4000)
+    write_manifest(release, force=True)
+    code, said = checked(release if kind == "folder" else bundled(release))
+    assert code == 3 and "of attestations, signatures and card, expected at most 10000" in said
+
+
 def test_a_folder_needs_a_manifest_and_a_gguf(attested: Path, tmp_path: Path) -> None:
     code, said = checked(attested.parent)
     assert code == 3 and NAME in said
