@@ -11,7 +11,8 @@ from tritpack.converter.release.recipe.proof import report_folder, stem_of
 from tritpack.converter.release.recipe.reader import Document, yaml_text
 from tritpack.converter.release.recipe.recipe import Recipe
 from tritpack.converter.sources.checkpoint import HASHED_FILES, CheckpointFolder
-from tritpack.formats.errors import MissingRequirement
+from tritpack.converter.sources.origin import snapshot_of
+from tritpack.formats.errors import MissingRequirement, Unreadable
 from tritpack.formats.files import atomic_output
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import read_input
@@ -105,8 +106,19 @@ class Package:
 
 
 def _copies(recipe: Recipe, source: Path) -> dict[str, Path]:
-    """Return what the release takes over from a checkpoint folder as it is: path in the release -> file."""
+    """Return what the release takes over from a checkpoint folder as it is: path in the release -> file.
+
+    Raises Unreadable for a link that leads out of the folder: a stranger's checkpoint may not have a file of this
+    machine published.
+    """
     tokenizer = {f"tokenizer/{name}": source / name for name in TOKENIZER if recipe.package.tokenizer}
     licences = {path.name: path for path in sorted(source.iterdir()) if LICENCE.fullmatch(path.name)}
     wanted = {**tokenizer, **(licences if recipe.package.licence else {})}
-    return {name: path for name, path in wanted.items() if path.is_file()}
+    copies = {name: path for name, path in wanted.items() if path.is_file()}
+    # The client's cache links a snapshot to the blobs beside it.
+    home = source.resolve().parents[1] if snapshot_of(source)[0] else source.resolve()
+    for path in copies.values():
+        if not path.resolve().is_relative_to(home):
+            message = f"is a link to {path.resolve()}, and a release takes over no file from outside of its source"
+            raise Unreadable(message, path=path, hint="put a copy in its place")
+    return copies
