@@ -22,11 +22,17 @@ from tritpack.formats.suggestions import did_you_mean
 
 LARGEST = 1 << 20
 """Characters of a recipe."""
+LARGEST_NUMBER = (1 << 63) - 1
+"""Of the whole numbers in a recipe: what the rest of the program can hold in its arrays."""
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+SURROGATE = re.compile("[\ud800-\udfff]")
+INDEX = re.compile("[0-9]{1,9}")
+"""Of an element of a list."""
 SET = "--set "
 TAGS = {str: "str", bool: "bool", int: "int", float: "float"}
 KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-NULL = "tag:yaml.org,2002:null"
+YAML = "tag:yaml.org,2002:"
+NULL = f"{YAML}null"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,12 +180,14 @@ def _sequence(kind: type, node: yaml.Node, rules: Rules, base: Path) -> tuple[An
 def _scalar(kind: type, node: yaml.Node, rules: Rules, base: Path) -> Any:
     tags = ("int", "float") if kind is float else (TAGS[kind],)
     is_word = kind is str and isinstance(node, yaml.ScalarNode) and node.start_mark.name.startswith(SET)
-    if not is_word and (not isinstance(node, yaml.ScalarNode) or node.tag.rpartition(":")[2] not in tags):
+    if not is_word and (not isinstance(node, yaml.ScalarNode) or node.tag not in {YAML + tag for tag in tags}):
         hint = f'write "{node.value}" in quotes' if kind is str and isinstance(node, yaml.ScalarNode) else None
         _refuse(node, f"expected {KINDS[kind]}, found {_shown(node)}", hint)
     if kind is not str:
         return _number(kind, typing.cast(yaml.ScalarNode, node), rules)
     text = str(node.value)
+    if SURROGATE.search(text):
+        _refuse(node, f"{_shown(node)} has half of a surrogate pair, which no text can hold")
     if rules.choices and text not in rules.choices:
         _refuse(node, f"{text!r} is unknown", did_you_mean(text, rules.choices) or f"one of {', '.join(rules.choices)}")
     if rules.pattern and not re.fullmatch(rules.pattern, text):
@@ -189,14 +197,16 @@ def _scalar(kind: type, node: yaml.Node, rules: Rules, base: Path) -> Any:
 
 def _number(kind: type, node: yaml.ScalarNode, rules: Rules) -> Any:
     try:
-        value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
-    except (ValueError, IndexError, OverflowError):  # a tag that the text does not fit, or thousands of digits
+        value = kind(yaml.SafeLoader("").construct_object(node))  # type: ignore[no-untyped-call]
+    except (ValueError, LookupError, OverflowError):  # a tag that the text does not fit, or thousands of digits
         _refuse(node, f"expected {KINDS[kind]}, found {_shown(node)}")
     if rules.least is not None and value < rules.least:
         _refuse(node, f"is {value}, expected at least {rules.least}")
     if value != value:
         _refuse(node, "is not a number")
-    return kind(value)
+    if kind is int and value > LARGEST_NUMBER:
+        _refuse(node, f"is more than {LARGEST_NUMBER}")
+    return value
 
 
 def _path(node: yaml.Node, text: str, base: Path) -> str:
@@ -245,7 +255,7 @@ def _override(root: yaml.MappingNode, override: str) -> None:
 def _child(node: yaml.Node, name: str) -> yaml.Node | None:
     if isinstance(node, yaml.MappingNode):
         return next((value for key, value in node.value if key.value == name), None)
-    if isinstance(node, yaml.SequenceNode) and name.isdecimal() and int(name) < len(node.value):
+    if isinstance(node, yaml.SequenceNode) and INDEX.fullmatch(name) and int(name) < len(node.value):
         child: yaml.Node = node.value[int(name)]
         return child
     return None
@@ -257,7 +267,7 @@ def _put(node: yaml.Node, name: str, value: yaml.Node, mark: yaml.Mark) -> None:
         names = [key.value for key, _ in node.value]
         at = names.index(name) if name in names else len(names)
         node.value[at : at + 1] = [new]
-    elif isinstance(node, yaml.SequenceNode) and name.isdecimal() and int(name) <= len(node.value):
+    elif isinstance(node, yaml.SequenceNode) and INDEX.fullmatch(name) and int(name) <= len(node.value):
         node.value[int(name) : int(name) + 1] = [value]
     else:
         raise UsageError(f"there is no place for {name!r}", path=mark.name)

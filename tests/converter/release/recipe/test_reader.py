@@ -63,6 +63,12 @@ WRONG = {
                      "is for the rung generation", "full"),
     "not a number": (GOOD + "shape: {layers: !!int ''}\n", "6:17", "expected a whole number, found ''", None),
     "digits": (GOOD + "shape: {layers: " + "9" * 5000 + "}\n", "6:17", "expected a whole number", None),
+    "no boolean": (GOOD + "package: {bundle: !!bool maybe}\n", "6:19", "expected true or false, found 'maybe'", None),
+    "a tag of theirs": (GOOD + "shape: {layers: !x:int 3}\n", "6:17", "expected a whole number", None),
+    "large": (GOOD + "golden: [{prompt: a, greedy: [1" + "0" * 30 + "]}]\n", "6:31", "is more than 9223372036", None),
+    "too large": (GOOD + f"verify: {{thresholds: [{{rung: text, figure: a, most: {10**400}}}]}}\n", "6:53",
+                  "expected a number", None),
+    "half a pair": (GOOD + 'card: {text: "\\ud800"}\n', "6:14", "half of a surrogate pair", None),
     "long path": (GOOD.replace("repository: org/model", "path: " + "a" * 5000), "3:9", "does not exist", None),
     "null": (GOOD.replace("name: m", "name: null"), "1:7", "expected text, found nothing", None),
 }  # fmt: skip
@@ -116,7 +122,7 @@ def test_set_changes_values(tmp_path: Path) -> None:
     [
         ("name", "has no key"), ("a..b=1", "has no key"), ("nam=x", "a recipe has no key 'nam'"),
         ("outputs.7.outtype=t2", "no place for '7'"), ("name.x=1", "no place for 'x'"), ("name=[", "is not YAML"),
-        ("outputs.0.outtype=nothing", "'nothing' is unknown"),
+        ("outputs.0.outtype=nothing", "'nothing' is unknown"), (f"outputs.{'1' * 5000}.x=1", "no place for '1"),
     ],
 )  # fmt: skip
 def test_a_wrong_set_is_named(override: str, words: str, tmp_path: Path) -> None:
