@@ -46,8 +46,10 @@ class Journal:
         try:
             document = parse_json(read_input(self._path))
             steps = document["steps"].values()
-            paths = [*document["begun"], *(path for step in steps for path in step["files"])]
-            if document["schema"] == SCHEMA and all(self._may_be_ours(path) for path in paths):
+            paths = [*document["begun"], *(path for step in steps for path in dict(step["files"]))]
+            texts = [document["key"], *(step["inputs"] for step in steps)]
+            is_whole = document["schema"] == SCHEMA and all(isinstance(text, str) for text in texts)
+            if is_whole and all(self._may_be_ours(path) for path in paths):
                 return dict(document)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
@@ -55,8 +57,9 @@ class Journal:
 
     def _may_be_ours(self, path: Any) -> bool:
         """Return whether it is a path in the folder, or that of the bundle beside it."""
-        inside = isinstance(path, str) and not os.path.isabs(path) and ".." not in Path(path).parts
-        return inside or path == f"../{self.folder.name}.tar.zst"
+        if not isinstance(path, str) or path == f"../{self.folder.name}.tar.zst":
+            return isinstance(path, str)
+        return "\0" not in path and not os.path.isabs(path) and ".." not in Path(path).parts
 
     def _refuse_foreign(self) -> None:
         for path in _present(self.folder):

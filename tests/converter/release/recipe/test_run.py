@@ -190,10 +190,18 @@ def test_foreign_files_are_not_packaged(again: Callable[..., Release], tmp_path:
     assert (tmp_path / "made" / "out" / "small" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "../../x", "../other.tar.zst", 7])
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../x", "../other.tar.zst", "a\0b", 7])
 def test_a_hostile_journal_is_refused(path: Any, again: Callable[..., Release], tmp_path: Path) -> None:
     journal = tmp_path / "made" / "out" / ".small.journal.json"
     journal.write_text(json.dumps({**json.loads(journal.read_text()), "begun": [path]}))
+    with pytest.raises(UsageError, match="is not a journal"):
+        again()
+
+
+@pytest.mark.parametrize("change", [{"key": None}, {"steps": {"manifest": {"files": {}}}}, {"steps": []}])
+def test_a_damaged_journal_is_refused(change: Any, again: Callable[..., Release], tmp_path: Path) -> None:
+    journal = tmp_path / "made" / "out" / ".small.journal.json"
+    journal.write_text(json.dumps({**json.loads(journal.read_text()), **change}))
     with pytest.raises(UsageError, match="is not a journal"):
         again()
 
