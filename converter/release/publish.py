@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tritpack.converter.release.card import NAME as CARD
 from tritpack.converter.release.manifest import NAME as MANIFEST
 from tritpack.converter.sources.hub import REPO, REVISION
 from tritpack.converter.sources.hub_errors import explained, persist
-from tritpack.formats.errors import CheckFailed, MissingRequirement, UsageError
+from tritpack.formats.errors import CheckFailed, IntegrityFailed, MissingRequirement, UsageError
 from tritpack.formats.inputs import read_text
 from tritpack.formats.printable import printable
 from tritpack.formats.progress import Progress, silent
@@ -89,10 +90,12 @@ def publish(
     if not upload:
         return publication
     api = _client()
+    hashes = {MANIFEST: hashlib.sha256(manifest.encoded()).hexdigest()}
+    hashes |= {name: entry.sha256 for name, entry in manifest.files.items()}
     with _as_folder(path) as folder, explained(repository, revision or "main"):
         _require_good_card(folder / CARD)
         _create(api, publication)
-        commit = _send(api, folder, publication, progress)
+        commit = _send(api, folder, publication, hashes, progress)
     return dataclasses.replace(publication, commit=commit.oid, url=commit.commit_url)
 
 
@@ -154,14 +157,19 @@ def _create(api: HfApi, publication: Publication) -> None:
         persist(lambda: api.create_branch(name, branch=branch, exist_ok=True), tries=4)
 
 
-def _send(api: HfApi, folder: Path, publication: Publication, progress: Progress) -> Any:
-    """Send the files one after the other, the smallest first, then the commit that shows them."""
+def _send(api: HfApi, folder: Path, publication: Publication, hashes: Mapping[str, str], progress: Progress) -> Any:
+    """Send the files one after the other, the smallest first, then the commit that shows them.
+
+    hashes: the SHA-256 that were checked, by name. Raises IntegrityFailed for a file that was changed since.
+    """
     from huggingface_hub import CommitOperationAdd
 
     done, total, operations = 0, publication.nbytes, []
     for name, nbytes in sorted(publication.files, key=lambda file: (file[1], file[0])):
         progress(name, done, total)
         operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+        if operation.upload_info.sha256.hex() != hashes[name]:
+            raise IntegrityFailed(f"{name!r} was changed since it was checked", path=folder)
         api.preupload_lfs_files(
             publication.repository, [operation], revision=publication.revision, free_memory=False, gitignore_content=""
         )

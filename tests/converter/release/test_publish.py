@@ -6,12 +6,14 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import exit_code_of, run
 from tests.converter.release.test_check import change_last_byte
 from tests.make.hub_server import HubServer
+from tritpack.converter.release import publish as module
 from tritpack.converter.release.bundle.create import create_bundle
 from tritpack.converter.release.manifest import NAME
 
@@ -88,6 +90,22 @@ def test_a_release_that_was_changed_is_not_published(name: str, release: Path, s
         result = run("publish", release, "org/new", *arguments, "-q")
         assert exit_code_of(result) in (3, 6) and name in str(result.exception), arguments
     assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["m.gguf", NAME])
+def test_a_file_that_is_changed_after_the_check_is_not_sent(
+    name: str, release: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = module._create
+
+    def change(api: Any, publication: module.Publication) -> None:
+        create(api, publication)
+        change_last_byte(release / name)
+
+    monkeypatch.setattr(module, "_create", change)
+    result = run("publish", release, "org/new", "--upload", "-q")
+    assert exit_code_of(result) == 6 and f"{name!r} was changed" in str(result.exception)
+    assert not any("/commit/" in request.path for request in server.requests)
 
 
 def test_errors_of_the_hub_are_sentences(release: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
