@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tritpack.converter.release.attestation import Attestation, read_attestation
 from tritpack.converter.release.signing import PIP
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import License
 
 SUFFIX = ".cdx.json"
-ADDRESS = re.compile(r"https://[\w.-]+(/[\w./~%+@:-]*)?", re.ASCII)
+ADDRESS = re.compile(r"https://[\w.-]+(/([\w./~+@:-]|%[0-9a-fA-F]{2})*)?", re.ASCII)
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:tritpack:bill-of-materials:1")
 
 
@@ -95,7 +96,7 @@ def _model(file: GgufFile, attestation: Attestation) -> Component:
         "tritpack:verify:conclusion": predicate["conclusion"],
     }
     return Component(
-        name=str(metadata.get("general.name") or file.path.stem),
+        name=name if isinstance(name := metadata.get("general.name"), str) and name else file.path.stem,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
         licenses=[*_licences(metadata)],
@@ -158,7 +159,9 @@ def _references(metadata: Mapping[str, Any], attestation: Attestation) -> Iterat
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
 
     digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_file(attestation.path))
-    yield ExternalReference(type=ExternalReferenceType.ATTESTATION, url=XsUri(attestation.path.name), hashes=[digest])
+    yield ExternalReference(
+        type=ExternalReferenceType.ATTESTATION, url=XsUri(quote(attestation.path.name)), hashes=[digest]
+    )
     url = metadata.get("general.source.url")
     if isinstance(url, str) and ADDRESS.fullmatch(url):
         yield ExternalReference(type=ExternalReferenceType.SOURCE_DISTRIBUTION, url=XsUri(url))

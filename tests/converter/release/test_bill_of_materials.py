@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from tests.conftest import exit_code_of, run
@@ -80,6 +83,24 @@ def test_text_of_a_file_can_be_anything(tiny_gguf: Path, tiny_checkpoint: Path, 
     assert model["name"] == odd["general.name"]
     assert model["licenses"] == [{"license": {"name": odd["general.license"]}}]
     assert [reference["type"] for reference in model["externalReferences"]] == ["attestation"]
+
+
+@pytest.mark.parametrize("name", ["a model", "100%", "a#b?c", "modèle"])
+def test_an_attestation_can_have_any_name(name: str, attested: Path) -> None:
+    attestation_name(attested).rename(attested.with_name(f"{name}.intoto.json"))
+    file = attested.rename(attested.with_name(f"{name}.gguf"))
+    [reference] = written(file)[0]["metadata"]["component"]["externalReferences"]
+    assert unquote(reference["url"]) == f"{name}.intoto.json"
+
+
+@pytest.mark.parametrize("metadata", [{"general.name": np.arange(3)}, {"general.source.url": "https://hub/100%"}])
+def test_metadata_that_are_no_name_or_address_are_left_out(
+    metadata: dict[str, Any], attested: Path, tmp_path: Path
+) -> None:
+    file = edited_gguf(attested, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update(metadata))
+    shutil.copy(attestation_name(attested), attestation_name(file))
+    model = written(file)[0]["metadata"]["component"]
+    assert len(model["externalReferences"]) == 1 and isinstance(model["name"], str)
 
 
 def test_verify_writes_it(attested: Path, tiny_checkpoint: Path) -> None:
