@@ -22,7 +22,7 @@ from tritpack.converter.sources.hub import REPO
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
 from tritpack.converter.verify.provenance import RECORDED
 from tritpack.converter.verify.rungs.reproduction import recorded_options
-from tritpack.formats.errors import UsageError
+from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.files import atomic_output
 from tritpack.formats.printable import printable
 
@@ -76,7 +76,7 @@ def card(outputs: Sequence[Output], *, text: str, front_matter: Mapping[str, Any
     environment.filters |= {"text": markdown.text, "code": markdown.code, "size": size}
     rendered: str = environment.get_template(NAME).render(
         front_matter=yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000),
-        title=str(outputs[0].file.metadata.get("general.name") or outputs[0].name),
+        title=_text(outputs[0].file.metadata.get("general.name")) or outputs[0].name,
         paragraphs=[part for part in re.split(r"\n\s*\n", text.strip()) if part],
         repository=head.get("base_model"),
         is_repository=_is_repository(head.get("base_model")),
@@ -147,11 +147,19 @@ def _compared(outputs: Sequence[Output]) -> str:
         rungs = output.attestation.predicate["rungs"] if output.attestation else ()
         if not any(rung["name"] == "weights" and rung["verdict"] == "pass" for rung in rungs):
             return ""
-    lost = max(float(output.file.metadata.get(ROUNDING_KEY, 0.0)) for output in outputs)
+    lost = max(_rounding(output) for output in outputs)
     changed = (
         f" Scales that a layout does not hold were changed, by a factor of at most 1 ± {lost:.2g}." if lost else ""
     )
     return f"Every code and every scale was compared with its source.{changed}"
+
+
+def _rounding(output: Output) -> float:
+    """By how much scales were changed. Raises Unreadable for a record that is not a number."""
+    value = output.file.metadata.get(ROUNDING_KEY, 0.0)
+    if not isinstance(value, (int, float)):
+        raise Unreadable(f"metadata key {ROUNDING_KEY} is not a number", path=output.file.path)
+    return float(value)
 
 
 def _figures(rung: Mapping[str, Any]) -> str:
@@ -174,11 +182,11 @@ def _reproduce(output: Output) -> Iterator[str]:
     quantize = attested.get("options", {}).get("quantize")
     options = recorded_options(output.file, quantize)
     name, quantized = shlex.quote(output.name), f" --quantize {quantize}" if quantize else ""
-    words = [f"--outtype {options.outtype}"]
+    words = [f"--outtype {shlex.quote(options.outtype)}"]
     if options.embedding_type != "auto":
         words.append(f"--embedding-type {options.embedding_type}")
     if options.target != "tritpack":
-        words.append(f"--for {options.target}")
+        words.append(f"--for {shlex.quote(options.target)}")
     words += ["--allow-scale-rounding"] * options.allow_scale_rounding
     words += ["--allow-wrong-engine"] * options.allow_wrong_engine
     yield f"tritpack convert {source} -o {name} {' '.join(words)}{quantized}"

@@ -12,7 +12,7 @@ from tritpack.converter.release.attestation import Attestation, attestation_name
 from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines.engine import Engine
 from tritpack.formats import model_metadata
-from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.errors import IntegrityFailed, Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import read_input
 from tritpack.formats.json_text import parse_json
@@ -52,8 +52,14 @@ class Output:
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each of its files, by name: those that were attested, or taken now."""
-        return self.file.file_hashes if self.attestation is None else self.attestation.subjects
+        """SHA-256 of each of its files, by name: those that were attested, or taken now. Raises IntegrityFailed for an
+        attestation that is about other files."""
+        if self.attestation is None:
+            return self.file.file_hashes
+        subjects = self.attestation.subjects
+        if subjects.keys() != {path.name for path in self.file.files}:
+            raise IntegrityFailed(f"{self.attestation.path} is about {', '.join(subjects)}", path=self.file.path)
+        return subjects
 
     @property
     def cache_bytes(self) -> int:

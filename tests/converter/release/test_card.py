@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import exit_code_of, run
@@ -15,7 +16,8 @@ from tests.make.checkpoints import edited_gguf
 from tritpack.converter.convert import convert
 from tritpack.converter.release.attestation import attestation_name
 from tritpack.converter.release.card import NAME, hashes_in, write_card
-from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.converter.targets.layout_choice import ROUNDING_KEY
+from tritpack.formats.errors import IntegrityFailed, Unreadable, UsageError
 
 ORIGIN = {
     "general.source.huggingface.repository": "org/tiny",
@@ -133,6 +135,28 @@ def test_text_of_a_file_can_be_anything(tiny_gguf: Path, tmp_path: Path) -> None
     body = path.read_text("utf-8").partition("\n---\n\n")[2]
     outside = body.partition("\n```")[0]
     assert not re.search(r"(?<!\\)(\]\(|<)", outside) and body.count("\n```") == 2
+
+
+def test_commands_of_a_card_are_no_others(tiny_gguf: Path, tmp_path: Path) -> None:
+    odd = {"tritpack.layout": "i2_s; reboot", "tritpack.target": "$(reboot)", "general.name": np.arange(3)}
+    edited_gguf(tiny_gguf, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update(odd))
+    text = write_card(tmp_path).read_text("utf-8")
+    assert "# m.gguf" in text
+    assert "--outtype 'i2_s; reboot' " in text and "--for '$(reboot)'" in text
+
+
+def test_a_record_of_rounding_that_is_no_number_is_named(attested: Path, tmp_path: Path) -> None:
+    file = edited_gguf(attested, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update({ROUNDING_KEY: "much"}))
+    shutil.copy(attestation_name(attested), attestation_name(file))
+    with pytest.raises(Unreadable, match="is not a number"):
+        write_card(tmp_path)
+
+
+def test_an_attestation_of_another_file_is_named(attested: Path) -> None:
+    attestation_name(attested).rename(attested.with_name("other.intoto.json"))
+    attested.rename(attested.with_name("other.gguf"))
+    with pytest.raises(IntegrityFailed, match=r"is about m\.gguf"):
+        write_card(attested.parent)
 
 
 def test_a_folder_without_files_has_no_card(tmp_path: Path) -> None:
