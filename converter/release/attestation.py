@@ -172,6 +172,8 @@ class Attestation:
         if verdict != "pass" or failed:
             rungs = f" in {', '.join(failed)}" if failed else ""
             raise CheckFailed(f"the attested verdict is {'fail' if failed else verdict}{rungs}", path=self.path)
+        if all(rung["verdict"] == "skipped" for rung in self.predicate["rungs"]):
+            raise CheckFailed("the attested verdict is pass, and no rung is attested as passed", path=self.path)
 
 
 def read_attestation(path: str | Path) -> Attestation:

@@ -85,6 +85,13 @@ def test_a_rung_that_was_not_climbed_again_is_said(attested: Path, tiny_checkpoi
     assert code == 0 and "the rung logits is attested as passed, and was not proved again" in said
 
 
+@pytest.mark.parametrize("rungs", [[], [{"name": "weights", "verdict": "skipped"}]])
+def test_a_pass_of_no_rung_is_none(rungs: list[dict[str, str]], attested: Path) -> None:
+    attestation_name(attested).write_bytes(edited(document_of(attested), "predicate", "rungs", value=rungs))
+    code, said = checked(attested)
+    assert code == 1 and "no rung is attested as passed" in said
+
+
 @pytest.mark.parametrize("key", ["verdict", "rungs"])
 def test_an_attested_failure_is_a_failure(key: str, attested: Path) -> None:
     value = "fail" if key == "verdict" else [{"name": "weights", "verdict": "fail"}]
