@@ -29,7 +29,7 @@ HUB = "https://huggingface.co/"
 COMMIT_KEY = "tritpack.source.commit"
 REPOSITORY_KEY = "general.source.huggingface.repository"
 SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
-MODEL = re.compile(rf"(?:{HUB})?([\w.-]+)/([\w.-]+)/?", re.ASCII)
+MODEL = re.compile(rf"(?:{HUB})?(\w[\w.-]*)/(\w[\w.-]*)/?", re.ASCII)
 ADDRESS = re.compile(r"https?://[^\s/]+(/\S*)?")
 EMPTY = ("", "~", "null")
 

@@ -168,3 +168,9 @@ def test_a_checkpoint_of_another_name_is_the_same_file(tiny_checkpoint: Path, tm
     convert(tmp_path / "models--a--b", tmp_path / "x.gguf")
     convert(tiny_checkpoint, tmp_path / "y.gguf")
     assert (tmp_path / "x.gguf").read_bytes() == (tmp_path / "y.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("model", ["../..", "./a", "org/..", "-a/b"])
+def test_what_no_repository_is_called_has_no_address(model: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\nbase_model: {model}\n---\n")
+    assert origin_of(tmp_path).card == {"general.base_model.count": 1, "general.base_model.0.name": model}
