@@ -140,5 +140,11 @@ def first_part_of(name: str) -> str:
     return part_name(match[1], 1, int(match[3])) if match else name
 
 
+def name_of_set(name: str) -> str:
+    """The name of a GGUF, or of the set that a part belongs to, without its number and `.gguf`."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else name.removesuffix(".gguf")
+
+
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -27,6 +27,7 @@ from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.inputs import read_input
 from tritpack.formats.json_text import json_text, parse_json
 from tritpack.formats.names import FLOAT_QUANTIZERS
+from tritpack.formats.split_files import name_of_set
 from tritpack.runtime import packers
 from tritpack.runtime.machine import usable_cores
 
@@ -59,8 +60,7 @@ def write_attestation(report: Report, output: str | Path, *, file: str | Path, f
 def attestation_name(file: str | Path) -> Path:
     """Return the path of the attestation beside a GGUF: NAME.intoto.json, without the number of a part."""
     path = Path(file)
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.name.removesuffix(".gguf"))
-    return path.with_name(stem + SUFFIX)
+    return path.with_name(name_of_set(path.name) + SUFFIX)
 
 
 def statement(report: Report, codes: Mapping[str, str]) -> dict[str, Any]:

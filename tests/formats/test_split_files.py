@@ -20,6 +20,7 @@ from tritpack.converter.verify.ladder import verify
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
+from tritpack.formats.split_files import name_of_set
 
 
 @pytest.fixture
@@ -306,3 +307,8 @@ def test_a_part_is_never_overwritten(two: list[Path], tmp_path: Path) -> None:
     result = run("logits", two[0], "--tokens", "1", "-o", two[1], "--force")
     assert exit_code_of(result) == 2 and "is an input" in str(result.exception)
     assert two[1].read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "m-00002-of-00003.gguf"])
+def test_a_set_has_one_name(name: str) -> None:
+    assert name_of_set(name) == "m" and name_of_set("m-2-of-3.gguf") == "m-2-of-3"

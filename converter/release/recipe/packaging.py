@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.convert import RunOptions
-from tritpack.converter.release.recipe.proof import report_folder, stem_of
+from tritpack.converter.release.recipe.proof import report_folder
 from tritpack.converter.release.recipe.reader import Document, yaml_text
 from tritpack.converter.release.recipe.recipe import Recipe
 from tritpack.converter.sources.checkpoint import HASHED_FILES, CheckpointFolder
@@ -16,6 +16,7 @@ from tritpack.formats.errors import MissingRequirement, Unreadable
 from tritpack.formats.files import atomic_output
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import read_input
+from tritpack.formats.split_files import name_of_set
 
 CARD, RECIPE, MANIFEST = "README.md", "recipe.yaml", "manifest.json"
 TOKENIZER = tuple(
@@ -29,7 +30,7 @@ REPORTS = ("report.json", "report.md", "junit.xml", "report.html")
 
 def proof_files(recipe: Recipe, first: str) -> list[str]:
     """Return the paths of what the proof of an output writes. first: the name of its file, or of its first part."""
-    stem = stem_of(first)
+    stem = name_of_set(first)
     bill = [f"{stem}.cdx.json"] if recipe.package.bill_of_materials else []
     return [f"{stem}.intoto.json", *bill, *(f"{report_folder(first)}/{name}" for name in REPORTS)]
 
@@ -38,12 +39,12 @@ def attest(recipe: Recipe, folder: Path, first: str, report: Any) -> None:
     """Write the attestation of an output whose report passed and, if the recipe wants it, its bill of materials."""
     from tritpack.converter.release.attestation import write_attestation
 
-    attestation = folder / f"{stem_of(first)}.intoto.json"
+    attestation = folder / f"{name_of_set(first)}.intoto.json"
     write_attestation(report, attestation, file=folder / first, force=True)
     if recipe.package.bill_of_materials:
         from tritpack.converter.release.bill_of_materials import write_bill_of_materials
 
-        bill = folder / f"{stem_of(first)}.cdx.json"
+        bill = folder / f"{name_of_set(first)}.cdx.json"
         write_bill_of_materials(bill, file=folder / first, attestation=attestation, force=True)
 
 

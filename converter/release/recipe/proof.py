@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from pathlib import Path
 
 from tritpack.converter.release.recipe.recipe import Recipe, Threshold
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rung import Report
+from tritpack.formats.split_files import name_of_set
 
 
 def report_folder(first: str) -> str:
     """Return the name of the folder for the report of an output. first: the name of its file, or of its first part."""
-    return f"{stem_of(first)}.report"
-
-
-def stem_of(first: str) -> str:
-    """Return NAME-LAYOUT of an output."""
-    return re.sub(r"-\d{5}-of-\d{5}$", "", first.removesuffix(".gguf"))
+    return f"{name_of_set(first)}.report"
 
 
 def prove(recipe: Recipe, folder: Path, first: str, source: Path, shown: str) -> Report:
