@@ -76,6 +76,11 @@ def test_make_help_lists_the_targets() -> None:
         assert re.search(rf"^  {target} ", text, re.M), target
 
 
+def test_no_document_holds_marks_of_a_merge() -> None:
+    for path in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[a-z]*/**/*.md")]:
+        assert not re.search(r"^(<{7}|>{7}) ", path.read_text("utf-8"), re.M), path
+
+
 def test_the_repository_names_no_private_path() -> None:
     private = re.compile(r"/(wo" r"rk|ro" r"ot|ho" r"me)/")
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
