@@ -140,7 +140,7 @@ def refuse_existing(path: Path, *, force: bool, inputs: Iterable[str | Path | No
     """
     refuse_impossible(path)
     if not path.parent.is_dir():
-        raise WriteFailed(f"the folder {path.parent} does not exist", path=path)
+        raise WriteFailed(f"the folder {path.parent} does not exist", path=path, hint="make the folder first")
     if path.is_dir():
         raise UsageError("is a folder, expected the name of a file to write", path=path)
     if os.path.lexists(path) and not path.is_file():

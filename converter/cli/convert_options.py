@@ -152,8 +152,8 @@ OUTPUT = click.option(
     required=True,
     type=PATH,
     metavar="OUT.gguf",
-    help="File to write; {name} and {ftype} in it stand for the model and the layout. A folder gets a "
-    "name by the convention of GGUF files: BaseName-SizeLabel-FineTune-Version-FTYPE.gguf.",
+    help="File to write; {name} and {ftype} in it stand for the model and the layout, {FTYPE} for the layout in "
+    "capitals. A folder gets a name by the convention of GGUF files: BaseName-SizeLabel-FineTune-Version-FTYPE.gguf.",
 )
 
 
