@@ -102,6 +102,8 @@ def check_command(recipes: tuple[str, ...], overrides: tuple[str, ...], as_json:
             _show_check(row)
     if as_json:
         print_json({"schema": "tritpack.recipe.check/1", "recipes": rows})
+    else:
+        _show_warnings(rows)
     sys.exit(worst)
 
 
@@ -111,8 +113,17 @@ def _show_check(row: dict[str, Any]) -> None:
         show(f"error: {row['error']}", err=True)
     if row["hint"]:
         show(f"hint: {row['hint']}", err=True)
-    for warning in row["warnings"]:
-        show(f"warning: {row['recipe']}: {warning}", err=True)
+
+
+def _show_warnings(rows: list[dict[str, Any]]) -> None:
+    """Print each warning once, with the recipes that it is about: it is true of most that come with tritpack."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row["warnings"]:
+            names.setdefault(warning, []).append(row["recipe"])
+    for warning, recipes in names.items():
+        others = f" and {len(recipes) - 1} more" if len(recipes) > 1 else ""
+        show(f"warning: {recipes[0]}{others}: {warning}", err=True)
 
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -16,7 +16,7 @@ from tritpack.formats.errors import UsageError
 from tritpack.formats.split_writer import parse_size
 from tritpack.formats.suggestions import did_you_mean
 
-NOT_PINNED = "source.revision is {!r}, which may be another commit tomorrow; `recipe run` writes the commit that it was"
+NOT_PINNED = "source.revision is {!r}, no commit, and may have other files tomorrow"
 
 
 def check_recipe(document: Document) -> None:
@@ -97,7 +97,8 @@ def _check_verification(document: Document) -> None:
         if asked and rung not in climbed:
             keys = ["golden"] if name == "golden" else ["verify", "text"]
             hint = f"choose a level from {rung} on: {', '.join(LEVELS[RUNGS.index(rung) :])}"
-            document.refuse(keys, f"is for the rung {rung}, and the level {recipe.verify.level} stops before it", hint)
+            message = f"{'.'.join(keys)} is for the rung {rung}, and the level {recipe.verify.level} stops before it"
+            document.refuse(keys, message, hint)
     if recipe.verify.text is not None and not _is_there(recipe.verify.text):
         document.refuse(["verify", "text"], f"{recipe.verify.text} does not exist")
 
