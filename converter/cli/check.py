@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     metavar="KEY.pub",
     help="Require that it is signed with this key, by sigstore's model_signing.",
 )
-@click.option("--signature", type=PATH, metavar="SIG", help="The signature; by default NAME.sig beside what is signed.")
+@click.option(
+    "--signature",
+    type=PATH,
+    metavar="SIG",
+    help="The signature: of the attestation or, for a release, of the bundle or of the folder's manifest.json. By "
+    "default each attestation has one beside it, NAME.intoto.json.sig.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -56,7 +62,7 @@ def command(
 
     \b
     Examples: tritpack check model.gguf
-              tritpack check NAME.tar.zst --public-key KEY.pub
+              tritpack check NAME.tar.zst --public-key KEY.pub --signature NAME.tar.zst.sig
               tritpack check model.gguf --attestation model.intoto.json --source ORG/NAME
 
     The exit code is 6 where a hash differs, 1 if what was attested is not a pass, or if a proof against --source fails

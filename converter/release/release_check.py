@@ -150,7 +150,8 @@ def check_signatures(release: Release, attestations: Mapping[str, Attestation], 
             name = attested.path.relative_to(release.path).as_posix()
             signature = name + SIGNATURE
             if signature not in release.documents:
-                raise IntegrityFailed(f"{name!r} has no signature, {signature!r}", path=release.path)
+                hint = "give a signature of the whole release with --signature"
+                raise IntegrityFailed(f"{name!r} has no signature, {signature!r}", path=release.path, hint=hint)
             paths = [Path(folder) / "attestation", Path(folder) / "signature"]
             for path, data in zip(paths, (release.documents[name], release.documents[signature])):
                 path.write_bytes(data)

@@ -76,7 +76,8 @@ def verify_signature(
             config.verify(Path(path), Path(signature))
     except Exception as error:  # of many classes, those of cryptography and pydantic among them
         raise IntegrityFailed(
-            f"is not the signature of {called or path} by the key {public_key}: {_reason(error)}",
+            # What follows a colon and a bracket are the bytes of hashes, as Python writes them.
+            f"is not the signature of {called or path} by the key {public_key}: {_reason(error).partition(': [')[0]}",
             path=shown,
             hint="the file or the signature was changed, or somebody else signed it",
         ) from error
