@@ -158,7 +158,8 @@ class _Cut:
                 size = self._size(tensor)
             if self._is_too_large(size):
                 message = f"takes a file of {size} bytes, and {self.max_bytes} are allowed"
-                raise UsageError(message, tensor=tensor.name, hint="a tensor is never cut, so allow larger files")
+                hint = "a tensor is never cut: allow larger files (--split-max-size, in a recipe split_max_size)"
+                raise UsageError(message, tensor=tensor.name, hint=hint)
             self.groups[-1].append(tensor)
             self.header += len(encode_row(tensor))
             self.data += padded(tensor.nbytes, self.alignment)

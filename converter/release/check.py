@@ -20,6 +20,7 @@ from tritpack.converter.release.attestation import (
     read_attestation,
 )
 from tritpack.converter.release.attestation import statement as statement_of
+from tritpack.converter.release.bundle.gguf_member import bundle_in
 from tritpack.converter.release.release_check import (
     attestations_of,
     check_card,
@@ -126,6 +127,8 @@ def check(
         if attestation is not None:
             raise UsageError("--attestation is for a GGUF; a release has an attestation for each", path=file)
         return _check_release(Path(file), again, public_key, signature, reading)
+    if (bundle := bundle_in(str(file))) is not None:
+        raise UsageError("is one file of a bundle, which is checked as a whole", path=file, hint=f"check {bundle[0]}")
     opened = GgufFile(file)
     path = _attestation_of(file, attestation)
     if public_key is not None:

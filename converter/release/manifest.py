@@ -237,6 +237,9 @@ def write_manifest(
 def read_manifest(folder: str | Path) -> Manifest:
     """Return the manifest of a folder. Raises Unreadable, IntegrityFailed."""
     path = Path(folder) / NAME
+    if not os.path.lexists(path):
+        hint = "`tritpack recipe run` makes releases, `tritpack bundle create` a bundle of any folder"
+        raise Unreadable(f"has no {NAME}, so it is no release", path=folder, hint=hint)
     data = read_input(path)
     with locating(path=folder):
         return parse_manifest(data)
