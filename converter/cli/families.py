@@ -34,7 +34,8 @@ def command(as_json: bool) -> None:
         return
     width = max(len(storage.name) for storage in STORAGES.values())
     for row in map(_row, families()):
-        click.echo(f"{click.style(row['title'], bold=True)} (GGUF architecture {row['architecture']})")
+        head = f"{click.style(row['title'], bold=True)} ({row['name']}; GGUF architecture {row['architecture']})"
+        click.echo(head)
         click.echo(f"  {'recognised by':<{width}}  {row['recognised_by']}")
         click.echo(f"  {'tokenizer':<{width}}  {row['tokenizer']}")
         for stored in row["storages"]:
