@@ -28,8 +28,8 @@ def command(
     gives the token, which needs the right to write; HF_ENDPOINT names another Hub.
 
     \b
-    Examples: tritpack publish out/NAME ORG/NAME
-              tritpack publish out/NAME.tar.zst ORG/NAME --upload --private
+    Examples: tritpack publish releases/NAME ORG/NAME
+              tritpack publish releases/NAME.tar.zst ORG/NAME --upload --private
     """
     from tritpack.converter.release.publish import publish
 

@@ -139,7 +139,7 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
 @click.option(
     "-o",
     "--output",
-    default="release",
+    default="releases",
     show_default=True,
     type=PATH,
     metavar="DIR",

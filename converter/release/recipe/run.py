@@ -25,7 +25,7 @@ from tritpack.formats.files import sha256_file
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.progress import Progress
 
-OUTPUT = "release"
+OUTPUT = "releases"
 """The folder that releases go to by default."""
 
 KEPT = "is there, and has its hashes"
