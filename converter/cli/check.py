@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     help="The signature: of the attestation or, for a release, of the bundle or of the folder's manifest.json. By "
     "default each attestation has one beside it, NAME.intoto.json.sig.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     file: str,
     attestation: str | None,

@@ -16,7 +16,7 @@ MARKS = {"pass": ("passed", "green"), "fail": ("failed", "red"), "skipped": ("sk
 
 @click.command("doctor")
 @click.option("-v", "--verbose", is_flag=True, help="List every instruction set and every kernel.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(verbose: bool, as_json: bool) -> None:
     """Check this machine: versions, CPU, every kernel against scalar, and a small model run end to end on every ISA.
 

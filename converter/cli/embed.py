@@ -33,7 +33,7 @@ from tritpack.formats import names
 @click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; it is 1 by default.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(
     file: str,
     tokens: str | None,

@@ -24,7 +24,7 @@ from tritpack.formats.errors import MissingRequirement
 @click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question; the task's own by default.")
 @click.option("--chat", is_flag=True, help="Ask through the file's chat template.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(file: str, tasks: str, as_json: bool, **options: Any) -> None:
     """Measure the quality of a packed file with tasks of lm-evaluation-harness.
 

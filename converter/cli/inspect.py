@@ -22,7 +22,7 @@ from tritpack.formats.names import ExitCode
     is_flag=True,
     help="Decode every ternary tensor: scale, shares, entropy, hash of the codes; compare all recorded hashes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     """Show what FILE (a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub) really contains.
 

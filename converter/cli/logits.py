@@ -29,7 +29,7 @@ from tritpack.converter.cli.model_options import (
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(
     file: str,
     tokens: str | None,

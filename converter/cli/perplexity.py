@@ -34,8 +34,8 @@ from tritpack.converter.cli.progress import Progress
     help="Positions at the start of each window that are not scored; llama.cpp skips half of each window.",
 )
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     file: str, text: str | None, against: str | None, window: int, skip: int, as_json: bool, quiet: bool, **options: Any
 ) -> None:

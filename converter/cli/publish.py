@@ -16,8 +16,8 @@ from tritpack.converter.cli.progress import Progress
 @click.option("--upload", is_flag=True, help="Upload. Without it, only what would be uploaded is listed.")
 @click.option("--private", is_flag=True, help="Create the repository as a private one; refuse a public one.")
 @click.option("--revision", metavar="BRANCH", help="Branch to upload to; it is created if need be. Default: main.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     source: str, repository: str, upload: bool, private: bool, revision: str | None, as_json: bool, quiet: bool
 ) -> None:

@@ -21,7 +21,7 @@ from tritpack.converter.cli.model_options import prompt_options, read_text_argum
     help="A JSON list of {role, content}, rendered with the model's chat template; - is standard input.",
 )
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 def command(file: str, chat: str | None, no_special: bool, as_json: bool, **options: Any) -> None:
     """Print the token ids of a text or of a rendered chat, by the tokenizer inside FILE."""
     from tritpack.formats.gguf_reader import GgufFile

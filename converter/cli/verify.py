@@ -96,10 +96,10 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     help="With --attest: sign the attestation with this private key, as OUT.intoto.json.sig.",
 )
 @click.option("--force", is_flag=True, help="Overwrite what --report and --attest write.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
               help="Print the JSON Schema of that result.")  # fmt: skip
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     file: str,
     tokens: str | None,
