@@ -86,6 +86,7 @@ def card(outputs: Sequence[Output], *, text: str, front_matter: Mapping[str, Any
         command=_command,
         reproduce=lambda output: map(printable, _reproduce(output)),
         has_recipe=(outputs[0].file.path.parent / "recipe.yaml").is_file(),
+        is_local=(proof := outputs[0].attestation) is not None and "repository" not in proof.predicate["source"],
     )
     return rendered
 
