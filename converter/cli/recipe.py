@@ -187,7 +187,7 @@ def run_command(recipes: tuple[str, ...], publish: str | None, as_json: bool, qu
         options |= {"progress": Progress("working", quiet=quiet), "say": _say_nothing if quiet else _say}
     else:
         options |= {"threads": options["threads"] or fleet.threads_for(len(recipes))}
-    named = [str(Path(recipe).absolute()) if Path(recipe).exists() else recipe for recipe in recipes]
+    named = [str(Path(recipe).absolute()) if Path(recipe).is_file() else recipe for recipe in recipes]
     run = functools.partial(run_recipe, output=Path(options.pop("output")).absolute(), **options)
     rows, worst, bug = [], ExitCode.GOOD, None
     for outcome in run_fleet(named, run, fleet):

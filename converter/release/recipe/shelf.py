@@ -21,17 +21,22 @@ def shipped() -> dict[str, Path]:
 
 
 def find(recipe: str | Path) -> Path:
-    """Return the path of a recipe that is given by its path or by the name of a shipped one. Raises Unreadable."""
+    """Return the path of a recipe that is given by its path or by the name of a shipped one. Raises Unreadable.
+
+    A folder hides no name: `bundle extract demo.tar.zst` makes a folder demo.
+    """
     path = Path(recipe)
     try:
-        exists = path.exists()
+        exists, is_folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:  # text that no file name can be
         raise Unreadable(f"{str(recipe)[:60]!r}... is no name of a recipe: {error}") from error
+    known = shipped()
+    if is_folder and str(recipe) in known:
+        return known[str(recipe)]
     if exists or path.suffix in SUFFIXES or len(path.parts) > 1:
         if not exists:
             raise Unreadable("does not exist", path=path, hint="`tritpack recipe list` shows the shipped ones")
         return path
-    known = shipped()
     if str(recipe) not in known:
         hint = did_you_mean(str(recipe), known) or "`tritpack recipe list` shows all of them"
         raise Unreadable(f"no shipped recipe is called {str(recipe)!r}, and no file", hint=hint)

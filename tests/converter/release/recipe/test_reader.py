@@ -155,6 +155,12 @@ def test_recipes_are_found_by_name(tmp_path: Path) -> None:
         find(tmp_path / "x.yaml")
 
 
+def test_a_folder_hides_no_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find("demo") == shipped()["demo"]
+
+
 def test_the_schema_file_is_that_of_the_types() -> None:
     text = (REPOSITORY / "recipes" / FILE).read_text("utf-8")
     assert json.loads(text) == schema(), (
