@@ -112,6 +112,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return f"[{value['length']}] {', '.join(map(repr, value['first']))}, ..."
-    text = repr(value)  # which escapes it
+        text = f"[{value['length']}] {', '.join(map(repr, value['first']))}, ..."
+    else:
+        text = repr(value)  # which escapes it
     return text if len(text) <= 100 else text[:97] + "..."
