@@ -9,7 +9,7 @@ from pathlib import Path
 from tritpack.converter.sources import hub
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_errors import NoSuchRepository
-from tritpack.formats.errors import UsageError
+from tritpack.formats.errors import NetworkTrouble, UsageError
 from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import open_input
@@ -46,11 +46,12 @@ def _location(source: str | Path, revision: str | None) -> Path | tuple[str, str
 
 @contextlib.contextmanager
 def _no_folder_either(source: str | Path) -> Iterator[None]:
-    """Let the error for a missing repository say that there is no folder of that name."""
+    """Let the error for a repository that is missing or cannot be reached say that there is no folder of that name."""
     try:
         yield
-    except NoSuchRepository as error:
-        error.hint = f"no folder {source!r} is here either; {error.hint}"
+    except (NoSuchRepository, NetworkTrouble) as error:
+        if not str(source).startswith("hf:"):  # a recipe's repository can be no folder
+            error.hint = "; ".join(filter(None, [f"no folder {source!r} is here either", error.hint]))
         raise
 
 
