@@ -114,7 +114,7 @@ def _copies(recipe: Recipe, source: Path) -> dict[str, Path]:
     """
     tokenizer = {f"tokenizer/{name}": source / name for name in TOKENIZER if recipe.package.tokenizer}
     licences = {path.name: path for path in sorted(source.iterdir()) if LICENCE.fullmatch(path.name)}
-    wanted = {**tokenizer, **(licences if recipe.package.licence else {})}
+    wanted = {**tokenizer, **(licences if recipe.package.license else {})}
     copies = {name: path for name, path in wanted.items() if path.is_file()}
     # The client's cache links a snapshot to the blobs beside it.
     home = source.resolve().parents[1] if snapshot_of(source)[0] else source.resolve()

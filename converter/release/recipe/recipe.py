@@ -120,7 +120,7 @@ class Package:
     """What the release holds besides the GGUF files, their attestations and reports, and the manifest."""
 
     tokenizer: bool = key("The tokenizer's files, as they are", True)
-    licence: bool = key("LICENSE files of the source", True)
+    license: bool = key("LICENSE files of the source", True)
     bundle: bool = key("Pack everything as NAME.tar.zst too", True)
     bill_of_materials: bool = key("A CycloneDX ML-BOM per file, which needs the extra `attest`", False)
 
