@@ -34,4 +34,4 @@ def test_links_within_the_source_are_followed(tmp_path: Path) -> None:
     (snapshot / "NOTICE").symlink_to("LICENSE")
     (tmp_path / "link").symlink_to(snapshot)
     for source in (snapshot, tmp_path / "link"):
-        assert list(packaging._copies(RECIPE, source)) == ["LICENSE", "NOTICE"]
+        assert list(packaging._copies(RECIPE, source)) == ["LICENSE", "NOTICE"], source
