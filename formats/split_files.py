@@ -127,10 +127,7 @@ def part_of(path: Path, metadata: Mapping[str, Any], tensors: int) -> Part | Non
 
 def sisters(path: Path) -> list[Path]:
     """All parts that lie beside a file with the name of a part, and the file itself; found by their names alone."""
-    match = _NAME.fullmatch(path.name)
-    if match is None or not 0 < int(match[3]) <= MAX_PARTS:
-        return [path]
-    names = (part_name(match[1], number, int(match[3])) for number in range(1, int(match[3]) + 1))
+    names = parts_of_set(path.name)
     return [path, *(sister for name in names if (sister := path.parent / name) != path and sister.is_file())]
 
 
@@ -138,6 +135,14 @@ def first_part_of(name: str) -> str:
     """The name of the first part of the set that a file with this name belongs to; the name itself if to none."""
     match = _NAME.fullmatch(name)
     return part_name(match[1], 1, int(match[3])) if match else name
+
+
+def parts_of_set(name: str) -> list[str]:
+    """The names of all parts of the set that a file with this name belongs to, in order; none if it belongs to none."""
+    match = _NAME.fullmatch(name)
+    if match is None or not 0 < int(match[3]) <= MAX_PARTS:
+        return []
+    return [part_name(match[1], number, int(match[3])) for number in range(1, int(match[3]) + 1)]
 
 
 def name_of_set(name: str) -> str:

@@ -48,7 +48,7 @@ def _legal(repo: str, revision: str | None) -> bool:
 
 
 def download(repo: str, revision: str | None = None, *, progress: bool = False) -> Path:
-    """Fetch what a conversion of ORG/NAME reads and return its local folder, or the path of its one .gguf file.
+    """Fetch what a conversion of ORG/NAME reads and return its local folder, or the path of its one GGUF.
 
     Files in the cache are not fetched again, but compared with their hashes again. Without a network, only the cache is
     used. Raises Unreadable (missing, gated), NetworkTrouble, Unsupported (pickles, several .gguf), IntegrityFailed,
@@ -62,7 +62,7 @@ def download(repo: str, revision: str | None = None, *, progress: bool = False) 
 def open_remote(repo: str, revision: str | None = None, *, progress: bool = False) -> CheckpointFolder | GgufFile:
     """Open ORG/NAME without its weights: they stay on the Hub, and are read by range requests.
 
-    Without a network the cache is used, as by `download`. A repository of one .gguf file is downloaded. Raises the same
+    Without a network the cache is used, as by `download`. A repository of one GGUF is downloaded. Raises the same
     as `download`.
     """
     cache = _cache(repo, revision, progress)

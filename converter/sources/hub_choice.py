@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tritpack.converter.sources.checkpoint import INDEX, refuse_adapter
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.split_files import parts_of_set
 
 SMALL_FILES = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
@@ -23,7 +24,7 @@ PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 
 class Choice(NamedTuple):
-    """The names of the files of configuration and tokenizer, and of the weights: safetensors, or one GGUF file."""
+    """The names of the files of configuration and tokenizer, and of the weights: safetensors, or parts of one GGUF."""
 
     small: list[str]
     weights: list[str]
@@ -45,21 +46,22 @@ def choose(repo: str, names: Collection[str], fetch: Callable[[str], Path]) -> C
         weights = _shards(repo, fetch(INDEX), names)
     if not weights:
         refuse_adapter(names, repo)
-        return Choice([], [_other_weights(repo, names)])
-    if "config.json" not in names:
+        choice = Choice([], _other_weights(repo, names))
+    elif "config.json" not in names:
         raise Unreadable("has no config.json", path=repo, hint="this is not a transformers checkpoint")
-    choice = Choice(sorted(filter(SMALL_FILES.fullmatch, names)), weights)
-    if (count := len(choice.small) + len(weights)) > MOST_FILES:
+    else:
+        choice = Choice(sorted(filter(SMALL_FILES.fullmatch, names)), weights)
+    if (count := len(choice.small) + len(choice.weights)) > MOST_FILES:
         message = f"has {count} files of configuration and weights, at most {MOST_FILES} are read"
         raise Unreadable(message, path=repo)
     return choice
 
 
-def _other_weights(repo: str, names: Collection[str]) -> str:
-    """Return the name of the only GGUF file of a repository without safetensors."""
+def _other_weights(repo: str, names: Collection[str]) -> list[str]:
+    """Return the name of the only GGUF file of a repository without safetensors, or those of its parts, in order."""
     packed = sorted(name for name in names if name.endswith(".gguf"))
-    if len(packed) == 1:
-        return packed[0]
+    if len(packed) == 1 or (packed and packed == parts_of_set(packed[0])):
+        return packed
     if packed:
         hint = f"fetch one with `hf download {repo} FILE` and give its path"
         message = f"holds several GGUF files and no safetensors: {', '.join(packed)}"

@@ -127,6 +127,8 @@ def repos(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         "org/adapter": folder("adapter", "adapter_config.json", "adapter_model.safetensors", "README.md"),
         "org/packed": folder("packed", "README.md", "ggml-model-i2_s.gguf", "config.json"),
         "org/many": folder("many", "a.gguf", "b.gguf"),
+        "org/split": folder("split", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"),
+        "org/torn": folder("torn", "m-00001-of-00003.gguf", "m-00002-of-00003.gguf"),
         "org/empty": folder("empty", "README.md"),
     }
 
@@ -322,6 +324,13 @@ def test_a_repository_of_gguf_files(server: HubServer, home: Home) -> None:
     result = home.fetch("org/many")
     assert result.returncode == 4 and "a.gguf, b.gguf" in result.stderr
     assert home.fetch("org/empty").returncode == 3
+
+
+def test_a_repository_of_a_split_gguf(server: HubServer, home: Home) -> None:
+    path = home.fetched("org/split")
+    assert path.name == "m-00001-of-00002.gguf" and (path.parent / "m-00002-of-00002.gguf").is_file()
+    assert home.fetched("org/split", HF_HUB_OFFLINE="1") == path
+    assert home.fetch("org/torn").returncode == 4
 
 
 @pytest.mark.parametrize("where", ["/api/models", "/org/tiny/resolve", ""])
