@@ -57,7 +57,7 @@ def test_characters_that_the_terminal_does_not_have(encoding: str, demo_gguf: Pa
     )
     assert shown.returncode == document.returncode == 0, shown.stderr + document.stderr
     shown_as = "utf-8" if encoding == "ascii" else encoding  # click takes ASCII for a terminal that is set up wrongly
-    assert b"2.53 MB" in shown.stdout and shown.stdout.decode(shown_as)
+    assert b"2.54 MB" in shown.stdout and shown.stdout.decode(shown_as)
     assert json.loads(document.stdout.decode(encoding))["file"] == str(file)
 
 

@@ -64,7 +64,7 @@ def test_an_illegal_code_is_a_finding_not_an_unreadable_file(
     report = verify(edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=three), tiny_checkpoint, level=level)
     [finding] = report["weights"].findings
     assert (finding.kind, finding.tensor) == (Kind.TENSOR_INVALID, "blk.1.attn_k.weight")
-    assert "'blk.1.attn_k.weight'" in finding.sentence and "i2_s: code 3" in finding.sentence
+    assert "'blk.1.attn_k.weight'" in finding.sentence and "code 3 at row 0" in finding.sentence
 
 
 def test_a_missing_tensor_stops_the_climb_without_a_crash(
