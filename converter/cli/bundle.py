@@ -10,6 +10,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tritpack.converter.release.manifest import Manifest
 
 BUNDLE = click.argument("bundle", type=PATH, metavar="NAME.tar.zst")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 
 
@@ -42,7 +42,7 @@ def command() -> None:
     help="Threads that compress; 0, the default, is all cores. The output is the same with any number.",
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
-@JSON
+@json_option
 @QUIET
 def create(folder: str, output: str, threads: int, force: bool, as_json: bool, quiet: bool) -> None:
     """Write the files of FOLDER as a bundle, and print what the ternary weights take beside the entropy of their codes.
@@ -100,7 +100,7 @@ def _sentence(part: TernaryPart) -> str:
 
 @command.command("check")
 @click.argument("bundle", type=PATH, metavar="NAME.tar.zst|FOLDER")
-@JSON
+@json_option
 @QUIET
 def check(bundle: str, as_json: bool, quiet: bool) -> None:
     """Compare every file of a bundle with the manifest, and the codes of every ternary tensor. Nothing is unpacked.
@@ -125,7 +125,7 @@ def check(bundle: str, as_json: bool, quiet: bool) -> None:
 @command.command("extract")
 @BUNDLE
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="Folder to make; the bundle's name by default.")
-@JSON
+@json_option
 @QUIET
 def extract(bundle: str, output: str | None, as_json: bool, quiet: bool) -> None:
     """Unpack a bundle into a new folder, which appears when every file in it has the hash that the manifest lists."""
@@ -140,7 +140,7 @@ def extract(bundle: str, output: str | None, as_json: bool, quiet: bool) -> None
 
 @command.command("list")
 @BUNDLE
-@JSON
+@json_option
 def list_(bundle: str, as_json: bool) -> None:
     """Print the files of a bundle as its manifest lists them. The files themselves are not read: `check` does that."""
     from tritpack.converter.release.bundle.check import list_bundle

@@ -8,6 +8,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Alive, Progress
 from tritpack.formats.printable import printable
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     help="The signature: of the attestation or, for a release, of the bundle or of the folder's manifest.json. By "
     "default each attestation has one beside it, NAME.intoto.json.sig.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     file: str,

@@ -18,7 +18,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import duration, size
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.parameters import ByteSize, ChoiceList
+from tritpack.converter.cli.parameters import ByteSize, ChoiceList, json_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.cli.usage import ChoiceBeside
 from tritpack.converter.targets import engines
@@ -141,7 +141,7 @@ HANDLING = (
     ),
     click.option("--dry-run", is_flag=True, help="Show the plan (sizes, memory, time, refusals) and write nothing."),
     click.option("--tensors", is_flag=True, help="With --dry-run: list every tensor."),
-    click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout."),
+    json_option,
     click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
 )
 OUTPUT = click.option(

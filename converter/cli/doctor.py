@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Alive
 from tritpack.formats.names import ExitCode
 
@@ -16,7 +17,7 @@ MARKS = {"pass": ("passed", "green"), "fail": ("failed", "red"), "skipped": ("sk
 
 @click.command("doctor")
 @click.option("-v", "--verbose", is_flag=True, help="List every instruction set and every kernel.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(verbose: bool, as_json: bool) -> None:
     """Check this machine: versions, CPU, every kernel against scalar, and a small model run end to end on every ISA.
 

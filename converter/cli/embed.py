@@ -17,6 +17,7 @@ from tritpack.converter.cli.model_options import (
     take_prompt,
     write_npy,
 )
+from tritpack.converter.cli.parameters import json_option
 from tritpack.formats import names
 
 
@@ -33,7 +34,7 @@ from tritpack.formats import names
 @click.option("--no-normalize", is_flag=True, help="Leave the vector's length as it is; it is 1 by default.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(
     file: str,
     tokens: str | None,

@@ -9,6 +9,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import model_options
+from tritpack.converter.cli.parameters import json_option
 from tritpack.formats.errors import MissingRequirement
 
 
@@ -24,7 +25,7 @@ from tritpack.formats.errors import MissingRequirement
 @click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question; the task's own by default.")
 @click.option("--chat", is_flag=True, help="Ask through the file's chat template.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(file: str, tasks: str, as_json: bool, **options: Any) -> None:
     """Measure the quality of a packed file with tasks of lm-evaluation-harness.
 

@@ -10,6 +10,7 @@ from tritpack.converter.cli.convert_options import one_of
 from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.converter.storage import TRANSFORMERS
 from tritpack.formats import names
@@ -51,7 +52,7 @@ from tritpack.formats import names
 @click.option("--allow-scale-rounding", is_flag=True, help="Change scales that cannot be held, and say by how much.")
 @click.option("--allow-wrong-engine", is_flag=True, help="Write the folder even if the library will run another model.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint's files in a folder that is not empty.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 def command(
     source: str,

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.parameters import json_option
 
 if TYPE_CHECKING:
     from tritpack.converter.families.family import Family
 
 
 @click.command("families")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(as_json: bool) -> None:
     """List every checkpoint family: its repositories, how it is recognised, and how its weights are stored and run.
 

@@ -19,6 +19,7 @@ from tritpack.converter.cli.model_options import (
     take_sampling,
     warn_of_second_bos,
 )
+from tritpack.converter.cli.parameters import json_option
 from tritpack.formats.printable import printable
 
 
@@ -32,7 +33,7 @@ from tritpack.formats.printable import printable
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @sampling_options
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any) -> None:
     """Continue a prompt with the model in FILE (a GGUF, one in a bundle, or a checkpoint folder).
 

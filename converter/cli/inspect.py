@@ -11,6 +11,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.formats.names import ExitCode
 
 
@@ -22,7 +23,7 @@ from tritpack.formats.names import ExitCode
     is_flag=True,
     help="Decode every ternary tensor: scale, shares, entropy, hash of the codes; compare all recorded hashes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     """Show what FILE (a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub) really contains.
 

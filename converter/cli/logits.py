@@ -17,6 +17,7 @@ from tritpack.converter.cli.model_options import (
     take_prompt,
     write_npy,
 )
+from tritpack.converter.cli.parameters import json_option
 
 
 @click.command("logits")
@@ -29,7 +30,7 @@ from tritpack.converter.cli.model_options import (
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(
     file: str,
     tokens: str | None,

@@ -7,6 +7,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 
@@ -33,7 +34,7 @@ from tritpack.formats import names
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing GGUF file.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(output: str, shape: str, mode: str, seed: int, force: bool, as_json: bool, quiet: bool) -> None:
     """Write a checkpoint of a real shape with random ternary weights and a full vocabulary, for benchmarks and tests.

@@ -10,6 +10,7 @@ from tritpack.converter.cli.convert_options import OUTPUT
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 
 
@@ -17,7 +18,7 @@ from tritpack.converter.cli.progress import Progress
 @click.argument("file", type=PATH, metavar="NAME-00001-of-N.gguf")
 @OUTPUT
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(file: str, output: str, force: bool, as_json: bool, quiet: bool) -> None:
     """Write a split file, given by its first part, as one file.

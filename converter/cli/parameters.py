@@ -1,4 +1,4 @@
-"""Types of options that click does not have."""
+"""What commands share of their options: the option --json, and types that click does not have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from click.shell_completion import CompletionItem
 
 from tritpack.converter.cli.usage import ChoiceBeside
 from tritpack.formats.errors import UsageError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg, unused-ignore]

@@ -10,6 +10,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import model_options
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 
 
@@ -34,7 +35,7 @@ from tritpack.converter.cli.progress import Progress
     help="Positions at the start of each window that are not scored; llama.cpp skips half of each window.",
 )
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     file: str, text: str | None, against: str | None, window: int, skip: int, as_json: bool, quiet: bool, **options: Any

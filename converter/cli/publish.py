@@ -7,6 +7,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 
 
@@ -16,7 +17,7 @@ from tritpack.converter.cli.progress import Progress
 @click.option("--upload", is_flag=True, help="Upload. Without it, only what would be uploaded is listed.")
 @click.option("--private", is_flag=True, help="Create the repository as a private one; refuse a public one.")
 @click.option("--revision", metavar="BRANCH", help="Branch to upload to; it is created if need be. Default: main.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     source: str, repository: str, upload: bool, private: bool, revision: str | None, as_json: bool, quiet: bool

@@ -14,7 +14,7 @@ from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.fleet_options import fleet_options, take_fleet
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.parameters import ByteSize
+from tritpack.converter.cli.parameters import ByteSize, json_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.names import ExitCode
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tritpack.converter.release.recipe.recipe import Recipe
     from tritpack.converter.release.recipe.run import Release
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
 set_option = click.option(
     "--set",
     "overrides",

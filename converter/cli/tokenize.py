@@ -9,6 +9,7 @@ import click
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.model_options import prompt_options, read_text_argument, take_prompt, warn_of_second_bos
+from tritpack.converter.cli.parameters import json_option
 
 
 @click.command("tokenize")
@@ -21,7 +22,7 @@ from tritpack.converter.cli.model_options import prompt_options, read_text_argum
     help="A JSON list of {role, content}, rendered with the model's chat template; - is standard input.",
 )
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 def command(file: str, chat: str | None, no_special: bool, as_json: bool, **options: Any) -> None:
     """Print the token ids of a text or of a rendered chat, by the tokenizer inside FILE."""
     from tritpack.formats.gguf_reader import GgufFile

@@ -14,6 +14,7 @@ from tritpack.converter.cli.climb import Climb
 from tritpack.converter.cli.file_argument import PATH, as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens, read_text_argument
+from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Alive
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS
 from tritpack.formats.errors import UsageError
@@ -96,7 +97,7 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     help="With --attest: sign the attestation with this private key, as OUT.intoto.json.sig.",
 )
 @click.option("--force", is_flag=True, help="Overwrite what --report and --attest write.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable result on stdout.")
+@json_option
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_schema(*a),
               help="Print the JSON Schema of that result.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
