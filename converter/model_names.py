@@ -14,7 +14,7 @@ SIZE_PART = re.compile(r"(([A]|\d+x)?\d+([._]\d+)?[KMBT]\d?|small|mini|medium|la
 FINETUNE_PART = re.compile(r"chat|instruct|vision|lora", re.IGNORECASE)
 PLAIN_WORD = re.compile(r"(?!v\d+(?:\.\d+)*$|\d).*")
 UNITS = " KMBT"
-"""The letter at index n stands for 1000 ** n parameters."""
+"""Letters of size labels: the one at index n means 1000 ** n parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,8 @@ class NameParts:
 def name_parts(name: str, parameters: int = 0) -> NameParts:
     """Return the parts of a name such as `Falcon3-1B-Instruct`.
 
-    parameters: of the model; a number in the name that is far from it is no size. 0: every such number is one.
+    parameters: how many the model has; a number in the name that is far from it is not taken for a size. 0 if it is not
+    known: every number is taken for a size then.
     """
     if " " in name:  # a sentence
         return NameParts()

@@ -21,7 +21,7 @@ BUNDLE = click.argument("bundle", type=PATH, metavar="NAME.tar.zst")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 
 
-@click.group("bundle", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("bundle")
 def command() -> None:
     """Pack a release into one file, check it, unpack it.
 
@@ -31,7 +31,7 @@ def command() -> None:
     """
 
 
-@command.command("create")
+@command.command("create", short_help="Write the files of a folder as a bundle.")
 @click.argument("folder", type=PATH, metavar="FOLDER")
 @click.option("-o", "--output", required=True, type=PATH, metavar="NAME.tar.zst", help="Bundle to write.")
 @click.option(
@@ -45,11 +45,11 @@ def command() -> None:
 @json_option
 @QUIET
 def create(folder: str, output: str, threads: int, force: bool, as_json: bool, quiet: bool) -> None:
-    """Write the files of FOLDER as a bundle, and print what the ternary weights take beside the entropy of their codes.
+    """Write the files of FOLDER as a bundle, and compare the bits per ternary weight with the entropy of the codes.
 
     A manifest.json in FOLDER is what the files must be; without one it is made. Hidden files are left out.
 
-    Example: tritpack bundle create release/NAME -o release/NAME.tar.zst
+    Example: tritpack bundle create releases/NAME -o releases/NAME.tar.zst
     """
     from tritpack.converter.release.bundle.create import create_bundle
 
@@ -98,7 +98,7 @@ def _sentence(part: TernaryPart) -> str:
     return f"{what}, {bits:.4f} bits per weight, entropy of the codes {part.bound:.4f} ({above})"
 
 
-@command.command("check")
+@command.command("check", short_help="Compare a bundle with its manifest; nothing is unpacked.")
 @click.argument("bundle", type=PATH, metavar="NAME.tar.zst|FOLDER")
 @json_option
 @QUIET
@@ -122,7 +122,7 @@ def check(bundle: str, as_json: bool, quiet: bool) -> None:
         show(f"note: {AGAINST_ACCIDENTS}")
 
 
-@command.command("extract")
+@command.command("extract", short_help="Unpack a bundle into a new folder.")
 @BUNDLE
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="Folder to make; the bundle's name by default.")
 @json_option
@@ -138,7 +138,7 @@ def extract(bundle: str, output: str | None, as_json: bool, quiet: bool) -> None
         show(f"wrote {folder}")
 
 
-@command.command("list")
+@command.command("list", short_help="Print the files of a bundle.")
 @BUNDLE
 @json_option
 def list_(bundle: str, as_json: bool) -> None:

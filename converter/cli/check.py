@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--attestation",
     type=PATH,
     metavar="A",
-    help="The attestation of a GGUF; by default NAME.intoto.json beside it.",
+    help="The attestation of a GGUF; by default NAME.intoto.json in the same folder.",
 )
 @click.option(
     "--source",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     type=PATH,
     metavar="SIG",
     help="The signature: of the attestation or, for a release, of the bundle or of the folder's manifest.json. By "
-    "default each attestation has one beside it, NAME.intoto.json.sig.",
+    "default NAME.intoto.json.sig in the folder of each attestation.",
 )
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

@@ -152,8 +152,8 @@ OUTPUT = click.option(
     required=True,
     type=PATH,
     metavar="OUT.gguf",
-    help="File to write; {name} and {ftype} in it stand for the model and the layout, {FTYPE} for the layout in "
-    "capitals. A folder gets a name by the convention of GGUF files: BaseName-SizeLabel-FineTune-Version-FTYPE.gguf.",
+    help="File to write; {name} in it becomes the name of the model, {ftype} the layout, {FTYPE} the same in capitals. "
+    "A file in a FOLDER/ is named by the convention of GGUF files: BaseName-SizeLabel-FineTune-Version-FTYPE.gguf.",
 )
 
 

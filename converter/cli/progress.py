@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 BAR = "{l_bar}{bar:10}| {n_fmt}/{total_fmt} {rate_fmt}, {remaining} left{postfix}"
-"""What may be cut off stands last: the name of a tensor."""
+"""The name of the tensor comes last, because a narrow terminal cuts off the end."""
 
 
 class Progress:
@@ -145,7 +145,7 @@ def is_terminal() -> bool:
 
 
 def bar(**options: Any) -> tqdm[NoReturn]:
-    """Return a tqdm bar on stderr that follows the width of the terminal and leaves nothing behind."""
+    """Return a tqdm bar on stderr that follows the width of the terminal and is removed when it ends."""
     from tqdm import tqdm
 
     return tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, **options)

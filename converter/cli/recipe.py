@@ -58,7 +58,7 @@ def list_command(as_json: bool) -> None:
         show(f"{name:<{width}}  {_source(recipe)}: {outputs}")
 
 
-@command.command("show")
+@command.command("show", short_help="Print a recipe as `run` reads it.")
 @click.argument("recipe", type=PATH, metavar="RECIPE")
 @set_option
 @json_option
@@ -74,7 +74,7 @@ def show_command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None
     show(yaml_text(document.root, {}).rstrip("\n"), lines=True)
 
 
-@command.command("check")
+@command.command("check", short_help="Read recipes without a network, and say what is wrong.")
 @click.argument("recipes", type=PATH, nargs=-1, metavar="[RECIPE]...")
 @set_option
 @json_option
@@ -133,7 +133,7 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
         context.exit()
 
 
-@command.command("run")
+@command.command("run", short_help="Do everything that a recipe says.")
 @click.argument("recipes", type=PATH, nargs=-1, required=True, metavar="RECIPE...")
 @click.option(
     "-o",

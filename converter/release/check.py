@@ -108,10 +108,10 @@ def check(
     """Check that FILE is the file that ATTESTATION is about, and that it was proved.
 
     file: a GGUF; or a release, a folder or a bundle, of which the manifest, the attestation of each GGUF and the hashes
-    in the card are checked, with nothing but the release. attestation: NAME.intoto.json beside a GGUF by default.
-    source, revision: prove it again from this source (see verify). public_key: the attestation, in a release each of
-    them, must be signed with this key. signature: NAME.intoto.json.sig by default; for a release also that of the
-    bundle or of the folder's manifest.json, which protects all of it. reading: is told how much of a release is
+    in the card are checked, with nothing but the release. attestation: of a GGUF; by default NAME.intoto.json in its
+    folder. source, revision: prove it again from this source (see verify). public_key: the attestation, in a release
+    each of them, must be signed with this key. signature: NAME.intoto.json.sig by default; for a release also that of
+    the bundle or of the folder's manifest.json, which protects all of it. reading: is told how much of a release is
     read. progress and climbed are called before and after each rung of a proof.
     Raises IntegrityFailed where a hash differs, CheckFailed if the attested verdict is not pass or if the proof fails
     now, Unreadable for an attestation that is missing or damaged, and what verify raises.
@@ -181,7 +181,7 @@ def _attestation_of(file: str | Path, attestation: str | Path | None) -> Path:
     path = attestation_name(file) if attestation is None else Path(attestation)
     if attestation is None and not path.exists():
         hint = "give its path with --attestation; `verify --attest` writes one"
-        raise Unreadable(f"has no attestation beside it, {path.name}", path=file, hint=hint)
+        raise Unreadable(f"has no attestation {path.name} in its folder", path=file, hint=hint)
     return path
 
 

@@ -239,7 +239,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = Path(folder) / NAME
     if not os.path.lexists(path):
         hint = "`tritpack recipe run` makes releases, `tritpack bundle create` a bundle of any folder"
-        raise Unreadable(f"has no {NAME}, so it is no release", path=folder, hint=hint)
+        raise Unreadable(f"has no {NAME}, so it is not a release", path=folder, hint=hint)
     data = read_input(path)
     with locating(path=folder):
         return parse_manifest(data)

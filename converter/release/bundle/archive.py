@@ -1,7 +1,7 @@
 """The two wrappings of a bundle: members of a tar archive, in one Zstandard frame.
 
 Every bundle of the same files has the same bytes, so a header says nothing but path and size, and a reader refuses any
-other: what tar could hold besides (links, devices, owners, sparse files) cannot get in.
+other: so nothing else that tar can hold (links, devices, owners, sparse files) gets in.
 """
 
 from __future__ import annotations

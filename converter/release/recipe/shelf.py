@@ -29,7 +29,7 @@ def find(recipe: str | Path) -> Path:
     try:
         exists, is_folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:  # text that no file name can be
-        raise Unreadable(f"{str(recipe)[:60]!r}... is no name of a recipe: {error}") from error
+        raise Unreadable(f"{str(recipe)[:60]!r}... is not the name of a recipe: {error}") from error
     known = shipped()
     if is_folder and str(recipe) in known:
         return known[str(recipe)]
