@@ -7,6 +7,7 @@ all memory, it aborts or panics in a library) ends this process and not the user
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -41,6 +42,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(ImportError):  # the request that needs it says so
         import tokenizers  # noqa: F401 (now, while the parent prepares its first request)
+    gc.set_threshold(100_000)  # see converter/cli/main.py
     begin = time.process_time()
     while header := requests.read(HEADER.size):
         size, seconds, memory = HEADER.unpack(header)

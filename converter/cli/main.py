@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import importlib
 import io
 import os
@@ -154,6 +155,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. A TritpackError becomes one sentence, a hint and its exit code."""
+    gc.set_threshold(100_000)  # a vocabulary is some 500 000 objects, among which Python looks for garbage too often
     # A terminated conversion must remove its partial output, as an interrupted one does.
     signal.signal(signal.SIGTERM, _terminate)
     sys.stdout = sys.stdout or MissingStdout()

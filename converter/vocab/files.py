@@ -17,6 +17,7 @@ from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.inputs import read_input
 from tritpack.runtime.bounded_tokenizer import BoundedTokenizer
 from tritpack.runtime.pretokenizers import surrounding
+from tritpack.runtime.untrusted import WORKER
 
 LARGEST_ID = (1 << 24) - 1
 """Of a token; the largest vocabularies have 262,144."""
@@ -41,6 +42,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     config: config.json. Raises Unreadable for files that are missing or contradictory, Unsupported for another kind
     than BPE.
     """
+    WORKER.start()  # which takes as long as parsing the files
     settings = read_json(folder / "tokenizer_config.json")
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     path = folder / next((name for name in kinds if (folder / name).is_file()), "tokenizer.json")
