@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
     from tritpack.converter.export.export import export as export
+    from tritpack.converter.inspect.inspect import inspect as inspect
     from tritpack.converter.merge import merge as merge
     from tritpack.converter.release.check import check as check
     from tritpack.converter.release.publish import publish as publish
     from tritpack.converter.repack import repack as repack
-    from tritpack.converter.tools.inspect import inspect as inspect
     from tritpack.converter.tools.pack import pack as pack
     from tritpack.converter.tools.pack import unpack as unpack
     from tritpack.converter.tools.perplexity import perplexity as perplexity
@@ -37,7 +37,7 @@ _DEFINED_IN = {
     "convert": "tritpack.converter.convert",
     "export": "tritpack.converter.export.export",
     "generate": "tritpack.runtime.model",
-    "inspect": "tritpack.converter.tools.inspect",
+    "inspect": "tritpack.converter.inspect.inspect",
     "merge": "tritpack.converter.merge",
     "pack": "tritpack.converter.tools.pack",
     "perplexity": "tritpack.converter.tools.perplexity",

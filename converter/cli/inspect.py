@@ -31,8 +31,8 @@ def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
     that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
     those that the file records) ends with exit code 1, a part of a split file without the others with 3.
     """
+    from tritpack.converter.inspect.inspect import inspect
     from tritpack.converter.sources.open import local_path
-    from tritpack.converter.tools.inspect import inspect
 
     with unpacked(file) as path:
         result = inspect(local_path(path, progress=True), stats=stats)

@@ -12,9 +12,9 @@ from tests.conftest import SHARED, exit_code_of, run
 from tests.make.checkpoints import edited_checkpoint, edited_gguf
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.repack import repack
 from tritpack.converter.targets.scale_rounding import fold, loss, rounded
-from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.ladder import verify
 from tritpack.formats import names
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError

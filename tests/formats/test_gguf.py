@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.formats.errors import Unreadable, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, encode_header, file_size, write_gguf

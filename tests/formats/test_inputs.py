@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import DEMO, REPOSITORY, exit_code_of, run
 from tritpack.converter.convert import convert
 from tritpack.converter.export.export import export
-from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.verify import built_in_text
 from tritpack.formats import inputs
 from tritpack.formats.errors import Unreadable

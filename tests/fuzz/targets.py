@@ -17,12 +17,12 @@ from tests.fuzz import bundles, hub_answers
 from tests.fuzz.inputs import content, ini, parsed, safetensors, write_folder
 from tritpack.converter import vocab
 from tritpack.converter.export.export import export
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.release.bundle.check import check_bundle
 from tritpack.converter.release.bundle.extract import extract_bundle
 from tritpack.converter.release.bundle.gguf_member import unpacked_gguf
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
-from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.golden import parse_golden
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle.judges import read_recorded

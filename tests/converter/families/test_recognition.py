@@ -11,7 +11,7 @@ import pytest
 
 from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tritpack.converter.convert import convert
-from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile

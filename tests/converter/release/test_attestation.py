@@ -16,6 +16,7 @@ from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
 from tests.make.hub_server import HubServer
 from tritpack.converter.convert import convert
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.release.attestation import (
     PREDICATE_TYPE,
     STATEMENT_TYPE,
@@ -25,7 +26,6 @@ from tritpack.converter.release.attestation import (
     parse_attestation,
     write_attestation,
 )
-from tritpack.converter.tools.inspect import inspect
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rung import Report
 from tritpack.formats.errors import CheckFailed, IntegrityFailed, TritpackError, Unreadable

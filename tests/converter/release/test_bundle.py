@@ -12,13 +12,13 @@ import pytest
 
 from tests.conftest import exit_code_of, run
 from tritpack.converter.convert import convert
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.release.bundle import archive
 from tritpack.converter.release.bundle.check import check_bundle, list_bundle
 from tritpack.converter.release.bundle.create import create_bundle
 from tritpack.converter.release.bundle.extract import extract_bundle
 from tritpack.converter.release.contents import Contents, ContentsReader
 from tritpack.converter.release.manifest import NAME, read_manifest, write_manifest
-from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import IntegrityFailed, Unreadable, UsageError
 from tritpack.formats.gguf_stream import Read
 

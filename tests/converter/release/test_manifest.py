@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.converter.release.bundles import FILES, manifest_of
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.release import manifest as module
 from tritpack.converter.release.manifest import (
     NAME,
@@ -19,7 +20,6 @@ from tritpack.converter.release.manifest import (
     release_files,
     write_manifest,
 )
-from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import IntegrityFailed, TritpackError, Unreadable, UsageError
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import run
 from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf, read_safetensors
 from tritpack.converter.convert import convert
-from tritpack.converter.tools.inspect import inspect
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.integrity import CODES_KEY, KEYS, TENSORS_KEY

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.converter.inspect.statistics import figures_of, statistics
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
-from tritpack.converter.tools.tensor_statistics import figures_of, statistics
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions

@@ -1,0 +1,1 @@
+"""What a file or checkpoint is: `tritpack inspect`."""
