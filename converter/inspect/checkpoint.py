@@ -1,0 +1,74 @@
+"""What a checkpoint folder holds, for `tritpack inspect`."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from typing import Any
+
+from tritpack.converter.inspect.statistics import figures_of
+from tritpack.converter.inspect.summary import SCHEMA, summary
+from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
+from tritpack.converter.sources.source_tensors import CheckpointTensor
+from tritpack.formats.errors import TritpackError, Unreadable
+
+
+def inspect_checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
+    """Return what a checkpoint folder holds, under its own names; `gguf_name` is what convert would write."""
+    model, problems, damage = _recognised(folder)
+    used = {}
+    if model is not None:
+        used = {t.name: (name, t) for name, t in model.tensors.items() if isinstance(t, CheckpointTensor)}
+    rows = []
+    for name, stored in folder.tensors.items():
+        row: dict[str, Any] = {
+            "name": name,
+            "layout": stored.dtype.lower(),
+            "shape": list(stored.shape),
+            "file_name": stored.file,
+            "nbytes": stored.data.nbytes,
+        }
+        if name in used:
+            row["gguf_name"], tensor = used[name]
+            if stats and tensor.may_be_ternary:
+                try:
+                    if (ternary := tensor.ternary()) is not None:
+                        row |= figures_of(row["gguf_name"], ternary, model.spec if model else None)
+                except TritpackError as error:
+                    damage.append(error.without_path)
+                tensor.release()
+        rows.append(row)
+    ternary_names = set(model.spec.linear_names()) if model else set()
+    linears = [tensor for name, tensor in used.values() if name in ternary_names]
+    ternary_weights = sum(math.prod(tensor.shape) for tensor in linears)
+    ternary_bytes = sum(part.data.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
+    return {
+        "schema": SCHEMA,
+        "kind": "checkpoint",
+        "file": str(folder.folder),
+        "nbytes": sum((folder.folder / name).stat().st_size for name in folder.weight_files),
+        "weight_files": folder.weight_files,
+        "model_type": folder.config.get("model_type"),
+        "recognised": model.why if model else None,
+        "architecture": model.spec.architecture if model else None,
+        "layouts": dict(collections.Counter(row["layout"] for row in rows)),
+        "ternary_weights": ternary_weights,
+        "ternary_bits_per_weight": 8 * ternary_bytes / ternary_weights if ternary_weights else None,
+        "model": dataclasses.asdict(model.spec) if model else None,
+        "metadata": {key: summary(value) for key, value in folder.config.items()},
+        "damage": damage,
+        "problems": [*damage, *problems],
+        "tensors": rows,
+    }
+
+
+def _recognised(folder: CheckpointFolder) -> tuple[SourceModel | None, list[str], list[str]]:
+    """The model in a checkpoint folder, or None; then why it cannot be converted, and what is damaged."""
+    try:
+        return from_checkpoint(folder, None, None), [], []
+    except Unreadable as error:
+        return None, [], [error.without_path]
+    except TritpackError as error:
+        return None, [f"cannot be converted: {error.without_path}"], []

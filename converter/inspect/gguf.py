@@ -1,0 +1,118 @@
+"""What a GGUF file holds, for `tritpack inspect`: the types and sizes of its tensors decide, never general.file_type."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from tritpack.converter.inspect.problems import file_problems, missing_tensors
+from tritpack.converter.inspect.summary import SCHEMA, summary
+from tritpack.formats import model_metadata
+from tritpack.formats.errors import TritpackError, Unreadable
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.integrity import TENSORS_KEY, TensorHashes, recorded_hashes
+from tritpack.formats.model_spec import ModelSpec
+
+
+def inspect_gguf(gguf: GgufFile, stats: bool) -> dict[str, Any]:
+    """Return what a GGUF file holds, with the damage that its structure and, with stats, its bytes show."""
+    spec = _spec(gguf)
+    rows, unknown = _tensor_rows(gguf)
+    integrity, damage = _integrity(gguf, spec, rows, stats)
+    damage = [*missing_tensors(gguf, spec), *damage]
+    weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
+    ternary_weights = sum(t.rows * t.cols for t in weights)
+    return {
+        "schema": SCHEMA,
+        "kind": "gguf",
+        "file": str(gguf.path),
+        "files": [str(path) for path in gguf.files],
+        "nbytes": gguf.size,
+        "gguf_version": gguf.version,
+        "part": _part(gguf),
+        "architecture": gguf.metadata.get("general.architecture"),
+        "name": gguf.metadata.get("general.name"),
+        "layouts": dict(collections.Counter(tensor.layout for tensor in gguf.tensors.values())),
+        "dialects": sorted({t.meaning.dialect for t in weights if t.meaning}),
+        "parameters": sum(tensor.rows * tensor.cols for tensor in gguf.tensors.values()),
+        "ternary_weights": ternary_weights,
+        "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
+        "model": _hyperparameters(gguf, spec, ternary_weights),
+        "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
+        "damage": damage,
+        "problems": [*damage, *unknown, *file_problems(gguf)],
+        "integrity": integrity,
+        "tensors": rows,
+    }
+
+
+def _hyperparameters(file: GgufFile, spec: ModelSpec | None, ternary_weights: int) -> dict[str, Any] | None:
+    """The spec's fields. Nothing implies how activations are quantised where no weights are ternary."""
+    if spec is None:
+        return None
+    known = ternary_weights > 0 or model_metadata.QUANTIZATION_KEY in file.metadata
+    return {**dataclasses.asdict(spec), **({} if known else {"int8_activations": None})}
+
+
+def _part(file: GgufFile) -> dict[str, Any] | None:
+    """Which part of a split file this is, the numbers of the parts that do not lie beside it, and why it is not read
+    with those that do."""
+    if (part := file.part) is None:
+        return None
+    return {"number": part.number, "count": part.count, "missing": list(part.missing), "problem": part.problem}
+
+
+def _tensor_rows(file: GgufFile) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row per tensor, and the types that are not known."""
+    rows, unknown = [], []
+    for tensor in file.tensors.values():
+        row: dict[str, Any] = {
+            "name": tensor.name,
+            "layout": tensor.layout,
+            "type_id": tensor.type_id,
+            "shape": list(tensor.shape),
+            "file_offset": tensor.file_offset,
+            "nbytes": tensor.nbytes,
+        }
+        if len(file.files) > 1:
+            row["file"] = file.path_of(tensor).name
+        if tensor.meaning is None:
+            unknown.append(f"tensor {tensor.name!r} has the unknown type id {tensor.type_id}")
+        rows.append(row)
+    return rows, unknown
+
+
+def _integrity(
+    file: GgufFile, spec: ModelSpec | None, rows: Sequence[dict[str, Any]], stats: bool
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What is known of the hashes that a file records of its tensors, None if there are none; and the damage. stats:
+    compute them, and put the statistics of every tensor into its row."""
+    recorded, damage = _recorded(file)
+    if stats:
+        from tritpack.converter.inspect.statistics import statistics
+
+        for row, (name, found) in zip(rows, statistics(file, spec, recorded).items()):
+            row |= found.figures | ({} if found.intact is None else {"intact": found.intact})
+            damage += [] if found.damage is None else [found.damage]
+            if recorded and name not in recorded:
+                damage.append(f"tensor {name!r}: {TENSORS_KEY} does not name it")
+    if not recorded:
+        return None, damage
+    differing = [row["name"] for row in rows if not row.get("intact", True)] if stats else None
+    return {"recorded": len(recorded), "checked": stats, "differing": differing}, damage
+
+
+def _recorded(file: GgufFile) -> tuple[dict[str, TensorHashes], list[str]]:
+    try:
+        return recorded_hashes(file), []
+    except Unreadable as error:
+        return {}, [error.without_path]
+
+
+def _spec(file: GgufFile) -> ModelSpec | None:
+    try:
+        return model_metadata.from_gguf(file)
+    except TritpackError:
+        return None

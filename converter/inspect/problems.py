@@ -1,0 +1,47 @@
+"""What is wrong with a GGUF file as a whole, one sentence each."""
+
+from __future__ import annotations
+
+from tritpack.formats import model_metadata
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import ModelSpec
+
+
+def missing_tensors(file: GgufFile, spec: ModelSpec | None) -> list[str]:
+    """Return one sentence for all tensors that the model needs and a whole file does not have."""
+    if spec is None or file.part is not None:
+        return []
+    missing = [name for name in spec.tensor_shapes() if name not in file.tensors]
+    if not missing:
+        return []
+    named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+    what = "1 tensor is missing" if len(missing) == 1 else f"{len(missing)} tensors are missing"
+    return [f"{what}: {named}"]
+
+
+def file_problems(file: GgufFile) -> list[str]:
+    """Return what in the metadata would make some engine produce nonsense from this file."""
+    if (part := file.part) is not None:  # what it lacks may be in another part
+        of = "" if part.tensors is None else f" of {part.tensors}"
+        return [f"{part}; it holds {len(file.tensors)}{of} tensors"]
+    problems = []
+    arch = file.metadata.get("general.architecture", "")
+    try:
+        model_metadata.from_gguf(file)
+    except TritpackError as error:
+        problems.append(error.without_path)
+    if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:
+        problems.append(f"{arch}.hidden_activation is missing: readers have to guess the activation function")
+    if "tokenizer.ggml.model" in file.metadata:
+        if file.metadata.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" not in file.metadata:
+            problems.append("tokenizer.ggml.pre is missing: readers fall back to a wrong pre-tokenizer")
+        if "tokenizer.ggml.eos_token_id" not in file.metadata:
+            problems.append("tokenizer.ggml.eos_token_id is missing: generation may never stop")
+    else:
+        problems.append("the file has no tokenizer")
+    claimed = file.metadata.get("general.file_type")
+    file_types = {t.meaning.file_type for t in file.tensors.values() if t.meaning and t.meaning.file_type is not None}
+    if isinstance(claimed, int) and file_types and claimed not in file_types:
+        problems.append(f"general.file_type is {claimed}, but the tensors are those of {sorted(file_types)}")
+    return problems

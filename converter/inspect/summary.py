@@ -1,0 +1,20 @@
+"""What the results of inspect have in common, whatever was inspected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+SCHEMA = "tritpack.inspect/1"
+
+
+def summary(value: Any) -> Any:
+    """Return a value of the metadata for people and JSON; a long array is its length and its first elements."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, list(value)[:6]))}}}"
+    if isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, str):
+        first = [summary(item.item() if isinstance(item, np.generic) else item) for item in value[:6]]
+        return first if len(value) <= 6 else {"length": len(value), "first": first}
+    return value
