@@ -56,7 +56,8 @@ class TensorInfo:
     shape: [rows, columns], slowest dimension first, the reverse of GGUF's order; () for a scalar; a dimension
     may be 0. file_offset: from byte 0 of its file.
     nbytes: of the stored tensor, trailer included; for an unknown type, all bytes up to the next tensor. meaning: what
-    the type id means here; None if it is unknown. file_index: which of GgufFile.files it lies in.
+    the type id means here; None if it is unknown. file_index: which of GgufFile.files it lies in. other_meanings: other
+    readings of the type id that have the size found too, and that no other tensor of the file rules out.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TensorInfo:
     nbytes: int
     meaning: catalog.TypeMeaning | None
     file_index: int = 0
+    other_meanings: tuple[catalog.TypeMeaning, ...] = ()
 
     @property
     def cols(self) -> int:
@@ -95,7 +97,7 @@ class _MappedFile:
         self.mapped: Final[Bytes] = np.frombuffer(self._map, np.uint8)
         with locating(path=path):
             header = read_header(memoryview(self._map))
-            self.tensors: Final = list(_tensor_infos(header, self.mapped, index))
+            self.tensors: Final = _tensor_infos(header, self.mapped, index)
             self.part: Final = part_of(path, header.metadata, len(self.tensors))
         self.header: Final = (
             dataclasses.replace(header, metadata={}, metadata_types={}, encoded={}) if index else header
@@ -283,8 +285,32 @@ def _others(first: _MappedFile, part: Part, unchanged: Unchanged) -> Iterator[_M
     part.check_total(first.path, len(names))
 
 
-def _tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Iterable[TensorInfo]:
-    """The tensors of a file, each with the meaning of its type id whose size fits the space that the tensor has."""
+def _tensor_infos(header: Header, mapped: Bytes, file_index: int) -> list[TensorInfo]:
+    """The tensors of a file, each with the meaning of its type id whose size fits the space that the tensor has.
+
+    Where several do, it is the one that other tensors of that id have, since one file has one writer.
+    """
+    infos = list(_sized_tensor_infos(header, mapped, file_index))
+    certain: dict[int, set[catalog.TypeMeaning | None]] = {}
+    for info in infos:
+        if not info.other_meanings:
+            certain.setdefault(info.type_id, set()).add(info.meaning)
+    return [_settled(info, certain.get(info.type_id, set())) if info.other_meanings else info for info in infos]
+
+
+def _settled(info: TensorInfo, certain: set[catalog.TypeMeaning | None]) -> TensorInfo:
+    """An ambiguous tensor with the one of its meanings that its file has elsewhere; itself if that decides nothing."""
+    candidates = [meaning for meaning in (info.meaning, *info.other_meanings) if meaning and meaning in certain]
+    if len(candidates) != 1:
+        return info
+    [meaning] = candidates
+    size = meaning.nbytes(info.rows, info.cols, np.empty(0, np.uint8))  # of no ambiguous type do first bytes decide it
+    assert size is not None
+    return dataclasses.replace(info, meaning=meaning, nbytes=size, other_meanings=())
+
+
+def _sized_tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Iterable[TensorInfo]:
+    """The tensors of a file, each with every meaning of its type id whose size fits the space that the tensor has."""
     starts = sorted({row.start for row in header.rows} | {mapped.size})
     next_start = dict(zip(starts, starts[1:]))
     for row in header.rows:
@@ -304,15 +330,16 @@ def tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> Tenso
         return TensorInfo(row.name, row.shape, row.type_id, row.start, room, None)
     if 0 in row.shape:
         return TensorInfo(row.name, row.shape, row.type_id, row.start, 0, meanings[0])
-    if (resolved := catalog.resolve(row.type_id, rows, cols, room, alignment, head)) is None:
+    if not (resolved := catalog.resolve(row.type_id, rows, cols, room, alignment, head)):
         sizes = [size for meaning in meanings if (size := meaning.nbytes(rows, cols, head)) is not None]
         needed = f"needs {min(sizes)} bytes" if sizes else "has no defined size for this shape and header"
         raise Unreadable(
             f"{meanings[0].name} of shape {list(row.shape)} {needed}, {room} are there",
             hint="the file is truncated or was written by a broken tool; download or convert it again",
         )
-    meaning, nbytes = resolved
-    return TensorInfo(row.name, row.shape, row.type_id, row.start, nbytes, meaning)
+    [(meaning, nbytes), *others] = resolved
+    other_meanings = tuple(other for other, _ in others)
+    return TensorInfo(row.name, row.shape, row.type_id, row.start, nbytes, meaning, other_meanings=other_meanings)
 
 
 def _multiplied(scales: Scales, outer: np.float32) -> Scales:

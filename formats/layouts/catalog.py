@@ -96,6 +96,14 @@ def _any_i2_s(rows: int, cols: int, head: Bytes) -> int | None:
     return rows * cols // 4 + 32 if rows * cols % 4 == 0 else None
 
 
+def _t5b(rows: int, cols: int, head: Bytes) -> int:
+    """Five codes per byte and 160 per 32 bytes, in rows, then one scale as i2_s has it."""
+    return -(-cols // 160) * 32 * rows + 32
+
+
+UNREAD_LAYOUTS = ("stq1_0", "t5b")
+"""Ternary layouts that are recognised and named, and not decoded."""
+
 MEANINGS: tuple[TypeMeaning, ...] = (
     # Of one id, mainline's meaning comes first; of one layout, the id that its engine has now.
     *(
@@ -133,6 +141,10 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
     TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
     TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
+    TypeMeaning(42, "stq1_0", "llama.cpp PR 22836 until mid 2026", _blocks(256, 42), 41),
+    TypeMeaning(43, "stq1_0", "llama.cpp PR 22836", _blocks(256, 42), 42),
+    TypeMeaning(253, "stq1_0", "a fork of llama.cpp", _blocks(256, 42)),
+    TypeMeaning(43, "t5b", "bitnet-t5b", _t5b),
     TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _of("tl2"), 39),
     TypeMeaning(39, "mxfp4", "llama.cpp", _blocks(32, 17)),
     TypeMeaning(40, "nvfp4", "llama.cpp", _blocks(64, 36)),
@@ -153,18 +165,18 @@ def meanings(type_id: int) -> list[TypeMeaning]:
 
 def resolve(
     type_id: int, rows: int, cols: int, room: int, alignment: int, head: Bytes
-) -> tuple[TypeMeaning, int] | None:
-    """The meaning whose size fills the space exactly, else the first one if it fits there, with that size; else None.
+) -> list[tuple[TypeMeaning, int]]:
+    """The meanings whose size fills the space exactly, else the first one if it fits there, each with that size.
 
     room: bytes from the tensor's start to the next tensor, or to the end of the file. head: the first of them. Writers
-    pad each tensor to the alignment, so a size fills the space if less than that is left.
+    pad each tensor to the alignment, so a size fills the space if less than that is left. Several meanings are left for
+    a small tensor only, whose padding hides what they differ by.
     """
     sized = [(meaning, size) for meaning in meanings(type_id) if (size := meaning.nbytes(rows, cols, head)) is not None]
-    for meaning, size in sized:
-        if size <= room < size + alignment:
-            return meaning, size
+    if filling := [(meaning, size) for meaning, size in sized if size <= room < size + alignment]:
+        return filling
     # A later meaning must fill its space: a small one would fit into what a truncated file leaves of a larger one.
-    return sized[0] if sized and sized[0][1] <= room else None
+    return sized[:1] if sized and sized[0][1] <= room else []
 
 
 def type_of(name: str) -> TypeMeaning:

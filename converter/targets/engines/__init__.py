@@ -1,27 +1,48 @@
-"""The engines that a file may be written for, one module per engine.
+"""Engines: which of them runs a file right, and how a file is written for one.
 
-Each line in a module was tried on the engine itself (formats/README.md, "Engines"). Adding an engine is adding its
-module, its name here, and its test.
+The facts are the YAML files here, one per engine; table.py reads them. `describe` says what a file is, `verdicts` what
+each engine makes of it, and `by_name` gives the engines that `--for` writes files for. README.md says how a line is
+added. docs/engines.md shows the table.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from tritpack.formats.errors import UsageError
 
 if TYPE_CHECKING:
     from tritpack.converter.targets.engines.engine import Engine
+    from tritpack.converter.targets.engines.packed_model import PackedModel
+    from tritpack.converter.targets.engines.verdict import Verdict
+    from tritpack.formats.gguf_reader import GgufFile
+    from tritpack.formats.model_spec import ModelSpec
 
 NAMES = ("tritpack", "bitnet.cpp", "llama.cpp", "ik_llama.cpp")
 """What --for takes. Listed here so that --help imports no engine."""
 
 
 def by_name(name: str) -> Engine:
-    """Return the engine of that name. Raises UsageError for an unknown one."""
+    """Return the engine that --for calls so. Raises UsageError for an unknown one."""
     if name not in NAMES:
         raise UsageError(f"--for {name} is unknown", hint=f"choose one of: {', '.join(NAMES)}")
-    module = importlib.import_module(f"{__name__}.{name.replace('.', '_')}")
-    named: Engine = module.ENGINE
-    return named
+    from tritpack.converter.targets.engines import table
+    from tritpack.converter.targets.engines.engine import Engine
+
+    row = table.row(name.replace(".", "_"))
+    assert row.target is not None
+    return Engine(row, row.target)
+
+
+def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
+    """Return what engines look at in a GGUF file, from its headers. spec: of the file; None if we cannot run it."""
+    from tritpack.converter.targets.engines import packed_model
+
+    return packed_model.describe(file, spec)
+
+
+def verdicts(model: PackedModel) -> list[Verdict]:
+    """Return what each engine, and each version of it, makes of a file."""
+    from tritpack.converter.targets.engines import verdict
+
+    return verdict.verdicts(model)

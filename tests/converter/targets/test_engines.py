@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tritpack.converter.targets import engines
+from tritpack.converter.targets.engines import table
 from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.formats.errors import UsageError
 from tritpack.formats.names import LAYOUTS
@@ -33,10 +34,10 @@ def test_every_engine_is_named_as_the_option_names_it(name: str) -> None:
     assert engine.name == name and set(engine.layouts or ()) <= set(LAYOUTS)
 
 
-def test_every_module_of_an_engine_is_listed() -> None:
+def test_every_file_of_an_engine_is_listed() -> None:
     folder = REPOSITORY / "converter" / "targets" / "engines"
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "engine"}
-    assert modules == {name.replace(".", "_") for name in engines.NAMES}
+    assert {path.stem for path in folder.glob("*.yaml")} == set(table.FILES)
+    assert [row.name for row in table.rows() if row.target] == sorted(engines.NAMES, key=list(engines.NAMES).index)
     with pytest.raises(UsageError, match="--for vllm is unknown"):
         engines.by_name("vllm")
 

@@ -1,0 +1,148 @@
+"""What a file is, as far as engines differ over it: one value, which the rules of the engine table look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
+from tritpack.formats.model_spec import IMPLIED_ACTIVATION, LINEARS, TABLES, ModelSpec
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""GGUF name -> (rows, cols) of each ternary tensor."""
+HADAMARD = "prism.hadamard."
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedModel:
+    """One packed file, or a checkpoint.
+
+    file: how commands name it. container: `gguf` or `checkpoint`. runnable: whether our runtime runs it; problem: why
+    not. types: (type id, layout) of its linears, each pair once. ternary: whether all linears are. layouts: of its
+    linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables: whether one of
+    those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its linears.
+    shortest_row: columns of its narrowest ternary tensor. hidden_size, attention_size: the widths of the model and of
+    its attention. attention_fits: whether these are equal. rotated: whether weights are in the basis that the keys
+    prism.hadamard.* describe. missing: keys that readers need and do not find. ambiguous: a sentence per type that has
+    two readings of the same size.
+    What is not known is None, or empty.
+    """
+
+    file: str = "FILE"
+    container: str = "gguf"
+    architecture: str | None = None
+    activation: str | None = None
+    types: tuple[tuple[int, str], ...] = ()
+    layouts: tuple[str, ...] = ()
+    dialects: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    ternary: bool = True
+    ternary_tables: bool = False
+    tied: bool | None = None
+    int8_activations: bool | None = None
+    projection_norms: bool = False
+    shortest_row: int | None = None
+    hidden_size: int | None = None
+    attention_size: int | None = None
+    attention_fits: bool | None = None
+    rotated: bool = False
+    storage: str | None = None
+    missing: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()
+    runnable: bool = True
+    problem: str = ""
+
+
+def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
+    """Return what engines look at in a GGUF file, from its headers. spec: of the file, None if we cannot run it."""
+    linears = [tensor for tensor in file.tensors.values() if _is_linear(tensor)]
+    ternary = [tensor for tensor in linears if file.layout_of(tensor) or tensor.layout in UNREAD_LAYOUTS]
+    tables = [file.tensors[f"{name}.weight"] for name in TABLES if f"{name}.weight" in file.tensors]
+    architecture = file.metadata.get("general.architecture")
+    architecture = architecture if isinstance(architecture, str) else None
+    described = PackedModel(
+        file=str(file.path),
+        architecture=architecture,
+        activation=_activation(file, architecture),
+        types=tuple(dict.fromkeys((tensor.type_id, tensor.layout) for tensor in linears)),
+        layouts=tuple(dict.fromkeys(tensor.layout for tensor in linears)),
+        dialects=tuple(dict.fromkeys(tensor.meaning.dialect for tensor in ternary if tensor.meaning)),
+        tables=tuple(dict.fromkeys(tensor.layout for tensor in tables)),
+        ternary=bool(linears) and len(ternary) == len(linears),
+        ternary_tables=any(file.layout_of(tensor) for tensor in tables),
+        tied="output.weight" not in file.tensors if linears else None,
+        projection_norms=any(name.endswith("_norm_in.weight") for name in file.tensors),
+        shortest_row=min((tensor.cols for tensor in ternary), default=None),
+        rotated=any(key.startswith(HADAMARD) for key in file.metadata),
+        missing=tuple(_missing(file, architecture)),
+        ambiguous=tuple(_ambiguous(linears)),
+        runnable=spec is not None,
+        problem="" if spec else _problem(file),
+    )
+    return described if spec is None else dataclasses.replace(described, **_of_spec(spec))
+
+
+def planned(spec: ModelSpec, architecture: str, layout: str, shapes: Shapes) -> PackedModel:
+    """Return what a file will be that is not written yet. architecture: that it will name."""
+    return PackedModel(
+        architecture=architecture,
+        layouts=(layout,),
+        shortest_row=min((shape[1] for shape in shapes.values()), default=None),
+        **_of_spec(spec),
+    )
+
+
+def _of_spec(spec: ModelSpec) -> dict[str, Any]:
+    attention = spec.heads * spec.head_dim
+    return {
+        "activation": spec.activation,
+        "tied": spec.tied,
+        "int8_activations": spec.int8_activations,
+        "projection_norms": spec.projection_norms,
+        "hidden_size": spec.hidden_size,
+        "attention_size": attention,
+        "attention_fits": attention == spec.hidden_size,
+    }
+
+
+def _is_linear(tensor: TensorInfo) -> bool:
+    return tensor.name.removesuffix(".weight").rpartition(".")[2] in LINEARS and 0 not in tensor.shape
+
+
+def _activation(file: GgufFile, architecture: str | None) -> str | None:
+    """The activation that the file names, else the one that its architecture implies."""
+    named = file.metadata.get(f"{architecture}.hidden_activation")
+    return named if isinstance(named, str) else IMPLIED_ACTIVATION.get(architecture or "")
+
+
+def _missing(file: GgufFile, architecture: str | None) -> list[str]:
+    missing = []
+    if (architecture or "").startswith("bitnet") and f"{architecture}.hidden_activation" not in file.metadata:
+        missing.append(f"{architecture}.hidden_activation")
+    if "tokenizer.ggml.model" not in file.metadata:
+        missing.append("tokenizer.ggml.model")
+    elif file.metadata["tokenizer.ggml.model"] == "gpt2" and "tokenizer.ggml.pre" not in file.metadata:
+        missing.append("tokenizer.ggml.pre")
+    return missing
+
+
+def _ambiguous(linears: list[TensorInfo]) -> list[str]:
+    sentences = []
+    for tensor in linears:
+        if tensor.other_meanings:
+            readings = [f"{m.name} ({m.dialect})" for m in (tensor.meaning, *tensor.other_meanings) if m]
+            sentences.append(f"type id {tensor.type_id} may be {' or '.join(readings)}: both have the size found")
+    return list(dict.fromkeys(sentences))
+
+
+def _problem(file: GgufFile) -> str:
+    from tritpack.formats import model_metadata
+
+    try:
+        model_metadata.from_gguf(file)
+    except TritpackError as error:
+        return error.without_path
+    return ""

@@ -1,0 +1,168 @@
+"""What each engine of the table makes of a file: right, wrong, refuses, or unknown; and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tritpack.converter.targets.engines import table
+from tritpack.converter.targets.engines.conditions import holds
+from tritpack.converter.targets.engines.packed_model import PackedModel
+from tritpack.converter.targets.engines.table import Row, Rule, architecture_for
+from tritpack.formats.layouts.catalog import type_of
+
+APOSTROPHE_S = "'s"
+RIGHT, WRONG, REFUSES, UNKNOWN = "right", "wrong", "refuses", "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What one engine makes of one file.
+
+    engine: its name, with the version where versions differ. verdict: right, wrong (it runs another model, or aborts),
+    refuses, or unknown (nobody tried). why: the reason, with the engine as `it`; of a file that runs right, what to
+    know. evidence: how it was tried, or where it was read. command: makes a file that this engine runs right; "" if it
+    runs this one, or none of this model.
+    """
+
+    engine: str
+    verdict: str
+    why: str = ""
+    evidence: str = ""
+    command: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its fields."""
+        return dataclasses.asdict(self)
+
+
+def verdicts(model: PackedModel) -> list[Verdict]:
+    """Return what each engine, and each version of it, makes of a file."""
+    return [verdict_of(version, model) for engine in table.rows() for version in engine.all_versions()]
+
+
+def verdict_of(row: Row, model: PackedModel) -> Verdict:
+    """Return what one engine makes of a file, and the command that makes one for it."""
+    judged = _judge(row, model)
+    return judged if judged.verdict == RIGHT else dataclasses.replace(judged, command=_command(row, model))
+
+
+def _judge(row: Row, model: PackedModel) -> Verdict:
+    rules = list(matching(row, model))
+    for verdict in (REFUSES, WRONG):
+        if same := [rule for rule in rules if rule.verdict == verdict]:
+            why = "; ".join(_sentence(rule, model) for rule in same)
+            return Verdict(row.name, verdict, why, "; ".join(dict.fromkeys(rule.evidence for rule in same)))
+    notes = "; ".join(dict.fromkeys(notes_on(row, model)))
+    if right := [rule for rule in rules if rule.verdict == RIGHT]:
+        return Verdict(row.name, RIGHT, notes, right[0].evidence)
+    return Verdict(row.name, UNKNOWN, "nobody has tried this kind of file with it")
+
+
+def _command(row: Row, model: PackedModel) -> str:
+    """Return the command that makes a file which this engine runs right; "" if there is none."""
+    rules = [rule for rule in matching(row, model) if rule.verdict != RIGHT]
+    path = Path(model.file)
+    if rules and all(rule.command for rule in rules):
+        return rules[0].command.format(file=shlex.quote(str(path)))
+    layouts = row.produces or (row.target.layouts if row.target else None) or ("t2",)
+    if not (model.runnable and model.ternary) or not any(
+        _judge(row, _as_made(row, model, x)).verdict == RIGHT for x in layouts
+    ):
+        return ""
+    made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
+    names = {"file": path, "output": f"{made}.gguf", "folder": made}
+    return row.produce.format(**{key: shlex.quote(str(name)) for key, name in names.items()})
+
+
+def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
+    """Return what the file would be that `produce` makes, in one of the engine's layouts."""
+    return dataclasses.replace(
+        model,
+        container=row.container,
+        architecture=architecture_for(row.target, model.architecture or "", model.activation),
+        types=((type_of(layout).type_id, layout),),
+        layouts=(layout,),
+        storage="packed",
+        missing=(),
+    )
+
+
+def deviations(row: Row, model: PackedModel) -> Iterator[str]:
+    """Yield why an engine would not run the model of a file as it is, one clause each, with the engine as `it`."""
+    for rule in matching(row, model):
+        if rule.verdict != RIGHT:
+            yield _sentence(rule, model)
+
+
+def notes_on(row: Row, model: PackedModel) -> Iterator[str]:
+    """Yield what to know of a file that an engine runs."""
+    for layout in model.layouts or ("",):
+        for note in row.notes:
+            if holds(note.when, dataclasses.replace(model, layouts=(layout,))):
+                yield note.text.format(**_fields(model, layout))
+
+
+def matching(row: Row, model: PackedModel) -> Iterator[Rule]:
+    """Yield every rule that applies to a file: those that follow from containers, types and graphs, then its own."""
+    if row.container != model.container:
+        yield Rule(REFUSES, {}, row.evidence.get("container", ""), _CONTAINERS[row.container])
+        return
+    if model.container == "gguf":
+        yield from _type_rules(row, model)
+        yield from _graph_rules(row, model)
+    for rule in row.rules:
+        if holds(rule.when, model):
+            yield rule
+
+
+_CONTAINERS = {"gguf": "it reads GGUF files, not checkpoint folders", "checkpoint": "it reads checkpoint folders"}
+
+
+def _type_rules(row: Row, model: PackedModel) -> Iterator[Rule]:
+    own = [layout for rule in row.rules for layout in _about(rule) if holds(rule.when, model)]
+    for type_id, layout in model.types:
+        taken = row.types.get(type_id)
+        names = taken if isinstance(taken, list) else [taken]
+        if layout in names or layout in own or layout in FLOATS:
+            continue
+        if taken is None:
+            why = f"it does not know type id {type_id} ({layout})"
+        else:
+            why = f"it takes type id {type_id}, {layout} here, for {taken}, whose size is another"
+        yield Rule(REFUSES, {}, row.evidence.get("types", ""), why)
+
+
+FLOATS = frozenset({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "q4_0"})
+
+
+def _about(rule: Rule) -> list[str]:
+    layouts = rule.when.get("layouts", [])
+    return layouts if isinstance(layouts, list) else [layouts]
+
+
+def _graph_rules(row: Row, model: PackedModel) -> Iterator[Rule]:
+    if not row.graphs or model.architecture is None:
+        return
+    evidence = row.evidence.get("graphs", "")
+    computes = row.graphs.get(model.architecture)
+    if computes is None:
+        yield Rule(REFUSES, {}, evidence, f"it has no graph for {model.architecture}")
+    elif model.activation is not None and computes != model.activation:
+        others = {graph for name, graph in row.graphs.items() if name.startswith("bitnet")}
+        bitnet = model.architecture.startswith("bitnet") and model.activation not in others
+        only = ", and it has no other graph for BitNet" if bitnet else ""
+        why = f"its {model.architecture} graph computes {computes}, the model has {model.activation}{only}"
+        yield Rule(WRONG, {}, evidence, why)
+
+
+def _sentence(rule: Rule, model: PackedModel) -> str:
+    layouts = [layout for layout in model.layouts if layout in _about(rule)] or list(model.layouts)
+    return rule.why.format(**_fields(model, layouts[0] if layouts else ""))
+
+
+def _fields(model: PackedModel, layout: str) -> dict[str, Any]:
+    return {**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}, "layout": layout}
