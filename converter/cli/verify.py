@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritpack.converter.cli.climb import Climb
+from tritpack.converter.cli.engine_comparison import Engine, engine_options, finish
 from tritpack.converter.cli.file_argument import PATH, as_gguf, quantize_option
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import parse_tokens, read_text_argument
@@ -31,7 +32,6 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 @click.argument("file", type=PATH, metavar="FILE")
 @click.option(
     "--source",
-    required=True,
     type=PATH,
     metavar="SOURCE",
     help="The checkpoint FILE was made from: a folder, ORG/NAME[@REVISION], or a GGUF.",
@@ -78,6 +78,7 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     "--against", type=PATH, metavar="FILE", help="A second packed file, whose predictions FILE's are compared with."
 )
 @click.option("--strict", is_flag=True, help="Fail if FILE records another hash of its source than SOURCE has.")
+@engine_options
 @click.option("--reproduce", is_flag=True, help="Convert SOURCE once more and compare the bytes of the two files.")
 @click.option("--layers", is_flag=True, help="Print the deviation of every step through the layers.")
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write report.json, .md, .html and junit.xml there.")
@@ -136,6 +137,11 @@ def command(
     from tritpack.converter.verify.ladder import verify
     from tritpack.formats.printable import printable
 
+    engine = Engine.from_options(options)
+    if engine is not None and options["source"] is None:
+        with as_gguf(file) as path:
+            finish(engine.ask(str(path), options["text"]), as_json=as_json)
+        return
     prompt_files = options.pop("prompt_file")
     texts = [read_text_argument(path).removesuffix("\n") for path in prompt_files]
     options["prompt"] = (*options["prompt"], *texts)
@@ -157,9 +163,10 @@ def command(
                 _print_rung(rung, layers=layers)
 
         report = verify(path, tokens=ids, progress=climb.begin, climbed=climbed, **options)
+        asked = None if engine is None or report.verdict == "fail" else engine.ask(str(path), options["text"])
     report.file = printable(file)
     if as_json:
-        print_json(report.as_json())
+        print_json(report.as_json() | ({} if asked is None else {"engine": asked.as_json()}))
     else:
         _print_end(report)
     if folder is not None:
@@ -170,6 +177,8 @@ def command(
             click.echo(f"wrote {written}", err=True)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
+    if asked is not None:
+        finish(asked, as_json=as_json, printed=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""What an engine predicted, and how far that is from our logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.formats.arrays import F32, F64
+
+WIDE_MARGIN = 0.19
+"""Lead of the likeliest token, in standard deviations of the logits, that no habit of an engine overcomes: the least
+lead in files whose engines gave the tokens of exact arithmetic."""
+AGREEMENT = 0.95
+"""Share of the positions with a wide margin at which an engine has to name our token."""
+HABIT = 0.06
+"""Median distance, in standard deviations of the logits, up to which two programs compute one model. Engines that round
+activations in blocks, and keys and values to float16, measure 0.02 to 0.035; another activation function 0.09 to
+0.6."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An engine's prediction after the first `length` tokens.
+
+    ids: the likeliest tokens, or all, int64 (k,). values: their log-probabilities, float64 (k,), up to a constant; NaN
+    where the engine computed none.
+    """
+
+    length: int
+    ids: npt.NDArray[np.int64]
+    values: F64
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An engine's answers in one way of evaluating a sequence.
+
+    way: in words. answers: empty if it failed. failure: how it failed.
+    """
+
+    way: str
+    answers: Sequence[Answer] = ()
+    failure: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An engine's run beside logits of ours.
+
+    distance, worst: median and largest over positions; infinite where the engine computed no numbers. positions:
+    compared; not_finite: of those, without numbers. equal: with our likeliest token. wide: where that leads by
+    WIDE_MARGIN; wide_equal: of those, with our token.
+    """
+
+    distance: float
+    worst: float
+    positions: int
+    not_finite: int
+    equal: int
+    wide: int
+    wide_equal: int
+
+    def same_model(self, habit: float) -> bool:
+        """Return whether the run computes our model, but for habits of rounding as large as `habit`."""
+        return self.distance <= max(HABIT, habit) and self.wide_equal >= AGREEMENT * self.wide
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its fields."""
+        return dataclasses.asdict(self)
+
+
+def compare(answers: Sequence[Answer], logits: F32) -> Comparison:
+    """Compare answers with our logits, float32 (tokens, vocab)."""
+    distances = np.array([distance(answer, logits[answer.length - 1]) for answer in answers])
+    finite = np.isfinite(distances)
+    equal = np.array([_likeliest(answer) == int(logits[answer.length - 1].argmax()) for answer in answers])
+    wide = np.array([_lead(logits[answer.length - 1]) >= WIDE_MARGIN for answer in answers])
+    return Comparison(
+        distance=float(np.median(distances)) if len(distances) else float("inf"),
+        worst=float(distances.max(initial=0.0)),
+        positions=len(answers),
+        not_finite=int((~finite).sum()),
+        equal=int(equal.sum()),
+        wide=int(wide.sum()),
+        wide_equal=int((wide & equal).sum()),
+    )
+
+
+def distance(answer: Answer, logits: F32) -> float:
+    """Return the root mean square of the difference to our logits (vocab,) over the answer's tokens, without its mean,
+    in standard deviations of our logits. Log-probabilities are logits but for a constant, which the mean takes out."""
+    if not np.isfinite(answer.values).all():
+        return float("inf")
+    difference = answer.values - logits[answer.ids].astype(np.float64)
+    return float((difference - difference.mean()).std() / max(float(logits.std()), 1e-30))
+
+
+def as_answers(logits: F32) -> list[Answer]:
+    """Return logits of ours, (tokens, vocab), as answers of an engine that computed them."""
+    ids = np.arange(logits.shape[1])
+    return [Answer(index + 1, ids, row.astype(np.float64)) for index, row in enumerate(logits)]
+
+
+def _likeliest(answer: Answer) -> int | None:
+    return int(answer.ids[answer.values.argmax()]) if np.isfinite(answer.values).all() and answer.ids.size else None
+
+
+def _lead(logits: F32) -> float:
+    first, second = np.partition(logits, -2)[-2:][::-1]
+    return float(first - second) / max(float(logits.std()), 1e-30)

@@ -1,0 +1,108 @@
+"""Mistakes that engines make, made by our own runtime on the same file, so that an engine's answers can be held
+against each of them.
+
+A mistake is a change of what the file says: the runtime then computes what an engine computes that does not read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tritpack.converter.repack import repack
+from tritpack.formats.arrays import F32
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import INTERLEAVED_ROPE, SUB_NORMS, ModelSpec
+from tritpack.formats.names import ACTIVATIONS, READ_AS
+from tritpack.runtime.model import Model
+
+ACTIVATION_NAMES = {"relu2": "squared ReLU", "silu": "SiLU", "gelu_pytorch_tanh": "GELU"}
+ORDERS = {
+    "i2_s_arm": "it reads the blocks of i2_s in bitnet.cpp's order for ARM, 64 weights instead of 128",
+    "i2_s_rows4": "it reads i2_s in bitnet.cpp's order of four rows",
+}
+DEFAULT_THETA = 10000.0
+
+Edit = Callable[[GgufFile], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """What an engine may do wrong. reason: with the engine as `it`. kind: one word for code. edit: makes the mistake in
+    a file that is opened for it. read_as: the order of bytes in which i2_s is read, one of names.READ_AS."""
+
+    kind: str
+    reason: str
+    edit: Edit = lambda file: None
+    read_as: str | None = None
+
+
+def mistakes(file: GgufFile, spec: ModelSpec) -> Iterator[Mistake]:
+    """Yield each mistake that changes what this model computes, the likeliest first."""
+    for activation in ACTIVATIONS:
+        if activation != spec.activation:
+            names = f"{ACTIVATION_NAMES[activation]} instead of {ACTIVATION_NAMES[spec.activation]}"
+            yield Mistake("activation", f"it computes {names}", _setting(spec, "hidden_activation", activation))
+    if any(tensor.layout == "i2_s" for tensor in file.tensors.values()):
+        for order in READ_AS:
+            yield Mistake("block_order", ORDERS[order], read_as=order)
+    if not spec.tied:
+        yield Mistake("head", "it takes the embedding for the output head", _without("output.weight"))
+    if any(name.endswith(".scale") for name in file.tensors):
+        yield Mistake("scales", "it ignores the scales in the tensors NAME.scale", _without(".scale"))
+    if spec.sub_norms:
+        without = _without(*(f".{norm}.weight" for norm in SUB_NORMS))
+        yield Mistake("sub_norms", "it leaves out the norms before attn_output and ffn_down", without)
+    other = "qwen3" if spec.architecture in INTERLEAVED_ROPE else "llama"
+    yield Mistake("rotary_pairs", "it rotates other pairs of values (rope)", _as_architecture(spec, other))
+    if spec.rope_theta != DEFAULT_THETA:
+        reason = f"it rotates with the base {DEFAULT_THETA:.0f} instead of {spec.rope_theta:.0f} (rope.freq_base)"
+        yield Mistake("rotary_base", reason, _setting(spec, "rope.freq_base", DEFAULT_THETA))
+
+
+def logits_with(mistake: Mistake, file: GgufFile, tokens: Sequence[int], threads: int | None) -> F32 | None:
+    """Return our logits, float32 (tokens, vocab), of a runtime that makes a mistake; None if the file cannot be run
+    so."""
+    try:
+        if mistake.read_as is None:
+            return _logits(file.path, file, mistake, tokens, threads)
+        with tempfile.TemporaryDirectory(prefix="tritpack-engine-") as folder:
+            other = Path(folder) / "reordered.gguf"
+            repack(file.path, other, read_as=mistake.read_as, repair=True, outtype="i2_s")
+            return _logits(other, file, mistake, tokens, threads)
+    except TritpackError:
+        return None
+
+
+def _logits(path: Path, file: GgufFile, mistake: Mistake, tokens: Sequence[int], threads: int | None) -> F32:
+    edited = GgufFile(path, file.options)
+    mistake.edit(edited)
+    with Model(edited, threads=threads, context=len(tokens)) as model:
+        return model.logits(tokens)
+
+
+def _setting(spec: ModelSpec, key: str, value: object) -> Edit:
+    return lambda file: file.metadata.update({f"{spec.architecture}.{key}": value})
+
+
+def _without(*endings: str) -> Edit:
+    def edit(file: GgufFile) -> None:
+        file.tensors = {name: info for name, info in file.tensors.items() if not name.endswith(endings)}  # type: ignore[misc]
+
+    return edit
+
+
+def _as_architecture(spec: ModelSpec, architecture: str) -> Edit:
+    """The same graph, with the rotary pairs of another architecture."""
+
+    def edit(file: GgufFile) -> None:
+        prefix = f"{spec.architecture}."
+        own = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
+        file.metadata.update({f"{architecture}.{key}": value for key, value in own.items()})
+        named = {"general.architecture": architecture, f"{architecture}.hidden_activation": spec.activation}
+        file.metadata.update(named)
+
+    return edit

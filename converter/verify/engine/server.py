@@ -1,0 +1,164 @@
+"""llama-server of any fork: it is started on loopback and asked for the token that follows, with probabilities.
+
+Every request gives token ids and asks for one token, so tokenizers play no part, and nothing depends on text that is
+not whole. Since December 2024 servers answer with ids and log-probabilities, before that with the text of tokens and
+probabilities over those that they name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tritpack.converter.verify.engine.answers import Answer, Run
+from tritpack.converter.verify.engine.program import Deadline, EngineFailed, Program, Running
+
+HOST = "127.0.0.1"
+LARGEST_ANSWER = 1 << 23
+TOP = 64
+"""Tokens whose probabilities are asked for."""
+TOKEN_BY_TOKEN, ONE_BATCH = "token by token", "prompt in one batch"
+
+Pieces = Callable[[], "dict[str, list[int]]"]
+"""The tokens with a text, as servers before December 2024 write it."""
+
+
+def ask_server(
+    program: Program,
+    arguments: Sequence[str],
+    tokens: Sequence[int],
+    batches: Sequence[int],
+    vocab: int,
+    pieces: Pieces,
+    deadline: Deadline,
+) -> list[Run]:
+    """Return a server's predictions after each of the tokens, fed one by one, and after the first n for each n of
+    `batches`, fed at once. arguments: -m FILE and others. Raises EngineFailed if it never answers."""
+    port = _free_port()
+    options = {"--host": HOST, "--port": port, "-np": 1, "--offline": None, "--no-webui": None}
+    with Running([str(program.path), *arguments, *program.options(options)]) as running:
+        server = _Server(running, port, min(TOP, vocab), vocab, pieces, deadline)
+        server.wait_until_ready()
+        first = server.run(TOKEN_BY_TOKEN, tokens, range(1, len(tokens) + 1), keep_cache=True)
+        return [first, server.run(ONE_BATCH, tokens, batches, keep_cache=False)]
+
+
+class _Server:
+    """The running server. top: how many tokens it is asked for."""
+
+    def __init__(self, running: Running, port: int, top: int, vocab: int, pieces: Pieces, deadline: Deadline) -> None:
+        self._running, self._top, self._vocab, self._pieces, self._deadline = running, top, vocab, pieces, deadline
+        self._url = f"http://{HOST}:{port}"
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def wait_until_ready(self) -> None:
+        for _ in self._deadline.ticks(0.1):
+            if self._running.ended is not None:
+                raise self._running.ended_error()
+            try:
+                with self._opener.open(f"{self._url}/health", timeout=self._deadline.left) as answer:
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                continue
+        raise self._running.failed(f"was not ready after {self._deadline.seconds:.0f} seconds")
+
+    def run(self, way: str, tokens: Sequence[int], lengths: Sequence[int], *, keep_cache: bool) -> Run:
+        """Return its predictions after the first n tokens for each n of `lengths`. keep_cache: it may reuse what it
+        computed for a shorter prefix."""
+        answers = []
+        try:
+            for length in lengths:
+                if (answer := self._next_token(tokens[:length], keep_cache)) is not None:
+                    answers.append(answer)
+        except EngineFailed as error:
+            return Run(way, answers, f"{error.message} ({error.hint})")
+        return Run(way, answers)
+
+    def _next_token(self, tokens: Sequence[int], keep_cache: bool) -> Answer | None:
+        reply = self._post(
+            {"prompt": list(tokens), "n_predict": 1, "temperature": 0.0, "n_probs": self._top, "stream": False,
+             "cache_prompt": keep_cache, "ignore_eos": False, "return_tokens": True, "repeat_penalty": 1.0}
+        )  # fmt: skip
+        entries = reply.get("completion_probabilities")
+        if not entries:  # the text of the token is not whole characters, and the server keeps it back
+            return None
+        if not isinstance(entries, list):
+            raise self._running.failed("answered with probabilities in an unknown form")
+        return self._answer(len(tokens), entries[0])
+
+    def _answer(self, length: int, entry: Any) -> Answer:
+        try:
+            if "top_logprobs" in entry or "top_probs" in entry:
+                rows = entry.get("top_logprobs") or entry["top_probs"]
+                ids = [int(row["id"]) for row in rows]
+                values = [_number(row["logprob"]) if "logprob" in row else _log(row.get("prob")) for row in rows]
+            else:
+                found = self._pieces()
+                named = [(found.get(row["tok_str"], []), _log(row.get("prob"))) for row in entry["probs"]]
+                ids = [candidates[0] for candidates, _ in named if len(candidates) == 1]
+                values = [value for candidates, value in named if len(candidates) == 1]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._running.failed("answered with probabilities in an unknown form") from error
+        if any(not 0 <= token < self._vocab for token in ids):
+            raise self._running.failed("named a token that the file does not have")
+        return Answer(length, np.array(ids, np.int64), np.array(values, np.float64))
+
+    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with self._opener.open(request, timeout=self._deadline.left) as answer:
+                text = answer.read(LARGEST_ANSWER + 1)
+        except urllib.error.HTTPError as error:
+            raise self._running.failed(f"answered with HTTP status {error.code}") from error
+        except TimeoutError:
+            raise self._hung() from None
+        except (urllib.error.URLError, OSError) as error:
+            if isinstance(getattr(error, "reason", None), TimeoutError):
+                raise self._hung() from None
+            raise self._ended_or("closed the connection") from error
+        if len(text) > LARGEST_ANSWER:
+            raise self._running.failed("answered with more than 8 MiB")
+        try:
+            reply = json.loads(text)
+        except ValueError as error:
+            raise self._running.failed("answered with something that is not JSON") from error
+        if not isinstance(reply, dict):
+            raise self._running.failed("answered with JSON that is not an object")
+        return reply
+
+    def _hung(self) -> EngineFailed:
+        return self._running.failed(f"did not answer within {self._deadline.seconds:.0f} seconds")
+
+    def _ended_or(self, how: str) -> EngineFailed:
+        for _ in Deadline(2).ticks(0.05):
+            if self._running.ended is not None:
+                return self._running.ended_error()
+        return self._running.failed(how)
+
+
+def _number(value: Any) -> float:
+    """A log-probability; JSON has no NaN, so servers write null."""
+    return float("nan") if value is None else float(value)
+
+
+def _log(value: Any) -> float:
+    """The logarithm of a probability; one of 0 is less than any float32 that is not."""
+    probability = _number(value)
+    return math.log(max(probability, 1e-45)) if probability == probability else probability
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
