@@ -56,11 +56,11 @@ PQ2_TYPE_IDS = (142, 42)
 FLOAT_QUANTIZERS = ("absmean",)
 """What --quantize takes: how plain floats are made ternary on request."""
 
-EXPORT_TARGETS = ("hf", "mlx")
-"""Libraries that an exported checkpoint can be for: transformers and mlx-lm."""
+EXPORT_TARGETS = ("hf", "mlx", "compressed-tensors", "onnx")
+"""What an export can be for: transformers, mlx-lm, vLLM (a checkpoint), and ONNX Runtime (a graph per linear)."""
 
-MLX_GROUP_SIZES = (128, 64, 32)
-"""Weights per scale that MLX has, largest first."""
+GROUP_SIZES = (128, 64, 32)
+"""Weights per scale that MLX and vLLM have, largest first."""
 
 DUMMY_SHAPES = ("bitnet-2b-4t", "tiny")
 DUMMY_MODES = ("offline", "online")

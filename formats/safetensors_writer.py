@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tritpack.formats.files import atomic_output
 from tritpack.formats.progress import ByteCount, Progress, silent
 
-SIZES = {"U8": 1, "BF16": 2, "F16": 2, "U32": 4, "F32": 4}
+SIZES = {"U8": 1, "BF16": 2, "F16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8}
 
 
 @dataclasses.dataclass(frozen=True)

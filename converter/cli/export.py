@@ -24,7 +24,7 @@ from tritpack.formats import names
     type=click.Choice(names.EXPORT_TARGETS),
     default=names.EXPORT_TARGETS[0],
     show_default=True,
-    help="The library that is to read it.",
+    help="What is to read it: transformers, mlx-lm, vLLM (compressed-tensors), or ONNX Runtime.",
 )
 @click.option(
     "--storage",
@@ -39,14 +39,15 @@ from tritpack.formats import names
     type=click.Choice(("auto", *names.DTYPES)),
     default="auto",
     show_default=True,
-    help="Type of floats; auto is the smallest that holds all of them exactly.",
+    help="Type of floats; auto is the smallest that holds all of them exactly, and float32 with --to onnx.",
 )
 @click.option(
     "--group-size",
     type=int,
-    metavar=f"[{'|'.join(map(str, names.MLX_GROUP_SIZES))}]",
-    callback=one_of(*names.MLX_GROUP_SIZES),
-    help="Weights per scale with --to mlx; default: the largest size that fits.",
+    metavar=f"[{'|'.join(map(str, names.GROUP_SIZES))}]",
+    callback=one_of(*names.GROUP_SIZES),
+    help="Weights per scale with --to mlx, compressed-tensors or onnx; default: the largest size that fits (with "
+    "compressed-tensors a whole row, if it has one scale).",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @click.option("--allow-scale-rounding", is_flag=True, help="Change scales that cannot be held, and say by how much.")
@@ -72,10 +73,19 @@ def command(
 
     Before the folder gets its name, it is read again and every code and scale is compared.
 
+    With --to compressed-tensors, linears are stored as vLLM's `pack-quantized` with 2 bits, symmetric, per row or per
+    group. The compressed-tensors library has read such folders in tests; vLLM itself was not run.
+
+    With --to onnx the folder holds one small graph per linear (a MatMulNBits node, 2 bits), and not the whole model:
+    norms, attention and tables stay out. It needs pip install "tritpack[onnx]".
+
+    What these runtimes compute otherwise than the model (activations, above all) is said before anything is written.
+
     \b
     Examples: tritpack export model.gguf -o folder
               tritpack export model.gguf -o folder --storage master_weights --dtype float32
               tritpack export bonsai.gguf -o folder --to mlx
+              tritpack export model.gguf -o folder --to compressed-tensors
     """
     from tritpack.converter.export.export import export
 
@@ -93,6 +103,7 @@ def command(
             allow_wrong_engine=allow_wrong_engine,
             force=force,
             progress=Progress("exporting", quiet=quiet),
+            note=lambda sentence: show(f"note: {sentence}", err=True),
         )
     for warning in result.warnings:
         show(f"warning: {warning}", err=True)
@@ -108,6 +119,7 @@ def command(
                 "scale_loss": result.scale_loss,
                 "nbytes": result.nbytes,
                 "warnings": result.warnings,
+                "differences": result.differences,
             }
         )
         return

@@ -1,1 +1,1 @@
-"""From any source back to a checkpoint folder for transformers or MLX."""
+"""From any source back to a checkpoint folder, or to graphs of its linears."""

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tritpack.converter.export.configuration import config_of
-from tritpack.converter.export.storage_choice import norm_offset, prepared
+from tritpack.converter.export.proof import prove
+from tritpack.converter.export.storage_choice import in_source_order, norm_offset, prepared
 from tritpack.converter.export.tokenizer import tokenizer_files
 from tritpack.converter.families.family import Family
 from tritpack.converter.sources.source_model import SourceModel
@@ -20,7 +19,6 @@ from tritpack.formats.arrays import Bytes
 from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS
 from tritpack.formats.names import DTYPES
 from tritpack.formats.safetensors_writer import Entry, write_safetensors
-from tritpack.formats.ternary import TernaryTensor
 
 SENTENCE_MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -45,6 +43,10 @@ class CheckpointWriter:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
         write_safetensors(folder / "model.safetensors", list(self._entries()), self._data(), progress=progress)
+
+    def prove(self, folder: Path) -> tuple[float, list[str]]:
+        """Read the folder again and compare; see prove of proof.py."""
+        return prove(folder, self.model, self.family, self.storage)
 
     # -- documents -----------------------------------------------------------------------------------------------------
 
@@ -95,15 +97,12 @@ class CheckpointWriter:
             if name in self._linears:
                 ternary = tensor.ternary()
                 assert ternary is not None
-                yield from self.storage.write(prepared(self._in_source_order(name, ternary), self.storage))
+                ordered = in_source_order(self.model, name, ternary)
+                yield from self.storage.write(prepared(ordered, self.storage))
                 tensor.release()
             elif name != ROPE_FACTORS:
                 offset = norm_offset(self.family, name)
                 yield (encoded(piece - offset, self.float_dtype) for piece in tensor.pieces())
-
-    def _in_source_order(self, name: str, ternary: TernaryTensor) -> TernaryTensor:
-        order = self.model.spec.row_order(name)
-        return ternary if order is None else ternary.with_rows(np.argsort(order))
 
     def target_name(self, name: str) -> str:
         """Return the checkpoint's name of a GGUF tensor."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from tritpack.converter.sources.checkpoint import HASHED_FILES, INDEX
 from tritpack.formats.errors import UsageError, WriteFailed
 
+WEIGHTS = ("model*.safetensors", "model.layers.*_proj.onnx")
+"""Patterns of files that an earlier export may have left, and that do not go with those of another."""
+
 
 def refuse_folder(folder: Path, name: str | Path, *, force: bool) -> None:
     """Raise UsageError or WriteFailed for an output that cannot or must not be written.
@@ -34,7 +37,8 @@ def put_in_place(partial: Path, folder: Path) -> None:
     if not folder.is_dir():
         os.replace(partial, folder)
         return
-    names = {*HASHED_FILES, INDEX, *(path.name for path in (*folder.glob("model*.safetensors"), *partial.iterdir()))}
+    weights = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
+    names = {*HASHED_FILES, INDEX, *(path.name for path in (*weights, *partial.iterdir()))}
     if (folder / "1_Pooling" / "config.json").is_file():
         names.add("1_Pooling")
     old, new = partial.with_suffix(".old"), sorted(path.name for path in partial.iterdir())

@@ -36,7 +36,7 @@ def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) ->
         expected = prepared(source, storage)
         if expected is not source:
             worst = max(worst, loss(source, expected))
-        if expected.codes.any() or storage.name == "packed":
+        if expected.codes.any() or storage.name in ("packed", "pack_quantized"):
             worst = max(worst, _compare_linear(name, expected, back, storage))
         elif back.codes.any():
             raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)

@@ -11,11 +11,11 @@ from tritpack.converter.sources.source_model import SourceModel
 from tritpack.converter.sources.source_tensors import SourceTensor
 from tritpack.converter.storage import TRANSFORMERS
 from tritpack.converter.storage.catalog import STORAGES
-from tritpack.converter.storage.storage import Storage, held
+from tritpack.converter.storage.storage import Storage, Written, held
 from tritpack.converter.targets.scale_rounding import fold
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.model_spec import ROPE_FACTORS
-from tritpack.formats.names import DTYPES, EXPORT_TARGETS
+from tritpack.formats.names import DTYPES
 from tritpack.formats.ternary import TernaryTensor
 
 
@@ -25,20 +25,25 @@ def choose_kind(
     """Return the storage of the linears.
 
     asked: the argument of --storage. What would be run with other activations than the model's is refused, or with
-    allow_wrong added to the warnings. Raises UsageError and Unsupported.
+    allow_wrong added to the warnings; compressed-tensors always keeps them as floats, and differences.py says so.
+    Raises UsageError and Unsupported.
     """
-    if to not in EXPORT_TARGETS:
-        raise UsageError(f"--to {to} is unknown", hint=f"choose one of: {', '.join(EXPORT_TARGETS)}")
     if asked not in ("auto", *TRANSFORMERS):
         raise UsageError(f"--storage {asked} is unknown", hint=f"choose one of: auto, {', '.join(TRANSFORMERS)}")
-    if to == "mlx" and asked != "auto":
+    if to != "hf" and asked != "auto":
         raise UsageError("--storage is for --to hf")
-    kind = _for_mlx(family, warnings) if to == "mlx" else _for_transformers(model, family, asked)
+    if to == "mlx":
+        kind = _for_mlx(family, warnings)
+    elif to == "compressed-tensors":
+        kind = _for_vllm(model)
+    else:
+        kind = _for_transformers(model, family, asked)
     if family.embedding and kind.name != "master_weights":
-        raise Unsupported(f"{family.title} can only be loaded from master weights", hint="--storage master_weights")
+        hint = "--to hf --storage master_weights"
+        raise Unsupported(f"{family.title} can only be loaded from master weights", hint=hint)
     if family.remote_code:
         warnings.append(f"transformers has no {family.title} of its own: loading this needs {family.remote_code}")
-    if kind.int8_activations != model.spec.int8_activations:
+    if kind.int8_activations != model.spec.int8_activations and to != "compressed-tensors":
         takes = {True: "int8 activations", False: "float activations"}
         wrong = (
             f"linears stored as {kind.name} are run with {takes[kind.int8_activations]}, and this model has "
@@ -60,6 +65,15 @@ def _for_mlx(family: Family, warnings: list[str]) -> type[Storage]:
     return STORAGES["mlx"]
 
 
+def _for_vllm(model: SourceModel) -> type[Storage]:
+    if model.spec.projection_norms:
+        raise Unsupported(
+            "has a norm in front of each projection, which only transformers' BitNet linears have",
+            hint="--to hf writes it for these",
+        )
+    return STORAGES["pack_quantized"]
+
+
 def _for_transformers(model: SourceModel, family: Family, asked: str) -> type[Storage]:
     if asked != "auto":
         return STORAGES[asked]
@@ -69,8 +83,8 @@ def _for_transformers(model: SourceModel, family: Family, asked: str) -> type[St
 
 
 def choose_storage(
-    model: SourceModel, kind: type[Storage], dtypes: tuple[str, ...], group_size: int | None, allow_rounding: bool
-) -> Storage:
+    model: SourceModel, kind: type[Written], dtypes: tuple[str, ...], group_size: int | None, allow_rounding: bool
+) -> Written:
     """Return the first way of storing the linears that holds all of them exactly, or else the first one.
 
     dtypes: float types that may be taken, best first. Raises Unsupported with the misfit unless allow_rounding.
@@ -112,7 +126,7 @@ def dtypes_of(asked: str) -> tuple[str, ...]:
     return DTYPES if asked == "auto" else (asked,)
 
 
-def prepared(ternary: TernaryTensor, storage: Storage) -> TernaryTensor:
+def prepared(ternary: TernaryTensor, storage: Written) -> TernaryTensor:
     """Return the tensor with scales that the storage holds exactly; the same object if it has such already.
 
     Scales that are finer than what can be written are merged.
@@ -121,6 +135,12 @@ def prepared(ternary: TernaryTensor, storage: Storage) -> TernaryTensor:
     scales = ternary.scales if blocks == ternary.scale_blocks else fold(ternary, blocks)
     kept = storage.held_scales(scales)
     return ternary if np.array_equal(kept, ternary.scales) else TernaryTensor(ternary.codes, kept)
+
+
+def in_source_order(model: SourceModel, name: str, ternary: TernaryTensor) -> TernaryTensor:
+    """Return the tensor of this GGUF name with its rows as checkpoints have them."""
+    order = model.spec.row_order(name)
+    return ternary if order is None else ternary.with_rows(np.argsort(order))
 
 
 def linears(model: SourceModel) -> Iterator[tuple[str, SourceTensor]]:
@@ -144,7 +164,7 @@ def norm_offset(family: Family, name: str) -> np.float32:
     return np.float32(family.norm_offset if is_norm else 0)
 
 
-def _first_misfit(model: SourceModel, storage: Storage) -> Unsupported | None:
+def _first_misfit(model: SourceModel, storage: Written) -> Unsupported | None:
     """Return why a storage does not hold every linear exactly, or None."""
     for name, tensor in linears(model):
         rows, cols = model.spec.tensor_shapes()[name]

@@ -65,7 +65,8 @@ def recognise(
     text = text_config(config)
     refuse_by_name(text, dtypes, notes)
     prefix = _prefix(dtypes)
-    layer0 = {name.removeprefix(f"{prefix}layers.0.") for name in dtypes if name.startswith(f"{prefix}layers.0.")}
+    first = f"{prefix}layers.0."
+    layer0 = {name.removeprefix(first).removesuffix("_packed") for name in dtypes if name.startswith(first)}
     family = _family(text, layer0)
     quantization = _quantization(text)
     storage, evidence = recognise_storage(Declaration(quantization, family.floats, quantize))
@@ -73,6 +74,8 @@ def recognise(
         raise Unsupported(f"MLX 2-bit weights of {family.title} are not supported: no graph here runs their scales")
     bitnet = quantization if quantization is not None and "quant_method" in quantization else {}
     names, eps = _names_with_norms(family, bitnet)
+    for linear in LINEARS:
+        names[f"{linear}.weight"] = names[f"{linear}.weight"].removesuffix("weight") + storage.weight_part
     if bitnet:
         _check_not_converted(bitnet, family, prefix, names, dtypes, embedding=bool(family.embedding or pooling))
     int8 = ACTIVATION_QUANTIZATION[family.activations(storage_takes_int8=storage.int8_activations)]

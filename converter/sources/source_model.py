@@ -36,7 +36,7 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 
-PARTS = ("weight_scale", "scales", "biases")
+PARTS = ("weight_scale", "weight_shape", "scales", "biases")
 GRAPH_PARTS = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj(\.\w+)+|sinks|gamma|lora_\w+(\.\w+)*|\.weight_scale)$")
 """How the names end of tensors that would take part in the computation."""
 KEPT_KEYS = ("general.", "tritpack.source.", "tritpack.embedding.", "tritpack.scale_rounding", "tritpack.repair.")
@@ -173,7 +173,7 @@ def _checkpoint_tensor(
 
 
 def _parts_beside(source: CheckpointFolder, name: str) -> dict[str, StoredTensor]:
-    stem = name.removesuffix("weight")
+    stem = name.removesuffix("_packed").removesuffix("weight")
     return {part: source.tensors[stem + part] for part in PARTS if stem + part in source.tensors}
 
 

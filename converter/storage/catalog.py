@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tritpack.converter.storage.master_weights import MasterWeights, PlainFloats
 from tritpack.converter.storage.mlx import Mlx
+from tritpack.converter.storage.pack_quantized import PackQuantized
 from tritpack.converter.storage.packed import Packed
 from tritpack.converter.storage.storage import Declaration, Storage
 from tritpack.converter.storage.ternary_floats import TernaryFloats
 from tritpack.formats.errors import Unsupported
 
 STORAGES: dict[str, type[Storage]] = {
-    storage.key: storage for storage in (Packed, MasterWeights, PlainFloats, TernaryFloats, Mlx)
+    storage.key: storage for storage in (Packed, MasterWeights, PlainFloats, TernaryFloats, Mlx, PackQuantized)
 }
 """By key in the families' YAML files, in the order in which they are asked; the first that recognises itself counts."""
 
@@ -27,7 +28,7 @@ def recognise_storage(declared: Declaration) -> tuple[Storage, str]:
     method = (declared.quantization or {}).get("quant_method")
     raise Unsupported(
         f"quantization_config.quant_method {method!r} is not a ternary format that is read here",
-        hint="supported: bitnet",
+        hint="supported: bitnet, compressed-tensors",
     )
 
 

@@ -16,13 +16,13 @@ from tritpack.converter.storage.storage import (
     StoredLinear,
     encoded,
     expect,
-    spans,
 )
 from tritpack.converter.storage.ternary_floats import TernaryFloats
-from tritpack.formats.arrays import F32, Bytes, Codes
+from tritpack.converter.storage.two_bits import group_scales, unpack_words
+from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
-from tritpack.formats.names import MLX_GROUP_SIZES
+from tritpack.formats.names import GROUP_SIZES
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor, coarsest_both
 
@@ -62,18 +62,18 @@ class Mlx(Storage):
         if weight.shape != (rows, cols // 16) or cols % 16:
             raise Unreadable(f"has shape {list(weight.shape)}, expected {[rows, cols // 16]}", tensor=weight.name)
         scales = _ternary_scales(linear)
-        return TernaryTensor(_codes(weight, rows, cols), coarsest_both(scales))
+        return TernaryTensor(unpack_words(weight, rows, cols, 1), coarsest_both(scales))
 
     def for_table(self, weight: StoredTensor) -> Storage | None:
         return TernaryFloats() if weight.dtype in FLOATS else self  # mlx-lm leaves some tables as floats
 
     @classmethod
     def candidates(cls, dtype: str, group_size: int | None) -> list[Storage]:
-        if group_size is not None and group_size not in MLX_GROUP_SIZES:
+        if group_size is not None and group_size not in GROUP_SIZES:
             raise UsageError(
-                f"--group-size {group_size} is unknown", hint=f"MLX has {', '.join(map(str, MLX_GROUP_SIZES))}"
+                f"--group-size {group_size} is unknown", hint=f"MLX has {', '.join(map(str, GROUP_SIZES))}"
             )
-        return [cls(dtype, group) for group in (MLX_GROUP_SIZES if group_size is None else (group_size,))]
+        return [cls(dtype, group) for group in (GROUP_SIZES if group_size is None else (group_size,))]
 
     def nearest_grid(self, rows: int, cols: int, scale_blocks: tuple[int, int]) -> tuple[int, int]:
         fits = cols // scale_blocks[1] % self.group == 0
@@ -101,29 +101,10 @@ def _ternary_scales(linear: StoredLinear) -> F32:
     for suffix in ("scales", "biases"):
         if suffix not in linear.parts:
             raise Unreadable(f"is packed, but the checkpoint has no {suffix} for it", tensor=linear.name)
-    scales, biases, (rows, cols) = linear.parts["scales"], linear.parts["biases"], linear.shape
-    for part in (scales, biases):
-        shape = part.shape
-        if len(shape) != 2 or 0 in shape or shape[0] != rows or shape != scales.shape or cols % shape[1]:
-            raise Unreadable(f"of shape {list(shape)} does not tile {rows} x {cols} weights", tensor=part.name)
-    values, offsets = scales.rows_f32(0, rows), biases.rows_f32(0, rows)
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise Unreadable("holds a scale that is negative or not finite", tensor=scales.name)
-    if not np.array_equal(offsets, -values):
+    scales, biases = linear.parts["scales"], linear.parts["biases"]
+    values = group_scales(linear, scales)
+    if biases.shape != scales.shape:
+        raise Unreadable(f"has shape {list(biases.shape)}, expected {list(scales.shape)}", tensor=biases.name)
+    if not np.array_equal(biases.rows_f32(0, len(values)), -values):
         raise Unsupported(f"is not minus {scales.name!r}: these 2-bit weights are not ternary", tensor=biases.name)
     return values
-
-
-def _codes(weight: StoredTensor, rows: int, cols: int) -> Codes:
-    packed = weight.data.view("<u4").reshape(rows, -1, 1)
-    codes = np.empty((rows, cols), np.int8)
-    for first, last in spans(rows, cols):
-        two_bits = (packed[first:last] >> np.arange(0, 32, 2, dtype=np.uint32)) & np.uint32(3)
-        if (two_bits == 3).any():
-            row, word, _ = (int(i) for i in np.argwhere(two_bits == 3)[0])
-            raise Unsupported(
-                f"has the fourth code (3) in row {first + row}, word {word}: these 2-bit weights are not ternary",
-                tensor=weight.name,
-            )
-        codes[first:last] = two_bits.reshape(last - first, cols).astype(np.int8) - np.int8(1)
-    return codes

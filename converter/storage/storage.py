@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -75,25 +75,62 @@ class StoredLinear:
 
 
 @dataclasses.dataclass(frozen=True)
-class Storage(abc.ABC):
-    """One way of storing ternary linears.
+class Written:
+    """What of codes and scales one way of writing ternary linears keeps.
 
-    name: what users call it. key: its name in `checkpoints:` of the families' YAML. recorded: its name in the metadata
-    of GGUF files. description: what is stored, for `tritpack families`.
-    int8_activations: whether such linears take int8 activations; otherwise the family says what they take.
-    one_scale: every linear has one scale. exact: what is written comes back without a loss.
-    dtype: the float type to write; reading takes any.
+    name: what users call it. exact: what is written comes back without a loss. dtype: the float type to write.
     """
 
     name: ClassVar[str]
+    exact: ClassVar[bool] = True
+
+    dtype: str = "float32"
+
+    @classmethod
+    def candidates(cls, dtype: str, group_size: int | None) -> Sequence[Written]:
+        """Return the ways to write with this float type, the preferred one first.
+
+        group_size: of MLX, or None for the largest that fits. Raises UsageError for one that does not exist.
+        """
+        return [cls(dtype)]
+
+    def nearest_grid(self, rows: int, cols: int, scale_blocks: tuple[int, int]) -> tuple[int, int]:
+        """Return the (row_blocks, col_blocks) nearest to scale_blocks that can be written."""
+        return (1, 1)
+
+    def held_scales(self, scales: Scales) -> Scales:
+        """Return what a reader makes of the scales once they are written."""
+        return held(scales, self.dtype)
+
+    def scales_misfit(self, scales: Scales) -> str | None:
+        """Return why scales do not come back exactly, or None."""
+        kept = self.held_scales(scales)
+        if np.array_equal(kept, scales):
+            return None
+        place = np.unravel_index(int((kept != scales).argmax()), scales.shape)
+        return f"the scale {scales[place]:.9g} would become {kept[place]:.9g} in {self.name} {self.dtype}"
+
+    def shape_misfit(self, rows: int, cols: int) -> str | None:
+        """Return why a matrix of this shape cannot be written, or None."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage(Written, abc.ABC):
+    """One way of storing ternary linears.
+
+    key: its name in `checkpoints:` of the families' YAML. recorded: its name in the metadata of GGUF files.
+    description: what is stored, for `tritpack families`. int8_activations: whether such linears take int8 activations;
+    otherwise the family says what they take. one_scale: every linear has one scale. weight_part: what the tensor of the
+    codes is called, in place of `weight`.
+    """
+
     key: ClassVar[str]
     recorded: ClassVar[str]
     description: ClassVar[str]
     int8_activations: ClassVar[bool]
     one_scale: ClassVar[bool] = False
-    exact: ClassVar[bool] = True
-
-    dtype: str = "float32"
+    weight_part: ClassVar[str] = "weight"
 
     # -- recognising and reading ---------------------------------------------------------------------------------------
 
@@ -136,34 +173,6 @@ class Storage(abc.ABC):
         return None
 
     # -- writing -------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def candidates(cls, dtype: str, group_size: int | None) -> list[Storage]:
-        """Return the ways to write with this float type, the preferred one first.
-
-        group_size: of MLX, or None for the largest that fits. Raises UsageError for one that does not exist.
-        """
-        return [cls(dtype)]
-
-    def nearest_grid(self, rows: int, cols: int, scale_blocks: tuple[int, int]) -> tuple[int, int]:
-        """Return the (row_blocks, col_blocks) nearest to scale_blocks that can be written."""
-        return (1, 1)
-
-    def held_scales(self, scales: Scales) -> Scales:
-        """Return what a reader makes of the scales once they are written."""
-        return held(scales, self.dtype)
-
-    def scales_misfit(self, scales: Scales) -> str | None:
-        """Return why scales do not come back exactly, or None."""
-        kept = self.held_scales(scales)
-        if np.array_equal(kept, scales):
-            return None
-        place = np.unravel_index(int((kept != scales).argmax()), scales.shape)
-        return f"the scale {scales[place]:.9g} would become {kept[place]:.9g} in {self.name} {self.dtype}"
-
-    def shape_misfit(self, rows: int, cols: int) -> str | None:
-        """Return why a matrix of this shape cannot be written, or None."""
-        return None
 
     @abc.abstractmethod
     def written_parts(self, rows: int, cols: int) -> list[Part]:

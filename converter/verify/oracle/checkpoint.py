@@ -70,8 +70,8 @@ UNREAD = re.compile(r"(\.bias|(norm\w*|_ln)\.\w+|_proj\b.*|sinks|gamma|lora_\w+.
 
 @dataclasses.dataclass(frozen=True)
 class LinearStorage:
-    """How the linears are stored: `scaled` (codes with a weight_scale), `absmean` (master weights), `mlx`, or `exact`
-    (floats that are ternary already).
+    """How the linears are stored: `scaled` (codes with a weight_scale), `absmean` (master weights), `mlx`, `int2`
+    (compressed-tensors), or `exact` (floats that are ternary already).
 
     multiplies: whether a weight_scale multiplies; else it divides.
     """
@@ -158,7 +158,8 @@ class Checkpoint:
                 module = self._modules[part.removesuffix("_norm_in")]
                 if part in PROJECTION_NORMS:
                     module += f".{self.storage.projection_norm}"
-                names[f"blk.{layer}.{part}"] = self._in_layer(module, layer)
+                packed = "_packed" if self.storage.kind == "int2" and part in LINEARS else ""
+                names[f"blk.{layer}.{part}"] = self._in_layer(module, layer) + packed
         return names
 
     def _linears(self) -> list[Tensor]:
@@ -173,8 +174,11 @@ class Checkpoint:
             mlx = mlx or self._quantization
         if method == "bitnet":
             return self._bitnet_storage()
+        if method == "compressed-tensors":
+            return self._compressed_storage()
         if method is not None or (self._quantization and not mlx):
-            raise Unsupported(f"quantisation {method!r} is not known", hint="known: bitnet, and MLX's with 2 bits")
+            known = "known: bitnet, compressed-tensors and MLX's with 2 bits"
+            raise Unsupported(f"quantisation {method!r} is not known", hint=known)
         if self._has("self_attn.inner_attn_ln"):
             return LinearStorage("absmean")
         if self._has("self_attn.q_proj.norm"):
@@ -212,6 +216,17 @@ class Checkpoint:
             projection_norm="rms_norm" if quantization.get("use_rms_norm") else own_norm,
             projection_norm_eps=number(quantization, "rms_norm_eps", 1e-6),
         )
+
+    def _compressed_storage(self) -> LinearStorage:
+        groups = list(self._quantization["config_groups"].values())
+        if not groups:
+            raise Unreadable("quantization_config has an empty config_groups")
+        for group in groups:
+            weights, form = group["weights"], group.get("format") or self._quantization.get("format")
+            is_int2 = (weights["num_bits"], weights["type"], weights["symmetric"]) == (2, "int", True)
+            if form != "pack-quantized" or not is_int2 or group.get("input_activations") is not None:
+                raise Unsupported(f"compressed-tensors of format {form} is known with symmetric 2-bit integers only")
+        return LinearStorage("int2")
 
     def _check_spared_modules(self) -> None:
         """modules_to_not_convert may spare the head and the embedding, nothing else. If absent, it spares the head."""
@@ -295,11 +310,18 @@ class Checkpoint:
     def _packed_kind(self, is_linear: bool, dimensions: int) -> str | None:
         if self.storage.kind == "mlx" and dimensions == 2:
             return "U32"
+        if self.storage.kind == "int2" and is_linear:
+            return "I32"
         return "U8" if self.storage.kind == "scaled" and is_linear else None
 
     def _check_companions(self, tensor: Tensor, shape: tuple[int, ...], is_linear: bool) -> set[str]:
         """The names of the scales that belong to a tensor. Raises Unreadable if one is missing."""
-        module = tensor.name.removesuffix(".weight")
+        module = tensor.name.removesuffix("_packed").removesuffix(".weight")
+        if tensor.kind == "I32":
+            scales, said = self._need(f"{module}.weight_scale"), self._need(f"{module}.weight_shape")
+            if len(scales.shape) != 2 or scales.shape[0] != shape[0] or shape[1] % max(scales.shape[1], 1):
+                raise Unreadable(f"it is {list(scales.shape)}, not groups of {list(shape)}", tensor=scales.name)
+            return {scales.name, said.name}
         if tensor.kind == "U32":
             scales, biases = self._need(f"{module}.scales"), self._need(f"{module}.biases")
             groups = scales.shape[-1] if len(scales.shape) == 2 else 0
@@ -315,6 +337,6 @@ def _stored_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape in which a type stores a tensor of this shape; None where it cannot."""
     if kind == "U8":  # four rows to a byte
         return (shape[0] // 4, *shape[1:]) if shape[0] % 4 == 0 else None
-    if kind == "U32":  # sixteen columns to a word
+    if kind in ("U32", "I32"):  # sixteen columns to a word
         return (*shape[:-1], shape[-1] // 16) if shape[-1] % 16 == 0 else None
     return shape

@@ -136,6 +136,22 @@ def mlx(tensor: Tensor, scales: Tensor, biases: Tensor, rows: slice | npt.NDArra
     return _less_one(tensor, codes.reshape(len(octets), -1).astype(np.uint8, copy=False)), scale
 
 
+def pack_quantized(tensor: Tensor, scales: Tensor, shape: Tensor) -> Coded:
+    """compressed-tensors' 2-bit integers, stored plus 2 in words of sixteen, the lowest bits first; scales by rows and
+    groups."""
+    rows, cols = tensor.shape[0], tensor.shape[1] * 16
+    if shape.kind != "I64" or shape.raw.view("<i8").tolist() != [rows, cols]:
+        raise Unreadable(f"it is not the shape {[rows, cols]} of the codes beside it", tensor=shape.name)
+    scale = scales.floats()
+    if (scale < 0).any():
+        raise Unsupported("it has negative scales", tensor=scales.name)
+    words: npt.NDArray[np.uint32] = tensor.array()
+    stored = np.stack([words >> np.uint32(2 * place) & np.uint32(3) for place in range(16)], axis=-1)
+    if stored.min(initial=2) == 0:
+        raise Unsupported("it is not ternary: it holds the integer -2", tensor=tensor.name)
+    return stored.reshape(rows, cols).astype(np.int8) - np.int8(2), scale
+
+
 def _less_one(tensor: Tensor, codes: npt.NDArray[np.uint8]) -> I8:
     """Stored codes 0, 1, 2 as -1, 0, +1. Overwrites `codes`."""
     if codes.max(initial=0) == 3:

@@ -160,11 +160,15 @@ class Oracle:
     def table_codes(self, name: str) -> Coded | None:
         """Codes and multipliers of `token_embd` or `output` where the table is ternary, else None."""
         tensor = self._tensors[self._names[name]]
-        return self._exactly_coded(tensor) if self._storage.kind in ("exact", "mlx") else None
+        return self._exactly_coded(tensor) if self._storage.kind in ("exact", "mlx", "int2") else None
 
     def _exactly_coded(self, tensor: Tensor) -> Coded | None:
         if tensor.kind == "U32":
             return self._mlx(tensor)
+        if tensor.kind == "I32":
+            return codes.pack_quantized(
+                tensor, self._companion(tensor, "weight_scale"), self._companion(tensor, "weight_shape")
+            )
         return codes.recovered(tensor)
 
     def _rows(self, name: str, rows: Rows) -> F32:
@@ -180,7 +184,7 @@ class Oracle:
 
     def _companion(self, tensor: Tensor, part: str) -> Tensor:
         """The tensor of scales or biases beside it, which is there: Checkpoint has checked that."""
-        return self._tensors[f"{tensor.name.removesuffix('.weight')}.{part}"]
+        return self._tensors[f"{tensor.name.removesuffix('_packed').removesuffix('.weight')}.{part}"]
 
 
 def _sentence(error: BaseException) -> str:

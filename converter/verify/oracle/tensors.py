@@ -22,7 +22,7 @@ from tritpack.formats.inputs import open_input, read_input
 
 F32 = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.int64]
-STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "U8": "u1", "U32": "<u4"}
+STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "U8": "u1", "U32": "<u4", "I32": "<u4", "I64": "<i8"}
 FLOATS = ("BF16", "F16", "F32")
 CHUNK = 1 << 22
 ALL = slice(None)

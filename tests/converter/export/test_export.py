@@ -175,8 +175,10 @@ def test_transformers_computes_the_same(storage: str, tmp_path: Path) -> None:
 
 def test_the_option_names_every_storage() -> None:
     """The names that --help shows, without an import of what they name."""
-    assert tuple(dict.fromkeys(s.name for s in STORAGES.values() if s.name != "mlx")) == TRANSFORMERS
-    assert [storage.recorded for storage in STORAGES.values()] == ["packed", "online", "absmean", "exact", "mlx"]
+    of_others = ("mlx", "pack_quantized")
+    assert tuple(dict.fromkeys(s.name for s in STORAGES.values() if s.name not in of_others)) == TRANSFORMERS
+    recorded = ["packed", "online", "absmean", "exact", "mlx", "pack-quantized"]
+    assert [storage.recorded for storage in STORAGES.values()] == recorded
 
 
 def test_what_cannot_be_is_refused(tiny_checkpoint: Path, checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_what_cannot_be_is_refused(tiny_checkpoint: Path, checkpoints: Checkpoin
         export(path, path)
     with pytest.raises(WriteFailed, match="does not exist"):
         export(path, tmp_path / "no" / "folder")
-    for options in ({"to": "onnx"}, {"storage": "q4"}, {"dtype": "int8"}, {"to": "mlx", "storage": "packed"}):
+    for options in ({"to": "tensorrt"}, {"storage": "q4"}, {"dtype": "int8"}, {"to": "mlx", "storage": "packed"}):
         with pytest.raises(UsageError):
             export(path, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists() and not list(tmp_path.glob(".*"))
@@ -281,7 +283,7 @@ def test_names_that_are_no_folder(tiny_checkpoint: Path, tmp_path: Path, monkeyp
     assert (tmp_path / "here" / "config.json").is_file()
     with pytest.raises(UsageError, match="is the source itself"):
         export(tmp_path / "here", ".", force=True)
-    with pytest.raises(UsageError, match="--group-size is for MLX"):
+    with pytest.raises(UsageError, match="--group-size is not for --to hf"):
         export(path, tmp_path / "x", group_size=32)
 
 
