@@ -84,6 +84,8 @@ def _explain_by_axes(codes: I8, expected: I8, head_dim: int | None) -> Diagnosis
         return Diagnosis(Kind.ROWS_REORDERED, "the same rows in another order")
     if np.array_equal(codes[:, ::-1], expected):
         return Diagnosis(Kind.COLUMNS_REVERSED, "the columns are in reverse order")
+    if sorted(map(bytes, codes.T)) == sorted(map(bytes, expected.T)):
+        return Diagnosis(Kind.COLUMNS_REORDERED, "the same columns in another order")
     for by in (1, 2):
         if np.array_equal((codes + by + 1) % 3 - 1, expected):
             remark = "the codes stand for other values: -1, 0 and +1 are mapped in a circle"
@@ -124,11 +126,12 @@ def _explain_by_extent(wrong: npt.NDArray[np.bool_]) -> Diagnosis:
 
 
 def explain_scale(
-    scale: float, expected: float, codes: I8, other_scales: Callable[[], Iterable[tuple[str, float]]]
+    scale: float, expected: float, nonzero: float, other_scales: Callable[[], Iterable[tuple[str, float]]]
 ) -> Diagnosis:
     """Compare two scales that differ; what explains a scale exactly is tried first.
 
-    other_scales: names and scales of the source's other tensors.
+    nonzero: the share of the codes under it that are not zero. other_scales: names and scales of the source's other
+    tensors.
     """
     if np.float32(scale) == np.float32(np.float16(expected)):
         return Diagnosis(Kind.SCALE_FLOAT16, "rounded to float16")
@@ -141,12 +144,12 @@ def explain_scale(
     for name, other in other_scales():
         if np.float32(scale) == np.float32(other):
             return Diagnosis(Kind.SCALE_OF_OTHER_TENSOR, f"the scale of {name}: stale, or from another tensor")
-    return _explain_by_formula(scale, expected, codes) or Diagnosis(
+    return _explain_by_formula(scale, expected, nonzero) or Diagnosis(
         Kind.SCALE_DIFFERS, f"{scale / expected:.4g} times as large"
     )
 
 
-def _explain_by_formula(scale: float, expected: float, codes: I8) -> Diagnosis | None:
+def _explain_by_formula(scale: float, expected: float, nonzero: float) -> Diagnosis | None:
     if abs(expected - 1) > 0.01:  # else nothing tells these from a small error
         if scale == 1:
             return Diagnosis(Kind.SCALE_LOST, "the scale was lost")
@@ -154,7 +157,6 @@ def _explain_by_formula(scale: float, expected: float, codes: I8) -> Diagnosis |
             return Diagnosis(Kind.SCALE_INVERTED, "inverted: it multiplies where it should divide, or the reverse")
         if np.isclose(scale, expected * expected, rtol=1e-3):
             return Diagnosis(Kind.SCALE_SQUARED, "squared: it was multiplied in twice")
-    nonzero = np.count_nonzero(codes) / codes.size
     if nonzero and np.isclose(scale, expected * nonzero, rtol=1e-3):
         return Diagnosis(Kind.SCALE_ABSMEAN_TWICE, "shrunk by the share of non-zeros: absmean was taken twice")
     return None

@@ -57,6 +57,7 @@ class Kind(str, enum.Enum):
     ROWS_SHIFTED = "rows_shifted"
     ROWS_REORDERED = "rows_reordered"
     COLUMNS_REVERSED = "columns_reversed"
+    COLUMNS_REORDERED = "columns_reordered"
     SCALE_DIFFERS = "scale_differs"
     SCALE_FLOAT16 = "scale_float16"
     SCALE_BFLOAT16 = "scale_bfloat16"
@@ -76,6 +77,8 @@ class Kind(str, enum.Enum):
     TABLE_DIFFERS = "table_differs"
     TABLE_ZERO = "table_zero"
     TABLE_ROWS_SHIFTED = "table_rows_shifted"
+    TABLE_ROWS_REORDERED = "table_rows_reordered"
+    VALUES_ROUNDED = "values_rounded"  # of diff, which does not know whether that was wanted
     # what the file records of itself
     INTEGRITY_INVALID = "integrity_invalid"  # its record makes no sense, or is of other tensors
     INTEGRITY_DIFFERS = "integrity_differs"  # a tensor has other bytes or codes than it records

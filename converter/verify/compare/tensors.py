@@ -222,7 +222,8 @@ class TensorComparison:
         scale, right = float(scales[place]), float(expected[place])
         count = int(np.count_nonzero(differing))
         subject = "its scale" if scales.size == 1 else f"{count} of {scales.size} scales differ, the first"
-        diagnosis = explain_scale(scale, right, source.codes, lambda: self._other_scales(info.name))
+        nonzero = np.count_nonzero(source.codes) / source.codes.size
+        diagnosis = explain_scale(scale, right, nonzero, lambda: self._other_scales(info.name))
         sentence = diagnosis.explain(f"{subject} is {scale:.9g}, the source has {right:.9g}")
         result.add(diagnosis.kind, info, sentence, differing=count, of=scales.size, file=scale, source=right)
 

@@ -6,12 +6,10 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.verify.compare.foreign import is_foreign, is_silent_on_activations, same_factors
 from tritpack.converter.verify.compare.metadata_values import same, short
 from tritpack.converter.verify.compare.source_record import read_record
+from tritpack.converter.verify.compare.specs import ONE_GRAPH, completed, differing_fields, rotary_pairing
 from tritpack.converter.verify.compare.vocabulary import check_vocabulary
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Finding, Kind
@@ -24,10 +22,8 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.integrity import TENSORS_KEY, recorded_hashes
 from tritpack.formats.layouts import catalog
 from tritpack.formats.model_spec import (
-    ACTIVATION_QUANTIZATION,
     ALL_NORMS,
     IMPLIED_ACTIVATION,
-    INTERLEAVED_ROPE,
     LINEARS,
     TABLES,
     ModelSpec,
@@ -39,16 +35,12 @@ blames: Blame = "file"
 needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
-ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
-"""Names of one graph with one row order. They imply different activations, which are compared by themselves."""
 CHANGES_THE_GRAPH = (
     "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
     "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual", "count",
 )  # fmt: skip
 """Keys that engines act on wherever they find them; `count` is that of a split file's parts, which they would load."""
 MAX_DIFFERENCES = 20
-PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
-
 
 OTHER_MODEL = {Kind.MODEL_DIFFERS, Kind.SHAPE_DIFFERS, Kind.TENSOR_MISSING, Kind.NORMS_MISSING}
 
@@ -99,7 +91,9 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     except TritpackError as error:
         rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
     else:
-        _compare_specs(rung, _completed(rung, file, spec, expected), expected)
+        ours, notes = completed(file, spec, expected)
+        rung.notes += notes
+        _compare_specs(rung, ours, expected)
     _check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
     _check_tensors(rung, file, oracle)
     _check_record(rung, file, expected)
@@ -110,43 +104,13 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     return rung
 
 
-def _completed(rung: Rung, file: GgufFile, spec: ModelSpec, expected: ModelSpec) -> ModelSpec:
-    """The spec of FILE with what another tool's file cannot say taken from the source, and what it says in other words
-    or digits put in the source's. Notes say so."""
-    if not is_foreign(file):
-        return spec
-    same_by_other_means: dict[str, Any] = {}
-    if is_silent_on_activations(file):
-        taken = expected.int8_activations
-        same_by_other_means["int8_activations"] = taken
-        rung.notes.append(
-            f"no key of the file says how activations are quantised; taken from the source: "
-            f"{next(name for name, int8 in ACTIVATION_QUANTIZATION.items() if int8 == taken)}"
-        )
-    if spec.query_key_scale() == expected.query_key_scale():
-        same_by_other_means["attention_scale"] = expected.attention_scale
-    ours, theirs = spec.rope_scaling, expected.rope_scaling
-    if ours and theirs and ours != theirs and ours.kind == theirs.kind == "factors":
-        factors = (np.array(scaling.frequency_factors, np.float32) for scaling in (ours, theirs))
-        if same_factors(*factors) and np.isclose(ours.attention_factor, theirs.attention_factor, rtol=1e-5):
-            same_by_other_means["rope_scaling"] = theirs
-            rung.notes.append("rotary factors differ in the last digits: the same formula, rounded otherwise")
-    return dataclasses.replace(spec, **same_by_other_means)
-
-
 def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:
-    for field in dataclasses.fields(ModelSpec):
-        ours, theirs = getattr(spec, field.name), getattr(expected, field.name)
-        if ours == theirs or (field.name == "architecture" and ours in ONE_GRAPH and theirs in ONE_GRAPH):
-            continue
-        kind, sentence = Kind.MODEL_DIFFERS, f"{field.name} is {ours!r}, the source has {theirs!r}"
-        if field.name == "architecture" and (ours in INTERLEAVED_ROPE) != (theirs in INTERLEAVED_ROPE):
+    for field, ours, theirs in differing_fields(spec, expected):
+        kind, sentence = Kind.MODEL_DIFFERS, f"{field} is {ours!r}, the source has {theirs!r}"
+        if (pairs := rotary_pairing(field, ours, theirs)) is not None:
             kind = Kind.ROTARY_PAIRING_DIFFERS
-            sentence += (
-                f" ({ours} rotates pairs {PAIRS[ours in INTERLEAVED_ROPE]}, {theirs} those "
-                f"{PAIRS[theirs in INTERLEAVED_ROPE]}: q and k would be rotated wrongly)"
-            )
-        rung.add(kind, sentence, field=field.name, file=short(ours), source=short(theirs))
+            sentence += f" ({pairs}: q and k would be rotated wrongly)"
+        rung.add(kind, sentence, field=field, file=short(ours), source=short(theirs))
 
 
 def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:

@@ -3,19 +3,16 @@ the same chats."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.compare.foreign import is_foreign
-from tritpack.converter.verify.compare.vocabulary import CHAT
+from tritpack.converter.verify.compare.token_ids import CHATS, around, corpus, explain_ids, short_text
 from tritpack.converter.verify.context import Context, errors_of_options
-from tritpack.converter.verify.diagnoses import Diagnosis
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.oracle.sentencepiece_model import SentencePieceTokenizer
 from tritpack.converter.verify.oracle.tokenizer import FolderTokenizer, TokenizerOracle, Transformers
 from tritpack.converter.verify.rung import Blame, Need, Rung
-from tritpack.converter.vocab.probes import awkward_texts
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.chat import chat_text, render_chat
@@ -31,27 +28,6 @@ Encode = Callable[["list[str]", bool], "list[list[int]]"]
 Render = Callable[["list[dict[str, str]]"], str]
 """The messages of a chat -> its text."""
 
-SAMPLES = (
-    "Hello, world!",
-    "  two  spaces,\ttab\nand\n\nlines ",
-    "I'll say 12345 words; don't we?",
-    "naïve café – “quotes” … Ünïcödé",
-    "数字 123 と 漢字、ひらがな",
-    "emoji 🙂👩‍👩‍👧 and \u200b zero width",
-    "def f(x):\n    return x**2  # code",
-    "ﬁ ligature, e\u0301 combining, \u202eright to left\u202c, \ufeffmark",
-    "a" * 300 + " " * 40 + "\n" * 20 + "\r\n\r\n" + "9" * 50,
-)
-CHATS: tuple[list[dict[str, str]], ...] = (
-    CHAT,
-    [
-        {"role": "user", "content": " Spaces around \n"},
-        {"role": "assistant", "content": "Yes."},
-        {"role": "user", "content": "12345 naïve?"},
-    ],
-)
-MAX_SPECIALS = 48
-"""How many special tokens of a vocabulary are tried inside a text."""
 MAX_FINDINGS = 3
 
 
@@ -75,16 +51,16 @@ def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         rung.add(Kind.TOKENIZER_INVALID, error.without_path)
         return rung
     encode, specials, theirs = _reference(rung, source, oracle, ours.vocab_size)
-    texts = list(_corpus(specials))
+    texts = list(corpus(specials))
     count = habits = 0
     for text, got, want in zip(texts, ours.encode_batch(texts), encode(texts, True), strict=True):
         count += 1
         if got != want:
-            diagnosis = _explain_ids(ours, text, got, want)
+            diagnosis = explain_ids(ours, text, got, want)
             if diagnosis.kind is Kind.NORMALIZER_MISSING and is_foreign(file):
                 habits += 1
                 continue
-            sentence = f"{_short(text)} gives {_around(got, want)}, the source's gives {_around(want, got)}"
+            sentence = f"{short_text(text)} gives {around(got, want)}, the source's gives {around(want, got)}"
             rung.add(diagnosis.kind, diagnosis.explain(sentence), text=text, file=got, source=want)
             if len(rung.findings) >= MAX_FINDINGS:
                 break
@@ -97,41 +73,6 @@ def check_tokenizer(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     if theirs is not None:
         _compare_chats(rung, ours, theirs, encode)
     return rung
-
-
-def _corpus(specials: list[str]) -> Iterator[str]:
-    yield from SAMPLES
-    yield from awkward_texts()
-    for special in specials[:MAX_SPECIALS]:
-        yield f"before{special} after {special}"
-        yield f"  {special}  \n{special}b{special.lower()}"  # flags of added tokens take blanks, or need words' ends
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 50 else f"{text[:47]!r}..."
-
-
-def _around(ids: list[int], other: list[int]) -> str:
-    """The ids around the first that differs."""
-    at = next((i for i, (a, b) in enumerate(zip(ids, other)) if a != b), min(len(ids), len(other)))
-    shown = ", ".join(map(str, ids[max(0, at - 1) : at + 4]))
-    return f"{'... ' if at > 1 else ''}{shown}{' ...' if at + 4 < len(ids) else ''} ({len(ids)} ids)"
-
-
-def _explain_ids(ours: Tokenizer, text: str, ids: list[int], expected: list[int]) -> Diagnosis:
-    """What most likely went wrong where a text has other ids than expected."""
-    if ids == expected[1:]:
-        return Diagnosis(Kind.FIRST_TOKEN_MISSING, "the token before a text is missing")
-    if ids[1:] == expected:
-        return Diagnosis(Kind.FIRST_TOKEN_SURPLUS, "there is a surplus token before the text")
-    if ids == expected[:-1]:
-        return Diagnosis(Kind.LAST_TOKEN_MISSING, "the token after a text is missing")
-    if ids[:-1] == expected:
-        return Diagnosis(Kind.LAST_TOKEN_SURPLUS, "there is a surplus token after the text")
-    for form in ("NFC", "NFKC", "NFD", "NFKD"):
-        if ours.encode(unicodedata.normalize(form, text)) == expected:
-            return Diagnosis(Kind.NORMALIZER_MISSING, f"the normaliser {form} is missing")
-    return Diagnosis(Kind.TOKEN_IDS_DIFFER)
 
 
 def _reference(
@@ -189,11 +130,11 @@ def _compare_chats(rung: Rung, ours: Tokenizer, theirs: Render, encode: Encode) 
             rung.add(Kind.CHAT_INVALID, f"chat: {error.without_path}")
             break
         if got != want:
-            sentence = f"chat: it renders as {_short(got)}, the source's template gives {_short(want)}"
+            sentence = f"chat: it renders as {short_text(got)}, the source's template gives {short_text(want)}"
             rung.add(Kind.CHAT_TEXT_DIFFERS, sentence, file=got, source=want)
             break
         if ours.encode(got, add_special=False) != encode([want], False)[0]:
-            sentence = f"chat: {_short(got)} has other ids than by the source's tokenizer"
+            sentence = f"chat: {short_text(got)} has other ids than by the source's tokenizer"
             rung.add(Kind.CHAT_IDS_DIFFER, sentence, text=got)
             break
     rung.figures["chats"] = count
