@@ -53,6 +53,7 @@ ROWS = [
     Row("repack", "repack", WRITING, {"progress"}),
     Row("merge", "merge", {"as_json", "quiet"}, {"progress"}),
     Row("export", "export", {"as_json", "quiet"}, {"progress"}),
+    Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row(
         "verify", "verify", {"as_json", "quiet", "layers", "folder", "report", "attest", "bom", "sign_key", "force",

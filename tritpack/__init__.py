@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tritpack.converter.convert import convert as convert
+    from tritpack.converter.diff.diff import diff as diff
     from tritpack.converter.export.export import export as export
     from tritpack.converter.inspect.inspect import inspect as inspect
     from tritpack.converter.merge import merge as merge
@@ -35,6 +36,7 @@ _DEFINED_IN = {
     "bench": "tritpack.runtime.bench",
     "check": "tritpack.converter.release.check",
     "convert": "tritpack.converter.convert",
+    "diff": "tritpack.converter.diff.diff",
     "export": "tritpack.converter.export.export",
     "generate": "tritpack.runtime.model",
     "inspect": "tritpack.converter.inspect.inspect",
@@ -49,7 +51,7 @@ _DEFINED_IN = {
 """The module of each public name; the imports above say the same to type checkers, and a test compares them."""
 
 __all__ = [
-    "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "check", "convert", "export", "generate",
+    "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "check", "convert", "diff", "export", "generate",
     "inspect", "merge", "pack", "perplexity", "publish", "repack", "unpack", "verify",
 ]  # fmt: skip
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "merge": "Write the parts of a split file as one file.",
     "export": "Write a packed file as a checkpoint for transformers or MLX.",
     "inspect": "Show what a packed file really contains.",
+    "diff": "Compare two models across layouts and containers.",
     "verify": "Prove a file against the checkpoint it came from.",
     "check": "Check a file, a folder or a bundle against its attestation and its hashes.",
     "publish": "Upload a release folder or a bundle to the Hub, once it was checked.",

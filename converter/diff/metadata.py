@@ -1,0 +1,106 @@
+"""Compares the metadata of two sides: what decides on the model, what describes it, and what differs by its nature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tritpack.converter.diff.side import Side
+from tritpack.converter.verify.compare.foreign import is_silent_on_activations
+from tritpack.converter.verify.compare.metadata_values import first_difference, short
+from tritpack.converter.verify.compare.specs import completed, differing_fields, rotary_pairing
+from tritpack.converter.verify.findings import Finding, Kind
+from tritpack.formats.model_spec import ModelSpec
+
+BY_NATURE = (
+    "general.file_type", "general.quantization_version", "general.alignment", "general.size_label", "general.source.",
+    "general.architecture", "general.type", "GGUF.", "split.", "tritpack.integrity.", "tritpack.layout",
+    "tritpack.embedding_type", "tritpack.source.", "tritpack.version", "tritpack.converter.", "tritpack.target",
+    "tritpack.repair.", "tritpack.scale_rounding", "tritpack.warnings", "tritpack.verify",
+)  # fmt: skip
+"""How keys begin that say how and from what a file was made: layouts, hashes, versions. An architecture that computes
+something else is a difference of the model, which is found by what it means."""
+TOKENIZER = ("tokenizer.", "tritpack.tokenizer.")
+OURS = ("tritpack.",)
+GROUPS = ("model", "tokenizer", "description", "by_nature")
+
+
+def compare_metadata(a: Side, b: Side) -> dict[str, list[dict[str, Any]]]:
+    """Return the keys that differ, by group (see GROUPS): `key` and, on each side that has it, the value in short.
+
+    A key of the architecture stands without the architecture's name, which two files of one model may spell
+    differently.
+    """
+    ours, theirs = _by_plain_key(a), _by_plain_key(b)
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
+    for key in sorted(ours.keys() | theirs.keys()):
+        row: dict[str, Any] = {"key": key}
+        if key not in ours or key not in theirs:
+            side, holder = ("a", ours) if key in ours else ("b", theirs)
+            row |= {"change": "removed" if side == "a" else "added", side: short(holder[key])}
+        elif (place := first_difference(ours[key], theirs[key])) is not None:
+            row |= {"change": "changed", "a": short(ours[key]), "b": short(theirs[key])}
+            if isinstance(ours[key], list) or hasattr(ours[key], "dtype"):
+                row["element"] = place
+        else:
+            continue
+        groups[_group(key)].append(row)
+    return groups
+
+
+def _by_plain_key(side: Side) -> dict[str, Any]:
+    prefix = f"{side.metadata.get('general.architecture')}."
+    return {
+        f"<arch>.{key.removeprefix(prefix)}" if key.startswith(prefix) else key: value
+        for key, value in side.metadata.items()
+    }
+
+
+def _group(key: str) -> str:
+    if key.startswith(TOKENIZER):
+        return "tokenizer"
+    if key.startswith(BY_NATURE):
+        return "by_nature"
+    return "model" if key.startswith(("<arch>.", *OURS)) else "description"
+
+
+def compare_models(a: Side, b: Side, keys: list[dict[str, Any]]) -> tuple[list[Finding], list[str]]:
+    """Return what the two models compute differently by their metadata, and notes.
+
+    keys: those of the model that differ. They decide where a model cannot be run here, so that nothing tells what they
+    mean; otherwise a key that is missing may stand for its usual value.
+    """
+    if a.spec is None or b.spec is None:
+        names = [side.metadata.get("general.architecture") for side in (a, b)]
+        if names[0] != names[1]:
+            keys = [{"key": "general.architecture", **dict(zip("ab", map(short, names)))}, *keys]
+        note = "the architecture of A or B cannot be run here, so that every key of the model counts"
+        return [_key_finding(row) for row in keys], [note]
+    ours, theirs, notes = _completed(a, b, a.spec, b.spec)
+    return [*_fields(ours, theirs)], notes
+
+
+def _completed(a: Side, b: Side, ours: ModelSpec, theirs: ModelSpec) -> tuple[ModelSpec, ModelSpec, list[str]]:
+    """Return both specs with what another tool's file cannot say taken from the other side."""
+    notes: list[str] = []
+    for side, name in ((a, "A"), (b, "B")):
+        if side.file is not None and is_silent_on_activations(side.file):
+            notes.append(f"no key of {name} says how activations are quantised; taken to be as on the other side")
+    if a.file is not None:
+        ours, _ = completed(a.file, ours, theirs)
+    if b.file is not None:
+        theirs, _ = completed(b.file, theirs, ours)
+    return ours, theirs, notes
+
+
+def _fields(ours: ModelSpec, theirs: ModelSpec) -> Iterator[Finding]:
+    for field, a, b in differing_fields(ours, theirs):
+        kind, sentence = Kind.MODEL_DIFFERS, f"{field} is {a!r} in A and {b!r} in B"
+        if (pairs := rotary_pairing(field, a, b)) is not None:
+            kind, sentence = Kind.ROTARY_PAIRING_DIFFERS, f"{sentence} ({pairs})"
+        yield Finding(kind, sentence, None, {"field": field, "a": short(a), "b": short(b)})
+
+
+def _key_finding(row: dict[str, Any]) -> Finding:
+    values = " and ".join(f"{row.get(side, 'missing')} in {side.upper()}" for side in "ab")
+    return Finding(Kind.KEY_DIFFERS, f"{row['key']} is {values}", None, row)

@@ -1,0 +1,294 @@
+"""diff: what is one model in two files, and how two models are told apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import exit_code_of, run
+from tests.converter.verify.breakages import (
+    Edit,
+    arrays,
+    bos_twice,
+    codes,
+    drop,
+    exchanged,
+    key,
+    metadata,
+    norm,
+    renamed_architecture,
+    scales,
+    swap_two_tokens,
+    tensors_as,
+    untie,
+    without,
+    written_by_another_tool,
+)
+from tests.make.checkpoints import edited_gguf, split_gguf
+from tests.make.families import FAMILIES, Checkpoints
+from tritpack.converter.convert import convert
+from tritpack.converter.diff.diff import diff
+from tritpack.converter.repack import repack
+from tritpack.formats import float_types
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_metadata import from_gguf
+from tritpack.formats.names import ExitCode
+
+UP, Q = "blk.0.ffn_up.weight", "blk.0.attn_q.weight"
+TABLE = "token_embd.weight"
+
+
+def broken(good: Path, folder: Path, edit: Edit) -> dict[str, Any]:
+    return diff(good, edit(good, folder / "b.gguf"))
+
+
+def sentences(result: dict[str, Any], part: str = "tensors") -> str:
+    return "\n".join(row["sentence"] for row in result["differences"] if row["part"] == part)
+
+
+# -- the same model ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["t2", "t158", "tl2", "tq2_0", "iq2_bn_r4", "ptq1_0"])
+def test_another_layout_is_the_same_model(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path, layout: str) -> None:
+    other = tmp_path / "b.gguf"
+    repack(tiny_gguf, other, outtype=layout)
+    result = diff(tiny_gguf, other)
+    assert result["verdict"] == "same" and result["differences"] == []
+    assert result["summary"]["ternary"]["equal"] == 14 and result["metadata"]["by_nature"]
+    row = next(row for row in result["tensors"] if row["name"] == UP)
+    assert row["layout"] == {"a": "i2_s", "b": layout} and row["codes"]["differing"] == 0
+    assert row["codes"]["codes_sha256"]["a"] == row["codes"]["codes_sha256"]["b"]
+    assert result["schema"] == "tritpack.diff/1" and json.loads(json.dumps(result)) == result
+
+
+@pytest.mark.parametrize("family", ["falcon3", "bonsai_mlx", "gemma3_ternary_floats", "ms_2b4t_online"])
+def test_a_checkpoint_is_the_model_of_its_file(checkpoints: Checkpoints, tmp_path: Path, family: str) -> None:
+    folder, quantize = checkpoints(family).folder, FAMILIES[family].quantize
+    convert(folder, tmp_path / "b.gguf", quantize=quantize)
+    result = diff(folder, tmp_path / "b.gguf", quantize=quantize)
+    assert result["differences"] == [] and result["a"]["kind"] == "checkpoint"
+    assert {row["verdict"] for row in result["tensors"]} == {"equal"}
+
+
+def test_a_split_set_is_the_model_of_the_whole(tiny_gguf: Path, tmp_path: Path) -> None:
+    count = len(GgufFile(tiny_gguf).tensors)
+    first = split_gguf(tiny_gguf, tmp_path, [0, 5, count])[0]
+    assert diff(tiny_gguf, first)["verdict"] == "same"
+
+
+def test_rows_that_two_files_order_differently_are_compared_in_one_order(tiny_gguf: Path, tmp_path: Path) -> None:
+    renamed = metadata(renamed_architecture)(tiny_gguf, tmp_path / "llama.gguf")
+    order = from_gguf(GgufFile(renamed)).row_order(Q)
+    assert order is not None
+    permuted = codes(lambda matrix: matrix[order], *(f"blk.{i}.attn_q.weight" for i in range(2)))(
+        renamed, tmp_path / "q.gguf"
+    )
+    result = diff(tiny_gguf, permuted)
+    rows = {row["name"]: row for row in result["tensors"]}
+    assert rows[Q]["verdict"] == "equal" and rows["blk.0.attn_k.weight"]["verdict"] == "differs"
+    for hashes, same in (("codes_sha256", False), ("codes_sha256_hf", True)):
+        a, b = rows[Q]["codes"][hashes].values()
+        assert (a == b) == same, hashes
+    assert "codes_sha256_hf" not in rows[UP]["codes"]
+    assert "rotates pairs" in sentences(result, "model")
+
+
+def test_what_describes_a_model_counts_only_with_strict(tiny_gguf: Path, tmp_path: Path) -> None:
+    other = key("general.name", "Another")(tiny_gguf, tmp_path / "b.gguf")
+    result = diff(tiny_gguf, other)
+    assert result["verdict"] == "same" and "not counted: description" in result["conclusion"]
+    [row] = result["metadata"]["description"]
+    assert row["key"] == "general.name" and row["change"] == "changed" and row["b"] == "'Another'"
+    assert diff(tiny_gguf, other, strict=True)["verdict"] == "different"
+
+
+def test_a_file_of_another_tool_is_completed_from_the_other_side(tiny_gguf: Path, tmp_path: Path) -> None:
+    def silent(pairs: dict[str, Any]) -> None:
+        written_by_another_tool(pairs)
+        pairs.pop("tritpack.activation_quantization")
+
+    result = broken(tiny_gguf, tmp_path, metadata(silent))
+    assert not [row for row in result["differences"] if row["part"] in ("model", "tensors")]
+    assert "how activations are quantised" in result["notes"][0]
+
+
+# -- other models ------------------------------------------------------------------------------------------------------
+
+
+def permuted(axis: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda matrix: np.random.default_rng(3).permutation(matrix, axis=axis)
+
+
+def of_all(tensors: dict[str, np.ndarray]) -> None:
+    tensors[TABLE] = permuted(0)(tensors[TABLE].reshape(-1, 512)).reshape(-1)
+
+
+DIFFERENCES: dict[str, tuple[Edit, str, str]] = {
+    "inverted": (scales(lambda t: 1 / t.scales), "scale_inverted", "the scales are inverted in all 14 ternary tensors"),
+    "shrunk": (
+        scales(lambda t: t.scales * np.count_nonzero(t.codes) / t.codes.size),
+        "scale_absmean_twice",
+        "shrunk: B's is A's times 0.",
+    ),
+    "by one factor": (scales(lambda t: 3 * t.scales), "scale_differs", "every scale of B is 3 times as large, in all"),
+    "flipped": (codes(lambda c: -c), "codes_negated", "the signs of all codes are flipped in all 14 ternary tensors"),
+    "rows permuted": (codes(permuted(0)), "rows_reordered", "the rows are permuted in all 14 ternary tensors"),
+    "columns permuted": (codes(permuted(1), UP), "columns_reordered", "columns permuted: B has A's columns"),
+    "another tensor": (exchanged(UP, "blk.0.ffn_gate.weight"), "codes_of_other_tensor", "A has in 'blk.0.ffn_gate"),
+    "other weights": (
+        codes(lambda c: np.random.default_rng(5).integers(-1, 2, c.shape, np.int8), UP),
+        "codes_differ",
+        "nothing in common",
+    ),
+    "a norm": (norm("output_norm.weight", lambda v: v + 1), "norm_plus_one", "1 was added"),
+    "rows of the table": (arrays(of_all), "table_rows_reordered", "rows permuted: B has A's rows"),
+    "a tensor less": (drop("blk.1.ffn_down"), "tensor_missing", "only A has it"),
+    "a tensor more": (tensors_as(untie), "tensor_unexpected", "only B has it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_is_named(name: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    edit, kind, words = DIFFERENCES[name]
+    result = broken(tiny_gguf, tmp_path, edit)
+    assert result["verdict"] == "different" and words in sentences(result)
+    assert kind in [row["kind"] for row in result["differences"] if row["part"] == "tensors"]
+    differing = [row for row in result["tensors"] if row["verdict"] != "equal"]
+    assert differing and all(row["sentence"] and row["kind"] for row in differing)
+
+
+def test_a_shrunk_side_is_named_whichever_it_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    shrunk = DIFFERENCES["shrunk"][0](tiny_gguf, tmp_path / "b.gguf")
+    assert "shrunk: A's is B's times 0." in sentences(diff(shrunk, tiny_gguf))
+
+
+def test_figures_of_a_single_code(tiny_gguf: Path, tmp_path: Path) -> None:
+    def flip(matrix: np.ndarray) -> np.ndarray:
+        matrix[5, 7] = 1 - abs(matrix[5, 7])
+        return matrix
+
+    before = GgufFile(tiny_gguf).ternary(GgufFile(tiny_gguf).tensors[UP])
+    assert before is not None
+    result = broken(tiny_gguf, tmp_path, codes(flip, UP))
+    figures = next(row for row in result["tensors"] if row["name"] == UP)["codes"]
+    assert (figures["differing"], figures["rows"], figures["columns"]) == (1, 1, 1)
+    a = int(before.codes[5, 7])
+    assert figures["first"] == {"row": 5, "column": 7, "a": a, "b": 1 - abs(a)}
+    assert figures["codes_sha256"]["a"] == before.codes_sha256() != figures["codes_sha256"]["b"]
+    assert "single code" in result["conclusion"]
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0", "q6_k"])
+def test_a_rounded_table_counts_unless_it_is_ignored(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    convert(tiny_checkpoint, tmp_path / "a.gguf", embedding_type="f32")
+    convert(tiny_checkpoint, tmp_path / "b.gguf", embedding_type=kind)
+
+    def uneven(tensors: dict[str, np.ndarray]) -> None:  # values that no type survives
+        tensors[TABLE].view(np.float32)[:] *= np.float32(1.0037)
+
+    edited_gguf(tmp_path / "a.gguf", tmp_path / "c.gguf", tensors=uneven)
+    file = GgufFile(tmp_path / "c.gguf")
+    info = file.tensors[TABLE]
+    values = float_types.decode("f32", file.bytes_of(info), info.rows, info.cols)
+    edited_gguf(
+        tmp_path / "b.gguf", tmp_path / "d.gguf", tensors=lambda t: t.update({TABLE: float_types.encode(kind, values)})
+    )
+    result = diff(tmp_path / "c.gguf", tmp_path / "d.gguf")
+    [row] = result["differences"]
+    assert row["part"] == "rounding" and f"B is A rounded to {kind}" in row["sentence"]
+    assert result["verdict"] == "different" and "rounded" in result["conclusion"]
+    assert result["tensors"][0]["verdict"] == "rounded"
+    assert diff(tmp_path / "d.gguf", tmp_path / "c.gguf", ignore=["rounding"])["verdict"] == "same"
+
+
+def test_a_scale_rounded_to_float16_is_a_rounding(tiny_gguf: Path, tmp_path: Path) -> None:
+    odd = scales(lambda t: t.scales * np.float32(1.0003))(tiny_gguf, tmp_path / "a.gguf")
+    half = scales(lambda t: t.scales.astype(np.float16))(odd, tmp_path / "b.gguf")
+    result = diff(odd, half)
+    assert [row["part"] for row in result["differences"]] == ["rounding"]
+    assert "rounded to float16" in sentences(result, "rounding")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (metadata(swap_two_tokens), "2 tokens differ, first that of id 70"),
+        (metadata(bos_twice), "a chat is rendered as"),
+        (key("tokenizer.ggml.bos_token_id", 3), "the token that begins a text is"),
+        (key("tritpack.tokenizer.stop_token_ids", np.array([5], np.int32)), "[5] in B"),
+        (key("tokenizer.ggml.eos_token_id", 10**6), "the tokenizer of B: tokenizer.ggml.eos_token_id is 1000000"),
+        (without("tokenizer.ggml.tokens"), "B has no tokenizer"),
+    ],
+    ids=["tokens", "template", "bos", "stops", "invalid", "none"],
+)
+def test_another_tokenizer_is_named(tiny_gguf: Path, tmp_path: Path, edit: Edit, words: str) -> None:
+    other = edit(tiny_gguf, tmp_path / "b.gguf")
+    result = diff(tiny_gguf, other)
+    assert words in sentences(result, "tokenizer") and result["verdict"] == "different"
+    assert diff(tiny_gguf, other, ignore=["tokenizer"])["verdict"] == "same"
+
+
+def test_ids_that_differ_are_shown(tiny_gguf: Path, tmp_path: Path) -> None:
+    def other_letters(pairs: dict[str, Any]) -> None:
+        tokens = list(pairs["tokenizer.ggml.tokens"])
+        e, o = tokens.index("e"), tokens.index("o")
+        tokens[e], tokens[o] = tokens[o], tokens[e]
+        pairs["tokenizer.ggml.tokens"] = tokens
+
+    result = broken(tiny_gguf, tmp_path, metadata(other_letters))
+    example = result["tokenizer"]["examples"][0]
+    assert example["a"] != example["b"] and result["tokenizer"]["differing"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("bitnet-b1.58.hidden_activation", "silu", "activation is 'relu2' in A and 'silu' in B"),
+        ("bitnet-b1.58.rope.freq_base", 1e4, "rope_theta is"),
+        ("general.architecture", "unknown", "general.architecture is 'bitnet-b1.58' in A and 'unknown' in B"),
+    ],
+)  # fmt: skip
+def test_another_hyperparameter_is_named(tiny_gguf: Path, tmp_path: Path, name: str, value: Any, words: str) -> None:
+    assert words in sentences(broken(tiny_gguf, tmp_path, key(name, value)), "model")
+
+
+def test_a_tensor_that_cannot_be_decoded_is_a_difference(tiny_gguf: Path, tmp_path: Path) -> None:
+    def three(tensors: dict[str, np.ndarray]) -> None:
+        tensors[UP][5] = 0xFF
+
+    result = broken(tiny_gguf, tmp_path, arrays(three))
+    [row] = [row for row in result["tensors"] if row["verdict"] == "differs"]
+    assert row["damage"].keys() == {"b"} and "code 3" in row["damage"]["b"]
+    assert "cannot be decoded, in B: " in row["sentence"]
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(tiny_gguf: Path, tmp_path: Path) -> None:
+    flipped = codes(lambda c: -c)(tiny_gguf, tmp_path / "b.gguf")
+    result = run("diff", tiny_gguf, flipped, "--tensors", "--metadata")
+    assert result.exit_code == ExitCode.CHECK_FAILED
+    assert result.stdout.splitlines()[-1].startswith("DIFFERENT: A and B hold different models: the signs of all codes")
+    assert result.stdout.count("flipped: every sign is the other one") == 15  # 14 tensors, and the first in the summary
+    shutil.copy(tiny_gguf, tmp_path / "c.gguf")
+    result = run("diff", tiny_gguf, tmp_path / "c.gguf")
+    assert result.exit_code == ExitCode.GOOD and result.stdout.splitlines()[-1].startswith("SAME: ")
+    printed = run("diff", tiny_gguf, flipped, "--json")
+    document = json.loads(printed.stdout)
+    assert printed.exit_code == ExitCode.CHECK_FAILED and document["a"]["path"] == str(tiny_gguf)
+    assert document["tensors"][1].keys() >= {"name", "verdict", "shape", "layout", "nbytes", "kind", "sentence"}
+
+
+def test_what_cannot_be_compared(tiny_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(tiny_gguf.read_bytes()[:5000])
+    assert exit_code_of(run("diff", tiny_gguf, tmp_path / "cut.gguf")) == ExitCode.UNREADABLE
+    assert exit_code_of(run("diff", tiny_gguf, tmp_path / "absent.gguf")) == ExitCode.UNREADABLE
+    assert exit_code_of(run("diff", tiny_gguf, tiny_gguf, "--ignore", "layout")) == ExitCode.USAGE
