@@ -124,7 +124,8 @@ class GgufFile:
     Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
     Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by name, in the file's order.
     layouts: what the names of ternary layouts mean in this file. options: how it is read. mapped: its bytes; of a set,
-    those of the largest file. size: in bytes, of all files. unchanged: tells whether a file has changed since.
+    those of the largest file. header: of `path`, as it stands there. size: in bytes, of all files. unchanged: tells
+    whether a file has changed since.
     part: which part of a split file it is, where ReadOptions.any_part let it be read without the others; None for
     whatever is whole.
 
@@ -144,6 +145,7 @@ class GgufFile:
         self.part: Final = None if first.part is None else self._add_others(first.part)
         self.tensors: Final[Mapping[str, TensorInfo]] = {t.name: t for file in self._files for t in file.tensors}
         hidden = KEYS if len(self._files) > 1 else ()
+        self.header: Final = header
         self.version: Final = header.version
         self.metadata: Final = {key: value for key, value in header.metadata.items() if key not in hidden}
         self.metadata_types: Final = {key: kind for key, kind in header.metadata_types.items() if key not in hidden}
@@ -167,6 +169,11 @@ class GgufFile:
         """The metadata for a writer that keeps every byte of its values, which need not be UTF-8."""
         encoded = {key: self._files[0].header.encoded[key] for key in self.metadata}
         return encoded | {key: self.alignment for key in encoded if key == ALIGNMENT_KEY}
+
+    @property
+    def header_bytes(self) -> Bytes:
+        """The bytes before the tensors of `path`, uint8, as a view of the mapped file."""
+        return self._files[0].mapped[: self.data_offset]
 
     @property
     def files(self) -> list[Path]:

@@ -9,11 +9,13 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from tritpack.formats.arrays import Bytes
+from tritpack.formats.errors import Unreadable
 from tritpack.formats.files import atomic_output
 from tritpack.formats.gguf_header import (
     ALIGNMENT_KEY,
@@ -24,6 +26,7 @@ from tritpack.formats.gguf_header import (
     SCALARS,
     STRING,
     TYPE_NAMES,
+    Header,
 )  # fmt: skip
 
 SCALAR_IDS = {TYPE_NAMES[type_id]: type_id for type_id in SCALARS}
@@ -127,6 +130,28 @@ def encode_row(tensor: TensorPlan, offset: int = 0) -> bytes:
     dimensions = tensor.shape[::-1]
     numbers = struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, tensor.type_id, offset)
     return _encode_string(tensor.name) + numbers
+
+
+def replaced_header(
+    old: Header,
+    metadata: Mapping[str, Any],
+    types: Mapping[str, str] | None = None,
+    type_ids: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:
+    """Everything before the data section of a file whose header becomes another: its version, the alignment, and the
+    places and names of its tensors stay.
+
+    metadata: a value as the header encodes it (Header.encoded) stays as it is. type_ids: the tensors, by name, that get
+    another. Raises Unreadable for names that are not UTF-8, which could not be written again.
+    """
+    if names := [name for name in (*metadata, *(row.name for row in old.rows)) if "\ufffd" in name]:
+        raise Unreadable(f"its header has the name {names[0]!r}, which is not UTF-8: it is not written again")
+    parts = [MAGIC, struct.pack("<IQQ", old.version, len(old.rows), len(metadata)), encode_pairs(metadata, types)]
+    for row in old.rows:
+        tensor = TensorPlan(row.name, row.shape, type_ids.get(row.name, row.type_id), 0)
+        parts.append(encode_row(tensor, row.start - old.data_offset))
+    header = b"".join(parts)
+    return header + bytes(-len(header) % old.alignment)
 
 
 def padded(nbytes: int, alignment: int) -> int:

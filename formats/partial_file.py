@@ -7,6 +7,7 @@ is killed, the next one with the same key goes on from there. The journal is cut
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from tritpack.formats.files import lock, refuse_existing, remove_abandoned, stem
 
 READ_BYTES = 8 << 20
 LONGEST_JOURNAL = 64 << 20
+CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
+"""What the system says where it does not copy between these files by itself."""
 
 
 class PartialFile:
@@ -81,6 +84,32 @@ class PartialFile:
                         os.lseek(self._descriptor, offset, os.SEEK_SET)
                         count = os.write(self._descriptor, view)
                 view, offset = view[count:], offset + count
+
+    def copy(self, source: BinaryIO, start: int, offset: int, nbytes: int) -> None:
+        """Copy bytes of a file from `start` on to an offset; the system does so where it can, without reading them.
+
+        Raises WriteFailed, also if the source has become shorter.
+        """
+        done, copies = 0, hasattr(os, "copy_file_range")
+        with self._writing():
+            while done < nbytes:
+                count = min(nbytes - done, READ_BYTES)
+                if copies:
+                    try:
+                        places = (source.fileno(), self._descriptor, count, start + done, offset + done)
+                        count = os.copy_file_range(*places)
+                    except OSError as error:
+                        if error.errno not in CANNOT_COPY:
+                            raise
+                        copies = False
+                        continue
+                else:
+                    source.seek(start + done)
+                    count = len(data := source.read(count))
+                    self.write(offset + done, np.frombuffer(data, np.uint8))
+                if not count:
+                    raise OSError(f"the source ends after {start + done} bytes")
+                done += count
 
     def write_part(self, part: str, start: int, offset: int, data: Bytes) -> None:
         """Write bytes of a part that begins at `start`, at an offset in it that is a multiple of 8."""

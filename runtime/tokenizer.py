@@ -83,7 +83,7 @@ END_OF_TURN_NAMES = (
 )  # fmt: skip
 
 # The published 2B-4T GGUF contains a stub that bitnet.cpp replaces in C; this is the template of the checkpoint.
-_BITNET_STUB = "BITNETAssistant"
+BITNET_STUB = "BITNETAssistant"
 BITNET_TEMPLATE = (
     "{% for m in messages %}{% set line = m['role'] | capitalize + ': ' + m['content'] | trim + '<|eot_id|>' %}"
     "{% if loop.first %}{% set line = bos_token + line %}{% endif %}{{ line }}{% endfor %}"
@@ -259,7 +259,7 @@ def _build(metadata: Mapping[str, Any], backend: BoundedTokenizer | None) -> Tok
     tokenizer.splits_specials = bool(metadata.get(KEY_SPLIT_SPECIALS, False))
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
-        tokenizer.chat_template = BITNET_TEMPLATE if _BITNET_STUB in template else template
+        tokenizer.chat_template = BITNET_TEMPLATE if BITNET_STUB in template else template
     if KEY_STOP_IDS in metadata:
         tokenizer.stop_ids = frozenset(i for i in map(int, metadata[KEY_STOP_IDS]) if 0 <= i < len(tokens))
     else:

@@ -44,6 +44,7 @@ COMMANDS = {
     "export": "Write a packed file as a checkpoint for transformers or MLX.",
     "inspect": "Show what a packed file really contains.",
     "diff": "Compare two models across layouts and containers.",
+    "metadata": "Read and change the metadata of a packed file, or repair its known faults.",
     "verify": "Prove a file against the checkpoint it came from.",
     "check": "Check a file, a folder or a bundle against its attestation and its hashes.",
     "publish": "Upload a release folder or a bundle to the Hub, once it was checked.",
