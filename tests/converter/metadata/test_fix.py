@@ -16,8 +16,8 @@ from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_checkpoint, edited_gguf, split_gguf
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.metadata.fix import fix_metadata
-from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import CheckFailed, TritpackError, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf

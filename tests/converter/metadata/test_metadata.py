@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_gguf, split_gguf
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.metadata.metadata import get_metadata, remove_metadata, set_metadata
-from tritpack.converter.tools.inspect import inspect
 from tritpack.formats.errors import TritpackError, Unreadable, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.integrity import CODES_KEY, KEYS
