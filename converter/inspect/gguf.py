@@ -1,4 +1,4 @@
-"""What a GGUF file holds, for `tritpack inspect`: the types and sizes of its tensors decide, never general.file_type."""
+"""What a GGUF file holds, for `tritpack inspect`. The types and sizes of its tensors decide, not general.file_type."""
 
 from __future__ import annotations
 
