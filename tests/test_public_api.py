@@ -52,7 +52,7 @@ ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),
     Row("repack", "repack", WRITING, {"progress"}),
     Row("merge", "merge", {"as_json", "quiet"}, {"progress"}),
-    Row("export", "export", {"as_json", "quiet"}, {"progress"}),
+    Row("export", "export", {"as_json", "quiet"}, {"progress", "note"}),
     Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row(
