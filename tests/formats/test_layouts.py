@@ -403,8 +403,8 @@ def test_colliding_type_ids_are_told_apart_by_size() -> None:
         size = meaning.nbytes(rows, cols, head)
         assert size is not None, f"{type_id} {name}"
         found = catalog.resolve(type_id, rows, cols, -(-size // 32) * 32, 32, head)
-        assert found is not None and (found[0].name, found[1]) == (name, size), f"{type_id} {name}"
-    assert catalog.resolve(9999, rows, cols, 10**9, 32, head) is None
+        assert [(meaning.name, nbytes) for meaning, nbytes in found] == [(name, size)], f"{type_id} {name}"
+    assert catalog.resolve(9999, rows, cols, 10**9, 32, head) == []
 
 
 @pytest.mark.parametrize("meaning", catalog.MEANINGS, ids=lambda meaning: f"{meaning.type_id}_{meaning.name}")
