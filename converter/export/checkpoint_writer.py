@@ -9,9 +9,16 @@ from typing import Any
 
 from tritpack.converter.export.configuration import config_of
 from tritpack.converter.export.proof import prove
-from tritpack.converter.export.storage_choice import in_source_order, norm_offset, prepared
+from tritpack.converter.export.storage_choice import (
+    BYTES_PER_WEIGHT,
+    in_source_order,
+    largest_linear,
+    norm_offset,
+    prepared,
+)
 from tritpack.converter.export.tokenizer import tokenizer_files
 from tritpack.converter.families.family import Family
+from tritpack.converter.pipeline.in_order import in_order, threads_for
 from tritpack.converter.sources.source_model import SourceModel
 from tritpack.converter.storage.mlx import Mlx
 from tritpack.converter.storage.storage import DTYPE_NAMES, Storage, encoded
@@ -92,17 +99,25 @@ class CheckpointWriter:
 
     def _data(self) -> Iterator[Iterable[Bytes]]:
         """Yield the bytes of each entry, in pieces."""
-        for name in self.model.spec.tensor_shapes():
-            tensor = self.model.tensors[name]
+        shapes = self.model.spec.tensor_shapes()
+        linears = [name for name in shapes if name in self._linears]
+        stored = in_order(self._stored, linears, threads_for(BYTES_PER_WEIGHT * largest_linear(self.model)))
+        for name in shapes:
             if name in self._linears:
-                ternary = tensor.ternary()
-                assert ternary is not None
-                ordered = in_source_order(self.model, name, ternary)
-                yield from self.storage.write(prepared(ordered, self.storage))
-                tensor.release()
+                yield from next(stored)
             elif name != ROPE_FACTORS:
                 offset = norm_offset(self.family, name)
-                yield (encoded(piece - offset, self.float_dtype) for piece in tensor.pieces())
+                yield (encoded(piece - offset, self.float_dtype) for piece in self.model.tensors[name].pieces())
+
+    def _stored(self, name: str) -> list[list[Bytes]]:
+        """Return the pieces of each part of a linear."""
+        tensor = self.model.tensors[name]
+        ternary = tensor.ternary()
+        assert ternary is not None
+        parts = self.storage.write(prepared(in_source_order(self.model, name, ternary), self.storage))
+        pieces = [list(part) for part in parts]
+        tensor.release()
+        return pieces
 
     def target_name(self, name: str) -> str:
         """Return the checkpoint's name of a GGUF tensor."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tritpack.converter.export.storage_choice import prepared, written_floats
+from tritpack.converter.export.storage_choice import BYTES_PER_WEIGHT, largest_linear, prepared, written_floats
 from tritpack.converter.families.family import Family
+from tritpack.converter.pipeline.in_order import in_order, threads_for
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import SourceTensor
@@ -31,19 +32,21 @@ def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) ->
     reread = from_checkpoint(CheckpointFolder(folder), None, None)
     _compare_specs(reread.spec, model.spec, family, storage)
     worst, warnings = 0.0, []
-    for name in model.spec.linear_names():
-        source, back = _ternary(model.tensors[name]), _ternary(reread.tensors[name])
-        expected = prepared(source, storage)
-        if expected is not source:
-            worst = max(worst, loss(source, expected))
-        if expected.codes.any() or storage.name in ("packed", "pack_quantized"):
-            worst = max(worst, _compare_linear(name, expected, back, storage))
-        elif back.codes.any():
-            raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)
-        else:
+
+    def compare(name: str) -> float | None:
+        source, back = model.tensors[name], reread.tensors[name]
+        lost = _compare_linear(name, _ternary(source), _ternary(back), storage)
+        source.release()
+        back.release()
+        return lost
+
+    linears = model.spec.linear_names()
+    threads = threads_for(BYTES_PER_WEIGHT * largest_linear(model))
+    for name, lost in zip(linears, in_order(compare, linears, threads)):
+        if lost is None:
             warnings.append(f"tensor {name!r} is all zero: stored as {storage.name} it has no scale")
-        model.tensors[name].release()
-        reread.tensors[name].release()
+        else:
+            worst = max(worst, lost)
     for name, tensor in written_floats(model):
         _compare_floats(name, tensor, reread.tensors[name])
     for key, value in model.metadata.items():
@@ -61,18 +64,23 @@ def _compare_specs(reread: ModelSpec, spec: ModelSpec, family: Family, storage: 
             raise Unsupported(f"a config.json of {family.title} cannot say {field.name} {value!r}")
 
 
-def _compare_linear(name: str, expected: TernaryTensor, back: TernaryTensor, storage: Storage) -> float:
-    """Return the largest relative change of a scale. Raises WriteFailed for what did not survive."""
+def _compare_linear(name: str, source: TernaryTensor, back: TernaryTensor, storage: Storage) -> float | None:
+    """Return the largest relative change of a scale; None for a tensor that is all zero, of which the storage keeps no
+    scale. Raises WriteFailed for what did not survive."""
+    expected = prepared(source, storage)
     if not np.array_equal(back.codes, expected.codes):
         raise WriteFailed("its codes did not survive the export; this is a bug of tritpack", tensor=name)
+    if not expected.codes.any() and storage.name not in ("packed", "pack_quantized"):
+        return None
+    rounded = 0.0 if expected is source else loss(source, expected)
     if storage.exact:
         if scales_differ(back, expected)[0].any():
             raise WriteFailed("its scales did not survive the export; this is a bug of tritpack", tensor=name)
-        return 0.0
+        return rounded
     lost = loss(expected, back)
     if lost > MASTER_TOLERANCE[storage.dtype]:
         raise WriteFailed(f"its scale came back {lost:.1e} off; this is a bug of tritpack", tensor=name)
-    return lost
+    return max(rounded, lost)
 
 
 def _compare_floats(name: str, source: SourceTensor, back: SourceTensor) -> None:

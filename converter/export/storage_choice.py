@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,9 @@ from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import DTYPES
 from tritpack.formats.ternary import TernaryTensor
+
+BYTES_PER_WEIGHT = 12
+"""Of memory for a linear that is written or compared: its codes and floats, and what is computed on the way."""
 
 
 def choose_kind(
@@ -141,6 +145,12 @@ def in_source_order(model: SourceModel, name: str, ternary: TernaryTensor) -> Te
     """Return the tensor of this GGUF name with its rows as checkpoints have them."""
     order = model.spec.row_order(name)
     return ternary if order is None else ternary.with_rows(np.argsort(order))
+
+
+def largest_linear(model: SourceModel) -> int:
+    """Return the number of weights of the largest linear."""
+    shapes = model.spec.tensor_shapes()
+    return max(math.prod(shapes[name]) for name in model.spec.linear_names())
 
 
 def linears(model: SourceModel) -> Iterator[tuple[str, SourceTensor]]:

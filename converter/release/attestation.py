@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tritpack.converter.pipeline.in_order import threads_for
 from tritpack.converter.sources.hub import REPO
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.verify.rungs import LEVELS
@@ -29,7 +30,6 @@ from tritpack.formats.json_text import json_text, parse_json
 from tritpack.formats.names import FLOAT_QUANTIZERS
 from tritpack.formats.split_files import name_of_set
 from tritpack.runtime import packers
-from tritpack.runtime.machine import usable_cores
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:tritpack:conversion-proof:1"
@@ -38,8 +38,6 @@ SUFFIX = ".intoto.json"
 ORIGIN = ("repository", "commit")
 HASH = re.compile("[0-9a-f]{64}")
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-MEMORY = 768 << 20
-"""Bytes that all threads that hash codes may use together."""
 
 
 def write_attestation(report: Report, output: str | Path, *, file: str | Path, force: bool = False) -> Path:
@@ -126,7 +124,7 @@ def codes_hashes(file: GgufFile) -> dict[str, str]:
         file.release(tensor)
         return digest
 
-    with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (2 * largest)))) as pool:
+    with ThreadPoolExecutor(threads_for(2 * largest)) as pool:
         return dict(zip((tensor.name for tensor in tensors), pool.map(hashed, tensors)))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tritpack.converter.pipeline.in_order import threads_for
 from tritpack.converter.verify.compare.tensors import TensorComparison
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Kind
@@ -13,15 +14,12 @@ from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.verify.rungs.structure import accuse_source
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.runtime.machine import usable_cores
 
 name = "weights"
 blames: Blame = "file"
 needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
-MEMORY = 768 << 20
-"""Bytes that all comparing threads may use together."""
 BYTES_PER_WEIGHT = 12
 """Bytes that comparing one weight needs at most, which quantising master weights does."""
 
@@ -50,7 +48,7 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     tasks = comparison.tasks()
     largest = max(((last - first) * info.cols for info, (first, last) in tasks), default=1)
     damage: dict[str, str] = {}
-    with ThreadPoolExecutor(max(1, min(usable_cores(), MEMORY // (BYTES_PER_WEIGHT * largest)))) as pool:
+    with ThreadPoolExecutor(threads_for(BYTES_PER_WEIGHT * largest)) as pool:
         hashed = {info.name: pool.submit(comparison.damage, info) for info in file.tensors.values()}
         for (info, _), result in zip(tasks, pool.map(lambda task: comparison.run(*task), tasks)):
             if result.findings and info.name not in accused:
