@@ -7,12 +7,14 @@ bytes that are left. What the type ids mean is decided in gguf_reader.py.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable
 
@@ -250,6 +252,12 @@ class _Parser:
             raise Unreadable(f"metadata {key!r} makes it {self.objects[type_id]} {what}, at most {most} are read")
 
     def _strings(self, key: str, count: int) -> StringArray:
+        bounds = _bounds_of_short_strings(self.buffer, self.cursor, count) or self._bounds(key, count)
+        self.cursor = bounds[-1] - 8
+        return StringArray(self.buffer, bounds)
+
+    def _bounds(self, key: str, count: int) -> list[int]:
+        """See StringArray. Raises Unreadable where a length runs past the end."""
         position, size, buffer = self.cursor, self.size, self.buffer
         unpack = struct.Struct("<Q").unpack_from
         bounds = []
@@ -261,8 +269,7 @@ class _Parser:
         if position > size:
             raise Unreadable(f"metadata {key!r} runs past the end of the file")
         bounds.append(position + 8)
-        self.cursor = position
-        return StringArray(buffer, bounds)
+        return bounds
 
     # -- tensor table --------------------------------------------------------------------------------------------------
 
@@ -274,6 +281,28 @@ class _Parser:
             raise Unreadable(f"has {dimensions} dimensions, expected at most {MAX_DIMENSIONS}", tensor=name)
         shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
         return TensorRow(name, shape, self._take("<I"), self._take("<Q"))
+
+
+def _bounds_of_short_strings(buffer: memoryview, position: int, count: int) -> list[int] | None:
+    """The bounds of an array whose strings all have less than 256 bytes, as in vocabularies; None if one has more.
+
+    It reads one byte of each length, which takes half of the time, and then compares all lengths at once.
+    """
+    bounds: list[int] = []
+    append = bounds.append
+    try:
+        for _ in itertools.repeat(None, count):
+            append(position + 8)
+            position += 8 + buffer[position]
+    except IndexError:
+        return None
+    append(position + 8)
+    if position > len(buffer):
+        return None
+    starts = np.array(bounds, np.int64)
+    at_every_byte: npt.NDArray[np.uint64] = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
+    lengths = at_every_byte[starts[:-1] - 8]
+    return bounds if (lengths == (np.diff(starts) - 8).astype(np.uint64)).all() else None
 
 
 def _check_rows(rows: Sequence[TensorRow], data_offset: int, alignment: int) -> None:
