@@ -21,7 +21,8 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
-from tritpack.runtime.model import Model, cache_bytes
+from tritpack.runtime.model import Model
+from tritpack.runtime.token_bytes import cache_bytes, read_per_token
 
 SCHEMA = "tritpack.bench/1"
 KERNELS_SCHEMA = "tritpack.bench-kernels/1"
@@ -212,7 +213,8 @@ def _measure(
     samples, joules = _samples(model, test, repetitions)
     cached = round((test.depth + (test.n + 1) / 2) * cache_bytes(model.spec, kv_type))
     macs = _macs_per_token(model, test.n if test.is_prompt else 1)
-    return Row(test.label, threads, samples, _bytes_per_token(model), cached, *limits, macs, joules)
+    read = read_per_token(model.spec, {name: info.nbytes for name, info in model.file.tensors.items()})
+    return Row(test.label, threads, samples, read, cached, *limits, macs, joules)
 
 
 def _samples(model: Model, test: Workload, repetitions: int) -> tuple[list[float], float | None]:
@@ -245,15 +247,6 @@ def _first_token(file: str | Path, threads: int, isa: str | None, kv_type: str) 
     with Model(file, threads=threads, isa=isa, kv_type=kv_type) as model:
         model.eval(list(range(min(FIRST_PROMPT, model.spec.vocab_size))))
         return time.perf_counter() - begin
-
-
-def _bytes_per_token(model: Model) -> int:
-    """Bytes of the file that a decoded token reads: all tensors, but one row of an embedding that is not the head."""
-    total = sum(info.nbytes for info in model.file.tensors.values())
-    if not model.spec.tied:
-        embedding = model.file.tensors["token_embd.weight"]
-        total -= embedding.nbytes - embedding.nbytes // embedding.rows
-    return total
 
 
 def _macs_per_token(model: Model, tokens: int) -> int:

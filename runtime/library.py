@@ -44,12 +44,12 @@ from tritpack.runtime.abi import (
     SessionStruct,
     TensorStruct,
 )
+from tritpack.runtime.machine import MAX_THREADS
 
 TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
 """(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
 
 DEFAULT_BATCH = 264
-MAX_THREADS = 256
 MAX_CONTEXT = 1 << 24
 
 

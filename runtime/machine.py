@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from tritpack.runtime.library import MAX_THREADS
+MAX_THREADS = 256
+"""Of the C library's pool, TP_MAX_THREADS."""
 
 
 def usable_cores() -> int:

@@ -15,17 +15,16 @@ from tritpack.formats import float_types, model_metadata
 from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS, ModelSpec
+from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers
 from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.generate import Generation, collect, stream_tokens
 from tritpack.runtime.library import CModel, CSession, CTensor
 from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.sampling import SamplingParams
+from tritpack.runtime.token_bytes import default_context
 from tritpack.runtime.tokenizer import Tokenizer
 
-DEFAULT_CACHE_BYTES = 4 << 30
-"""The most that a KV cache takes by default: the longest contexts need more memory than most machines have."""
 CODES = ".q8"
 """The end of the C graph's trace points of int8 codes; what precedes it is the point's name in reference.py."""
 SCALE = ".scale"
@@ -299,18 +298,6 @@ def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
         if problems := file.check(info):
             raise Unreadable(problems[0])
     return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
-
-
-def default_context(spec: ModelSpec, kv_type: str) -> int:
-    """Positions of the KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
-    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // cache_bytes(spec, kv_type)))
-
-
-def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
-    """Bytes of the keys and values of one position. i16 pads heads to 16 values and has one float32 scale per head."""
-    padded = -(-spec.head_dim // 16) * 16
-    head = 2 * padded + 4 if kv_type == "i16" else 4 * spec.head_dim
-    return 2 * spec.layers * spec.kv_heads * head
 
 
 def generate(

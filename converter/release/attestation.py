@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.pipeline.in_order import threads_for
+from tritpack.converter.release.attestation_name import attestation_name as attestation_name
 from tritpack.converter.sources.hub import REPO
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.verify.rungs import LEVELS
@@ -28,13 +29,11 @@ from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.inputs import read_input
 from tritpack.formats.json_text import json_text, parse_json
 from tritpack.formats.names import FLOAT_QUANTIZERS
-from tritpack.formats.split_files import name_of_set
 from tritpack.runtime import packers
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:tritpack:conversion-proof:1"
 """A name and no address, which the specification allows; the number changes where a key changes its meaning."""
-SUFFIX = ".intoto.json"
 ORIGIN = ("repository", "commit")
 HASH = re.compile("[0-9a-f]{64}")
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -53,12 +52,6 @@ def write_attestation(report: Report, output: str | Path, *, file: str | Path, f
     with atomic_output(Path(output), len(data), force=force) as stream:
         stream.write(data)
     return Path(output)
-
-
-def attestation_name(file: str | Path) -> Path:
-    """Return the path of the attestation beside a GGUF: NAME.intoto.json, without the number of a part."""
-    path = Path(file)
-    return path.with_name(name_of_set(path.name) + SUFFIX)
 
 
 def statement(report: Report, codes: Mapping[str, str]) -> dict[str, Any]:

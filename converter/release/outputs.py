@@ -17,7 +17,7 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import read_input
 from tritpack.formats.json_text import parse_json
 from tritpack.formats.model_spec import ModelSpec
-from tritpack.runtime.model import cache_bytes
+from tritpack.runtime.token_bytes import cache_bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tritpack.converter.release.attestation import SUFFIX as ATTESTATION
 from tritpack.converter.release.attestation import Attestation, attestation_name, parse_attestation
+from tritpack.converter.release.attestation_name import SUFFIX as ATTESTATION
 from tritpack.converter.release.bundle.archive import SUFFIX as BUNDLE
 from tritpack.converter.release.bundle.reader import Write, open_bundle
 from tritpack.converter.release.card import NAME as CARD

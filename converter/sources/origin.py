@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tritpack.converter.model_names import name_parts, title
+from tritpack.converter.sources.origin_keys import COMMIT_KEY, HUB, REPOSITORY_KEY
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.inputs import open_input
 
@@ -24,10 +25,6 @@ LARGEST_FRONT_MATTER = 64 << 10
 """Bytes; the longest that models have are a tenth of it."""
 LONGEST_TEXT, MOST_TEXTS = 200, 100
 """Characters of a value that is taken over, and how many values of one kind."""
-HUB = "https://huggingface.co/"
-"""The Hub's address in files, whatever mirror a download came from."""
-COMMIT_KEY = "tritpack.source.commit"
-REPOSITORY_KEY = "general.source.huggingface.repository"
 SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 MODEL = re.compile(rf"(?:{HUB})?(\w[\w.-]*)/(\w[\w.-]*)/?", re.ASCII)
 ADDRESS = re.compile(r"https?://[^\s/]+(/\S*)?")

@@ -8,7 +8,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from tritpack.converter.sources.origin import COMMIT_KEY, REPOSITORY_KEY, snapshot_of
+from tritpack.converter.sources.origin import snapshot_of
+from tritpack.converter.sources.origin_keys import COMMIT_KEY, REPOSITORY_KEY
 from tritpack.converter.verify.context import Context, Options
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.version import VERSION

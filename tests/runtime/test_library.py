@@ -420,7 +420,8 @@ def test_hidden_states_and_trace_errors(made: Made) -> None:
 
 def test_a_default_context_fits_a_machine(tiny_gguf: Path) -> None:
     """A model of 131072 positions would reserve tens of GiB; what is asked for is given all the same."""
-    from tritpack.runtime.model import DEFAULT_CACHE_BYTES, Model, default_context
+    from tritpack.runtime.model import Model
+    from tritpack.runtime.token_bytes import DEFAULT_CACHE_BYTES, default_context
 
     with Model(tiny_gguf) as model:
         assert model.context_length == default_context(model.spec, "f32") == 1024
