@@ -66,6 +66,9 @@ DUMMY_SHAPES = ("bitnet-2b-4t", "tiny")
 DUMMY_MODES = ("offline", "online")
 """Shapes and weights of `make-dummy`: packed codes, or bf16 master weights."""
 
+PUBLISHED_SHAPES = ("bitnet-2b-4t", "8b", "70b", "100b")
+"""What `inspect --shape` takes: sizes of models that were published or announced."""
+
 
 class ExitCode(enum.IntEnum):
     """What the process ends with. README.md documents it, and a test keeps the two equal."""

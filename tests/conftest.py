@@ -28,6 +28,12 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 DEMO = REPOSITORY / "recipes" / "demo"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tritpack remembers of this machine does not come from the user's cache, and does not go there."""
+    os.environ["TRITPACK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed checkpoint of 2 layers, seeded."""

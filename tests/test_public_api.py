@@ -55,6 +55,13 @@ ROWS = [
     Row("export", "export", {"as_json", "quiet"}, {"progress", "note"}),
     Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
+    Row("export", "export", {"as_json", "quiet"}, {"progress"}),
+    Row(
+        "inspect", "inspect",
+        {"as_json", "tensors", "metadata", "engines", "markdown", "files", "fail_on", "shape", "outtype",
+         "embedding_type"},
+        {"file"},
+    ),
     Row(
         "verify", "verify", {"as_json", "quiet", "layers", "folder", "report", "attest", "bom", "sign_key", "force",
          "json_schema"},

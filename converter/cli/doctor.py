@@ -46,6 +46,9 @@ def _show(result: dict[str, Any], verbose: bool) -> None:
     click.echo(f"tritpack  {system}")
     click.echo(f"packages  {', '.join(f'{name} {version}' for name, version in versions.items())}")
     click.echo(f"cpu       {result['cpu'].partition(';')[0]}, {cores}")
+    bandwidth = result["bandwidth"]
+    figure = bandwidth["bytes_per_second"]
+    click.echo(f"memory    {f'{figure / 1e9:.3g} GB/s, ' if figure else ''}{bandwidth['how']}")
     click.echo(f"kernels   {isas or 'none'}" + (f"; {result['best_isa']} is used" if isas else ""))
     if verbose:
         click.echo(f"features  {result['cpu'].partition(';')[2].strip() or 'unknown'}")

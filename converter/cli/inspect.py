@@ -2,118 +2,179 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH, unpacked
-from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import json_option
+from tritpack.formats import names
+from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.names import ExitCode
+
+WIDEST = 110
+"""Columns of a paragraph on a terminal: longer lines are hard to read."""
 
 
 @click.command("inspect")
-@click.argument("file", type=PATH, metavar="FILE")
+@click.argument("files", type=PATH, nargs=-1, metavar="FILE...")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option(
     "--stats",
     is_flag=True,
-    help="Decode every ternary tensor: scale, shares, entropy, hash of the codes; compare all recorded hashes.",
+    help="Decode every ternary tensor (scale, shares, entropy, hash of the codes), and compare all recorded hashes.",
 )
+@click.option("--metadata", is_flag=True, help="List the metadata.")
+@click.option(
+    "--engines", is_flag=True, help="Say why each engine runs a file right or wrong, and what makes one for it."
+)
+@click.option("-c", "--context", type=click.IntRange(min=1), metavar="N", help="Tokens for which memory is counted.")
+@click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/s",
+              help="Of the memory; without it, this machine's is measured once and remembered.")  # fmt: skip
+@click.option("--fail-on", multiple=True, metavar="damage|unknown-origin|engine:NAME",
+              help="End with exit code 1 if that is so; repeatable. damage decodes all, as --stats does.")  # fmt: skip
+@click.option("--shape", type=click.Choice(names.PUBLISHED_SHAPES), help="Instead of FILE: a model that is not here.")
+@click.option(
+    "--outtype", type=click.Choice(("auto", *names.LAYOUTS)), help="With --shape: the layout (default: auto)."
+)
+@click.option("--embedding-type", type=click.Choice(names.FLOAT_TYPES), help="With --shape (default: f16).")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a model card or an issue.")
 @json_option
-def command(file: str, tensors: bool, stats: bool, as_json: bool) -> None:
-    """Show what FILE (a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub) really contains.
+def command(
+    files: Sequence[str],
+    shape: str | None,
+    outtype: str | None,
+    embedding_type: str | None,
+    fail_on: Sequence[str],
+    as_json: bool,
+    markdown: bool,
+    **options: Any,
+) -> None:
+    """Say what a FILE is, whether it is intact, which programs run it, what it needs, and where it comes from.
+
+    FILE is a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub. Several files, or a folder of
+    GGUFs, give a table with one line per file.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
     that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
     those that the file records) ends with exit code 1, a part of a split file without the others with 3.
     """
+    if shape is not None:
+        _inspect_shape(shape, files, outtype, embedding_type, as_json, markdown, options)
+        return
+    if outtype or embedding_type:
+        raise UsageError("--outtype and --embedding-type go with --shape", hint="a FILE has its own types")
+    if not files:
+        raise UsageError("FILE is missing", hint="'tritpack inspect --help' shows what it takes; --shape needs no FILE")
+    from tritpack.converter.inspect.fail_on import DAMAGE, check_conditions
+    from tritpack.converter.inspect.table import SCHEMA, files_of
+
+    check_conditions(fail_on)
+    expanded = [files_of(file) for file in files]
+    paths = [path for file, inside in zip(files, expanded) for path in inside or [file]]
+    is_table = len(paths) > 1 or expanded[0] is not None
+    options["decode"] = options["stats"] or DAMAGE in fail_on
+    results = [_inspect(path, fail_on, options, catch=is_table) for path in paths]
+    if as_json:
+        print_json({"schema": SCHEMA, "files": [_as_json(result) for result in results]} if is_table else results[0])
+    else:
+        _print(_lines(results, is_table, markdown, options))
+    for result in results:
+        for failure in result.get("failed", ()):
+            show(f"failed: {result['file']}: {failure}", err=True)
+    sys.exit(max(map(_exit_code, results)))
+
+
+def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catch: bool) -> dict[str, Any]:
+    """The result of one file, with the conditions that failed. catch: let an error be the result of its file."""
+    from tritpack.converter.inspect.fail_on import failures
     from tritpack.converter.inspect.inspect import inspect
+
+    try:
+        with unpacked(file) as path:
+            result = inspect(_local(path), stats=options["decode"], context=options["context"],
+                             bandwidth=options["bandwidth"])  # fmt: skip
+        result["file"] = file
+        if isinstance(path, Path):  # nobody can open the files of a copy that is gone
+            result["files"] = [Path(copy).name for copy in result["files"]]
+        return {**result, "failed": failures(result, fail_on)} if fail_on else result
+    except UsageError:
+        raise
+    except TritpackError as error:
+        if not catch:
+            raise
+        return {"file": file, "error": error}
+
+
+def _local(path: str | Path) -> str | Path:
+    """The path of a FILE here; a repository on the Hub is downloaded first, whose client takes time to import."""
+    if Path(path).exists():
+        return path
     from tritpack.converter.sources.open import local_path
 
-    with unpacked(file) as path:
-        result = inspect(local_path(path, progress=True), stats=stats)
-    result["file"] = file
-    if isinstance(path, Path):  # nobody can open the files of a copy that is gone
-        result["files"] = [Path(copy).name for copy in result["files"]]
+    return local_path(path, progress=True)
+
+
+def _as_json(result: dict[str, Any]) -> dict[str, Any]:
+    error = result.get("error")
+    return {**result, "error": str(error)} if error else result
+
+
+def _exit_code(result: dict[str, Any]) -> int:
+    if error := result.get("error"):
+        return int(error.exit_code)
+    part = result.get("part")
+    if part and (part["missing"] or part["problem"]):
+        return ExitCode.UNREADABLE
+    return ExitCode.CHECK_FAILED if result["damage"] or result.get("failed") else ExitCode.GOOD
+
+
+def _lines(results: list[dict[str, Any]], is_table: bool, markdown: bool, options: dict[str, Any]) -> Iterable[str]:
+    if markdown:
+        from tritpack.converter.inspect.markdown import markdown_lines, table_markdown
+
+        if is_table:
+            return table_markdown(results)
+        tensors = options["tensors"] or options["stats"]
+        return markdown_lines(results[0], tensors=tensors, metadata=options["metadata"])
+    if is_table:
+        from tritpack.converter.inspect.table import table_lines
+
+        return table_lines(results)
+    from tritpack.converter.inspect.text import result_lines
+
+    details = {name: options[name] for name in ("tensors", "stats", "metadata", "engines")}
+    return result_lines(results[0], _width(), **details)
+
+
+def _inspect_shape(
+    shape: str, files: Sequence[str], outtype: str | None, embedding_type: str | None, as_json: bool, markdown: bool,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    from tritpack.converter.inspect.markdown import shape_markdown
+    from tritpack.converter.inspect.shapes import inspect_shape
+    from tritpack.converter.inspect.text import shape_lines
+
+    if files:
+        raise UsageError("give either a FILE or --shape")
+    result = inspect_shape(shape, outtype=outtype or "auto", embedding_type=embedding_type or "f16",
+                           context=options["context"], bandwidth=options["bandwidth"])  # fmt: skip
     if as_json:
         print_json(result)
     else:
-        _show(result, tensors, stats)
-    part = result.get("part")
-    if part and (part["missing"] or part["problem"]):
-        sys.exit(ExitCode.UNREADABLE)
-    if result["damage"]:
-        sys.exit(ExitCode.CHECK_FAILED)
+        _print(shape_markdown(result) if markdown else shape_lines(result, _width()))
 
 
-def _show(result: dict[str, Any], tensors: bool, stats: bool) -> None:
-    nbytes = size(result["nbytes"])
-    if result["kind"] == "gguf":
-        version = f"GGUF v{result['gguf_version']}"
-        if len(result["files"]) > 1:
-            version += f" in {len(result['files'])} files"
-        show(f"{result['file']}: {version}, {nbytes}, architecture {result['architecture']}")
-    else:
-        count = len(result["weight_files"])
-        files = f"{count} weight file{'s' if count > 1 else ''}"
-        show(f"{result['file']}: checkpoint folder, {files}, {nbytes}, model_type {result['model_type']}")
-        if result["recognised"]:
-            show(f"recognised: {result['recognised']}")
-    if result["model"]:
-        model = result["model"]
-        show(
-            f"model: {model['layers']} layers, hidden {model['hidden_size']}, ffn {model['intermediate_size']}, "
-            f"heads {model['heads']}/{model['kv_heads']} of {model['head_dim']}, vocabulary {model['vocab_size']}, "
-            f"{model['activation']}, {'tied' if model['tied'] else 'untied'} head"
-        )
-    layouts = ", ".join(f"{count} x {layout}" for layout, count in result["layouts"].items())
-    bits = result["ternary_bits_per_weight"]
-    weights = f"{result['ternary_weights']} ternary weights at {bits:.4f} bpw" if bits else "no ternary weights"
-    show(f"tensors: {layouts}; {weights}" if result["tensors"] else "tensors: none")
-    if result.get("dialects"):
-        show(f"dialect: {', '.join(result['dialects'])}")
-    if integrity := result.get("integrity"):
-        show(f"integrity: {_integrity(integrity)}")
-    for problem in result["problems"]:
-        show(f"{'damage' if problem in result['damage'] else 'problem'}: {problem}")
-    if tensors or stats:
-        _table(result["tensors"])
-    if not tensors and not stats:
-        show("metadata:" if result["kind"] == "gguf" else "config.json:")
-        for key, value in result["metadata"].items():
-            show(f"  {key} = {_short(value)}")
+def _width() -> int:
+    """Columns of a paragraph; 0, no end, where the output is no terminal: a script wants whole lines."""
+    return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else 0
 
 
-def _integrity(integrity: dict[str, Any]) -> str:
-    """What is known of the hashes that the file records, in words."""
-    if not integrity["checked"]:
-        return "hashes not checked (--stats)"
-    if differing := integrity["differing"]:
-        return f"{len(differing)} of {integrity['recorded']} tensors are not as the file records them"
-    return f"intact: all {integrity['recorded']} tensors have the hashes that the file records"
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    shares = f"{'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
-    widest = max([30, *(len(row["name"]) for row in rows)])
-    show(f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10} {'scale':>10} {shares}")
-    for row in rows:
-        shape = " x ".join(map(str, row["shape"]))
-        line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {size(row['nbytes']):>10}"
-        if "codes_sha256" in row:
-            scale = f"{row['scale']:.6g}" if "scale" in row else row["granularity"]
-            shares = " ".join(f"{row[key]:>6.3f}" for key in ("minus", "zero", "plus", "entropy_bits"))
-            line += f" {scale:>10} {shares}  {row['codes_sha256'][:12]}"
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
         show(line)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        text = f"[{value['length']}] {', '.join(map(repr, value['first']))}, ..."
-    else:
-        text = repr(value)  # which escapes it
-    return text if len(text) <= 100 else text[:97] + "..."

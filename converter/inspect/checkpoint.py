@@ -7,15 +7,21 @@ import dataclasses
 import math
 from typing import Any
 
+from tritpack.converter.inspect.needs import NeedsOptions
+from tritpack.converter.inspect.origin import of_checkpoint
+from tritpack.converter.inspect.packed_needs import packed_needs, table_parameters
 from tritpack.converter.inspect.statistics import figures_of
 from tritpack.converter.inspect.summary import SCHEMA, summary
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.formats.errors import TritpackError, Unreadable
+from tritpack.formats.model_spec import ModelSpec
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def inspect_checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
+def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOptions) -> dict[str, Any]:
     """Return what a checkpoint folder holds, under its own names; `gguf_name` is what convert would write."""
     model, problems, damage = _recognised(folder)
     used = {}
@@ -40,7 +46,8 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
                     damage.append(error.without_path)
                 tensor.release()
         rows.append(row)
-    ternary_names = set(model.spec.linear_names()) if model else set()
+    spec = model.spec if model else None
+    ternary_names = set(spec.linear_names()) if spec else set()
     linears = [tensor for name, tensor in used.values() if name in ternary_names]
     ternary_weights = sum(math.prod(tensor.shape) for tensor in linears)
     ternary_bytes = sum(part.data.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
@@ -52,16 +59,34 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool) -> dict[str, Any]:
         "weight_files": folder.weight_files,
         "model_type": folder.config.get("model_type"),
         "recognised": model.why if model else None,
-        "architecture": model.spec.architecture if model else None,
+        "architecture": spec.architecture if spec else None,
+        "name": folder.origin.name,
         "layouts": dict(collections.Counter(row["layout"] for row in rows)),
+        "ternary_layouts": list(dict.fromkeys(tensor.stored.dtype.lower() for tensor in linears)),
+        "parameters": spec.parameters() if spec else sum(math.prod(row["shape"]) for row in rows),
+        "embedding_parameters": table_parameters(spec) if spec else 0,
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * ternary_bytes / ternary_weights if ternary_weights else None,
-        "model": dataclasses.asdict(model.spec) if model else None,
+        "model": dataclasses.asdict(spec) if spec else None,
+        "context_length": spec.context_length if spec else None,
+        "tokenizer": _tokenizer(folder, spec),
         "metadata": {key: summary(value) for key, value in folder.config.items()},
         "damage": damage,
         "problems": [*damage, *problems],
+        "decoded": stats,
+        "engines": [],
+        "needs": packed_needs(spec, options=options) if spec else None,
+        "origin": of_checkpoint(folder.origin),
         "tensors": rows,
     }
+
+
+def _tokenizer(folder: CheckpointFolder, spec: ModelSpec | None) -> dict[str, Any] | None:
+    """The first file of a tokenizer that is there, under the keys that a GGUF has."""
+    for name in TOKENIZER_FILES:
+        if (folder.folder / name).is_file():
+            return {"model": name, "pre": None, "tokens": spec.vocab_size if spec else None}
+    return None
 
 
 def _recognised(folder: CheckpointFolder) -> tuple[SourceModel | None, list[str], list[str]]:

@@ -7,8 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from tritpack.converter.inspect.engines import engine_verdicts
+from tritpack.converter.inspect.known_files import recognise
+from tritpack.converter.inspect.needs import NeedsOptions, needs
+from tritpack.converter.inspect.origin import recorded
 from tritpack.converter.inspect.problems import file_problems, missing_tensors
-from tritpack.converter.inspect.summary import SCHEMA, summary
+from tritpack.converter.inspect.summary import SCHEMA, is_table, summary
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
@@ -16,14 +20,17 @@ from tritpack.formats.integrity import TENSORS_KEY, TensorHashes, recorded_hashe
 from tritpack.formats.model_spec import ModelSpec
 
 
-def inspect_gguf(gguf: GgufFile, stats: bool) -> dict[str, Any]:
+def inspect_gguf(gguf: GgufFile, stats: bool, options: NeedsOptions) -> dict[str, Any]:
     """Return what a GGUF file holds, with the damage that its structure and, with stats, its bytes show."""
     spec = _spec(gguf)
     rows, unknown = _tensor_rows(gguf)
+    known = recognise(gguf, whole=stats)
     integrity, damage = _integrity(gguf, spec, rows, stats)
-    damage = [*missing_tensors(gguf, spec), *damage]
+    missing = missing_tensors(gguf, spec)
+    damage = [*missing, *damage]
     weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
     ternary_weights = sum(t.rows * t.cols for t in weights)
+    complete = spec if gguf.part is None and not missing else None
     return {
         "schema": SCHEMA,
         "kind": "gguf",
@@ -35,17 +42,44 @@ def inspect_gguf(gguf: GgufFile, stats: bool) -> dict[str, Any]:
         "architecture": gguf.metadata.get("general.architecture"),
         "name": gguf.metadata.get("general.name"),
         "layouts": dict(collections.Counter(tensor.layout for tensor in gguf.tensors.values())),
+        "ternary_layouts": list(dict.fromkeys(tensor.layout for tensor in weights)),
         "dialects": sorted({t.meaning.dialect for t in weights if t.meaning}),
         "parameters": sum(tensor.rows * tensor.cols for tensor in gguf.tensors.values()),
+        "embedding_parameters": sum(t.rows * t.cols for t in gguf.tensors.values() if is_table(t.name)),
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
         "model": _hyperparameters(gguf, spec, ternary_weights),
+        "context_length": _context_length(gguf),
+        "tokenizer": _tokenizer(gguf),
         "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
         "problems": [*damage, *unknown, *file_problems(gguf)],
         "integrity": integrity,
+        "decoded": stats,
+        "engines": engine_verdicts(gguf, spec),
+        "needs": complete and needs(complete, _sizes(gguf), [t.name for t in weights], gguf.size, options),
+        "origin": recorded(gguf.metadata, gguf.path),
+        "known": known,
         "tensors": rows,
     }
+
+
+def _sizes(file: GgufFile) -> dict[str, int]:
+    return {tensor.name: tensor.nbytes for tensor in file.tensors.values()}
+
+
+def _context_length(file: GgufFile) -> int | None:
+    context = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
+    return context if isinstance(context, int) and context > 0 else None
+
+
+def _tokenizer(file: GgufFile) -> dict[str, Any] | None:
+    """The kind of tokenizer, how it splits text before it, and its number of tokens; None without a tokenizer."""
+    model, pre, tokens = (file.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre", "tokens"))
+    if not isinstance(model, str):
+        return None
+    count = len(tokens) if isinstance(tokens, Sequence) and not isinstance(tokens, str) else 0
+    return {"model": model, "pre": pre if isinstance(pre, str) else None, "tokens": count}
 
 
 def _hyperparameters(file: GgufFile, spec: ModelSpec | None, ternary_weights: int) -> dict[str, Any] | None:

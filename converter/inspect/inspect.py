@@ -5,24 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tritpack.converter.inspect.answers import answers
+from tritpack.converter.inspect.gguf import inspect_gguf
+from tritpack.converter.inspect.needs import NeedsOptions
+from tritpack.formats.gguf_reader import GgufFile, ReadOptions
 
-def inspect(file: str | Path, *, stats: bool = False) -> dict[str, Any]:
+
+def inspect(
+    file: str | Path, *, stats: bool = False, context: int | None = None, bandwidth: float | None = None
+) -> dict[str, Any]:
     """Return what `tritpack inspect --json` prints. Raises Unreadable if the file or folder cannot be parsed.
 
     stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256), and compare each tensor with the
     hashes that the file records. A tensor that cannot be decoded or that differs is damage in the result, and not an
-    error. `problems` has the damage, and what readers may stumble over besides.
+    error. `problems` has the damage, and what readers may stumble over besides. `answers` has five answers in plain
+    words, of which the other keys are the details.
+    context: tokens for which memory is counted; None takes the model's own, as far as 4 GiB hold its keys and values.
+    bandwidth: GB/s that the memory gives; None takes this machine's, which is measured once.
     """
+    options = NeedsOptions(context, bandwidth)
     if stats:
         from tritpack.runtime import packers
 
         packers.use_c_packers()
-    if Path(file).is_dir():  # what reads checkpoints takes time to import, and a GGUF needs none of it
-        from tritpack.converter.inspect.checkpoint import inspect_checkpoint
-        from tritpack.converter.sources.checkpoint import CheckpointFolder
+    result = (_folder if Path(file).is_dir() else _file)(file, stats, options)
+    result["file"] = str(file)
+    return {**result, "answers": answers(result)}
 
-        return inspect_checkpoint(CheckpointFolder(file), stats) | {"file": str(file)}
-    from tritpack.converter.inspect.gguf import inspect_gguf
-    from tritpack.formats.gguf_reader import GgufFile, ReadOptions
 
-    return inspect_gguf(GgufFile(file, ReadOptions(any_part=True)), stats) | {"file": str(file)}
+def _folder(file: str | Path, stats: bool, options: NeedsOptions) -> dict[str, Any]:
+    # What reads checkpoints takes time to import, and a GGUF needs none of it.
+    from tritpack.converter.inspect.checkpoint import inspect_checkpoint
+    from tritpack.converter.sources.checkpoint import CheckpointFolder
+
+    return inspect_checkpoint(CheckpointFolder(file), stats, options)
+
+
+def _file(file: str | Path, stats: bool, options: NeedsOptions) -> dict[str, Any]:
+    return inspect_gguf(GgufFile(file, ReadOptions(any_part=True)), stats, options)

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.formats.model_spec import TABLES
+
 SCHEMA = "tritpack.inspect/1"
+
+
+def is_table(name: str) -> bool:
+    """Return whether a tensor of that GGUF name is the embedding or the head."""
+    return name.removesuffix(".weight") in TABLES
 
 
 def summary(value: Any) -> Any:

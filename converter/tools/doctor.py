@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tritpack.converter.inspect.bandwidth import measure_bandwidth
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import MissingRequirement, TritpackError
 from tritpack.formats.names import ISAS
@@ -21,6 +23,7 @@ PACKAGES = ("numpy", "gguf", "safetensors", "tokenizers", "sentencepiece", "hugg
 def doctor() -> dict[str, Any]:
     """Return what `tritpack doctor --json` prints.
 
+    `bandwidth` is that of the memory, which inspect uses too: it is measured here, and remembered.
     `missing` says why the C library cannot be used, and is None where it can. Without it the small model is converted
     and its weights are proved, and nothing is run.
     """
@@ -41,6 +44,7 @@ def doctor() -> dict[str, Any]:
         "best_isa": c.best_isa() if c else None,
         "isas": [{"name": isa.name, "available": isa.available} for isa in c.isas()] if c else [],
         "kernels": kernels,
+        "bandwidth": dataclasses.asdict(measure_bandwidth()),
         "checks": checks,
     }
 

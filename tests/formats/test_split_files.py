@@ -296,7 +296,7 @@ def test_inspect_shows_a_set_as_one(two: list[Path], tiny_gguf: Path) -> None:
     for row, row_of_whole in zip(parts["tensors"], whole["tensors"], strict=True):
         assert row | {"file_offset": 0} == row_of_whole | {"file_offset": 0}, row["name"]
     assert parts["files"] == [str(path) for path in two] and parts["nbytes"] == sum(p.stat().st_size for p in two)
-    assert "GGUF v3 in 2 files" in run("inspect", two[0]).stdout
+    assert "a GGUF file in 2 parts." in run("inspect", two[0]).stdout
 
 
 def test_a_part_is_never_overwritten(two: list[Path], tmp_path: Path) -> None:

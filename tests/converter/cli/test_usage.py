@@ -28,7 +28,7 @@ MISTYPED = {
     "missing argument": ("inspect", "FILE is missing", "inspect --help'"),
     "missing option": ("verify x", "--source is missing", "verify --help'"),
     "missing value": ("convert x --outfile", "requires an argument", ""),
-    "surplus argument": ("inspect a b", "got unexpected extra argument (b)", "inspect --help'"),
+    "surplus argument": ("doctor b", "got unexpected extra argument (b)", "doctor --help'"),
     "not an integer": ("generate x -p a -t two", "--threads: 'two' is not an integer", "generate --help'"),
     "out of range": ("generate x -p a -t 0", "--threads: 0 is not in the range 1<=x<=256", "generate --help'"),
     "our own check": ("bench x -p a", "--n-prompt: 'a': expected numbers", "bench --help'"),

@@ -98,11 +98,11 @@ def test_a_changed_byte_is_found_by_the_recorded_hash(name: str, tiny_gguf: Path
     assert [row["name"] for row in result["tensors"] if not row["intact"]] == [name]
     shown = run("inspect", bad, "--stats")
     assert shown.exit_code == 1 and f"damage: tensor '{name}': its bytes" in shown.stdout
-    assert f"integrity: 1 of {len(result['tensors'])} tensors are not as the file records them" in shown.stdout
+    assert f"intact    No: tensor '{name}': its bytes are not those" in shown.stdout
     plain = run("inspect", bad)
-    assert plain.exit_code == 0 and "integrity: hashes not checked (--stats)" in plain.stdout
+    assert plain.exit_code == 0 and "within the file; hashes not checked (--stats)." in plain.stdout
     good = run("inspect", tiny_gguf, "--stats")
-    assert good.exit_code == 0 and f"integrity: intact: all {len(result['tensors'])} tensors" in good.stdout
+    assert good.exit_code == 0 and f"intact    Yes: all {len(result['tensors'])} tensors have" in good.stdout
 
 
 def test_records_that_differ_from_the_tensors(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -121,7 +121,8 @@ def test_records_that_differ_from_the_tensors(tiny_gguf: Path, tmp_path: Path) -
     nonsense = edited_gguf(tiny_gguf, tmp_path / "c.gguf", metadata=lambda metadata: metadata.pop(CODES_KEY))
     assert CODES_KEY in inspect(nonsense)["damage"][0] and run("inspect", nonsense).exit_code == 1
     bare = edited_gguf(tiny_gguf, tmp_path / "d.gguf", metadata=lambda metadata: [metadata.pop(key) for key in KEYS])
-    assert inspect(bare, stats=True)["integrity"] is None and "integrity" not in run("inspect", bare).stdout
+    result = inspect(bare, stats=True)
+    assert result["integrity"] is None and "No hashes are recorded" in result["answers"]["intact"]
 
 
 def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_missing_tensors_are_damage(tiny_gguf: Path, tmp_path: Path) -> None:
     part = edited_gguf(path, tmp_path / "b.gguf", metadata=lambda m: m.update({"split.count": 2}))
     assert inspect(part)["damage"] == []  # a part of a set does not have them all
     empty = edited_gguf(path, tmp_path / "c.gguf", tensors=lambda tensors: tensors.clear())
-    assert "\ntensors: none\n" in run("inspect", empty).stdout
+    assert "It holds no tensors." in run("inspect", empty).stdout
 
 
 @pytest.mark.parametrize(("key", "known"), [(False, None), (True, True)], ids=["unknown", "stated"])
@@ -169,7 +170,7 @@ def test_every_type_of_ggml_has_its_name(kind: gguf.GGMLQuantizationType, tmp_pa
     assert result["layouts"] == {kind.name.lower(): 1} and "unknown" not in " ".join(result["problems"])
     ternary = kind.name in ("TQ1_0", "TQ2_0")
     assert (result["ternary_weights"] > 0) == ternary and (result["ternary_bits_per_weight"] is not None) == ternary
-    assert ("; no ternary weights" in run("inspect", path).stdout) != ternary
+    assert ("No weights are ternary" in run("inspect", path).stdout) != ternary
 
 
 def test_a_checkpoint_folder_is_shown_as_it_is(tiny_checkpoint: Path, tiny_gguf: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_checkpoint_folder_is_shown_as_it_is(tiny_checkpoint: Path, tiny_gguf:
     hashes = {row["gguf_name"]: row["codes_sha256"] for row in result["tensors"] if "codes_sha256" in row}
     assert hashes == {row["name"]: row["codes_sha256"] for row in packed["tensors"] if "codes_sha256" in row}
     shown = run("inspect", tiny_checkpoint).stdout
-    assert ": checkpoint folder, 1 weight file, " in shown and "recognised: BitNet b1.58" in shown
+    assert "embeddings), a checkpoint folder, recognised as BitNet b1.58" in shown
     assert "GGUF" not in shown
 
 

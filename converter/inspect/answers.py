@@ -1,0 +1,154 @@
+"""The five answers of `tritpack inspect` in plain words: what a file is, whether it is intact, what runs it, what it
+needs, and where it comes from. They are made of the result alone, so JSON, terminal, Markdown and HTML say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tritpack.converter.cli.human import count, listed, size
+from tritpack.converter.inspect.needs_text import needs_sentences
+from tritpack.converter.inspect.origin import is_known
+
+Result = Mapping[str, Any]
+VERDICTS = {"right": "right in", "wrong": "wrong in", "refuses": "refused by", "unknown": "not tried in"}
+NOT_CHECKED = "hashes not checked (--stats)"
+
+
+def answers(result: Result) -> dict[str, str]:
+    """Return the five answers by their names, in the order in which they are shown."""
+    return {name: " ".join(sentences) for name, sentences in answer_sentences(result).items()}
+
+
+def answer_sentences(result: Result) -> dict[str, list[str]]:
+    """Return the sentences of each answer."""
+    return {
+        "what": _what(result),
+        "intact": [_intact(result)],
+        "runs_in": [_runs_in(result)],
+        "needs": _needs(result),
+        "from": _origin(result),
+    }
+
+
+def _what(result: Result) -> list[str]:
+    name = f"{result['name']}: " if result["name"] else ""
+    without = result["parameters"] - result["embedding_parameters"]
+    parameters = f"{count(result['parameters'])} parameters ({count(without)} without embeddings)"
+    context = result["context_length"]
+    return [
+        f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
+        _weights(result),
+        f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
+    ]
+
+
+def _kind(result: Result) -> str:
+    if model := result["model"]:
+        return "an embedding model" if model["pooling"] != "none" else "a language model"
+    if isinstance(result["architecture"], str):
+        return f"tensors of a model of architecture {result['architecture']}"
+    return "tensors of a model of unknown architecture"
+
+
+def _container(result: Result) -> str:
+    if result["kind"] == "checkpoint":
+        recognised = f", recognised as {result['recognised']}" if result["recognised"] else ""
+        return f"a checkpoint folder{recognised}"
+    if part := result.get("part"):
+        return f"one of {part['count']} parts of a GGUF file"
+    return f"a GGUF file in {len(result['files'])} parts" if len(result["files"]) > 1 else "a GGUF file"
+
+
+def _weights(result: Result) -> str:
+    """How the weights are stored."""
+    bits, layouts = result["ternary_bits_per_weight"], result["layouts"]
+    if not layouts:
+        return "It holds no tensors."
+    if not bits:
+        return f"No weights are ternary: its tensors are stored as {listed(list(layouts))}."
+    ternary = result["ternary_layouts"]
+    others = [layout for layout in layouts if layout not in ternary]
+    dialects = f" (as {listed(result['dialects'])} writes it)" if result.get("dialects") else ""
+    rest = f"; the rest is {listed(others)}" if others else ""
+    stored = f"stored as {listed(ternary)}{dialects} in {bits:.2f} bits each"
+    return f"{count(result['ternary_weights'])} weights are ternary (-1, 0 or +1), {stored}{rest}."
+
+
+def _tokenizer(tokenizer: Mapping[str, Any] | None) -> str:
+    if tokenizer is None:
+        return "It has no tokenizer."
+    kind = f"{tokenizer['model']}{' / ' + tokenizer['pre'] if tokenizer['pre'] else ''}"
+    tokens = f", {tokenizer['tokens']:,} tokens" if tokenizer["tokens"] else ""
+    return f"Tokenizer: {kind}{tokens}."
+
+
+def _intact(result: Result) -> str:
+    damage, tensors = result["damage"], len(result["tensors"])
+    if damage:
+        more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+        return f"No: {damage[0]}{more}."
+    if part := result.get("part"):
+        missing = f", of which {len(part['missing'])} are not here" if part["missing"] else ""
+        return f"Not known: this is one of {part['count']} parts{missing}; {NOT_CHECKED}."
+    if not result["decoded"]:
+        complete = "every tensor of the model is there and lies" if result["model"] else "every tensor lies"
+        return f"As far as its structure shows: {complete} within the file; {NOT_CHECKED}."
+    if result.get("integrity"):
+        return f"Yes: all {tensors} tensors have the hashes that the file records."
+    return (
+        f"No fault found: the ternary ones of its {tensors} tensors were decoded. No hashes are recorded, so a weight "
+        "that was changed to another valid one would not be noticed."
+    )
+
+
+def runs_in(engines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the engines by verdict, in one line; empty without engines."""
+    groups = [
+        (words, [row["engine"] for row in engines if row["verdict"] == verdict]) for verdict, words in VERDICTS.items()
+    ]
+    line = "; ".join(f"{words} {', '.join(names)}" for words, names in groups if names)
+    return line[:1].upper() + line[1:]
+
+
+def _runs_in(result: Result) -> str:
+    if result["engines"]:
+        return f"{runs_in(result['engines'])} (why: --engines)."
+    return "It is converted first: tritpack convert makes a file for the engine of your choice (--for)."
+
+
+def _needs(result: Result) -> list[str]:
+    if result["needs"] is None:
+        return [f"Disk: {size(result['nbytes'])}.", "More cannot be said of a file that is not a whole model."]
+    here = [f"Disk: {size(result['nbytes'])} as it is here."] if result["kind"] == "checkpoint" else []
+    return [*here, *needs_sentences(result["needs"])]
+
+
+def _origin(result: Result) -> list[str]:
+    origin, sentences = result["origin"], []
+    if origin["repository"] or origin["url"]:
+        commit = f" at commit {origin['commit'][:12]}" if origin["commit"] else ", no revision named"
+        said = "its path says so" if result["kind"] == "checkpoint" else "the file says so, which proves nothing"
+        sentences.append(f"{origin['repository'] or origin['url']}{commit} ({said}).")
+    else:
+        unknown = "The file itself does not say." if is_known(origin) else "Not known: it does not say."
+        sentences.append(unknown)
+    if known := result.get("known"):
+        sentences.append(_known(known))
+    if result["kind"] == "gguf":
+        beside = origin["attestation"]
+        proof = f"Beside it lies {beside}, what somebody proved of it: tritpack check compares the two."
+        sentences.append(proof if beside else "No attestation, the proof of a conversion, lies beside it.")
+    return sentences
+
+
+def _known(known: Mapping[str, Any]) -> str:
+    name = known["name"]
+    if known["differs"]:
+        return f"It has the size of {name}, and other bytes."
+    sentence = {
+        "sha256": f"It is {name}: the SHA-256 is equal",
+        "header": f"It looks like {name}: size and header are equal",
+        "size": f"It has the size of {name} (--stats compares the SHA-256)",
+    }[known["by"]]
+    return f"{sentence}; {known['note']}." if known["note"] else f"{sentence}."

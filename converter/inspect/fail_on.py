@@ -1,0 +1,53 @@
+"""The conditions of `inspect --fail-on`: what a CI job wants to be told of a file by the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tritpack.converter.inspect.origin import is_known
+from tritpack.formats.errors import UsageError
+from tritpack.formats.suggestions import did_you_mean
+
+DAMAGE, UNKNOWN_ORIGIN, ENGINE = "damage", "unknown-origin", "engine:"
+
+
+def check_conditions(conditions: Sequence[str]) -> None:
+    """Raise UsageError for a condition that is none. Engines are known once a file was looked at."""
+    for condition in conditions:
+        if condition not in (DAMAGE, UNKNOWN_ORIGIN) and not condition.startswith(ENGINE):
+            hint = f"choose {DAMAGE}, {UNKNOWN_ORIGIN} or {ENGINE}NAME"
+            raise UsageError(f"--fail-on {condition} is unknown", hint=hint)
+
+
+def failures(result: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
+    """Return one sentence per condition that holds. Raises UsageError for an engine that is not in the table."""
+    return [sentence for condition in conditions for sentence in _failures(result, condition)]
+
+
+def _failures(result: Mapping[str, Any], condition: str) -> Iterator[str]:
+    if condition == DAMAGE:
+        if result["damage"]:
+            yield f"it is damaged: {result['damage'][0]}"
+    elif condition == UNKNOWN_ORIGIN:
+        if not is_known(result["origin"]):
+            yield "it does not say where it comes from, and no attestation lies beside it"
+    else:
+        yield from _engine(result["engines"], condition.removeprefix(ENGINE))
+
+
+def _engine(engines: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
+    """An engine of several versions has a row for each, and all of them must run the file right."""
+    rows = [row for row in engines if row["engine"] == name or row["engine"].startswith(name + " ")]
+    if not engines:
+        yield f"{name} does not run a checkpoint folder as it is"
+    elif not rows:
+        known = [row["engine"] for row in engines]
+        raise UsageError(
+            f"--fail-on {ENGINE}{name}: no engine of that name is known",
+            hint=did_you_mean(name, known) or f"choose one of: {', '.join(known)}",
+        )
+    for row in rows:
+        if row["verdict"] != "right":
+            words = {"wrong": "runs it wrong", "refuses": "refuses it", "unknown": "was not tried with such a file"}
+            yield f"{row['engine']} {words[row['verdict']]}{': ' + row['why'] if row['why'] else ''}"
