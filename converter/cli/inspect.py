@@ -93,13 +93,13 @@ def command(
 def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catch: bool) -> dict[str, Any]:
     """The result of one file, with the conditions that failed. catch: let an error be the result of its file."""
     from tritpack.converter.inspect.fail_on import failures
-    from tritpack.converter.inspect.inspect import inspect
+    from tritpack.converter.inspect.inspect import inspect_as
+    from tritpack.converter.inspect.needs import NeedsOptions
 
     try:
         with unpacked(file) as path:
-            result = inspect(_local(path), stats=options["decode"], context=options["context"],
-                             bandwidth=options["bandwidth"])  # fmt: skip
-        result["file"] = file
+            needs = NeedsOptions(options["context"], options["bandwidth"])
+            result = inspect_as(file, _local(path), stats=options["decode"], options=needs)
         if isinstance(path, Path):  # nobody can open the files of a copy that is gone
             result["files"] = [Path(copy).name for copy in result["files"]]
         return {**result, "failed": failures(result, fail_on)} if fail_on else result

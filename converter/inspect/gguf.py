@@ -20,8 +20,11 @@ from tritpack.formats.integrity import TENSORS_KEY, TensorHashes, recorded_hashe
 from tritpack.formats.model_spec import ModelSpec
 
 
-def inspect_gguf(gguf: GgufFile, stats: bool, options: NeedsOptions) -> dict[str, Any]:
-    """Return what a GGUF file holds, with the damage that its structure and, with stats, its bytes show."""
+def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) -> dict[str, Any]:
+    """Return what a GGUF file holds, with the damage that its structure and, with stats, its bytes show.
+
+    name: what commands call it.
+    """
     spec = _spec(gguf)
     rows, unknown = _tensor_rows(gguf)
     known = recognise(gguf, whole=stats)
@@ -56,7 +59,7 @@ def inspect_gguf(gguf: GgufFile, stats: bool, options: NeedsOptions) -> dict[str
         "problems": [*damage, *unknown, *file_problems(gguf)],
         "integrity": integrity,
         "decoded": stats,
-        "engines": engine_verdicts(gguf, spec),
+        "engines": engine_verdicts(gguf, name, spec),
         "needs": complete and needs(complete, _sizes(gguf), [t.name for t in weights], gguf.size, options),
         "origin": recorded(gguf.metadata, gguf.path),
         "known": known,

@@ -23,23 +23,21 @@ def inspect(
     context: tokens for which memory is counted; None takes the model's own, as far as 4 GiB hold its keys and values.
     bandwidth: GB/s that the memory gives; None takes this machine's, which is measured once.
     """
-    options = NeedsOptions(context, bandwidth)
+    return inspect_as(str(file), file, stats=stats, options=NeedsOptions(context, bandwidth))
+
+
+def inspect_as(name: str, path: str | Path, *, stats: bool, options: NeedsOptions) -> dict[str, Any]:
+    """Return what inspect does. name: what the user calls the file, which may be a copy from a bundle."""
     if stats:
         from tritpack.runtime import packers
 
         packers.use_c_packers()
-    result = (_folder if Path(file).is_dir() else _file)(file, stats, options)
-    result["file"] = str(file)
+    if Path(path).is_dir():  # what reads checkpoints takes time to import, and a GGUF needs none of it
+        from tritpack.converter.inspect.checkpoint import inspect_checkpoint
+        from tritpack.converter.sources.checkpoint import CheckpointFolder
+
+        result = inspect_checkpoint(CheckpointFolder(path), stats, options)
+    else:
+        result = inspect_gguf(GgufFile(path, ReadOptions(any_part=True)), name, stats, options)
+    result["file"] = name
     return {**result, "answers": answers(result)}
-
-
-def _folder(file: str | Path, stats: bool, options: NeedsOptions) -> dict[str, Any]:
-    # What reads checkpoints takes time to import, and a GGUF needs none of it.
-    from tritpack.converter.inspect.checkpoint import inspect_checkpoint
-    from tritpack.converter.sources.checkpoint import CheckpointFolder
-
-    return inspect_checkpoint(CheckpointFolder(file), stats, options)
-
-
-def _file(file: str | Path, stats: bool, options: NeedsOptions) -> dict[str, Any]:
-    return inspect_gguf(GgufFile(file, ReadOptions(any_part=True)), stats, options)

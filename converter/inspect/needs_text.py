@@ -68,7 +68,8 @@ def _joules(least: float, most: float) -> str:
 def arithmetic(needs: Mapping[str, Any], spec: ModelSpec) -> list[str]:
     """Return how the bytes per token and the bound of tokens per second come about, one line each."""
     read, bandwidth = needs["bytes_per_token"], needs["bandwidth"]
-    linears = sum(math.prod(spec.tensor_shapes()[name]) for name in spec.linear_names())
+    shapes = spec.tensor_shapes()
+    linears = sum(math.prod(shapes[name]) for name in spec.linear_names())
     bound = [_quotient(f"at {bandwidth / 1e9:.4g} GB/s", bandwidth, read)] if bandwidth else []
     return [
         f"bytes per token: {count(linears)} ternary weights in {needs['outtype']}, and a head of {spec.vocab_size:,} x "

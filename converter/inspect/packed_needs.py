@@ -22,13 +22,12 @@ def packed_needs(
     embedding and head. Norms are f32. `nbytes` counts the tensors; a file has some megabytes of metadata besides.
     Raises Unsupported for a layout or type that does not hold the shape of a tensor.
     """
+    shapes, linears = spec.tensor_shapes(), set(spec.linear_names())
     if outtype == "auto":
-        shapes = [spec.tensor_shapes()[name] for name in spec.linear_names()]
-        outtype = "t2" if any(LAYOUTS["i2_s"].shape_misfit(rows, cols) for rows, cols in shapes) else "i2_s"
-    linears = set(spec.linear_names())
+        outtype = "t2" if any(LAYOUTS["i2_s"].shape_misfit(*shapes[name]) for name in linears) else "i2_s"
     nbytes = {
         name: _linear(name, shape, outtype) if name in linears else _floats(name, shape, embedding_type)
-        for name, shape in spec.tensor_shapes().items()
+        for name, shape in shapes.items()
     }
     found = needs(spec, nbytes, linears, sum(nbytes.values()), options)
     return {**found, "outtype": outtype, "embedding_type": embedding_type}

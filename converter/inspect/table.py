@@ -29,6 +29,7 @@ def cells(result: Mapping[str, Any]) -> list[str]:
     if "error" in result:
         return [result["file"], "", "", "", "", f"not readable: {result['error']}", "", ""]
     bits, origin = result["ternary_bits_per_weight"], result["origin"]
+    intact = "yes" if result["decoded"] else "not decoded"
     right = [row["engine"] for row in result["engines"] if row["verdict"] == "right"]
     return [
         result["file"],
@@ -36,7 +37,7 @@ def cells(result: Mapping[str, Any]) -> list[str]:
         count(result["parameters"]),
         ", ".join(result["ternary_layouts"] or result["layouts"]),
         f"{bits:.2f}" if bits else "",
-        "no" if result["damage"] else "one part" if result.get("part") else "yes" if result["decoded"] else "structure",
+        "no" if result["damage"] else "one part" if result.get("part") else intact,
         ", ".join(right),
         origin["repository"] or origin["url"] or "",
     ]

@@ -64,6 +64,9 @@ def test_inspect_shows_the_gguf_of_a_bundle(bundles: Path) -> None:
     expected = json.loads(run("inspect", bundles / "one" / "m-I2_S.gguf", "--stats", "--json").stdout)
     assert (found.pop("file"), found.pop("files")) == (str(bundle), ["m-I2_S.gguf"])
     del expected["file"], expected["files"]
+    assert all(str(bundle) in row["command"] for row in found["engines"] if row["command"])
+    for row in (*found["engines"], *expected["engines"]):
+        del row["command"]
     assert found == expected
 
 
