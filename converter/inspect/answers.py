@@ -9,9 +9,12 @@ from typing import Any
 from tritpack.converter.cli.human import count, listed, size
 from tritpack.converter.inspect.needs_text import needs_sentences
 from tritpack.converter.inspect.origin import is_known
+from tritpack.formats.integrity import SHOWN
 
 Result = Mapping[str, Any]
 VERDICTS = {"right": "right in", "wrong": "wrong in", "refuses": "refused by", "unknown": "not tried in"}
+LONGEST = 200
+"""Characters of a text of the file within a sentence."""
 NOT_CHECKED = "hashes not checked (--stats)"
 
 
@@ -32,13 +35,15 @@ def answer_sentences(result: Result) -> dict[str, list[str]]:
 
 
 def _what(result: Result) -> list[str]:
-    name = f"{result['name']}: " if result["name"] else ""
+    name = f"{_cut(result['name'])}: " if result["name"] else ""
     without = result["parameters"] - result["embedding_parameters"]
     parameters = f"{count(result['parameters'])} parameters ({count(without)} without embeddings)"
     context = result["context_length"]
+    ternarity = result.get("ternarity")
     return [
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
+        *([f"Ternary: {ternarity['summary']}", f"Advice: {ternarity['advice']}"] if ternarity else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
     ]
 
@@ -47,8 +52,13 @@ def _kind(result: Result) -> str:
     if model := result["model"]:
         return "an embedding model" if model["pooling"] != "none" else "a language model"
     if isinstance(result["architecture"], str):
-        return f"tensors of a model of architecture {result['architecture']}"
+        return f"tensors of a model of architecture {_cut(result['architecture'])}"
     return "tensors of a model of unknown architecture"
+
+
+def _cut(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _container(result: Result) -> str:
@@ -78,7 +88,7 @@ def _weights(result: Result) -> str:
 def _tokenizer(tokenizer: Mapping[str, Any] | None) -> str:
     if tokenizer is None:
         return "It has no tokenizer."
-    kind = f"{tokenizer['model']}{' / ' + tokenizer['pre'] if tokenizer['pre'] else ''}"
+    kind = _cut(" / ".join(filter(None, (tokenizer["model"], tokenizer["pre"]))))
     tokens = f", {tokenizer['tokens']:,} tokens" if tokenizer["tokens"] else ""
     return f"Tokenizer: {kind}{tokens}."
 
@@ -127,9 +137,9 @@ def _needs(result: Result) -> list[str]:
 def _origin(result: Result) -> list[str]:
     origin, sentences = result["origin"], []
     if origin["repository"] or origin["url"]:
-        commit = f" at commit {origin['commit'][:12]}" if origin["commit"] else ", no revision named"
+        commit = f" at commit {origin['commit'][:SHOWN]}" if origin["commit"] else ", no revision named"
         said = "its path says so" if result["kind"] == "checkpoint" else "the file says so, which proves nothing"
-        sentences.append(f"{origin['repository'] or origin['url']}{commit} ({said}).")
+        sentences.append(f"{_cut(origin['repository'] or origin['url'])}{commit} ({said}).")
     else:
         unknown = "The file itself does not say." if is_known(origin) else "Not known: it does not say."
         sentences.append(unknown)

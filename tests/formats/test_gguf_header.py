@@ -34,11 +34,11 @@ def test_strings_of_all_lengths(strings: list[bytes]) -> None:
 def test_a_length_that_runs_past_the_end(length: int) -> None:
     data = bytearray(header([b"ab", b"c"]))
     data[-9:-1] = struct.pack("<Q", length)
-    with pytest.raises(Unreadable, match="ends inside|past the end"):
+    with pytest.raises(Unreadable, match=r"ends inside|past the end"):
         read_header(memoryview(bytes(data)))
 
 
 @pytest.mark.parametrize("missing", range(1, 19))
 def test_a_header_that_ends_early(missing: int) -> None:
-    with pytest.raises(Unreadable, match="ends inside|past the end|claims"):
+    with pytest.raises(Unreadable, match=r"ends inside|past the end|claims"):
         read_header(header([b"ab", b"c"])[:-missing])

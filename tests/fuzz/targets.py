@@ -51,7 +51,7 @@ def gguf(data: bytes, folder: Path) -> None:
     for options in (ReadOptions(), ReadOptions(read_as=READ_AS[len(data) % len(READ_AS)], repair=True)):
         with contextlib.suppress(TritpackError):
             _check_tensors(GgufFile(path, options))
-    json_text.json_text(inspect(path, stats=True))
+    json_text.json_text(inspect(path, stats=True, bandwidth=1.0))
 
 
 def split_set(data: bytes, folder: Path) -> None:
@@ -60,7 +60,7 @@ def split_set(data: bytes, folder: Path) -> None:
     for path in sorted(folder.glob("*.gguf")):
         with contextlib.suppress(TritpackError):
             _check_tensors(GgufFile(path))
-        json_text.json_text(inspect(path, stats=True))
+        json_text.json_text(inspect(path, stats=True, bandwidth=1.0))
 
 
 def _check_tensors(file: GgufFile) -> None:
