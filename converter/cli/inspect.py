@@ -22,7 +22,7 @@ WIDEST = 110
 
 
 @click.command("inspect")
-@click.argument("files", type=PATH, nargs=-1, metavar="FILE...")
+@click.argument("files", type=PATH, nargs=-1, metavar="[FILE]...")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option(
     "--stats",
@@ -33,7 +33,13 @@ WIDEST = 110
 @click.option(
     "--engines", is_flag=True, help="Say why each engine runs a file right or wrong, and what makes one for it."
 )
-@click.option("-c", "--context", type=click.IntRange(min=1), metavar="N", help="Tokens for which memory is counted.")
+@click.option(
+    "-c",
+    "--context",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens for which memory is counted; default: the longest of the model, as far as 4 GiB hold them.",
+)
 @click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/s",
               help="Of the memory; without it, this machine's is measured once and remembered.")  # fmt: skip
 @click.option("--fail-on", multiple=True, metavar="damage|unknown-origin|engine:NAME",

@@ -103,7 +103,7 @@ def _intact(result: Result) -> str:
         return f"Not known: this is one of {part['count']} parts{missing}; {NOT_CHECKED}."
     if not result["decoded"]:
         complete = "every tensor of the model is there and lies" if result["model"] else "every tensor lies"
-        return f"As far as its structure shows: {complete} within the file; {NOT_CHECKED}."
+        return f"It looks whole: {complete} within the file; {NOT_CHECKED}."
     if result.get("integrity"):
         return f"Yes: all {tensors} tensors have the hashes that the file records."
     return (
@@ -141,8 +141,9 @@ def _origin(result: Result) -> list[str]:
         said = "its path says so" if result["kind"] == "checkpoint" else "the file says so, which proves nothing"
         sentences.append(f"{_cut(origin['repository'] or origin['url'])}{commit} ({said}).")
     else:
-        unknown = "The file itself does not say." if is_known(origin) else "Not known: it does not say."
-        sentences.append(unknown)
+        what = "folder" if result["kind"] == "checkpoint" else "file"
+        beside = is_known(origin)
+        sentences.append(f"The {what} itself does not say." if beside else f"Not known: the {what} does not say.")
     if known := result.get("known"):
         sentences.append(_known(known))
     if result["kind"] == "gguf":

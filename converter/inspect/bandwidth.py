@@ -21,9 +21,9 @@ import numpy as np
 from tritpack.formats.errors import MissingRequirement
 from tritpack.runtime.machine import usable_cores
 
-MEASURED_BYTES = 128 << 20
-"""Size of what is read: larger than the caches of most machines, and touched in some 50 ms."""
-OWN_SHARE = 0.9
+LEAST_BYTES, BYTES_PER_CORE, MOST_BYTES = 128 << 20, 32 << 20, 1 << 30
+"""Size of what is read: more than the caches of the cores hold; a laptop touches it in some 50 ms."""
+OWN_SHARE = 0.7
 """Of the processor time of its cores, what a measurement must have had to be believed."""
 FILE = "bandwidth.json"
 GIVEN, MEASURED = "given", "measured on this machine"
@@ -60,7 +60,8 @@ def measure_bandwidth() -> Bandwidth:
         c = library()
     except MissingRequirement:
         return Bandwidth(None, NO_LIBRARY)
-    data, cores = np.ones(MEASURED_BYTES, np.uint8), usable_cores()
+    cores = usable_cores()
+    data = np.ones(min(MOST_BYTES, max(LEAST_BYTES, cores * BYTES_PER_CORE)), np.uint8)
     begin, used = time.perf_counter(), time.process_time()
     figure = c.read_limit(data, cores)
     share = (time.process_time() - used) / (time.perf_counter() - begin) / cores

@@ -42,7 +42,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(library, "library", lambda: made)
         monkeypatch.setattr(bandwidth, "time", made)
         monkeypatch.setattr(bandwidth, "usable_cores", lambda: 1)
-        monkeypatch.setattr(bandwidth, "MEASURED_BYTES", 1)
+        monkeypatch.setattr(bandwidth, "MOST_BYTES", 1)
         monkeypatch.setattr(bandwidth.os, "getloadavg", lambda: (load, load, load), raising=False)
         return made
 

@@ -16,7 +16,7 @@ from tritpack.formats.gguf_reader import GgufFile
 
 COMMIT = "04c3b9ad9361b824064a1f25ea60a8be9599b127"
 ROWS: list[tuple[dict[str, Any], str, bool]] = [
-    ({}, "Not known: it does not say. No attestation", False),
+    ({}, "Not known: the file does not say. No attestation", False),
     ({"general.source.huggingface.repository": "a/b", "tritpack.source.commit": COMMIT},
      "a/b at commit 04c3b9ad9361 (the file says so, which proves nothing).", True),
     ({"general.source.url": "https://x.y/z"}, "https://x.y/z, no revision named (the file says so", True),
