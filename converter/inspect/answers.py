@@ -43,7 +43,7 @@ def _what(result: Result) -> list[str]:
     return [
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
-        *([f"Ternary: {ternarity['summary']}", f"Advice: {ternarity['advice']}"] if ternarity else []),
+        *([f"Ternary: {ternarity['summary']}.", f"Advice: {ternarity['advice']}."] if ternarity else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
     ]
 

@@ -12,6 +12,7 @@ from tritpack.converter.inspect.origin import of_checkpoint
 from tritpack.converter.inspect.packed_needs import packed_needs, table_parameters
 from tritpack.converter.inspect.statistics import figures_of
 from tritpack.converter.inspect.summary import SCHEMA, summary
+from tritpack.converter.inspect.ternarity import not_ternary, ternarity_of
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
@@ -49,6 +50,10 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOpti
     spec = model.spec if model else None
     ternary_names = set(spec.linear_names()) if spec else set()
     linears = [tensor for name, tensor in used.values() if name in ternary_names]
+    verdict = ternarity_of(folder, model, whole=stats)
+    if model is not None and not_ternary(verdict, model):  # headers alone made it look like ternary floats
+        model, linears = None, []
+        problems.append(f"cannot be converted: {verdict['summary']}")
     ternary_weights = sum(math.prod(tensor.shape) for tensor in linears)
     ternary_bytes = sum(part.data.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
     return {
@@ -70,12 +75,13 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOpti
         "model": dataclasses.asdict(spec) if spec else None,
         "context_length": spec.context_length if spec else None,
         "tokenizer": _tokenizer(folder, spec),
+        "ternarity": verdict,
         "metadata": {key: summary(value) for key, value in folder.config.items()},
         "damage": damage,
         "problems": [*damage, *problems],
         "decoded": stats,
         "engines": [],
-        "needs": packed_needs(spec, options=options) if spec else None,
+        "needs": packed_needs(spec, options=options) if spec and model else None,
         "origin": of_checkpoint(folder.origin),
         "tensors": rows,
     }

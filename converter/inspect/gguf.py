@@ -54,6 +54,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "model": _hyperparameters(gguf, spec, ternary_weights),
         "context_length": _context_length(gguf),
         "tokenizer": _tokenizer(gguf),
+        "ternarity": None if ternary_weights or not gguf.tensors else _ternarity(gguf, stats),
         "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
         "problems": [*damage, *unknown, *file_problems(gguf)],
@@ -65,6 +66,13 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "known": known,
         "tensors": rows,
     }
+
+
+def _ternarity(file: GgufFile, stats: bool) -> dict[str, Any]:
+    """Whether the values of a file without ternary layouts are ternary; what tells it takes time to import."""
+    from tritpack.converter.inspect.ternarity import ternarity_of_gguf
+
+    return ternarity_of_gguf(file, whole=stats)
 
 
 def _sizes(file: GgufFile) -> dict[str, int]:

@@ -87,7 +87,7 @@ def recover(weight: StoredTensor) -> TernaryTensor | None:
     scales = np.empty((rows, blocks), np.float32)
     for first, last in spans(rows, cols):
         bits = weight.rows_bits(first, last)
-        magnitudes = _magnitudes(weight, bits)
+        magnitudes = magnitudes_of(weight, bits)
         nonzero = magnitudes != 0
         negative = (nonzero & (bits != magnitudes)).view(np.int8)
         codes[first:last] = nonzero.view(np.int8) - negative - negative
@@ -107,13 +107,13 @@ def _one_magnitude(weight: StoredTensor, blocks: int) -> bool:
     """
     rows, cols = weight.shape
     for first, last in [(0, min(rows, 8)), *spans(rows, cols)]:
-        magnitudes = _magnitudes(weight, weight.rows_bits(first, last)).reshape(last - first, blocks, -1)
+        magnitudes = magnitudes_of(weight, weight.rows_bits(first, last)).reshape(last - first, blocks, -1)
         if not ((magnitudes == 0) | (magnitudes == magnitudes.max(-1, keepdims=True))).all():
             return False
     return True
 
 
-def _magnitudes(weight: StoredTensor, bits: Bits) -> Bits:
+def magnitudes_of(weight: StoredTensor, bits: Bits) -> Bits:
     """Return bit patterns without their signs. They are ordered as the magnitudes are, so nothing is converted.
 
     Raises Unreadable for NaN and infinity.
