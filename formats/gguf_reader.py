@@ -180,6 +180,11 @@ class GgufFile:
         """The paths of all files that are read, in order."""
         return [file.path for file in self._files]
 
+    @property
+    def shown_files(self) -> list[str]:
+        """What messages call these files."""
+        return [str(path) for path in self.files]
+
     @functools.cached_property
     def file_hashes(self) -> dict[str, str]:
         """The SHA-256 of each file, by name, in order. Raises Unreadable."""

@@ -63,8 +63,9 @@ def command(
 ) -> None:
     """Say what a FILE is, whether it is intact, which programs run it, what it needs, and where it comes from.
 
-    FILE is a GGUF, one in a bundle, a checkpoint folder, or a repository on the Hub. Several files, or a folder of
-    GGUFs, give a table with one line per file.
+    FILE is a GGUF, one in a bundle, a checkpoint folder, a safetensors file, ORG/NAME[@REVISION] on the Hub, a file in
+    it (ORG/NAME/FILE.gguf), or an http(s) address. Of what is not here, headers alone are read; --stats downloads it
+    from the Hub. Several files, or a folder of GGUFs, give a table with one line per file.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
     that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
@@ -105,7 +106,7 @@ def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catc
     try:
         with unpacked(file) as path:
             needs = NeedsOptions(options["context"], options["bandwidth"])
-            result = inspect_as(file, _local(path), stats=options["decode"], options=needs)
+            result = inspect_as(file, path, stats=options["decode"], options=needs)
         if isinstance(path, Path):  # nobody can open the files of a copy that is gone
             result["files"] = [Path(copy).name for copy in result["files"]]
         return {**result, "failed": failures(result, fail_on)} if fail_on else result
@@ -115,15 +116,6 @@ def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catc
         if not catch:
             raise
         return {"file": file, "error": error}
-
-
-def _local(path: str | Path) -> str | Path:
-    """The path of a FILE here; a repository on the Hub is downloaded first, whose client takes time to import."""
-    if Path(path).exists():
-        return path
-    from tritpack.converter.sources.open import local_path
-
-    return local_path(path, progress=True)
 
 
 def _as_json(result: dict[str, Any]) -> dict[str, Any]:

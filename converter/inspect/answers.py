@@ -64,7 +64,9 @@ def _cut(value: object) -> str:
 def _container(result: Result) -> str:
     if result["kind"] == "checkpoint":
         recognised = f", recognised as {result['recognised']}" if result["recognised"] else ""
-        return f"a checkpoint folder{recognised}"
+        return f"a checkpoint{recognised}"
+    if result["kind"] == "weights":
+        return "a safetensors file by itself"
     if part := result.get("part"):
         return f"one of {part['count']} parts of a GGUF file"
     return f"a GGUF file in {len(result['files'])} parts" if len(result["files"]) > 1 else "a GGUF file"
@@ -136,6 +138,9 @@ def _needs(result: Result) -> list[str]:
 
 def _origin(result: Result) -> list[str]:
     origin, sentences = result["origin"], []
+    if place := result.get("place"):
+        commit = f" at commit {place['commit'][:SHOWN]}" if place["commit"] else ""
+        sentences.append(f"The file is {_cut(place['url'])}{commit}.")
     if origin["repository"] or origin["url"]:
         commit = f" at commit {origin['commit'][:SHOWN]}" if origin["commit"] else ", no revision named"
         said = "its path says so" if result["kind"] == "checkpoint" else "the file says so, which proves nothing"
@@ -146,7 +151,7 @@ def _origin(result: Result) -> list[str]:
         sentences.append(f"The {what} itself does not say." if beside else f"Not known: the {what} does not say.")
     if known := result.get("known"):
         sentences.append(_known(known))
-    if result["kind"] == "gguf":
+    if result["kind"] == "gguf" and not place:
         beside = origin["attestation"]
         proof = f"Beside it lies {beside}, what somebody proved of it: tritpack check compares the two."
         sentences.append(proof if beside else "No attestation, the proof of a conversion, lies beside it.")

@@ -16,6 +16,7 @@ from tritpack.converter.inspect.ternarity import not_ternary, ternarity_of
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
+from tritpack.converter.sources.weight_file import WeightFile
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.model_spec import ModelSpec
 
@@ -35,7 +36,7 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOpti
             "layout": stored.dtype.lower(),
             "shape": list(stored.shape),
             "file_name": stored.file,
-            "nbytes": stored.data.nbytes,
+            "nbytes": stored.nbytes,
         }
         if name in used:
             row["gguf_name"], tensor = used[name]
@@ -55,12 +56,12 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOpti
         model, linears = None, []
         problems.append(f"cannot be converted: {verdict['summary']}")
     ternary_weights = sum(math.prod(tensor.shape) for tensor in linears)
-    ternary_bytes = sum(part.data.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
+    ternary_bytes = sum(part.nbytes for tensor in linears for part in (tensor.stored, *tensor.parts.values()))
     return {
         "schema": SCHEMA,
-        "kind": "checkpoint",
+        "kind": "weights" if isinstance(folder, WeightFile) else "checkpoint",
         "file": str(folder.folder),
-        "nbytes": sum((folder.folder / name).stat().st_size for name in folder.weight_files),
+        "nbytes": sum(nbytes for _, nbytes in folder.shard_files),
         "weight_files": folder.weight_files,
         "model_type": folder.config.get("model_type"),
         "recognised": model.why if model else None,
@@ -97,6 +98,8 @@ def _tokenizer(folder: CheckpointFolder, spec: ModelSpec | None) -> dict[str, An
 
 def _recognised(folder: CheckpointFolder) -> tuple[SourceModel | None, list[str], list[str]]:
     """The model in a checkpoint folder, or None; then why it cannot be converted, and what is damaged."""
+    if isinstance(folder, WeightFile):
+        return None, ["a weight file alone: config.json and the tokenizer beside it would say what the model is"], []
     try:
         return from_checkpoint(folder, None, None), [], []
     except Unreadable as error:

@@ -38,7 +38,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "schema": SCHEMA,
         "kind": "gguf",
         "file": str(gguf.path),
-        "files": [str(path) for path in gguf.files],
+        "files": gguf.shown_files,
         "nbytes": gguf.size,
         "gguf_version": gguf.version,
         "part": _part(gguf),

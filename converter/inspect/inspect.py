@@ -7,15 +7,19 @@ from typing import Any
 
 from tritpack.converter.inspect.answers import answers
 from tritpack.converter.inspect.gguf import inspect_gguf
+from tritpack.converter.inspect.inputs import open_any, place_of
 from tritpack.converter.inspect.needs import NeedsOptions
-from tritpack.formats.gguf_reader import GgufFile, ReadOptions
+from tritpack.formats.gguf_reader import GgufFile
 
 
 def inspect(
     file: str | Path, *, stats: bool = False, context: int | None = None, bandwidth: float | None = None
 ) -> dict[str, Any]:
-    """Return what `tritpack inspect --json` prints. Raises Unreadable if the file or folder cannot be parsed.
+    """Return what `tritpack inspect --json` prints. Raises Unreadable if the file or folder cannot be parsed, and what
+    open_any raises.
 
+    file: a GGUF, a checkpoint folder or a safetensors file here; ORG/NAME[@REVISION], a file in it, or an http(s)
+    address: of these, headers alone are read, unless stats downloads them.
     stats: also decode every ternary tensor (scale, shares, entropy, codes_sha256), and compare each tensor with the
     hashes that the file records. A tensor that cannot be decoded or that differs is damage in the result, and not an
     error. `problems` has the damage, and what readers may stumble over besides. `answers` has five answers in plain
@@ -32,12 +36,13 @@ def inspect_as(name: str, path: str | Path, *, stats: bool, options: NeedsOption
         from tritpack.runtime import packers
 
         packers.use_c_packers()
-    if Path(path).is_dir():  # what reads checkpoints takes time to import, and a GGUF needs none of it
+    source = open_any(path, stats=stats)
+    if isinstance(source, GgufFile):
+        place = place_of(source)
+        result = inspect_gguf(source, Path(name).name if place else name, stats, options) | {"place": place}
+    else:  # what reads checkpoints takes time to import, and a GGUF needs none of it
         from tritpack.converter.inspect.checkpoint import inspect_checkpoint
-        from tritpack.converter.sources.checkpoint import CheckpointFolder
 
-        result = inspect_checkpoint(CheckpointFolder(path), stats, options)
-    else:
-        result = inspect_gguf(GgufFile(path, ReadOptions(any_part=True)), name, stats, options)
+        result = inspect_checkpoint(source, stats, options)
     result["file"] = name
     return {**result, "answers": answers(result)}

@@ -24,9 +24,11 @@ from tritpack.converter.inspect.weight_values import (
 )
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.remote_checkpoint import RemoteCheckpoint
+from tritpack.converter.sources.remote_gguf import RangeBytes, RemoteGguf
 from tritpack.converter.sources.source_model import SourceModel
+from tritpack.converter.sources.weight_file import WeightFile
 from tritpack.formats.errors import Unreadable
-from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.safetensors_reader import FLOATS, BytesInMemory, StoredTensor
 from tritpack.runtime.machine import usable_cores
 
@@ -68,20 +70,23 @@ class Verdict:
 def ternarity_of(checkpoint: CheckpointFolder, model: SourceModel | None, *, whole: bool) -> dict[str, Any]:
     """Return `ternarity` of a checkpoint. model: what it was recognised as, None if it was not."""
     form = None if model is None else model.metadata[FORM_KEY]
-    remote = isinstance(checkpoint, RemoteCheckpoint)
+    remote = isinstance(checkpoint, RemoteCheckpoint) or (isinstance(checkpoint, WeightFile) and checkpoint.is_remote)
     return ternarity(checkpoint.tensors, checkpoint.config, form=form, whole=whole, remote=remote)
 
 
 def ternarity_of_gguf(file: GgufFile, *, whole: bool) -> dict[str, Any]:
     """Return `ternarity` of a GGUF file without ternary layouts: floats, which may be ternary, or quantised weights."""
-    tensors = {
-        info.name: StoredTensor(
-            info.name, FLOAT_LAYOUTS.get(info.layout, info.layout), info.shape, file.path_of(info).name, 0, info.nbytes,
-            BytesInMemory(file.bytes_of(info)),
-        )
-        for info in file.tensors.values() if 0 not in info.shape
-    }  # fmt: skip
-    return ternarity(tensors, {}, whole=whole)
+    remote = isinstance(file, RemoteGguf)
+
+    def stored(info: TensorInfo) -> StoredTensor:
+        kind, name = FLOAT_LAYOUTS.get(info.layout, info.layout), file.path_of(info).name
+        if isinstance(file, RemoteGguf):
+            source = RangeBytes(file.ranges[info.file_index])
+            return StoredTensor(info.name, kind, info.shape, name, info.file_offset, info.nbytes, source)
+        return StoredTensor(info.name, kind, info.shape, name, 0, info.nbytes, BytesInMemory(file.bytes_of(info)))
+
+    tensors = {info.name: stored(info) for info in file.tensors.values() if 0 not in info.shape}
+    return ternarity(tensors, {}, whole=whole, remote=remote)
 
 
 def not_ternary(verdict: Mapping[str, Any], model: SourceModel) -> bool:

@@ -63,7 +63,7 @@ def _other_weights(repo: str, names: Collection[str]) -> list[str]:
     if len(packed) == 1 or (packed and packed == parts_of_set(packed[0])):
         return packed
     if packed:
-        hint = f"fetch one with `hf download {repo} FILE` and give its path"
+        hint = f"fetch one with `hf download {repo} FILE` and give its path; inspect also reads {repo}/FILE where it is"
         message = f"holds several GGUF files and no safetensors: {', '.join(packed)}"
         raise Unsupported(message, path=repo, hint=hint)
     if pickles := sorted(name for name in names if name.endswith(PICKLES)):

@@ -19,6 +19,7 @@ from tritpack.formats.errors import IntegrityFailed, NetworkTrouble
 
 ENOUGH = 1 << 20
 """Bytes after which a broken connection counts as the first one again."""
+WITHOUT_PARTS = "run this without --stream and --dry-run, which downloads whole files, or fetch them with `hf download`"
 
 
 class RemoteFile:
@@ -29,6 +30,16 @@ class RemoteFile:
         self.listed, self.size = repository.described(name)
         self._url = repository.url(name)
         self._etag: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without the folders of the repository."""
+        return self.listed.name.rpartition("/")[2]
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return f"{self.repository.repo}/{self.listed.name}"
 
     def read(self, first: int, last: int) -> bytes:
         """Return bytes [first, last). Raises NetworkTrouble, IntegrityFailed and what `explain` returns."""
@@ -87,7 +98,7 @@ class RemoteFile:
             return 0
         if answer.status_code != 200 or end < self.size:
             message = f"the server does not send parts of {name} (HTTP {answer.status_code} to a range request)"
-            raise NetworkTrouble(message, hint="run this without --stream and --dry-run, which downloads whole files")
+            raise NetworkTrouble(message, hint=WITHOUT_PARTS)
         return first
 
 

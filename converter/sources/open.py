@@ -9,6 +9,7 @@ from pathlib import Path
 from tritpack.converter.sources import hub
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_errors import NoSuchRepository
+from tritpack.converter.sources.hub_file import RemoteFile
 from tritpack.formats.errors import NetworkTrouble, UsageError
 from tritpack.formats.gguf_header import MAGIC
 from tritpack.formats.gguf_reader import GgufFile
@@ -87,6 +88,12 @@ def open_source(
     file = GgufFile(path)
     refuse_adapter(file)
     return file
+
+
+def open_headers(source: str, repository: str, revision: str | None) -> CheckpointFolder | Path | list[RemoteFile]:
+    """Open a repository of the Hub that a user calls `source`, without its weights: see hub.open_headers."""
+    with _no_folder_either(source):
+        return hub.open_headers(repository, revision)
 
 
 def is_gguf(path: Path) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.hub_file import RemoteFile, RemoteReader
 from tritpack.converter.sources.hub_repository import Repository
+from tritpack.converter.sources.range_file import RangeFile
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.files import sha256_file
 from tritpack.formats.safetensors_reader import StoredTensor, header_bytes, read_header
@@ -69,20 +70,19 @@ class RemoteCheckpoint(CheckpointFolder):
         }
 
 
-class RemoteShard:
-    """A safetensors file on the Hub, whose header has been read. The source of its tensors' bytes."""
+class RangeShard:
+    """A safetensors file of which parts are read, and whose header has been. The source of its tensors' bytes."""
 
-    def __init__(self, file: RemoteFile) -> None:
-        self.file = file
-        shown = f"{file.repository.repo}/{file.listed.name}"
+    def __init__(self, file: RangeFile) -> None:
+        self._file = file
         head = file.read(0, min(FIRST_BYTES, file.size))
-        end = header_bytes(head[:8], file.size, shown)
+        end = header_bytes(head[:8], file.size, file.shown)
         head = head[:end] + file.read(min(len(head), end), end)
-        self.tensors, self.note = read_header(head, file.size, self, name=file.listed.name, path=shown)
+        self.tensors, self.note = read_header(head, file.size, self, name=file.name, path=file.shown)
 
     def view(self, first: int, last: int) -> Bytes:
         small = self._small.get(first, b"") if last - first <= SMALL else b""
-        return np.frombuffer(small if len(small) == last - first else self.file.read(first, last), np.uint8)
+        return np.frombuffer(small if len(small) == last - first else self._file.read(first, last), np.uint8)
 
     def release(self, first: int, last: int) -> None:
         pass
@@ -97,8 +97,16 @@ class RemoteShard:
 
     def _fetch(self, group: list[Span]) -> dict[int, bytes]:
         begin = group[0][0]
-        data = self.file.read(begin, group[-1][1])
+        data = self._file.read(begin, group[-1][1])
         return {first: data[first - begin : last - begin] for first, last in group}
+
+
+class RemoteShard(RangeShard):
+    """A safetensors file on the Hub."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file = file
+        super().__init__(file)
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file: the Hub's, or where it lists another hash, that of its bytes."""

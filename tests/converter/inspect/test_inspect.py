@@ -184,7 +184,7 @@ def test_a_checkpoint_folder_is_shown_as_it_is(tiny_checkpoint: Path, tiny_gguf:
     hashes = {row["gguf_name"]: row["codes_sha256"] for row in result["tensors"] if "codes_sha256" in row}
     assert hashes == {row["name"]: row["codes_sha256"] for row in packed["tensors"] if "codes_sha256" in row}
     shown = run("inspect", tiny_checkpoint).stdout
-    assert "embeddings), a checkpoint folder, recognised as BitNet b1.58" in shown
+    assert "embeddings), a checkpoint, recognised as BitNet b1.58" in shown
     assert "GGUF" not in shown
 
 

@@ -207,7 +207,7 @@ def test_what_bitnet_checkpoints_are(name: str, verdict: str, request: pytest.Fi
     folder = request.getfixturevalue(name)
     for stats in (False, True):
         assert inspect(folder, stats=stats)["ternarity"]["verdict"] == verdict, stats
-    assert f"ternary: {inspect(folder)['ternarity']['summary']}" in run("inspect", folder).stdout
+    assert f"Ternary: {inspect(folder)['ternarity']['summary']}" in run("inspect", folder).stdout
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_gguf_of_floats(tmp_path: Path) -> None:
     assert inspect(written(by_group(128), 1, "<f2"))["ternarity"]["verdict"] == "ternary"
     path = written(normal(), 0, "<f4")
     assert inspect(path, stats=True)["ternarity"]["verdict"] == "ordinary"
-    assert "ternary: an ordinary model" in run("inspect", path).stdout
+    assert "Ternary: an ordinary model" in run("inspect", path).stdout
     q4_0 = tmp_path / "q4_0.gguf"
     write_gguf(q4_0, {}, [TensorPlan("blk.0.ffn_up.weight", (32, 64), 2, 32 * 36)], [[np.zeros(32 * 36, np.uint8)]])
     assert inspect(q4_0)["ternarity"]["summary"] == "every linear is stored as q4_0 numbers, not ternary"
