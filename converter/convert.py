@@ -17,15 +17,13 @@ from tritpack.converter.pipeline.workers import default_threads
 from tritpack.converter.plan import BLOCK_MEMORY, MAX_MEMORY, Plan, check_memory, make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.open import open_source, repository_name
+from tritpack.converter.targets.trained_scales import warn_of_scales
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
 from tritpack.formats.progress import Progress, silent
 from tritpack.formats.split_writer import Shard
 from tritpack.runtime import packers
-
-LARGEST_TRAINED_SCALE = 5.0
-"""Multipliers of trained models are a few hundredths to about 2.5; those of an inverted direction are 6 and more."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -198,12 +196,5 @@ def _reference(options: ConvertOptions) -> Path | None:
 
 def _warn_of_scales(scales: Mapping[str, tuple[float, float]]) -> str | None:
     """Return what to say of scales that no trained model has; None if there are none."""
-    large = {name: most for name, (_, most) in scales.items() if most > LARGEST_TRAINED_SCALE}
-    if not large:
-        return None
-    name = max(large, key=large.__getitem__)
-    return (
-        f"scales of {len(large)} of {len(scales)} ternary tensors are larger than in any trained model: up to "
-        f"{large[name]:.4g} in {name!r}, where at most {LARGEST_TRAINED_SCALE:g} is usual. This is the typical sign of "
-        "a weight_scale taken in the wrong direction: compare linear_class in config.json with the model's origin"
-    )
+    warning = warn_of_scales({name: most for name, (_, most) in scales.items()})
+    return warning and f"{warning}: compare linear_class in config.json with the model's origin"

@@ -8,6 +8,7 @@ import click
 
 from tritpack.converter.cli.human import duration
 from tritpack.converter.cli.progress import Alive
+from tritpack.converter.verify.alone import split_alone
 from tritpack.converter.verify.rungs import split_at
 from tritpack.formats.errors import TritpackError
 
@@ -16,10 +17,14 @@ WORTH_SAYING = 10.0
 
 
 class Climb:
-    """Shows the rungs of a level as they begin; before the first one, what a long climb will cost."""
+    """Shows the rungs of a level as they begin; before the first one, what a long climb will cost. alone: without a
+    source."""
 
-    def __init__(self, path: Path, level: str, alive: Alive, *, text: str | None, quiet: bool) -> None:
+    def __init__(
+        self, path: Path, level: str, alive: Alive, *, text: str | None, quiet: bool, alone: bool = False
+    ) -> None:
         self._path, self._level, self._alive, self._text, self._quiet = path, level, alive, text, quiet
+        self._alone = alone
         self._expected: dict[str, float] | None = None
 
     def begin(self, rung: str) -> None:
@@ -36,7 +41,8 @@ class Climb:
         from tritpack.converter.verify.cost import expected_seconds
         from tritpack.formats.gguf_reader import GgufFile
 
-        climbed = [module.name for module in split_at(self._level)[0]]
+        modules = split_alone(self._level) if self._alone else split_at(self._level)[0]
+        climbed = [module.name for module in modules]
         try:
             expected = expected_seconds(
                 GgufFile(self._path), text_bytes=len(read_text(self._text)), full=self._level == "full"

@@ -24,7 +24,7 @@ from tritpack.formats.names import ExitCode
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
 
-COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow", "unproved": "yellow"}
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 
 
@@ -34,7 +34,8 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     "--source",
     type=PATH,
     metavar="SOURCE",
-    help="The checkpoint FILE was made from: a folder, ORG/NAME[@REVISION], or a GGUF.",
+    help="The checkpoint FILE was made from: a folder, ORG/NAME[@REVISION], or a GGUF. Without it FILE is checked by "
+    "itself, which proves less.",
 )
 @click.option(
     "--level",
@@ -115,7 +116,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Prove that FILE holds the model of SOURCE, rung by rung.
+    """Prove that FILE holds the model of SOURCE, rung by rung; or check FILE by itself.
 
     \b
     structure   metadata, tensor table, tokenizer keys; recorded hashes are noted
@@ -127,11 +128,15 @@ def command(
     generation  the oracle's greedy tokens, and the same bits from every ISA and thread count
     perplexity  that of the oracle, within error bars
 
+    Without --source it checks what FILE alone can show (structure, recorded hashes, kernels, tokenizer, and whether the
+    model produces language), and ends with "not proved: no source". --level takes structure, weights, kernels,
+    tokenizer, perplexity and full then.
+
     Give --quantize if convert was given it.
 
-    The exit code is 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or another input cannot be
-    read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be written, 7 if something
-    is not installed.
+    The exit code is 0 if nothing is wrong, 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or
+    another input cannot be read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be
+    written, 7 if something is not installed.
     """
     from tritpack.converter.report.render import prepare_folder, write_report
     from tritpack.converter.verify.ladder import verify
@@ -148,14 +153,18 @@ def command(
     ids = None if tokens is None else parse_tokens(tokens)
     if layers and options["level"] in LEVELS[: LEVELS.index("logits")]:
         raise UsageError(f"--layers is for the rung logits, and --level {options['level']} stops before it")
-    named = (file, options["source"], options["oracle"], options["text"], options["golden"], options["against"])
+    source = options["source"]
+    for option, value in (("--attest", attest), ("--layers", layers)):
+        if value and source is None:
+            raise UsageError(f"{option} is for what was compared with a source", hint="give --source")
+    named = (file, source, options["oracle"], options["text"], options["golden"], options["against"])
     if folder is not None:
         prepare_folder(folder, force=force, inputs=(*named, *prompt_files))
     proof = _Proof.prepare(attest, bom, sign_key, force=force, inputs=(*named, *prompt_files))
     with as_gguf(file) as path, Alive(quiet=quiet) as alive:
         if proof is not None and str(path) != file:
             raise UsageError("--attest is for a GGUF itself, and this is converted or unpacked first", path=file)
-        climb = Climb(path, options["level"], alive, text=options["text"], quiet=quiet)
+        climb = Climb(path, options["level"], alive, text=options["text"], alone=source is None, quiet=quiet)
 
         def climbed(rung: Rung) -> None:
             alive.hide()
@@ -247,13 +256,20 @@ def _print_rung(rung: Rung, *, layers: bool) -> None:
 
 def _print_end(report: Report) -> None:
     about = report.provenance
-    click.echo(f"file    {about['file_sha256']}\nsource  {about['source_sha256']}")
+    click.echo(f"file    {about['file_sha256']}")
     machine = about["machine"]
-    click.echo(
-        f"oracle  {about['oracle']}; {machine['isa'] or 'no C library'} on {machine['cpu']}, {machine['cores']} cores"
-    )
+    cpu = f"{machine['isa'] or 'no C library'} on {machine['cpu']}, {machine['cores']} cores"
+    if report.source is None:
+        click.echo(f"machine {cpu}")
+    else:
+        click.echo(f"source  {about['source_sha256']}\noracle  {about['oracle']}; {cpu}")
     verdict = click.style(report.verdict.upper(), fg=COLOURS[report.verdict], bold=True)
-    click.echo(f"{verdict}: {report.file} against {report.source}: {report.conclusion}")
+    against = "" if report.source is None else f" against {report.source}"
+    click.echo(f"{verdict}: {report.file}{against}: {report.conclusion}")
+    if report.verdict == "unproved":
+        for open_question in report.not_proved:
+            click.echo(f"not proved: {open_question}")
+        click.echo("not proved: no source")
 
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

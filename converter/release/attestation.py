@@ -46,7 +46,7 @@ def write_attestation(report: Report, output: str | Path, *, file: str | Path, f
     `force` is not given, WriteFailed, Unreadable.
     """
     if report.verdict != "pass":
-        hint = "--report DIR writes what was found"
+        hint = "give --source" if report.verdict == "unproved" else "--report DIR writes what was found"
         raise CheckFailed(f"nothing is attested, because the verdict is {report.verdict}", path=file, hint=hint)
     data = encode(statement(report, codes_hashes(GgufFile(file))))
     with atomic_output(Path(output), len(data), force=force) as stream:

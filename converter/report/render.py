@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tritpack.converter.report import markdown, plots
+from tritpack.converter.verify.alone import ALONE
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
 from tritpack.converter.verify.rungs import RUNGS
@@ -34,7 +35,7 @@ def schema() -> dict[str, Any]:
     text = (resources.files(__package__) / SCHEMA_FILE).read_text("utf-8")
     document: dict[str, Any] = json.loads(text)
     definitions = document["$defs"]
-    definitions["rung"]["properties"]["name"]["enum"] = list(RUNGS)
+    definitions["rung"]["properties"]["name"]["enum"] = [*dict.fromkeys((*RUNGS, "reproduction", *ALONE))]
     definitions["diagnosis"]["properties"]["kind"]["enum"] = [kind.value for kind in Kind]
     return document
 

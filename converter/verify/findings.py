@@ -31,6 +31,7 @@ class Kind(str, enum.Enum):
     END_TOKENS_MISSING = "end_tokens_missing"
     END_TOKENS_UNEXPECTED = "end_tokens_unexpected"
     BOS_TWICE = "bos_twice"
+    ROUND_TRIP_DIFFERS = "round_trip_differs"  # text to ids and back
     TOKEN_IDS_DIFFER = "token_ids_differ"
     FIRST_TOKEN_MISSING = "first_token_missing"
     FIRST_TOKEN_SURPLUS = "first_token_surplus"
@@ -90,6 +91,7 @@ class Kind(str, enum.Enum):
     PINNED_TOKEN_DIFFERS = "pinned_token_differs"  # for which neither file nor source has to answer
     ISA_DIFFERS = "isa_differs"
     PERPLEXITY_DIFFERS = "perplexity_differs"
+    NO_LANGUAGE = "no_language"  # it predicts no language better than chance
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tritpack.converter.verify.context import Context, Options
 from tritpack.converter.verify.rung import Report
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import MissingRequirement
+from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.library import library
 from tritpack.runtime.machine import usable_cores
 
@@ -27,7 +28,6 @@ RECORDED = {
 
 def describe(report: Report, context: Context, level: str) -> dict[str, Any]:
     """Provenance as `verify --json` has it. level: what was asked for."""
-    kernels = sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
     return {
         "tritpack": VERSION,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -39,10 +39,31 @@ def describe(report: Report, context: Context, level: str) -> dict[str, Any]:
         "source_sha256": context.source.sha256,
         "source_files": context.source.file_hashes,
         **_repository(context),
-        "kernels": kernels,
+        "kernels": _kernels(report),
         "machine": _machine(),
         "packages": _packages(),
     }
+
+
+def describe_alone(report: Report, file: GgufFile, level: str, options: Options) -> dict[str, Any]:
+    """Provenance of a file that was checked without a source: what it records of its source is what it says."""
+    recorded = {key: file.metadata.get(metadata_key) for key, metadata_key in RECORDED.items()}
+    return {
+        "tritpack": VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "level": level,
+        "options": {key: value for key, value in _asked(options).items() if key != "oracle"},
+        "file_sha256": file.sha256,
+        "files": file.file_hashes,
+        **{key: value for key, value in recorded.items() if isinstance(value, str)},
+        "kernels": _kernels(report),
+        "machine": _machine(),
+        "packages": _packages(),
+    }
+
+
+def _kernels(report: Report) -> list[str]:
+    return sorted({symbol for rung in report.rungs for symbol in rung.figures.get("kernels", ())})
 
 
 def _asked(options: Options) -> dict[str, Any]:

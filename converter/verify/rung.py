@@ -11,11 +11,20 @@ if TYPE_CHECKING:
     from tritpack.converter.verify.context import Context
 
 Verdict = Literal["pass", "fail", "skipped"]
+ReportVerdict = Literal["pass", "fail", "unproved"]
+"""`unproved`: nothing failed, and there was no source to prove the file by."""
 Blame = Literal["file", "kernel", "runtime"]
 """What a failed rung accuses: the file, a kernel of this machine, or what runs the file."""
 Need = Literal["model"]
 """`model`: the rung runs the file, so it is skipped where the file cannot be run."""
 SCHEMA = "tritpack.verify/1"
+NOT_PROVED = (
+    "whether its codes, scales, norms, tables and hyperparameters are those of the model that it names: a model with "
+    "wrong scales or another activation function can still produce language",
+    "whether its tokenizer gives the ids that the model was trained with",
+    "whether what runs it computes what the model's own code does",
+)
+"""What no file can prove of itself."""
 
 
 class RungModule(Protocol):
@@ -91,16 +100,18 @@ class Rung:
 class Report:
     """All rungs that were climbed. It fails if any rung does.
 
+    source: None where the file was checked by itself.
     provenance: hashes of both sides, oracle, kernels that ran, machine and versions: what the figures belong to.
     """
 
     file: str
-    source: str
+    source: str | None
     rungs: list[Rung]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Report({self.verdict}: {self.file} against {self.source}: {self.conclusion})"
+        against = "" if self.source is None else f" against {self.source}"
+        return f"Report({self.verdict}: {self.file}{against}: {self.conclusion})"
 
     def __getitem__(self, name: str) -> Rung:
         """The rung of that name. Raises KeyError if it was not climbed."""
@@ -118,8 +129,18 @@ class Report:
         return dataclasses.replace(self, rungs=rungs, provenance=provenance)
 
     @property
-    def verdict(self) -> Verdict:
-        return "fail" if any(rung.verdict == "fail" for rung in self.rungs) else "pass"
+    def verdict(self) -> ReportVerdict:
+        if any(rung.verdict == "fail" for rung in self.rungs):
+            return "fail"
+        return "unproved" if self.source is None else "pass"
+
+    @property
+    def not_proved(self) -> list[str]:
+        """What the checks could not show, in words; [] with a source, where each rung says what it compares."""
+        if self.source is not None:
+            return []
+        skipped = [f"{rung.name} was skipped: {rung.skipped}" for rung in self.rungs if rung.skipped]
+        return [*skipped, *NOT_PROVED]
 
     @property
     def conclusion(self) -> str:
@@ -127,6 +148,8 @@ class Report:
         passed = [rung.name for rung in self.rungs if rung.verdict == "pass"]
         blamed = {rung.blames for rung in self.rungs if rung.verdict == "fail"}
         same_weights = "weights" in passed
+        if not blamed and self.source is None:
+            return f"nothing is wrong that the file alone can show; checks passed: {', '.join(passed) or 'none'}"
         if not blamed:
             proved = "the file holds the model of its source" if same_weights else "the file agrees with its source"
             skipped = [rung.name for rung in self.rungs if rung.verdict == "skipped"]
@@ -135,12 +158,16 @@ class Report:
         kinds = {kind for rung in self.rungs for kind in rung.kinds}
         if Kind.SOURCE_DIFFERS in kinds:
             return "the file was not made from this source"
+        if kinds == {Kind.NO_LANGUAGE}:
+            return "the model does not produce language; nothing else is wrong that the file alone can show"
         if kinds == {Kind.SOURCE_HASH_DIFFERS}:
             return "the file was made from other files than this source has, as far as its records say"
         if "file" in blamed:
             return "the file is wrong" + ("; so is a kernel of this machine" if "kernel" in blamed else "")
         if "kernel" in blamed:
             return "a kernel is wrong on this machine, not the file"
+        if self.source is None:
+            return "the file does not run as it should"
         if kinds == {Kind.PINNED_TOKEN_DIFFERS}:
             return "the file generates what its source does; the pinned tokens are different ones"
         if not same_weights:
@@ -159,6 +186,7 @@ class Report:
             "conclusion": self.conclusion,
             "file": self.file,
             "source": self.source,
+            "not_proved": self.not_proved,
             "provenance": self.provenance,
             "rungs": [rung.as_json() for rung in self.rungs],
         }

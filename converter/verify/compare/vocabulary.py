@@ -62,10 +62,11 @@ def check_vocabulary(rung: Rung, file: GgufFile, source: CheckpointFolder | Gguf
         rung.add(Kind.END_TOKENS_UNEXPECTED, sentence, tokens=extra)
     if not ours.stop_ids:
         rung.notes.append("tokenizer: no token ends a generation")
-    _check_template(rung, ours)
+    check_template(rung, ours)
 
 
-def _check_template(rung: Rung, tokenizer: Tokenizer) -> None:
+def check_template(rung: Rung, tokenizer: Tokenizer) -> None:
+    """Check that the chat template renders a plain chat, and puts the token that begins a text there once."""
     if not tokenizer.chat_template:
         return
     try:

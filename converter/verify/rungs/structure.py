@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -94,9 +95,9 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
         ours, notes = completed(file, spec, expected)
         rung.notes += notes
         _compare_specs(rung, ours, expected)
-    _check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
-    _check_tensors(rung, file, oracle)
-    _check_record(rung, file, expected)
+    check_metadata(rung, file, expected, spec_differs=bool(rung.findings))
+    check_tensors(rung, file, expected, lambda table: oracle.table_codes(table) is not None)
+    check_record(rung, file, expected)
     check_vocabulary(rung, file, source, expected.vocab_size)
     if oracle.unused:
         rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
@@ -113,10 +114,11 @@ def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:
         rung.add(kind, sentence, field=field, file=short(ours), source=short(theirs))
 
 
-def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
-    shapes = oracle.spec.tensor_shapes()
+def check_tensors(rung: Rung, file: GgufFile, spec: ModelSpec, may_be_ternary: Callable[[str], bool]) -> None:
+    """Check names, shapes and types of all tensors. may_be_ternary: whether a table of that name may hold codes."""
+    shapes = spec.tensor_shapes()
     missing = [name for name in shapes if name not in file.tensors]
-    rung.findings += _missing_tensors(missing, oracle.spec.layers)
+    rung.findings += _missing_tensors(missing, spec.layers)
     for name, shape in shapes.items():
         tensor = file.tensors.get(name)
         if tensor is None:
@@ -126,7 +128,7 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
             rung.add(Kind.SHAPE_DIFFERS, sentence, tensor=name, file=list(tensor.shape), source=list(shape))
         part = name.split(".")[-2]
         ternary = part in LINEARS
-        if part in TABLES and tensor.layout in catalog.LAYOUTS and oracle.table_codes(part) is not None:
+        if part in TABLES and tensor.layout in catalog.LAYOUTS and may_be_ternary(part):
             continue
         if ternary and tensor.layout not in catalog.LAYOUTS:
             sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout"
@@ -134,14 +136,14 @@ def _check_tensors(rung: Rung, file: GgufFile, oracle: Oracle) -> None:
         if not ternary and tensor.layout not in FLOAT_TYPES:
             sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a float type"
             rung.add(Kind.TYPE_DIFFERS, sentence, tensor=name, layout=tensor.layout)
-    for name in oracle.spec.unknown_tensors(file.tensors):
-        tied = " (the source ties the head to the embedding)" if name == "output.weight" and oracle.spec.tied else ""
+    for name in spec.unknown_tensors(file.tensors):
+        tied = " (the source ties the head to the embedding)" if name == "output.weight" and spec.tied else ""
         rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
     if unused := file.bytes_after_tensors:
         rung.notes.append(f"{unused} bytes after the last tensor belong to no tensor")
 
 
-def _check_record(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
+def check_record(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
     """Check that the record of hashes is one of the file's tensors; the rung `weights` computes them. Tensors that are
     missing or unexpected are reported anyway."""
     try:
@@ -167,10 +169,12 @@ def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:
     return norms + [Finding(Kind.TENSOR_MISSING, f"tensor {name!r} is missing", name) for name in others]
 
 
-def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_differs: bool) -> None:
+def check_metadata(
+    rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_differs: bool, owner: str = "the source"
+) -> None:
     """Check keys that other engines act on or that tritpack wrote. Those that are there have to be right; a file that
     tritpack wrote has all of them and no others. spec_differs: a finding says so already, so that the keys of the spec
-    are not named again."""
+    are not named again. owner: whose spec is expected, in words."""
     arch = file.metadata.get("general.architecture")
     if not isinstance(arch, str):
         return  # a finding says so already
@@ -198,7 +202,7 @@ def _check_metadata(rung: Rung, file: GgufFile, expected: ModelSpec, *, spec_dif
             continue  # llama-gguf-split leaves it in what it merges
         if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
             stored = short(file.metadata[key])
-            sentence = f"{key} is {stored}, and the source has no such key"
+            sentence = f"{key} is {stored}, and {owner} has no such key"
             rung.add(Kind.KEY_UNEXPECTED, sentence, key=key, file=stored)
     implied = IMPLIED_ACTIVATION.get(arch)
     if implied not in (None, expected.activation):
