@@ -1,4 +1,4 @@
-"""Small charts as SVG text, to stand in a page that loads nothing: points, bars, and lines over layers.
+"""Small charts as SVG text, to stand in a page that loads nothing: points, bars, lines over layers, and heat maps.
 
 Colours come from the page's style sheet (classes `mark`, `line`, `s0` ... `s6`, `limit`), so that one page serves light
 and dark. Every chart has a title for those who do not see it.
@@ -157,6 +157,61 @@ def histogram(values: Sequence[float], *, title: str, x_label: str, y_label: str
                 f'height="{bottom - top:.1f}"><title>{count}</title></rect>'
             )
     return frame.svg(title)
+
+
+MAP_WIDTH, MAP_LEFT, MAP_ROW, MAP_BOTTOM = 480, 84, 22, 40
+
+
+def heat_map(rows: Mapping[str, Mapping[int, float]], *, title: str, x_label: str, number: str = ".3g") -> str:
+    """A cell per row and whole x, the darker the larger its value; a cell without a value stays empty.
+
+    rows: x -> value by the name of the row. number: the format of values.
+    """
+    values = [value for row in rows.values() for value in row.values() if math.isfinite(value)]
+    columns = max((x for row in rows.values() for x in row), default=-1) + 1
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    height = len(rows) * MAP_ROW + MAP_BOTTOM
+    width = (MAP_WIDTH - MAP_LEFT) / columns
+    parts = []
+    for line, (name, row) in enumerate(rows.items()):
+        top = line * MAP_ROW
+        parts.append(
+            f'<text class="tick" x="{MAP_LEFT - 6}" y="{top + 15}" text-anchor="end">{html.escape(name)}</text>'
+        )
+        for x, value in row.items():
+            if not math.isfinite(value):
+                continue
+            share = 1.0 if high == low else (value - low) / (high - low)
+            parts.append(
+                f'<rect class="cell" x="{MAP_LEFT + x * width:.1f}" y="{top}" width="{width * 0.94:.1f}" '
+                f'height="{MAP_ROW - 2}" fill-opacity="{0.1 + 0.9 * share:.2f}">'
+                f"<title>{html.escape(x_label)} {x}, {html.escape(name)}: {value:{number}}</title></rect>"
+            )
+    for value in _round_steps(0, max(columns - 1, 1), whole=True):
+        if value < columns:
+            at = MAP_LEFT + (value + 0.47) * width
+            parts.append(f'<text class="tick" x="{at:.1f}" y="{height - 26}" text-anchor="middle">{value:.0f}</text>')
+    parts.append(_scale(low, high, number, height, x_label))
+    return (
+        f'<svg viewBox="0 0 {MAP_WIDTH} {height}" role="img" aria-label="{html.escape(title)}">'
+        f"<title>{html.escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _scale(low: float, high: float, number: str, height: int, x_label: str) -> str:
+    """What the shades of a heat map mean: five steps between the least and the largest value."""
+    steps = "".join(
+        f'<rect class="cell" x="{MAP_WIDTH - 150 + 16 * step}" y="{height - 12}" width="15" height="9" '
+        f'fill-opacity="{0.1 + 0.225 * step:.2f}"/>'
+        for step in range(5)
+    )
+    return (
+        f'<text class="label" x="{MAP_LEFT}" y="{height - 4}">{html.escape(x_label)}</text>{steps}'
+        f'<text class="tick" x="{MAP_WIDTH - 155}" y="{height - 4}" text-anchor="end">{low:{number}}</text>'
+        f'<text class="tick" x="{MAP_WIDTH - 66}" y="{height - 4}">{high:{number}}</text>'
+    )
 
 
 def legend(names: Sequence[str]) -> str:

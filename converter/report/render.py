@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import re
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tritpack.converter.report import markdown, plots
+from tritpack.converter.report import plots
+from tritpack.converter.report.templating import template
 from tritpack.converter.verify.alone import ALONE
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung
@@ -131,34 +131,8 @@ def _lines(texts: Sequence[str]) -> str:
 
 
 def _render(name: str, report: Report, **more: Any) -> str:
-    text: str = _template(name).render(report=report, figures=shown_figures, **more)
+    text: str = template(name).render(report=report, figures=shown_figures, **more)
     return text
-
-
-@functools.cache
-def _template(name: str) -> Any:
-    """A template of the folder templates/, compiled."""
-    from jinja2 import DictLoader, Environment, StrictUndefined
-    from markupsafe import Markup
-
-    source = (resources.files(__package__) / "templates" / name).read_text("utf-8")
-    is_page = name.endswith(".html.j2")
-
-    def finalize(value: Any) -> Any:
-        """No character that a page does not show leaves a file."""
-        return printable(value) if is_page and isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        finalize=finalize,
-        loader=DictLoader({name: source}),
-        autoescape=is_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"text": markdown.text, "code": markdown.code}
-    return environment.get_template(name)
 
 
 def figure(value: Any) -> str:

@@ -1,0 +1,102 @@
+"""The parts of inspect's page that speak: a conversation through the chat template, and a sample of the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from tritpack.formats.errors import TritpackError
+from tritpack.formats.printable import printable
+from tritpack.runtime import chat
+from tritpack.runtime.tokenizer import Tokenizer
+
+CONVERSATION = [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris."},
+    {"role": "user", "content": "And how far is it from Rome?"},
+]
+SENTENCE = "Ternary weights are -1, 0 or +1: 1.58 bits each, naïvely 2 — даже 三值 🙂."
+"""Words, figures and punctuation, letters with accents, other scripts, and an emoji."""
+SPECIALS, SAMPLED = 48, 60
+"""Rows of the two tables of tokens."""
+LONGEST_TEMPLATE = 20_000
+VISIBLE = str.maketrans({" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"})
+
+
+def language(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the parts of the page: `conversation`, `sentence`, `specials`, `sample`; None without a tokenizer.
+
+    metadata: the tokenizer's GGUF keys. What fails is a sentence under `error` of its part.
+    """
+    if not isinstance(metadata.get("tokenizer.ggml.model"), str):
+        return None
+    template = metadata.get("tokenizer.chat_template")
+    shown = template[:LONGEST_TEMPLATE] if isinstance(template, str) else None
+    parts: dict[str, Any] = {"template": shown, "error": None, "conversation": None}
+    try:
+        tokenizer = Tokenizer.from_metadata(metadata)
+        return {**parts, **_tables(tokenizer), "conversation": _conversation(tokenizer)}
+    except TritpackError as error:
+        return {**parts, "error": error.without_path}
+
+
+def _conversation(tokenizer: Tokenizer) -> dict[str, Any]:
+    if not tokenizer.chat_template:
+        return {"error": "The file has no chat template: it is a base model, or its template was lost.", "text": None}
+    try:
+        text = chat.chat_text(tokenizer, CONVERSATION)
+        ids = tokenizer.encode(text, add_special=False, parse_special=True)
+    except TritpackError as error:
+        return {"error": f"The template does not work: {error.without_path}.", "text": None}
+    return {"error": None, "text": Markup("").join(_marked(tokenizer, ids)), "tokens": len(ids)}
+
+
+def _marked(tokenizer: Tokenizer, ids: list[int]) -> Iterator[Markup]:
+    """Yield the text of the ids, with control tokens marked."""
+    plain: list[int] = []
+    for token in [*ids, None]:
+        if token is not None and not tokenizer.is_control(token):
+            plain.append(token)
+            continue
+        if plain:
+            yield Markup("{}").format(printable(tokenizer.decode(plain), lines=True))
+            plain = []
+        if token is not None:
+            yield Markup("<mark>{}</mark>").format(printable(tokenizer.token_text(token)))
+
+
+def _tables(tokenizer: Tokenizer) -> dict[str, Any]:
+    controls = [token for token in range(tokenizer.vocab_size) if tokenizer.is_control(token)]
+    names = {text: name.removesuffix("_token") for name, text in tokenizer.special_tokens.items()}
+    stops = set(tokenizer.stop_ids)
+    specials = [
+        {
+            "id": token,
+            "text": tokenizer.token_text(token),
+            "role": ", ".join(
+                filter(None, [names.get(tokenizer.token_text(token)), "ends a text" if token in stops else None])
+            ),
+        }
+        for token in sorted(controls, key=lambda token: (token not in stops, tokenizer.token_text(token) not in names))
+    ]
+    count = min(SAMPLED, tokenizer.vocab_size)
+    sample = [index * tokenizer.vocab_size // count for index in range(count)]
+    ids = tokenizer.encode(SENTENCE, add_special=True)
+    return {
+        "sentence": SENTENCE,
+        "pieces": [{"id": token, "text": piece(tokenizer, token)} for token in ids],
+        "specials": specials[:SPECIALS],
+        "special_count": len(specials),
+        "sample": [{"id": token, "text": piece(tokenizer, token)} for token in sample],
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+def piece(tokenizer: Tokenizer, token: int) -> str:
+    """Return the text of one token for people: a space is shown, and so is a byte that is a part of a character."""
+    if tokenizer.is_control(token):
+        return tokenizer.token_text(token)
+    text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
+    return text.translate(VISIBLE)

@@ -1,0 +1,193 @@
+"""The page of `inspect --html`: whole, and harmless whatever a file says."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEMO
+from tests.make.checkpoints import edited_gguf
+from tritpack.converter.inspect.inspect import inspect
+from tritpack.converter.inspect.page import place, write_page
+from tritpack.converter.report.plots import heat_map
+from tritpack.converter.report.treemap import Box, squarified, treemap
+from tritpack.formats.errors import UsageError
+
+HOSTILE = "\"><script>alert(1)</script><img src=http://example.com/x onerror=alert(2)>'&amp;"
+VOID = {"meta", "br", "img", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed where it belongs. tags: their names; links: what attributes refer to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action", "data", "poster")]
+        assert not any(name.startswith("on") for name, _ in attrs), attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def page_of(file: Path, output: Path, result: dict[str, Any] | None = None) -> tuple[str, Page]:
+    write_page(result or inspect(file, stats=True), file, output, force=True)
+    text = output.read_text("utf-8")
+    return text, Page(text)
+
+
+def test_the_page_of_a_packed_file(demo_gguf: Path, tmp_path: Path) -> None:
+    result = inspect(demo_gguf, stats=True)
+    text, page = page_of(demo_gguf, tmp_path / "page.html", result)
+    words = "".join(page.words)
+    assert "script" not in page.tags and all(link.startswith("#") for link in page.links)
+    assert not re.search(r"url\(|@import|https?:", text) and "default-src 'none'" in text
+    assert len(text) < 100_000
+    assert text.count("<svg") == 4 and text.count('class="cell"') == 3 * (28 + 5)
+    assert text.count('class="box') == 1 + 1 + 4 * (1 + 7 + 1) + 1  # embedding, last norm, layers, header
+    for row in result["tensors"]:
+        assert row["name"] in words, row["name"]
+    for key in result["metadata"]:
+        assert key in words, key
+    assert "What is the capital of France?" in words and text.count("<mark>") >= 2
+    anchors = {link[1:] for link in page.links}
+    assert {"bytes", "codes", "chat", "tokenizer", "metadata", "tensors"} <= anchors
+    assert all(f'id="{anchor}"' in text for anchor in anchors)
+    again = page_of(demo_gguf, tmp_path / "again.html", result)[0]
+    assert again == text, "equal input, equal page"
+
+
+def test_answers_and_engines_come_from_the_result(demo_gguf: Path, tmp_path: Path) -> None:
+    result = inspect(demo_gguf, stats=True) | {
+        "answers": {
+            "what": "A model.",
+            "intact": "Yes & no.",
+            "runs_in": HOSTILE,
+            "needs": "Disk.",
+            "from": "Unknown.",
+        },
+        "engines": [
+            {"engine": HOSTILE, "verdict": verdict, "why": HOSTILE, "evidence": HOSTILE, "command": HOSTILE}
+            for verdict in ("right", "wrong", "refuses", "unknown", HOSTILE)
+        ],
+        "needs": {"nbytes": 3_000_000, "cache_bytes": 1_000_000, "context": 4096},
+        "problems": [HOSTILE],
+        "damage": [HOSTILE],
+    }
+    text, page = page_of(demo_gguf, tmp_path / "page.html", result)
+    assert "script" not in page.tags and "img" not in page.tags
+    assert "Yes & no." in page.words and page.words.count(HOSTILE) > 10
+    assert 'class="chip right">runs right' in text and "keys and values of 4,096 tokens: 1.00 MB" in "".join(page.words)
+    assert [name for name in ("problems", "engines", "memory") if f"#{name}" not in page.links] == []
+
+
+def test_what_a_file_says_does_not_break_the_page(demo_gguf: Path, tmp_path: Path) -> None:
+    def names(metadata: dict[str, Any]) -> None:
+        metadata["general.name"] = HOSTILE
+        metadata[f"general.{HOSTILE}"] = HOSTILE
+        metadata["tokenizer.chat_template"] = f"{{{{ messages[0].content }}}}{HOSTILE}\x1b[2J\u202e"
+        tokens = metadata["tokenizer.ggml.tokens"] = list(metadata["tokenizer.ggml.tokens"])
+        tokens[metadata["tokenizer.ggml.eos_token_id"]] = HOSTILE
+
+    file = edited_gguf(demo_gguf, tmp_path / "m.gguf", metadata=names)
+    result = inspect(file, stats=True)
+    result["tensors"][0]["name"] = result["tensors"][5]["layout"] = HOSTILE
+    text, page = page_of(file, tmp_path / "page.html", result)
+    assert "script" not in page.tags and "img" not in page.tags
+    assert "\x1b" not in text and "\u202e" not in text
+    assert HOSTILE in "".join(page.words)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for %}", "The template does not work"),
+        ("{{ ''.__class__.__mro__ }}{% for x in range(10**9) %}{{ x }}{% endfor %}", "The template does not work"),
+        (None, "it is a base model, or its template was lost"),
+    ],
+)
+def test_a_template_that_fails_is_told(template: str | None, told: str, demo_gguf: Path, tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any]) -> None:
+        del metadata["tokenizer.chat_template"]
+        if template is not None:
+            metadata["tokenizer.chat_template"] = template
+
+    file = edited_gguf(demo_gguf, tmp_path / "m.gguf", metadata=edit)
+    _, page = page_of(file, tmp_path / "page.html")
+    assert told in "".join(page.words)
+
+
+def test_a_checkpoint_and_a_file_without_a_model(tmp_path: Path, demo_gguf: Path) -> None:
+    _, page = page_of(DEMO / "checkpoint", tmp_path / "checkpoint.html")
+    words = "".join(page.words)
+    assert "config.json" in words and "Share of zeros" in words and "<|begin_of_text|>" in words
+
+    def without(metadata: dict[str, Any]) -> None:
+        for key in [key for key in metadata if key.startswith("tokenizer")]:
+            del metadata[key]
+
+    bare = edited_gguf(demo_gguf, tmp_path / "bare.gguf", metadata=without)
+    _, page = page_of(bare, tmp_path / "bare.html")
+    assert "#chat" not in page.links and "#bytes" in page.links
+
+
+def test_no_file_is_replaced(demo_gguf: Path, tmp_path: Path) -> None:
+    result = inspect(demo_gguf, stats=True)
+    (page := tmp_path / "page.html").write_text("mine")
+    for output in (page, demo_gguf):
+        with pytest.raises(UsageError):
+            write_page(result, demo_gguf, output)
+    with pytest.raises(UsageError):
+        write_page(result, demo_gguf, demo_gguf, force=True)
+    assert page.read_text() == "mine" and demo_gguf.stat().st_size > 1_000_000
+
+
+def test_areas_are_in_proportion() -> None:
+    values = [6, 6, 4, 3, 2, 2, 1]
+    places = squarified(values, 1.5)
+    assert [round(width * height / 100, 6) for _, _, width, height in places] == [
+        round(100 * value / 24, 6) for value in values
+    ]
+    for index, (x, y, width, height) in enumerate(places):
+        assert 0 <= x <= x + width <= 100.001 and 0 <= y <= y + height <= 100.001, index
+        for other, (x2, y2, width2, height2) in enumerate(places[:index]):
+            beside = x >= x2 + width2 - 1e-6 or x2 >= x + width - 1e-6
+            assert beside or y >= y2 + height2 - 1e-6 or y2 >= y + height - 1e-6, (index, other)
+    assert treemap([], 2) == "" and "&lt;b&gt;" in treemap([Box("<b>", 1)], 2)
+
+
+def test_heat_maps_leave_out_what_is_not_there() -> None:
+    assert heat_map({}, title="t", x_label="layer") == ""
+    svg = heat_map({"<a>": {0: 1.0, 2: float("nan")}, "b": {2: 3.0}}, title="t", x_label="layer")
+    assert svg.count("<title>layer ") == 2 and "&lt;a&gt;" in svg and "nan" not in svg
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("blk.12.attn_q.weight", ("12", "attn_q")),
+        ("token_embd.weight", (None, "token_embd")),
+        ("model.layers.3.mlp.up_proj.weight", ("3", "mlp.up_proj")),
+        ("7", (None, "7")),
+    ],
+)
+def test_places(name: str, expected: tuple[str | None, str]) -> None:
+    assert place({"name": name}) == expected
