@@ -13,13 +13,13 @@ from markupsafe import Markup
 from tritpack.converter.cli.human import count, size
 from tritpack.converter.inspect.page_language import language
 from tritpack.converter.report import plots
+from tritpack.converter.report.places import ordered, place
 from tritpack.converter.report.templating import template
 from tritpack.converter.report.treemap import Box, treemap
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.files import atomic_output, refuse_existing, refuse_impossible
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_spec import LINEARS
 from tritpack.formats.printable import printable
 
 QUESTIONS = {
@@ -120,10 +120,10 @@ def _tone(key: str, result: Mapping[str, Any]) -> str:
 
 def _boxes(result: Mapping[str, Any]) -> list[Box]:
     """Return what takes the bytes of the file: tables, layers with their tensors, and the header."""
-    layers: dict[str, list[Box]] = {}
+    layers: dict[int, list[Box]] = {}
     boxes = []
     for row in result["tensors"]:
-        layer, part = place(row)
+        layer, part = place(str(row.get("gguf_name", row["name"])))
         nbytes = row["nbytes"]
         shape = " x ".join(map(str, row["shape"]))
         note = f"{row['name']}: {row['layout']}, {shape}, {size(nbytes)}"
@@ -134,7 +134,7 @@ def _boxes(result: Mapping[str, Any]) -> list[Box]:
             layers.setdefault(layer, []).append(box)
     for layer, parts in layers.items():
         total = sum(box.value for box in parts)
-        boxes.append(Box(layer, total, "layer", f"layer {layer}: {size(int(total))}", parts=_without_norms(parts)))
+        boxes.append(Box(str(layer), total, "layer", f"layer {layer}: {size(int(total))}", parts=_without_norms(parts)))
     rest = result["nbytes"] - sum(row["nbytes"] for row in result["tensors"])
     if rest > 0:
         boxes.append(Box("header", rest, "rest", f"header, metadata and padding: {size(rest)}", size(rest)))
@@ -147,16 +147,6 @@ def _without_norms(parts: Sequence[Box]) -> list[Box]:
     total = sum(box.value for box in norms)
     others = [box for box in parts if box.kind != "norm"]
     return [*others, Box("norms", total, "norm", f"{len(norms)} norms: {size(int(total))}")] if norms else others
-
-
-def place(row: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return the layer of a tensor, or None, and its name within it."""
-    name = row.get("gguf_name", row["name"])
-    pieces = str(name).split(".")
-    numbers = [index for index, piece in enumerate(pieces[:-1]) if piece.isascii() and piece.isdigit()]
-    if not numbers:
-        return None, str(name).removesuffix(".weight")
-    return pieces[numbers[0]], ".".join(pieces[numbers[0] + 1 :]).removesuffix(".weight")
 
 
 def _kind(part: str) -> str:
@@ -210,11 +200,12 @@ def scales_of(row: Mapping[str, Any]) -> list[float]:
 def _heat(rows: Sequence[Mapping[str, Any]], value: Any, number: str = ".3g") -> str:
     by_part: dict[str, dict[int, float]] = {}
     for row in rows:
-        layer, part = place(row)
-        if layer is not None and len(layer) < 5:
-            by_part.setdefault(part, {})[int(layer)] = value(row)
-    order = sorted(by_part, key=lambda part: LINEARS.index(part) if part in LINEARS else len(LINEARS))
-    return plots.heat_map({part: by_part[part] for part in order}, title="by layer", x_label="layer", number=number)
+        layer, part = place(str(row.get("gguf_name", row["name"])))
+        if layer is not None:
+            by_part.setdefault(part, {})[layer] = value(row)
+    return plots.heat_map(
+        {part: by_part[part] for part in ordered(by_part)}, title="by layer", x_label="layer", number=number
+    )
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------

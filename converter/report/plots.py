@@ -10,6 +10,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from tritpack.formats.printable import printable
+
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 36
 SMALLEST = 1e-9
@@ -65,9 +67,9 @@ class Frame:
         middle = (HEIGHT - BOTTOM + TOP) / 2
         self.parts.append(
             f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
-            f"{html.escape(x_label)}</text>"
+            f"{escaped(x_label)}</text>"
             f'<text class="label" transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">'
-            f"{html.escape(y_label)}</text>"
+            f"{escaped(y_label)}</text>"
         )
 
     def limit(self, value: float, label: str) -> None:
@@ -77,14 +79,19 @@ class Frame:
             self.parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
             self.parts.append(
                 f'<text class="limit-label" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">'
-                f"{html.escape(label)}</text>"
+                f"{escaped(label)}</text>"
             )
 
     def svg(self, title: str) -> str:
         return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
-            f"<title>{html.escape(title)}</title>{''.join(self.parts)}</svg>"
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(title)}">'
+            f"<title>{escaped(title)}</title>{''.join(self.parts)}</svg>"
         )
+
+
+def escaped(text: str) -> str:
+    """Return a text of a file for a page: nothing in it is a tag or moves a cursor."""
+    return html.escape(printable(text))
 
 
 def _round_steps(low: float, high: float, *, whole: bool = False, wanted: int = 6) -> list[float]:
@@ -129,7 +136,7 @@ def lines(
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in places)
         frame.parts.append(
-            f'<g class="s{index % 7}"><title>{html.escape(name)}</title><polyline points="{path}"/>{dots}</g>'
+            f'<g class="s{index % 7}"><title>{escaped(name)}</title><polyline points="{path}"/>{dots}</g>'
         )
     for label, value in limits.items():
         frame.limit(value, label)
@@ -159,48 +166,67 @@ def histogram(values: Sequence[float], *, title: str, x_label: str, y_label: str
     return frame.svg(title)
 
 
-MAP_WIDTH, MAP_LEFT, MAP_ROW, MAP_BOTTOM = 480, 84, 22, 40
+MAP_WIDTH, MAP_ROW, MAP_BOTTOM = 480, 22, 40
+MAP_LETTER = 6.6
+"""How wide a letter of a row's name is at most, on the average."""
 
 
 def heat_map(rows: Mapping[str, Mapping[int, float]], *, title: str, x_label: str, number: str = ".3g") -> str:
     """A cell per row and whole x, the darker the larger its value; a cell without a value stays empty.
 
-    rows: x -> value by the name of the row. number: the format of values.
+    rows: x -> value by the name of the row. number: the format of values. Empty if there are no values.
     """
-    values = [value for row in rows.values() for value in row.values() if math.isfinite(value)]
-    columns = max((x for row in rows.values() for x in row), default=-1) + 1
+    finite = {name: {x: value for x, value in row.items() if math.isfinite(value)} for name, row in rows.items()}
+    values = [value for row in finite.values() for value in row.values()]
     if not values:
         return ""
     low, high = min(values), max(values)
-    height = len(rows) * MAP_ROW + MAP_BOTTOM
-    width = (MAP_WIDTH - MAP_LEFT) / columns
-    parts = []
-    for line, (name, row) in enumerate(rows.items()):
-        top = line * MAP_ROW
-        parts.append(
-            f'<text class="tick" x="{MAP_LEFT - 6}" y="{top + 15}" text-anchor="end">{html.escape(name)}</text>'
-        )
-        for x, value in row.items():
-            if not math.isfinite(value):
-                continue
-            share = 1.0 if high == low else (value - low) / (high - low)
+
+    def cell(value: float) -> tuple[str, str]:
+        share = 1.0 if high == low else (value - low) / (high - low)
+        return f'class="cell" fill-opacity="{0.1 + 0.9 * share:.2f}"', f"{value:{number}}"
+
+    cells = {name: {x: cell(value) for x, value in row.items()} for name, row in finite.items()}
+    return _map(cells, title, x_label, _shades(low, high, number, len(rows) * MAP_ROW + MAP_BOTTOM))
+
+
+def verdict_map(rows: Mapping[str, Mapping[int, tuple[str, str]]], *, title: str, x_label: str) -> str:
+    """A cell per row and whole x, coloured by the style sheet. rows: x -> (class, words) by the name of the row."""
+    cells = {
+        name: {x: (f'class="cell {escaped(kind)}"', escaped(words)) for x, (kind, words) in row.items()}
+        for name, row in rows.items()
+    }
+    return _map(cells, title, x_label, "")
+
+
+def _map(cells: Mapping[str, Mapping[int, tuple[str, str]]], title: str, x_label: str, footer: str) -> str:
+    """Cells with their attributes and words, names of rows to their left, and numbers below."""
+    columns = max((x for row in cells.values() for x in row), default=-1) + 1
+    if not columns:
+        return ""
+    left = min(10 + MAP_LETTER * max(map(len, cells)), MAP_WIDTH / 2)
+    height, width = len(cells) * MAP_ROW + MAP_BOTTOM, (MAP_WIDTH - left) / columns
+    label, parts = escaped(x_label), [footer]
+    for line, (name, row) in enumerate(cells.items()):
+        top, shown = line * MAP_ROW, escaped(name)
+        parts.append(f'<text class="tick" x="{left - 6:.0f}" y="{top + 15}" text-anchor="end">{shown}</text>')
+        for x, (attributes, words) in row.items():
             parts.append(
-                f'<rect class="cell" x="{MAP_LEFT + x * width:.1f}" y="{top}" width="{width * 0.94:.1f}" '
-                f'height="{MAP_ROW - 2}" fill-opacity="{0.1 + 0.9 * share:.2f}">'
-                f"<title>{html.escape(x_label)} {x}, {html.escape(name)}: {value:{number}}</title></rect>"
+                f'<rect {attributes} x="{left + x * width:.1f}" y="{top}" width="{width * 0.94:.1f}" '
+                f'height="{MAP_ROW - 2}"><title>{label} {x}, {shown}: {words}</title></rect>'
             )
     for value in _round_steps(0, max(columns - 1, 1), whole=True):
         if value < columns:
-            at = MAP_LEFT + (value + 0.47) * width
+            at = left + (value + 0.47) * width
             parts.append(f'<text class="tick" x="{at:.1f}" y="{height - 26}" text-anchor="middle">{value:.0f}</text>')
-    parts.append(_scale(low, high, number, height, x_label))
+    parts.append(f'<text class="label" x="{left:.0f}" y="{height - 4}">{label}</text>')
     return (
-        f'<svg viewBox="0 0 {MAP_WIDTH} {height}" role="img" aria-label="{html.escape(title)}">'
-        f"<title>{html.escape(title)}</title>{''.join(parts)}</svg>"
+        f'<svg viewBox="0 0 {MAP_WIDTH} {height}" role="img" aria-label="{escaped(title)}">'
+        f"<title>{escaped(title)}</title>{''.join(parts)}</svg>"
     )
 
 
-def _scale(low: float, high: float, number: str, height: int, x_label: str) -> str:
+def _shades(low: float, high: float, number: str, height: int) -> str:
     """What the shades of a heat map mean: five steps between the least and the largest value."""
     steps = "".join(
         f'<rect class="cell" x="{MAP_WIDTH - 150 + 16 * step}" y="{height - 12}" width="15" height="9" '
@@ -208,13 +234,12 @@ def _scale(low: float, high: float, number: str, height: int, x_label: str) -> s
         for step in range(5)
     )
     return (
-        f'<text class="label" x="{MAP_LEFT}" y="{height - 4}">{html.escape(x_label)}</text>{steps}'
-        f'<text class="tick" x="{MAP_WIDTH - 155}" y="{height - 4}" text-anchor="end">{low:{number}}</text>'
+        f'{steps}<text class="tick" x="{MAP_WIDTH - 155}" y="{height - 4}" text-anchor="end">{low:{number}}</text>'
         f'<text class="tick" x="{MAP_WIDTH - 66}" y="{height - 4}">{high:{number}}</text>'
     )
 
 
 def legend(names: Sequence[str]) -> str:
     """HTML for the names of `lines`, in order."""
-    entries = "".join(f'<li class="s{index % 7}">{html.escape(name)}</li>' for index, name in enumerate(names))
+    entries = "".join(f'<li class="s{index % 7}">{escaped(name)}</li>' for index, name in enumerate(names))
     return f'<ul class="legend">{entries}</ul>'

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from tritpack.formats.printable import printable
+
 LABELLED = 0.004
 """The smallest share of the whole that has room for a word."""
 
@@ -44,10 +46,14 @@ def _placed(boxes: Sequence[Box], aspect: float, total: float) -> list[Markup]:
         share = box.value / total
         words = Markup("")
         if share >= LABELLED and box.label:
-            detail = Markup("<small>{}</small>").format(box.detail) if box.detail and share >= 4 * LABELLED else ""
-            words = Markup("<span>{}{}</span>").format(box.label, detail)
+            detail = (
+                Markup("<small>{}</small>").format(printable(box.detail))
+                if box.detail and share >= 4 * LABELLED
+                else ""
+            )
+            words = Markup("<span>{}{}</span>").format(printable(box.label), detail)
         inner = _placed(box.parts, aspect * width / height, total) if box.parts else []
-        title = Markup(' title="{}"').format(box.note) if box.note else Markup("")
+        title = Markup(' title="{}"').format(printable(box.note)) if box.note else Markup("")
         outer = Markup('<div class="box {}" style="{}"{}>{}{}</div>')
         pieces.append(outer.format(box.kind, style, title, Markup("").join(inner), words))
     return pieces

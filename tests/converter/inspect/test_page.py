@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +10,13 @@ import pytest
 
 from tests.conftest import DEMO
 from tests.make.checkpoints import edited_gguf
+from tests.make.pages import HOSTILE, Page
 from tritpack.converter.inspect.inspect import inspect
-from tritpack.converter.inspect.page import place, write_page
+from tritpack.converter.inspect.page import write_page
+from tritpack.converter.report.places import place
 from tritpack.converter.report.plots import heat_map
 from tritpack.converter.report.treemap import Box, squarified, treemap
 from tritpack.formats.errors import UsageError
-
-HOSTILE = "\"><script>alert(1)</script><img src=http://example.com/x onerror=alert(2)>'&amp;"
-VOID = {"meta", "br", "img", "link"}
-
-
-class Page(HTMLParser):
-    """Checks that every tag is closed where it belongs. tags: their names; links: what attributes refer to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action", "data", "poster")]
-        assert not any(name.startswith("on") for name, _ in attrs), attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 def page_of(file: Path, output: Path, result: dict[str, Any] | None = None) -> tuple[str, Page]:
@@ -109,7 +80,7 @@ def test_what_a_file_says_does_not_break_the_page(demo_gguf: Path, tmp_path: Pat
 
     file = edited_gguf(demo_gguf, tmp_path / "m.gguf", metadata=names)
     result = inspect(file, stats=True)
-    result["tensors"][0]["name"] = result["tensors"][5]["layout"] = HOSTILE
+    result["tensors"][0]["name"] = result["tensors"][5]["layout"] = f"\x1b[2J{HOSTILE}"
     text, page = page_of(file, tmp_path / "page.html", result)
     assert "script" not in page.tags and "img" not in page.tags
     assert "\x1b" not in text and "\u202e" not in text
@@ -183,11 +154,11 @@ def test_heat_maps_leave_out_what_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("blk.12.attn_q.weight", ("12", "attn_q")),
+        ("blk.12.attn_q.weight", (12, "attn_q")),
         ("token_embd.weight", (None, "token_embd")),
-        ("model.layers.3.mlp.up_proj.weight", ("3", "mlp.up_proj")),
+        ("model.layers.3.mlp.up_proj.weight", (3, "mlp.up_proj")),
         ("7", (None, "7")),
     ],
 )
-def test_places(name: str, expected: tuple[str | None, str]) -> None:
-    assert place({"name": name}) == expected
+def test_places(name: str, expected: tuple[int | None, str]) -> None:
+    assert place(name) == expected
