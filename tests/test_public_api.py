@@ -53,7 +53,7 @@ ROWS = [
     Row("repack", "repack", WRITING, {"progress"}),
     Row("merge", "merge", {"as_json", "quiet"}, {"progress"}),
     Row("export", "export", {"as_json", "quiet"}, {"progress", "note"}),
-    Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata"}, {"progress"}),
+    Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata", "html", "force"}, {"progress"}),
     Row("inspect", "inspect", {"as_json", "tensors"}, set()),
     Row("export", "export", {"as_json", "quiet"}, {"progress"}),
     Row(

@@ -40,6 +40,8 @@ FEW = 6
 @quantize_option
 @click.option("--tensors", is_flag=True, help="List every tensor that differs.")
 @click.option("--metadata", is_flag=True, help="List every key that differs, with its values.")
+@click.option("--html", type=PATH, metavar="OUT", help="Write what is found as one page that loads nothing.")
+@click.option("--force", is_flag=True, help="Overwrite an existing page.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
@@ -50,6 +52,8 @@ def command(
     quantize: str | None,
     tensors: bool,
     metadata: bool,
+    html: str | None,
+    force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -67,13 +71,19 @@ def command(
               tritpack diff ORG/NAME model.gguf --ignore rounding
     """
     from tritpack.converter.diff.diff import diff
+    from tritpack.converter.diff.page import write_page
+    from tritpack.converter.report.pages import refuse_page
     from tritpack.converter.sources.open import local_path
 
+    if html is not None:
+        refuse_page(html, force=force, inputs=[a, b])
     with contextlib.ExitStack() as stack:
         paths = [local_path(stack.enter_context(unpacked(path, quiet=quiet)), progress=not quiet) for path in (a, b)]
         progress = Progress("comparing", quiet=quiet)
         result = diff(*paths, ignore=ignore, strict=strict, quantize=quantize, progress=progress)
     result["a"]["path"], result["b"]["path"] = a, b
+    if html is not None:
+        write_page(result, html, force=force)
     if as_json:
         print_json(result)
     else:

@@ -10,10 +10,9 @@ from markupsafe import Markup
 
 from tritpack.converter.cli.human import size
 from tritpack.converter.report import plots
+from tritpack.converter.report.pages import refuse_page, template, write_file
 from tritpack.converter.report.places import ordered, place
-from tritpack.converter.report.templating import template
 from tritpack.converter.version import VERSION
-from tritpack.formats.files import atomic_output, refuse_existing, refuse_impossible
 
 VERDICTS = {
     "equal": "equal",
@@ -32,11 +31,8 @@ GROUPS = {
 
 def write_page(result: Mapping[str, Any], output: str | Path, *, force: bool = False) -> None:
     """Write the page of what `diff` returned. Raises UsageError and WriteFailed."""
-    refuse_impossible(output)
-    refuse_existing(Path(output), force=force, inputs=[result[side]["path"] for side in "ab"])
-    data = page(result).encode("utf-8")
-    with atomic_output(Path(output), len(data), force=force) as stream:
-        stream.write(data)
+    refuse_page(output, force=force, inputs=[result[side]["path"] for side in "ab"])
+    write_file(output, page(result), force=force)
 
 
 def page(result: Mapping[str, Any]) -> str:

@@ -13,12 +13,11 @@ from markupsafe import Markup
 from tritpack.converter.cli.human import count, size
 from tritpack.converter.inspect.page_language import language
 from tritpack.converter.report import plots
+from tritpack.converter.report.pages import refuse_page, template, write_file
 from tritpack.converter.report.places import ordered, place
-from tritpack.converter.report.templating import template
 from tritpack.converter.report.treemap import Box, treemap
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
-from tritpack.formats.files import atomic_output, refuse_existing, refuse_impossible
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.printable import printable
 
@@ -39,11 +38,8 @@ LONG = 160
 
 def write_page(result: Mapping[str, Any], file: str | Path, output: str | Path, *, force: bool = False) -> None:
     """Write the page of what `inspect(file, stats=True)` returned. Raises UsageError and WriteFailed."""
-    refuse_impossible(output)
-    refuse_existing(Path(output), force=force, inputs=[file])
-    data = page(result, tokenizer_metadata(file, result["kind"])).encode("utf-8")
-    with atomic_output(Path(output), len(data), force=force) as stream:
-        stream.write(data)
+    refuse_page(output, force=force, inputs=[file])
+    write_file(output, page(result, tokenizer_metadata(file, result["kind"])), force=force)
 
 
 def tokenizer_metadata(file: str | Path, kind: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tritpack.converter.report import plots
-from tritpack.converter.report.templating import template
+from tritpack.converter.report.pages import template
 from tritpack.converter.verify.alone import ALONE
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Report, Rung

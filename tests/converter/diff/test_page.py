@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import exit_code_of, run
 from tests.make.pages import HOSTILE, Page
 from tritpack.converter.diff.page import write_page
 from tritpack.formats.errors import UsageError
@@ -110,10 +111,20 @@ def test_what_files_say_does_not_break_the_page(tmp_path: Path) -> None:
     assert HOSTILE in "".join(page.words)
 
 
+def test_the_command_writes_the_page(tiny_gguf: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert run("diff", tiny_gguf, tiny_gguf, "--html", page, "-q").exit_code == 0
+    assert "A and B hold the same model" in "".join(Page(page.read_text("utf-8")).words)
+    assert exit_code_of(run("diff", tiny_gguf, tmp_path / "missing", "--html", page)) == 2, "before the work"
+    assert run("diff", tiny_gguf, tiny_gguf, "--html", page, "--force", "--json").exit_code == 0
+
+
 def test_no_file_is_replaced(tmp_path: Path) -> None:
     (page := tmp_path / "page.html").write_text("mine")
     with pytest.raises(UsageError):
         write_page(DIFFERENT, page)
     with pytest.raises(UsageError):
         write_page({**DIFFERENT, "a": side(str(page))}, page, force=True)
+    with pytest.raises(UsageError):
+        write_page({**DIFFERENT, "a": side(str(tmp_path))}, page, force=True)
     assert page.read_text() == "mine"
