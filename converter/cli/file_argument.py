@@ -7,7 +7,6 @@ And the option that says how to read a checkpoint of plain floats.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def as_gguf(path: str) -> Iterator[Path]:
     if local.is_file():
         yield local
         return
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="tritpack-") as folder:
         target = Path(folder) / "model.gguf"
         convert(local, target, progress=Progress("converting"))

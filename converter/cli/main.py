@@ -12,12 +12,9 @@ import gc
 import importlib
 import io
 import os
-import platform
 import re
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -223,6 +220,11 @@ def _fail(message: str, code: int, hint: str | None = None) -> NoReturn:
 
 def _report_bug(error: BaseException) -> NoReturn:
     """Say that tritpack is wrong, and where the traceback is that a report needs."""
+    # Every command would wait for these, and hardly one needs them.
+    import platform
+    import tempfile
+    import traceback
+
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = f"this is a bug in tritpack: {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
     text = "".join(traceback.format_exception(error))

@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -103,6 +102,8 @@ def _remembered() -> dict[str, float]:
 
 def _remember(figures: dict[str, float]) -> None:
     """Write the cache, at once or not at all. It is a convenience: what cannot be written is measured again."""
+    import tempfile  # takes time to import, and is needed once
+
     path = cache_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

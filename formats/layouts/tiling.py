@@ -6,7 +6,6 @@ tilings: from our metadata, a kernel_config.ini or the command line; for other s
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -128,6 +127,8 @@ def format_tilings(tilings: Tilings) -> list[str]:
 
 def read_kernel_config(path: str | Path) -> dict[tuple[int, int], Tiling]:
     """Read bitnet.cpp's kernel_config.ini, whose sections have m, k, bm, bk and bmm. Raises Unreadable."""
+    import configparser  # which no file needs that records its tiling
+
     config = configparser.ConfigParser(interpolation=None)  # a value that names others ten times each fills the memory
     tilings = {}
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -105,7 +105,7 @@ def architecture_for(target: Target | None, architecture: str, activation: str |
 @functools.cache
 def row(file: str) -> Row:
     """Return the engine in one of FILES."""
-    text = (resources.files(__package__) / f"{file}.yaml").read_text("utf-8")
+    text = Path(__file__).with_name(f"{file}.yaml").read_text("utf-8")
     document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml takes 0.02 s for all
     versions = document.pop("versions", ())
     engine = _row(document)
