@@ -125,7 +125,7 @@ def runs_in(engines: Sequence[Mapping[str, Any]]) -> str:
 
 def _runs_in(result: Result) -> str:
     if result["engines"]:
-        return f"{runs_in(result['engines'])} (why: --engines)."
+        return f"{runs_in(result['engines'])} (why, and how to make a file for another: --engines)."
     return "It is converted first: tritpack convert makes a file for the engine of your choice (--for)."
 
 

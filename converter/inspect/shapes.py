@@ -12,9 +12,7 @@ from tritpack.converter.tools.make_dummy import SHAPES as DUMMIES
 from tritpack.formats.model_spec import ModelSpec
 
 SCHEMA = "tritpack.inspect-shape/1"
-DUMMY_SCRIPT = (
-    "utils/generate-dummy-bitnet-model.py of microsoft/BitNet, whose vocabulary and context are those of 1bitLLM"
-)
+DUMMY_SCRIPT = "utils/generate-dummy-bitnet-model.py of microsoft/BitNet; the context is that of 1bitLLM's models"
 CLAIMED = "100b"
 """The shape of which a speed on one CPU was published: see needs_text.claim."""
 
