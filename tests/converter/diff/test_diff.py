@@ -32,8 +32,10 @@ from tests.converter.verify.breakages import (
 )
 from tests.make.checkpoints import edited_gguf, split_gguf
 from tests.make.families import FAMILIES, Checkpoints
+from tests.make.remote import serving
 from tritpack.converter.convert import convert
 from tritpack.converter.diff.diff import diff
+from tritpack.converter.release.bundle.create import create_bundle
 from tritpack.converter.repack import repack
 from tritpack.formats import float_types
 from tritpack.formats.gguf_reader import GgufFile
@@ -81,6 +83,20 @@ def test_a_split_set_is_the_model_of_the_whole(tiny_gguf: Path, tmp_path: Path) 
     count = len(GgufFile(tiny_gguf).tensors)
     first = split_gguf(tiny_gguf, tmp_path, [0, 5, count])[0]
     assert diff(tiny_gguf, first)["verdict"] == "same"
+
+
+def test_a_bundle_and_a_repository_are_the_models_that_they_hold(
+    tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release").mkdir()
+    shutil.copy(tiny_gguf, tmp_path / "release" / "m.gguf")
+    create_bundle(tmp_path / "release", tmp_path / "m.tar.zst")
+    with serving({"org/tiny": tiny_checkpoint}, tmp_path / "cache", monkeypatch):
+        result = run("diff", "org/tiny", tmp_path / "m.tar.zst", "-q", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == ExitCode.GOOD and document["verdict"] == "same"
+    assert {row["part"] for row in document["differences"]} <= {"description"}  # a repository has a name
+    assert [document[side]["path"] for side in "ab"] == ["org/tiny", str(tmp_path / "m.tar.zst")]
 
 
 def test_rows_that_two_files_order_differently_are_compared_in_one_order(tiny_gguf: Path, tmp_path: Path) -> None:
