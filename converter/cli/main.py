@@ -54,6 +54,7 @@ COMMANDS = {
     "embed": "Write the embedding of a text as .npy.",
     "bundle": "Pack a release into one file with a manifest, check it, unpack it.",
     "bench": "Measure the speed of a model, and the limits of this machine.",
+    "engines": "List what each engine makes of which files, and how that was tried.",
     "families": "List the supported checkpoints, how they are recognised, and what is refused.",
     "make-dummy": "Write a checkpoint with random ternary weights in a real shape.",
     "doctor": "Check this machine: CPU, library, and every kernel against scalar.",

@@ -16,6 +16,11 @@ def text(value: str) -> str:
     return escaped.replace("@", "@\u2060")  # a mention needs the name right after the sign
 
 
+def heading_anchor(heading: str) -> str:
+    """The fragment by which GitHub links to a heading: lower case, hyphens for spaces, no other punctuation."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def code(value: str) -> str:
     """A code span, in which nothing is markup. Its fence is longer than any run of backticks inside."""
     shown = printable(" ".join(value.split()))

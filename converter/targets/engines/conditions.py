@@ -42,7 +42,7 @@ def _holds(condition: str, wanted: Any, model: object) -> bool:
         return value is not None and bool(value < wanted)
     value = getattr(model, condition.removesuffix("_not"))
     values = set(value) if isinstance(value, (tuple, frozenset)) else {value}
-    among = bool(values & set(_listed(wanted)))
+    among = bool(values & set(listed(wanted)))
     return not among if condition.endswith("_not") else among
 
 
@@ -54,8 +54,8 @@ def in_words(when: When) -> str:
 def _words(condition: str, wanted: Any) -> str:
     words = WORDS[condition]
     if isinstance(words, str):
-        return words.format(any_of(list(map(str, _listed(wanted)))))
-    return any_of([words[value] for value in _listed(wanted)])
+        return words.format(any_of(list(map(str, listed(wanted)))))
+    return any_of([words[value] for value in listed(wanted)])
 
 
 def any_of(values: list[str]) -> str:
@@ -63,5 +63,6 @@ def any_of(values: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(values[:-1]), *values[-1:]]))
 
 
-def _listed(wanted: Any) -> list[Any]:
-    return wanted if isinstance(wanted, list) else [wanted]
+def listed(value: Any) -> list[Any]:
+    """Return one value or a list of them as a list; None as none."""
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -48,10 +48,11 @@ class Rule:
 @dataclasses.dataclass(frozen=True)
 class Note:
     """What to know of a file that an engine runs. The texts stand in files (`tritpack.warnings`): changing one changes
-    the bytes of an output."""
+    the bytes of an output. evidence: as of a rule."""
 
     when: When
     text: str
+    evidence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.targets.engines import table
-from tritpack.converter.targets.engines.conditions import holds
+from tritpack.converter.targets.engines.conditions import holds, listed
 from tritpack.converter.targets.engines.packed_model import PackedModel
 from tritpack.converter.targets.engines.table import Row, Rule, architecture_for
 from tritpack.formats.layouts.catalog import type_of
@@ -46,11 +46,12 @@ def verdicts(model: PackedModel) -> list[Verdict]:
 
 def verdict_of(row: Row, model: PackedModel) -> Verdict:
     """Return what one engine makes of a file, and the command that makes one for it."""
-    judged = _judge(row, model)
+    judged = judge(row, model)
     return judged if judged.verdict == RIGHT else dataclasses.replace(judged, command=_command(row, model))
 
 
-def _judge(row: Row, model: PackedModel) -> Verdict:
+def judge(row: Row, model: PackedModel) -> Verdict:
+    """Return the same without the command."""
     rules = list(matching(row, model))
     for verdict in (REFUSES, WRONG):
         if same := [rule for rule in rules if rule.verdict == verdict]:
@@ -70,7 +71,7 @@ def _command(row: Row, model: PackedModel) -> str:
         return rules[0].command.format(file=shlex.quote(str(path)))
     layouts = row.produces or (row.target.layouts if row.target else None) or ("t2",)
     if not (model.runnable and model.ternary) or not any(
-        _judge(row, _as_made(row, model, x)).verdict == RIGHT for x in layouts
+        judge(row, _as_made(row, model, x)).verdict == RIGHT for x in layouts
     ):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
@@ -123,16 +124,16 @@ _CONTAINERS = {"gguf": "it reads GGUF files, not checkpoint folders", "checkpoin
 
 
 def _type_rules(row: Row, model: PackedModel) -> Iterator[Rule]:
-    own = [layout for rule in row.rules for layout in _about(rule) if holds(rule.when, model)]
+    own = [layout for rule in row.rules for layout in _about(rule) if rule.verdict != RIGHT and holds(rule.when, model)]
     for type_id, layout in model.types:
         taken = row.types.get(type_id)
-        names = taken if isinstance(taken, list) else [taken]
-        if layout in names or layout in own or layout in FLOATS:
+        if layout in listed(taken) or layout in FLOATS or (taken is None and layout in own):
             continue
         if taken is None:
             why = f"it does not know type id {type_id} ({layout})"
         else:
-            why = f"it takes type id {type_id}, {layout} here, for {taken}, whose size is another"
+            names = " or ".join(listed(taken))
+            why = f"it takes type id {type_id}, {layout} here, for {names}, whose size is another"
         yield Rule(REFUSES, {}, row.evidence.get("types", ""), why)
 
 
@@ -140,8 +141,8 @@ FLOATS = frozenset({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "q4_0"})
 
 
 def _about(rule: Rule) -> list[str]:
-    layouts = rule.when.get("layouts", [])
-    return layouts if isinstance(layouts, list) else [layouts]
+    """Return the layouts that a rule is about."""
+    return listed(rule.when.get("layouts"))
 
 
 def _graph_rules(row: Row, model: PackedModel) -> Iterator[Rule]:

@@ -1,0 +1,158 @@
+"""The engine table as lines and as a page: what `tritpack engines` and docs/engines.md show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tritpack.converter.report.markdown import code, heading_anchor, text
+from tritpack.converter.targets.engines import table
+from tritpack.converter.targets.engines.conditions import in_words, listed
+from tritpack.converter.targets.engines.packed_model import PackedModel
+from tritpack.converter.targets.engines.table import Row, architecture_for
+from tritpack.converter.targets.engines.verdict import RIGHT, UNKNOWN, judge
+from tritpack.formats.layouts.catalog import type_of
+from tritpack.formats.names import LAYOUTS
+
+SCHEMA = "tritpack.engines/1"
+MODELS = {
+    "2B-4T, Falcon-E-like (squared ReLU)": PackedModel(architecture="bitnet-b1.58", activation="relu2"),
+    "bitnet_b1_58-large (SiLU, sub-norms)": PackedModel(architecture="bitnet", activation="silu"),
+    "Llama3-8B-1.58, Falcon3-1.58bit": PackedModel(architecture="llama", activation="silu", tied=False),
+    "Ternary-Bonsai (float activations)": PackedModel(
+        architecture="qwen3", activation="silu", int8_activations=False, ternary_tables=True
+    ),
+    "BitNet embedding 0.6B": PackedModel(architecture="qwen3", activation="silu", projection_norms=True),
+}
+"""Models of the overview, by how people call them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of the table. file: which files it is about, in words."""
+
+    file: str
+    verdict: str
+    why: str
+    evidence: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return its fields."""
+        return dataclasses.asdict(self)
+
+
+def lines(row: Row) -> list[Line]:
+    """Return what the table says of an engine, or of one version of it."""
+    return [*_loads(row), *_graphs(row), *_rules(row), *_notes(row)]
+
+
+def _loads(row: Row) -> Iterator[Line]:
+    if row.container != "gguf":
+        yield Line("a GGUF file", "refuses", "it reads checkpoint folders", row.evidence["container"])
+    elif row.types:
+        known = [f"{' or '.join(listed(names))} ({type_id})" for type_id, names in row.types.items()]
+        why = "it knows no other type id that tritpack does, but for plain floats, q8_0 and k-quants"
+        yield Line(f"layout {', '.join(known)}", "loads", why, row.evidence.get("types", ""))
+
+
+def _graphs(row: Row) -> Iterator[Line]:
+    if row.graphs:
+        known = [f"{architecture} ({activation})" for architecture, activation in row.graphs.items()]
+        evidence = row.evidence.get("graphs", "")
+        yield Line(f"architecture {', '.join(known)}", "loads", "any other activation runs wrong", evidence)
+
+
+def _rules(row: Row) -> Iterator[Line]:
+    for rule in row.rules:
+        yield Line(in_words(rule.when), rule.verdict, _without_fields(rule.why), rule.evidence)
+
+
+def _notes(row: Row) -> Iterator[Line]:
+    for note in row.notes:
+        yield Line(in_words(note.when), "note", _without_fields(note.text), note.evidence)
+
+
+def _without_fields(sentence: str) -> str:
+    """A sentence of the table, in which a field of the file stands for itself."""
+    return sentence.replace("{", "").replace("}", "").replace("_size", " size").replace("shortest_row", "fewer")
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what `tritpack engines --json` prints."""
+    return {
+        "schema": SCHEMA,
+        "engines": [
+            {
+                "name": version.name,
+                "about": row.about,
+                "url": row.url,
+                "command": row.produce,
+                "lines": [line.as_json() for line in lines(version)],
+            }
+            for row in rows
+            for version in row.all_versions()
+        ],
+    }
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def page() -> str:
+    """Return docs/engines.md."""
+    parts = [PREFACE, "## Which layouts run right", "", *_overview(), ""]
+    for row in table.rows():
+        parts += [f"## {row.name}", "", f"{text(row.about)} <{row.url}>", ""]
+        parts += [f"Make a file for it: {code(row.produce.format(file='FILE', output='OUT.gguf', folder='DIR'))}", ""]
+        for version in row.all_versions():
+            if row.versions:
+                parts += [f"### {version.name}", ""]
+            parts += ["| file | verdict | why | how it is known |", "|---|---|---|---|"]
+            parts += [
+                f"| {text(line.file)} | {line.verdict} | {text(line.why)} | {text(line.evidence)} |"
+                for line in lines(version)
+            ]
+            parts += [""]
+    return "\n".join(parts)
+
+
+PREFACE = """# Engines
+
+<!-- Made by `tritpack engines --markdown` from converter/targets/engines/*.yaml; a test compares them. -->
+
+What each program makes of a ternary file. `tritpack inspect FILE` says it for one file, and
+`tritpack verify FILE --engine PATH` asks your own build. "Right" means the model of the file, but for rounding of
+activations and of the KV cache; "wrong" means that it computes another model, or aborts on the way; "refuses" means
+that it does not load the file. What no line speaks of, nobody has tried.
+"""
+
+
+def _overview() -> Iterator[str]:
+    yield "| engine | " + " | ".join(map(text, MODELS)) + " |"
+    yield "|---" * (len(MODELS) + 1) + "|"
+    for row in table.rows():
+        for version in row.all_versions():
+            name = f"[{version.name}](#{heading_anchor(version.name)})"
+            yield f"| {name} | " + " | ".join(_cell(version, model) for model in MODELS.values()) + " |"
+
+
+def _cell(row: Row, model: PackedModel) -> str:
+    """The layouts in which an engine runs a model right, or why there are none."""
+    if row.container != "gguf":
+        judged = judge(row, dataclasses.replace(model, container=row.container, storage="packed"))
+        return "its own folders" if judged.verdict == RIGHT else judged.verdict
+    judged_by_layout = {layout: judge(row, _in_layout(row, model, layout)) for layout in LAYOUTS}
+    if right := [layout for layout, judged in judged_by_layout.items() if judged.verdict == RIGHT]:
+        return "all" if len(right) == len(LAYOUTS) else ", ".join(right)
+    verdicts = {judged.verdict for judged in judged_by_layout.values()}
+    return "not known" if UNKNOWN in verdicts else "wrong" if "wrong" in verdicts else "refuses"
+
+
+def _in_layout(row: Row, model: PackedModel, layout: str) -> PackedModel:
+    architecture = architecture_for(row.target, model.architecture or "", model.activation)
+    defaults: dict[str, Any] = {"tied": True, "int8_activations": True, "shortest_row": 1024, "attention_fits": True}
+    unset = {key: value for key, value in defaults.items() if getattr(model, key) is None}
+    return dataclasses.replace(
+        model, architecture=architecture, layouts=(layout,), types=((type_of(layout).type_id, layout),), **unset
+    )

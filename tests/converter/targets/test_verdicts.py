@@ -1,0 +1,184 @@
+"""What the engine table makes of files: of each engine, each way to be right, wrong or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.make.families import Checkpoints
+from tritpack.converter.cli.main import cli
+from tritpack.converter.convert import convert
+from tritpack.converter.repack import repack
+from tritpack.converter.targets import engines
+from tritpack.converter.targets.engines import lines, table
+from tritpack.converter.targets.engines.conditions import in_words
+from tritpack.converter.targets.engines.packed_model import PackedModel
+from tritpack.converter.targets.engines.verdict import REFUSES, RIGHT, UNKNOWN, WRONG, Verdict, verdicts
+from tritpack.formats import model_metadata
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import TensorPlan, write_gguf
+from tritpack.formats.layouts.catalog import type_of
+
+OLD, NEW = "bitnet.cpp until May 2026", "bitnet.cpp since July 2026"
+LLAMA, IK = "llama.cpp", "ik_llama.cpp"
+PRISM_OLD, PRISM_NEW = "PrismML's fork before prism-v7", "PrismML's fork since prism-v7"
+
+
+def model(architecture: str, layout: str, type_id: int | None = None, **fields: object) -> PackedModel:
+    activation = {"bitnet-b1.58": "relu2"}.get(architecture, "silu")
+    base = PackedModel(
+        architecture=architecture, activation=activation, layouts=(layout,), tied=True, int8_activations=True,
+        types=((type_of(layout).type_id if type_id is None else type_id, layout),), shortest_row=1024,
+        attention_fits=True,
+    )  # fmt: skip
+    return dataclasses.replace(base, **fields)
+
+
+def by_engine(described: PackedModel) -> dict[str, Verdict]:
+    return {verdict.engine: verdict for verdict in verdicts(described)}
+
+
+@pytest.mark.parametrize(
+    ("described", "engine", "verdict", "why"),
+    [
+        (model("bitnet-b1.58", "i2_s"), OLD, RIGHT, "on ARM, builds since November 2025"),
+        (model("bitnet-b1.58", "tq2_0"), OLD, RIGHT, ""),
+        (model("bitnet-b1.58", "tl2", 39), OLD, RIGHT, "only one token at a time"),
+        (model("bitnet-b1.58", "tl2", 42), OLD, REFUSES, "does not know type id 42 (tl2)"),
+        (model("bitnet-b1.58", "i2_s"), NEW, WRONG, "its bitnet-b1.58 graph computes silu, the model has relu2"),
+        (model("bitnet-b1.58", "tl2", 39), NEW, REFUSES, "takes type id 39, tl2 here, for mxfp4"),
+        (model("bitnet-b1.58", "tl2", 42), NEW, REFUSES, "it crashes on tl2"),
+        (model("qwen3", "i2_s", projection_norms=True), OLD, REFUSES, "it has no graph for qwen3"),
+        (model("qwen3", "i2_s", projection_norms=True), NEW, RIGHT, "with norms before its linears"),
+        (model("bitnet-b1.58", "i2_s", tied=False), OLD, WRONG, "ignores a separate output head"),
+        (model("llama", "i2_s", int8_activations=False), OLD, WRONG, "this model keeps them float"),
+        (model("bitnet-b1.58", "i2_s"), LLAMA, REFUSES, "does not know type id 36 (i2_s)"),
+        (model("bitnet", "tq2_0", activation="relu2"), LLAMA, WRONG, "no other graph for BitNet"),
+        (model("bitnet", "tq2_0"), LLAMA, RIGHT, "in blocks of 256, the model has one scale a token"),
+        (model("llama", "q2_0", int8_activations=False), LLAMA, RIGHT, "in blocks of 32, the model has float"),
+        (model("qwen3", "pq2_0", 42), LLAMA, REFUSES, "takes type id 42, pq2_0 here, for q2_0"),
+        (model("bitnet", "tq2_0", missing=("tokenizer.ggml.pre",)), LLAMA, WRONG, "cuts text into other tokens"),
+        (model("qwen35", "q2_0", rotated=True), LLAMA, WRONG, "talks nonsense"),
+        (model("bitnet-b1.58", "i2_s"), IK, WRONG, "loads i2_s without a word"),
+        (model("bitnet-b1.58", "iq2_bn_r4", shortest_row=256), IK, RIGHT, "four scales a token, the model has one"),
+        (model("bitnet-b1.58", "iq2_bn", shortest_row=256), IK, WRONG, "shorter than 512, and some here have 256"),
+        (model("llama", "tq2_0"), IK, REFUSES, "it has no tq2_0"),
+        (model("qwen3", "pq2_0", 42), PRISM_OLD, RIGHT, ""),
+        (model("qwen3", "pq2_0", 42), PRISM_NEW, REFUSES, "takes type id 42, pq2_0 here, for q2_0"),
+        (model("qwen3", "pq2_0"), PRISM_NEW, RIGHT, ""),
+        (model("qwen3", "pq2_0"), PRISM_OLD, REFUSES, "does not know type id 142"),
+        (model("qwen3", "stq1_0", 43), LLAMA, REFUSES, "does not know type id 43 (stq1_0)"),
+        (model("bitnet-b1.58", "t2"), "tritpack", RIGHT, ""),
+        (model("hymba", "i2_s", runnable=False, problem="no graph"), "tritpack", REFUSES, "no graph"),
+        (model("llama", "i2_s"), "transformers", REFUSES, "it reads checkpoint folders"),
+        (model("maple", "tq2_0"), LLAMA, REFUSES, "it has no graph for maple"),
+    ],
+)  # fmt: skip
+def test_verdicts(described: PackedModel, engine: str, verdict: str, why: str) -> None:
+    found = by_engine(described)[engine]
+    assert (found.verdict, why in found.why) == (verdict, True), found
+    assert found.evidence
+
+
+def test_what_no_line_speaks_of_is_unknown() -> None:
+    assert by_engine(model("gemma3", "iq2_bn", activation="gelu_pytorch_tanh"))[IK].verdict == UNKNOWN
+
+
+def test_commands_make_a_file_that_the_engine_runs(demo_gguf: Path, tmp_path: Path) -> None:
+    """Each command is run as it is printed, and the file it makes is judged again."""
+    file = GgufFile(demo_gguf)
+    found = by_engine(engines.describe(file, model_metadata.from_gguf(file)))
+    assert found[LLAMA].command == "", "no graph of it has squared ReLU"
+    words = found[IK].command.split()
+    assert words[:2] == ["tritpack", "repack"] and words[-2:] == ["--for", IK]
+    made = tmp_path / "made.gguf"
+    repack(demo_gguf, made, target=IK)
+    again = GgufFile(made)
+    assert by_engine(engines.describe(again, model_metadata.from_gguf(again)))[IK].verdict == RIGHT
+
+
+def test_a_described_file_is_what_was_converted(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    path = tmp_path / "bonsai.gguf"
+    convert(checkpoints("bonsai_tied").folder, path, outtype="t2")
+    file = GgufFile(path)
+    described = engines.describe(file, model_metadata.from_gguf(file))
+    assert (described.architecture, described.layouts, described.ternary_tables) == ("qwen3", ("t2",), True)
+    assert described.int8_activations is False and described.ternary and not described.missing
+    assert described.types == ((1582, "t2"),) and described.dialects == ("tritpack",) and described.file == str(path)
+
+
+@pytest.mark.parametrize(
+    ("type_id", "nbytes", "layout", "dialect"),
+    [
+        (42, 42, "stq1_0", "llama.cpp PR 22836 until mid 2026"),
+        (43, 42, "stq1_0", "llama.cpp PR 22836"),
+        (253, 42, "stq1_0", "a fork of llama.cpp"),
+        (42, 72, "q2_0", "llama.cpp"),
+        (42, 68, "pq2_0", "PrismML until mid 2026"),
+    ],
+)
+def test_sound_files_of_each_dialect_are_named(
+    tmp_path: Path, type_id: int, nbytes: int, layout: str, dialect: str
+) -> None:
+    """nbytes: per 256 weights."""
+    file = ternary_file(tmp_path, type_id, rows=64, nbytes=64 * nbytes)
+    described = engines.describe(file, None)
+    assert described.layouts == (layout,) and described.dialects == (dialect,) and described.ternary
+    assert not described.ambiguous
+
+
+def test_a_file_of_bitnet_t5b_is_named(tmp_path: Path) -> None:
+    assert engines.describe(ternary_file(tmp_path, 43, rows=64, nbytes=64 * 64 + 32), None).layouts == ("t5b",)
+
+
+def test_two_readings_of_one_size_are_both_given(tmp_path: Path) -> None:
+    """One row of 256 is 72 bytes as Q2_0 and 68 as PQ2_0, and padding hides the difference."""
+    [sentence] = engines.describe(ternary_file(tmp_path, 42, rows=1, nbytes=72), None).ambiguous
+    assert "q2_0 (llama.cpp) or pq2_0 (PrismML until mid 2026)" in sentence
+
+
+def test_another_tensor_of_the_file_decides_between_two_readings(tmp_path: Path) -> None:
+    """The same row beside a tensor that can only be PQ2_0."""
+    sizes = {"blk.0.ffn_up.weight": (1, 68), "blk.0.ffn_gate.weight": (64, 64 * 68)}
+    file = _written(tmp_path, {name: TensorPlan(name, (rows, 256), 42, size) for name, (rows, size) in sizes.items()})
+    described = engines.describe(file, None)
+    assert described.layouts == ("pq2_0",) and not described.ambiguous
+    assert file.tensors["blk.0.ffn_up.weight"].nbytes == 68
+
+
+def ternary_file(folder: Path, type_id: int, *, rows: int, nbytes: int) -> GgufFile:
+    """A file with one linear of 256 columns, stored as zeros, and a norm after it."""
+    plan = TensorPlan("blk.0.ffn_up.weight", (rows, 256), type_id, nbytes)
+    return _written(folder, {plan.name: plan})
+
+
+def _written(folder: Path, plans: dict[str, TensorPlan]) -> GgufFile:
+    norm = TensorPlan("output_norm.weight", (8,), 0, 32)
+    tensors = [*plans.values(), norm]
+    pieces = ([np.zeros(plan.nbytes, np.uint8)] for plan in tensors)
+    write_gguf(folder / "file.gguf", {"general.architecture": "llama"}, tensors, pieces)
+    return GgufFile(folder / "file.gguf")
+
+
+def test_every_line_says_how_it_is_known() -> None:
+    for row in table.rows():
+        for version in row.all_versions():
+            for line in lines.lines(version):
+                recorded = row.target is not None and line.verdict == "note"
+                assert line.evidence or recorded, (version.name, line)
+                assert line.file and line.verdict, version.name
+
+
+def test_conditions_read_as_words() -> None:
+    assert in_words({"architecture": ["a", "b"], "tied": False}) == "architecture a or b, an output head of its own"
+    assert in_words({"layouts_not": "q2_0", "shortest_row_below": 512}) == "not q2_0, rows shorter than 512"
+
+
+def test_the_command_lists_engines() -> None:
+    result = CliRunner().invoke(cli, ["engines", "ik_llama"])
+    assert result.exit_code == 0 and "8337e4cd" in result.output and "bitnet.cpp" not in result.output
+    assert CliRunner().invoke(cli, ["engines", "vlmm"]).exception is not None
