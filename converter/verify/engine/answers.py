@@ -27,12 +27,13 @@ class Answer:
     """An engine's prediction after the first `length` tokens.
 
     ids: the likeliest tokens, or all, int64 (k,). values: their log-probabilities, float64 (k,), up to a constant; NaN
-    where the engine computed none.
+    where the engine computed none. likeliest: the first, or several tokens with its text where only that is known.
     """
 
     length: int
     ids: npt.NDArray[np.int64]
     values: F64
+    likeliest: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def compare(answers: Sequence[Answer], logits: F32) -> Comparison:
     """Compare answers with our logits, float32 (tokens, vocab)."""
     distances = np.array([distance(answer, logits[answer.length - 1]) for answer in answers])
     finite = np.isfinite(distances)
-    equal = np.array([_likeliest(answer) == int(logits[answer.length - 1].argmax()) for answer in answers])
+    equal = np.array([_names(answer, int(logits[answer.length - 1].argmax())) for answer in answers])
     wide = np.array([_lead(logits[answer.length - 1]) >= WIDE_MARGIN for answer in answers])
     return Comparison(
         distance=float(np.median(distances)) if len(distances) else float("inf"),
@@ -95,6 +96,8 @@ def distance(answer: Answer, logits: F32) -> float:
     in standard deviations of our logits. Log-probabilities are logits but for a constant, which the mean takes out."""
     if not np.isfinite(answer.values).all():
         return float("inf")
+    if not answer.ids.size:
+        return 0.0
     difference = answer.values - logits[answer.ids].astype(np.float64)
     return float((difference - difference.mean()).std() / max(float(logits.std()), 1e-30))
 
@@ -102,11 +105,12 @@ def distance(answer: Answer, logits: F32) -> float:
 def as_answers(logits: F32) -> list[Answer]:
     """Return logits of ours, (tokens, vocab), as answers of an engine that computed them."""
     ids = np.arange(logits.shape[1])
-    return [Answer(index + 1, ids, row.astype(np.float64)) for index, row in enumerate(logits)]
+    return [Answer(index + 1, ids, row.astype(np.float64), (int(row.argmax()),)) for index, row in enumerate(logits)]
 
 
-def _likeliest(answer: Answer) -> int | None:
-    return int(answer.ids[answer.values.argmax()]) if np.isfinite(answer.values).all() and answer.ids.size else None
+def _names(answer: Answer, token: int) -> bool:
+    """Return whether an answer's likeliest token is this one."""
+    return bool(np.isfinite(answer.values).all()) and token in answer.likeliest
 
 
 def _lead(logits: F32) -> float:

@@ -17,6 +17,9 @@ from tritpack.formats.arrays import F32
 from tritpack.formats.errors import UsageError
 from tritpack.runtime.tokenizer import Tokenizer
 
+TOKENS, ATTEMPTS = 3, 3
+"""llama.cpp may end before its last token is printed (its log is written by a thread), so more than one is asked for,
+and a program that printed none is asked again."""
 PER_MISTAKE, MOST = 2, 10
 """Questions that tell a mistake from the right model, and questions in all: each starts the program once."""
 
@@ -98,18 +101,24 @@ def answer_all(program: Program, arguments: Sequence[str], asked: Sequence[Quest
             f"--engine: this {program.path.name} only chats, so its text cannot be compared",
             hint="give llama-server, or llama-completion, which continues a text",
         )
-    texts = []
-    for question in asked:
-        options = {
-            "-p": question.prompt, "-n": 1, "--temp": 0, "--top-k": 1, "-no-cnv": None, "--simple-io": None,
-            "--no-display-prompt": None, "--no-warmup": None, "--repeat-penalty": 1.0,
-        }  # fmt: skip
+    return [_answer(program, arguments, question.prompt, deadline) for question in asked]
+
+
+def _answer(program: Program, arguments: Sequence[str], prompt: str, deadline: Deadline) -> str:
+    """Return what the program prints after a prompt."""
+    options = {
+        "-p": prompt, "-n": TOKENS, "--temp": 0, "--top-k": 1, "-no-cnv": None, "--simple-io": None,
+        "--no-display-prompt": None, "--no-warmup": None, "--repeat-penalty": 1.0,
+    }  # fmt: skip
+    for _ in range(ATTEMPTS):
         with Running([str(program.path), *arguments, *program.options(options)], apart=True) as running:
             if running.wait(deadline.left):
                 raise running.ended_error()
             printed = running.output.decode("utf-8", "replace")
-            texts.append(printed.rpartition(question.prompt)[2] if question.prompt in printed else printed)
-    return texts
+        text = printed.rpartition(prompt)[2] if prompt in printed else printed
+        if text.strip():
+            break
+    return text
 
 
 def begins(text: str, expected: str) -> bool:

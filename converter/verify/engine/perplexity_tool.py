@@ -89,4 +89,5 @@ def _answers(rows: Bytes, context: int, vocab: int) -> Iterator[Answer]:
         # What the tool cuts off at its least value is no answer.
         seen = steps > 0
         finite = bool(np.isfinite(values).all())
-        yield Answer(first + index + 1, ids[seen] if finite else ids, values[seen] if finite else values)
+        likeliest = (int(values.argmax()),)
+        yield Answer(first + index + 1, ids[seen] if finite else ids, values[seen] if finite else values, likeliest)

@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 LARGEST_ANSWER = 1 << 23
 TOP = 64
 """Tokens whose probabilities are asked for."""
+LEAST = -80.0
+"""Log-probabilities below it have no float32 probability, and servers write something else for them."""
 TOKEN_BY_TOKEN, ONE_BATCH = "token by token", "prompt in one batch"
 
 Pieces = Callable[[], "dict[str, list[int]]"]
@@ -98,18 +100,27 @@ class _Server:
         try:
             if "top_logprobs" in entry or "top_probs" in entry:
                 rows = entry.get("top_logprobs") or entry["top_probs"]
-                ids = [int(row["id"]) for row in rows]
-                values = [_number(row["logprob"]) if "logprob" in row else _log(row.get("prob")) for row in rows]
+                named = [
+                    (int(row["id"]), _number(row["logprob"]) if "logprob" in row else _log(row.get("prob")))
+                    for row in rows
+                ]
+                likeliest = [token for token, _ in named[:1]]
             else:
                 found = self._pieces()
-                named = [(found.get(row["tok_str"], []), _log(row.get("prob"))) for row in entry["probs"]]
-                ids = [candidates[0] for candidates, _ in named if len(candidates) == 1]
-                values = [value for candidates, value in named if len(candidates) == 1]
+                texts = [(found.get(row["tok_str"], []), _log(row.get("prob"))) for row in entry["probs"]]
+                named = [(candidates[0], value) for candidates, value in texts if len(candidates) == 1]
+                likeliest = texts[0][0] if texts else []
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._running.failed("answered with probabilities in an unknown form") from error
-        if any(not 0 <= token < self._vocab for token in ids):
+        if any(not 0 <= token < self._vocab for token, _ in named):
             raise self._running.failed("named a token that the file does not have")
-        return Answer(length, np.array(ids, np.int64), np.array(values, np.float64))
+        kept = [(token, value) for token, value in named if not value < LEAST]
+        return Answer(
+            length,
+            np.array([token for token, _ in kept], np.int64),
+            np.array([value for _, value in kept], np.float64),
+            tuple(likeliest),
+        )
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -152,9 +163,9 @@ def _number(value: Any) -> float:
 
 
 def _log(value: Any) -> float:
-    """The logarithm of a probability; one of 0 is less than any float32 that is not."""
+    """The logarithm of a probability."""
     probability = _number(value)
-    return math.log(max(probability, 1e-45)) if probability == probability else probability
+    return math.log(probability) if probability > 0 else (-math.inf if probability == 0 else math.nan)
 
 
 def _free_port() -> int:

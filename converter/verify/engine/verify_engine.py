@@ -187,10 +187,14 @@ class _Asked:
         return dataclasses.replace(report, verdict=OTHER_MODEL, reasons=reasons)
 
     def _habit(self, tokens: Sequence[int], ours: F32) -> float:
-        """Return how far our logits move when activations are rounded otherwise than the model says."""
+        """Return how far our logits move when activations are rounded otherwise than the model says; 0 where no kernel
+        does that."""
         other = not self.model.spec.int8_activations
-        with Model(self.model.file, threads=self.threads, context=len(tokens), int8_activations=other) as model:
-            return compare(as_answers(model.logits(tokens)), ours).distance
+        try:
+            with Model(self.model.file, threads=self.threads, context=len(tokens), int8_activations=other) as model:
+                return compare(as_answers(model.logits(tokens)), ours).distance
+        except Unsupported:
+            return 0.0
 
     def _mistakes(self, tokens: Sequence[int], run: Run) -> dict[str, float]:
         """Return the distance of the engine's answers to our runtime with each mistake."""
@@ -253,7 +257,7 @@ class _Asked:
 
 def _explaining(distances: dict[str, float], comparison: Comparison, habit: float) -> tuple[str, ...]:
     """Return the reasons whose mistakes are as near to the engine as a habit, or much nearer than the right model; the
-    nearest first. habit: 0 where the engine is as near to the right model as that."""
+    nearest first, and none that is twice as far. habit: 0 where the engine is as near to the right model as that."""
     near = sorted((distance, reason) for reason, distance in distances.items())
-    limit = max(HABIT, habit) if habit else 0.0
-    return tuple(reason for distance, reason in near if distance <= max(limit, NEARER * comparison.distance))
+    limit = max(max(HABIT, habit) if habit else 0.0, NEARER * comparison.distance)
+    return tuple(reason for distance, reason in near if distance <= min(limit, 2 * near[0][0]))
