@@ -54,8 +54,6 @@ ROWS = [
     Row("merge", "merge", {"as_json", "quiet"}, {"progress"}),
     Row("export", "export", {"as_json", "quiet"}, {"progress", "note"}),
     Row("diff", "diff", {"as_json", "quiet", "tensors", "metadata", "html", "force"}, {"progress"}),
-    Row("inspect", "inspect", {"as_json", "tensors"}, set()),
-    Row("export", "export", {"as_json", "quiet"}, {"progress"}),
     Row(
         "inspect", "inspect",
         {"as_json", "tensors", "metadata", "engines", "markdown", "files", "fail_on", "shape", "outtype",
@@ -64,7 +62,7 @@ ROWS = [
     ),
     Row(
         "verify", "verify", {"as_json", "quiet", "layers", "folder", "report", "attest", "bom", "sign_key", "force",
-         "json_schema"},
+         "json_schema", "engine", "engine_arg", "engine_timeout"},
         {"progress", "climbed"},
     ),
     Row("check", "check", {"as_json", "quiet"}, {"reading", "progress", "climbed"}),

@@ -26,7 +26,7 @@ def test_no_more_results_wait_than_there_are_threads() -> None:
     begun: list[int] = []
     results = in_order(lambda number: begun.append(number) or number, range(100), threads=3)
     for taken in range(20):
-        assert next(results) == taken
+        assert next(results) == taken, f"number {taken}"
         assert len(begun) <= taken + 1 + 3, f"{len(begun)} begun after {taken + 1} were taken"
     results.close()
     assert len(begun) <= 23

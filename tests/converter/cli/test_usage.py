@@ -26,7 +26,7 @@ MISTYPED = {
     ),
     "choice": ("convert x -o y --outtype i2s", "--outtype: 'i2s' is not one of 'auto'", "did you mean i2_s"),
     "missing argument": ("inspect", "FILE is missing", "inspect --help'"),
-    "missing option": ("verify x", "--source is missing", "verify --help'"),
+    "missing option": ("convert x", "--outfile is missing", "convert --help'"),
     "missing value": ("convert x --outfile", "requires an argument", ""),
     "surplus argument": ("doctor b", "got unexpected extra argument (b)", "doctor --help'"),
     "not an integer": ("generate x -p a -t two", "--threads: 'two' is not an integer", "generate --help'"),
