@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY, exit_code_of, program, run
 from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
 from tritpack.converter.cli import chat
+from tritpack.converter.inspect.bandwidth import BUSY, MEASURED, Bandwidth
 from tritpack.formats.errors import MissingRequirement, Unreadable
 from tritpack.runtime.library import available_isas
 
@@ -122,6 +123,15 @@ def test_doctor_is_short_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert short.exit_code == long.exit_code == 0
     assert len(short.stdout.splitlines()) < 10 and "passed    a model, end to end" in short.stdout
     assert "matvec_i2_s_scalar" not in short.stdout and "matvec_i2_s_scalar" in long.stdout
+
+
+def test_doctor_shows_the_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = "tritpack.converter.tools.doctor"
+    monkeypatch.setattr(f"{doctor}._model_check", lambda level: {"name": "m", "verdict": "pass", "detail": ""})
+    monkeypatch.setattr(f"{doctor}.measure_bandwidth", lambda: Bandwidth(4.75e10, MEASURED))
+    assert "memory    47.5 GB/s, measured on this machine\n" in run("doctor").stdout
+    monkeypatch.setattr(f"{doctor}.measure_bandwidth", lambda: Bandwidth(None, BUSY))
+    assert f"memory    {BUSY}\n" in run("doctor").stdout
 
 
 def test_doctor_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
