@@ -14,7 +14,7 @@ from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import json_option
 from tritpack.formats import names
-from tritpack.formats.errors import TritpackError, UsageError
+from tritpack.formats.errors import TritpackError, Unsupported, UsageError
 from tritpack.formats.names import ExitCode
 
 WIDEST = 110
@@ -86,7 +86,13 @@ def command(
     paths = [path for file, inside in zip(files, expanded) for path in inside or [file]]
     is_table = len(paths) > 1 or expanded[0] is not None
     options["decode"] = options["stats"] or DAMAGE in fail_on
-    results = [_inspect(path, fail_on, options, catch=is_table) for path in paths]
+    try:
+        results = [_inspect(path, fail_on, options, catch=is_table) for path in paths]
+    except Unsupported as error:
+        from tritpack.converter.inspect.inputs import files_named_by
+
+        is_table = True
+        results = [_inspect(path, fail_on, options, catch=True) for path in files_named_by(error, paths[0])]
     if as_json:
         print_json({"schema": SCHEMA, "files": [_as_json(result) for result in results]} if is_table else results[0])
     else:

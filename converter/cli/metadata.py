@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.file_argument import PATH, unpacked
 from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import json_option
 from tritpack.formats import names
@@ -58,7 +58,9 @@ def get_command(file: str, keys: tuple[str, ...], as_json: bool) -> None:
     """
     from tritpack.converter.metadata.metadata import get_metadata
 
-    result = get_metadata(_local(file), keys)
+    with unpacked(file) as path:
+        result = get_metadata(path, keys)
+    result["file"] = file
     if as_json:
         print_json(result)
         return
@@ -155,10 +157,17 @@ def _finish(
 
 
 def _local(file: str) -> str:
-    """Return the path of a FILE. Raises UsageError for a bundle."""
+    """Return a FILE that can be changed, a path. Raises UsageError for a bundle, and for what is not here."""
     if file.partition("#")[0].endswith(".tar.zst"):
         hint = "tritpack bundle extract unpacks it; its manifest has the hash of the file as it is"
         raise UsageError("is a bundle, whose files are not changed", path=file, hint=hint)
+    if not Path(file).exists():
+        from tritpack.converter.sources.hub import parse_file, parse_reference
+        from tritpack.converter.sources.url_file import is_address
+
+        if parse_file(file) or parse_reference(file) or is_address(file):
+            hint = "fetch it with `hf download` or a browser first, and give its path"
+            raise UsageError("is not a file here, and only those can be changed", path=file, hint=hint)
     return file
 
 

@@ -80,6 +80,10 @@ def _weights(result: Result) -> str:
     if not bits:
         return f"No weights are ternary: its tensors are stored as {listed(list(layouts))}."
     ternary = result["ternary_layouts"]
+    if (result.get("ternarity") or {}).get("verdict") == "master_weights":
+        return (
+            f"{count(result['ternary_weights'])} weights become ternary (-1, 0 or +1): they are {listed(ternary)} here."
+        )
     others = [layout for layout in layouts if layout not in ternary]
     dialects = f" (as {listed(result['dialects'])} writes it)" if result.get("dialects") else ""
     rest = f"; the rest is {listed(others)}" if others else ""

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions
+
+MOST_FILES = 12
+"""Files of a repository that are shown in a table; each has a header of several megabytes."""
 
 if TYPE_CHECKING:
     from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -45,6 +48,19 @@ def open_any(file: str | Path, *, stats: bool = False) -> GgufFile | CheckpointF
         raise UsageError("--stats reads all weights, and these stay on the server", path=file,
                          hint="fetch the file, and give its path")  # fmt: skip
     return _opened([UrlFile(file)])
+
+
+def files_named_by(error: Unsupported, file: str) -> list[str]:
+    """Return arguments for the GGUF files of a repository that holds several, which is what an error says of `file`.
+    Raises the error if it says another thing, or if they are more than MOST_FILES: a header of each is read."""
+    names = getattr(error, "names", None)
+    if not names or len(names) > MOST_FILES:
+        raise error
+    from tritpack.converter.sources.hub import parse_reference
+
+    repository, revision = parse_reference(file) or (file, None)
+    at = f"@{revision}" if revision else ""
+    return [f"hf:{repository}{at}/{name}" for name in names]
 
 
 def place_of(source: GgufFile) -> dict[str, str | None] | None:

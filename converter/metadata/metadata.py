@@ -8,19 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.converter.inspect.inputs import open_any
 from tritpack.converter.metadata.draft import Change, Draft
 from tritpack.converter.metadata.values import check_key, check_type, parse_value, type_for
 from tritpack.formats.errors import UsageError
-from tritpack.formats.gguf_reader import GgufFile, ReadOptions
+from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.suggestions import did_you_mean
 
 
 def get_metadata(file: str | Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return what `tritpack metadata get --json` prints: type and value of the keys, all of them if none is named.
 
-    file: may be any part of a split file. Raises UsageError for a key that is not there, Unreadable.
+    file: may be any part of a split file, or one that stays on the Hub or at an address: see open_any. Raises
+    UsageError for a key that is not there, and what open_any raises.
     """
-    header = GgufFile(file, ReadOptions(any_part=True)).header
+    opened = open_any(file)
+    if not isinstance(opened, GgufFile):
+        raise UsageError("is not a GGUF file", path=file, hint="tritpack inspect --metadata shows its config.json")
+    header = opened.header
     for key in keys:
         if key not in header.metadata:
             raise UsageError(f"has no metadata key {key}", path=file, hint=did_you_mean(key, header.metadata))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tritpack.converter.sources.checkpoint import INDEX, refuse_adapter
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.split_files import parts_of_set
+from tritpack.formats.split_files import first_part_of, parts_of_set
 
 SMALL_FILES = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
@@ -21,6 +21,12 @@ SMALL_FILES = re.compile(
 MOST_FILES = 1000
 """Files of one conversion; the largest models have fewer than 200 parts."""
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+
+
+class SeveralFiles(Unsupported):
+    """A repository holds several GGUF files and no safetensors. names: of the files, of a split set its first part."""
+
+    names: list[str]
 
 
 class Choice(NamedTuple):
@@ -65,7 +71,9 @@ def _other_weights(repo: str, names: Collection[str]) -> list[str]:
     if packed:
         hint = f"fetch one with `hf download {repo} FILE` and give its path; inspect also reads {repo}/FILE where it is"
         message = f"holds several GGUF files and no safetensors: {', '.join(packed)}"
-        raise Unsupported(message, path=repo, hint=hint)
+        error = SeveralFiles(message, path=repo, hint=hint)
+        error.names = [name for name in packed if first_part_of(name) == name or first_part_of(name) not in packed]
+        raise error
     if pickles := sorted(name for name in names if name.endswith(PICKLES)):
         raise Unsupported(
             f"its weights are a pickle ({pickles[0]}), which can run code when it is read",

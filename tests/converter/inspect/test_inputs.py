@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,10 @@ def test_several_files_are_named(server: HubServer) -> None:
     with pytest.raises(Unsupported, match=r"several GGUF files.*a t2.gguf, deep/b.gguf") as caught:
         inspect("org/many")
     assert "inspect also reads org/many/FILE" in str(caught.value.hint)
+    shown = run("inspect", "org/many")
+    assert shown.exit_code == 0 and "hf:org/many/a t2.gguf " in shown.stdout and "t2" in shown.stdout
+    result = json.loads(run("inspect", "hf:org/many@main", "--json").stdout)
+    assert [file["file"] for file in result["files"]] == ["hf:org/many@main/a t2.gguf", "hf:org/many@main/deep/b.gguf"]
     with pytest.raises(Unreadable, match=r"has no file deep/c.gguf") as missing:
         inspect("org/many/deep/c.gguf")
     assert "deep/b.gguf" in str(missing.value.hint)
@@ -237,6 +242,14 @@ def test_what_a_server_sends_is_not_trusted(server: HubServer, repos: dict[str, 
         with pytest.raises(Unreadable, match=words) as caught:
             inspect(address)
         assert str(caught.value).startswith(address), words
+
+
+def test_metadata_of_what_is_not_here(server: HubServer, repos: dict[str, Path]) -> None:
+    assert run("metadata", "get", "org/many/deep/b.gguf", "general.name").stdout == "b\n"
+    for command in (("rm", "general.name"), ("fix",)):
+        result = run("metadata", command[0], "org/one", *command[1:])
+        assert exit_code_of(result) == 2 and "only those can be changed" in str(result.exception), command
+    assert exit_code_of(run("metadata", "get", repos["org/tiny"])) == 2
 
 
 def test_tensors_are_fetched_when_they_are_asked_for(server: HubServer, repos: dict[str, Path]) -> None:
