@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from tritpack.converter.release.attestation import attestation_name
-from tritpack.converter.sources.origin import snapshot_of
+from tritpack.converter.release.attestation_name import attestation_name
 from tritpack.formats import integrity
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import CheckFailed, UsageError, WriteFailed
@@ -216,6 +215,8 @@ class Draft:
 def _refuse_unwritable(path: Path) -> None:
     """Raise UsageError for a file of the Hub client's cache, which is named after its hash; WriteFailed for a file that
     its mode protects, although another could take its name."""
+    from tritpack.converter.sources.origin import snapshot_of  # its reader of READMEs takes time to import
+
     if snapshot_of(path)[0] is not None or path.resolve().parent.name == "blobs":
         hint = "write the changed file somewhere else with -o"
         raise UsageError("is in the cache of downloads, whose files are what their hashes say", path=path, hint=hint)
