@@ -172,6 +172,8 @@ def _floats(pair: Pair, other_norms: Iterator[tuple[str, F32]]) -> Finding:
     if len(a.shape) == 1:
         values = [np.concatenate([*side.rows(0, 1)])[0] for side in (a, b)]
         diagnosis = explain_norm(values[1], values[0], lambda: other_norms)
+        if diagnosis.kind is Kind.NORM_DIFFERS:  # the sentence says how many values do
+            diagnosis = Diagnosis(diagnosis.kind)
         return _finding(pair, diagnosis.kind, diagnosis.explain(sentence))
     rows = [next(side.rows(row, a.shape[0])) for side in (a, b)]
     count = min(map(len, rows))
