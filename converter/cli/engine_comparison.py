@@ -62,14 +62,12 @@ class Engine:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Engine | None:
-        """Take the engine's options out of a command's; None without --engine. Raises UsageError if a check is left
-        without anything to compare with."""
+        """Take the engine's options out of a command's; None without --engine. Raises UsageError for --engine-arg
+        alone."""
         path, arguments, timeout = (options.pop(key) for key in ("engine", "engine_arg", "engine_timeout"))
         if path is None:
             if arguments:
                 raise UsageError("--engine-arg is for --engine, which is not given")
-            if options["source"] is None:
-                raise UsageError("missing option --source", hint="--engine PATH compares FILE with an engine instead")
             return None
         return cls(path, arguments, timeout)
 
