@@ -57,7 +57,7 @@ ROWS = [
     Row(
         "inspect", "inspect",
         {"as_json", "tensors", "metadata", "engines", "markdown", "files", "fail_on", "shape", "outtype",
-         "embedding_type"},
+         "embedding_type", "html", "force"},
         {"file"},
     ),
     Row(

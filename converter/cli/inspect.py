@@ -50,6 +50,8 @@ WIDEST = 110
 )
 @click.option("--embedding-type", type=click.Choice(names.FLOAT_TYPES), help="With --shape (default: f16).")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a model card or an issue.")
+@click.option("--html", type=PATH, metavar="OUT", help="Write one page that loads nothing, with --stats and charts.")
+@click.option("--force", is_flag=True, help="Overwrite an existing page.")
 @json_option
 def command(
     files: Sequence[str],
@@ -71,6 +73,7 @@ def command(
     that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
     those that the file records) ends with exit code 1, a part of a split file without the others with 3.
     """
+    _check_page(files, shape, options)
     if shape is not None:
         _inspect_shape(shape, files, outtype, embedding_type, as_json, markdown, options)
         return
@@ -85,10 +88,14 @@ def command(
     expanded = [files_of(file) for file in files]
     paths = [path for file, inside in zip(files, expanded) for path in inside or [file]]
     is_table = len(paths) > 1 or expanded[0] is not None
-    options["decode"] = options["stats"] or DAMAGE in fail_on
+    if is_table and options["html"]:
+        raise UsageError("--html is for one FILE")
+    options["decode"] = options["stats"] or options["html"] or DAMAGE in fail_on
     try:
         results = [_inspect(path, fail_on, options, catch=is_table) for path in paths]
     except Unsupported as error:
+        if options["html"]:
+            raise
         from tritpack.converter.inspect.inputs import files_named_by
 
         is_table = True
@@ -112,7 +119,9 @@ def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catc
     try:
         with unpacked(file) as path:
             needs = NeedsOptions(options["context"], options["bandwidth"])
-            result = inspect_as(file, path, stats=options["decode"], options=needs)
+            result = inspect_as(file, path, stats=bool(options["decode"]), options=needs)
+            if options["html"]:
+                _write_page(result, path, options)
         if isinstance(path, Path):  # nobody can open the files of a copy that is gone
             result["files"] = [Path(copy).name for copy in result["files"]]
         return {**result, "failed": failures(result, fail_on)} if fail_on else result
@@ -122,6 +131,23 @@ def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catc
         if not catch:
             raise
         return {"file": file, "error": error}
+
+
+def _check_page(files: Sequence[str], shape: str | None, options: dict[str, Any]) -> None:
+    """Refuse a page before the work, where it cannot or must not be written."""
+    if options["html"] is None:
+        return
+    if shape is not None:
+        raise UsageError("--html is for a FILE, not for --shape")
+    from tritpack.converter.report.pages import refuse_page
+
+    refuse_page(options["html"], force=options["force"], inputs=files)
+
+
+def _write_page(result: dict[str, Any], path: str | Path, options: dict[str, Any]) -> None:
+    from tritpack.converter.inspect.page import write_page
+
+    write_page(result, path, options["html"], force=options["force"])
 
 
 def _as_json(result: dict[str, Any]) -> dict[str, Any]:

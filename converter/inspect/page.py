@@ -11,6 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from tritpack.converter.cli.human import count, size
+from tritpack.converter.inspect.answers import answer_sentences, runs_in
+from tritpack.converter.inspect.inputs import open_any
 from tritpack.converter.inspect.page_language import language
 from tritpack.converter.report import plots
 from tritpack.converter.report.pages import refuse_page, template, write_file
@@ -32,25 +34,25 @@ VERDICTS = {"right": "runs right", "wrong": "runs wrong", "refuses": "refuses it
 KINDS = {"table": "embedding and head", "attn": "attention", "ffn": "feed-forward", "norm": "norms", "rest": "the rest"}
 MAP_ASPECT = 2.2
 """Width of the treemap over its height, as the style sheet has it."""
-LONG = 160
-"""Characters of a value of the metadata that are shown at once."""
+LONG, LONGEST = 160, 20_000
+"""Characters of a value of the metadata that are shown at once, and in all."""
 
 
 def write_page(result: Mapping[str, Any], file: str | Path, output: str | Path, *, force: bool = False) -> None:
     """Write the page of what `inspect(file, stats=True)` returned. Raises UsageError and WriteFailed."""
     refuse_page(output, force=force, inputs=[file])
-    write_file(output, page(result, tokenizer_metadata(file, result["kind"])), force=force)
+    write_file(output, page(result, tokenizer_metadata(file)), force=force)
 
 
-def tokenizer_metadata(file: str | Path, kind: str) -> Mapping[str, Any]:
+def tokenizer_metadata(file: str | Path) -> Mapping[str, Any]:
     """Return the GGUF keys of a file's or checkpoint's tokenizer; {} where nothing can be read."""
     try:
-        if kind == "gguf":
-            return GgufFile(file).metadata
-        from tritpack.converter.sources.checkpoint import CheckpointFolder
+        source = open_any(file, stats=True)
+        if isinstance(source, GgufFile):
+            return source.metadata
         from tritpack.converter.sources.source_model import from_checkpoint
 
-        return from_checkpoint(CheckpointFolder(file), None, None).metadata
+        return from_checkpoint(source, None, None).metadata
     except TritpackError:
         return {}
 
@@ -64,7 +66,7 @@ def page(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         result=result,
         title=str(result.get("name") or Path(result["file"]).name),
         file_name=Path(result["file"]).name,
-        answers=[(QUESTIONS[key], text, _tone(key, result)) for key, text in result.get("answers", {}).items()],
+        answers=[(QUESTIONS[key], sentences, _tone(key, result)) for key, sentences in _answers(result).items()],
         map=treemap(_boxes(result), MAP_ASPECT),
         kinds=KINDS,
         shares=_shares(decoded),
@@ -99,6 +101,12 @@ def _sections(
         "tensors": ("tensors", True),
     }
     return [(anchor, name) for anchor, (name, there) in names.items() if there]
+
+
+def _answers(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the sentences of the five answers; why an engine runs the file or not is on the page itself."""
+    sentences = answer_sentences(result)
+    return sentences | {"runs_in": [f"{runs_in(result['engines'])}."]} if result["engines"] else sentences
 
 
 def _tone(key: str, result: Mapping[str, Any]) -> str:
@@ -229,8 +237,10 @@ def _groups(metadata: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping) and "length" in value:
-        return f"{value['length']:,} values: {', '.join(map(repr, value['first']))}, ..."
-    return value if isinstance(value, str) else repr(value)
+        text = f"{value['length']:,} values: {', '.join(map(repr, value['first']))}, ..."
+    else:
+        text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

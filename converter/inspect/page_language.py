@@ -19,7 +19,7 @@ CONVERSATION = [
 ]
 SENTENCE = "Ternary weights are -1, 0 or +1: 1.58 bits each, naïvely 2 — даже 三值 🙂."
 """Words, figures and punctuation, letters with accents, other scripts, and an emoji."""
-SPECIALS, SAMPLED = 48, 60
+SPECIALS, SAMPLED = 24, 60
 """Rows of the two tables of tokens."""
 LONGEST_TEMPLATE = 20_000
 VISIBLE = str.maketrans({" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"})

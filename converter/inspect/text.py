@@ -28,7 +28,7 @@ def result_lines(
     if metadata:
         yield from metadata_lines(result)
     if not (tensors or stats or metadata or engines):
-        yield f"{'more':<{INDENT}}--stats, --engines, --tensors, --metadata, --json, --markdown"
+        yield f"{'more':<{INDENT}}--stats, --engines, --tensors, --metadata, --json, --markdown, --html"
 
 
 def answer_lines(result: Result, width: int) -> Iterator[str]:

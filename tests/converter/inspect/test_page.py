@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import DEMO
+from tests.conftest import DEMO, exit_code_of, run
 from tests.make.checkpoints import edited_gguf
 from tests.make.pages import HOSTILE, Page
+from tritpack.converter.inspect.answers import answer_sentences
 from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.inspect.page import write_page
 from tritpack.converter.report.places import place
@@ -47,32 +48,28 @@ def test_the_page_of_a_packed_file(demo_gguf: Path, tmp_path: Path) -> None:
 
 
 def test_answers_and_engines_come_from_the_result(demo_gguf: Path, tmp_path: Path) -> None:
-    result = inspect(demo_gguf, stats=True) | {
-        "answers": {
-            "what": "A model.",
-            "intact": "Yes & no.",
-            "runs_in": HOSTILE,
-            "needs": "Disk.",
-            "from": "Unknown.",
-        },
+    result = inspect(demo_gguf, stats=True, bandwidth=50.0) | {
         "engines": [
             {"engine": HOSTILE, "verdict": verdict, "why": HOSTILE, "evidence": HOSTILE, "command": HOSTILE}
             for verdict in ("right", "wrong", "refuses", "unknown", HOSTILE)
         ],
-        "needs": {"nbytes": 3_000_000, "cache_bytes": 1_000_000, "context": 4096},
         "problems": [HOSTILE],
         "damage": [HOSTILE],
     }
     text, page = page_of(demo_gguf, tmp_path / "page.html", result)
     assert "script" not in page.tags and "img" not in page.tags
-    assert "Yes & no." in page.words and page.words.count(HOSTILE) > 10
-    assert 'class="chip right">runs right' in text and "keys and values of 4,096 tokens: 1.00 MB" in "".join(page.words)
+    words = "".join(page.words)
+    assert page.words.count(HOSTILE) > 10 and "--engines" not in words
+    assert 'class="chip right">runs right' in text and "keys and values of 1,024 tokens: 4.19 MB" in words
+    for sentences in answer_sentences(result | {"engines": []}).values():
+        assert all(sentence in words for sentence in sentences if "convert" not in sentence), sentences
     assert [name for name in ("problems", "engines", "memory") if f"#{name}" not in page.links] == []
 
 
 def test_what_a_file_says_does_not_break_the_page(demo_gguf: Path, tmp_path: Path) -> None:
     def names(metadata: dict[str, Any]) -> None:
         metadata["general.name"] = HOSTILE
+        metadata["general.description"] = "x" * 1_000_000
         metadata[f"general.{HOSTILE}"] = HOSTILE
         metadata["tokenizer.chat_template"] = f"{{{{ messages[0].content }}}}{HOSTILE}\x1b[2J\u202e"
         tokens = metadata["tokenizer.ggml.tokens"] = list(metadata["tokenizer.ggml.tokens"])
@@ -83,7 +80,7 @@ def test_what_a_file_says_does_not_break_the_page(demo_gguf: Path, tmp_path: Pat
     result["tensors"][0]["name"] = result["tensors"][5]["layout"] = f"\x1b[2J{HOSTILE}"
     text, page = page_of(file, tmp_path / "page.html", result)
     assert "script" not in page.tags and "img" not in page.tags
-    assert "\x1b" not in text and "\u202e" not in text
+    assert "\x1b" not in text and "\u202e" not in text and len(text) < 200_000
     assert HOSTILE in "".join(page.words)
 
 
@@ -118,6 +115,17 @@ def test_a_checkpoint_and_a_file_without_a_model(tmp_path: Path, demo_gguf: Path
     bare = edited_gguf(demo_gguf, tmp_path / "bare.gguf", metadata=without)
     _, page = page_of(bare, tmp_path / "bare.html")
     assert "#chat" not in page.links and "#bytes" in page.links
+
+
+def test_the_command_writes_the_page(demo_gguf: Path, tmp_path: Path) -> None:
+    output = tmp_path / "page.html"
+    shown = run("inspect", demo_gguf, "--html", output, "--bandwidth", "50")
+    assert shown.exit_code == 0 and "bitnet" in shown.stdout
+    assert "Yes: all 46 tensors have the hashes" in "".join(Page(output.read_text("utf-8")).words), "it implies --stats"
+    for arguments in ((demo_gguf,), (tmp_path / "missing",), (demo_gguf, demo_gguf), ("--shape", "bitnet-2b-4t")):
+        assert exit_code_of(run("inspect", *arguments, "--html", output)) == 2, arguments
+    again = run("inspect", demo_gguf, "--html", output, "--force", "--json")
+    assert again.exit_code == 0 and again.stdout.startswith("{")
 
 
 def test_no_file_is_replaced(demo_gguf: Path, tmp_path: Path) -> None:
