@@ -67,9 +67,10 @@ def _order_of_source(file: GgufFile, tensors: list[TensorInfo], knowledge: Knowl
     orders = {"i2_s": file, **readers}
     for tensor in [tensor for tensor in tensors if tensor.name in knowledge.source.tensors][:ENOUGH]:
         source = knowledge.source.tensors[tensor.name]
-        right = source.ternary().codes_sha256()
+        ternary = source.ternary()
         source.release()
-        orders = {name: reader for name, reader in orders.items() if _codes(reader, tensor) == right}
+        right = None if ternary is None else ternary.codes_sha256()
+        orders = {name: reader for name, reader in orders.items() if right and _codes(reader, tensor) == right}
         file.release(tensor)
     return next(iter(orders), None)
 

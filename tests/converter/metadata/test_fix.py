@@ -18,6 +18,7 @@ from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.metadata.fix import fix_metadata
+from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.formats.errors import CheckFailed, TritpackError, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
@@ -229,6 +230,17 @@ def test_other_codes_than_the_source_has(tiny_gguf: Path, tiny_checkpoint: Path,
     path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(0, 0))
     status, why = found(path, source=tiny_checkpoint)["order of i2_s"]
     assert status == "left" and "another model or a damaged file" in why
+
+
+def test_a_source_that_is_not_ternary_tells_no_order(
+    tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointTensor, "ternary", lambda self: None)
+    path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
+    assert (
+        found(path, source=tiny_checkpoint)["order of i2_s"][0] == "left"
+        and path.read_bytes() == tiny_gguf.read_bytes()
+    )
 
 
 def test_rubbish_after_the_scales_and_the_record(tiny_gguf: Path, tmp_path: Path) -> None:
