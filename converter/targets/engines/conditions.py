@@ -23,6 +23,7 @@ WORDS: dict[str, Any] = {
     "int8_activations": {True: "int8 activations", False: "float activations"},
     "projection_norms": {True: "norms before the linears", False: "no norms before the linears"},
     "attention_fits": {True: "attention as wide as the model", False: "attention of another width than the model"},
+    "scales_apart": {True: "scales in tensors NAME.scale", False: "no tensors NAME.scale"},
     "rotated": {True: "weights in a rotated basis", False: "weights in the plain basis"},
     "ternary": {True: "ternary linears", False: "linears that are not ternary"},
     "ternary_tables": {True: "a ternary embedding or head", False: "an embedding of floats"},

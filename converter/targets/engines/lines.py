@@ -11,15 +11,15 @@ from tritpack.converter.targets.engines import table
 from tritpack.converter.targets.engines.conditions import in_words, listed
 from tritpack.converter.targets.engines.packed_model import PackedModel
 from tritpack.converter.targets.engines.table import Row, architecture_for
-from tritpack.converter.targets.engines.verdict import RIGHT, UNKNOWN, judge
+from tritpack.converter.targets.engines.verdict import REFUSES, RIGHT, UNKNOWN, WRONG, judge
 from tritpack.formats.layouts.catalog import type_of
 from tritpack.formats.names import LAYOUTS
 
 SCHEMA = "tritpack.engines/1"
 MODELS = {
-    "2B-4T, Falcon-E-like (squared ReLU)": PackedModel(architecture="bitnet-b1.58", activation="relu2"),
+    "BitNet b1.58 2B-4T (squared ReLU)": PackedModel(architecture="bitnet-b1.58", activation="relu2"),
     "bitnet_b1_58-large (SiLU, sub-norms)": PackedModel(architecture="bitnet", activation="silu"),
-    "Llama3-8B-1.58, Falcon3-1.58bit": PackedModel(architecture="llama", activation="silu", tied=False),
+    "Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E": PackedModel(architecture="llama", activation="silu", tied=False),
     "Ternary-Bonsai (float activations)": PackedModel(
         architecture="qwen3", activation="silu", int8_activations=False, ternary_tables=True
     ),
@@ -48,9 +48,9 @@ def lines(row: Row) -> list[Line]:
 
 
 def _loads(row: Row) -> Iterator[Line]:
-    if row.container != "gguf":
+    if "gguf" not in (row.reads or (row.container,)):
         yield Line("a GGUF file", "refuses", "it reads checkpoint folders", row.evidence["container"])
-    elif row.types:
+    if row.types:
         known = [f"{' or '.join(listed(names))} ({type_id})" for type_id, names in row.types.items()]
         why = "it knows no other type id that tritpack does, but for plain floats, q8_0 and k-quants"
         yield Line(f"layout {', '.join(known)}", "loads", why, row.evidence.get("types", ""))
@@ -139,20 +139,23 @@ def _overview() -> Iterator[str]:
 
 def _cell(row: Row, model: PackedModel) -> str:
     """The layouts in which an engine runs a model right, or why there are none."""
-    if row.container != "gguf":
-        judged = judge(row, dataclasses.replace(model, container=row.container, storage="packed"))
-        return "its own folders" if judged.verdict == RIGHT else judged.verdict
-    judged_by_layout = {layout: judge(row, _in_layout(row, model, layout)) for layout in LAYOUTS}
-    if right := [layout for layout, judged in judged_by_layout.items() if judged.verdict == RIGHT]:
+    verdicts = {}
+    if row.container == "checkpoint":
+        folder = dataclasses.replace(_in_layout(row, model, "t2"), container="checkpoint", storage=row.storage)
+        verdicts["an exported folder"] = judge(row, folder).verdict
+    if row.types:
+        verdicts |= {layout: judge(row, _in_layout(row, model, layout)).verdict for layout in LAYOUTS}
+    if right := [made for made, verdict in verdicts.items() if verdict == RIGHT]:
         return "all" if len(right) == len(LAYOUTS) else ", ".join(right)
-    verdicts = {judged.verdict for judged in judged_by_layout.values()}
-    return "not known" if UNKNOWN in verdicts else "wrong" if "wrong" in verdicts else "refuses"
+    if UNKNOWN in verdicts.values():
+        return "not known"
+    return WRONG if WRONG in verdicts.values() else REFUSES
 
 
 def _in_layout(row: Row, model: PackedModel, layout: str) -> PackedModel:
     architecture = architecture_for(row.target, model.architecture or "", model.activation)
     defaults: dict[str, Any] = {"tied": True, "int8_activations": True, "shortest_row": 1024, "attention_fits": True}
     unset = {key: value for key, value in defaults.items() if getattr(model, key) is None}
-    return dataclasses.replace(
-        model, architecture=architecture, layouts=(layout,), types=((type_of(layout).type_id, layout),), **unset
-    )
+    known = (type_id for type_id, names in row.types.items() if layout in listed(names))
+    types = ((next(known, type_of(layout).type_id), layout),)
+    return dataclasses.replace(model, architecture=architecture, layouts=(layout,), types=types, **unset)

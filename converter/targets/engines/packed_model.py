@@ -25,9 +25,9 @@ class PackedModel:
     linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables: whether one of
     those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its linears.
     shortest_row: columns of its narrowest ternary tensor. hidden_size, attention_size: the widths of the model and of
-    its attention. attention_fits: whether these are equal. rotated: whether weights are in the basis that the keys
-    prism.hadamard.* describe. missing: keys that readers need and do not find. ambiguous: a sentence per type that has
-    two readings of the same size.
+    its attention. attention_fits: whether these are equal. scales_apart: whether scales are in tensors NAME.scale.
+    rotated: whether weights are in the basis that the keys prism.hadamard.* describe. missing: keys that readers need
+    and do not find. ambiguous: a sentence per type that has two readings of the same size.
     What is not known is None, or empty.
     """
 
@@ -48,6 +48,7 @@ class PackedModel:
     hidden_size: int | None = None
     attention_size: int | None = None
     attention_fits: bool | None = None
+    scales_apart: bool = False
     rotated: bool = False
     storage: str | None = None
     missing: tuple[str, ...] = ()
@@ -76,6 +77,7 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         tied="output.weight" not in file.tensors if linears else None,
         projection_norms=any(name.endswith("_norm_in.weight") for name in file.tensors),
         shortest_row=min((tensor.cols for tensor in ternary), default=None),
+        scales_apart=any(name.endswith(".scale") for name in file.tensors),
         rotated=any(key.startswith(HADAMARD) for key in file.metadata),
         missing=tuple(_missing(file, architecture)),
         ambiguous=tuple(_ambiguous(linears)),

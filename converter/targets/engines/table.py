@@ -1,8 +1,9 @@
 """The table of engines: the YAML files of this folder, one per engine, as values.
 
 about, url: for people. target: how `--for` writes files for it, if it does. produce: the command that makes a file for
-it; produces: in which layouts, where there is no target. container: what it reads. evidence: how what is said of its
-types and graphs was found. types: the type ids that it knows -> the layout that it takes each for. graphs: the
+it; produces: in which layouts, where there is no target. container: what is made for it; reads: all that it reads, if
+that is more; storage: how a folder that is made for it stores linears. evidence: how what is said of its types, graphs
+and containers was found. types: the type ids that it knows -> the layout that it takes each for. graphs: the
 architectures that it runs -> the activation function that each computes. rules: what follows from what a file is, a
 verdict each. notes: what to know of a file that it runs. versions: builds that differ, whose keys replace those of the
 engine, but for rules, notes and evidence, which are added.
@@ -82,6 +83,8 @@ class Row:
     produce: str
     evidence: Mapping[str, str]
     container: str = "gguf"
+    reads: tuple[str, ...] = ()
+    storage: str = "packed"
     produces: tuple[str, ...] = ()
     target: Target | None = None
     types: Mapping[int, str | list[str]] = dataclasses.field(default_factory=dict)
@@ -128,7 +131,8 @@ def _row(document: Mapping[str, Any]) -> Row:
     values = dict(document)
     values["rules"] = tuple(Rule(**rule) for rule in document.get("rules", ()))
     values["notes"] = tuple(Note(**note) for note in document.get("notes", ()))
-    values["produces"] = tuple(document.get("produces", ()))
+    for key in ("produces", "reads"):
+        values[key] = tuple(document.get(key, ()))
     if target := document.get("target"):
         lists = {key: tuple(value) for key, value in target.items() if isinstance(value, list)}
         values["target"] = Target(**{**target, **lists})

@@ -64,15 +64,14 @@ def judge(row: Row, model: PackedModel) -> Verdict:
 
 
 def _command(row: Row, model: PackedModel) -> str:
-    """Return the command that makes a file which this engine runs right; "" if there is none."""
+    """Return the command that makes a file which this engine runs right, as far as is known; "" if there is none."""
     rules = [rule for rule in matching(row, model) if rule.verdict != RIGHT]
     path = Path(model.file)
     if rules and all(rule.command for rule in rules):
         return rules[0].command.format(file=shlex.quote(str(path)))
     layouts = row.produces or (row.target.layouts if row.target else None) or ("t2",)
-    if not (model.runnable and model.ternary) or not any(
-        judge(row, _as_made(row, model, x)).verdict == RIGHT for x in layouts
-    ):
+    possible = model.runnable and model.ternary
+    if not possible or all(judge(row, _as_made(row, model, made)).verdict in (WRONG, REFUSES) for made in layouts):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
     names = {"file": path, "output": f"{made}.gguf", "folder": made}
@@ -87,7 +86,7 @@ def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
         architecture=architecture_for(row.target, model.architecture or "", model.activation),
         types=((type_of(layout).type_id, layout),),
         layouts=(layout,),
-        storage="packed",
+        storage=row.storage,
         missing=(),
     )
 
@@ -109,7 +108,7 @@ def notes_on(row: Row, model: PackedModel) -> Iterator[str]:
 
 def matching(row: Row, model: PackedModel) -> Iterator[Rule]:
     """Yield every rule that applies to a file: those that follow from containers, types and graphs, then its own."""
-    if row.container != model.container:
+    if model.container not in (row.reads or (row.container,)):
         yield Rule(REFUSES, {}, row.evidence.get("container", ""), _CONTAINERS[row.container])
         return
     if model.container == "gguf":

@@ -16,6 +16,8 @@ WIDE_MARGIN = 0.19
 lead in files whose engines gave the tokens of exact arithmetic."""
 AGREEMENT = 0.95
 """Share of the positions with a wide margin at which an engine has to name our token."""
+TELLING = 4
+"""Probabilities that an answer needs to say more than its first token."""
 HABIT = 0.06
 """Median distance, in standard deviations of the logits, up to which two programs compute one model. Engines that round
 activations in blocks, and keys and values to float16, measure 0.02 to 0.035; another activation function 0.09 to
@@ -52,7 +54,8 @@ class Run:
 class Comparison:
     """An engine's run beside logits of ours.
 
-    distance, worst: median and largest over positions; infinite where the engine computed no numbers. positions:
+    distance, worst: median and largest over positions; infinite where the engine computed no numbers. Where it gave
+    one probability alone everywhere, distance is the share of positions at which it named another token. positions:
     compared; not_finite: of those, without numbers. equal: with our likeliest token. wide: where that leads by
     WIDE_MARGIN; wide_equal: of those, with our token.
     """
@@ -76,12 +79,13 @@ class Comparison:
 
 def compare(answers: Sequence[Answer], logits: F32) -> Comparison:
     """Compare answers with our logits, float32 (tokens, vocab)."""
-    distances = np.array([distance(answer, logits[answer.length - 1]) for answer in answers])
+    distances = np.array([distance(answer, logits[answer.length - 1]) for answer in telling(answers)])
     finite = np.isfinite(distances)
     equal = np.array([_names(answer, int(logits[answer.length - 1].argmax())) for answer in answers])
     wide = np.array([_lead(logits[answer.length - 1]) >= WIDE_MARGIN for answer in answers])
+    others = 1 - float(equal.mean()) if len(equal) else float("inf")
     return Comparison(
-        distance=float(np.median(distances)) if len(distances) else float("inf"),
+        distance=float(np.median(distances)) if len(distances) else others,
         worst=float(distances.max(initial=0.0)),
         positions=len(answers),
         not_finite=int((~finite).sum()),
@@ -96,10 +100,13 @@ def distance(answer: Answer, logits: F32) -> float:
     in standard deviations of our logits. Log-probabilities are logits but for a constant, which the mean takes out."""
     if not np.isfinite(answer.values).all():
         return float("inf")
-    if not answer.ids.size:
-        return 0.0
     difference = answer.values - logits[answer.ids].astype(np.float64)
     return float((difference - difference.mean()).std() / max(float(logits.std()), 1e-30))
+
+
+def telling(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the answers with enough probabilities to be compared: a model may be so certain that others have none."""
+    return [answer for answer in answers if answer.ids.size >= TELLING]
 
 
 def as_answers(logits: F32) -> list[Answer]:

@@ -88,9 +88,14 @@ def _setting(spec: ModelSpec, key: str, value: object) -> Edit:
     return lambda file: file.metadata.update({f"{spec.architecture}.{key}": value})
 
 
-def _without(*endings: str) -> Edit:
+def _without(*names: str) -> Edit:
+    """Leave tensors out: those of these names, or whose names end so if one begins with a dot."""
+
+    def lacks(tensor: str) -> bool:
+        return any(tensor == name or (name[0] == "." and tensor.endswith(name)) for name in names)
+
     def edit(file: GgufFile) -> None:
-        file.tensors = {name: info for name, info in file.tensors.items() if not name.endswith(endings)}  # type: ignore[misc]
+        file.tensors = {name: info for name, info in file.tensors.items() if not lacks(name)}  # type: ignore[misc]
 
     return edit
 

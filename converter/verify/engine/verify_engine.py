@@ -20,7 +20,7 @@ import numpy as np
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
 from tritpack.converter.verify.engine import command_line, mistakes, perplexity_tool, server
-from tritpack.converter.verify.engine.answers import HABIT, WIDE_MARGIN, Comparison, Run, as_answers, compare
+from tritpack.converter.verify.engine.answers import HABIT, WIDE_MARGIN, Comparison, Run, as_answers, compare, telling
 from tritpack.converter.verify.engine.command_line import Choice, begins
 from tritpack.converter.verify.engine.program import Deadline, EngineFailed, Program, open_program
 from tritpack.converter.verify.engine.report import FILE_WRONG, OTHER_MODEL, RIGHT, EngineReport
@@ -177,6 +177,8 @@ class _Asked:
         explained = _explaining(distances, compared[doubtful[0].way], habit if wrong else 0.0) if doubtful else ()
         report = dataclasses.replace(report, mistakes=distances)
         if not wrong and not failures and not explained:
+            if not any(telling(run.answers) for run in runs):
+                raise Unsupported("its predictions are so certain that the probabilities of others tell nothing of it")
             return report
         if [run.way for run in wrong] == [server.ONE_BATCH] or (failures and not wrong):
             reasons: tuple[str, ...] = (self._batch_reason(compared, failures),)
