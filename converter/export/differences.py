@@ -6,7 +6,7 @@ from tritpack.converter.families.family import Family
 from tritpack.formats.model_spec import ModelSpec
 
 IN_VLLM = ("LlamaForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM", "MiniCPMForCausalLM")
-"""Classes of exported checkpoints that vLLM implements itself, by its list of models (December 2025)."""
+"""Classes of exported checkpoints that vLLM implements itself, by the list of models in its source."""
 
 
 def differences(spec: ModelSpec, family: Family, to: str) -> list[str]:
