@@ -11,12 +11,15 @@ from tritpack.converter.metadata.finding import FIXED, LEFT, UNPROVED, Finding, 
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
+from tritpack.formats.integrity import recorded_hashes
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.bases import TRAILER, TrailingScale
 from tritpack.formats.names import READ_AS
 
 SCALE_BYTES = 4
 """Of a trailer; the bytes after them are left to chance by bitnet.cpp's quantiser."""
+FORM_KEY = "tritpack.source.form"
+"""A key of files that were made of a checkpoint."""
 REPAIR_KEY = "tritpack.repair.read_as"
 ENOUGH = 3
 """Tensors that are compared with the source: the order is one for all."""
@@ -47,6 +50,7 @@ def order(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         fault = "the i2_s tensors have the codes of the source in no known order"
         yield Finding(LEFT, fault, "it is another model or a damaged file", "tritpack verify says which tensors differ")
         return
+    _refuse_proved(draft.file, tensors[0])
     other = GgufFile(draft.file.path, ReadOptions(read_as=right))
     misfits = [f"{t.name!r}: {why}" for t in tensors if (why := catalog.LAYOUTS["i2_s"].shape_misfit(t.rows, t.cols))]
     if misfits:
@@ -59,6 +63,14 @@ def order(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
     draft.set(REPAIR_KEY, "str", right)
     how = "--read-as says so" if knowledge.read_as else "so they have the codes of the source"
     yield Finding(FIXED, f"{len(tensors)} i2_s tensors are in the order {right}: {how}", "put into that of i2_s")
+
+
+def _refuse_proved(file: GgufFile, tensor: TensorInfo) -> None:
+    """Raise UsageError for a file that tritpack made of a checkpoint, and that has the codes recorded then."""
+    recorded = recorded_hashes(file).get(tensor.name)
+    if recorded and FORM_KEY in file.metadata and recorded.codes_sha256 == _codes(file, tensor):
+        message = "is in the order of i2_s: it has the codes that it recorded when it was made of a checkpoint"
+        raise UsageError(message, path=file.path, tensor=tensor.name, hint="leave out --read-as")
 
 
 def _order_of_source(file: GgufFile, tensors: list[TensorInfo], knowledge: Knowledge) -> str | None:

@@ -219,6 +219,13 @@ def test_the_order_of_arm(order: str, tiny_gguf: Path, tiny_checkpoint: Path, tm
     assert found(path, source=tiny_checkpoint) == {}
 
 
+def test_a_right_file_is_not_put_into_another_order(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
+    with pytest.raises(UsageError, match=r"is in the order of i2_s: it has the codes that it recorded"):
+        fix_metadata(path, read_as="i2_s_arm")
+    assert path.read_bytes() == tiny_gguf.read_bytes()
+
+
 def test_an_unproved_order_is_no_failure(tiny_gguf: Path, tmp_path: Path) -> None:
     path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=without("tritpack.version"))
     before, shown = path.read_bytes(), run("metadata", "fix", path)
@@ -268,7 +275,8 @@ def test_what_cannot_be_put_in_order(tiny_gguf: Path, checkpoints: Checkpoints, 
     with pytest.raises(UsageError, match="has no i2_s tensors to read as i2_s_arm"):
         fix_metadata(path, read_as="i2_s_arm")
     count = len(GgufFile(tiny_gguf).tensors)
-    parts = split_gguf(tiny_gguf, tmp_path, [0, 5, count])
+    foreign = edited_gguf(tiny_gguf, tmp_path / "f.gguf", metadata=without("tritpack.source.form"))
+    parts = split_gguf(foreign, tmp_path, [0, 5, count])
     with pytest.raises(UsageError, match="is a split file"):
         fix_metadata(parts[0], read_as="i2_s_arm")
     assert found(parts[0]) == {}
