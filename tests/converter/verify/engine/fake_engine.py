@@ -15,7 +15,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-HABITS = ("right", "float", "silu", "nan-batch", "crash", "hang", "refuse", "garbage", "flood")
+HABITS = ("right", "float", "silu", "nan-batch", "crash", "hang", "refuse", "flood")
 HELP = {
     "llama-server": "--port PORT\n--host HOST\n-np, --parallel N\n-t, --threads N\n-c, --ctx-size N",
     "llama-perplexity": "--kl-divergence-base FNAME\n-f, --file F\n-c, --ctx-size N\n-b, --batch-size N\n"
@@ -105,7 +105,7 @@ def serve(options: argparse.Namespace) -> None:
             reuse = len(seen) if body["cache_prompt"] and tokens[: len(seen)] == seen else 0
             row = engine.log_probabilities(tokens, len(tokens) - reuse)[-1]
             seen[:] = tokens
-            self._send(garbage() if options.habit == "garbage" else self._reply(row, body["n_probs"]))
+            self._send(self._reply(row, body["n_probs"]))
 
         def _reply(self, row, count: int) -> dict:
             best = [int(index) for index in row.argsort()[::-1][:count]]
@@ -119,12 +119,11 @@ def serve(options: argparse.Namespace) -> None:
                 entry = {"probs": [{"tok_str": old_text(raw), "prob": probability} for raw, probability in named]}
             return {"content": "", "completion_probabilities": [entry]}
 
-        def _send(self, reply: dict | str) -> None:
-            text = reply if isinstance(reply, str) else json.dumps(reply)
+        def _send(self, reply: dict) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(text.encode())
-            if options.habit == "flood" and not isinstance(reply, str) and "content" in reply:
+            self.wfile.write(json.dumps(reply).encode())
+            if options.habit == "flood" and "content" in reply:
                 for _ in range(10):
                     self.wfile.write(b" " * (1 << 20))
 
@@ -132,11 +131,6 @@ def serve(options: argparse.Namespace) -> None:
             pass
 
     HTTPServer((options.host, options.port), Handler).serve_forever()
-
-
-def garbage() -> str:
-    """An answer that is no JSON."""
-    return "<html>"
 
 
 def old_text(raw: bytes) -> str:
