@@ -38,7 +38,7 @@ def command(name: str | None, markdown: bool, as_json: bool) -> None:
     else:
         for row in rows:
             for version in row.all_versions():
-                click.echo(f"{click.style(version.name, bold=True)}  {row.url}")
+                click.echo(f"{click.style(version.name, bold=True)}  {row.url}".rstrip())
                 for line in lines.lines(version):
                     verdict = click.style(f"{line.verdict:<8}", fg=COLOURS.get(line.verdict))
                     click.echo(f"  {verdict} {line.file}{': ' if line.why else ''}{line.why}")

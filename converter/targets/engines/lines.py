@@ -103,7 +103,7 @@ def page() -> str:
     """Return docs/engines.md."""
     parts = [PREFACE, "## Which layouts run right", "", *_overview(), ""]
     for row in table.rows():
-        parts += [f"## {row.name}", "", f"{text(row.about)} <{row.url}>", ""]
+        parts += [f"## {row.name}", "", f"{text(row.about)}{f' <{row.url}>' if row.url else ''}", ""]
         parts += [f"Make a file for it: {code(row.produce.format(file='FILE', output='OUT.gguf', folder='DIR'))}", ""]
         for version in row.all_versions():
             if row.versions:

@@ -95,6 +95,12 @@ def test_what_no_line_speaks_of_is_unknown() -> None:
     assert by_engine(model("gemma3", "iq2_bn", activation="gelu_pytorch_tanh"))[IK].verdict == UNKNOWN
 
 
+def test_a_missing_key_is_mended_in_place() -> None:
+    found = by_engine(model("bitnet", "tq2_0", missing=("tokenizer.ggml.pre",), file="a b.gguf"))
+    assert found[LLAMA].command == "tritpack metadata fix 'a b.gguf'"
+    assert found[IK].command.startswith("tritpack repack 'a b.gguf' -o"), "more than the key is wrong there"
+
+
 def test_commands_make_a_file_that_the_engine_runs(demo_gguf: Path, tmp_path: Path) -> None:
     """Each command is run as it is printed, and the file it makes is judged again."""
     file = GgufFile(demo_gguf)
