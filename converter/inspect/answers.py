@@ -3,19 +3,30 @@ needs, and where it comes from. They are made of the result alone, so JSON, term
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritpack.converter.cli.human import count, listed, size
 from tritpack.converter.inspect.needs_text import needs_sentences
-from tritpack.converter.inspect.origin import is_known
+from tritpack.converter.inspect.origin import FAMILY_KEY, is_known
 from tritpack.formats.integrity import SHOWN
 
 Result = Mapping[str, Any]
-VERDICTS = {"right": "right in", "wrong": "wrong in", "refuses": "refused by", "unknown": "not tried in"}
+VERDICTS = {
+    "right": "Right in {}.",
+    "wrong": "Wrong in {}: loaded, but it says something else than the model would, often nonsense.",
+    "refuses": "Refused by {}.",
+    "unknown": "Not tried in {}.",
+}
 LONGEST = 200
 """Characters of a text of the file within a sentence."""
 NOT_CHECKED = "hashes not checked (--stats)"
+MADE_FROM = ("tritpack.version", "tritpack.source.form", FAMILY_KEY, "general.source.sha256")
+"""Keys of tritpack's own files: who made them, and of what."""
+AGAIN = "Get it again, or make it anew."
+VERSION = re.compile(r" (until|since|before) ")
+"""What separates an engine's name from its version."""
 
 
 def answers(result: Result) -> dict[str, str]:
@@ -28,7 +39,7 @@ def answer_sentences(result: Result) -> dict[str, list[str]]:
     return {
         "what": _what(result),
         "intact": [_intact(result)],
-        "runs_in": [_runs_in(result)],
+        "runs_in": _runs_in(result),
         "needs": _needs(result),
         "from": _origin(result),
     }
@@ -101,9 +112,12 @@ def _tokenizer(tokenizer: Mapping[str, Any] | None) -> str:
 
 def _intact(result: Result) -> str:
     damage, tensors = result["damage"], len(result["tensors"])
+    if changed := (result.get("integrity") or {}).get("differing"):
+        were = "was" if len(changed) == 1 else "were"
+        return f"No: {len(changed)} of {tensors} tensors {were} changed after the file was written. {AGAIN}"
     if damage:
         more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
-        return f"No: {damage[0]}{more}."
+        return f"No: {damage[0].rstrip('.')}{more}. {AGAIN}"
     if part := result.get("part"):
         missing = f", of which {len(part['missing'])} are not here" if part["missing"] else ""
         return f"Not known: this is one of {part['count']} parts{missing}; {NOT_CHECKED}."
@@ -118,19 +132,30 @@ def _intact(result: Result) -> str:
     )
 
 
-def runs_in(engines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the engines by verdict, in one line; empty without engines."""
-    groups = [
-        (words, [row["engine"] for row in engines if row["verdict"] == verdict]) for verdict, words in VERDICTS.items()
-    ]
-    line = "; ".join(f"{words} {', '.join(names)}" for words, names in groups if names)
-    return line[:1].upper() + line[1:]
+def runs_in(result: Result) -> list[str]:
+    """Return the engines of a packed file, one sentence per verdict. None of them runs a damaged file right."""
+    names = {verdict: _engines(result["engines"], verdict) for verdict in VERDICTS}
+    if result["damage"]:
+        copy = f" An undamaged copy would be right in {names['right']}." if names["right"] else ""
+        return [f"Nothing runs it right: the file is damaged.{copy}"]
+    return [sentence.format(names[verdict]) for verdict, sentence in VERDICTS.items() if names[verdict]]
 
 
-def _runs_in(result: Result) -> str:
+def _engines(engines: Sequence[Mapping[str, Any]], verdict: str) -> str:
+    """The engines with a verdict, separated by commas; one of which all versions have it without its versions."""
+    names: dict[str, None] = {}
+    for row in engines:
+        if row["verdict"] == verdict:
+            name = VERSION.split(row["engine"])[0]
+            versions = {other["verdict"] for other in engines if VERSION.split(other["engine"])[0] == name}
+            names[name if len(versions) == 1 else row["engine"]] = None
+    return ", ".join(names)
+
+
+def _runs_in(result: Result) -> list[str]:
     if result["engines"]:
-        return f"{runs_in(result['engines'])} (why, and how to make a file for another: --engines)."
-    return "It is converted first: tritpack convert makes a file for the engine of your choice (--for)."
+        return [*runs_in(result), "Why, and how to make a file for another: --engines."]
+    return ["It is converted first: tritpack convert makes a file for the engine of your choice (--for)."]
 
 
 def _needs(result: Result) -> list[str]:
@@ -150,9 +175,7 @@ def _origin(result: Result) -> list[str]:
         said = "its path says so" if result["kind"] == "checkpoint" else "the file says so, which proves nothing"
         sentences.append(f"{_cut(origin['repository'] or origin['url'])}{commit} ({said}).")
     else:
-        what = "folder" if result["kind"] == "checkpoint" else "file"
-        beside = is_known(origin)
-        sentences.append(f"The {what} itself does not say." if beside else f"Not known: the {what} does not say.")
+        sentences.append(_maker(result["metadata"]) or _silent(result))
     if known := result.get("known"):
         sentences.append(_known(known))
     if result["kind"] == "gguf" and not place:
@@ -160,6 +183,23 @@ def _origin(result: Result) -> list[str]:
         proof = f"Beside it lies {beside}, what somebody proved of it: tritpack check compares the two."
         sentences.append(proof if beside else "No attestation, the proof of a conversion, lies beside it.")
     return sentences
+
+
+def _maker(metadata: Mapping[str, Any]) -> str | None:
+    """What tritpack records of a source whose repository it did not know; None if it made no such record."""
+    version, form, family, sha256 = (metadata.get(key) for key in MADE_FROM)
+    if not all(isinstance(value, str) for value in (version, form, family)):
+        return None
+    digits = f"; SHA-256 {sha256[:SHOWN]}..." if isinstance(sha256, str) else ""
+    return (
+        f"The file says that tritpack {_cut(version)} made it from a checkpoint of the family {_cut(family)} (storage: "
+        f"{_cut(form)}{digits}). Which repository that was is not recorded."
+    )
+
+
+def _silent(result: Result) -> str:
+    what = "folder" if result["kind"] == "checkpoint" else "file"
+    return f"The {what} itself does not say." if is_known(result["origin"]) else f"Not known: the {what} does not say."
 
 
 def _known(known: Mapping[str, Any]) -> str:

@@ -28,12 +28,17 @@ def failures(result: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
 def _failures(result: Mapping[str, Any], condition: str) -> Iterator[str]:
     if condition == DAMAGE:
         if result["damage"]:
-            yield f"it is damaged: {result['damage'][0]}"
+            yield _damaged(result)
     elif condition == UNKNOWN_ORIGIN:
         if not is_known(result["origin"]):
-            yield "it does not say where it comes from, and no attestation lies beside it"
+            yield "it names no repository and no address as its source, and no attestation lies beside it"
     else:
-        yield from _engine(result["engines"], condition.removeprefix(ENGINE))
+        sentences = list(_engine(result["engines"], condition.removeprefix(ENGINE)))
+        yield from sentences or ([_damaged(result)] if result["damage"] else [])
+
+
+def _damaged(result: Mapping[str, Any]) -> str:
+    return f"it is damaged: {result['damage'][0]}"
 
 
 def _engine(engines: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:

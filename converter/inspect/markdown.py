@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tritpack.converter.cli.human import size
-from tritpack.converter.inspect.table import COLUMNS, cells
+from tritpack.converter.inspect.table import COLUMNS, cells, remarks
 from tritpack.converter.inspect.text import LABELS, short
 from tritpack.converter.report.markdown import code, text
 
@@ -38,8 +38,10 @@ def markdown_lines(result: Result, *, tensors: bool, metadata: bool) -> Iterator
 
 
 def table_markdown(results: Sequence[Result]) -> Iterator[str]:
-    """Yield one line per file."""
+    """Yield one line per file, and what is wrong with those that are damaged."""
     yield from _table(COLUMNS, map(cells, results))
+    damaged = list(remarks([result for result in results if "error" not in result]))
+    yield from ["", *(f"- {text(remark)}" for remark in damaged)] if damaged else []
 
 
 def shape_markdown(result: Result) -> Iterator[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # its reader of READMEs takes time to import
 
 ADDRESS_KEYS = ("general.source.url", "general.source.repo_url")
 """Keys of GGUF files with the address of the source. That of a base model is not the source."""
+FAMILY_KEY = "tritpack.source.family"
 
 
 def recorded(metadata: Mapping[str, Any], path: Path | None) -> dict[str, Any]:

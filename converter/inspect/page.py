@@ -106,7 +106,7 @@ def _sections(
 def _answers(result: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the sentences of the five answers; why an engine runs the file or not is on the page itself."""
     sentences = answer_sentences(result)
-    return sentences | {"runs_in": [f"{runs_in(result['engines'])}."]} if result["engines"] else sentences
+    return sentences | {"runs_in": runs_in(result)} if result["engines"] else sentences
 
 
 def _tone(key: str, result: Mapping[str, Any]) -> str:
@@ -115,6 +115,8 @@ def _tone(key: str, result: Mapping[str, Any]) -> str:
         checked = (result.get("integrity") or {}).get("checked")
         return "bad" if result["damage"] else "good" if checked else ""
     if key == "runs_in":
+        if result["damage"]:
+            return "bad"
         return "good" if any(row["verdict"] == "right" for row in result.get("engines") or []) else ""
     return ""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.cli.human import count, size
+from tritpack.converter.inspect.origin import FAMILY_KEY
 from tritpack.formats.split_files import first_part_of
 
 COLUMNS = ("file", "size", "parameters", "stored as", "bits", "intact", "right in", "from")
@@ -29,7 +30,8 @@ def cells(result: Mapping[str, Any]) -> list[str]:
     if "error" in result:
         return [result["file"], "", "", "", "", f"not readable: {result['error']}", "", ""]
     bits, origin = result["ternary_bits_per_weight"], result["origin"]
-    intact = "yes" if result["decoded"] else "not decoded"
+    hashed = "yes" if result.get("integrity") else "no fault found"
+    intact = hashed if result["decoded"] else "not checked (--stats)"
     right = [row["engine"] for row in result["engines"] if row["verdict"] == "right"]
     return [
         result["file"],
@@ -38,9 +40,22 @@ def cells(result: Mapping[str, Any]) -> list[str]:
         ", ".join(result["ternary_layouts"] or result["layouts"]),
         f"{bits:.2f}" if bits else "",
         "no" if result["damage"] else "one part" if result.get("part") else intact,
-        ", ".join(right),
-        origin["repository"] or origin["url"] or "",
+        "- (damaged)" if result["damage"] else ", ".join(right),
+        origin["repository"] or origin["url"] or _unknown(result["metadata"].get(FAMILY_KEY)),
     ]
+
+
+def _unknown(family: object) -> str:
+    return f"unknown (family {family[:20]})" if isinstance(family, str) else "unknown"
+
+
+def remarks(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield one line per file that is damaged or cannot be read."""
+    for result in results:
+        if "error" in result:
+            yield f"not readable: {result['error']}"
+        elif result["damage"]:
+            yield f"damaged: {result['file']}: {result['answers']['intact'].removeprefix('No: ')}"
 
 
 def table_lines(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -49,6 +64,4 @@ def table_lines(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
-    for result in results:
-        if "error" in result:
-            yield f"not readable: {result['error']}"
+    yield from remarks(results)

@@ -13,6 +13,8 @@ from tritpack.converter.inspect.needs_text import needs_sentences
 LABELS = {"what": "what", "intact": "intact", "runs_in": "runs in", "needs": "needs", "from": "from"}
 """The five answers as they are called on a screen."""
 INDENT = 10
+MOST_DAMAGE = 5
+"""Lines of damage that a screen shows."""
 Result = Mapping[str, Any]
 
 
@@ -22,6 +24,8 @@ def result_lines(
     """Yield everything that was asked for. width: of the terminal, 0 for endless lines."""
     yield from answer_lines(result, width)
     if engines:
+        if result["damage"]:
+            yield from labelled("engines", "What follows is true of an undamaged copy.", width)
         yield from engine_lines(result["engines"], width)
     if tensors or stats:
         yield from tensor_lines(result["tensors"])
@@ -37,8 +41,16 @@ def answer_lines(result: Result, width: int) -> Iterator[str]:
     for name, sentences in answer_sentences(result).items():
         for number, sentence in enumerate(sentences):
             yield from labelled("" if number else LABELS[name], sentence, width)
-    for problem in result["problems"]:
-        yield from labelled("damage:" if problem in result["damage"] else "problem:", problem, width)
+    yield from problem_lines(result, width)
+
+
+def problem_lines(result: Result, width: int) -> Iterator[str]:
+    """Yield what is wrong, and of much damage the start."""
+    damage = result["damage"]
+    for problem in [*damage[:MOST_DAMAGE], *(p for p in result["problems"] if p not in damage)]:
+        yield from labelled("damage:" if problem in damage else "problem:", problem, width)
+    if len(damage) > MOST_DAMAGE:
+        yield f"damage: {len(damage) - MOST_DAMAGE} more of the kind (--json lists all)"
 
 
 def labelled(label: str, text: str, width: int) -> Iterator[str]:

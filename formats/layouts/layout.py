@@ -153,8 +153,8 @@ class Layout(abc.ABC):
         """The reasons why these bytes are not a tensor of this layout; empty if there is none."""
         if problems := self._frame_problems(data, rows, cols):
             return problems
-        if count := self.count_illegal(self.body(data, rows, cols), rows, cols):
-            return [self._first_illegal(data, rows, cols, count)]
+        if self.count_illegal(self.body(data, rows, cols), rows, cols):
+            return [self._first_illegal(data, rows, cols)]
         reason = self.bad_padding(data, rows, cols)
         return [reason] if reason else []
 
@@ -197,13 +197,12 @@ class Layout(abc.ABC):
         reason = bad_scale(self.read_scales(data, rows, cols))
         return [reason] if reason else []
 
-    def _first_illegal(self, data: Bytes, rows: int, cols: int, count: int) -> str:
+    def _first_illegal(self, data: Bytes, rows: int, cols: int) -> str:
         threes = np.flatnonzero(self.codes_of(self.body(data, rows, cols), rows, cols) == 2)
-        total = f"({count} bytes hold one)"
         if threes.size:
             row, col = divmod(int(threes[0]), cols)
-            return f"code 3 at row {row}, column {col} {total}; only 0, 1, 2 are legal"
-        return f"a byte of codes that no packer writes {total}: not the canonical form of its trits"
+            return f"code 3 at row {row}, column {col}; only 0, 1, 2 are legal"
+        return "a byte of codes that no packer writes: not the canonical form of its trits"
 
 
 def bad_scale(scales: Scales) -> str | None:

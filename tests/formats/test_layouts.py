@@ -200,7 +200,7 @@ def test_code_three_is_found_where_it_is(name: str, place: int) -> None:
     packed = [layout.pack(TernaryTensor.per_tensor(each, 1.0)) for each in (zero, one)]
     broken = packed[0] | (packed[0] ^ packed[1])
     [problem] = layout.check(broken, 4, 256)
-    assert f"code 3 at row {row}, column {col} (1 bytes" in problem
+    assert f"code 3 at row {row}, column {col}; only" in problem
     with pytest.raises(Unreadable, match="code 3"):
         layout.unpack(broken, 4, 256)
     assert np.array_equal(layout.unpack(broken, 4, 256, repair=True).codes, zero)

@@ -42,18 +42,21 @@ def test_five_answers_come_first_and_details_on_request(tiny_gguf: Path) -> None
 
 def test_several_files_are_a_table(folder: Path) -> None:
     shown = run("inspect", folder, "--bandwidth", "40")
-    header, good, bad, broken = shown.stdout.splitlines()
+    header, good, bad, damaged, broken = shown.stdout.splitlines()
     assert exit_code_of(shown) == 3 and header.split()[:3] == ["file", "size", "parameters"]
-    assert "  not decoded  tritpack, " in good and good.startswith(str(folder / "a.gguf"))
-    assert bad.startswith(str(folder / "b.gguf")) and "  no  " in bad
+    assert "  not checked (--stats)  tritpack, " in good and good.endswith("unknown (family bitnet)")
+    assert good.startswith(str(folder / "a.gguf"))
+    assert bad.startswith(str(folder / "b.gguf")) and "  no  " in bad and "  - (damaged)  " in bad
+    assert damaged.startswith(f"damaged: {folder / 'b.gguf'}: 1 tensor is missing: ")
     assert broken.startswith(f"not readable: {folder / 'c.gguf'}: 4 bytes are too few")
     document = json.loads(run("inspect", folder, "--json", "--bandwidth", "40").stdout)
     assert document["schema"] == "tritpack.inspect-files/1"
     assert [file.get("error", "")[-10:] for file in document["files"]] == ["", "", "GGUF header"[-10:]]
     two = run("inspect", folder / "a.gguf", folder / "b.gguf", "--stats", "--bandwidth", "40")
-    assert two.exit_code == 1 and len(two.stdout.splitlines()) == 3 and "  yes  " in two.stdout
+    assert two.exit_code == 1 and len(two.stdout.splitlines()) == 4 and "  yes  " in two.stdout
     table = run("inspect", folder, "--markdown", "--bandwidth", "40").stdout.splitlines()
-    assert table[1] == "|" + 8 * "---|" and all(line.count("|") == 9 for line in table)
+    assert table[1] == "|" + 8 * "---|" and all(line.count("|") == 9 for line in table[:5])
+    assert table[5] == "" and table[6].startswith("- damaged: ") and len(table) == 7
 
 
 def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Pat
         ("engine:llama.cpp", 1, "llama.cpp refuses it: it does not know type id 36"),
         ("engine:bitnet.cpp", 1, "bitnet.cpp since July 2026 runs it wrong"),
         ("engine:llama", 2, "did you mean"),
-        ("unknown-origin", 1, "it does not say where it comes from"),
+        ("unknown-origin", 1, "it names no repository and no address"),
         ("damage", 0, ""),
         ("color", 2, "--fail-on color is unknown"),
     ],
@@ -86,11 +89,12 @@ def test_the_condition_damage_decodes(tiny_gguf: Path, tmp_path: Path) -> None:
     bad = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=flip_code, damaged=True)
     assert run("inspect", bad, "--bandwidth", "40", "--fail-on", "unknown-origin").exit_code == 1
     assert run("inspect", bad, "--bandwidth", "40").exit_code == 0
+    assert run("inspect", bad, "--bandwidth", "40", "--stats", "--fail-on", "engine:tritpack").stderr.count("damaged")
     both = ["--fail-on", "damage", "--fail-on", "unknown-origin"]
     result = run("inspect", bad, "--bandwidth", "40", "--json", *both)
     assert result.exit_code == 1
     assert [text.split(":")[0] for text in json.loads(result.stdout)["failed"]] == [
-        "it is damaged", "it does not say where it comes from, and no attestation lies beside it",
+        "it is damaged", "it names no repository and no address as its source, and no attestation lies beside it",
     ]  # fmt: skip
 
 

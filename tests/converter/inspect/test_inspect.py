@@ -98,11 +98,24 @@ def test_a_changed_byte_is_found_by_the_recorded_hash(name: str, tiny_gguf: Path
     assert [row["name"] for row in result["tensors"] if not row["intact"]] == [name]
     shown = run("inspect", bad, "--stats")
     assert shown.exit_code == 1 and f"damage: tensor '{name}': its bytes" in shown.stdout
-    assert f"intact    No: tensor '{name}': its bytes are not those" in shown.stdout
+    tensors = len(result["tensors"])
+    assert f"intact    No: 1 of {tensors} tensors was changed after the file was written. Get it again" in shown.stdout
+    assert "runs in   Nothing runs it right: the file is damaged. An undamaged copy would be right in" in shown.stdout
+    assert "Right in" not in shown.stdout and "...." not in shown.stdout
+    many = run("inspect", _all_changed(tiny_gguf, tmp_path), "--stats").stdout
+    assert f"No: {tensors} of {tensors} tensors were changed" in many and many.count("damage: ") == 6
     plain = run("inspect", bad)
     assert plain.exit_code == 0 and "within the file; hashes not checked (--stats)." in plain.stdout
     good = run("inspect", tiny_gguf, "--stats")
     assert good.exit_code == 0 and f"intact    Yes: all {len(result['tensors'])} tensors have" in good.stdout
+
+
+def _all_changed(file: Path, folder: Path) -> Path:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        for data in tensors.values():
+            data[-1] ^= 1
+
+    return edited_gguf(file, folder / "all.gguf", tensors=change, damaged=True)
 
 
 def test_records_that_differ_from_the_tensors(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -16,15 +16,19 @@ from tritpack.formats.gguf_reader import GgufFile
 
 COMMIT = "04c3b9ad9361b824064a1f25ea60a8be9599b127"
 ROWS: list[tuple[dict[str, Any], str, bool]] = [
-    ({}, "Not known: the file does not say. No attestation", False),
+    ({}, "The file says that tritpack 0.1.0 made it from a checkpoint of the family bitnet (storage: packed; SHA-256 ",
+     False),
+    ({"tritpack.source.family": 7}, "Not known: the file does not say. No attestation", False),
     ({"general.source.huggingface.repository": "a/b", "tritpack.source.commit": COMMIT},
      "a/b at commit 04c3b9ad9361 (the file says so, which proves nothing).", True),
     ({"general.source.url": "https://x.y/z"}, "https://x.y/z, no revision named (the file says so", True),
-    ({"general.base_model.0.repo_url": "https://x.y/z"}, "Not known", False),
+    ({"general.base_model.0.repo_url": "https://x.y/z"}, "The file says that tritpack", False),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "answer", "known"), ROWS, ids=["nothing", "repository", "address", "base model"])
+@pytest.mark.parametrize(
+    ("keys", "answer", "known"), ROWS, ids=["tritpack's", "nothing", "repository", "address", "base model"]
+)
 def test_what_a_file_says(keys: dict[str, Any], answer: str, known: bool, tiny_gguf: Path, tmp_path: Path) -> None:
     result = inspect(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=lambda m: m.update(keys)), bandwidth=9.0)
     assert result["answers"]["from"].startswith(answer) and is_known(result["origin"]) == known
