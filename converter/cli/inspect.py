@@ -88,8 +88,8 @@ def command(
     expanded = [files_of(file) for file in files]
     paths = [path for file, inside in zip(files, expanded) for path in inside or [file]]
     is_table = len(paths) > 1 or expanded[0] is not None
-    if is_table and options["html"]:
-        raise UsageError("--html is for one FILE")
+    if is_table:
+        _refuse_for_table(as_json, options)
     options["decode"] = options["stats"] or options["html"] or DAMAGE in fail_on
     try:
         results = [_inspect(path, fail_on, options, catch=is_table) for path in paths]
@@ -131,6 +131,15 @@ def _inspect(file: str, fail_on: Sequence[str], options: dict[str, Any], *, catc
         if not catch:
             raise
         return {"file": file, "error": error}
+
+
+def _refuse_for_table(as_json: bool, options: dict[str, Any]) -> None:
+    """Refuse what a table does not show. JSON has all of it."""
+    for name in ("html", *(() if as_json else ("tensors", "metadata", "engines"))):
+        if options[name]:
+            raise UsageError(
+                f"--{name} is for one FILE", hint="without it, several files are a table; name one of them"
+            )
 
 
 def _check_page(files: Sequence[str], shape: str | None, options: dict[str, Any]) -> None:
@@ -191,7 +200,12 @@ def _inspect_shape(
     from tritpack.converter.inspect.text import shape_lines
 
     if files:
-        raise UsageError("give either a FILE or --shape")
+        raise UsageError(
+            "give either a FILE or --shape", hint="--shape describes a model that is not here, without FILE"
+        )
+    for name in ("tensors", "stats", "metadata", "engines"):
+        if options[name]:
+            raise UsageError(f"--{name} is for a FILE, not for --shape")
     result = inspect_shape(shape, outtype=outtype or "auto", embedding_type=embedding_type or "f16",
                            context=options["context"], bandwidth=options["bandwidth"])  # fmt: skip
     if as_json:

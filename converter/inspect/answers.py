@@ -24,6 +24,8 @@ LONGEST = 200
 NOT_CHECKED = "hashes not checked (--stats)"
 MADE_FROM = ("tritpack.version", "tritpack.source.form", FAMILY_KEY, "general.source.sha256")
 """Keys of tritpack's own files: who made them, and of what."""
+CONVERTED = ("ternary", "master_weights")
+"""Verdicts on a checkpoint's weights whose advice is to convert it."""
 AGAIN = "Get it again, or make it anew."
 VERSION = re.compile(r" (until|since|before) ")
 """What separates an engine's name from its version."""
@@ -51,10 +53,14 @@ def _what(result: Result) -> list[str]:
     parameters = f"{count(result['parameters'])} parameters ({count(without)} without embeddings)"
     context = result["context_length"]
     ternarity = result.get("ternarity")
+    can_follow = ternarity and (
+        result["model"] or result["kind"] != "checkpoint" or ternarity["verdict"] not in CONVERTED
+    )
     return [
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
-        *([f"Ternary: {ternarity['summary']}.", f"Advice: {ternarity['advice']}."] if ternarity else []),
+        *([f"Ternary: {ternarity['summary']}."] if ternarity else []),
+        *([f"Advice: {ternarity['advice']}."] if ternarity and can_follow else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
     ]
 
@@ -88,6 +94,8 @@ def _weights(result: Result) -> str:
     bits, layouts = result["ternary_bits_per_weight"], result["layouts"]
     if not layouts:
         return "It holds no tensors."
+    if not bits and (result.get("ternarity") or {}).get("verdict") in CONVERTED:
+        return f"Its tensors are stored as {listed(list(layouts))}."
     if not bits:
         return f"No weights are ternary: its tensors are stored as {listed(list(layouts))}."
     ternary = result["ternary_layouts"]
@@ -153,16 +161,37 @@ def _engines(engines: Sequence[Mapping[str, Any]], verdict: str) -> str:
 
 
 def _runs_in(result: Result) -> list[str]:
-    if result["engines"]:
-        return [*runs_in(result), "Why, and how to make a file for another: --engines."]
-    return ["It is converted first: tritpack convert makes a file for the engine of your choice (--for)."]
+    if result["kind"] != "gguf":
+        return _folder_runs_in(result)
+    return [*runs_in(result), "Why, and how to make a file for another: --engines."] if result["engines"] else []
+
+
+def _folder_runs_in(result: Result) -> list[str]:
+    """What runs a checkpoint as it is, and what makes a file for the others."""
+    if result["kind"] == "weights":
+        return ["Nothing runs a weight file by itself: give the folder or repository with its config.json."]
+    if result["damage"]:
+        return ["Nothing runs it right: the checkpoint is damaged."]
+    if not result["model"]:
+        return ["Nothing that tritpack can make: it cannot be converted as it is (see the problem)."]
+    names = {verdict: _engines(result["engines"], verdict) for verdict in ("right", "wrong", "unknown")}
+    as_it_is = [VERDICTS[verdict].format(names[verdict]) for verdict in names if names[verdict]]
+    return [*as_it_is, "Other engines run a file that is made of it: tritpack convert FOLDER -o OUT.gguf --for ENGINE."]
 
 
 def _needs(result: Result) -> list[str]:
     if result["needs"] is None:
-        return [f"Disk: {size(result['nbytes'])}.", "More cannot be said of a file that is not a whole model."]
+        return [f"Disk: {size(result['nbytes'])}.", _no_needs(result)]
     here = [f"Disk: {size(result['nbytes'])} as it is here."] if result["kind"] == "checkpoint" else []
     return [*here, *needs_sentences(result["needs"])]
+
+
+def _no_needs(result: Result) -> str:
+    if result["model"] or result.get("part"):
+        return "Memory and speed are not estimated: this is not a whole model."
+    if result["kind"] == "gguf":
+        return "Memory and speed are not estimated: tritpack does not know this architecture, or a key is missing."
+    return "Memory and speed are not estimated: tritpack cannot convert it."
 
 
 def _origin(result: Result) -> list[str]:

@@ -5,41 +5,50 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from tritpack.converter.inspect.engines import checkpoint_verdicts
 from tritpack.converter.inspect.needs import NeedsOptions
 from tritpack.converter.inspect.origin import of_checkpoint
 from tritpack.converter.inspect.packed_needs import packed_needs, table_parameters
 from tritpack.converter.inspect.statistics import figures_of
 from tritpack.converter.inspect.summary import SCHEMA, summary
-from tritpack.converter.inspect.ternarity import not_ternary, ternarity_of
+from tritpack.converter.inspect.ternarity import FORM_KEY, not_ternary, ternarity_of
+from tritpack.converter.inspect.weight_values import TERNARY
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.converter.sources.weight_file import WeightFile
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.safetensors_reader import FLOATS
 
+SCALES = {"mlx": "scales", "pack-quantized": "weight_scale"}
+"""Form of storage with a scale per group or row -> the tensor that holds them. If they differ, i2_s does not."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOptions) -> dict[str, Any]:
-    """Return what a checkpoint folder holds, under its own names; `gguf_name` is what convert would write."""
+def inspect_checkpoint(folder: CheckpointFolder, name: str, stats: bool, options: NeedsOptions) -> dict[str, Any]:
+    """Return what a checkpoint folder holds, under its own names; `gguf_name` is what convert would write.
+
+    name: what commands call it.
+    """
     model, problems, damage = _recognised(folder)
     used = {}
     if model is not None:
         used = {t.name: (name, t) for name, t in model.tensors.items() if isinstance(t, CheckpointTensor)}
     rows = []
-    for name, stored in folder.tensors.items():
+    for tensor_name, stored in folder.tensors.items():
         row: dict[str, Any] = {
-            "name": name,
+            "name": tensor_name,
             "layout": stored.dtype.lower(),
             "shape": list(stored.shape),
             "file_name": stored.file,
             "nbytes": stored.nbytes,
         }
-        if name in used:
-            row["gguf_name"], tensor = used[name]
+        if tensor_name in used:
+            row["gguf_name"], tensor = used[tensor_name]
             if stats and tensor.may_be_ternary:
                 try:
                     if (ternary := tensor.ternary()) is not None:
@@ -81,11 +90,42 @@ def inspect_checkpoint(folder: CheckpointFolder, stats: bool, options: NeedsOpti
         "damage": damage,
         "problems": [*damage, *problems],
         "decoded": stats,
-        "engines": [],
-        "needs": packed_needs(spec, options=options) if spec and model else None,
+        "engines": checkpoint_verdicts(spec, str(model.metadata[FORM_KEY]), name) if spec and model else [],
+        "needs": _needs(spec, used, verdict, options) if spec and model else None,
         "origin": of_checkpoint(folder.origin),
         "tensors": rows,
     }
+
+
+def _needs(
+    spec: ModelSpec, used: Mapping[str, tuple[str, CheckpointTensor]], verdict: Mapping[str, Any], options: NeedsOptions
+) -> dict[str, Any]:
+    """What the file needs that convert makes by itself, about: it chooses by all values, and here some rows are read.
+
+    used: name in the checkpoint -> name in a GGUF, and the tensor. verdict: see ternarity.
+    """
+    stored = dict(used.values())
+    linears = set(spec.linear_names())
+    ternary = {
+        used[row["name"]][0]: row for row in verdict["tensors"] if row["kind"] == TERNARY and row["name"] in used
+    }
+    by_group = any(row.get("granularity") != "tensor" for name, row in ternary.items() if name in linears)
+    by_group |= any(_scales_differ(stored[name]) for name in spec.linear_names()[:1])
+    table = "token_embd.weight"
+    outtype = "t2" if by_group else "auto"
+    if table in ternary:
+        embedding_type = "t2"
+    else:
+        embedding_type = "f32" if table in stored and stored[table].float_type() == "f32" else "f16"
+    return packed_needs(spec, outtype, embedding_type, options=options)
+
+
+def _scales_differ(tensor: CheckpointTensor) -> bool:
+    part = SCALES.get(tensor.storage.recorded) if tensor.storage else None
+    if part is None or part not in tensor.parts or tensor.parts[part].dtype not in FLOATS:
+        return False
+    scales = tensor.parts[part].rows_f32(0, tensor.parts[part].rows)
+    return bool(scales.size and scales.min() != scales.max())
 
 
 def _tokenizer(folder: CheckpointFolder, spec: ModelSpec | None) -> dict[str, Any] | None:

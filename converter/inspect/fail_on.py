@@ -45,7 +45,7 @@ def _engine(engines: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
     """An engine of several versions has a row for each, and all of them must run the file right."""
     rows = [row for row in engines if row["engine"] == name or row["engine"].startswith(name + " ")]
     if not engines:
-        yield f"{name} does not run a checkpoint folder as it is"
+        yield f"nothing is known of {name} and such a folder, which cannot be converted"
     elif not rows:
         known = [row["engine"] for row in engines]
         raise UsageError(

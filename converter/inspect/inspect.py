@@ -43,6 +43,6 @@ def inspect_as(name: str, path: str | Path, *, stats: bool, options: NeedsOption
     else:  # what reads checkpoints takes time to import, and a GGUF needs none of it
         from tritpack.converter.inspect.checkpoint import inspect_checkpoint
 
-        result = inspect_checkpoint(source, stats, options)
+        result = inspect_checkpoint(source, name, stats, options)
     result["file"] = name
     return {**result, "answers": answers(result)}

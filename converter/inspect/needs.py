@@ -71,7 +71,8 @@ def _context(spec: ModelSpec, asked: int | None) -> tuple[int, str]:
     if asked is not None and asked < spec.context_length:
         return asked, "as asked"
     if asked is not None:
-        return spec.context_length, "the longest of the model"
+        more = f"; {asked:,} were asked for" if asked > spec.context_length else ""
+        return spec.context_length, f"the longest of the model{more}"
     context = default_context(spec, KV_TYPE)
-    limited = "as much as fits into 4 GiB; the model allows " + str(spec.context_length)
+    limited = f"as many as 4 GiB of keys and values hold; the model allows {spec.context_length:,}"
     return context, "the longest of the model" if context == spec.context_length else limited

@@ -11,15 +11,19 @@ from tritpack.formats.model_spec import ModelSpec
 
 CLAIM = (5, 7)
 """Tokens per second of a 100B model on one CPU, as bitnet.cpp's README and report (arXiv 2410.16144) say."""
+EXAMPLE = 50e9
+"""Bytes per second of an example: about what the memory of a laptop gives."""
 DDR5 = 2 * 8 * 5.6e9
 """Bytes per second of two channels, 8 bytes wide, at 5600 million transfers per second: most desktops and laptops."""
 
 
 def needs_sentences(needs: Mapping[str, Any]) -> list[str]:
     """Return what a model needs, one sentence each of disk, memory, speed and energy."""
-    packed = f" once it is converted to {needs['outtype']}" if "outtype" in needs else ""
+    disk = size(needs["nbytes"])
+    if "outtype" in needs:
+        disk = f"about {disk} once it is converted to {needs['outtype']}"
     return [
-        f"Disk: {size(needs['nbytes'])}{packed}.",
+        f"Disk: {disk}.",
         f"Memory: {size(needs['memory_bytes'])} with a context of {needs['context']:,} tokens ({needs['context_is']}), "
         f"{size(needs['cache_bytes'])} of it for keys and values.",
         _speed(needs),
@@ -30,12 +34,16 @@ def needs_sentences(needs: Mapping[str, Any]) -> list[str]:
 def _speed(needs: Mapping[str, Any]) -> str:
     read, bandwidth, bound = (needs[key] for key in ("bytes_per_token", "bandwidth", "tokens_per_second"))
     if needs["fits_cache"]:
-        return f"Speed: memory is no limit: each token reads {size(read)}, which a processor's caches can hold."
+        memory = f"the {bandwidth / 1e9:.3g} GB/s of memory" if bandwidth else "memory"
+        return (
+            f"Speed: the model is so small ({size(read)} per token) that caches may hold it, and then the processor, "
+            f"not {memory}, sets the speed; tritpack bench measures it."
+        )
     if bound is None:
         return (
-            f"Speed: each token reads {size(read)}, so there are at most as many tokens per second as the memory gives "
-            f"that often; its bandwidth is {needs['bandwidth_is']} (tritpack doctor measures it, --bandwidth GB/s "
-            "states it)."
+            f"Speed: tokens per second at most = memory bandwidth / {size(read)}; for example {speed(EXAMPLE / read)} "
+            f"at {EXAMPLE / 1e9:.0f} GB/s. This machine's is {needs['bandwidth_is']} (tritpack doctor measures it, "
+            "--bandwidth GB/s states it)."
         )
     full = speed(needs["tokens_per_second_at_full_context"])
     return (
@@ -53,8 +61,8 @@ def energy_sentence(energy: Mapping[str, Any]) -> str:
     """Return the estimate of energy."""
     ours, fp16 = (_joules(*energy[key]) for key in ("joules_per_token", "fp16_joules_per_token"))
     return (
-        f"Energy: about {ours} per token, {energy['fp16_ratio']:.1f} times less than in fp16 ({fp16}); an estimate "
-        f"from the figures per operation of {energy['source']}."
+        f"Energy: about {ours} per token, {energy['fp16_ratio']:.1f} times less than in fp16 ({fp16}), by "
+        f"{energy['source']}."
     )
 
 

@@ -19,7 +19,8 @@ def packed_needs(
     """Return what a model needs as a GGUF file; `outtype` and `embedding_type` say in which types.
 
     outtype: the layout of its linears; auto is i2_s, or t2 where i2_s does not hold all shapes. embedding_type: of its
-    embedding and head. Norms are f32. `nbytes` counts the tensors; a file has some megabytes of metadata besides.
+    embedding and head, a float type or a layout. Norms are f32. `nbytes` counts the tensors, without the scales of rows
+    or groups; a file has some megabytes of metadata besides.
     Raises Unsupported for a layout or type that does not hold the shape of a tensor.
     """
     shapes, linears = spec.tensor_shapes(), set(spec.linear_names())
@@ -47,5 +48,7 @@ def _linear(name: str, shape: tuple[int, ...], outtype: str) -> int:
 
 
 def _floats(name: str, shape: tuple[int, ...], embedding_type: str) -> int:
+    if is_table(name) and embedding_type in LAYOUTS:
+        return _linear(name, shape, embedding_type)
     kind = FLOAT_TYPES[embedding_type if is_table(name) else "f32"]
     return kind.nbytes(math.prod(shape[:-1]), shape[-1])

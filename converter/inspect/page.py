@@ -106,7 +106,7 @@ def _sections(
 def _answers(result: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the sentences of the five answers; why an engine runs the file or not is on the page itself."""
     sentences = answer_sentences(result)
-    return sentences | {"runs_in": runs_in(result)} if result["engines"] else sentences
+    return sentences | {"runs_in": runs_in(result)} if result["engines"] and result["kind"] == "gguf" else sentences
 
 
 def _tone(key: str, result: Mapping[str, Any]) -> str:

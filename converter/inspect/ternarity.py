@@ -33,6 +33,8 @@ from tritpack.formats.safetensors_reader import FLOATS, BytesInMemory, StoredTen
 from tritpack.runtime.machine import usable_cores
 
 FORM_KEY = "tritpack.source.form"
+PACK_QUANTIZED = "pack-quantized"
+"""The form of compressed-tensors with 2 bits, whose codes convert checks."""
 FLOAT_LAYOUTS = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 """Float types of GGUF in safetensors' spelling."""
 PACKED, QUANTIZED, DAMAGED = "packed", "quantized", "damaged"
@@ -115,7 +117,7 @@ def ternarity(
     chosen = _spread(linears, REMOTE_TENSORS) if remote and not whole else linears
 
     def row(tensor: StoredTensor) -> dict[str, Any]:
-        return _row(tensor, tensors, quantization, whole=whole, together=remote)
+        return _row(tensor, tensors, quantization, form=form, whole=whole, together=remote)
 
     with ThreadPoolExecutor(8 if remote else usable_cores()) as pool:
         rows = list(pool.map(row, [*chosen, *([] if remote else tables)]))
@@ -153,6 +155,7 @@ def _row(
     tensors: Mapping[str, StoredTensor],
     quantization: Mapping[str, Any],
     *,
+    form: str | None,
     whole: bool,
     together: bool,
 ) -> dict[str, Any]:
@@ -165,7 +168,8 @@ def _row(
             return row | {"kind": DAMAGED, "problem": error.message}
         finally:
             tensor.release()
-    if tensor.dtype == "U8" and f"{stem}.weight_scale" in tensors:
+    packed_words = tensor.dtype == "I32" and form == PACK_QUANTIZED
+    if (packed_words or tensor.dtype == "U8") and f"{stem}.weight_scale" in tensors:
         return row | {"kind": PACKED, "bits": 2}
     bits = quantization.get("bits")
     if tensor.dtype == "U32" and bits == 2 and (scales := tensors.get(f"{stem}.scales")) is not None:
@@ -225,7 +229,9 @@ def _all_of_one_kind(
         summary = f"every linear is exactly ternary, with one scale per {_units(rows)}"
         return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales as they are")
     if kind == PACKED:
-        return Verdict(TERNARY, "every linear is packed as ternary codes", "tritpack convert keeps codes and scales")
+        method = " (compressed-tensors, 2 bits)" if quantization.get("quant_method") == "compressed-tensors" else ""
+        summary = f"every linear is packed as ternary codes{method}"
+        return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales")
     if kind == CONTINUOUS and is_masters:
         summary = "continuous weights of a BitNet model: master weights, which training quantises at each step"
         return Verdict("master_weights", summary, "tritpack convert quantises them once, as training did (absmean)")
@@ -249,7 +255,7 @@ def _all_of_one_kind(
         return Verdict(
             QUANTIZED,
             f"every linear is {_stored(rows, quantization)}, not ternary",
-            "find the float weights: tritpack inspect says what they are",
+            "find the float weights of this model, and inspect those",
         )
     return None
 

@@ -38,10 +38,14 @@ def result_lines(
 def answer_lines(result: Result, width: int) -> Iterator[str]:
     """Yield the name of the file, the five answers, and what is wrong."""
     yield result["file"]
+    first = result["kind"] == "checkpoint" and not result["model"]
+    if first:  # what cannot be converted is not described as if it could
+        yield from problem_lines(result, width)
     for name, sentences in answer_sentences(result).items():
         for number, sentence in enumerate(sentences):
             yield from labelled("" if number else LABELS[name], sentence, width)
-    yield from problem_lines(result, width)
+    if not first:
+        yield from problem_lines(result, width)
 
 
 def problem_lines(result: Result, width: int) -> Iterator[str]:
@@ -76,9 +80,10 @@ def engine_lines(engines: Sequence[Result], width: int) -> Iterator[str]:
 
 def tensor_lines(rows: Sequence[Result]) -> Iterator[str]:
     """Yield a table of the tensors, with the statistics of those that have them."""
-    shares = f"{'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
+    shares = f" {'scale':>10} {'-1':>6} {'0':>6} {'+1':>6} {'bits':>6}  codes"
+    decoded = any("codes_sha256" in row for row in rows)
     widest = max([30, *(len(row["name"]) for row in rows)])
-    yield f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10} {'scale':>10} {shares}"
+    yield f"{'tensor':<{widest}} {'layout':<7} {'shape':<14} {'size':>10}{shares if decoded else ''}"
     for row in rows:
         shape = " x ".join(map(str, row["shape"]))
         line = f"{row['name']:<{widest}} {row['layout']:<7} {shape:<14} {size(row['nbytes']):>10}"

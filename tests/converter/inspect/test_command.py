@@ -59,6 +59,25 @@ def test_several_files_are_a_table(folder: Path) -> None:
     assert table[5] == "" and table[6].startswith("- damaged: ") and len(table) == 7
 
 
+@pytest.mark.parametrize("option", ["--engines", "--tensors", "--metadata", "--html=x.html"])
+def test_a_table_refuses_what_it_does_not_show(option: str, tiny_gguf: Path) -> None:
+    assert exit_code_of(run("inspect", tiny_gguf, tiny_gguf, option)) == 2
+
+
+def test_columns_of_codes_are_shown_once_they_are_known(tiny_gguf: Path) -> None:
+    header = "layout  shape                size"
+    assert f"{header}\n" in run("inspect", tiny_gguf, "--tensors", "--bandwidth", "40").stdout
+    assert f"{header}      scale" in run("inspect", tiny_gguf, "--stats", "--bandwidth", "40").stdout
+
+
+def test_a_folder_runs_as_it_is(tiny_checkpoint: Path) -> None:
+    shown = run("inspect", tiny_checkpoint, "--engines", "--fail-on", "engine:transformers", "--bandwidth", "40")
+    assert shown.exit_code == 0 and "runs in   Right in transformers.\n" in shown.stdout
+    assert "tritpack convert FOLDER -o OUT.gguf --for ENGINE" in shown.stdout and "make one" not in shown.stdout
+    assert "engines   tritpack, refuses: it reads GGUF files, not checkpoint folders" in shown.stdout
+    assert run("inspect", tiny_checkpoint, "--fail-on", "engine:MLX", "--bandwidth", "40").exit_code == 1
+
+
 def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Path) -> None:
     assert run("repack", tiny_gguf, "-o", tmp_path / "s.gguf", "--split-max-size", "500k").exit_code == 0
     assert len(list(tmp_path.glob("s-*"))) > 1

@@ -208,6 +208,12 @@ def test_a_folder_that_cannot_be_converted_is_shown_too(tiny_checkpoint: Path, t
     refused = edited_checkpoint(tiny_checkpoint, tmp_path / "a", config=other)
     result = inspect(refused)
     assert result["damage"] == [] and result["problems"][0].startswith("cannot be converted: ")
+    assert (
+        "Advice" not in result["answers"]["what"] and "Nothing that tritpack can make" in result["answers"]["runs_in"]
+    )
+    assert "No weights are ternary" not in result["answers"]["what"] and result["engines"] == []
+    lines = run("inspect", refused).stdout.splitlines()
+    assert lines[1].startswith("problem: cannot be converted: ") and lines[2].startswith("what ")
     assert len(result["tensors"]) == len(inspect(tiny_checkpoint)["tensors"]) and result["recognised"] is None
 
     def lose(tensors: Tensors) -> None:

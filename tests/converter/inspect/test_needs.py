@@ -12,6 +12,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.inspect.energy import energy
 from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.inspect.needs import NeedsOptions
+from tritpack.converter.inspect.needs_text import needs_sentences
 from tritpack.converter.inspect.packed_needs import packed_needs
 from tritpack.converter.inspect.shapes import SHAPES
 from tritpack.formats.errors import UsageError
@@ -33,7 +34,12 @@ def test_needs_of_a_file(tiny_gguf: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "context", "why"),
-    [(None, 1024, "the longest of the model"), (10, 10, "as asked"), (9999, 1024, "the longest of the model")],
+    [
+        (None, 1024, "the longest of the model"),
+        (10, 10, "as asked"),
+        (9999, 1024, "the longest of the model; 9,999 were asked for"),
+        (1024, 1024, "the longest of the model"),
+    ],
 )
 def test_the_context_and_what_decided_it(asked: int | None, context: int, why: str, tiny_gguf: Path) -> None:
     needs = inspect(tiny_gguf, context=asked, bandwidth=40.0)["needs"]
@@ -43,7 +49,7 @@ def test_the_context_and_what_decided_it(asked: int | None, context: int, why: s
 def test_a_long_context_is_cut_to_4_gib() -> None:
     needs = packed_needs(SHAPES["100b"].spec, options=FAST)
     assert needs["cache_bytes"] <= 4 << 30 < needs["cache_bytes"] * (needs["context"] + 1) / needs["context"]
-    assert needs["context_is"] == "as much as fits into 4 GiB; the model allows 2048"
+    assert needs["context_is"] == "as many as 4 GiB of keys and values hold; the model allows 2,048"
 
 
 @pytest.mark.parametrize("outtype", ["i2_s", "t2", "tq2_0", "t158"])
@@ -67,6 +73,18 @@ def test_the_bound_of_speed() -> None:
     needs = packed_needs(SHAPES["bitnet-2b-4t"].spec, options=FAST)
     assert needs["tokens_per_second"] == 40e9 / needs["bytes_per_token"]
     assert needs["tokens_per_second_at_full_context"] == 40e9 / (needs["bytes_per_token"] + needs["cache_bytes"])
+
+
+def test_the_speed_in_words() -> None:
+    needs = packed_needs(SHAPES["bitnet-2b-4t"].spec, options=FAST)
+    read = needs["bytes_per_token"]
+    unknown = {**needs, "bandwidth": None, "tokens_per_second": None, "bandwidth_is": "not measured"}
+    assert (
+        f"at most = memory bandwidth / 1.18 GB; for example {50e9 / read:.3g} at 50 GB/s" in needs_sentences(unknown)[2]
+    )
+    small = needs_sentences({**needs, "fits_cache": True})[2]
+    assert "the processor, not the 40 GB/s of memory, sets the speed; tritpack bench measures it" in small
+    assert needs_sentences(needs)[0].startswith("Disk: about 1.18 GB once")
 
 
 def test_energy_is_arithmetic_and_reading() -> None:

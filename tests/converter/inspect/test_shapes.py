@@ -63,5 +63,10 @@ def test_the_command() -> None:
     found = json.loads(run("inspect", "--shape", "8b", "--bandwidth", "9", "--json").stdout)
     assert found["schema"] == "tritpack.inspect-shape/1" and found["needs"]["bandwidth"] == 9e9
     assert run("inspect", "--shape", "70b", "--bandwidth", "9", "--markdown").stdout.startswith("## 70b\n")
-    for wrong in (["--shape", "8b", "x.gguf"], ["x.gguf", "--outtype", "t2"], ["--shape", "9b"]):
+    for wrong in (
+        ["--shape", "8b", "x.gguf"],
+        ["x.gguf", "--outtype", "t2"],
+        ["--shape", "9b"],
+        ["--shape", "8b", "--engines"],
+    ):
         assert exit_code_of(run("inspect", *wrong)) == 2, wrong

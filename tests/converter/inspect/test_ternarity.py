@@ -165,6 +165,20 @@ def test_a_verdict_in_words(tensors: dict[str, StoredTensor], config: dict[str, 
     assert json.loads(json.dumps(result)) == result and result["linears"] == sum(result["kinds"].values())
 
 
+def test_codes_of_compressed_tensors_are_ternary_where_convert_reads_them() -> None:
+    words = np.zeros((ROWS, COLS // 16), np.int32)
+    tensors = {
+        "l.0.weight_packed": stored("l.0.weight_packed", words, "I32"),
+        "l.0.weight_scale": stored("l.0.weight_scale", np.ones((ROWS, 1)), "BF16"),
+    }
+    config = {"quantization_config": {"quant_method": "compressed-tensors"}}
+    result = ternarity(tensors, config, form="pack-quantized")
+    assert result["verdict"] == "ternary"
+    assert result["summary"] == "every linear is packed as ternary codes (compressed-tensors, 2 bits)"
+    unknown = ternarity(tensors, config)
+    assert unknown["verdict"] == "quantized" and "tritpack inspect says" not in unknown["advice"]
+
+
 def test_a_table_is_listed_and_does_not_count() -> None:
     result = ternarity(model(codes()), {})
     assert result["linears"] == 4
@@ -219,7 +233,12 @@ def test_what_bitnet_checkpoints_are(name: str, verdict: str, request: pytest.Fi
     ],
 )  # fmt: skip
 def test_checkpoints_made_by_others(shared: Path, name: str, verdict: str) -> None:
-    assert inspect(SHARED / "checkpoints" / name)["ternarity"]["verdict"] == verdict
+    result = inspect(SHARED / "checkpoints" / name)
+    assert result["ternarity"]["verdict"] == verdict
+    if name == "bonsai_unpacked":  # scales by group, and a ternary table: what convert makes of it
+        assert (result["needs"]["outtype"], result["needs"]["embedding_type"]) == ("t2", "t2")
+    if name == "onebitllm_large":
+        assert (result["needs"]["outtype"], result["needs"]["embedding_type"]) == ("t2", "f32")
 
 
 def test_a_gguf_of_floats(tmp_path: Path) -> None:
