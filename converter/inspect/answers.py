@@ -24,6 +24,8 @@ LONGEST = 200
 NOT_CHECKED = "hashes not checked (--stats)"
 MADE_FROM = ("tritpack.version", "tritpack.source.form", FAMILY_KEY, "general.source.sha256")
 """Keys of tritpack's own files: who made them, and of what."""
+TOKENIZERS = {"gpt2": "byte-level BPE (gpt2)", "llama": "SentencePiece (llama)"}
+"""Kinds of tokenizers as GGUF names them -> as people do."""
 CONVERTED = ("ternary", "master_weights")
 """Verdicts on a checkpoint's weights whose advice is to convert it."""
 AGAIN = "Get it again, or make it anew."
@@ -113,7 +115,9 @@ def _weights(result: Result) -> str:
 def _tokenizer(tokenizer: Mapping[str, Any] | None) -> str:
     if tokenizer is None:
         return "It has no tokenizer."
-    kind = _cut(" / ".join(filter(None, (tokenizer["model"], tokenizer["pre"]))))
+    kind = TOKENIZERS.get(tokenizer["model"], _cut(tokenizer["model"]))
+    if tokenizer["pre"] not in (None, "", "default"):
+        kind += f" that splits text like {_cut(tokenizer['pre'])}"
     tokens = f", {tokenizer['tokens']:,} tokens" if tokenizer["tokens"] else ""
     return f"Tokenizer: {kind}{tokens}."
 

@@ -207,7 +207,7 @@ def _judge(
     """Return what all linears together are. Zeros alone are neither ternary nor not."""
     count = sum(kinds.values()) - kinds.get(ZERO, 0)
     if not count:
-        return Verdict("none", "no weights of linears were found", "give the folder of a checkpoint")
+        return Verdict("none", "no weights of linear layers were found", "give the folder of a checkpoint")
     if kinds.get(DAMAGED):
         name = next(row["name"] for row in rows if row["kind"] == DAMAGED)
         return Verdict(DAMAGED, f"{name} holds a value that is not finite", "fetch the checkpoint again")
@@ -226,23 +226,22 @@ def _all_of_one_kind(
 ) -> Verdict | None:
     kind = next((kind for kind in kinds if kinds[kind] == count and kind != ZERO), None)
     if kind == TERNARY:
-        summary = f"every linear is exactly ternary, with one scale per {_units(rows)}"
+        summary = f"every linear layer is exactly ternary, with one scale per {_units(rows)}"
         return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales as they are")
     if kind == PACKED:
         method = " (compressed-tensors, 2 bits)" if quantization.get("quant_method") == "compressed-tensors" else ""
-        summary = f"every linear is packed as ternary codes{method}"
+        summary = f"every linear layer is packed as ternary codes{method}"
         return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales")
     if kind == CONTINUOUS and is_masters:
         summary = "continuous weights of a BitNet model: master weights, which training quantises at each step"
         return Verdict("master_weights", summary, "tritpack convert quantises them once, as training did (absmean)")
     if kind == FOUR_VALUED:
-        summary = "every linear takes four values (-s, 0, s, 2 s): a 2-bit model, which is not ternary"
+        summary = "every linear layer takes four values (-s, 0, s, 2 s): a 2-bit model, which is not ternary"
         return Verdict(FOUR_VALUED, summary, "llama.cpp's Q2_0 holds such weights; ternary layouts do not")
     if kind == NEARLY:
         worst = max(row["distance"] for row in rows if row["kind"] == NEARLY)
-        summary = (
-            f"every linear is nearly ternary, within {100 * worst:.2g} % of its norm: rounded or changed afterwards"
-        )
+        near = f"within {100 * worst:.2g} % of its norm"
+        summary = f"every linear layer is nearly ternary, {near}: rounded or changed afterwards"
         return Verdict(NEARLY, summary, "look for a revision before an adapter was merged or the scales were rounded")
     if kind == FEW_LEVELS:
         levels = max(row["levels"] for row in rows if row["kind"] == FEW_LEVELS)
@@ -254,7 +253,7 @@ def _all_of_one_kind(
     if kind == QUANTIZED:
         return Verdict(
             QUANTIZED,
-            f"every linear is {_stored(rows, quantization)}, not ternary",
+            f"every linear layer is {_stored(rows, quantization)}, not ternary",
             "find the float weights of this model, and inspect those",
         )
     return None
@@ -269,7 +268,9 @@ def _mixture(
 ) -> Verdict | None:
     ternary = kinds.get(TERNARY, 0) + kinds.get(PACKED, 0)
     if ternary == count:
-        return Verdict(TERNARY, "every linear is ternary, some packed and some as floats", "tritpack convert reads it")
+        return Verdict(
+            TERNARY, "every linear layer is ternary, some packed and some as floats", "tritpack convert reads it"
+        )
     if not ternary and not any(kinds.get(kind) for kind in (FOUR_VALUED, PARTLY, NEARLY, FEW_LEVELS, QUANTIZED)):
         return None
     words = {
@@ -280,7 +281,7 @@ def _mixture(
     listed = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items() if kind in words)
     first = next(row["name"] for row in rows if row["kind"] not in (TERNARY, PACKED, ZERO))
     advice = f"a damaged or half converted checkpoint, or one that spares some layers: look at {first} first"
-    return Verdict("mixed", f"of {count} linears, {listed}: not wholly ternary", advice)
+    return Verdict("mixed", f"of {count} linear layers, {listed}: not wholly ternary", advice)
 
 
 def _units(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -71,7 +71,8 @@ def engine_lines(engines: Sequence[Result], width: int) -> Iterator[str]:
     """Yield what is to know of each engine with this file, and the commands that make a file for it."""
     for number, row in enumerate(engines):
         reasons = "; ".join(filter(None, (row["why"], row["evidence"])))
-        text = f"{row['engine']}, {row['verdict']}{': ' + reasons if reasons else ''}"
+        verdict = "not tried" if row["verdict"] == "unknown" else row["verdict"]
+        text = f"{row['engine']}, {verdict}{': ' + reasons if reasons else ''}"
         yield from labelled("" if number else "engines", text, width)
     commands = [f"for {row['engine']}: {row['command']}" for row in engines if row["command"]]
     for number, command in enumerate(commands):

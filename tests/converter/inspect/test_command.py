@@ -29,6 +29,7 @@ def test_five_answers_come_first_and_details_on_request(tiny_gguf: Path) -> None
     lines = run("inspect", tiny_gguf, "--bandwidth", "40").stdout.splitlines()
     assert lines[0] == str(tiny_gguf)
     assert [line[:10].strip() for line in lines[1:-1] if line[0] != " "] == ANSWERS
+    assert any("Tokenizer: byte-level BPE (gpt2) that splits text like llama-bpe, " in line for line in lines)
     assert lines[-1].startswith("more ") and "general.architecture" not in "".join(lines)
     assert "  general.architecture = 'bitnet-b1.58'" in run("inspect", tiny_gguf, "--metadata").stdout
     engines = run("inspect", tiny_gguf, "--engines").stdout
@@ -75,6 +76,7 @@ def test_a_folder_runs_as_it_is(tiny_checkpoint: Path) -> None:
     assert shown.exit_code == 0 and "runs in   Right in transformers.\n" in shown.stdout
     assert "tritpack convert FOLDER -o OUT.gguf --for ENGINE" in shown.stdout and "make one" not in shown.stdout
     assert "engines   tritpack, refuses: it reads GGUF files, not checkpoint folders" in shown.stdout
+    assert "MLX, not tried: nobody has tried" in shown.stdout and "byte-level BPE" not in shown.stdout
     assert run("inspect", tiny_checkpoint, "--fail-on", "engine:MLX", "--bandwidth", "40").exit_code == 1
 
 

@@ -139,7 +139,7 @@ def gptq() -> dict[str, StoredTensor]:
 @pytest.mark.parametrize(
     ("tensors", "config", "verdict", "words"),
     [
-        (model(codes()), {}, "ternary", "every linear is exactly ternary, with one scale per tensor"),
+        (model(codes()), {}, "ternary", "every linear layer is exactly ternary, with one scale per tensor"),
         (model(normal()), BITNET, "master_weights", "master weights, which training quantises at each step"),
         (
             model(normal(), {"model.layers.0.self_attn.inner_attn_ln.weight": normal()[:1]}),
@@ -148,7 +148,7 @@ def gptq() -> dict[str, StoredTensor]:
         (model(normal()), {}, "ordinary", "an ordinary model: no tool makes it ternary without training it"),
         (model(four_values()), {}, "four_valued", "four values (-s, 0, s, 2 s)"),
         (model(rounded_to_four_bits()), {}, "few_levels", "a 4-bit model written as floats"),
-        (mixture(), {}, "mixed", "of 5 linears, 4 exactly ternary, 1 of a few levels (like 4 bits)"),
+        (mixture(), {}, "mixed", "of 5 linear layers, 4 exactly ternary, 1 of a few levels (like 4 bits)"),
         (packed(), BITNET, "ternary", "packed as ternary codes"),
         (mlx(1), {"quantization": {"bits": 2, "group_size": 128}}, "ternary", "packed as ternary codes"),
         (mlx(3), {"quantization": {"bits": 2, "group_size": 128}}, "four_valued", "four values"),
@@ -156,7 +156,7 @@ def gptq() -> dict[str, StoredTensor]:
         (gptq(), {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized", "4-bit integers (gptq)"),
         (gptq(), {}, "quantized", "stored as I32 numbers, not ternary"),
         (model(np.full((ROWS, COLS), np.nan)), {}, "damaged", "not finite"),
-        ({}, {}, "none", "no weights of linears were found"),
+        ({}, {}, "none", "no weights of linear layers were found"),
     ],
 )  # fmt: skip
 def test_a_verdict_in_words(tensors: dict[str, StoredTensor], config: dict[str, Any], verdict: str, words: str) -> None:
@@ -174,7 +174,7 @@ def test_codes_of_compressed_tensors_are_ternary_where_convert_reads_them() -> N
     config = {"quantization_config": {"quant_method": "compressed-tensors"}}
     result = ternarity(tensors, config, form="pack-quantized")
     assert result["verdict"] == "ternary"
-    assert result["summary"] == "every linear is packed as ternary codes (compressed-tensors, 2 bits)"
+    assert result["summary"] == "every linear layer is packed as ternary codes (compressed-tensors, 2 bits)"
     unknown = ternarity(tensors, config)
     assert unknown["verdict"] == "quantized" and "tritpack inspect says" not in unknown["advice"]
 
@@ -255,4 +255,4 @@ def test_a_gguf_of_floats(tmp_path: Path) -> None:
     assert "Ternary: an ordinary model" in run("inspect", path).stdout
     q4_0 = tmp_path / "q4_0.gguf"
     write_gguf(q4_0, {}, [TensorPlan("blk.0.ffn_up.weight", (32, 64), 2, 32 * 36)], [[np.zeros(32 * 36, np.uint8)]])
-    assert inspect(q4_0)["ternarity"]["summary"] == "every linear is stored as q4_0 numbers, not ternary"
+    assert inspect(q4_0)["ternarity"]["summary"] == "every linear layer is stored as q4_0 numbers, not ternary"
