@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
-from tritpack.converter.cli.main import print_json
+from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import json_option
 from tritpack.formats.errors import UsageError
 from tritpack.formats.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from tritpack.converter.targets.engines.table import Row
 
 COLOURS = {"right": "green", "wrong": "red", "refuses": "yellow"}
 
@@ -24,11 +30,7 @@ def command(name: str | None, markdown: bool, as_json: bool) -> None:
     """
     from tritpack.converter.targets.engines import lines, table
 
-    rows = [row for row in table.rows() if name is None or name.lower() in row.name.lower()]
-    if not rows:
-        known = [row.name for row in table.rows()]
-        hint = did_you_mean(name or "", known) or f"choose one of: {', '.join(known)}"
-        raise UsageError(f"no engine is called {name!r}", hint=hint)
+    rows = _named(name) if name else table.rows()
     if as_json:
         print_json(lines.as_json(rows))
     elif markdown:
@@ -44,4 +46,27 @@ def command(name: str | None, markdown: bool, as_json: bool) -> None:
                     click.echo(f"  {verdict} {line.file}{': ' if line.why else ''}{line.why}")
                     if line.evidence:
                         click.echo(f"           [{line.evidence}]")
-            click.echo(f"  make one: {row.produce.format(file='FILE', output='OUT.gguf', folder='DIR')}\n")
+            click.echo(f"  make one: {lines.make_one(row)}\n  {lines.what_it_takes(row)}\n")
+
+
+def _named(name: str) -> Sequence[Row]:
+    """Return the engine of that name, else all whose names hold it, else the one inside a program of that name.
+
+    Raises UsageError if there is none.
+    """
+    from tritpack.converter.targets.engines import table
+
+    wanted, rows = name.lower(), table.rows()
+    for row in rows:
+        if wanted == row.name.lower():
+            return [row]
+    if found := [row for row in rows if wanted in row.name.lower()]:
+        return found
+    inside = {program.lower(): (program, row) for row in rows for program in row.inside}
+    if wanted in inside:
+        program, row = inside[wanted]
+        show(f"note: {program} runs models with {row.name}; it may have an older version of it inside", err=True)
+        return [row]
+    known = [*(row.name for row in rows), *(program for program, _ in inside.values())]
+    hint = did_you_mean(name, known) or f"choose one of: {', '.join(row.name for row in rows)}"
+    raise UsageError(f"no engine is called {name!r}", hint=hint)

@@ -30,7 +30,7 @@ QUESTIONS = {
     "needs": "What does it need?",
     "from": "Where is it from?",
 }
-VERDICTS = {"right": "runs right", "wrong": "runs wrong", "refuses": "refuses it", "unknown": "not known"}
+VERDICTS = {"right": "runs right", "wrong": "runs wrong", "refuses": "refuses it", "unknown": "not tried"}
 KINDS = {"table": "embedding and head", "attn": "attention", "ffn": "feed-forward", "norm": "norms", "rest": "the rest"}
 MAP_ASPECT = 2.2
 """Width of the treemap over its height, as the style sheet has it."""

@@ -74,7 +74,11 @@ def engine_lines(engines: Sequence[Result], width: int) -> Iterator[str]:
         verdict = "not tried" if row["verdict"] == "unknown" else row["verdict"]
         text = f"{row['engine']}, {verdict}{': ' + reasons if reasons else ''}"
         yield from labelled("" if number else "engines", text, width)
-    commands = [f"for {row['engine']}: {row['command']}" for row in engines if row["command"]]
+    commands = [
+        f"for {row['engine']}: {row['command'] or 'not possible: ' + row['impossible']}"
+        for row in engines
+        if row["command"] or row.get("impossible")
+    ]
     for number, command in enumerate(commands):
         yield from labelled("" if number else "make one", command, 0)
 

@@ -8,12 +8,30 @@ from typing import Any
 
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.layouts.bases import BlockScales, RowScales
 from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
+from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.model_spec import IMPLIED_ACTIVATION, LINEARS, TABLES, ModelSpec
+from tritpack.formats.ternary import coarsest_both
 
 Shapes = Mapping[str, tuple[int, ...]]
 """GGUF name -> (rows, cols) of each ternary tensor."""
 HADAMARD = "prism.hadamard."
+SAMPLED_ROWS = 4
+"""Rows of a tensor whose scales are read, where scales stand between codes: a run of iq2_bn_r4."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The shape of some ternary tensors, and how scales tile it: (row_blocks, col_blocks)."""
+
+    rows: int
+    cols: int
+    blocks: tuple[int, int]
+
+    def fits(self, layout: Layout) -> bool:
+        """Return whether a layout holds such tensors, but for rounding of scales."""
+        return layout.misfit(self.rows, self.cols, self.blocks) is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +43,10 @@ class PackedModel:
     linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables: whether one of
     those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its linears.
     shortest_row: columns of its narrowest ternary tensor. hidden_size, attention_size: the widths of the model and of
-    its attention. attention_fits: whether these are equal. scales_apart: whether scales are in tensors NAME.scale.
-    rotated: whether weights are in the basis that the keys prism.hadamard.* describe. missing: keys that readers need
-    and do not find. ambiguous: a sentence per type that has two readings of the same size.
+    its attention. attention_fits: whether these are equal. grids: of the linears, each once. scales_apart: whether
+    scales are in tensors NAME.scale. rotated: whether weights are in the basis that the keys prism.hadamard.* describe.
+    missing: keys that readers need and do not find. ambiguous: a sentence per type that has two readings of the same
+    size.
     What is not known is None, or empty.
     """
 
@@ -48,6 +67,7 @@ class PackedModel:
     hidden_size: int | None = None
     attention_size: int | None = None
     attention_fits: bool | None = None
+    grids: tuple[Grid, ...] = ()
     scales_apart: bool = False
     rotated: bool = False
     storage: str | None = None
@@ -84,7 +104,9 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         runnable=spec is not None,
         problem="" if spec else _problem(file),
     )
-    return described if spec is None else dataclasses.replace(described, **_of_spec(spec))
+    if spec is None:
+        return described
+    return dataclasses.replace(described, grids=_grids(file, ternary, spec), **_of_spec(spec))
 
 
 def planned(spec: ModelSpec, architecture: str, layout: str, shapes: Shapes) -> PackedModel:
@@ -108,6 +130,27 @@ def _of_spec(spec: ModelSpec) -> dict[str, Any]:
         "attention_size": attention,
         "attention_fits": attention == spec.hidden_size,
     }
+
+
+def _grids(file: GgufFile, ternary: list[TensorInfo], spec: ModelSpec) -> tuple[Grid, ...]:
+    """How scales tile each shape, by the first tensor of it. With int8 activations no model has groups of weights."""
+    first = {(tensor.rows, tensor.cols): tensor for tensor in reversed(ternary)}
+    return tuple(
+        Grid(rows, cols, (1, 1) if spec.int8_activations or not (layout := file.layout_of(tensor))
+             else _blocks(file, tensor, layout))
+        for (rows, cols), tensor in first.items()
+    )  # fmt: skip
+
+
+def _blocks(file: GgufFile, tensor: TensorInfo, layout: Layout) -> tuple[int, int]:
+    """How scales tile a tensor, by those of its first rows. Of a file that is not here: as many as are stored."""
+    rows, cols = tensor.rows, tensor.cols
+    if getattr(file, "ranges", None):
+        return layout.nearest_grid(rows, cols, (rows, cols))
+    data = file.bytes_of(tensor)
+    some = min(rows, SAMPLED_ROWS) if isinstance(layout, (BlockScales, RowScales)) else rows
+    scales = coarsest_both(layout.read_scales(data[: data.size // rows * some] if some < rows else data, some, cols))
+    return (rows if len(scales) > 1 else 1), scales.shape[1]
 
 
 def _is_linear(tensor: TensorInfo) -> bool:

@@ -1,12 +1,12 @@
 """The table of engines: the YAML files of this folder, one per engine, as values.
 
-about, url: for people. target: how `--for` writes files for it, if it does. produce: the command that makes a file for
-it; produces: in which layouts, where there is no target. container: what is made for it; reads: all that it reads, if
-that is more; storage: how a folder that is made for it stores linears. evidence: how what is said of its types, graphs
-and containers was found. types: the type ids that it knows -> the layout that it takes each for. graphs: the
-architectures that it runs -> the activation function that each computes. rules: what follows from what a file is, a
-verdict each. notes: what to know of a file that it runs. versions: builds that differ, whose keys replace those of the
-engine, but for rules, notes and evidence, which are added.
+about, url: for people. inside: programs that run models with it. target: how `--for` writes files for it, if it does.
+produce: the command that makes a file for it; produces: in which layouts, where there is no target. container: what is
+made for it; reads: all that it reads, if that is more; storage: how a folder that is made for it stores linears.
+evidence: how what is said of its types, graphs and containers was found. types: the type ids that it knows -> the
+layout that it takes each for. graphs: the architectures that it runs -> the activation function that each computes.
+rules: what follows from what a file is, a verdict each. notes: what to know of a file that it runs. versions: builds
+that differ, whose keys replace those of the engine, but for rules, notes and evidence, which are added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Rule:
     """One line of the table: what an engine does with a file of this kind.
 
     verdict: right, wrong or refuses. why: what goes wrong, a clause with the engine as `it`; fields of PackedModel in
-    braces. evidence: how it was tried, or where it was read. command: mends the file, if that is all it needs.
+    braces. general: the same where no file is at hand, if that needs other words. evidence: how it was tried, or where
+    it was read. command: mends the file, if that is all it needs.
     """
 
     verdict: str
@@ -44,16 +45,18 @@ class Rule:
     evidence: str
     why: str = ""
     command: str = ""
+    general: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Note:
     """What to know of a file that an engine runs. The texts stand in files (`tritpack.warnings`): changing one changes
-    the bytes of an output. evidence: as of a rule."""
+    the bytes of an output. evidence, general: as of a rule."""
 
     when: When
     text: str
     evidence: str = ""
+    general: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Row:
     reads: tuple[str, ...] = ()
     storage: str = "packed"
     produces: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
     target: Target | None = None
     types: Mapping[int, str | list[str]] = dataclasses.field(default_factory=dict)
     graphs: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -131,7 +135,7 @@ def _row(document: Mapping[str, Any]) -> Row:
     values = dict(document)
     values["rules"] = tuple(Rule(**rule) for rule in document.get("rules", ()))
     values["notes"] = tuple(Note(**note) for note in document.get("notes", ()))
-    for key in ("produces", "reads"):
+    for key in ("produces", "reads", "inside"):
         values[key] = tuple(document.get(key, ()))
     if target := document.get("target"):
         lists = {key: tuple(value) for key, value in target.items() if isinstance(value, list)}

@@ -11,11 +11,13 @@ from typing import Any
 from tritpack.converter.targets.engines import table
 from tritpack.converter.targets.engines.conditions import holds, listed
 from tritpack.converter.targets.engines.packed_model import PackedModel
-from tritpack.converter.targets.engines.table import Row, Rule, architecture_for
-from tritpack.formats.layouts.catalog import type_of
+from tritpack.converter.targets.engines.table import BITNET, Row, Rule, architecture_for
+from tritpack.formats.layouts.catalog import LAYOUTS, type_of
 
 APOSTROPHE_S = "'s"
 RIGHT, WRONG, REFUSES, UNKNOWN = "right", "wrong", "refuses", "unknown"
+ACTIVATIONS = {"relu2": "squared ReLU", "silu": "SiLU", "gelu_pytorch_tanh": "GELU"}
+"""What people call the activation functions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Verdict:
     engine: its name, with the version where versions differ. verdict: right, wrong (it runs another model, or aborts),
     refuses, or unknown (nobody tried). why: the reason, with the engine as `it`; of a file that runs right, what to
     know. evidence: how it was tried, or where it was read. command: makes a file that this engine runs right; "" if it
-    runs this one, or none of this model.
+    runs this one, or none of this model. impossible: why there is no such command.
     """
 
     engine: str
@@ -33,6 +35,7 @@ class Verdict:
     why: str = ""
     evidence: str = ""
     command: str = ""
+    impossible: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return its fields."""
@@ -47,7 +50,10 @@ def verdicts(model: PackedModel) -> list[Verdict]:
 def verdict_of(row: Row, model: PackedModel) -> Verdict:
     """Return what one engine makes of a file, and the command that makes one for it."""
     judged = judge(row, model)
-    return judged if judged.verdict == RIGHT else dataclasses.replace(judged, command=_command(row, model))
+    if judged.verdict == RIGHT:
+        return judged
+    command = _command(row, model)
+    return dataclasses.replace(judged, command=command, impossible="" if command else _impossible(row, model))
 
 
 def judge(row: Row, model: PackedModel) -> Verdict:
@@ -69,13 +75,48 @@ def _command(row: Row, model: PackedModel) -> str:
     path = Path(model.file)
     if rules and all(rule.command for rule in rules):
         return rules[0].command.format(file=shlex.quote(str(path)))
-    layouts = row.produces or (row.target.layouts if row.target else None) or ("t2",)
-    possible = model.runnable and model.ternary
-    if not possible or all(judge(row, _as_made(row, model, made)).verdict in (WRONG, REFUSES) for made in layouts):
+    layout = next((made for made in _candidates(row, model) if _may_run(row, model, made)), None)
+    if layout is None or not (model.runnable and model.ternary):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
     names = {"file": path, "output": f"{made}.gguf", "folder": made}
-    return row.produce.format(**{key: shlex.quote(str(name)) for key, name in names.items()})
+    return row.produce.format(layout=layout, **{key: shlex.quote(str(name)) for key, name in names.items()})
+
+
+def _candidates(row: Row, model: PackedModel) -> list[str]:
+    """Return the layouts for an engine that hold the model; of those of --for the one that --outtype auto takes."""
+    holding = [layout for layout in _layouts_for(row) if all(grid.fits(LAYOUTS[layout]) for grid in model.grids)]
+    return holding[:1] if row.target else holding
+
+
+def _layouts_for(row: Row) -> tuple[str, ...]:
+    return row.produces or (row.target.layouts if row.target else None) or ("t2",)
+
+
+def _may_run(row: Row, model: PackedModel, layout: str) -> bool:
+    return judge(row, _as_made(row, model, layout)).verdict not in (WRONG, REFUSES)
+
+
+def _impossible(row: Row, model: PackedModel) -> str:
+    """Return why no file of a model that we run can be made for an engine, a clause with the engine as `it`."""
+    if not (model.runnable and model.ternary):
+        return ""
+    if candidates := _candidates(row, model):
+        made = _as_made(row, model, candidates[0])
+        if lacking := _no_graph(row, model.activation, made.architecture):
+            return f"{lacking}, whatever the layout"
+        return judge(row, made).why
+    finest = max(model.grids, key=lambda grid: grid.blocks[1])
+    groups = f"one scale per {finest.cols // finest.blocks[1]} weights" if finest.blocks[1] > 1 else "its shapes"
+    return f"none of its layouts ({', '.join(_layouts_for(row))}) holds {groups}"
+
+
+def _no_graph(row: Row, activation: str | None, architecture: str | None) -> str:
+    """Return that no graph of an engine for BitNet has an activation function; "" if one has, or for other models."""
+    if not row.graphs or activation is None or architecture not in BITNET:
+        return ""
+    has = {graph for name, graph in row.graphs.items() if name.startswith("bitnet")}
+    return "" if activation in has else f"it has no BitNet graph with {ACTIVATIONS.get(activation, activation)}"
 
 
 def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
@@ -84,11 +125,17 @@ def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
         model,
         container=row.container,
         architecture=architecture_for(row.target, model.architecture or "", model.activation),
-        types=((type_of(layout).type_id, layout),),
+        types=((type_id_of(row, layout), layout),),
         layouts=(layout,),
         storage=row.storage,
         missing=(),
     )
+
+
+def type_id_of(row: Row, layout: str) -> int:
+    """Return the type id that an engine has for a layout, else the usual one."""
+    own = (type_id for type_id, names in row.types.items() if layout in listed(names))
+    return next(own, type_of(layout).type_id)
 
 
 def deviations(row: Row, model: PackedModel) -> Iterator[str]:
@@ -150,7 +197,8 @@ def _graph_rules(row: Row, model: PackedModel) -> Iterator[Rule]:
     evidence = row.evidence.get("graphs", "")
     computes = row.graphs.get(model.architecture)
     if computes is None:
-        yield Rule(REFUSES, {}, evidence, f"it has no graph for {model.architecture}")
+        lacking = _no_graph(row, model.activation, model.architecture)
+        yield Rule(REFUSES, {}, evidence, lacking or f"it has no graph for {model.architecture}")
     elif model.activation is not None and computes != model.activation:
         others = {graph for name, graph in row.graphs.items() if name.startswith("bitnet")}
         bitnet = model.architecture.startswith("bitnet") and model.activation not in others

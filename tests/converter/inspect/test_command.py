@@ -38,7 +38,7 @@ def test_five_answers_come_first_and_details_on_request(tiny_gguf: Path) -> None
     assert list(result["answers"]) == ["what", "intact", "runs_in", "needs", "from"]
     assert result["needs"]["bandwidth"] == 40e9
     for row in result["engines"]:
-        assert set(row) == {"engine", "verdict", "why", "evidence", "command"}, row
+        assert set(row) == {"engine", "verdict", "why", "evidence", "command", "impossible"}, row
 
 
 def test_several_files_are_a_table(folder: Path) -> None:

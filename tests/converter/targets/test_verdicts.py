@@ -45,7 +45,7 @@ def by_engine(described: PackedModel) -> dict[str, Verdict]:
 @pytest.mark.parametrize(
     ("described", "engine", "verdict", "why"),
     [
-        (model("bitnet-b1.58", "i2_s"), OLD, RIGHT, "on ARM, builds since November 2025"),
+        (model("bitnet-b1.58", "i2_s"), OLD, RIGHT, "right on x86; on ARM only in builds from before"),
         (model("bitnet-b1.58", "tq2_0"), OLD, RIGHT, ""),
         (model("bitnet-b1.58", "tl2", 39), OLD, RIGHT, "only one token at a time"),
         (model("bitnet-b1.58", "tl2", 42), OLD, REFUSES, "does not know type id 42 (tl2)"),
@@ -57,6 +57,7 @@ def by_engine(described: PackedModel) -> dict[str, Verdict]:
         (model("bitnet-b1.58", "i2_s", tied=False), OLD, WRONG, "ignores a separate output head"),
         (model("llama", "i2_s", int8_activations=False), OLD, WRONG, "this model keeps them float"),
         (model("bitnet-b1.58", "i2_s"), LLAMA, REFUSES, "does not know type id 36 (i2_s)"),
+        (model("bitnet-b1.58", "t2"), LLAMA, REFUSES, "it has no BitNet graph with squared ReLU"),
         (model("bitnet", "tq2_0", activation="relu2"), LLAMA, WRONG, "no other graph for BitNet"),
         (model("bitnet", "tq2_0"), LLAMA, RIGHT, "in blocks of 256, the model has one scale a token"),
         (model("llama", "q2_0", int8_activations=False), LLAMA, RIGHT, "in blocks of 32, the model has float"),
@@ -105,7 +106,8 @@ def test_commands_make_a_file_that_the_engine_runs(demo_gguf: Path, tmp_path: Pa
     """Each command is run as it is printed, and the file it makes is judged again."""
     file = GgufFile(demo_gguf)
     found = by_engine(engines.describe(file, model_metadata.from_gguf(file)))
-    assert found[LLAMA].command == "", "no graph of it has squared ReLU"
+    assert found[LLAMA].command == ""
+    assert found[LLAMA].impossible == "it has no BitNet graph with squared ReLU, whatever the layout"
     words = found[IK].command.split()
     assert words[:2] == ["tritpack", "repack"] and words[-2:] == ["--for", IK]
     made = tmp_path / "made.gguf"
@@ -121,7 +123,26 @@ def test_a_described_file_is_what_was_converted(checkpoints: Checkpoints, tmp_pa
     described = engines.describe(file, model_metadata.from_gguf(file))
     assert (described.architecture, described.layouts, described.ternary_tables) == ("qwen3", ("t2",), True)
     assert described.int8_activations is False and described.ternary and not described.missing
+    assert {grid.cols // grid.blocks[1] for grid in described.grids} == {128}, "weights of a scale"
     assert described.types == ((1582, "t2"),) and described.dialects == ("tritpack",) and described.file == str(path)
+
+
+@pytest.mark.parametrize("outtype", ["t2", "pq2_0"])
+def test_only_layouts_that_hold_the_scales_are_offered(outtype: str, checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """A model with a scale per 128 weights: scales in a table of their own, and within the blocks."""
+    path = tmp_path / "bonsai.gguf"
+    convert(checkpoints("bonsai_tied").folder, path, outtype=outtype)
+    file = GgufFile(path)
+    found = by_engine(engines.describe(file, model_metadata.from_gguf(file)))
+    for name, layouts in ((IK, "iq2_bn_r4, iq2_bn, iq1_bn"), ("bitnet.c", "i2_s, tq2_0, tq1_0")):
+        assert found[name].command == "", name
+        assert found[name].impossible == f"none of its layouts ({layouts}) holds one scale per 128 weights", name
+    assert found[LLAMA].command.endswith("--for llama.cpp")
+    assert found[PRISM_OLD].command.endswith("--outtype pq2_0 --pq2-id 42")
+    made = tmp_path / "made.gguf"
+    repack(path, made, outtype="pq2_0", pq2_id=42)
+    again = GgufFile(made)
+    assert by_engine(engines.describe(again, model_metadata.from_gguf(again)))[PRISM_OLD].verdict == RIGHT
 
 
 @pytest.mark.parametrize(
@@ -184,6 +205,15 @@ def test_every_line_says_how_it_is_known() -> None:
                 recorded = row.target is not None and line.verdict == "note"
                 assert line.evidence or recorded, (version.name, line)
                 assert line.file and line.verdict, version.name
+                assert "{" not in line.why, f"{version.name}: a sentence with a field of a file needs `general`: {line}"
+
+
+def test_the_page_says_which_models_an_engine_runs_in_which_layout() -> None:
+    said = {row.name: lines.what_it_takes(row) for row in table.rows()}
+    assert said[LLAMA].startswith("It needs tq2_0, tq1_0 or q2_0. Right for bitnet_b1_58-large")
+    assert "Not for BitNet b1.58 2B-4T (squared ReLU)" in said[LLAMA]
+    assert "Not for Ternary-Bonsai" in said[IK], "its layouts have no scale per 128 weights"
+    assert said["vLLM"].startswith("Not tried with BitNet b1.58 2B-4T")
 
 
 def test_conditions_read_as_words() -> None:
@@ -195,3 +225,11 @@ def test_the_command_lists_engines() -> None:
     result = CliRunner().invoke(cli, ["engines", "ik_llama"])
     assert result.exit_code == 0 and "8337e4cd" in result.output and "bitnet.cpp" not in result.output
     assert CliRunner().invoke(cli, ["engines", "vlmm"]).exception is not None
+
+
+def test_an_exact_name_wins_and_programs_with_an_engine_inside_lead_to_it() -> None:
+    exact = CliRunner().invoke(cli, ["engines", "LLAMA.cpp"]).output
+    assert exact.startswith("llama.cpp ") and "\nik_llama.cpp " not in exact and "Not for BitNet b1.58 2B-4T" in exact
+    inside = CliRunner().invoke(cli, ["engines", "Ollama"])
+    assert inside.exit_code == 0 and "note: ollama runs models with llama.cpp" in inside.stderr
+    assert inside.stdout == exact
