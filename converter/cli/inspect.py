@@ -147,7 +147,7 @@ def _check_page(files: Sequence[str], shape: str | None, options: dict[str, Any]
     if options["html"] is None:
         return
     if shape is not None:
-        raise UsageError("--html is for a FILE, not for --shape")
+        raise UsageError("--html is for a FILE, not for --shape", hint="--shape has --markdown and --json")
     from tritpack.converter.report.pages import refuse_page
 
     refuse_page(options["html"], force=options["force"], inputs=files)

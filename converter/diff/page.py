@@ -45,6 +45,7 @@ def page(result: Mapping[str, Any]) -> str:
         verdicts=VERDICTS,
         map=Markup(_map(result)),
         shares=Markup(_shares(result)),
+        not_compared=_not_compared(result),
         outside=outside,
         groups={title: result["metadata"].get(group, []) for group, title in GROUPS.items()},
         rows=[row for row in result["tensors"] if row["verdict"] != "equal"],
@@ -75,4 +76,11 @@ def _shares(result: Mapping[str, Any]) -> str:
     if not any(share for row in by_part.values() for share in row.values()):
         return ""
     rows = {part: by_part[part] for part in ordered(by_part)}
-    return plots.heat_map(rows, title="Share of codes that differ", x_label="layer")
+    return plots.heat_map(rows, title="Share of codes that differ", x_label="layer", span=(0.0, 1.0))
+
+
+def _not_compared(result: Mapping[str, Any]) -> list[str]:
+    """Return the parts of layers that the heat map leaves out: ternary tensors whose codes cannot be compared."""
+    rows = [row for row in result["tensors"] if row.get("ternary") and place(row["name"])[0] is not None]
+    drawn = {place(row["name"])[1] for row in rows if "codes" in row}
+    return ordered({place(row["name"])[1] for row in rows} - drawn)

@@ -34,6 +34,8 @@ VERDICTS = {"right": "runs right", "wrong": "runs wrong", "refuses": "refuses it
 KINDS = {"table": "embedding and head", "attn": "attention", "ffn": "feed-forward", "norm": "norms", "rest": "the rest"}
 MAP_ASPECT = 2.2
 """Width of the treemap over its height, as the style sheet has it."""
+SHOWN = 6
+"""Problems that are shown at once."""
 LONG, LONGEST = 160, 20_000
 """Characters of a value of the metadata that are shown at once, and in all."""
 
@@ -73,6 +75,7 @@ def page(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         charts=_charts(decoded),
         engines=result.get("engines") or [],
         verdicts=VERDICTS,
+        problems=(result["problems"][:SHOWN], result["problems"][SHOWN:]),
         memory=_memory(result.get("needs")),
         language=spoken,
         metadata=_groups(result["metadata"]),
@@ -227,13 +230,14 @@ def _memory(needs: Mapping[str, Any] | None) -> list[tuple[str, int, float]]:
 
 
 def _groups(metadata: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]]]:
-    """Return the metadata by the first word of its keys: key, value, and whether the value is long."""
+    """Return the metadata by what its keys begin with: key, value, and whether the value is long."""
     groups: dict[str, list[tuple[str, str, bool]]] = {}
+    architecture = str(metadata.get("general.architecture"))  # which may have a dot
     for key, value in metadata.items():
         text = _value(value)
-        groups.setdefault(str(key).partition(".")[0] if "." in str(key) else "config", []).append(
-            (str(key), text, len(text) > LONG)
-        )
+        name = str(key)
+        first = architecture if name.startswith(f"{architecture}.") else name.partition(".")[0]
+        groups.setdefault(first if "." in name else "config", []).append((name, text, len(text) > LONG))
     return groups
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -86,7 +87,8 @@ def _tables(tokenizer: Tokenizer) -> dict[str, Any]:
     ids = tokenizer.encode(SENTENCE, add_special=True)
     return {
         "sentence": SENTENCE,
-        "pieces": [{"id": token, "text": piece(tokenizer, token)} for token in ids],
+        "sentence_count": len(ids),
+        "pieces": list(pieces(tokenizer, ids)),
         "specials": specials[:SPECIALS],
         "special_count": len(specials),
         "sample": [{"id": token, "text": piece(tokenizer, token)} for token in sample],
@@ -94,9 +96,39 @@ def _tables(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the tokens of a text with their ids; those that make up a character together are one piece."""
+    data, together = b"", list[int]()
+    for index, token in enumerate(ids):
+        if tokenizer.is_control(token):
+            yield {"ids": [token], "text": tokenizer.token_text(token)}
+            continue
+        data, together = data + tokenizer.token_bytes(token), [*together, token]
+        followed = index + 1 < len(ids) and not tokenizer.is_control(ids[index + 1])
+        if not followed or not _is_unfinished(data):
+            yield {"ids": together, "text": visible(data)}
+            data, together = b"", []
+
+
+def _is_unfinished(data: bytes) -> bool:
+    """Return whether the bytes end within a character."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.end == len(data) and error.reason == "unexpected end of data"
+    return False
+
+
 def piece(tokenizer: Tokenizer, token: int) -> str:
-    """Return the text of one token for people: a space is shown, and so is a byte that is a part of a character."""
-    if tokenizer.is_control(token):
-        return tokenizer.token_text(token)
-    text = tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
-    return text.translate(VISIBLE)
+    """Return the text of one token for people."""
+    return tokenizer.token_text(token) if tokenizer.is_control(token) else visible(tokenizer.token_bytes(token))
+
+
+def visible(data: bytes) -> str:
+    """Return the text of some bytes, with spaces that are seen; bytes that are no whole character as ‹E2 96›."""
+    text = data.decode("utf-8", "surrogateescape").translate(VISIBLE)
+    return re.sub("[\udc80-\udcff]+", _in_hexadecimal, text)
+
+
+def _in_hexadecimal(match: re.Match[str]) -> str:
+    return f"‹{match[0].encode('utf-8', 'surrogateescape').hex(' ').upper()}›"

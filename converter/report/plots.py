@@ -171,16 +171,25 @@ MAP_LETTER = 6.6
 """How wide a letter of a row's name is at most, on the average."""
 
 
-def heat_map(rows: Mapping[str, Mapping[int, float]], *, title: str, x_label: str, number: str = ".3g") -> str:
+def heat_map(
+    rows: Mapping[str, Mapping[int, float]],
+    *,
+    title: str,
+    x_label: str,
+    number: str = ".3g",
+    span: tuple[float, float] | None = None,
+) -> str:
     """A cell per row and whole x, the darker the larger its value; a cell without a value stays empty.
 
-    rows: x -> value by the name of the row. number: the format of values. Empty if there are no values.
+    rows: x -> value by the name of the row. number: the format of values. span: the values of the lightest and the
+    darkest shade, for values whose differences may be noise; default: the least and the largest. Empty if there are no
+    values.
     """
     finite = {name: {x: value for x, value in row.items() if math.isfinite(value)} for name, row in rows.items()}
     values = [value for row in finite.values() for value in row.values()]
     if not values:
         return ""
-    low, high = min(values), max(values)
+    low, high = span or (min(values), max(values))
 
     def cell(value: float) -> tuple[str, str]:
         share = 1.0 if high == low else (value - low) / (high - low)

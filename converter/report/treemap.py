@@ -46,12 +46,9 @@ def _placed(boxes: Sequence[Box], aspect: float, total: float) -> list[Markup]:
         share = box.value / total
         words = Markup("")
         if share >= LABELLED and box.label:
-            detail = (
-                Markup("<small>{}</small>").format(printable(box.detail))
-                if box.detail and share >= 4 * LABELLED
-                else ""
-            )
-            words = Markup("<span>{}{}</span>").format(printable(box.label), detail)
+            words = Markup("<span><b>{}</b></span>").format(printable(box.label))
+            if box.detail and share >= 4 * LABELLED:
+                words += Markup("<small><b>{}</b></small>").format(printable(box.detail))
         inner = _placed(box.parts, aspect * width / height, total) if box.parts else []
         title = Markup(' title="{}"').format(printable(box.note)) if box.note else Markup("")
         outer = Markup('<div class="box {}" style="{}"{}>{}{}</div>')

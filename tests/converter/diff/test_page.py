@@ -58,6 +58,7 @@ DIFFERENT: dict[str, Any] = {
         tensor("blk.0.attn_q.weight", "equal", codes={"share": 0.0}),
         tensor("blk.1.attn_q.weight", "differs", codes={"share": 0.25}),
         tensor("blk.1.ffn_down.weight", "rounded", codes={"share": 0.0}),
+        tensor("blk.1.ffn_gate.weight", "differs"),
         tensor("token_embd.weight", "only_in_b"),
     ],
 }
@@ -76,7 +77,8 @@ def test_the_page_of_two_models(tmp_path: Path) -> None:
     for said in ("A and B hold different models", "rows permuted", "(does not count)", "443 of 444 texts", "a note",
                  "a text", "A: 1 2", "not there", "tensor 'blk.1.attn_q.weight': it is differs"):  # fmt: skip
         assert said in words, said
-    assert text.count('class="cell ') == 3 and 'class="cell rounded"' in text
+    assert "Not here: ffn_gate, whose codes could not be compared" in words
+    assert text.count('class="cell ') == 4 and 'class="cell rounded"' in text
     assert "layer 1, attn_q: 0.25" in words, "the heat map of shares"
     assert '<span class="chip differs">only in B</span> <span class="mono">token_embd.weight' in text
 

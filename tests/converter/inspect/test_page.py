@@ -14,10 +14,13 @@ from tests.make.pages import HOSTILE, Page
 from tritpack.converter.inspect.answers import answer_sentences
 from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.inspect.page import write_page
+from tritpack.converter.inspect.page_language import pieces, visible
 from tritpack.converter.report.places import place
 from tritpack.converter.report.plots import heat_map
 from tritpack.converter.report.treemap import Box, squarified, treemap
 from tritpack.formats.errors import UsageError
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.tokenizer import Tokenizer
 
 
 def page_of(file: Path, output: Path, result: dict[str, Any] | None = None) -> tuple[str, Page]:
@@ -128,6 +131,28 @@ def test_the_command_writes_the_page(demo_gguf: Path, tmp_path: Path) -> None:
     assert again.exit_code == 0 and again.stdout.startswith("{")
 
 
+def test_much_damage_is_folded_and_an_architecture_is_one_group(demo_gguf: Path, tmp_path: Path) -> None:
+    found = [f"tensor {number} is damaged" for number in range(28)]
+    result = inspect(demo_gguf, stats=True) | {"problems": found, "damage": found}
+    text, page = page_of(demo_gguf, tmp_path / "page.html", result)
+    shown, folded = text.split("and 22 more</summary>")
+    assert shown.count('<li class="bad">') == 6 and folded.count('<li class="bad">') == 22
+    assert "bitnet-b1.58 " in page.words and "bitnet-b1 " not in page.words
+
+
+def test_a_character_of_several_tokens_is_one_piece(demo_gguf: Path) -> None:
+    tokenizer = Tokenizer.from_metadata(GgufFile(demo_gguf).metadata)
+    ids = tokenizer.encode("a \u4e09", add_special=True)
+    whole = list(pieces(tokenizer, ids))
+    assert [token for piece in whole for token in piece["ids"]] == ids
+    assert whole[0]["text"] == "<|begin_of_text|>" and whole[-1]["text"] == "\u4e09" and len(whole[-1]["ids"]) > 1
+    cut = list(pieces(tokenizer, ids[:-1]))
+    assert cut[-1]["text"].startswith("\u2039E4") and [token for piece in cut for token in piece["ids"]] == ids[:-1]
+    assert [visible(data) for data in (b"a b", b"\xe2", b"x\x96\x81", rb"\xe2")] == [
+        "a\u2423b", "\u2039E2\u203a", "x\u203996 81\u203a", rb"\xe2".decode(),
+    ]  # fmt: skip
+
+
 def test_no_file_is_replaced(demo_gguf: Path, tmp_path: Path) -> None:
     result = inspect(demo_gguf, stats=True)
     (page := tmp_path / "page.html").write_text("mine")
@@ -157,6 +182,13 @@ def test_heat_maps_leave_out_what_is_not_there() -> None:
     assert heat_map({}, title="t", x_label="layer") == ""
     svg = heat_map({"<a>": {0: 1.0, 2: float("nan")}, "b": {2: 3.0}}, title="t", x_label="layer")
     assert svg.count("<title>layer ") == 2 and "&lt;a&gt;" in svg and "nan" not in svg
+
+
+def test_a_span_keeps_noise_from_looking_like_a_pattern() -> None:
+    values = {"a": {0: 0.66, 1: 0.67}}
+    stretched, fixed = (heat_map(values, title="t", x_label="layer", span=span) for span in (None, (0.0, 1.0)))
+    assert 'fill-opacity="1.00" x="' in stretched and 'fill-opacity="0.10" x="' in stretched
+    assert 'fill-opacity="0.69" x="' in fixed and 'fill-opacity="0.70" x="' in fixed
 
 
 @pytest.mark.parametrize(
