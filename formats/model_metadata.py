@@ -36,6 +36,16 @@ def from_gguf(file: GgufFile) -> ModelSpec:
     return _Reader(file).spec()
 
 
+def foreign_architecture(file: GgufFile) -> str | None:
+    """Return the architecture of a file whose metadata describe a model of another one than tritpack runs; else None.
+
+    A name without keys of its own is not one: that file is wrong, whoever reads it.
+    """
+    a = file.metadata.get("general.architecture")
+    is_foreign = isinstance(a, str) and a not in IMPLIED_ACTIVATION and f"{a}.block_count" in file.metadata
+    return a if is_foreign else None
+
+
 def refuse_adapter(file: GgufFile) -> None:
     """Raise Unsupported for a file that holds the difference to a model instead of a model."""
     if file.metadata.get("general.type") == "adapter":
@@ -128,9 +138,10 @@ class _Reader:
         self.file = file
         a = file.metadata.get("general.architecture")
         if not isinstance(a, str) or a not in IMPLIED_ACTIVATION:
-            raise Unsupported(
-                f"architecture {a!r} cannot be run", hint=f"supported: {', '.join(sorted(IMPLIED_ACTIVATION))}"
-            )
+            hint = f"supported: {', '.join(sorted(IMPLIED_ACTIVATION))}"
+            if a is None:
+                raise Unsupported("general.architecture is missing, so that nothing says how to run it", hint=hint)
+            raise Unsupported(f"architecture {a!r} cannot be run", hint=hint)
         self.architecture = a
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -24,7 +24,7 @@ from tritpack.formats.names import ExitCode
 if TYPE_CHECKING:
     from tritpack.converter.verify.rung import Report, Rung
 
-COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow", "unproved": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow", "unproved": "yellow", "unsupported": "yellow"}
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 
 
@@ -135,8 +135,8 @@ def command(
     Give --quantize if convert was given it.
 
     The exit code is 0 if nothing is wrong, 1 if anything is wrong in FILE, 2 for wrong usage, 3 if FILE, SOURCE or
-    another input cannot be read, 4 if SOURCE is not supported or FILE is not a ternary model, 5 if the report cannot be
-    written, 7 if something is not installed.
+    another input cannot be read, 4 if SOURCE is not supported, FILE is not a ternary model, or FILE alone is of an
+    architecture that tritpack does not know, 5 if the report cannot be written, 7 if something is not installed.
     """
     from tritpack.converter.report.render import prepare_folder, write_report
     from tritpack.converter.verify.ladder import verify
@@ -186,6 +186,8 @@ def command(
             click.echo(f"wrote {written}", err=True)
     if report.verdict == "fail":
         sys.exit(ExitCode.CHECK_FAILED)
+    if report.verdict == "unsupported":
+        sys.exit(ExitCode.UNSUPPORTED)
     if asked is not None:
         finish(asked, as_json=as_json, printed=True)
 

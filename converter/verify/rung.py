@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from tritpack.converter.verify.context import Context
 
 Verdict = Literal["pass", "fail", "skipped"]
-ReportVerdict = Literal["pass", "fail", "unproved"]
-"""`unproved`: nothing failed, and there was no source to prove the file by."""
+ReportVerdict = Literal["pass", "fail", "unproved", "unsupported"]
+"""`unproved`: nothing failed, and there was no source to prove the file by. `unsupported`: likewise, and tritpack does
+not know the architecture, so that most checks could not run."""
 Blame = Literal["file", "kernel", "runtime"]
 """What a failed rung accuses: the file, a kernel of this machine, or what runs the file."""
 Need = Literal["model"]
@@ -101,6 +102,7 @@ class Report:
     """All rungs that were climbed. It fails if any rung does.
 
     source: None where the file was checked by itself.
+    unsupported: why tritpack cannot check a file that may well be right.
     provenance: hashes of both sides, oracle, kernels that ran, machine and versions: what the figures belong to.
     """
 
@@ -108,6 +110,7 @@ class Report:
     source: str | None
     rungs: list[Rung]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unsupported: str | None = None
 
     def __repr__(self) -> str:
         against = "" if self.source is None else f" against {self.source}"
@@ -132,6 +135,8 @@ class Report:
     def verdict(self) -> ReportVerdict:
         if any(rung.verdict == "fail" for rung in self.rungs):
             return "fail"
+        if self.unsupported is not None:
+            return "unsupported"
         return "unproved" if self.source is None else "pass"
 
     @property
@@ -148,6 +153,11 @@ class Report:
         passed = [rung.name for rung in self.rungs if rung.verdict == "pass"]
         blamed = {rung.blames for rung in self.rungs if rung.verdict == "fail"}
         same_weights = "weights" in passed
+        if not blamed and self.unsupported is not None:
+            read = f" ({', '.join(passed)})" if passed else ""
+            return (
+                f"{self.unsupported}, so it cannot check this file; nothing wrong was found in what it could read{read}"
+            )
         if not blamed and self.source is None:
             return f"nothing is wrong that the file alone can show; checks passed: {', '.join(passed) or 'none'}"
         if not blamed:

@@ -29,6 +29,8 @@ def run(context: AloneContext) -> Rung:
         if (sentence := difference(recorded[tensor], context.hashes[tensor])) is not None:
             rung.add(Kind.INTEGRITY_DIFFERS, f"tensor {tensor!r}: {sentence}", tensor=tensor)
     rung.figures = {"tensors": len(compared), "recorded": len(recorded)}
+    if left := len(recorded) - len(compared):
+        rung.notes.append(f"{len(compared)} of {len(recorded)} tensors were compared; {left} could not be decoded")
     if not compared:
         rung.skipped = "none of the tensors of which the file records hashes could be decoded"
     return rung

@@ -8,6 +8,7 @@ from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.verify.rungs.structure import check_metadata, check_record, check_tensors
 from tritpack.formats.errors import TritpackError
+from tritpack.formats.model_metadata import foreign_architecture
 from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION
 
 name = "structure"
@@ -16,9 +17,14 @@ needs: frozenset[Need] = frozenset()
 
 
 def run(context: AloneContext) -> Rung:
-    """Check that the file describes a model, and has its tensors. A file that fails here is not run."""
+    """Check that the file describes a model, and has its tensors. A file that fails here is not run; nor is one of an
+    architecture that tritpack does not know, which is no fault of the file."""
     file = context.file
     rung = Rung(name, blames, compares="metadata and tensor table of FILE with the model that it describes")
+    if (architecture := foreign_architecture(file)) is not None:
+        context.report.unsupported = f"tritpack cannot run architecture {architecture!r}"
+        rung.skipped = context.cannot_run = context.report.unsupported
+        return rung
     try:
         spec = context.spec
     except TritpackError as error:

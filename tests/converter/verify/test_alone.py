@@ -174,6 +174,42 @@ def test_a_wrong_structure_is_not_run(tiny_gguf: Path, tmp_path: Path) -> None:
     assert report["kernels"].skipped == report["language"].skipped == "the file's structure is wrong"
 
 
+def foreign(pairs: dict[str, Any]) -> None:
+    """Describe the model as one of an architecture that only other programs run."""
+    pairs |= {name.replace(ARCH, "qwen35"): pairs.pop(name) for name in [*pairs] if name.startswith(f"{ARCH}.")}
+    pairs["general.architecture"] = "qwen35"
+
+
+def test_an_architecture_of_other_programs_is_no_fault(tiny_gguf: Path, tmp_path: Path) -> None:
+    other = metadata(foreign)(tiny_gguf, tmp_path / "other.gguf")
+    result = run("verify", other)
+    assert result.exit_code == ExitCode.UNSUPPORTED, result.output
+    end = "UNSUPPORTED: {}: tritpack cannot run architecture 'qwen35', so it cannot check this file; nothing wrong was "
+    assert result.stdout.splitlines()[-1].startswith(end.format(other))
+    report = verify(other)
+    assert (report.verdict, report["weights"].verdict, report["language"].verdict) == ("unsupported", "pass", "skipped")
+    jsonschema.validate(json.loads(json_text(report.as_json())), schema())
+    assert list(write_report(tmp_path / "report", report))
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        pytest.param(key("general.architecture", "qwen35"), "architecture 'qwen35' cannot be run", id="no keys of it"),
+        pytest.param(without("general.architecture"), "general.architecture is missing", id="missing"),
+    ],
+)
+def test_a_wrong_architecture_is_a_fault(tiny_gguf: Path, tmp_path: Path, edit: Edit, told: str) -> None:
+    report = verify(edit(tiny_gguf, tmp_path / "bad.gguf"), level="structure")
+    assert report.verdict == "fail" and told in report["structure"].sentences[0]
+
+
+def test_damage_counts_in_a_file_of_another_architecture(tiny_gguf: Path, tmp_path: Path) -> None:
+    other = metadata(foreign)(tiny_gguf, tmp_path / "other.gguf")
+    report = verify(norm("blk.0.attn_norm.weight", nan)(other, tmp_path / "bad.gguf"), level="weights")
+    assert report.verdict == "fail" and report.conclusion == "the file is wrong"
+
+
 def test_a_file_without_hashes_says_so(tiny_gguf: Path, tmp_path: Path) -> None:
     bare = scales(lambda t: t.scales)(tiny_gguf, tmp_path / "bare.gguf")
     report = verify(bare, level="weights")
