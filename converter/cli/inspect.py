@@ -70,7 +70,8 @@ def command(
     from the Hub. Several files, or a folder of GGUFs, give a table with one line per file.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
-    that are missing and, with --stats, codes or padding that no packer writes, and hashes of tensors that differ from
+    that are missing and, with --stats, codes or padding that no packer writes (stray bytes after an
+    i2_s scale, which bitnet.cpp leaves to chance, are none), and hashes of tensors that differ from
     those that the file records) ends with exit code 1, a part of a split file without the others with 3.
     """
     _check_page(files, shape, options)

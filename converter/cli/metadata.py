@@ -77,11 +77,11 @@ def get_command(file: str, keys: tuple[str, ...], as_json: bool) -> None:
 @click.argument("value", metavar="VALUE")
 @click.option("--type", "type", metavar="TYPE", help="Type of the value: str, bool, u8 to u64, i8 to i64, f32, f64, or "
               "an array of one of them, like arr[i32]. By default the type that KEY has; of a new key, the one that "
-              "readers expect.")  # fmt: skip
+              "readers expect or, if none knows KEY, what VALUE looks like.")  # fmt: skip
 @writing_options
 def set_command(**options: Any) -> None:
     """Set KEY of FILE to VALUE. An array is written as JSON; @PATH takes the text of a file, and @@
-    is an @.
+    is an @. A warning says what can no longer be run, or would be computed otherwise, after the change.
 
     \b
     Examples: tritpack metadata set model.gguf general.name "My model"
@@ -122,9 +122,10 @@ def rm_command(**options: Any) -> None:
 def fix_command(**options: Any) -> None:
     """Repair the known faults of FILE, and say of each what was found and what was done, or why nobody can know.
 
-    Keys: a missing pre-tokenizer, activation or end token, a file type that is not that of the tensors, the stub of a
-    chat template, names and type ids that their engines have given up. Tensors: i2_s in the order that bitnet.cpp
-    writes on ARM, rubbish after a scale. Exits with 1 if a fault stays.
+    Keys: an architecture under which the file has no keys, a missing pre-tokenizer, activation or end token, a file
+    type that is not that of the tensors, the stub of a chat template, names and type ids that their engines have given
+    up, and a model that cannot be run. Tensors: i2_s in the order that bitnet.cpp writes on ARM, and stray bytes after
+    a scale, which bitnet.cpp leaves to chance: no reader uses them. Exits with 1 if a fault stays.
     """
     from tritpack.converter.metadata.fix import fix_metadata
 

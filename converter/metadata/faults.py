@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tritpack.converter.metadata.consequences import ARCHITECTURE, with_metadata
 from tritpack.converter.metadata.draft import Draft
-from tritpack.converter.metadata.finding import FIXED, KNOWN_SHAPES, LEFT, Finding, Knowledge
+from tritpack.converter.metadata.finding import FIXED, KNOWN_SHAPES, LEFT, UNPROVED, Finding, Knowledge
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_header import TYPE_NAMES
 from tritpack.formats.gguf_writer import NUMPY_TYPE_IDS
@@ -19,18 +21,29 @@ from tritpack.runtime.tokenizer import BITNET_STUB, BITNET_TEMPLATE, KEY_PIPELIN
 
 PRE, MODEL, TOKENS = "tokenizer.ggml.pre", "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 TEMPLATE, EOS, EOT = "tokenizer.chat_template", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"
-FILE_TYPE = "general.file_type"
+FILE_TYPE, BLOCKS = "general.file_type", "block_count"
 SOURCE_HINT = "--source names the checkpoint that the file was made of"
 Fault = Callable[[Draft, Knowledge], Iterator[Finding]]
 
 
 def architecture(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
-    """`bitnet-25` is the name that bitnet-b1.58 had until April 2025; the graph is the same."""
+    """One that is missing, or after which no key is named; and `bitnet-25`, the name that bitnet-b1.58 had until April
+    2025: the graph is the same."""
+    present = draft.metadata.get(ARCHITECTURE)
+    if f"{present}.{BLOCKS}" not in draft.metadata:
+        fault = f"{ARCHITECTURE} is missing" if present is None else f"no key belongs to the architecture {present!r}"
+        names = [key.removesuffix(f".{BLOCKS}") for key in draft.metadata if key.endswith(f".{BLOCKS}")]
+        if len(names) != 1:
+            hint = f"tritpack metadata set FILE {ARCHITECTURE} NAME gives it; or convert or download the file again"
+            yield Finding(LEFT, fault, "the names of the keys do not say which one is right", hint)
+            return
+        draft.set(ARCHITECTURE, "str", names[0])
+        yield Finding(FIXED, fault, f"set to {names[0]!r}: the keys of the model are named after it")
     old, new = "bitnet-25", "bitnet-b1.58"
     if knowledge.architecture != old:
         return
     draft.rename({key: new + key[len(old) :] for key in draft.metadata if key.startswith(f"{old}.")})
-    draft.set("general.architecture", "str", new)
+    draft.set(ARCHITECTURE, "str", new)
     yield Finding(FIXED, f"the architecture is called {old}, its name until April 2025", f"renamed to {new}")
 
 
@@ -200,6 +213,23 @@ def type_ids(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         yield Finding(FIXED, f"{len(tensors)} {layout} tensors have the type id {old} of {dialect}", f"set to {new}")
 
 
+def model(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
+    """What is wrong with the keys of the model after all repairs, so that nothing can run it."""
+    file = with_metadata(draft)
+    if (name := model_metadata.foreign_architecture(file)) is not None:
+        fault = f"tritpack does not know the architecture {name!r}"
+        yield Finding(UNPROVED, fault, "whether its keys are right was not checked")
+        return
+    if any(finding.fix == "architecture" and finding.status == LEFT for finding in knowledge.findings):
+        return
+    try:
+        model_metadata.from_gguf(file)
+    except TritpackError as error:
+        sentence = f"the model cannot be run: {error.without_path}"
+        hint = error.hint or "tritpack metadata set gives a key a value; or convert or download the file again"
+        yield Finding(LEFT, sentence, "no rule gives the right value", hint)
+
+
 def _type_of(value: Any) -> str:
     """The type that a writer gives to a value of a vocabulary."""
     if isinstance(value, np.ndarray):
@@ -217,5 +247,6 @@ FAULTS: dict[str, Fault] = {
     "chat template": chat_template,
     "end tokens": end_tokens,
     "type ids": type_ids,
+    "model": model,
 }
 """Every fault by the name that users see, in the order in which they are repaired: the first one renames keys."""

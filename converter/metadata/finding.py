@@ -39,13 +39,14 @@ class Finding:
 
 
 class Knowledge:
-    """What is known of a model besides its file. source: see fix_metadata."""
+    """What is known of a model besides its file. source: see fix_metadata. findings: so far."""
 
     def __init__(self, draft: Draft, source: str | Path | None, activation: str | None, read_as: str | None) -> None:
         self._draft = draft
         self._source = source
         self.activation = activation
         self.read_as = read_as
+        self.findings: list[Finding] = []
 
     @property
     def has_source(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tritpack.converter.metadata.draft import Draft
 from tritpack.converter.metadata.faults import FAULTS
-from tritpack.converter.metadata.finding import Finding, Knowledge
+from tritpack.converter.metadata.finding import Knowledge
 from tritpack.converter.metadata.layout_faults import LAYOUT_FAULTS
 from tritpack.converter.metadata.metadata import finish
 from tritpack.formats.errors import UsageError
@@ -42,7 +42,7 @@ def fix_metadata(
     draft = Draft(file)
     refuse_adapter(draft.file)
     knowledge = Knowledge(draft, source, activation, read_as)
-    findings: list[Finding] = []
     for name, fault in {**FAULTS, **LAYOUT_FAULTS}.items():
-        findings += [dataclasses.replace(finding, fix=name) for finding in fault(draft, knowledge)]
-    return {**finish(draft, "fix", output, force, dry_run), "findings": [dataclasses.asdict(f) for f in findings]}
+        knowledge.findings += [dataclasses.replace(finding, fix=name) for finding in fault(draft, knowledge)]
+    found = [dataclasses.asdict(finding) for finding in knowledge.findings]
+    return {**finish(draft, "fix", output, force, dry_run), "findings": found}

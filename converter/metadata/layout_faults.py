@@ -112,7 +112,8 @@ def rubbish_after_scales(draft: Draft, knowledge: Knowledge) -> Iterator[Finding
         return
     for tensor in dirty:
         draft.refill(tensor, functools.partial(_cleaned, draft.file, tensor))
-    yield Finding(FIXED, f"{len(dirty)} tensors have rubbish after their scale", "set to zeros")
+    fault = f"{len(dirty)} tensors have stray bytes after their scale, which bitnet.cpp leaves to chance"
+    yield Finding(FIXED, fault, "set to zeros; no reader uses them, so that the file was not damaged")
 
 
 def _is_dirty(file: GgufFile, tensor: TensorInfo) -> bool:

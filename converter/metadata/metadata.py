@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tritpack.converter.inspect.inputs import open_any
+from tritpack.converter.metadata.consequences import consequences
 from tritpack.converter.metadata.draft import Change, Draft
 from tritpack.converter.metadata.values import check_key, check_type, parse_value, type_for
 from tritpack.formats.errors import UsageError
@@ -51,6 +52,7 @@ def set_metadata(
     value: as text; an array as JSON. type: of GGUF; by default that of the key or, for a new one, what readers expect.
     output: write the result there instead of over the file. force: overwrite an existing output.
     The file is changed in place where one block takes it, else written anew; if that fails, it is as it was.
+    `warnings` has a sentence for each thing that cannot be run, or is computed otherwise, after the change.
     Raises UsageError, Unreadable, WriteFailed.
     """
     check_key(key)
@@ -63,7 +65,7 @@ def set_metadata(
     except UsageError as error:
         error.hint = error.hint or (None if type else f"{key} is of type {kind}; --type gives it another")
         raise
-    return finish(draft, "set", output, force, dry_run)
+    return _edited(draft, "set", output, force, dry_run)
 
 
 def remove_metadata(
@@ -78,7 +80,14 @@ def remove_metadata(
     draft = Draft(file)
     for key in keys:
         draft.remove(key)
-    return finish(draft, "rm", output, force, dry_run)
+    return _edited(draft, "rm", output, force, dry_run)
+
+
+def _edited(draft: Draft, command: str, output: str | Path | None, force: bool, dry_run: bool) -> dict[str, Any]:
+    """Finish a draft that a user has edited, with warnings of what follows from it."""
+    warnings = [*consequences(draft)]
+    result = finish(draft, command, output, force, dry_run)
+    return {**result, "warnings": [*warnings, *result["warnings"]]}
 
 
 def finish(draft: Draft, command: str, output: str | Path | None, force: bool, dry_run: bool) -> dict[str, Any]:

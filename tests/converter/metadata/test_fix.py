@@ -265,7 +265,8 @@ def test_rubbish_after_the_scales_and_the_record(tiny_gguf: Path, tmp_path: Path
     dirty = hashlib.sha256(GgufFile(path).bytes_of(info).tobytes()).hexdigest()
     path.write_bytes(path.read_bytes().replace(old.encode(), dirty.encode()))
     assert inspect(path, stats=True)["damage"] == []
-    assert found(path) == {"rubbish after scales": ("fixed", "set to zeros")}
+    done = "set to zeros; no reader uses them, so that the file was not damaged"
+    assert found(path) == {"rubbish after scales": ("fixed", done)}
     assert path.read_bytes() == tiny_gguf.read_bytes()
 
 
@@ -291,3 +292,40 @@ def test_a_checkpoint_with_another_activation(tiny_checkpoint: Path, tiny_gguf: 
     silu = edited_checkpoint(tiny_checkpoint, tmp_path / "silu", config=lambda c: c.update({"hidden_act": "silu"}))
     path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
     assert found(path, source=silu)["activation"] == ("fixed", "set to 'silu': the source says so")
+
+
+# -- the architecture, and what stays wrong ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(without("general.architecture"), id="missing"),
+        pytest.param(lambda pairs: pairs.update({"general.architecture": "llama"}), id="another"),
+    ],
+)
+def test_the_architecture_is_that_of_the_keys(edit: Callable[..., None], tiny_gguf: Path, tmp_path: Path) -> None:
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=edit)
+    status, done = found(path)["architecture"]
+    assert status == "fixed" and "'bitnet-b1.58'" in done
+    assert GgufFile(path).metadata["general.architecture"] == "bitnet-b1.58" and found(path) == {}
+
+
+def test_a_model_that_cannot_be_run_is_a_fault_that_stays(tiny_gguf: Path, tmp_path: Path) -> None:
+    cases = {
+        "architecture": lambda pairs: [pairs.pop(key) for key in ("general.architecture", "bitnet-b1.58.block_count")],
+        "model": lambda pairs: pairs.update({"bitnet-b1.58.attention.head_count": 3}),
+    }
+    for fault, edit in cases.items():
+        path = edited_gguf(tiny_gguf, tmp_path / f"{fault}.gguf", metadata=edit)
+        shown = run("metadata", "fix", path)
+        assert shown.exit_code == 1 and f"left {fault}: " in shown.stdout and "hint: " in shown.stdout, fault
+
+
+def test_an_architecture_of_other_programs_is_unproved(tiny_gguf: Path, tmp_path: Path) -> None:
+    def rename(pairs: dict[str, Any]) -> None:
+        pairs |= {name.replace("bitnet-b1.58", "x"): pairs.pop(name) for name in [*pairs] if "b1.58." in name}
+        pairs["general.architecture"] = "x"
+
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=rename)
+    assert found(path)["model"] == ("unproved", "whether its keys are right was not checked")

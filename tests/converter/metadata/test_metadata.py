@@ -243,3 +243,25 @@ def test_keys_that_are_not_utf8_are_not_written_again(tiny_gguf: Path, tmp_path:
     path.write_bytes(path.read_bytes().replace(b"mine.key", b"mine.\xff\xfey"))
     with pytest.raises(Unreadable, match="not UTF-8"):
         set_metadata(path, "general.name", "another name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warning"),
+    [
+        (("set", "general.architecture", "llama"), "cannot be run after this change: metadata key llama."),
+        (("rm", "general.architecture"), "cannot be run after this change: general.architecture is missing"),
+        (("set", "bitnet-b1.58.context_length", "99999"), "programs will allow 99999"),
+        (("set", "bitnet-b1.58.rope.freq_base", "7"), "another model after the change: rope_theta was 500000.0"),
+        (("rm", "tokenizer.ggml.merges"), "the tokenizer cannot be used after this change"),
+        (("set", "general.name", "bitnex"), None),
+        (("set", "foo.bar", "3"), None),
+    ],
+)
+def test_what_follows_from_an_edit_is_a_warning(
+    arguments: tuple[str, ...], warning: str | None, file: Path, tmp_path: Path
+) -> None:
+    command, *rest = arguments
+    for number, options in enumerate((("--dry-run",), ("-o", tmp_path / "out.gguf"), ())):
+        result = run("metadata", command, file, *rest, *options)
+        assert result.exit_code == 0, number
+        assert (warning is None and not result.stderr) or f"{warning}" in result.stderr, (number, result.stderr)
