@@ -14,6 +14,7 @@ from tritpack.converter.cli.main import print_json, show
 from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats.names import ExitCode
+from tritpack.formats.printable import printable
 
 WORDS = {
     "equal": "equal",
@@ -97,6 +98,9 @@ def _show(result: dict[str, Any], *, tensors: bool, metadata: bool) -> None:
         about = result[side]
         layouts = ", ".join(f"{count} x {layout}" for layout, count in about["layouts"].items())
         show(f"{side.upper()}  {about['path']}: {about['kind']}, {size(about['nbytes'])}, {layouts}")
+    verdict = result["verdict"]
+    colour = {"same": "green", "different": "red"}[verdict]
+    click.echo(click.style(verdict.upper(), fg=colour, bold=True) + f": {printable(result['conclusion'])}")
     for kind, name in (("ternary", "ternary tensors"), ("floats", "float tensors")):
         counts = ", ".join(f"{count} {WORDS[key]}" for key, count in result["summary"][kind].items() if count)
         show(f"{name}: {counts or 'none'}")
@@ -112,9 +116,6 @@ def _show(result: dict[str, Any], *, tensors: bool, metadata: bool) -> None:
     for row in result["tensors"] if tensors else ():
         if row["verdict"] != "equal":
             show(f"  {row['sentence']}")
-    verdict = result["verdict"]
-    colour = {"same": "green", "different": "red"}[verdict]
-    click.echo(click.style(verdict.upper(), fg=colour, bold=True) + f": {result['conclusion']}")
 
 
 def _tokenizer(result: dict[str, Any]) -> str:

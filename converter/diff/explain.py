@@ -37,6 +37,9 @@ class Explainer:
     def __init__(self, a: Side, b: Side, pairs: Sequence[Pair]) -> None:
         self.a, self.b, self.pairs = a, b, pairs
         self._holders = {pair.codes.sha256[0]: pair.name for pair in pairs if pair.codes is not None}
+        both = [pair for pair in pairs if pair.a is not None and pair.b is not None and pair.is_ternary]
+        # Of models of different sizes, what looks like a shifted or permuted matrix is chance, or one random stream.
+        self._same_sizes = all(pair.both[0].shape == pair.both[1].shape for pair in both)
         self._unexplained = 0
 
     def explain(self, pair: Pair) -> Finding | None:
@@ -84,7 +87,7 @@ class Explainer:
         holder = self._holders.get(codes.sha256[1])
         if holder is not None and holder != pair.name:
             return Diagnosis(Kind.CODES_OF_OTHER_TENSOR, f"B has here the codes that A has in {holder!r}")
-        if self._unexplained >= MAX_UNEXPLAINED:
+        if not self._same_sizes or self._unexplained >= MAX_UNEXPLAINED:
             return Diagnosis(Kind.CODES_DIFFER)
         ours, theirs = in_checkpoint_order(pair)
         rotary = pair.name.split(".")[-2:-1] in (["attn_q"], ["attn_k"])

@@ -82,10 +82,14 @@ def compare_models(a: Side, b: Side, keys: list[dict[str, Any]]) -> tuple[list[F
 
 def _completed(a: Side, b: Side, ours: ModelSpec, theirs: ModelSpec) -> tuple[ModelSpec, ModelSpec, list[str]]:
     """Return both specs with what another tool's file cannot say taken from the other side."""
-    notes: list[str] = []
-    for side, name in ((a, "A"), (b, "B")):
-        if side.file is not None and is_silent_on_activations(side.file):
-            notes.append(f"no key of {name} says how activations are quantised; taken to be as on the other side")
+    silent = [
+        name for side, name in ((a, "A"), (b, "B")) if side.file is not None and is_silent_on_activations(side.file)
+    ]
+    notes = []
+    if len(silent) == 1:
+        notes = [f"no key of {silent[0]} says how activations are quantised; taken to be as on the other side"]
+    elif silent:
+        notes = ["no key of A or B says how activations are quantised, so that this was not compared"]
     if a.file is not None:
         ours, _ = completed(a.file, ours, theirs)
     if b.file is not None:

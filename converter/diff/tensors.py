@@ -205,7 +205,7 @@ def _damage(tensor: Comparable) -> str | None:
             for _ in tensor.rows(0, math.prod(tensor.shape[:-1])):
                 pass
     except TritpackError as error:
-        return error.without_path
+        return error.message
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tritpack.converter.diff.codes import CONSTANT
@@ -42,7 +43,7 @@ HEADLINES = {
 
 def headline(finding: Finding, findings: Sequence[Finding], pairs: Sequence[Pair]) -> str:
     """Say what findings of one kind have in common, and in how many tensors. finding: the first of them."""
-    called = HEADLINES.get(finding.kind, finding.kind.value.replace("_", " "))
+    called = _called_kind(finding)
     ratios = [other.figures["ratio"] for other in findings if other.figures.get("ratio")]
     if finding.kind is Kind.SCALE_DIFFERS and len(ratios) == len(findings):
         is_constant = max(ratios) - min(ratios) <= CONSTANT * min(ratios)
@@ -79,25 +80,64 @@ def conclusion(parts: Mapping[str, Sequence[Finding]], ignored: set[str], pairs:
     """Say in one sentence whether the two are one model. parts: what differs. ignored: parts that do not count."""
     counting = [part for part, findings in parts.items() if findings and part not in ignored]
     others = [part for part, findings in parts.items() if findings and part in ignored]
-    beside = f"; different, and not counted: {' and '.join(others)}" if others else ""
+    named = " and ".join(_called(part, parts[part]) for part in others)
+    beside = f"; not counted: {named} {'differ' if len(others) > 1 else 'differs'} too" if others else ""
     if not counting:
+        beside = f"; only {named} {'differ' if len(others) > 1 else 'differs'}, which does not count" if others else ""
         equal = [part for part in ("tensors", "hyperparameters", "tokenizer") if part not in others]
         return f"A and B hold the same model: its {', '.join(equal)} are equal{beside}"
     if counting == ["rounding"]:
         return f"A and B hold one model, rounded to different types (--ignore rounding lets that pass){beside}"
+    if damaged := _damaged(pairs):
+        names = [pair.name for pair in pairs if pair.damage]
+        more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
+        which = f"{damaged[0]} is" if len(damaged) == 1 else "A and B are"
+        return f"{which} damaged: {names[0]}{more} cannot be decoded, so that the models cannot be the same{beside}"
+    if counting == ["model"]:
+        return f"A and B hold the same weights, and compute otherwise: {_fields(parts['model'])}{beside}"
     if counting == ["description"]:
         return "A and B hold the same model, described differently (--strict)"
     return f"A and B hold different models: {'; '.join(_reason(part, parts[part], pairs) for part in counting)}{beside}"
 
 
 def _reason(part: str, findings: Sequence[Finding], pairs: Sequence[Pair]) -> str:
-    """Say in a few words how a part differs."""
+    """Say in a few words how a part differs; of tensors, the most common kind first."""
     first = findings[0]
-    same = [finding for finding in findings if finding.kind is first.kind]
-    if part == "tensors" and len(same) > 1:
-        more = f", and {len(findings) - len(same)} tensors in other ways" if len(same) < len(findings) else ""
-        return headline(first, same, pairs) + more
-    if part == "tensors" and first.tensor is not None:
-        others = f" and {len(findings) - 1} others" if len(findings) > 1 else ""
-        return f"{first.tensor}{others}: {HEADLINES.get(first.kind, first.kind.value.replace('_', ' '))}"
-    return "their hyperparameters differ" if part == "model" else f"their {part} differs"
+    if part == "tensors" and len(findings) == 1 and first.tensor is not None:
+        return f"{first.tensor}: {_called_kind(first)}"
+    if part == "tensors":
+        kinds = Counter(finding.kind for finding in findings).most_common()
+        same = [finding for finding in findings if finding.kind is kinds[0][0]]
+        others = Counter(_called_kind(finding) for finding in findings if finding.kind is not kinds[0][0])
+        return "; ".join([headline(same[0], same, pairs), *(f"in {count}, {way}" for way, count in others.items())])
+    return f"their hyperparameters differ ({_fields(findings)})" if part == "model" else f"their {part} differs"
+
+
+def _damaged(pairs: Sequence[Pair]) -> list[str]:
+    """Return the sides, A or B, with a tensor that cannot be decoded although its layout is known."""
+    sides = [(name, getattr(pair, name)) for pair in pairs for name in pair.damage or ()]
+    return sorted({name.upper() for name, tensor in sides if tensor.readable})
+
+
+def _called_kind(finding: Finding) -> str:
+    return HEADLINES.get(finding.kind, finding.kind.value.replace("_", " "))
+
+
+def _called(part: str, findings: Sequence[Finding]) -> str:
+    """Name a part that does not count. A description is named by its keys."""
+    if part != "description":
+        return f"the {part}"
+    keys = [key.removeprefix("general.") for finding in findings for key in finding.figures["keys"]]
+    return f"the {keys[0]}" if len(keys) == 1 else f"the description ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+
+
+def _fields(findings: Sequence[Finding]) -> str:
+    """Name the hyperparameters that differ."""
+    named = []
+    for finding in findings:
+        field = finding.figures.get("field") or finding.figures.get("key")
+        if field == "int8_activations":
+            side = "A" if finding.figures["a"] in (True, "True") else "B"
+            field = f"activations are rounded to int8 in {side} only"
+        named.append(str(field))
+    return ", ".join(dict.fromkeys(named[:3])) + (", ..." if len(named) > 3 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tritpack.converter.release.bundle.create import create_bundle
 from tritpack.converter.repack import repack
 from tritpack.formats import float_types
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_writer import TensorPlan
 from tritpack.formats.model_metadata import from_gguf
 from tritpack.formats.names import ExitCode
 
@@ -119,7 +121,9 @@ def test_rows_that_two_files_order_differently_are_compared_in_one_order(tiny_gg
 def test_what_describes_a_model_counts_only_with_strict(tiny_gguf: Path, tmp_path: Path) -> None:
     other = key("general.name", "Another")(tiny_gguf, tmp_path / "b.gguf")
     result = diff(tiny_gguf, other)
-    assert result["verdict"] == "same" and "not counted: description" in result["conclusion"]
+    assert result["verdict"] == "same" and result["conclusion"].endswith(
+        "; only the name differs, which does not count"
+    )
     [row] = result["metadata"]["description"]
     assert row["key"] == "general.name" and row["change"] == "changed" and row["b"] == "'Another'"
     assert diff(tiny_gguf, other, strict=True)["verdict"] == "different"
@@ -132,7 +136,35 @@ def test_a_file_of_another_tool_is_completed_from_the_other_side(tiny_gguf: Path
 
     result = broken(tiny_gguf, tmp_path, metadata(silent))
     assert not [row for row in result["differences"] if row["part"] in ("model", "tensors")]
-    assert "how activations are quantised" in result["notes"][0]
+    [note] = result["notes"]
+    assert note.startswith("no key of B says how activations are quantised; taken to be as on the other side")
+    [note] = diff(tmp_path / "b.gguf", tmp_path / "b.gguf")["notes"]
+    assert note.startswith("no key of A or B says")
+
+
+def test_the_conclusion_says_in_what_ways(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Activations of one side only; and several kinds of differences in one model."""
+    other = key("tritpack.activation_quantization", "none")
+    assert broken(tiny_gguf, tmp_path, other)["conclusion"] == (
+        "A and B hold the same weights, and compute otherwise: activations are rounded to int8 in A only"
+    )
+    changed = codes(lambda matrix: -matrix)(tiny_gguf, tmp_path / "codes.gguf")
+    result = diff(tiny_gguf, norm("output_norm.weight", lambda values: values * 2)(changed, tmp_path / "both.gguf"))
+    told = "the signs of all codes are flipped in all 14 ternary tensors; in 1, its values differ"
+    assert result["conclusion"] == f"A and B hold different models: {told}"
+
+
+def test_of_models_of_different_sizes_no_mistake_is_guessed(tiny_gguf: Path, tmp_path: Path) -> None:
+    def narrow(plans: list[tuple[TensorPlan, np.ndarray]]) -> list[tuple[TensorPlan, np.ndarray]]:
+        name, other = "blk.1.ffn_up.weight", next(plan for plan, _ in plans if plan.name == "blk.1.attn_q.weight")
+        data = next(data for plan, data in plans if plan.name == other.name)
+        return [(replace(other, name=name), data) if plan.name == name else (plan, old) for plan, old in plans]
+
+    permuted_rows = codes(permuted(0), "blk.0.ffn_down.weight")(tiny_gguf, tmp_path / "rows.gguf")
+    assert "permuted" in sentences(diff(tiny_gguf, permuted_rows))
+    smaller = tensors_as(narrow)(permuted_rows, tmp_path / "smaller.gguf")
+    result = diff(tiny_gguf, smaller)
+    assert "its shape is" in sentences(result) and "permuted" not in sentences(result)
 
 
 # -- other models ------------------------------------------------------------------------------------------------------
@@ -282,7 +314,8 @@ def test_a_tensor_that_cannot_be_decoded_is_a_difference(tiny_gguf: Path, tmp_pa
     result = broken(tiny_gguf, tmp_path, arrays(three))
     [row] = [row for row in result["tensors"] if row["verdict"] == "differs"]
     assert row["damage"].keys() == {"b"} and "code 3" in row["damage"]["b"]
-    assert "cannot be decoded, in B: " in row["sentence"]
+    assert "cannot be decoded, in B: " in row["sentence"] and row["sentence"].count(UP) == 1
+    assert result["conclusion"].startswith(f"B is damaged: {UP} cannot be decoded")
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -292,11 +325,11 @@ def test_the_command(tiny_gguf: Path, tmp_path: Path) -> None:
     flipped = codes(lambda c: -c)(tiny_gguf, tmp_path / "b.gguf")
     result = run("diff", tiny_gguf, flipped, "--tensors", "--metadata")
     assert result.exit_code == ExitCode.CHECK_FAILED
-    assert result.stdout.splitlines()[-1].startswith("DIFFERENT: A and B hold different models: the signs of all codes")
+    assert result.stdout.splitlines()[2].startswith("DIFFERENT: A and B hold different models: the signs of all codes")
     assert result.stdout.count("flipped: every sign is the other one") == 15  # 14 tensors, and the first in the summary
     shutil.copy(tiny_gguf, tmp_path / "c.gguf")
     result = run("diff", tiny_gguf, tmp_path / "c.gguf")
-    assert result.exit_code == ExitCode.GOOD and result.stdout.splitlines()[-1].startswith("SAME: ")
+    assert result.exit_code == ExitCode.GOOD and result.stdout.splitlines()[2].startswith("SAME: ")
     printed = run("diff", tiny_gguf, flipped, "--json")
     document = json.loads(printed.stdout)
     assert printed.exit_code == ExitCode.CHECK_FAILED and document["a"]["path"] == str(tiny_gguf)
