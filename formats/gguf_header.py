@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable
+from tritpack.formats.other_files import HEAD, kind_of
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -164,7 +165,9 @@ class _Parser:
             raise Unreadable(f"{self.size} bytes are too few for a GGUF header")
         magic = bytes(self.buffer[: len(MAGIC)])
         if magic != MAGIC:
-            raise Unreadable(f"starts with {magic!r}, not with {MAGIC!r}", hint="this is not a GGUF file")
+            kind = kind_of(bytes(self.buffer[:HEAD]))
+            what = f"starts with {magic!r}, not with {MAGIC!r}" if kind is None else f"is {kind}"
+            raise Unreadable(what, hint="this is not a GGUF file")
         self.cursor = len(MAGIC)
         version = self._take("<I")
         if version not in (2, 3):

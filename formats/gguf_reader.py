@@ -330,8 +330,23 @@ def _sized_tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Itera
         room = max(end - row.start, 0)
         head = mapped[row.start : row.start + min(room, HEAD_BYTES)]
         with locating(tensor=row.name):
-            info = tensor_info(row, room, header.alignment, head)
+            try:
+                info = tensor_info(row, room, header.alignment, head)
+            except Unreadable as error:
+                if (whole := _whole_size(header)) > mapped.size:
+                    error.message += f"; the file has {mapped.size:,} of {whole:,} bytes"
+                raise
         yield dataclasses.replace(info, file_index=file_index) if file_index else info
+
+
+def _whole_size(header: Header) -> int:
+    """Return the bytes that a file needs for the last of its tensors, as far as shapes alone give its size."""
+    last = max(header.rows, key=lambda row: row.start)
+    if 0 in last.shape:
+        return last.start
+    rows, cols = math.prod(last.shape[:-1]), last.shape[-1] if last.shape else 1
+    sizes = (meaning.nbytes(rows, cols, np.empty(0, np.uint8)) for meaning in catalog.meanings(last.type_id))
+    return last.start + min((size for size in sizes if size is not None), default=0)
 
 
 def tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tritpack.formats.errors import Unreadable
+from tritpack.formats.suggestions import near_files
 
 LARGEST_DOCUMENT = 128 << 20
 """Bytes of the largest file that is read as a whole: the largest tokenizer.json have 40 MB."""
@@ -115,7 +116,8 @@ def _unreadable(path: Path, error: OSError | ValueError) -> Unreadable:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             return Unreadable(f"is {_kind(mode)}, expected a file", path=path)
-    return Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=path)
+    hint = near_files(path) if isinstance(error, FileNotFoundError) else None
+    return Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=path, hint=hint)
 
 
 def _kind(mode: int) -> str:

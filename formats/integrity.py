@@ -101,7 +101,8 @@ def difference(recorded: TensorHashes, computed: TensorHashes) -> str | None:
 
 
 def _differs(what: str, key: str, recorded: str, computed: str) -> str:
-    numbers = f"their SHA-256 is {computed[:SHOWN]}..., {key} has {recorded[:SHOWN] or 'none'}..."
+    begins = f"begins with {recorded[:SHOWN]}" if recorded else "is missing"
+    numbers = f"their SHA-256 begins with {computed[:SHOWN]}, the one in {key} {begins}"
     return f"its {what} are not those that the file records: {numbers}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str | None:
@@ -11,3 +12,15 @@ def did_you_mean(word: str, names: Iterable[str]) -> str | None:
 
     nearest = get_close_matches(word.lower(), names, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(nearest)}?" if nearest else None
+
+
+def near_files(path: Path) -> str:
+    """Return a hint for a path that does not exist: its folder does not, or the files whose names are nearest."""
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            return f"there is no folder {folder}"
+        names = [entry.name for entry in folder.iterdir()]
+    except (OSError, ValueError):
+        names = []
+    return did_you_mean(path.name, names) or f"no file in {folder} is called so; ORG/NAME names a repository on the Hub"

@@ -114,7 +114,8 @@ def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> s
     if prompt == "-" and path is None:
         prompt, path = None, "-"
     if [prompt, path, other].count(None) != 2:
-        raise UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}")
+        hint = 'for example: -p "Once upon a time"'
+        raise UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}", hint=hint)
     if other is None:
         WORKER.start()  # the tokenizer's process, while the model is opened here
     return prompt if path is None else read_text_argument(path).removesuffix("\n")

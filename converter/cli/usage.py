@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import click
@@ -34,15 +35,31 @@ def as_ours(error: click.ClickException) -> UsageError:
         return UsageError(_plain(error.format_message()), hint=hint)
     name = _name(parameter)
     if isinstance(error, click.MissingParameter):
+        if isinstance(parameter, click.Option) and "-o" in parameter.opts:
+            hint = f"give what to write with -o {parameter.metavar or 'OUT'}"
         return UsageError(f"{name} is missing", hint=hint)
     if isinstance(parameter.type, click.Choice):
         value = error.message.partition(" ")[0].strip("'\"")  # the only place where click keeps it
         elsewhere = parameter.type.elsewhere if isinstance(parameter.type, ChoiceBeside) else {}
-        hint = elsewhere.get(value.lower()) or did_you_mean(value, map(str, parameter.type.choices)) or hint
+        hint = (
+            elsewhere.get(value.lower())
+            or _of_floats(name, value)
+            or did_you_mean(value, map(str, parameter.type.choices))
+            or hint
+        )
     if context.get_parameter_source(parameter.name) is ParameterSource.ENVIRONMENT:
         variable = parameter.envvar if isinstance(parameter.envvar, str) else " or ".join(parameter.envvar)
         hint = f"the value comes from the environment variable {variable}"
     return UsageError(f"{name}: {_plain(error.message)}", hint=hint)
+
+
+def _of_floats(name: str, value: str) -> str | None:
+    """Return a hint for a type of rounded floats, which ternary weights are never stored in."""
+    if name != "--outtype" or not re.fullmatch(r"(iq|q)[2-8](_[a-z0-9_]+)?", value.lower()):
+        return None
+    return (
+        "ternary weights are stored exactly, mostly as i2_s; --embedding-type q4_k, q6_k or q8_0 rounds the embedding"
+    )
 
 
 def _name(parameter: click.Parameter) -> str:

@@ -20,6 +20,7 @@ from tritpack.formats.files import sha256_file
 from tritpack.formats.inputs import Unchanged, open_input, read_input
 from tritpack.formats.json_text import parse_json
 from tritpack.formats.safetensors_reader import StoredTensor, read_safetensors
+from tritpack.formats.suggestions import near_files
 
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
 """Modules of sentence-transformers that embedding models may have."""
@@ -30,6 +31,7 @@ HASHED_FILES = (
     "modules.json",
 )  # fmt: skip
 """Files, besides the weights, that a conversion depends on."""
+FORMS = "give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors")
 """Files of a LoRA adapter, as peft and mlx-lm write them."""
 
@@ -83,7 +85,7 @@ class CheckpointFolder:
             raise Unreadable(
                 "does not exist" if missing else "is a file, expected a checkpoint folder",
                 path=self.folder,
-                hint="give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub",
+                hint=near_files(self.folder) if missing else FORMS,
             )
         named = [self.folder / name for name in (*HASHED_FILES, INDEX, CARD)]
         self.unchanged = Unchanged(
@@ -149,8 +151,10 @@ class CheckpointFolder:
         if not path.exists():
             if required:
                 packed = sorted(self.folder.glob("*.gguf"))
-                hint = f"give the GGUF file itself: {packed[0]}" if packed else "this is not a transformers checkpoint"
-                raise Unreadable(f"has no {name}", path=self.folder, hint=hint)
+                if packed:
+                    hint = f"give the GGUF file itself: {packed[0]}"
+                    raise Unreadable(f"has no {name}", path=self.folder, hint=hint)
+                raise Unreadable(f"holds no GGUF and no checkpoint: it has no {name}", path=self.folder, hint=FORMS)
             return {}
         try:
             # A repeated key keeps its last value, as in transformers: HF1BitLLM's config.json relies on it.

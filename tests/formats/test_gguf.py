@@ -157,7 +157,11 @@ def row(
 PAD = bytes(512)
 HOSTILE = {
     "empty": (b"", "too few"),
-    "other magic": (b"GGML" + PAD, "not with"),
+    "other magic": (b"GGUX" + PAD, "not with"),
+    "a picture": (b"\xff\xd8\xff\xe0" + PAD, "is a JPEG picture"),
+    "a page": (b"\n<!DOCTYPE html>" + PAD, "is a web page: the download failed"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n" + PAD, "is a pointer of Git LFS"),
+    "weights": (bytes(8) + b'{"a":' + PAD, "is a safetensors file"),
     "big endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + PAD, "big-endian"),
     "version 1": (header(version=1) + PAD, "version 1"),
     "2**60 pairs": (header(pairs=2**60) + PAD, "claims"),
@@ -305,3 +309,12 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(WriteFailed, match="100 are free"):
         write(tmp_path / "a.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_file_says_how_much_there_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in (len(whole) - 5000, GgufFile(tiny_gguf).header.data_offset + 100):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(Unreadable, match=f"are there; the file has {size:,} of {len(whole):,} bytes"):
+            GgufFile(cut)

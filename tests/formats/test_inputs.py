@@ -215,3 +215,15 @@ def test_unchanged_files_are_unchanged(demo_gguf: Path) -> None:
 def test_text_that_no_file_name_can_be(function: Callable[[str], object], name: str) -> None:
     with pytest.raises(Unreadable):
         function(name)
+
+
+def test_a_missing_file_has_the_nearest_name_as_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "model-I2_S.gguf").touch()
+    for name, hint in {
+        "model-i2s.gguf": "did you mean model-I2_S.gguf?",
+        "zzz": f"no file in {tmp_path} is called so",
+        "x/m.gguf": f"there is no folder {tmp_path / 'x'}",
+    }.items():
+        with pytest.raises(Unreadable, match="No such file") as caught:
+            inputs.open_input(tmp_path / name)
+        assert hint in str(caught.value.hint), name

@@ -93,7 +93,7 @@ def test_a_changed_byte_is_found_by_the_recorded_hash(name: str, tiny_gguf: Path
     bad = edited_gguf(tiny_gguf, tmp_path / "b.gguf", tensors=change, damaged=True)
     result = inspect(bad, stats=True)
     [damage] = result["damage"]
-    assert damage.startswith(f"tensor '{name}': its bytes are not those that the file records: their SHA-256 is ")
+    assert damage.startswith(f"tensor '{name}': its bytes are not those that the file records: their SHA-256 begins ")
     assert result["integrity"] == {"recorded": len(result["tensors"]), "checked": True, "differing": [name]}
     assert [row["name"] for row in result["tensors"] if not row["intact"]] == [name]
     shown = run("inspect", bad, "--stats")
