@@ -244,14 +244,10 @@ def _build(metadata: Mapping[str, Any], backend: BoundedTokenizer | None) -> Tok
             if token_id is not None:
                 types[token_id] = TokenType.CONTROL
 
-    merges = metadata.get(KEY_MERGES if kind == "llama" else "tokenizer.ggml.merges")
-    if merges is None and kind == "llama":
-        merges = merges_from_scores(tokens, types, metadata.get("tokenizer.ggml.scores"))
-    if merges is None:
-        raise Unreadable("the file's BPE tokenizer has no tokenizer.ggml.merges")
+    merges = merges_of(metadata, tokens, types)
     pipeline = _own_pipeline(metadata) or foreign_pipeline(metadata, tokens, special["bos"], special["eos"])
     if backend is None:
-        backend = _backend(metadata, tokens, types, list(merges), pipeline)
+        backend = _backend(metadata, tokens, types, merges, pipeline)
 
     tokenizer = Tokenizer(backend, tokens, types, (pipeline.get("decoder") or {}).get("type") == "ByteLevel")
     tokenizer.bos_id, tokenizer.eos_id = special["bos"], special["eos"]
@@ -314,6 +310,18 @@ def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unreadable(f"{key} is not a JSON object")
     return value
+
+
+def merges_of(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[str]:
+    """Return the merges of a tokenizer in order, as its metadata list them or as its scores give them. Raises
+    Unreadable."""
+    kind = metadata.get("tokenizer.ggml.model")
+    merges = metadata.get(KEY_MERGES if kind == "llama" else "tokenizer.ggml.merges")
+    if merges is None and kind == "llama":
+        return merges_from_scores(tokens, types, metadata.get("tokenizer.ggml.scores"))
+    if merges is None:
+        raise Unreadable("the file's BPE tokenizer has no tokenizer.ggml.merges")
+    return list(merges)
 
 
 def merges_from_scores(tokens: list[str], types: list[int], scores: Any) -> list[str]:

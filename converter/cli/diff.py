@@ -35,7 +35,7 @@ FEW = 6
     multiple=True,
     type=click.Choice(("tokenizer", "rounding")),
     help="Let the tokenizer (and chat template), or rounding of floats and scales to a shorter type, differ and not "
-    "count; repeatable.",
+    "count; repeatable. Two tensors of one type are never taken as rounded.",
 )
 @click.option("--strict", is_flag=True, help="Let what only describes the model (name, licence, ...) count too.")
 @quantize_option
@@ -131,7 +131,7 @@ def _tokenizer(result: dict[str, Any]) -> str:
 def _show_metadata(groups: dict[str, list[dict[str, Any]]], *, every: bool) -> None:
     titles = {
         "model": "of the model, compared by what they mean",
-        "tokenizer": "of the tokenizer, compared by what it does",
+        "tokenizer": "of the tokenizer",
         "description": "of the description",
         "by_nature": "of how the file was made (layouts, hashes, versions)",
     }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.diff.side import Comparable, in_step
+from tritpack.formats import float_types
 from tritpack.formats.arrays import Codes, Scales
+from tritpack.formats.errors import TritpackError
 from tritpack.formats.ternary import TernaryTensor, granularity, scales_differ
 
 CONSTANT = 1e-5
@@ -40,7 +43,7 @@ class CodesComparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures; `first` is null where none differs."""
-        size = self.shape[0] * self.shape[1]
+        size = max(1, self.shape[0] * self.shape[1])
         first = None
         if self.first is not None:
             row, column, a, b = self.first
@@ -62,7 +65,12 @@ class CodesComparison:
 def compare_codes(a: Comparable, b: Comparable) -> CodesComparison:
     """Compare all codes of two tensors of one shape, whose rows have one order. Raises Unreadable for illegal ones."""
     pairs = ((codes, codes) for codes in a.codes()) if same_bytes(a, b) else in_step(a.codes(), b.codes())
-    return compare_pieces((a.shape[0], a.shape[1]), pairs)
+    return compare_pieces(_matrix(a), pairs)
+
+
+def _matrix(tensor: Comparable) -> tuple[int, int]:
+    """Return (rows, cols) of a tensor of however many dimensions."""
+    return math.prod(tensor.shape[:-1]), tensor.shape[-1]
 
 
 def same_bytes(a: Comparable, b: Comparable) -> bool:
@@ -117,16 +125,18 @@ def _count(result: CodesComparison, row: int, a: Codes, b: Codes) -> None:
 @dataclasses.dataclass(frozen=True)
 class ScalesComparison:
     """Two tensors' scales. differing, of: blocks with a code that is not zero, in the coarsest blocks that divide those
-    of both. ratio: (least, median, largest) of B's scale by A's over all blocks; None where none differs. example: A's
-    and B's scale in the first block that differs. grids: the granularity of A's and of B's. sizes: of A's and of B's,
-    (least, largest)."""
+    of both. ratio: (least, median, largest) of B's scale by A's over all blocks; None where none differs. examples: A's
+    and B's scale in the first block that differs, and in those where their ratio is least and largest. grids: the
+    granularity of A's and of B's. sizes: of A's and of B's, (least, largest). roundings: (`b`, X) where every scale of
+    B is A's rounded to the type X, (`a`, X) where every scale of A is B's rounded."""
 
     differing: int
     of: int
     ratio: tuple[float, float, float] | None
-    example: tuple[float, float] | None
+    examples: tuple[tuple[float, float], ...]
     grids: tuple[str, str]
     sizes: tuple[tuple[float, float], tuple[float, float]]
+    roundings: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def is_constant(self) -> bool:
@@ -147,7 +157,7 @@ class ScalesComparison:
 
 def compare_scales(a: Comparable, b: Comparable) -> ScalesComparison:
     """Compare the scales of two tensors of one shape, whose rows have one order."""
-    shape = a.shape[0], a.shape[1]
+    shape = _matrix(a)
     ours, theirs = a.scales(), b.scales()
     if np.array_equal(ours, theirs):
         return _compared(shape, ours, theirs, np.zeros(ours.shape, np.bool_), ours, theirs)
@@ -165,11 +175,14 @@ def scales_of(a: TernaryTensor, b: TernaryTensor) -> ScalesComparison:
 def _compared(
     shape: tuple[int, int], a: Scales, b: Scales, differing: npt.NDArray[np.bool_], fine_a: Scales, fine_b: Scales
 ) -> ScalesComparison:
-    ratio = example = None
+    ratio: tuple[float, float, float] | None = None
+    examples: tuple[tuple[float, float], ...] = ()
+    roundings: frozenset[tuple[str, str]] = frozenset()
     if differing.any():
-        place = tuple(np.argwhere(differing)[0])
-        example = float(fine_a[place]), float(fine_b[place])
-        used = (fine_a > 0) & (differing | (fine_a == fine_b))
+        examples = _examples(fine_a[differing], fine_b[differing])
+        used = differing | (fine_a == fine_b)
+        roundings = frozenset(_roundings(fine_a[used], fine_b[used]))
+        used &= fine_a > 0
         shares = fine_b[used].astype(np.float64) / fine_a[used]
         if shares.size:
             ratio = float(shares.min()), float(np.median(shares)), float(shares.max())
@@ -177,10 +190,32 @@ def _compared(
         int(np.count_nonzero(differing)),
         int(fine_a.size),
         ratio,
-        example,
+        examples,
         (granularity(shape, _blocks(a)), granularity(shape, _blocks(b))),
         ((float(a.min()), float(a.max())), (float(b.min()), float(b.max()))),
+        roundings,
     )
+
+
+def _examples(a: Scales, b: Scales) -> tuple[tuple[float, float], ...]:
+    """Return the first of some scales that differ, and those whose ratio is least and largest; of A and of B."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = b.astype(np.float64) / a
+    places = dict.fromkeys((0, int(ratios.argmin()), int(ratios.argmax())))
+    return tuple((float(a[place]), float(b[place])) for place in places)
+
+
+def _roundings(a: Scales, b: Scales) -> Iterator[tuple[str, str]]:
+    """Yield which roundings give all scales of one side from those of the other."""
+    for side, exact, rounded in (("b", a, b), ("a", b, a)):
+        stored = np.ascontiguousarray(exact, np.float32).reshape(1, -1)
+        for kind in ("f16", "bf16"):
+            try:
+                data, _ = float_types.encode_rows(kind, "f32", stored.reshape(-1).view(np.uint8), *stored.shape)
+            except TritpackError:  # a scale that the type does not hold
+                continue
+            if np.array_equal(float_types.decode_rows(kind, data, *stored.shape)[0], rounded):
+                yield side, kind
 
 
 def _blocks(scales: Scales) -> tuple[int, int]:

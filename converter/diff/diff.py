@@ -49,7 +49,7 @@ def diff(
     sides = open_side(a, quantize), open_side(b, quantize)
     keys = compare_metadata(*sides)
     model, notes = compare_models(*sides, keys["model"])
-    tokenizer, of_tokenizer = compare_tokenizers(*sides, keys["tokenizer"])
+    tokenizer, of_tokenizer, about_tokenizer = compare_tokenizers(*sides, keys["tokenizer"])
     pairs = compare_tensors(*sides, progress)
     of_tensors = _explained(sides, pairs)
     parts = {
@@ -75,7 +75,7 @@ def diff(
         "ignored": sorted(ignore),
         "strict": strict,
         "differences": differences,
-        "notes": notes,
+        "notes": [*notes, *about_tokenizer],
         "metadata": keys,
         "tokenizer": tokenizer,
         "summary": _summary(pairs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,6 +30,7 @@ REMARKS = {
     Kind.SCALE_LOST: "B's scale is 1: lost",
 }
 """What diff says where verify knows which side is right, and diff does not."""
+ROUNDED = (Kind.SCALE_FLOAT16, Kind.SCALE_BFLOAT16)
 
 
 class Explainer:
@@ -104,19 +106,38 @@ class Explainer:
 
     def _scales(self, pair: Pair) -> Finding:
         scales, codes = pair.scales, pair.codes
-        assert scales is not None and codes is not None and scales.example is not None
-        a, b = scales.example
+        assert scales is not None and codes is not None and scales.examples
+        a, b = scales.examples[0]
         subject = "its scale is" if scales.of == 1 else f"{scales.differing} of {scales.of} scales differ, the first is"
         sentence = f"{subject} {a:.9g} in A and {b:.9g} in B"
         ratio = scales.ratio
         if ratio is not None and scales.of > 1:
             by = f"{ratio[1]:.6g}" if scales.is_constant else f"{ratio[0]:.6g} to {ratio[2]:.6g}"
             sentence += f", {by} times as large" + (" in every block" if scales.is_constant else "")
-        diagnosis = self._diagnose_scale(pair, a, b)
+        diagnosis = self._diagnose_scales(pair)
         return _finding(pair, diagnosis.kind, diagnosis.explain(sentence), ratio=b / a if a else None)
 
+    def _diagnose_scales(self, pair: Pair) -> Diagnosis:
+        """Explain B's scales by A's or, where that fails, A's by B's. What is said holds for all of them."""
+        scales = pair.scales
+        assert scales is not None
+        if scales.roundings:
+            side, kind = min(scales.roundings, key=lambda entry: (entry[0] != "b", entry[1] != "f16"))
+            this, other = ("B", "A") if side == "b" else ("A", "B")
+            name = {"f16": "float16", "bf16": "bfloat16"}[kind]
+            subject = f"{this}'s is {other}'s" if scales.of == 1 else f"each of {this}'s is {other}'s"
+            if pair.both[0].layout == pair.both[1].layout:
+                remark = f"{subject} to the digits of {name}, and both are {pair.both[0].layout}: no type rounded it"
+                return Diagnosis(Kind.SCALE_DIFFERS, remark)
+            rounding = Kind.SCALE_FLOAT16 if kind == "f16" else Kind.SCALE_BFLOAT16
+            return Diagnosis(rounding, f"{subject} rounded to {name}")
+        diagnoses = [self._diagnose_scale(pair, a, b) for a, b in scales.examples]
+        if len({diagnosis.kind for diagnosis in diagnoses}) > 1:
+            return Diagnosis(Kind.SCALE_DIFFERS)
+        return diagnoses[0]
+
     def _diagnose_scale(self, pair: Pair, a: float, b: float) -> Diagnosis:
-        """Explain B's scale by A's or, where that fails, A's by B's."""
+        """Explain a scale of B by A's or, where that fails, A's by B's."""
         codes, scales = pair.codes, pair.scales
         assert codes is not None and scales is not None
         nonzero = codes.nonzero[0] / (codes.shape[0] * codes.shape[1])
@@ -125,7 +146,10 @@ class Explainer:
         if named is not None:
             return named
         reverse = explain_scale(a, b, nonzero, lambda: ())
-        return self._named(reverse, nonzero, "A", "B") or diagnosis
+        named = self._named(reverse, nonzero, "A", "B")
+        if named is None and diagnosis.kind in ROUNDED:  # the first, where not every scale is rounded
+            return Diagnosis(Kind.SCALE_DIFFERS)
+        return named or diagnosis
 
     def _named(self, diagnosis: Diagnosis, nonzero: float, this: str, other: str) -> Diagnosis | None:
         """Return a diagnosis in the words of diff; None for one that only gives a ratio."""
@@ -133,8 +157,6 @@ class Explainer:
             Kind.SCALE_INVERTED: "inverted: 1 / scale, as where a checkpoint divides by what the other multiplies with",
             Kind.SCALE_SQUARED: f"{this}'s is {other}'s squared: it was multiplied in twice",
             Kind.SCALE_LOST: f"{this}'s is 1: the scale was lost",
-            Kind.SCALE_FLOAT16: f"{this}'s is {other}'s rounded to float16",
-            Kind.SCALE_BFLOAT16: f"{this}'s is {other}'s rounded to bfloat16",
             Kind.SCALE_ABSMEAN_TWICE: f"shrunk: {this}'s is {other}'s times {nonzero:.6g}, the share of codes that are "
             "not zero, as where absmean is taken of weights that are ternary already",
             Kind.SCALE_OF_OTHER_TENSOR: f"in B it is {diagnosis.remark}",
@@ -170,6 +192,8 @@ def _floats(pair: Pair, other_norms: Iterator[tuple[str, F32]]) -> Finding:
         f"{floats.differing} of {floats.of} values differ ({_share(floats.differing / floats.of)}), at most by "
         f"{floats.max_abs:.3g}, first at {place}: {ours:.9g} in A, {theirs:.9g} in B"
     )
+    if math.isnan(ours) and math.isnan(theirs):
+        sentence += " with other bits"
     if (said := _rounding(pair)) is not None:
         return _finding(pair, Kind.VALUES_ROUNDED, f"{sentence} ({said})")
     if len(a.shape) == 1:
@@ -178,7 +202,7 @@ def _floats(pair: Pair, other_norms: Iterator[tuple[str, F32]]) -> Finding:
         if diagnosis.kind is Kind.NORM_DIFFERS:  # the sentence says how many values do
             diagnosis = Diagnosis(diagnosis.kind)
         return _finding(pair, diagnosis.kind, diagnosis.explain(sentence))
-    rows = [next(side.rows(row, a.shape[0])) for side in (a, b)]
+    rows = [next(side.rows(row, math.prod(a.shape[:-1]))) for side in (a, b)]
     count = min(map(len, rows))
     diagnosis = explain_rows(rows[1][:count], rows[0][:count])
     if diagnosis.kind is Kind.TABLE_DIFFERS and _row_hashes(a) == _row_hashes(b):
@@ -188,7 +212,7 @@ def _floats(pair: Pair, other_norms: Iterator[tuple[str, F32]]) -> Finding:
 
 def _row_hashes(table: Comparable) -> list[int]:
     """Return hashes of all rows, sorted, so that those of the same rows in another order are equal."""
-    return sorted(hash(row.tobytes()) for rows in table.rows(0, table.shape[0]) for row in rows)
+    return sorted(hash(row.tobytes()) for rows in table.rows(0, math.prod(table.shape[:-1])) for row in rows)
 
 
 def _rounding(pair: Pair) -> str | None:

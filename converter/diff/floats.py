@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tritpack.converter.diff.side import Comparable, in_step
 from tritpack.converter.verify.compare.foreign import allowed_distance
@@ -24,7 +25,8 @@ SHORT_FLOATS = ("f16", "bf16")
 class FloatsComparison:
     """What some rows of two float tensors have shown.
 
-    of, differing: values; two NaNs are equal. first: [row, column] of the first that differs, and it in A and in B.
+    of, differing: values whose bits differ as float32: 0 and -0 do, and two NaNs may. first: [row, column] of the first
+    that differs, and it in A and in B.
     max_abs, max_rel: the largest difference, and the largest relative to the value of A; over finite values.
     not_finite: values of A and of B that are no numbers, where they differ.
     """
@@ -63,10 +65,13 @@ class FloatsComparison:
 def compare_floats(a: Comparable, b: Comparable, first: int, last: int) -> FloatsComparison:
     """Compare the rows from first to last of two tensors of one shape. Raises Unreadable."""
     if same_rows(a, b, first, last):
-        return FloatsComparison((last - first) * a.shape[-1])
+        return FloatsComparison((last - first) * (a.shape[-1] if a.shape else 1))
     result = FloatsComparison()
     row = first
+    has_signed_zeros = not (a.is_ternary or b.is_ternary)
     for ours, theirs in in_step(a.rows(first, last), b.rows(first, last)):
+        if not has_signed_zeros:  # a code has one zero
+            ours, theirs = ours + np.float32(0), theirs + np.float32(0)
         result = result.merged(_compare(row, ours, theirs))
         row += len(ours)
     return result
@@ -84,12 +89,10 @@ def same_rows(a: Comparable, b: Comparable, first: int, last: int) -> bool:
 
 def _compare(row: int, a: F32, b: F32) -> FloatsComparison:
     """Compare some rows, of which the first is `row`."""
+    wrong = _bits(a) != _bits(b)
+    if not wrong.any():
+        return FloatsComparison(a.size)
     with np.errstate(invalid="ignore", over="ignore"):
-        wrong = a != b
-        if wrong.any():
-            wrong &= ~(np.isnan(a) & np.isnan(b))
-        if not wrong.any():
-            return FloatsComparison(a.size)
         distance = np.abs(b.astype(np.float64) - a)
     finite = np.isfinite(distance)
     used = finite & (a != 0)
@@ -112,7 +115,8 @@ class Roundings:
     """Which roundings explain how two float tensors differ.
 
     kinds: (`b`, X) where B is A rounded to the type X, (`a`, X) where A is B rounded. near: whether all values lie
-    within the steps of the types that they are stored in, as they do where two encoders rounded the same values.
+    within the steps of the types that they are stored in, as they do where two encoders rounded the same values. Two
+    tensors of one type have neither: nothing tells their rounding from damage.
     """
 
     kinds: frozenset[tuple[str, str]]
@@ -131,6 +135,8 @@ class Roundings:
 
 def roundings(a: Comparable, b: Comparable, first: int, last: int) -> Roundings:
     """Say which roundings explain the difference of the rows from first to last. Raises Unreadable."""
+    if a.layout == b.layout:
+        return Roundings(frozenset(), near=False)
     result = Roundings(frozenset(_candidates(a, b)), near=True)
     for ours, theirs in in_step(a.rows(first, last), b.rows(first, last)):
         sides = {"a": (theirs, ours), "b": (ours, theirs)}
@@ -156,7 +162,7 @@ def _is_rounded(exact: F32, rounded: F32, kind: str) -> bool:
         data, _ = float_types.encode_rows(kind, "f32", _bytes_of(exact), *exact.shape)
     except TritpackError:  # a value that the type does not hold, or rows that are no whole blocks
         return False
-    return np.array_equal(float_types.decode_rows(kind, data, *exact.shape), rounded)
+    return np.array_equal(_bits(float_types.decode_rows(kind, data, *exact.shape)), _bits(rounded))
 
 
 def _steps(side: Comparable, values: F32) -> F32:
@@ -168,12 +174,17 @@ def _steps(side: Comparable, values: F32) -> F32:
         data, _ = float_types.encode_rows(side.layout, "f32", _bytes_of(values), *values.shape)
     except TritpackError:
         return np.zeros_like(values)
-    return allowed_distance(side.layout, data, *values.shape)
+    allowed = allowed_distance(side.layout, data, *values.shape)
+    return allowed * np.float32(0.5 if side.layout in SHORT_FLOATS else 1)  # a plain type rounds to the nearest
 
 
 def _within_steps(a: F32, b: F32, allowed: F32) -> bool:
     with np.errstate(invalid="ignore", over="ignore"):
         return bool((np.abs(a - b) <= allowed).all())
+
+
+def _bits(values: F32) -> npt.NDArray[np.uint32]:
+    return np.ascontiguousarray(values).view(np.uint32)
 
 
 def _bytes_of(values: F32) -> Bytes:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tritpack.converter.diff.side import Side
-from tritpack.converter.verify.compare.foreign import is_silent_on_activations
+from tritpack.converter.verify.compare.foreign import comes_from_foreign, is_silent_on_activations
 from tritpack.converter.verify.compare.metadata_values import first_difference, short
-from tritpack.converter.verify.compare.specs import completed, differing_fields, rotary_pairing
-from tritpack.converter.verify.findings import Finding, Kind
+from tritpack.converter.verify.compare.specs import CHANGES_THE_GRAPH, completed, differing_fields, rotary_pairing
+from tritpack.converter.verify.findings import FEW, Finding, Kind
+from tritpack.formats.model_metadata import to_metadata
 from tritpack.formats.model_spec import ModelSpec
 
 BY_NATURE = (
@@ -22,6 +23,11 @@ BY_NATURE = (
 something else is a difference of the model, which is found by what it means."""
 TOKENIZER = ("tokenizer.", "tritpack.tokenizer.")
 OURS = ("tritpack.",)
+CONDITIONAL = (
+    "rope.scaling.", "rope.freq_base_swa", "attention.sliding_window", "attention.scale", "pooling_type",
+    "embedding_scale", "residual_scale", "logit_scale",
+)  # fmt: skip
+"""How keys of an architecture begin that a spec has only where they mean something."""
 GROUPS = ("model", "tokenizer", "description", "by_nature")
 
 
@@ -77,7 +83,48 @@ def compare_models(a: Side, b: Side, keys: list[dict[str, Any]]) -> tuple[list[F
         note = "the architecture of A or B cannot be run here, so that every key of the model counts"
         return [_key_finding(row) for row in keys], [note]
     ours, theirs, notes = _completed(a, b, a.spec, b.spec)
-    return [*_fields(ours, theirs)], notes
+    fields = [*_fields(ours, theirs)]
+    findings, about_keys = _unread(a, b, keys, explained=bool(fields))
+    return [*fields, *findings], [*notes, *about_keys]
+
+
+def _unread(a: Side, b: Side, keys: list[dict[str, Any]], *, explained: bool) -> tuple[list[Finding], list[str]]:
+    """Return what counts of keys that differ although the specs need not, and a note that names the others.
+
+    A key that the graph here does not know counts, as it does in `verify`, unless only another tool's file has it. A
+    key that the spec has counts where both sides have it and tritpack wrote both. explained: fields differ, which is
+    why keys of the spec do.
+    """
+    known = {
+        key.removeprefix(f"{spec.architecture}.")
+        for spec in (a.spec, b.spec)
+        if spec is not None
+        for key in to_metadata(spec)
+    }
+    counting, others = [], []
+    for row in keys:
+        name = row["key"].removeprefix("<arch>.")
+        is_known = name == row["key"] or name in known or name.startswith(CONDITIONAL)
+        holders = [side for side, letter in ((a, "a"), (b, "b")) if letter in row]
+        is_foreign = any(side.file is not None and comes_from_foreign(side.file) for side in holders)
+        if name in CHANGES_THE_GRAPH or (not is_known and (len(holders) == 2 or not is_foreign)):
+            counting.append(_key_finding(row))
+        elif explained and is_known:
+            continue
+        elif len(holders) == 2 and not is_foreign and name != row["key"]:
+            counting.append(_key_finding(row))
+        else:
+            others.append(row)
+    return counting, of_other_engines(others, "the model is the same here")
+
+
+def of_other_engines(rows: list[dict[str, Any]], why: str) -> list[str]:
+    """Return a note that names keys which differ and mean the same here; none for none. why: what is the same."""
+    if not rows:
+        return []
+    named = "; ".join(f"{row['key']} is {_values(row)}" for row in rows[:FEW])
+    more = f"; and {len(rows) - FEW} more" if len(rows) > FEW else ""
+    return [f"other engines may read these keys and compute otherwise; {why}: {named}{more}"]
 
 
 def _completed(a: Side, b: Side, ours: ModelSpec, theirs: ModelSpec) -> tuple[ModelSpec, ModelSpec, list[str]]:
@@ -106,5 +153,8 @@ def _fields(ours: ModelSpec, theirs: ModelSpec) -> Iterator[Finding]:
 
 
 def _key_finding(row: dict[str, Any]) -> Finding:
-    values = " and ".join(f"{row.get(side, 'missing')} in {side.upper()}" for side in "ab")
-    return Finding(Kind.KEY_DIFFERS, f"{row['key']} is {values}", None, row)
+    return Finding(Kind.KEY_DIFFERS, f"{row['key']} is {_values(row)}", None, row)
+
+
+def _values(row: dict[str, Any]) -> str:
+    return " and ".join(f"{row.get(side, 'missing')} in {side.upper()}" for side in "ab")

@@ -23,7 +23,7 @@ VERDICTS = {
 }
 GROUPS = {
     "model": "of the model, compared by what they mean",
-    "tokenizer": "of the tokenizer, compared by what it does",
+    "tokenizer": "of the tokenizer",
     "description": "that describe the model",
     "by_nature": "of how the files were made: layouts, hashes, versions",
 }

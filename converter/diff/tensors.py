@@ -180,6 +180,8 @@ def _releasing(pair: Pair, compare: Callable[[], Part]) -> Part:
 
 def _gather(pair: Pair, parts: Sequence[Callable[[], Part]]) -> None:
     """Put the results of a pair's tasks into it, or why a side cannot be decoded."""
+    if not parts:  # it has no values
+        pair.floats = FloatsComparison()
     try:
         for part in parts:
             result = part()
@@ -219,7 +221,7 @@ def _compare_ternary(pair: Pair) -> tuple[CodesComparison, ScalesComparison]:
         codes.stored_sha256 = a.ternary().codes_sha256(), b.ternary().codes_sha256()
         scales = scales_of(ours, theirs)
     if not any(codes.nonzero):
-        scales = dataclasses.replace(scales, differing=0, ratio=None, example=None)
+        scales = dataclasses.replace(scales, differing=0, ratio=None, examples=())
     return codes, scales
 
 

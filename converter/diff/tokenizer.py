@@ -1,4 +1,4 @@
-"""Compares the tokenizers of two sides by what they do: the ids of awkward texts, chats, and what ends a generation."""
+"""Compares the tokenizers of two sides: exactly, and by what they do to awkward texts and chats."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from tritpack.converter.diff.side import Side
+from tritpack.converter.diff.tokenizer_keys import compare_exactly, used
 from tritpack.converter.verify.compare.token_ids import CHATS, around, corpus, explain_ids, short_text
 from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.formats.errors import TritpackError
 from tritpack.runtime.chat import chat_text
-from tritpack.runtime.tokenizer import Tokenizer, TokenType
+from tritpack.runtime.tokenizer import Tokenizer
 
 TOKENS = "tokenizer.ggml.tokens"
 MAX_EXAMPLES = 3
 """Texts of which the ids are shown."""
 
 
-def compare_tokenizers(a: Side, b: Side, keys: Sequence[Any]) -> tuple[dict[str, Any], list[Finding]]:
-    """Compare, and return figures and differences. keys: those of the tokenizer that differ.
+Keys = Sequence[dict[str, Any]]
+
+
+def compare_tokenizers(a: Side, b: Side, keys: Keys) -> tuple[dict[str, Any], list[Finding], list[str]]:
+    """Compare, and return figures, differences and notes. keys: those of the tokenizer that differ.
 
     Where no key does, nothing is built, because the tokenizer is made of the keys alone. `compared` is one of `keys`,
     `texts` and `nothing`.
@@ -28,10 +32,10 @@ def compare_tokenizers(a: Side, b: Side, keys: Sequence[Any]) -> tuple[dict[str,
     if not all(has):
         if any(has):
             missing = "B" if has[0] else "A"
-            return {"compared": "nothing"}, [Finding(Kind.KEY_MISSING, f"{missing} has no tokenizer", None, {})]
-        return {"compared": "nothing"}, []
+            return {"compared": "nothing"}, [Finding(Kind.KEY_MISSING, f"{missing} has no tokenizer", None, {})], []
+        return {"compared": "nothing"}, [], []
     if not keys:
-        return {"compared": "keys"}, []
+        return {"compared": "keys"}, [], []
     built: list[Tokenizer] = []
     findings: list[Finding] = []
     for name, side in (("A", a), ("B", b)):
@@ -40,20 +44,17 @@ def compare_tokenizers(a: Side, b: Side, keys: Sequence[Any]) -> tuple[dict[str,
         except TritpackError as error:
             findings.append(Finding(Kind.TOKENIZER_INVALID, f"the tokenizer of {name}: {error.without_path}", None, {}))
     if len(built) < 2:
-        return {"compared": "nothing"}, findings
+        return {"compared": "nothing"}, findings, []
     ours, theirs = built
     texts, ids = _ids(ours, theirs)
-    return {"compared": "texts", **texts}, [
-        *_vocabulary(ours, theirs),
-        *ids,
-        *_named_tokens(ours, theirs),
-        *_chats(ours, theirs),
-    ]
+    findings = [*_vocabulary(ours, theirs), *ids, *_named_tokens(ours, theirs), *_chats(ours, theirs)]
+    exact, notes = compare_exactly(a, b, ours, theirs, keys)
+    return {"compared": "texts", **texts}, [*findings, *exact], notes
 
 
 def _vocabulary(ours: Tokenizer, theirs: Tokenizer) -> list[Finding]:
     """Compare the tokens by id. Unused ids at the end, which pad a vocabulary to the rows of the model, are none."""
-    tokens = [[tokenizer.token_text(i) for i in range(_used(tokenizer))] for tokenizer in (ours, theirs)]
+    tokens = [[tokenizer.token_text(i) for i in range(used(tokenizer))] for tokenizer in (ours, theirs)]
     places = [i for i, (a, b) in enumerate(itertools.zip_longest(*tokens)) if a != b]
     if not places:
         return []
@@ -61,12 +62,6 @@ def _vocabulary(ours: Tokenizer, theirs: Tokenizer) -> list[Finding]:
     shown = [repr(texts[first]) if first < len(texts) else "none" for texts in tokens]
     sentence = f"{len(places)} tokens differ, first that of id {first}: {shown[0]} in A, {shown[1]} in B"
     return [Finding(Kind.KEY_DIFFERS, sentence, None, {"key": TOKENS, "differing": len(places), "id": first})]
-
-
-def _used(tokenizer: Tokenizer) -> int:
-    """Return how many ids there are up to the last that is used."""
-    used = (i for i in reversed(range(tokenizer.vocab_size)) if tokenizer.types[i] != TokenType.UNUSED)
-    return next(used, -1) + 1
 
 
 def _ids(ours: Tokenizer, theirs: Tokenizer) -> tuple[dict[str, Any], list[Finding]]:
@@ -108,7 +103,7 @@ def _named_tokens(ours: Tokenizer, theirs: Tokenizer) -> list[Finding]:
 
 
 def _chats(ours: Tokenizer, theirs: Tokenizer) -> list[Finding]:
-    """Compare how chats are rendered; that of a template that refuses them counts as no text."""
+    """Compare how chats are rendered, and the templates themselves: what some chats show is not all that one does."""
     if ours.chat_template == theirs.chat_template:
         return []
     for messages in CHATS:
@@ -117,7 +112,14 @@ def _chats(ours: Tokenizer, theirs: Tokenizer) -> list[Finding]:
             a, b = ("as nothing" if text is None else f"as {short_text(text)}" for text in texts)
             figures = dict(zip("ab", texts))
             return [Finding(Kind.CHAT_TEXT_DIFFERS, f"a chat is rendered {a} in A and {b} in B", None, figures)]
-    return []
+    templates = [tokenizer.chat_template or "" for tokenizer in (ours, theirs)]
+    place = next((i for i, (a, b) in enumerate(zip(*templates)) if a != b), min(map(len, templates)))
+    shown = " and ".join(
+        f"{short_text(text[place : place + 40]) if place < len(text) else 'its end'} in {side}"
+        for side, text in zip("AB", templates)
+    )
+    sentence = f"the chat templates differ from character {place} on, {shown}; {len(CHATS)} chats show no difference"
+    return [Finding(Kind.CHAT_TEXT_DIFFERS, sentence, None, {"character": place})]
 
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | None:

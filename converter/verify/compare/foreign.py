@@ -27,6 +27,11 @@ def is_foreign(file: GgufFile) -> bool:
 
 def has_foreign_tables(file: GgufFile) -> bool:
     """Whether another encoder may have written the float tables: `repack` keeps them as they are."""
+    return comes_from_foreign(file)
+
+
+def comes_from_foreign(file: GgufFile) -> bool:
+    """Whether another tool chose what the file holds: tritpack converted or repacked another GGUF."""
     return is_foreign(file) or same(file.metadata.get("general.source.format"), "gguf")
 
 

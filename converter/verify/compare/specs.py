@@ -14,6 +14,11 @@ from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION, INTERLEAVED_ROP
 
 ONE_GRAPH = ("bitnet-b1.58", "bitnet-25", "bitnet")
 """Names of one graph with one row order. They imply different activations, which are compared by themselves."""
+CHANGES_THE_GRAPH = (
+    "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
+    "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual",
+)  # fmt: skip
+"""Keys of an architecture, without its name, that engines act on wherever they find them."""
 PAIRS = {True: "(2 i, 2 i + 1), as llama.cpp's NORM", False: "half a head apart, as its NEOX"}
 
 

@@ -10,7 +10,13 @@ from typing import Any
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.compare.metadata_values import same, short
 from tritpack.converter.verify.compare.source_record import read_record
-from tritpack.converter.verify.compare.specs import ONE_GRAPH, completed, differing_fields, rotary_pairing
+from tritpack.converter.verify.compare.specs import (
+    CHANGES_THE_GRAPH,
+    ONE_GRAPH,
+    completed,
+    differing_fields,
+    rotary_pairing,
+)
 from tritpack.converter.verify.compare.vocabulary import check_vocabulary
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Finding, Kind
@@ -36,11 +42,6 @@ blames: Blame = "file"
 needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
-CHANGES_THE_GRAPH = (
-    "expert_count", "expert_used_count", "final_logit_softcapping", "attn_logit_softcapping", "attention.causal",
-    "attention.clamp_kqv", "attention.max_alibi_bias", "use_parallel_residual", "count",
-)  # fmt: skip
-"""Keys that engines act on wherever they find them; `count` is that of a split file's parts, which they would load."""
 MAX_DIFFERENCES = 20
 
 OTHER_MODEL = {Kind.MODEL_DIFFERS, Kind.SHAPE_DIFFERS, Kind.TENSOR_MISSING, Kind.NORMS_MISSING}
@@ -200,7 +201,7 @@ def check_metadata(
             continue
         if key == COUNT and (same(file.metadata[key], 0) or same(file.metadata[key], 1)):
             continue  # llama-gguf-split leaves it in what it merges
-        if complete or key.partition(".")[2] in CHANGES_THE_GRAPH:
+        if complete or key == COUNT or key.removeprefix(f"{arch}.") in CHANGES_THE_GRAPH:
             stored = short(file.metadata[key])
             sentence = f"{key} is {stored}, and {owner} has no such key"
             rung.add(Kind.KEY_UNEXPECTED, sentence, key=key, file=stored)

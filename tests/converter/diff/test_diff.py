@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,7 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan
 from tritpack.formats.model_metadata import from_gguf
 from tritpack.formats.names import ExitCode
+from tritpack.formats.ternary import TernaryTensor
 
 UP, Q = "blk.0.ffn_up.weight", "blk.0.attn_q.weight"
 TABLE = "token_embd.weight"
@@ -256,12 +258,91 @@ def test_a_rounded_table_counts_unless_it_is_ignored(tiny_checkpoint: Path, tmp_
     assert diff(tmp_path / "d.gguf", tmp_path / "c.gguf", ignore=["rounding"])["verdict"] == "same"
 
 
+def template(change: Callable[[str], str]) -> Edit:
+    name = "tokenizer.chat_template"
+    return metadata(lambda pairs: pairs.update({name: change(pairs[name])}))
+
+
+def merges(change: Callable[[list[str]], list[str]]) -> Edit:
+    name = "tokenizer.ggml.merges"
+    return metadata(lambda pairs: pairs.update({name: change([*pairs[name]])}))
+
+
+def other_type(pairs: dict[str, Any]) -> None:
+    types = np.array(pairs["tokenizer.ggml.token_type"])
+    types[np.flatnonzero(types == 3)[-1]] = 4  # a control token becomes a user-defined one
+    pairs["tokenizer.ggml.token_type"] = types
+
+
+def test_templates_that_all_refuse_are_compared(tiny_gguf: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for path, word in zip(paths, ("no", "never")):
+        key("tokenizer.chat_template", "{{ raise_exception('" + word + "') }}")(tiny_gguf, path)
+    result = diff(*paths)
+    assert result["verdict"] == "different" and "the chat templates differ" in sentences(result, "tokenizer")
+
+
 def test_a_scale_rounded_to_float16_is_a_rounding(tiny_gguf: Path, tmp_path: Path) -> None:
     odd = scales(lambda t: t.scales * np.float32(1.0003))(tiny_gguf, tmp_path / "a.gguf")
     half = scales(lambda t: t.scales.astype(np.float16))(odd, tmp_path / "b.gguf")
-    result = diff(odd, half)
+    repack(half, tmp_path / "c.gguf", outtype="t2")
+    result = diff(odd, tmp_path / "c.gguf")
     assert [row["part"] for row in result["differences"]] == ["rounding"]
     assert "rounded to float16" in sentences(result, "rounding")
+    result = diff(odd, half, ignore=["rounding"])  # both i2_s: no type rounded it
+    assert result["verdict"] == "different" and "to the digits of float16, and both are i2_s" in sentences(result)
+
+
+def test_every_scale_has_to_be_rounded(tiny_gguf: Path, tmp_path: Path) -> None:
+    rows = scales(lambda t: np.linspace(0.1, 0.2, len(t.codes), dtype=np.float32)[:, None], UP)
+
+    def but_the_first(tensor: TernaryTensor) -> np.ndarray:
+        larger: np.ndarray = tensor.scales * np.float32(1.5)
+        larger[0] = tensor.scales[0].astype(np.float16)
+        return larger
+
+    repack(tiny_gguf, tmp_path / "t158.gguf", outtype="t158")
+    repack(tiny_gguf, tmp_path / "t2.gguf", outtype="t2")
+    a, same = rows(tmp_path / "t158.gguf", tmp_path / "a.gguf"), rows(tmp_path / "t2.gguf", tmp_path / "same.gguf")
+    assert diff(a, same)["verdict"] == "same"
+    b = scales(but_the_first, UP)(same, tmp_path / "b.gguf")
+    result = diff(a, b, ignore=["rounding"])
+    assert result["verdict"] == "different" and "rounded" not in sentences(result)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("f32", (1.0, 1.0000001)), ("bf16", (1.0, 1.0078125)), ("f32", (0.0, -0.0)), ("q8_0", (1.0, 0.98))],
+    ids=["f32", "bf16", "signed zero", "q8_0"],
+)
+def test_one_type_is_compared_to_the_last_bit(
+    tiny_checkpoint: Path, tmp_path: Path, kind: str, values: tuple[float, float]
+) -> None:
+    convert(tiny_checkpoint, tmp_path / "m.gguf", embedding_type=kind)
+    info = GgufFile(tmp_path / "m.gguf").tensors[TABLE]
+    for name, value in zip("ab", values):
+        table = np.ones((info.rows, info.cols), np.float32)
+        table[3, 5] = value
+        data = float_types.encode(kind, table)
+        edited_gguf(tmp_path / "m.gguf", tmp_path / name, tensors=lambda t, data=data: t.update({TABLE: data}))
+    result = diff(tmp_path / "a", tmp_path / "b", ignore=["rounding"])
+    assert result["verdict"] == "different" and "first at [3, 5]" in sentences(result)
+    assert result["summary"]["floats"]["differs"] == 1
+
+
+@pytest.mark.parametrize("shape", [(), (0, 4), (4, 0), (2, 3, 4)], ids=str)
+def test_odd_shapes_are_compared(tiny_gguf: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = np.arange(math.prod(shape), dtype=np.float32)
+    paths = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for path in paths:
+        data = np.frombuffer(values.tobytes(), np.uint8)
+        added = TensorPlan("x", shape, 0, data.size), data
+        tensors_as(lambda rows, added=added: [*rows, added])(tiny_gguf, path)
+        if values.size:
+            values = values.copy()
+            values[-1] = 99
+    assert diff(paths[0], paths[0])["verdict"] == "same"
+    assert diff(*paths)["verdict"] == ("different" if values.size else "same")
 
 
 @pytest.mark.parametrize(
@@ -269,12 +350,31 @@ def test_a_scale_rounded_to_float16_is_a_rounding(tiny_gguf: Path, tmp_path: Pat
     [
         (metadata(swap_two_tokens), "2 tokens differ, first that of id 70"),
         (metadata(bos_twice), "a chat is rendered as"),
+        (template(lambda text: text + "{% if tools %}X{% endif %}"), "2 chats show no difference"),
+        (merges(lambda rows: rows[:-4]), "the merges of the tokenizer differ"),
+        (merges(lambda rows: [*rows[:-2], rows[-1], rows[-2]]), "the merges of the tokenizer differ"),
+        (key("tokenizer.ggml.pre", "gpt-2"), "tokenizer.ggml.pre is"),
+        (key("tokenizer.ggml.add_eos_token", True), "tokenizer.ggml.add_eos_token is"),
+        (metadata(other_type), "the types of 1 tokens differ, first"),
         (key("tokenizer.ggml.bos_token_id", 3), "the token that begins a text is"),
         (key("tritpack.tokenizer.stop_token_ids", np.array([5], np.int32)), "[5] in B"),
         (key("tokenizer.ggml.eos_token_id", 10**6), "the tokenizer of B: tokenizer.ggml.eos_token_id is 1000000"),
         (without("tokenizer.ggml.tokens"), "B has no tokenizer"),
     ],
-    ids=["tokens", "template", "bos", "stops", "invalid", "none"],
+    ids=[
+        "tokens",
+        "chat",
+        "template",
+        "a merge less",
+        "order of merges",
+        "pre",
+        "end",
+        "types",
+        "bos",
+        "stops",
+        "invalid",
+        "none",
+    ],
 )
 def test_another_tokenizer_is_named(tiny_gguf: Path, tmp_path: Path, edit: Edit, words: str) -> None:
     other = edit(tiny_gguf, tmp_path / "b.gguf")
@@ -300,11 +400,21 @@ def test_ids_that_differ_are_shown(tiny_gguf: Path, tmp_path: Path) -> None:
     [
         ("bitnet-b1.58.hidden_activation", "silu", "activation is 'relu2' in A and 'silu' in B"),
         ("bitnet-b1.58.rope.freq_base", 1e4, "rope_theta is"),
+        ("bitnet-b1.58.final_logit_softcapping", 30.0, "softcapping is missing in A and 30.0 in B"),
+        ("bitnet-b1.58.some_switch", 1, "some_switch is missing in A and 1 in B"),
+        ("bitnet-b1.58.attention.key_length", 7, "key_length is"),
         ("general.architecture", "unknown", "general.architecture is 'bitnet-b1.58' in A and 'unknown' in B"),
     ],
 )  # fmt: skip
 def test_another_hyperparameter_is_named(tiny_gguf: Path, tmp_path: Path, name: str, value: Any, words: str) -> None:
     assert words in sentences(broken(tiny_gguf, tmp_path, key(name, value)), "model")
+
+
+def test_a_key_with_its_usual_value_is_a_note_where_it_is_missing(tiny_gguf: Path, tmp_path: Path) -> None:
+    result = broken(tiny_gguf, tmp_path, without("bitnet-b1.58.hidden_activation"))
+    assert result["verdict"] == "same"
+    [note] = result["notes"]
+    assert note.startswith("other engines may read") and "hidden_activation is 'relu2' in A and missing in B" in note
 
 
 def test_a_tensor_that_cannot_be_decoded_is_a_difference(tiny_gguf: Path, tmp_path: Path) -> None:
