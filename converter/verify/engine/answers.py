@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ AGREEMENT = 0.95
 """Share of the positions with a wide margin at which an engine has to name our token."""
 TELLING = 4
 """Probabilities that an answer needs to say more than its first token."""
+ANSWERED = 0.5
+"""Share of the positions at which an engine has to answer to be called right: servers keep back a token whose text is
+not whole characters, which few are."""
 HABIT = 0.06
 """Median distance, in standard deviations of the logits, up to which two programs compute one model. Engines that round
 activations in blocks, and keys and values to float16, measure 0.02 to 0.035; another activation function 0.09 to
@@ -42,12 +45,13 @@ class Answer:
 class Run:
     """An engine's answers in one way of evaluating a sequence.
 
-    way: in words. answers: empty if it failed. failure: how it failed.
+    way: in words. answers: those before it failed. failure: how it failed. asked: positions at which it was asked.
     """
 
     way: str
     answers: Sequence[Answer] = ()
     failure: str = ""
+    asked: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +104,36 @@ def distance(answer: Answer, logits: F32) -> float:
     in standard deviations of our logits. Log-probabilities are logits but for a constant, which the mean takes out."""
     if not np.isfinite(answer.values).all():
         return float("inf")
-    difference = answer.values - logits[answer.ids].astype(np.float64)
-    return float((difference - difference.mean()).std() / max(float(logits.std()), 1e-30))
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that no model computes are infinitely far
+        difference = answer.values - logits[answer.ids].astype(np.float64)
+        apart = float((difference - difference.mean()).std() / max(float(logits.std()), 1e-30))
+    return apart if np.isfinite(apart) else float("inf")
 
 
 def telling(answers: Sequence[Answer]) -> list[Answer]:
     """Return the answers with enough probabilities to be compared: a model may be so certain that others have none."""
     return [answer for answer in answers if answer.ids.size >= TELLING]
+
+
+def too_few(runs: Sequence[Run], compared: Mapping[str, Comparison]) -> str:
+    """Return why the answers are not enough to call an engine right; "" where they are."""
+    for run in runs:
+        if len(run.answers) < ANSWERED * run.asked:
+            return f"it predicted {len(run.answers)} of {run.asked} tokens ({run.way})"
+    if not any(comparison.wide for comparison in compared.values()):
+        return "none is at a position where one token clearly leads"
+    return ""
+
+
+def notes(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield what is worth knowing about answers that are missing, or say little."""
+    for run in runs:
+        if (missing := run.asked - len(run.answers)) and not run.failure:
+            why = "servers keep back a token whose text is not whole characters"
+            yield f"no prediction of {missing} of {run.asked} tokens ({run.way}): {why}"
+        if alone := len(run.answers) - len(telling(run.answers)):
+            what = f"{alone} of {len(run.answers)} predictions ({run.way}) give fewer than {TELLING} probabilities"
+            yield f"{what}: of these, the likeliest token alone was compared"
 
 
 def as_answers(logits: F32) -> list[Answer]:

@@ -48,6 +48,10 @@ class Question:
     expected: str
     others: Mapping[str, str]
 
+    def tells(self, reason: str) -> bool:
+        """Return whether the text with a mistake cannot be taken for that of the right model, as "then" for "the"."""
+        return not begins(self.others[reason], self.expected)
+
 
 def questions(
     tokenizer: Tokenizer, tokens: Sequence[int], ours: Choice, others: Mapping[str, Choice], lead: float
@@ -62,11 +66,11 @@ def questions(
         telling = [position for position in certain if other.token[position] != ours.token[position]]
         # Where the mistake is certain of its token too, the answer can also show that it was made.
         for position in sorted(telling, key=lambda position: -other.lead[position]):
-            showing = [question for question in asked.values() if question.others[reason] != question.expected]
+            showing = [question for question in asked.values() if question.tells(reason)]
             if len(showing) >= PER_MISTAKE or len(asked) >= MOST:
                 break
             question = _question(tokenizer, tokens, position, ours, others)
-            if question is not None and question.others[reason] != question.expected:
+            if question is not None and question.tells(reason):
                 asked[position] = question
     return list(asked.values())
 

@@ -25,16 +25,17 @@ LARGEST = 1 << 28
 
 
 def ask_perplexity_tool(
-    program: Program, arguments: Sequence[str], text: str, deadline: Deadline
+    program: Program, arguments: Sequence[str], text: str, vocab: int, deadline: Deadline
 ) -> tuple[list[int], list[Run]]:
     """Return the tokens of one chunk as the tool cut them, and its predictions after those of its second half, once in
-    batches of one token and once in one batch. Raises EngineFailed if neither gives any."""
+    batches of one token and once in one batch. vocab: tokens that the file has. Raises EngineFailed if neither gives
+    any."""
     tokens: list[int] = []
     runs = []
     for way, batch in ((TOKEN_BY_TOKEN, 1), (ONE_BATCH, CONTEXT)):
         try:
-            tokens, answers = _one_run(program, arguments, text, batch, deadline)
-            runs.append(Run(way, answers))
+            tokens, answers = _one_run(program, arguments, text, batch, vocab, deadline)
+            runs.append(Run(way, answers, asked=len(tokens) - 1 - len(tokens) // 2))
         except EngineFailed as error:
             runs.append(Run(way, (), f"{error.message} ({error.hint})"))
             failed = error
@@ -44,7 +45,7 @@ def ask_perplexity_tool(
 
 
 def _one_run(
-    program: Program, arguments: Sequence[str], text: str, batch: int, deadline: Deadline
+    program: Program, arguments: Sequence[str], text: str, batch: int, vocab: int, deadline: Deadline
 ) -> tuple[list[int], list[Answer]]:
     with tempfile.TemporaryDirectory(prefix="tritpack-engine-") as name:
         folder = Path(name)
@@ -59,20 +60,23 @@ def _one_run(
             if not output.is_file() or not 0 < output.stat().st_size <= LARGEST:
                 raise running.failed("wrote no log-probabilities")
             try:
-                return _read(np.frombuffer(output.read_bytes(), np.uint8))
+                return _read(np.frombuffer(output.read_bytes(), np.uint8), vocab)
             except (ValueError, IndexError) as error:
                 raise running.failed("wrote log-probabilities in an unknown form") from error
 
 
-def _read(data: Bytes) -> tuple[list[int], list[Answer]]:
-    """Return the tokens of the first chunk, and the prediction after each of its second half but the last."""
+def _read(data: Bytes, most: int) -> tuple[list[int], list[Answer]]:
+    """Return the tokens of the first chunk, and the prediction after each of its second half but the last.
+    most: tokens that the vocabulary may have. Raises ValueError."""
     if data[:8].tobytes() != MAGIC:
         raise ValueError("no magic")
     context, vocab, chunks = map(int, data[8:20].view("<i4"))
-    if not (2 <= context <= 1 << 20 and 1 <= vocab <= 1 << 24 and 1 <= chunks <= 1 << 16):
+    if not (2 <= context <= 1 << 20 and 1 <= vocab <= most and 1 <= chunks <= 1 << 16):
         raise ValueError("impossible sizes")
     start = 20 + 4 * context * chunks
     tokens = data[20 : 20 + 4 * context].view("<i4").tolist()
+    if len(tokens) != context:
+        raise ValueError("fewer tokens than it says")
     return tokens, list(_answers(data[start:], context, vocab))
 
 

@@ -58,7 +58,7 @@ class Program:
 
 def open_program(path: str | Path, timeout: float) -> Program:
     """Ask a program what it is. Raises UsageError for a path that cannot be run, and for a program of another kind."""
-    program = Path(path).resolve()
+    program = Path(path).absolute()  # not resolved: a binary that is several programs tells them by the link's name
     if not program.is_file() or not os.access(program, os.X_OK):
         raise UsageError(f"--engine {path} is not a program", hint="give the path of llama-server, built by you")
     text = _words(program, "--help", timeout)
@@ -81,16 +81,18 @@ def _words(program: Path, option: str, timeout: float) -> str:
 
 
 class Running:
-    """A started program, whose output is read and bounded, and which is killed with its children at the end.
+    """A started program, whose output is read and bounded, and which is killed at the end with its process group: all
+    of its children but those that made a session of their own.
 
-    lines: the last that it printed. output: with `apart`, what it wrote to stdout, which is then not among the lines.
+    output: with `apart`, what it wrote to stdout, which is then not among its lines.
     """
 
     def __init__(
         self, command: Sequence[str], folder: Path | None = None, *, apart: bool = False, kept: int = KEPT_LINES
     ) -> None:
         self.command = list(command)
-        self.lines: collections.deque[str] = collections.deque(maxlen=kept)
+        self._lines: collections.deque[str] = collections.deque(maxlen=kept)
+        self._lock = threading.Lock()
         self.output = bytearray()
         try:
             self._process = subprocess.Popen(
@@ -107,10 +109,18 @@ class Running:
             reader.start()
 
     def _keep_line(self, line: bytes) -> None:
-        self.lines.append(line[:LINE].decode("utf-8", "replace").rstrip())
+        text = line[:LINE].decode("utf-8", "replace").rstrip()
+        with self._lock:
+            self._lines.append(text)
 
     def _keep_output(self, line: bytes) -> None:
         self.output += line[: KEPT_OUTPUT - len(self.output)]
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines that it has printed."""
+        with self._lock:
+            return list(self._lines)
 
     def __enter__(self) -> Running:
         return self

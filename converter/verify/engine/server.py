@@ -7,18 +7,20 @@ probabilities over those that they name.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import math
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tritpack.converter.sources.hub_transfer import within
 from tritpack.converter.verify.engine.answers import Answer, Run
 from tritpack.converter.verify.engine.program import Deadline, EngineFailed, Program, Running
+from tritpack.formats.errors import NetworkTrouble
 
 HOST = "127.0.0.1"
 LARGEST_ANSWER = 1 << 23
@@ -57,19 +59,21 @@ class _Server:
 
     def __init__(self, running: Running, port: int, top: int, vocab: int, pieces: Pieces, deadline: Deadline) -> None:
         self._running, self._top, self._vocab, self._pieces, self._deadline = running, top, vocab, pieces, deadline
-        self._url = f"http://{HOST}:{port}"
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._port = port
 
     def wait_until_ready(self) -> None:
         for _ in self._deadline.ticks(0.1):
             if self._running.ended is not None:
                 raise self._running.ended_error()
             try:
-                with self._opener.open(f"{self._url}/health", timeout=self._deadline.left) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
+                if self._exchange("GET", "/health")[0] == 200:
+                    return
+            except TimeoutError:
+                break
+            except OSError:
                 continue
+            except http.client.HTTPException as error:
+                raise self._running.failed("does not answer as an HTTP server does") from error
         raise self._running.failed(f"was not ready after {self._deadline.seconds:.0f} seconds")
 
     def run(self, way: str, tokens: Sequence[int], lengths: Sequence[int], *, keep_cache: bool) -> Run:
@@ -81,8 +85,8 @@ class _Server:
                 if (answer := self._next_token(tokens[:length], keep_cache)) is not None:
                     answers.append(answer)
         except EngineFailed as error:
-            return Run(way, answers, f"{error.message} ({error.hint})")
-        return Run(way, answers)
+            return Run(way, answers, f"{error.message} ({error.hint})", len(lengths))
+        return Run(way, answers, asked=len(lengths))
 
     def _next_token(self, tokens: Sequence[int], keep_cache: bool) -> Answer | None:
         reply = self._post(
@@ -110,7 +114,7 @@ class _Server:
                 texts = [(found.get(row["tok_str"], []), _log(row.get("prob"))) for row in entry["probs"]]
                 named = [(candidates[0], value) for candidates, value in texts if len(candidates) == 1]
                 likeliest = texts[0][0] if texts else []
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._running.failed("answered with probabilities in an unknown form") from error
         if any(not 0 <= token < self._vocab for token, _ in named):
             raise self._running.failed("named a token that the file does not have")
@@ -123,29 +127,44 @@ class _Server:
         )
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
         try:
-            with self._opener.open(request, timeout=self._deadline.left) as answer:
-                text = answer.read(LARGEST_ANSWER + 1)
-        except urllib.error.HTTPError as error:
-            raise self._running.failed(f"answered with HTTP status {error.code}") from error
+            status, text = self._exchange("POST", "/completion", json.dumps(body).encode())
         except TimeoutError:
             raise self._hung() from None
-        except (urllib.error.URLError, OSError) as error:
-            if isinstance(getattr(error, "reason", None), TimeoutError):
-                raise self._hung() from None
+        except OSError as error:
             raise self._ended_or("closed the connection") from error
+        except http.client.HTTPException as error:
+            raise self._ended_or("answered with something that is not HTTP") from error
+        if status != 200:
+            raise self._running.failed(f"answered with HTTP status {status}")
         if len(text) > LARGEST_ANSWER:
             raise self._running.failed("answered with more than 8 MiB")
         try:
             reply = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._running.failed("answered with something that is not JSON") from error
         if not isinstance(reply, dict):
             raise self._running.failed("answered with JSON that is not an object")
         return reply
+
+    def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Return the status of an answer and its bytes, LARGEST_ANSWER + 1 at most. No redirect is followed.
+
+        Raises TimeoutError for one that is not there whole when the time is over: a timeout of the socket counts from
+        byte to byte. Raises OSError and http.client.HTTPException too.
+        """
+
+        def ask() -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(HOST, self._port, timeout=self._deadline.left)
+            with contextlib.closing(connection):
+                connection.request(method, path, body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                return answer.status, answer.read(LARGEST_ANSWER + 1)
+
+        try:
+            return within(self._deadline.left, ask, path)
+        except NetworkTrouble:
+            raise TimeoutError from None
 
     def _hung(self) -> EngineFailed:
         return self._running.failed(f"did not answer within {self._deadline.seconds:.0f} seconds")

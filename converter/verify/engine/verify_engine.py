@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,17 @@ import numpy as np
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
 from tritpack.converter.verify.engine import command_line, mistakes, perplexity_tool, server
-from tritpack.converter.verify.engine.answers import HABIT, WIDE_MARGIN, Comparison, Run, as_answers, compare, telling
+from tritpack.converter.verify.engine.answers import (
+    HABIT,
+    WIDE_MARGIN,
+    Comparison,
+    Run,
+    as_answers,
+    compare,
+    notes,
+    telling,
+    too_few,
+)
 from tritpack.converter.verify.engine.command_line import Choice, begins
 from tritpack.converter.verify.engine.program import Deadline, EngineFailed, Program, open_program
 from tritpack.converter.verify.engine.report import FILE_WRONG, OTHER_MODEL, RIGHT, EngineReport
@@ -118,7 +128,9 @@ class _Asked:
                 self.program, self.arguments, tokens, batches, self.model.spec.vocab_size, self._pieces, self.deadline
             )
         else:
-            tokens, runs = perplexity_tool.ask_perplexity_tool(self.program, self.arguments, self.text, self.deadline)
+            tokens, runs = perplexity_tool.ask_perplexity_tool(
+                self.program, self.arguments, self.text, self.model.spec.vocab_size, self.deadline
+            )
             tokens = self._with_bos_if_nearer(tokens, runs)
         return self._conclude(tokens, runs)
 
@@ -163,14 +175,13 @@ class _Asked:
             return EngineReport(str(self.model.file.path), FILE_WRONG, self.program, ("its logits are not numbers",))
         habit = self._habit(tokens, ours)
         compared = {run.way: compare(run.answers, ours) for run in runs if run.answers}
-        failures = {run.way: run.failure for run in runs if run.failure}
+        failures = {run.way: run.failure or "it gave no predictions" for run in runs if run.failure or not run.answers}
         report = EngineReport(
             str(self.model.file.path), RIGHT, self.program, runs=compared, failures=failures, habit=habit,
-            notes=tuple(self._notes(runs, len(tokens))),
+            notes=tuple(notes(runs)),
         )  # fmt: skip
         if not compared:
-            why = "; ".join(failures.values()) or "it kept all of them back"
-            raise EngineFailed(f"{self.program.path.name} gave no predictions: {why}")
+            raise EngineFailed(f"{self.program.path.name} gave no predictions: {'; '.join(failures.values())}")
         wrong = [run for run in runs if run.answers and not compared[run.way].same_model(habit)]
         doubtful = wrong or [run for run in runs if run.answers and compared[run.way].distance > DOUBT]
         distances = self._mistakes(tokens, doubtful[0]) if doubtful else {}
@@ -179,6 +190,8 @@ class _Asked:
         if not wrong and not failures and not explained:
             if not any(telling(run.answers) for run in runs):
                 raise Unsupported("its predictions are so certain that the probabilities of others tell nothing of it")
+            if why := too_few(runs, compared):
+                raise EngineFailed(f"{self.program.path.name} gave not enough predictions: {why}")
             return report
         if [run.way for run in wrong] == [server.ONE_BATCH] or (failures and not wrong):
             reasons: tuple[str, ...] = (self._batch_reason(compared, failures),)
@@ -215,11 +228,6 @@ class _Asked:
         what = "gives NaN" if batch.not_finite else "computes something else"
         return f"it is right token by token, and {what} where a batch has several tokens (-b 1 -ub 1 runs it right)"
 
-    def _notes(self, runs: Sequence[Run], asked: int) -> Iterator[str]:
-        seen = max((len(run.answers) for run in runs), default=0)
-        if self.program.kind == "server" and seen < asked:
-            yield f"the server kept back {asked - seen} of {asked} predictions, whose text is not whole characters"
-
     # -- programs that give text ---------------------------------------------------------------------------------------
 
     def texts(self) -> EngineReport:
@@ -240,17 +248,17 @@ class _Asked:
             )
         texts = command_line.answer_all(self.program, self.arguments, asked, self.deadline)
         equal = [begins(text, question.expected) for text, question in zip(texts, asked)]
-        told = {reason for question in asked for reason, text in question.others.items() if text != question.expected}
-        notes = [f"the same token after {sum(equal)} of {len(equal)} texts; llama-server tells more"]
-        notes += [f"these texts do not show whether {reason}" for reason in others if reason not in told]
-        report = EngineReport(str(model.file.path), RIGHT, self.program, notes=tuple(notes))
+        told = {reason for question in asked for reason in question.others if question.tells(reason)}
+        told_of = [f"the same token after {sum(equal)} of {len(equal)} texts; llama-server tells more"]
+        told_of += [f"these texts do not show whether {reason}" for reason in others if reason not in told]
+        report = EngineReport(str(model.file.path), RIGHT, self.program, notes=tuple(told_of))
         if all(equal):
             return report
         made = Counter(
             reason
             for text, question in zip(texts, asked)
             for reason, shown in question.others.items()
-            if shown != question.expected and begins(text, shown)
+            if question.tells(reason) and begins(text, shown)
         )
         likely = [reason for reason, count in made.most_common() if count >= sum(not same for same in equal) / 2]
         reasons = tuple(likely) or ("no known mistake explains its text",)

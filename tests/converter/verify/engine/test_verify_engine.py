@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,10 @@ from tests.conftest import REPOSITORY
 from tests.converter.verify.engine.fake_engine import install
 from tritpack.converter.cli.main import cli
 from tritpack.converter.verify.built_in_text import read_text
-from tritpack.converter.verify.engine import command_line, mistakes
-from tritpack.converter.verify.engine.command_line import Choice
-from tritpack.converter.verify.engine.program import Deadline, EngineFailed
+from tritpack.converter.verify.engine import command_line, mistakes, perplexity_tool, server
+from tritpack.converter.verify.engine.answers import Answer, Run, as_answers, compare, too_few
+from tritpack.converter.verify.engine.command_line import Choice, Question
+from tritpack.converter.verify.engine.program import Deadline, EngineFailed, Running, open_program
 from tritpack.converter.verify.engine.report import FILE_WRONG, OTHER_MODEL, RIGHT, EngineReport
 from tritpack.converter.verify.engine.server import _Server
 from tritpack.converter.verify.engine.verify_engine import verify_engine
@@ -26,12 +30,19 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.runtime.model import Model
 
 BY_TOKEN, IN_BATCH = "token by token", "prompt in one batch"
+OK = b"HTTP/1.0 200 OK\r\n\r\n"
+TOP = b'{"completion_probabilities":[{"top_logprobs":[{%s}]}]}'
 SILU = "it computes SiLU instead of squared ReLU"
 
 
 def ask(file: Path, folder: Path, *habits: str, name: str = "llama-server", timeout: float = 60) -> EngineReport:
     program = install(folder, name, REPOSITORY)
     return verify_engine(file, program, engine_arg=habits, engine_timeout=timeout, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _few_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mistakes, "READ_AS", ())  # test_mistakes.py makes those, which take longer
 
 
 @pytest.mark.parametrize("arguments", [("--form", "new"), ("--form", "old", "--habit", "float")])
@@ -45,8 +56,7 @@ def test_a_right_server_is_right(demo_gguf: Path, tmp_path: Path, arguments: tup
     assert report.program is not None and report.program.version == "version: 1 (fake)"
 
 
-def test_another_activation_function_is_named(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mistakes, "READ_AS", ())  # test_mistakes.py makes those, which take longer
+def test_another_activation_function_is_named(demo_gguf: Path, tmp_path: Path) -> None:
     report = ask(demo_gguf, tmp_path, "--habit", "silu")
     assert report.verdict == OTHER_MODEL and report.reasons[0] == SILU
     assert report.mistakes[SILU] < 1e-6 < report.runs[BY_TOKEN].distance
@@ -54,36 +64,116 @@ def test_another_activation_function_is_named(demo_gguf: Path, tmp_path: Path, m
     assert written["schema"] == "tritpack.verify-engine/1" and written["verdict"] == "other_model"
 
 
+def test_a_server_that_crashes_on_the_way(demo_gguf: Path, tmp_path: Path) -> None:
+    report = ask(demo_gguf, tmp_path, "--habit", "crash")
+    for words in ("was ended by SIGABRT", "GGML_ASSERT(something) failed"):
+        assert report.verdict == OTHER_MODEL and words in report.conclusion, words
+
+
+def test_a_server_that_refuses_the_file(demo_gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match="ended with the status 1") as caught:
+        ask(demo_gguf, tmp_path, "--habit", "refuse")
+    assert "invalid ggml type 36" in (caught.value.hint or "")
+
+
+def test_too_few_predictions_prove_nothing(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right where it answers, and silent elsewhere: exit code 4, or a reason."""
+    program = install(tmp_path, "llama-server", REPOSITORY)
+
+    def conclude(by_token: int, batches: int) -> EngineReport:
+        def runs(_: object, __: object, tokens: list[int], lengths: list[int], *rest: object) -> list[Run]:
+            with Model(demo_gguf, threads=1) as model:
+                right = as_answers(model.logits(tokens))
+            first = Run(BY_TOKEN, right[:by_token], asked=len(tokens))
+            return [first, Run(IN_BATCH, [right[n - 1] for n in lengths[:batches]], asked=len(lengths))]
+
+        monkeypatch.setattr(server, "ask_server", runs)
+        return verify_engine(demo_gguf, program, threads=1)
+
+    assert conclude(28, 4).verdict == RIGHT
+    report = conclude(20, 3)
+    assert report.verdict == RIGHT and "no prediction of 8 of 28 tokens (token by token)" in report.notes[0]
+    with pytest.raises(EngineFailed, match="not enough predictions: it predicted 1 of 28 tokens"):
+        conclude(1, 1)
+    report = conclude(28, 0)
+    assert report.verdict == OTHER_MODEL and "fails prompt in one batch: it gave no predictions" in report.conclusion
+    with pytest.raises(EngineFailed, match="gave no predictions"):
+        conclude(0, 0)
+
+
+def test_predictions_without_a_clear_lead_prove_nothing() -> None:
+    logits = np.zeros((2, 8), np.float32)
+    run = Run(BY_TOKEN, as_answers(logits), asked=2)
+    assert "clearly leads" in too_few([run], {BY_TOKEN: compare(run.answers, logits)})
+    huge = Answer(1, np.arange(8), np.array([1e308, -1e308] * 4), (0,))
+    assert compare([huge], logits).not_finite == 1
+
+
 @pytest.mark.parametrize(
-    ("habit", "told"),
+    ("reply", "told"),
     [
-        ("crash", ["was ended by SIGABRT", "GGML_ASSERT(something) failed"]),
-        ("hang", ["did not answer within 1 seconds"]),
+        (b"SSH-2.0-x\r\n\r\n", "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n{}", "is not HTTP"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\n\r\n", "HTTP status 302"),
+        (OK + b"[" * 200000, "is not JSON"),
+        (OK + TOP % b'"id":Infinity,"logprob":-1', "in an unknown form"),
+        (OK + TOP % (b'"id":1,"logprob":-1' + b"0" * 400), "in an unknown form"),
+        (OK + TOP % b'"id":99,"logprob":-1', "a token that the file does not have"),
+        (OK + b" " * (9 << 20), "more than 8 MiB"),
+        (b"", "closed the connection"),
+        (None, "did not answer within"),
     ],
+    ids=["other", "chunks", "redirect", "deep", "infinite", "digits", "token", "flood", "nothing", "drip"],
 )
-def test_a_server_that_fails_on_the_way(
-    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, told: list[str]
-) -> None:
-    if habit == "hang":  # the time is short for the answers, not for the start
-
-        def ready(server: _Server, wait: Callable[[_Server], None] = _Server.wait_until_ready) -> None:
-            wait(server)
-            server._deadline = Deadline(1)
-
-        monkeypatch.setattr(_Server, "wait_until_ready", ready)
-    report = ask(demo_gguf, tmp_path, "--habit", habit)
-    assert report.verdict == OTHER_MODEL and all(words in report.conclusion for words in told), report.conclusion
+def test_what_a_server_answers_is_not_trusted(reply: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Server, "_ended_or", lambda server, how: server._running.failed(how))
+    with answering(reply) as port, Running(["/bin/sleep", "30"]) as running:
+        asked = _Server(running, port, 4, 8, dict, Deadline(0.5 if reply is None else 20))
+        run = asked.run(BY_TOKEN, [1, 2], range(1, 3), keep_cache=True)
+        assert not run.answers and told in run.failure, run
+        if reply is None or reply.startswith(b"SSH"):
+            with pytest.raises(EngineFailed, match=r"was not ready|does not answer as an HTTP server"):
+                asked.wait_until_ready()
 
 
-@pytest.mark.parametrize(
-    ("habit", "told"),
-    [("refuse", "ended with the status 1"), ("flood", "more than 8 MiB")],
-)
-def test_a_server_that_never_answers(demo_gguf: Path, tmp_path: Path, habit: str, told: str) -> None:
-    with pytest.raises(EngineFailed, match=told) as caught:
-        ask(demo_gguf, tmp_path, "--habit", habit)
-    if habit == "refuse":
-        assert "invalid ggml type 36" in (caught.value.hint or "")
+@contextlib.contextmanager
+def answering(reply: bytes | None) -> Iterator[int]:
+    """Answer every request with these bytes; with None, byte by byte without end."""
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1 << 16)
+                if reply is not None:
+                    connection.sendall(reply)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1 << 16)
+                while reply is None and not over.wait(0.05):
+                    connection.sendall(OK if over.is_set() else b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        try:
+            yield port
+        finally:
+            over.set()
+            socket.create_connection(("127.0.0.1", port)).close()
+            thread.join()
+
+
+def test_what_llama_perplexity_writes_is_not_trusted() -> None:
+    def written(vocab: int, tokens: int) -> np.ndarray:
+        sizes = np.array([4, vocab, 1], "<i4").tobytes()
+        return np.frombuffer(b"_logits_" + sizes + bytes(4 * tokens) + bytes(2 * (4 + vocab)), np.uint8)
+
+    assert len(perplexity_tool._read(written(8, 4), 8)[1]) == 1
+    for data in (written(10, 4), written(8, 4)[:32]):
+        with pytest.raises(ValueError):
+            perplexity_tool._read(data, 8)
 
 
 def test_llama_perplexity_whose_numbers_fail_in_batches(demo_gguf: Path, tmp_path: Path) -> None:
@@ -94,8 +184,8 @@ def test_llama_perplexity_whose_numbers_fail_in_batches(demo_gguf: Path, tmp_pat
 
 
 def test_a_program_that_gives_text_alone(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "MOST", 3)
-    monkeypatch.setattr(mistakes, "READ_AS", ())
+    monkeypatch.setattr(command_line, "MOST", 1)
+    monkeypatch.setattr(command_line, "TOKENS", 1)
     report = ask(demo_gguf, tmp_path, "--habit", "silu", name="llama-completion")
     assert report.verdict == OTHER_MODEL and report.reasons[0] == SILU
 
@@ -107,6 +197,7 @@ def test_questions_tell_each_mistake_from_the_right_model(demo_gguf: Path) -> No
         shifted = Choice(np.roll(ours.token, 1), ours.lead)
         asked = command_line.questions(model.tokenizer, tokens, ours, {"shifted": shifted, "same": ours}, 0.05)
     assert len(asked) == command_line.PER_MISTAKE
+    assert not Question("a", "the", {"x": "then"}).tells("x"), "a longer word with the same beginning"
     for question in asked:
         assert question.others["shifted"] != question.expected == question.others["same"], question.prompt
 
@@ -125,6 +216,9 @@ def test_a_damaged_file_is_wrong_whatever_the_engine_says(demo_gguf: Path, tmp_p
 def test_a_path_that_is_no_engine_is_refused(demo_gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a program"):
         verify_engine(demo_gguf, tmp_path / "llama-server")
+    install(tmp_path, "llama-server", REPOSITORY).rename(tmp_path / "llama")
+    (tmp_path / "llama-server").symlink_to("llama")  # one binary that is many programs, by name
+    assert open_program(tmp_path / "llama-server", 20).path.name == "llama-server"
     other = tmp_path / "true"
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
