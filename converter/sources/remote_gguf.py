@@ -7,6 +7,7 @@ servers. All other bytes of that file are holes, and read as zeros.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from tritpack.converter.sources.range_file import RangeFile
+from tritpack.converter.sources.range_file import RangeFile, check_size
 from tritpack.converter.sources.remote_checkpoint import AT_ONCE
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import TritpackError, Unreadable, WriteFailed, locating
@@ -24,6 +25,7 @@ from tritpack.formats.gguf_reader import HEAD_BYTES, GgufFile, ReadOptions, Tens
 from tritpack.formats.gguf_stream import GgufStream
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.bases import GridScales
+from tritpack.formats.split_files import part_name
 
 ROW_TENSOR = "blk.0.ffn_down.weight"
 """The tensor whose first row tells whether scales change within rows: see formats/model_metadata.py."""
@@ -31,6 +33,8 @@ LONGEST_ROW = 1 << 20
 """Bytes that are read of it; no row of a ternary layout is longer."""
 LARGEST_PIECE = 1 << 20
 """Bytes of the largest tensor that is fetched: a scale beside a tensor has four."""
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,199}")
+"""Names that are one part of a path on every system."""
 MOST_HEADS = 4096
 """Tensors whose first bytes are asked for."""
 
@@ -40,13 +44,24 @@ def sparse_copies(files: Sequence[RangeFile], folder: Path) -> Path:
 
     Raises Unreadable, WriteFailed, and what RangeFile.read raises.
     """
-    for file in files:
-        _sparse_copy(file, folder / file.name)
-    return folder / files[0].name
+    paths = [folder / name for name in local_names(files)]
+    for file, path in zip(files, paths):
+        _sparse_copy(file, path)
+    return paths[0]
+
+
+def local_names(files: Sequence[RangeFile]) -> list[str]:
+    """Return names for copies of the files of one GGUF: their own, or others where a server's name is not plain."""
+    if all(PLAIN_NAME.fullmatch(file.name) for file in files):
+        return [file.name for file in files]
+    if len(files) == 1:
+        return ["model.gguf"]
+    return [part_name("model", number, len(files)) for number in range(1, len(files) + 1)]
 
 
 def _sparse_copy(file: RangeFile, path: Path) -> None:
     read = bytearray()
+    check_size(file.size, file.shown)
 
     def take(count: int) -> bytes:
         piece = file.read(len(read), min(len(read) + count, file.size))
@@ -103,7 +118,7 @@ class RemoteGguf(GgufFile):
             try:
                 super().__init__(sparse_copies(ranges, Path(folder)), ReadOptions(any_part=True))
             except TritpackError as error:  # nobody knows the folder
-                shown = {Path(folder) / file.name: file.shown for file in ranges}
+                shown = {Path(folder) / name: file.shown for name, file in zip(local_names(ranges), ranges)}
                 error.path = shown.get(Path(error.path or ""), error.path)
                 raise
 

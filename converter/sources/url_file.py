@@ -16,6 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from tritpack.converter.sources.hub_transfer import PATIENCE, pieces_of, within
+from tritpack.converter.sources.range_file import check_size
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import IntegrityFailed, NetworkTrouble, TritpackError, Unreadable, UsageError
 
@@ -41,7 +42,10 @@ class UrlFile:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise UsageError(f"is not an address: {error}", path=url.partition("?")[0]) from error
         if parts.username is not None or parts.password is not None:
             raise UsageError("an address with a name or password is not read", hint="fetch the file, and give its path")
         self._url = url
@@ -89,12 +93,13 @@ class UrlFile:
 
     def _check(self, answer: Any, first: int) -> int:
         """Check the headers of an answer, and return the size of the file."""
-        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range") or "")
+        sent = re.fullmatch(r"bytes ([0-9]{1,20})-[0-9]+/([0-9]{1,100})", answer.headers.get("Content-Range") or "")
         if answer.status != 206 or sent is None or int(sent[1]) != first:
             hint = "fetch the whole file, and give its path"
             message = f"the server does not send parts of the file (HTTP {answer.status} to a range request)"
             raise NetworkTrouble(message, path=self.shown, hint=hint)
         etag, size = answer.headers.get("ETag"), int(sent[2])
+        check_size(size, self.shown)
         if self.size and (size, etag) != (self.size, self._etag):
             raise IntegrityFailed("was changed on the server while it was read", path=self.shown, hint="run this again")
         self.size, self._etag = size, etag
@@ -106,6 +111,8 @@ class UrlFile:
                 return Unreadable(f"is not there (HTTP {error.code})", path=self.shown, hint="check the address")
             if error.code == 416:
                 return Unreadable("is empty (HTTP 416 to a range request)", path=self.shown)
+            if 300 <= error.code < 400:
+                return NetworkTrouble(_redirected(error), path=self.shown, hint="check the address")
             if error.code not in PASSING:
                 return Unreadable(f"the server refused it (HTTP {error.code})", path=self.shown)
             message = f"the server answered HTTP {error.code}"
@@ -113,6 +120,13 @@ class UrlFile:
         reason = error.reason if isinstance(error, URLError) else error
         message = f"the connection failed: {str(reason)[:200] or type(reason).__name__}"
         return NetworkTrouble(message, path=self.shown, hint="check the address, the network and the proxy")
+
+
+def _redirected(error: HTTPError) -> str:
+    """Return what is wrong with a redirect that was not followed, without its address, which may hold a signature."""
+    if (scheme := urlsplit(error.url or "").scheme.lower()) not in ("", "http", "https"):
+        return f"the server redirects to an address of {scheme[:20]}:, which is not read"
+    return f"the server redirects without end, or to nowhere (HTTP {error.code})"
 
 
 class _Pieces:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,52 @@ def test_what_a_server_sends_is_not_trusted(server: HubServer, repos: dict[str, 
         with pytest.raises(Unreadable, match=words) as caught:
             inspect(address)
         assert str(caught.value).startswith(address), words
+
+
+def test_names_sizes_and_redirects_of_a_server_are_not_trusted(tiny_gguf: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            target = {"/loop.gguf": "/loop.gguf", "/local.gguf": "file:///etc/hostname?secret"}.get(self.path)
+            if target:
+                self.send_response(302)
+                self.send_header("Location", target)
+                self.end_headers()
+                return
+            first, last = (int(number) for number in self.headers["Range"].removeprefix("bytes=").split("-"))
+            part = whole[first : last + 1]
+            size = {"/huge.gguf": 10**30, "/large.gguf": 2**62}.get(self.path, len(whole))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{size}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{running.server_port}"
+            for name in ("nul%00.gguf", "", "..", "a/%2e%2e", "a%2Fb.gguf", "x" * 300 + ".gguf"):
+                same(inspect(tiny_gguf), inspect(f"{address}/{name}"))
+            for name, kind, words in (
+                ("huge.gguf", Unreadable, "more than 4 TiB"),
+                ("large.gguf", Unreadable, "more than 4 TiB"),
+                ("loop.gguf", NetworkTrouble, "redirects without end"),
+                ("local.gguf", NetworkTrouble, "redirects to an address of file:, which is not read"),
+            ):
+                with pytest.raises(kind, match=words) as caught:
+                    inspect(f"{address}/{name}")
+                assert "secret" not in str(caught.value), name
+        finally:
+            running.shutdown()
+            thread.join()
+    with pytest.raises(UsageError, match="is not an address"):
+        inspect("http://[::1/m.gguf")
 
 
 def test_metadata_of_what_is_not_here(server: HubServer, repos: dict[str, Path]) -> None:
