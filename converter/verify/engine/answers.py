@@ -118,9 +118,10 @@ def telling(answers: Sequence[Answer]) -> list[Answer]:
 def too_few(runs: Sequence[Run], compared: Mapping[str, Comparison]) -> str:
     """Return why the answers are not enough to call an engine right; "" where they are."""
     for run in runs:
-        if len(run.answers) < ANSWERED * run.asked:
+        if not run.failure and len(run.answers) < ANSWERED * run.asked:
             return f"it predicted {len(run.answers)} of {run.asked} tokens ({run.way})"
-    if not any(comparison.wide for comparison in compared.values()):
+    failed = any(run.failure for run in runs)  # which is told instead
+    if not failed and not any(comparison.wide for comparison in compared.values()):
         return "none is at a position where one token clearly leads"
     return ""
 

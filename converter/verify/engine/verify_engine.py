@@ -175,23 +175,24 @@ class _Asked:
             return EngineReport(str(self.model.file.path), FILE_WRONG, self.program, ("its logits are not numbers",))
         habit = self._habit(tokens, ours)
         compared = {run.way: compare(run.answers, ours) for run in runs if run.answers}
-        failures = {run.way: run.failure or "it gave no predictions" for run in runs if run.failure or not run.answers}
+        failures = {run.way: run.failure for run in runs if run.failure}
         report = EngineReport(
             str(self.model.file.path), RIGHT, self.program, runs=compared, failures=failures, habit=habit,
             notes=tuple(notes(runs)),
         )  # fmt: skip
         if not compared:
-            raise EngineFailed(f"{self.program.path.name} gave no predictions: {'; '.join(failures.values())}")
+            why = "; ".join(dict.fromkeys(failures.values())) or "no answer has probabilities"
+            raise EngineFailed(f"{self.program.path.name} gave no predictions: {why}")
         wrong = [run for run in runs if run.answers and not compared[run.way].same_model(habit)]
         doubtful = wrong or [run for run in runs if run.answers and compared[run.way].distance > DOUBT]
         distances = self._mistakes(tokens, doubtful[0]) if doubtful else {}
         explained = _explaining(distances, compared[doubtful[0].way], habit if wrong else 0.0) if doubtful else ()
         report = dataclasses.replace(report, mistakes=distances)
+        if not wrong and not explained and (why := too_few(runs, compared)):
+            raise EngineFailed(f"{self.program.path.name} gave not enough predictions: {why}")
         if not wrong and not failures and not explained:
             if not any(telling(run.answers) for run in runs):
                 raise Unsupported("its predictions are so certain that the probabilities of others tell nothing of it")
-            if why := too_few(runs, compared):
-                raise EngineFailed(f"{self.program.path.name} gave not enough predictions: {why}")
             return report
         if [run.way for run in wrong] == [server.ONE_BATCH] or (failures and not wrong):
             reasons: tuple[str, ...] = (self._batch_reason(compared, failures),)
