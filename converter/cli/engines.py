@@ -46,6 +46,8 @@ def command(name: str | None, markdown: bool, as_json: bool) -> None:
                     click.echo(f"  {verdict} {line.file}{': ' if line.why else ''}{line.why}")
                     if line.evidence:
                         click.echo(f"           [{line.evidence}]")
+                if version.produce != row.produce:
+                    click.echo(f"  make one: {lines.make_one(version)}")
             click.echo(f"  make one: {lines.make_one(row)}\n  {lines.what_it_takes(row)}\n")
 
 

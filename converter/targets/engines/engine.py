@@ -63,6 +63,7 @@ class Engine:
             for deviation in verdict.deviations(self.row, model)
         ]
         if wrong and not allow_wrong:
-            hint = "--allow-wrong-engine writes the file nevertheless; --for tritpack (the default) runs it right"
-            raise Unsupported(wrong[0], hint=hint)
+            ways = "--allow-wrong-engine writes the file nevertheless; --for tritpack (the default) runs it right"
+            lacking = verdict.lacking_graph(self.row, model.activation, model.architecture, it=self.name)
+            raise Unsupported(wrong[0], hint=f"{lacking}, whatever the layout; {ways}" if lacking else ways)
         return [*wrong, *verdict.notes_on(self.row, model)]

@@ -137,6 +137,8 @@ def page() -> str:
         for version in row.all_versions():
             if row.versions:
                 parts += [f"### {version.name}", ""]
+            if version.produce != row.produce:
+                parts += [f"Make a file for it: {code(make_one(version))}.", ""]
             parts += ["| file | verdict | why | how it is known |", "|---|---|---|---|"]
             parts += [
                 f"| {text(line.file)} | {line.verdict} | {text(line.why)} | {text(line.evidence)} |"

@@ -103,7 +103,7 @@ def _impossible(row: Row, model: PackedModel) -> str:
         return ""
     if candidates := _candidates(row, model):
         made = _as_made(row, model, candidates[0])
-        if lacking := _no_graph(row, model.activation, made.architecture):
+        if lacking := lacking_graph(row, model.activation, made.architecture):
             return f"{lacking}, whatever the layout"
         return judge(row, made).why
     finest = max(model.grids, key=lambda grid: grid.blocks[1])
@@ -111,12 +111,12 @@ def _impossible(row: Row, model: PackedModel) -> str:
     return f"none of its layouts ({', '.join(_layouts_for(row))}) holds {groups}"
 
 
-def _no_graph(row: Row, activation: str | None, architecture: str | None) -> str:
+def lacking_graph(row: Row, activation: str | None, architecture: str | None, it: str = "it") -> str:
     """Return that no graph of an engine for BitNet has an activation function; "" if one has, or for other models."""
     if not row.graphs or activation is None or architecture not in BITNET:
         return ""
     has = {graph for name, graph in row.graphs.items() if name.startswith("bitnet")}
-    return "" if activation in has else f"it has no BitNet graph with {ACTIVATIONS.get(activation, activation)}"
+    return "" if activation in has else f"{it} has no BitNet graph with {ACTIVATIONS.get(activation, activation)}"
 
 
 def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
@@ -197,7 +197,7 @@ def _graph_rules(row: Row, model: PackedModel) -> Iterator[Rule]:
     evidence = row.evidence.get("graphs", "")
     computes = row.graphs.get(model.architecture)
     if computes is None:
-        lacking = _no_graph(row, model.activation, model.architecture)
+        lacking = lacking_graph(row, model.activation, model.architecture)
         yield Rule(REFUSES, {}, evidence, lacking or f"it has no graph for {model.architecture}")
     elif model.activation is not None and computes != model.activation:
         others = {graph for name, graph in row.graphs.items() if name.startswith("bitnet")}

@@ -19,6 +19,7 @@ from tritpack.converter.targets.engines.conditions import in_words
 from tritpack.converter.targets.engines.packed_model import PackedModel
 from tritpack.converter.targets.engines.verdict import REFUSES, RIGHT, UNKNOWN, WRONG, Verdict, verdicts
 from tritpack.formats import model_metadata
+from tritpack.formats.errors import Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.layouts.catalog import type_of
@@ -108,6 +109,9 @@ def test_commands_make_a_file_that_the_engine_runs(demo_gguf: Path, tmp_path: Pa
     found = by_engine(engines.describe(file, model_metadata.from_gguf(file)))
     assert found[LLAMA].command == ""
     assert found[LLAMA].impossible == "it has no BitNet graph with squared ReLU, whatever the layout"
+    with pytest.raises(Unsupported) as refused:
+        repack(demo_gguf, tmp_path / "refused.gguf", target=LLAMA)
+    assert "llama.cpp has no BitNet graph with squared ReLU, whatever the layout" in (refused.value.hint or "")
     words = found[IK].command.split()
     assert words[:2] == ["tritpack", "repack"] and words[-2:] == ["--for", IK]
     made = tmp_path / "made.gguf"
