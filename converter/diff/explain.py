@@ -127,7 +127,8 @@ class Explainer:
             name = {"f16": "float16", "bf16": "bfloat16"}[kind]
             subject = f"{this}'s is {other}'s" if scales.of == 1 else f"each of {this}'s is {other}'s"
             if pair.both[0].layout == pair.both[1].layout:
-                remark = f"{subject} to the digits of {name}, and both are {pair.both[0].layout}: no type rounded it"
+                layout = pair.both[0].layout
+                remark = f"{subject} rounded to {name}, which no type explains: both are stored as {layout}"
                 return Diagnosis(Kind.SCALE_DIFFERS, remark)
             rounding = Kind.SCALE_FLOAT16 if kind == "f16" else Kind.SCALE_BFLOAT16
             return Diagnosis(rounding, f"{subject} rounded to {name}")

@@ -169,6 +169,24 @@ def test_of_models_of_different_sizes_no_mistake_is_guessed(tiny_gguf: Path, tmp
     assert "its shape is" in sentences(result) and "permuted" not in sentences(result)
 
 
+@pytest.mark.parametrize("family", ["falcon3", "gemma3_packed"])  # byte-level and sentencepiece
+def test_habits_of_another_tool_are_notes(checkpoints: Checkpoints, tmp_path: Path, family: str) -> None:
+    def other_habits(pairs: dict[str, Any]) -> None:
+        written_by_another_tool(pairs)
+        for name in [name for name in pairs if name.startswith("general.source.")]:
+            pairs.pop(name)
+        pairs["tokenizer.ggml.padding_token_id"] = 1
+
+    good = tmp_path / "a.gguf"
+    convert(checkpoints(family).folder, good)
+    other = metadata(other_habits)(good, tmp_path / "b.gguf")
+    convert(other, tmp_path / "c.gguf")
+    for name in "bc":
+        result = diff(good, tmp_path / f"{name}.gguf")
+        assert not [row for row in result["differences"] if row["kind"] == "key_differs"], name
+        assert "padding_token_id is" in "".join(result["notes"]), name
+
+
 # -- other models ------------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +308,7 @@ def test_a_scale_rounded_to_float16_is_a_rounding(tiny_gguf: Path, tmp_path: Pat
     assert [row["part"] for row in result["differences"]] == ["rounding"]
     assert "rounded to float16" in sentences(result, "rounding")
     result = diff(odd, half, ignore=["rounding"])  # both i2_s: no type rounded it
-    assert result["verdict"] == "different" and "to the digits of float16, and both are i2_s" in sentences(result)
+    assert result["verdict"] == "different" and "which no type explains: both are stored as i2_s" in sentences(result)
 
 
 def test_every_scale_has_to_be_rounded(tiny_gguf: Path, tmp_path: Path) -> None:

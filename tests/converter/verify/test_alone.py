@@ -26,6 +26,7 @@ from tests.converter.verify.breakages import (
     norm,
     scales,
     without,
+    written_by_another_tool,
 )
 from tests.make.checkpoints import edited_gguf
 from tritpack.converter.report.render import schema, write_report
@@ -139,6 +140,14 @@ WRONG: dict[str, tuple[Edit, str, Kind, str]] = {
         "structure",
         Kind.KEY_UNEXPECTED,
         "the model that it describes has no such key",
+    ),
+    "a cap in another tool's file": (
+        metadata(
+            lambda pairs: (written_by_another_tool(pairs), pairs.update({f"{ARCH}.final_logit_softcapping": 30.0}))
+        ),
+        "structure",
+        Kind.KEY_UNEXPECTED,
+        "final_logit_softcapping is 30.0",
     ),
     "an illegal code": (arrays(three), "weights", Kind.TENSOR_INVALID, "code 3"),
     "an empty tensor": (codes(np.zeros_like, UP), "weights", Kind.CODES_ZERO, "all of its weights are zero"),
