@@ -114,7 +114,8 @@ def rm_command(**options: Any) -> None:
 @command.command("fix", short_help="Repair the known faults of a file.")
 @click.argument("file", type=PATH, metavar="FILE")
 @click.option("--source", metavar="SOURCE", help="The checkpoint that the file was made of (a folder, or ORG/NAME on "
-              "the Hub, of which only what is needed is fetched), or a right GGUF of the same model.")  # fmt: skip
+              "the Hub, of which only what is needed is fetched), or a right GGUF of the same model; it must have the "
+              "codes of the file.")  # fmt: skip
 @click.option("--activation", type=click.Choice(names.ACTIVATIONS), help="The activation function of the model.")
 @click.option("--read-as", type=click.Choice(names.READ_AS), help="How the bytes of i2_s tensors are really ordered: "
               "i2_s_arm is bitnet.cpp's order for ARM.")  # fmt: skip

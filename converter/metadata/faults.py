@@ -42,9 +42,21 @@ def architecture(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
     old, new = "bitnet-25", "bitnet-b1.58"
     if knowledge.architecture != old:
         return
-    draft.rename({key: new + key[len(old) :] for key in draft.metadata if key.startswith(f"{old}.")})
+    renamed = {key: new + key[len(old) :] for key in draft.metadata if key.startswith(f"{old}.")}
+    if (twice := next((key for key, name in renamed.items() if _differ(draft, key, name)), None)) is not None:
+        fault = f"{twice} and {renamed[twice]} say different things"
+        hint = "tritpack metadata rm FILE KEY takes the wrong one out"
+        yield Finding(LEFT, fault, f"nothing says which one is right, and {old} is not renamed to {new}", hint)
+        return
+    draft.rename(renamed)
     draft.set(ARCHITECTURE, "str", new)
     yield Finding(FIXED, f"the architecture is called {old}, its name until April 2025", f"renamed to {new}")
+
+
+def _differ(draft: Draft, key: str, other: str) -> bool:
+    """Whether both keys are there with values that differ."""
+    present = draft.metadata
+    return other in present and not np.array_equal(np.asarray(present[key]), np.asarray(present[other]))
 
 
 def tokenizer(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
@@ -110,6 +122,10 @@ def activation(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
     if name is None:
         yield Finding(LEFT, fault, why, f"{SOURCE_HINT}; --activation gives the function: relu2 or silu")
         return
+    if present is not None and not knowledge.activation:  # weights fit both functions: no source is surer than the file
+        hint = "tritpack verify compares two files; --activation gives the function: relu2 or silu"
+        yield Finding(LEFT, fault, f"that of the source is {name!r}, and nothing says which one is right", hint)
+        return
     draft.set(key, "str", name)
     yield Finding(FIXED, fault, f"set to {name!r}: {why}")
 
@@ -172,7 +188,7 @@ def end_tokens(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         return
     if EOS not in draft.metadata:
         value = knowledge.source.metadata.get(EOS) if knowledge.has_source else None
-        if value is None:
+        if value is None or value < 0:
             yield Finding(LEFT, f"{EOS} is missing", "nothing in the file says which token ends a text", SOURCE_HINT)
         else:
             draft.set(EOS, "u32", np.uint32(value))

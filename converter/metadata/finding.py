@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.metadata.draft import Draft
-from tritpack.formats.errors import UsageError
+from tritpack.converter.metadata.expected_types import refuse_wrong_types
+from tritpack.formats.errors import UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import ModelSpec
 
@@ -47,6 +48,7 @@ class Knowledge:
         self.activation = activation
         self.read_as = read_as
         self.findings: list[Finding] = []
+        refuse_wrong_types(draft.metadata, draft.file.path)
 
     @property
     def has_source(self) -> bool:
@@ -64,8 +66,18 @@ class Knowledge:
         assert self._source is not None
         opened = open_source(self._source, remote=True)
         model = from_gguf(opened) if isinstance(opened, GgufFile) else from_checkpoint(opened, None, None)
+        refuse_wrong_types(model.metadata, self._source)
         self._refuse_another(model.spec, model.metadata)
         return model
+
+    @functools.cached_property
+    def order_of_source(self) -> str:
+        """In which order of bytes the file has the codes of the source: see source_codes. Raises UsageError if it has
+        them in none."""
+        from tritpack.converter.metadata.source_codes import order_of_source
+
+        with locating(path=self._source):
+            return order_of_source(self._draft.file, self.source.tensors, self.read_as)
 
     def _refuse_another(self, spec: ModelSpec, metadata: dict[str, Any]) -> None:
         theirs = (spec.hidden_size, spec.intermediate_size, spec.layers)
@@ -91,9 +103,10 @@ class Knowledge:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Hidden size, intermediate size and layers."""
+        """Hidden size, intermediate size and layers; None for what is not one number."""
         keys = ("embedding_length", "feed_forward_length", "block_count")
-        return tuple(self._draft.metadata.get(f"{self.architecture}.{key}") for key in keys)
+        values = (self._draft.metadata.get(f"{self.architecture}.{key}") for key in keys)
+        return tuple(value if isinstance(value, int) else None for value in values)
 
     @functools.cached_property
     def is_llama3_vocabulary(self) -> bool:

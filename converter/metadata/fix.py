@@ -30,8 +30,8 @@ def fix_metadata(
     """Repair the known faults of a file, and return what `tritpack metadata fix --json` prints.
 
     source: the checkpoint that the file was made of, or a right GGUF of the same model, which says what the file does
-    not. activation: of the model, one of names.ACTIVATIONS. read_as: one of names.READ_AS, how tensors that the file
-    calls i2_s are ordered. output, force, dry_run: see set_metadata.
+    not; it must have the file's codes. activation: of the model, one of names.ACTIVATIONS. read_as: one of
+    names.READ_AS, how tensors that the file calls i2_s are ordered. output, force, dry_run: see set_metadata.
     `findings` has one entry per fault: fix, status ("fixed", "left": nobody can know the right value, "unproved": it
     cannot be told whether there is a fault), found, done, hint.
     Raises UsageError, Unreadable, WriteFailed, CheckFailed for a damaged tensor, and what opening the source raises.
@@ -44,5 +44,7 @@ def fix_metadata(
     knowledge = Knowledge(draft, source, activation, read_as)
     for name, fault in {**FAULTS, **LAYOUT_FAULTS}.items():
         knowledge.findings += [dataclasses.replace(finding, fix=name) for finding in fault(draft, knowledge)]
+    if knowledge.has_source:
+        knowledge.order_of_source  # noqa: B018  nothing is written of what another model says
     found = [dataclasses.asdict(finding) for finding in knowledge.findings]
     return {**finish(draft, "fix", output, force, dry_run), "findings": found}

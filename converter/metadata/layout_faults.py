@@ -7,22 +7,20 @@ from collections.abc import Iterator
 
 from tritpack.converter.metadata.draft import Draft
 from tritpack.converter.metadata.faults import Fault
-from tritpack.converter.metadata.finding import FIXED, LEFT, UNPROVED, Finding, Knowledge
+from tritpack.converter.metadata.finding import FIXED, UNPROVED, Finding, Knowledge
+from tritpack.converter.metadata.source_codes import AS_STORED
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
 from tritpack.formats.integrity import recorded_hashes
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.bases import TRAILER, TrailingScale
-from tritpack.formats.names import READ_AS
 
 SCALE_BYTES = 4
 """Of a trailer; the bytes after them are left to chance by bitnet.cpp's quantiser."""
 FORM_KEY = "tritpack.source.form"
 """A key of files that were made of a checkpoint."""
 REPAIR_KEY = "tritpack.repair.read_as"
-ENOUGH = 3
-"""Tensors that are compared with the source: the order is one for all."""
 
 
 def order(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
@@ -43,12 +41,8 @@ def order(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
                 "if the model talks nonsense: --source compares the codes, --read-as i2_s_arm reads that order",
             )  # fmt: skip
         return
-    right = knowledge.read_as or _order_of_source(draft.file, tensors, knowledge)
-    if right == "i2_s":
-        return
-    if right is None:
-        fault = "the i2_s tensors have the codes of the source in no known order"
-        yield Finding(LEFT, fault, "it is another model or a damaged file", "tritpack verify says which tensors differ")
+    right = knowledge.read_as or knowledge.order_of_source
+    if right == AS_STORED:
         return
     _refuse_proved(draft.file, tensors[0])
     other = GgufFile(draft.file.path, ReadOptions(read_as=right))
@@ -71,20 +65,6 @@ def _refuse_proved(file: GgufFile, tensor: TensorInfo) -> None:
     if recorded and FORM_KEY in file.metadata and recorded.codes_sha256 == _codes(file, tensor):
         message = "is in the order of i2_s: it has the codes that it recorded when it was made of a checkpoint"
         raise UsageError(message, path=file.path, tensor=tensor.name, hint="leave out --read-as")
-
-
-def _order_of_source(file: GgufFile, tensors: list[TensorInfo], knowledge: Knowledge) -> str | None:
-    """The only order in which tensors have the codes of the source; None if they have them in none."""
-    readers = {name: GgufFile(file.path, ReadOptions(read_as=name)) for name in READ_AS}
-    orders = {"i2_s": file, **readers}
-    for tensor in [tensor for tensor in tensors if tensor.name in knowledge.source.tensors][:ENOUGH]:
-        source = knowledge.source.tensors[tensor.name]
-        ternary = source.ternary()
-        source.release()
-        right = None if ternary is None else ternary.codes_sha256()
-        orders = {name: reader for name, reader in orders.items() if right and _codes(reader, tensor) == right}
-        file.release(tensor)
-    return next(iter(orders), None)
 
 
 def _codes(file: GgufFile, tensor: TensorInfo) -> str | None:

@@ -125,6 +125,9 @@ def test_the_activation(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) 
     assert status == "left" and "models of both functions were called bitnet-b1.58" in why
     assert exit_code_of(run("metadata", "fix", path)) == 1
     assert found(path, activation="silu")["activation"] == ("fixed", "set to 'silu': --activation says so")
+    status, why = found(path, source=tiny_checkpoint)["activation"]  # one that is there may be right
+    assert status == "left" and why == "that of the source is 'relu2', and nothing says which one is right"
+    path = edited_gguf(tiny_gguf, tmp_path / "b.gguf", metadata=edit)
     assert found(path, source=tiny_checkpoint)["activation"] == ("fixed", "set to 'relu2': the source says so")
     assert found(path) == {} and GgufFile(path).metadata[ACTIVATION] == "relu2"
     with pytest.raises(UsageError, match="activation 'tanh' is unknown"):
@@ -233,21 +236,37 @@ def test_an_unproved_order_is_no_failure(tiny_gguf: Path, tmp_path: Path) -> Non
     assert "nothing to change" in shown.stdout and path.read_bytes() == before
 
 
-def test_other_codes_than_the_source_has(tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=lambda t: t["blk.0.attn_q.weight"].__setitem__(0, 0))
-    status, why = found(path, source=tiny_checkpoint)["order of i2_s"]
-    assert status == "left" and "another model or a damaged file" in why
+@pytest.mark.parametrize("layout", ["i2_s", "t2"])
+def test_a_source_with_other_codes_is_another_model(
+    layout: str, tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    other = edited_gguf(tiny_gguf, tmp_path / "o.gguf", tensors=lambda t: t["blk.1.ffn_up.weight"].__setitem__(0, 0))
+    path, keys = tmp_path / "a.gguf", without(ACTIVATION, "tokenizer.ggml.pre")
+    convert(edited_gguf(other, tmp_path / "k.gguf", metadata=keys), path, outtype=layout)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is another model: the file has other codes in tensor 'blk"):
+        fix_metadata(path, source=tiny_checkpoint, activation="relu2")
+    assert path.read_bytes() == before
+    assert found(path, source=other)["pre-tokenizer"][0] == "fixed"
 
 
-def test_a_source_that_is_not_ternary_tells_no_order(
+def test_an_order_that_is_asked_for_and_a_source_must_agree(
+    tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=without("tritpack.source.form"))
+    with pytest.raises(UsageError, match="is another model: the file has other codes"):
+        fix_metadata(path, source=tiny_checkpoint, read_as="i2_s_arm")
+
+
+def test_a_source_that_is_not_ternary_proves_nothing(
     tiny_gguf: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CheckpointTensor, "ternary", lambda self: None)
-    path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
-    assert (
-        found(path, source=tiny_checkpoint)["order of i2_s"][0] == "left"
-        and path.read_bytes() == tiny_gguf.read_bytes()
-    )
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=without(ACTIVATION))
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"cannot be compared with the file: its tensor .* is not ternary"):
+        fix_metadata(path, source=tiny_checkpoint)
+    assert path.read_bytes() == before
 
 
 def test_rubbish_after_the_scales_and_the_record(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -291,7 +310,48 @@ def test_what_cannot_be_put_in_order(tiny_gguf: Path, checkpoints: Checkpoints, 
 def test_a_checkpoint_with_another_activation(tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     silu = edited_checkpoint(tiny_checkpoint, tmp_path / "silu", config=lambda c: c.update({"hidden_act": "silu"}))
     path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
-    assert found(path, source=silu)["activation"] == ("fixed", "set to 'silu': the source says so")
+    assert found(path, source=silu)["activation"][0] == "left" and path.read_bytes() == tiny_gguf.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tokenizer.ggml.tokens", 5),
+        ("tokenizer.ggml.tokens", np.arange(3, dtype=np.int32)),
+        ("tokenizer.ggml.eos_token_id", np.arange(3, dtype=np.int32)),
+        ("tokenizer.ggml.pre", ["a"]),
+        (ACTIVATION, np.arange(3, dtype=np.int32)),
+    ],
+)
+def test_a_key_of_the_wrong_type_is_damage(key: str, value: Any, tiny_gguf: Path, tmp_path: Path) -> None:
+    bad = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=lambda pairs: pairs.update({key: value}))
+    with pytest.raises(Unreadable, match=f"metadata key {key} is not "):
+        fix_metadata(bad)
+
+
+def test_sizes_that_are_not_one_number_are_no_known_shape(tiny_gguf: Path, tmp_path: Path) -> None:
+    key = "bitnet-b1.58.embedding_length"
+
+    def edit(metadata: dict[str, Any]) -> None:
+        metadata |= {key: np.arange(3, dtype=np.int32), "tokenizer.ggml.model": "llama"}
+        del metadata[ACTIVATION]
+
+    assert found(edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=edit))["activation"][0] == "left"
+
+
+def test_keys_under_both_names_of_the_architecture(tiny_gguf: Path, tmp_path: Path) -> None:
+    def double(metadata: dict[str, Any]) -> None:
+        old = {k.replace("b1.58.", "25."): v for k, v in metadata.items() if k.startswith("bitnet-b1.58.")}
+        metadata |= {**old, "general.architecture": "bitnet-25"}
+
+    path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=double)
+    assert found(path)["architecture"][0] == "fixed" and not any("bitnet-25" in key for key in GgufFile(path).metadata)
+    both = edited_gguf(
+        tiny_gguf, tmp_path / "b.gguf", metadata=lambda pairs: [double(pairs), pairs.update({ACTIVATION: "silu"})]
+    )
+    status, why = found(both)["architecture"]
+    assert status == "left" and "nothing says which one is right" in why
+    assert GgufFile(both).metadata[ACTIVATION] == "silu"
 
 
 # -- the architecture, and what stays wrong ----------------------------------------------------------------------------
