@@ -61,10 +61,11 @@ def set_metadata(
     if kind == "arr[arr]":
         raise UsageError(f"{key} is an array of arrays, which cannot be written as text", path=file)
     try:
-        draft.set(key, kind, parse_value(value, kind))
+        parsed = parse_value(value, kind)
     except UsageError as error:
         error.hint = error.hint or (None if type else f"{key} is of type {kind}; --type gives it another")
         raise
+    draft.set(key, kind, parsed)
     return _edited(draft, "set", output, force, dry_run)
 
 

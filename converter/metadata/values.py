@@ -26,6 +26,11 @@ USUAL_TYPES = (
     (r"[\w-]+\.(rope\.freq_base(_swa)?|rope\.scaling\.factor|attention\.layer_norm_rms_epsilon)", "f32"),
 )
 """Types of keys that readers expect, whatever the value looks like: a name may be a number."""
+WHOLE = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""What is a number; Python would take other digits, spaces and underscores too."""
+DIGITS = 40
+"""A whole number of more digits fits no type, however it goes on; Python refuses to read very long ones."""
 
 
 def check_key(key: str) -> None:
@@ -46,23 +51,40 @@ def check_type(kind: str) -> str:
 
 
 def type_for(key: str, text: str) -> str:
-    """Return the type of a new key: the one that readers expect, else what the text looks like."""
+    """Return the type of a new key: the one that readers expect, else what the text looks like. Raises UsageError for a
+    number or an array that no type holds: as text, programs would take it for something else."""
     if (usual := next((kind for pattern, kind in USUAL_TYPES if re.fullmatch(pattern, key)), None)) is not None:
         return usual
     if text in ("true", "false"):
         return BOOL
-    if re.fullmatch(r"[+-]?[0-9]+", text):
-        kinds = ("u32", "i32", "u64", "i64")
-        return next((kind for kind in kinds if _fits(int(text), kind)), TEXT)
-    if re.fullmatch(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][+-]?[0-9]+)?", text):
+    if WHOLE.fullmatch(text):
+        return _whole_type([_whole(text)], text)
+    if NUMBER.fullmatch(text):
         return "f32"
-    if text.startswith("[") and (items := _json_list(text)):
-        inner = {type_for("", item if isinstance(item, str) else json.dumps(item)) for item in items}
-        inner = {TEXT} if any(isinstance(item, str) for item in items) else inner
-        for kind in ("f32", "i64", "i32", "u64"):  # of numbers, the one that holds all
-            inner = {kind} if kind in inner and TEXT not in inner and BOOL not in inner else inner
-        return f"arr[{inner.pop()}]" if len(inner) == 1 else TEXT
-    return TEXT
+    items = _json_list(text)
+    return TEXT if items is None else f"arr[{_item_type(items, text)}]"
+
+
+def _item_type(items: list[Any], text: str) -> str:
+    """Return the type that holds all items of an array."""
+    kinds = {type(item) for item in items}
+    if kinds in ({str}, {bool}):
+        return TEXT if kinds == {str} else BOOL
+    if kinds == {int}:
+        return _whole_type(items, text)
+    if kinds in ({float}, {int, float}):
+        return "f32"
+    hint = "--type gives it a type, like arr[i32] for numbers, or str to store it as text"
+    raise UsageError(f"{_short(text)} does not show what its items are", hint=hint)
+
+
+def _whole_type(numbers: list[int], text: str) -> str:
+    """Return the first type of whole numbers that holds all of them."""
+    kinds = ("u32", "i32", "u64", "i64")
+    if (kind := next((kind for kind in kinds if all(_fits(number, kind) for number in numbers)), None)) is None:
+        hint = "--type f64 rounds it, --type str stores it as text"
+        raise UsageError(f"{_short(text)} is out of range for every type of whole numbers", hint=hint)
+    return kind
 
 
 def parse_value(text: str, kind: str) -> Any:
@@ -98,10 +120,9 @@ def _scalar(text: str, kind: str) -> Any:
         return text == "true"
     if kind.startswith("f"):
         return _float(text, kind)
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise UsageError(f"{_short(text)} is not a whole number, and the type is {kind}") from error
+    if not WHOLE.fullmatch(text):
+        raise UsageError(f"{_short(text)} is not a whole number, and the type is {kind}")
+    number = _whole(text)
     if not _fits(number, kind):
         limits = np.iinfo(np.dtype(SCALARS[SCALAR_IDS[kind]]))
         raise UsageError(f"{_short(text)} is out of range: {kind} holds {limits.min} to {limits.max}")
@@ -109,15 +130,20 @@ def _scalar(text: str, kind: str) -> Any:
 
 
 def _float(text: str, kind: str) -> Any:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise UsageError(f"{_short(text)} is not a number, and the type is {kind}") from error
+    if not NUMBER.fullmatch(text):
+        raise UsageError(f"{_short(text)} is not a number, and the type is {kind}")
+    number = float(text)
     with np.errstate(over="ignore"):
         value = np.array(number, SCALARS[SCALAR_IDS[kind]])[()]
     if not math.isfinite(value):
         raise UsageError(f"{_short(text)} is not a finite number of type {kind}")
     return value
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; one that is too long for every type is cut, and stays too long."""
+    sign, digits = ("-" if text.startswith("-") else ""), text.lstrip("+-").lstrip("0") or "0"
+    return int(sign + digits[:DIGITS])
 
 
 def _fits(number: int, kind: str) -> bool:
@@ -127,7 +153,7 @@ def _fits(number: int, kind: str) -> bool:
 
 def _json_list(text: str) -> list[Any] | None:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list) else None

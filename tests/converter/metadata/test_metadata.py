@@ -125,6 +125,16 @@ def test_the_text_of_a_file(file: Path, tmp_path: Path) -> None:
         (("mine.x", "[1, 300]", "arr[u8]"), "u8 holds 0 to 255"),
         (("mine.x", '["1"]', "arr[u8]"), "expected u8"),
         (("mine.x", "1", "int"), "'int' is not a type"),
+        (("mine.x", "9" * 5000), "out of range for every type of whole numbers"),
+        (("mine.x", "9" * 5000, "u64"), "u64 holds 0 to"),
+        (("mine.x", f"[{'9' * 5000}]"), "out of range for every type of whole numbers"),
+        (("mine.x", "99999999999999999999999"), "out of range for every type of whole numbers"),
+        (("mine.x", "[1, 1e400]"), "is not a"),
+        (("mine.x", "[true, 1]"), "does not show what its items are"),
+        (("mine.x", "[]"), "does not show what its items are"),
+        (("mine.x", "1_000", "u32"), "is not a whole number"),
+        (("mine.x", "\u0663", "u32"), "is not a whole number"),
+        (("mine.x", "\u0663", "f32"), "is not a number"),
         (("mine x", "1"), "cannot be a key"),
         (("", "1"), "a key has 1 to"),
         (("general.alignment", "64"), "general.alignment cannot be changed"),
@@ -139,6 +149,8 @@ def test_what_is_refused(arguments: tuple[str, ...], words: str, file: Path) -> 
     with pytest.raises(TritpackError, match=words.replace("(", r"\(")) as caught:
         set_metadata(file, *arguments[:2], type=kind)
     assert caught.value.exit_code in (2, 3) and file.read_bytes() == before
+    if arguments[0] == CODES_KEY:
+        assert "--type" not in str(caught.value.hint)
 
 
 def test_rm(file: Path) -> None:
