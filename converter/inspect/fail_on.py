@@ -13,15 +13,33 @@ DAMAGE, UNKNOWN_ORIGIN, ENGINE = "damage", "unknown-origin", "engine:"
 
 
 def check_conditions(conditions: Sequence[str]) -> None:
-    """Raise UsageError for a condition that is none. Engines are known once a file was looked at."""
+    """Raise UsageError for a condition that is none, and for an engine that is not in the table."""
     for condition in conditions:
-        if condition not in (DAMAGE, UNKNOWN_ORIGIN) and not condition.startswith(ENGINE):
+        if condition.startswith(ENGINE):
+            _check_engine(condition.removeprefix(ENGINE))
+        elif condition not in (DAMAGE, UNKNOWN_ORIGIN):
             hint = f"choose {DAMAGE}, {UNKNOWN_ORIGIN} or {ENGINE}NAME"
             raise UsageError(f"--fail-on {condition} is unknown", hint=hint)
 
 
+def _check_engine(name: str) -> None:
+    from tritpack.converter.targets.engines import table
+
+    engines = [version.name for engine in table.rows() for version in engine.all_versions()]
+    if not any(_is_named(engine, name) for engine in engines):
+        raise UsageError(
+            f"--fail-on {ENGINE}{name}: no engine of that name is known",
+            hint=did_you_mean(name, engines) or f"choose one of: {', '.join(engines)}",
+        )
+
+
+def _is_named(engine: str, name: str) -> bool:
+    """Whether a name is that of an engine, or of all its versions."""
+    return engine == name or engine.startswith(name + " ")
+
+
 def failures(result: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
-    """Return one sentence per condition that holds. Raises UsageError for an engine that is not in the table."""
+    """Return one sentence per condition that holds. conditions: that check_conditions has let through."""
     return [sentence for condition in conditions for sentence in _failures(result, condition)]
 
 
@@ -43,16 +61,9 @@ def _damaged(result: Mapping[str, Any]) -> str:
 
 def _engine(engines: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
     """An engine of several versions has a row for each, and all of them must run the file right."""
-    rows = [row for row in engines if row["engine"] == name or row["engine"].startswith(name + " ")]
     if not engines:
         yield f"nothing is known of {name} and such a folder, which cannot be converted"
-    elif not rows:
-        known = [row["engine"] for row in engines]
-        raise UsageError(
-            f"--fail-on {ENGINE}{name}: no engine of that name is known",
-            hint=did_you_mean(name, known) or f"choose one of: {', '.join(known)}",
-        )
-    for row in rows:
+    for row in (row for row in engines if _is_named(row["engine"], name)):
         if row["verdict"] != "right":
             words = {"wrong": "runs it wrong", "refuses": "refuses it", "unknown": "was not tried with such a file"}
             yield f"{row['engine']} {words[row['verdict']]}{': ' + row['why'] if row['why'] else ''}"

@@ -106,6 +106,11 @@ def test_conditions(condition: str, code: int, why: str, tiny_gguf: Path) -> Non
     assert why in told and bool(told) == bool(code)
 
 
+def test_an_engine_that_is_not_known_is_an_error_of_usage_for_every_input(tiny_checkpoint: Path) -> None:
+    result = run("inspect", tiny_checkpoint, "--fail-on", "engine:nosuch")
+    assert exit_code_of(result) == 2 and "no engine of that name is known" in str(result.exception)
+
+
 def test_the_condition_damage_decodes(tiny_gguf: Path, tmp_path: Path) -> None:
     bad = edited_gguf(tiny_gguf, tmp_path / "a.gguf", tensors=flip_code, damaged=True)
     assert run("inspect", bad, "--bandwidth", "40", "--fail-on", "unknown-origin").exit_code == 1
