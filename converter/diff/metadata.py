@@ -120,6 +120,7 @@ def _unread(a: Side, b: Side, keys: list[dict[str, Any]], *, explained: bool) ->
 
 def of_other_engines(rows: list[dict[str, Any]], why: str) -> list[str]:
     """Return a note that names keys which differ and mean the same here; none for none. why: what is the same."""
+    rows = [row for row in rows if not row["key"].startswith(OURS)]  # which no other engine reads
     if not rows:
         return []
     named = "; ".join(f"{row['key']} is {_values(row)}" for row in rows[:FEW])
