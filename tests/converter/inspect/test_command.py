@@ -74,7 +74,8 @@ def test_columns_of_codes_are_shown_once_they_are_known(tiny_gguf: Path) -> None
 def test_a_folder_runs_as_it_is(tiny_checkpoint: Path) -> None:
     shown = run("inspect", tiny_checkpoint, "--engines", "--fail-on", "engine:transformers", "--bandwidth", "40")
     assert shown.exit_code == 0 and "runs in   Right in transformers.\n" in shown.stdout
-    assert "tritpack convert FOLDER -o OUT.gguf --for ENGINE" in shown.stdout and "make one" not in shown.stdout
+    assert "tritpack convert FOLDER -o OUT.gguf --for ENGINE" in shown.stdout and "repack" not in shown.stdout
+    assert "for llama.cpp: not possible: it has no BitNet graph with squared ReLU" in shown.stdout
     assert "engines   tritpack, refuses: it reads GGUF files, not checkpoint folders" in shown.stdout
     assert "MLX, not tried: nobody has tried" in shown.stdout and "byte-level BPE" not in shown.stdout
     assert run("inspect", tiny_checkpoint, "--fail-on", "engine:MLX", "--bandwidth", "40").exit_code == 1
