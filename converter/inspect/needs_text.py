@@ -61,8 +61,8 @@ def energy_sentence(energy: Mapping[str, Any]) -> str:
     """Return the estimate of energy."""
     ours, fp16 = (_joules(*energy[key]) for key in ("joules_per_token", "fp16_joules_per_token"))
     return (
-        f"Energy: about {ours} per token, {energy['fp16_ratio']:.1f} times less than in fp16 ({fp16}), by "
-        f"{energy['source']}."
+        f"Energy, an estimate: {ours} per token, {energy['fp16_ratio']:.1f} times less than in fp16 ({fp16}), by the "
+        f"figures of {energy['source']}."
     )
 
 
