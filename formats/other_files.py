@@ -18,7 +18,7 @@ KINDS = (
     (b"lmgg", "a model in the format before GGUF, which llama.cpp read until August 2023"),
     (b"tjgg", "a model in the format before GGUF, which llama.cpp read until August 2023"),
 )
-"""First bytes, in lower case where they are letters -> what such a file is."""
+"""First bytes -> what such a file is. Those of a page, which are given in lower case, may come after blanks."""
 HEAD = 64
 """Bytes that tell."""
 
@@ -27,5 +27,5 @@ def kind_of(head: bytes) -> str | None:
     """Return what a file is that begins with `head`; None if nothing is known."""
     if head[8:10] == b'{"':
         return "a safetensors file, whose name should end with .safetensors"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return next((kind for first, kind in KINDS if head.startswith(first) or text.startswith(first)), None)
+    page = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for first, kind in KINDS if (page if kind == PAGE else head).startswith(first)), None)

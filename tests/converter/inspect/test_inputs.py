@@ -238,7 +238,7 @@ def test_what_a_server_sends_is_not_trusted(server: HubServer, repos: dict[str, 
         (whole[:4] + b"\x09" + whole[5:], "unknown GGUF version"),
         (whole[:5000], "ends|claims|past"),
         (whole[:-4000], "needs"),
-        (b"<html>" + bytes(4000), "is not a GGUF file|starts with"),
+        (b"<html>" + bytes(4000), "is a web page: the download failed"),
     ):
         stored.data = data
         with pytest.raises(Unreadable, match=words) as caught:
