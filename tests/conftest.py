@@ -26,6 +26,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 GOLDEN = REPOSITORY / "tests" / "golden"
 DEMO = REPOSITORY / "recipes" / "demo"
+LONGEST = ("runtime/test_arm.py", "runtime/test_wasm.py", "test_packaging.py", "runtime/test_kernels.py")
+"""Files that take minutes, of the folder tests: begun last, they would keep one core busy while the others wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files come first. The rest keeps its order."""
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)
