@@ -32,7 +32,7 @@ install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
 ##@ Develop
 .PHONY: test
 test: $(VENV)/.test-ready lint c-test ## Lint, type-check, run the C tests under sanitizers and all Python tests
-	BUILD=$(abspath $(BUILD)) $(RUN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	BUILD=$(abspath $(BUILD)) MAKEFLAGS= $(RUN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: $(VENV)/.test-ready ## ruff and mypy
