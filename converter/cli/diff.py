@@ -61,8 +61,8 @@ def command(
     """Compare two models across layouts and containers: A and B are GGUF files, split sets, bundles, checkpoint folders
     or repositories on the Hub.
 
-    What counts is what is computed from a text: hyperparameters, tokenizer and chat template, and the values of all
-    tensors, to the last bit. Another layout, container, hash or version is no difference.
+    Hyperparameters, tokenizer, chat template and the values of all tensors, to the last bit, count: they decide what
+    the model answers. Layouts, containers, hashes and versions do not count.
 
     The exit code is 0 for the same model and 1 for different ones, 3 if a side cannot be read, 4 if it is not
     supported.

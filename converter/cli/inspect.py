@@ -216,7 +216,7 @@ def _inspect_shape(
 
 
 def _width() -> int:
-    """Columns of a paragraph; 0, no end, where the output is no terminal: a script wants whole lines."""
+    """Return the columns of a paragraph; 0 stands for no limit, because scripts want whole lines."""
     return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else 0
 
 

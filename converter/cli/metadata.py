@@ -41,9 +41,9 @@ def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Read and change the metadata of a GGUF file, or repair its known faults.
 
-    A change that fits into one block of the header is made in place. For any other, the file is written anew beside
-    the old one, and takes its name when it is whole. A run that is killed leaves the file as it was or as it should be.
-    Of a split file, give the first part. Tensors stay bit for bit, and so do their recorded hashes.
+    A change that fits into one block of the header is made in place. Any other change writes a new file, which takes
+    the name of the old one once it is complete. A run that is killed leaves the old file or the changed one, never a
+    part. Of a split file, give the first part. Tensors and their recorded hashes keep every bit.
     """
 
 

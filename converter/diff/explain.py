@@ -78,7 +78,7 @@ class Explainer:
         )
         diagnosis = self._diagnose(pair)
         remark = REMARKS.get(diagnosis.kind, diagnosis.remark)
-        beside = "; its scales differ too" if scales.differing else ""
+        beside = "; the scales differ as well" if scales.differing else ""
         return _finding(pair, diagnosis.kind, Diagnosis(diagnosis.kind, remark).explain(sentence) + beside)
 
     def _diagnose(self, pair: Pair) -> Diagnosis:

@@ -34,8 +34,8 @@ GROUPS = ("model", "tokenizer", "description", "by_nature")
 def compare_metadata(a: Side, b: Side) -> dict[str, list[dict[str, Any]]]:
     """Return the keys that differ, by group (see GROUPS): `key` and, on each side that has it, the value in short.
 
-    A key of the architecture stands without the architecture's name, which two files of one model may spell
-    differently.
+    Keys begin with `<arch>` instead of the name of the architecture, because two files of one model may call the
+    architecture by different names.
     """
     ours, theirs = _by_plain_key(a), _by_plain_key(b)
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
@@ -73,8 +73,8 @@ def _group(key: str) -> str:
 def compare_models(a: Side, b: Side, keys: list[dict[str, Any]]) -> tuple[list[Finding], list[str]]:
     """Return what the two models compute differently by their metadata, and notes.
 
-    keys: those of the model that differ. They decide where a model cannot be run here, so that nothing tells what they
-    mean; otherwise a key that is missing may stand for its usual value.
+    keys: those of the model that differ. If one of the models cannot be run here, every such key counts, because
+    nothing tells what it means. If both can, a missing key is read as its usual value.
     """
     if a.spec is None or b.spec is None:
         names = [side.metadata.get("general.architecture") for side in (a, b)]

@@ -213,8 +213,8 @@ def _origin(result: Result) -> list[str]:
         sentences.append(_known(known))
     if result["kind"] == "gguf" and not place:
         beside = origin["attestation"]
-        proof = f"Beside it lies {beside}, what somebody proved of it: tritpack check compares the two."
-        sentences.append(proof if beside else "No attestation, the proof of a conversion, lies beside it.")
+        proof = f"{beside} next to it says what was proved of it: tritpack check compares the two."
+        sentences.append(proof if beside else "There is no attestation (the proof of a conversion) next to it.")
     return sentences
 
 

@@ -90,7 +90,7 @@ def _machine() -> str:
 
 
 def _remembered() -> dict[str, float]:
-    """The figures in the cache; {} if there is none, or what is there is no such file."""
+    """Return the figures in the cache; {} if there is no cache or it cannot be understood."""
     try:
         figures = json.loads(cache_file().read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Where a file or checkpoint comes from, as far as it says so itself, and whether an attestation lies beside it."""
+"""Where a file or checkpoint comes from, as far as it says so itself, and whether an attestation is next to it."""
 
 from __future__ import annotations
 

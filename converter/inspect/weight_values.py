@@ -105,7 +105,7 @@ class _Uniform:
         self.zeros += int(np.count_nonzero(magnitudes == 0))
         for size, counted in self._counts.items():
             if counted[0] < counted[1] and size not in self._reported:
-                continue  # it is no granularity of this tensor
+                continue  # this tensor is not divided like that
             blocks = magnitudes.reshape(-1, size)
             largest = blocks.max(1)
             used = blocks[largest > 0]

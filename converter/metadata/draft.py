@@ -1,4 +1,4 @@
-"""A packed file and what is to become of it: other keys, other type ids, other bytes in some tensors."""
+"""A packed file and the changes to be written: other keys, other type ids, other bytes in some tensors."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ needs: frozenset[Need] = frozenset()
 
 def run(context: AloneContext) -> Rung:
     """Check that the file describes a model, and has its tensors. A file that fails here is not run; nor is one of an
-    architecture that tritpack does not know, which is no fault of the file."""
+    architecture that tritpack does not know, which does not make the file wrong."""
     file = context.file
     rung = Rung(name, blames, compares="metadata and tensor table of FILE with the model that it describes")
     if (architecture := foreign_architecture(file)) is not None:

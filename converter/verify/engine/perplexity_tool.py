@@ -90,7 +90,7 @@ def _answers(rows: Bytes, context: int, vocab: int) -> Iterator[Answer]:
         steps = row[8 : 8 + 2 * vocab].view("<u2")
         with np.errstate(invalid="ignore"):
             values = steps * np.float64(step) + np.float64(least)
-        # What the tool cuts off at its least value is no answer.
+        # A value that the tool has cut off at its smallest one says nothing.
         seen = steps > 0
         finite = bool(np.isfinite(values).all())
         likeliest = (int(values.argmax()),)

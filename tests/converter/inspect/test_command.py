@@ -95,7 +95,7 @@ def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Pat
         ("engine:llama.cpp", 1, "llama.cpp refuses it: it does not know type id 36"),
         ("engine:bitnet.cpp", 1, "bitnet.cpp since July 2026 runs it wrong"),
         ("engine:llama", 2, "did you mean"),
-        ("unknown-origin", 1, "it names no repository and no address"),
+        ("unknown-origin", 1, "it names neither a repository nor an address"),
         ("damage", 0, ""),
         ("color", 2, "--fail-on color is unknown"),
     ],
@@ -121,7 +121,8 @@ def test_the_condition_damage_decodes(tiny_gguf: Path, tmp_path: Path) -> None:
     result = run("inspect", bad, "--bandwidth", "40", "--json", *both)
     assert result.exit_code == 1
     assert [text.split(":")[0] for text in json.loads(result.stdout)["failed"]] == [
-        "it is damaged", "it names no repository and no address as its source, and no attestation lies beside it",
+        "it is damaged",
+        "it names neither a repository nor an address as its source, and there is no attestation next to it",
     ]  # fmt: skip
 
 

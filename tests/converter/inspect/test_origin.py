@@ -18,7 +18,7 @@ COMMIT = "04c3b9ad9361b824064a1f25ea60a8be9599b127"
 ROWS: list[tuple[dict[str, Any], str, bool]] = [
     ({}, "The file says that tritpack 0.1.0 made it from a checkpoint of the family bitnet (storage: packed; SHA-256 ",
      False),
-    ({"tritpack.source.family": 7}, "Not known: the file does not say. No attestation", False),
+    ({"tritpack.source.family": 7}, "Not known: the file does not say. There is no attestation", False),
     ({"general.source.huggingface.repository": "a/b", "tritpack.source.commit": COMMIT},
      "a/b at commit 04c3b9ad9361 (the file says so, which proves nothing).", True),
     ({"general.source.url": "https://x.y/z"}, "https://x.y/z, no revision named (the file says so", True),
@@ -40,7 +40,7 @@ def test_an_attestation_beside_it(tiny_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "m.intoto.json").write_text("{}")
     result = inspect(file, bandwidth=9.0)
     assert result["origin"]["attestation"] == "m.intoto.json" and is_known(result["origin"])
-    assert "Beside it lies m.intoto.json" in result["answers"]["from"]
+    assert "m.intoto.json next to it says what was proved" in result["answers"]["from"]
 
 
 def test_the_published_file_has_the_facts_of_its_page() -> None:
