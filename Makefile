@@ -45,6 +45,10 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test-ready lib ## Fuzz the readers and the C library for FUZZ_SECONDS (tests/fuzz/README.md)
 	@$(RUN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --binaries $(abspath $(BUILD))/fuzz/asan
 
+.PHONY: bench-peers
+bench-peers: $(VENV)/.ready ## Time others beside us: PEERS="ik_llama.cpp=PATH/llama-bench ..." (OPTIONS=--help)
+	@PYTHONPATH=. $(RUN)/python -m tests.benchmarks.peers $(PEERS) --folder $(BUILD)/bench-peers $(OPTIONS)
+
 .PHONY: format
 format: $(VENV)/.test-ready ## Let ruff and clang-format rewrite what they can
 	$(RUN)/ruff check --fix .

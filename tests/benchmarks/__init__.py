@@ -1,0 +1,1 @@
+"""Measurements that need a quiet machine, or programs that somebody built: never part of the tests."""
