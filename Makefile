@@ -49,6 +49,10 @@ fuzz: $(VENV)/.test-ready lib ## Fuzz the readers and the C library for FUZZ_SEC
 bench-peers: $(VENV)/.ready ## Time others beside us: PEERS="ik_llama.cpp=PATH/llama-bench ..." (OPTIONS=--help)
 	@PYTHONPATH=. $(RUN)/python -m tests.benchmarks.peers $(PEERS) --folder $(BUILD)/bench-peers $(OPTIONS)
 
+.PHONY: bench-instructions
+bench-instructions: $(VENV)/.ready ## Count instructions per weight with valgrind, ours and those of PEERS
+	@PYTHONPATH=. $(RUN)/python -m tests.benchmarks.instructions $(PEERS) --folder $(BUILD)/bench-peers $(OPTIONS)
+
 .PHONY: format
 format: $(VENV)/.test-ready ## Let ruff and clang-format rewrite what they can
 	$(RUN)/ruff check --fix .

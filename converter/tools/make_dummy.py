@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 def make_dummy(
     output: str | Path,
     *,
-    shape: str = "bitnet-2b-4t",
+    shape: str | ModelSpec = "bitnet-2b-4t",
     mode: str = "offline",
     seed: int = 0,
     force: bool = False,
@@ -53,11 +53,13 @@ def make_dummy(
 ) -> dict[str, Any]:
     """Write a checkpoint folder or, for a name ending in .gguf, that checkpoint converted to I2_S.
 
-    mode: `offline` packs codes, `online` writes bf16 master weights. Returns output, shape, seed and nbytes.
+    shape: one of SHAPES, or the sizes themselves. mode: `offline` packs codes, `online` writes bf16 master weights.
+    Returns output, shape, seed and nbytes.
     Raises UsageError if the output exists, WriteFailed.
     """
     target = Path(output)
-    spec = SHAPES[shape]
+    spec = shape if isinstance(shape, ModelSpec) else SHAPES[shape]
+    shape = shape if isinstance(shape, str) else "of other sizes"
     if target.suffix == ".gguf":
         from tritpack.converter.convert import convert
 

@@ -13,32 +13,19 @@ import json
 import re
 import statistics
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tritpack.converter.convert import convert
-from tritpack.converter.targets.engines.table import rows
+from tests.benchmarks.entries import Entry, entries_of, peer, say
 from tritpack.converter.tools.make_dummy import make_dummy
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import TritpackError
 from tritpack.runtime.bench import bench
 from tritpack.runtime.library import library, library_path
 
-OURS = "tritpack"
 OUR_LAYOUTS = ("t158", "t2", "i2_s")
 COMPILER = re.compile(rb"GCC: \([^)\0]{1,60}\) [0-9.]+|clang version [0-9.]+")
 """What compilers leave in the section .comment of a program."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """An engine with one file. program: its llama-bench; None for tritpack."""
-
-    engine: str
-    layout: str
-    file: Path
-    program: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,29 +46,37 @@ Samples = dict[tuple[Entry, Test], list[float]]
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    entries = list(_entries(options))
+    entries = list(entries_of(_model(options.folder, options.shape), OUR_LAYOUTS, options))
     kinds = (("pp", options.prompt), ("tg", options.generate))
     tests = [Test(kind, n, threads) for kind, n in kinds for threads in options.threads]
     samples: Samples = {(entry, test): [] for entry in entries for test in tests}
     builds: dict[str, str] = {}
     for number in range(options.rounds):
         for entry in entries if number % 2 == 0 else entries[::-1]:
-            _say(f"round {number + 1} of {options.rounds}: {entry.engine} {entry.layout}")
+            say(f"round {number + 1} of {options.rounds}: {entry.engine} {entry.layout}")
             try:
                 for test in tests:
                     speed, commit = _time(entry, test, options.kv_type)
                     samples[entry, test].append(speed)
             except TritpackError as error:
-                _say(f"left out: {entry.engine} {entry.layout}: {error}")
+                say(f"left out: {entry.engine} {entry.layout}: {error}")
                 entries = [other for other in entries if other is not entry]
                 continue
             builds[entry.engine] = f"{commit} ({', '.join(_compilers(entry.program or library_path()))})"
     print(_report(entries, tests, samples, builds, options))
 
 
+def _model(folder: Path, shape: str) -> Path:
+    path = folder / shape
+    if not path.exists():
+        say(f"making {path}")
+        make_dummy(path, shape=shape)
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__.splitlines()[0])
-    parser.add_argument("peers", nargs="+", type=_peer, metavar="ENGINE=PATH", help="an engine and its llama-bench")
+    parser.add_argument("peers", nargs="+", type=peer, metavar="ENGINE=PATH", help="an engine and its llama-bench")
     parser.add_argument("--shape", default="bitnet-2b-4t", help="what `tritpack make-dummy --shape` takes")
     parser.add_argument("--embedding-type", default="q6_k", help="of the embedding and head")
     parser.add_argument("--kv-type", default="i16", help="tritpack's cache; the others have 16 bits too")
@@ -95,50 +90,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def _peer(text: str) -> tuple[str, Path]:
-    """Parse `ik_llama.cpp=/path/to/llama-bench`."""
-    engine, _, path = text.partition("=")
-    known = [row.name for row in rows() if row.target and row.name != OURS]
-    if engine not in known:
-        raise argparse.ArgumentTypeError(f"{engine!r}: the engine must be one of {', '.join(known)}")
-    if not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{path!r} is not a file; give the llama-bench that you built")
-    return engine, Path(path)
-
-
-def _entries(options: argparse.Namespace) -> Iterator[Entry]:
-    """Yield every engine with every layout that it runs, and write the files that are not there yet."""
-    source = options.folder / options.shape
-    if not source.exists():
-        _say(f"making {source}")
-        make_dummy(source, shape=options.shape)
-    layouts = {row.name: row.target.layouts or () for row in rows() if row.target}
-    for engine, program in [(OURS, None), *options.peers]:
-        for layout in OUR_LAYOUTS if program is None else layouts[engine]:
-            if layout in ("tl1", "tl2"):  # their kernels are made for the shape of one model, when the engine is built
-                continue
-            try:
-                yield Entry(engine, layout, _file(source, engine, layout, options), program)
-            except TritpackError as error:
-                _say(f"left out: {engine} {layout}: {error}")
-
-
-def _file(source: Path, engine: str, layout: str, options: argparse.Namespace) -> Path:
-    path: Path = options.folder / f"{options.shape}-{options.embedding_type}-{engine}-{layout}.gguf"
-    if not path.exists():
-        _say(f"making {path}")
-        # Speed is measured here: an engine with another activation function takes as long as one with the right one.
-        convert(
-            source,
-            path,
-            outtype=layout,
-            embedding_type=options.embedding_type,
-            target=engine,
-            allow_wrong_engine=engine != OURS,
-        )
-    return path
 
 
 def _time(entry: Entry, test: Test, kv_type: str) -> tuple[float, str]:
@@ -196,10 +147,6 @@ def _ratio(entry: Entry, others: list[Entry], test: Test, samples: Samples) -> s
 
 def _cell(speeds: list[float]) -> str:
     return f"{statistics.median(speeds):.1f} ({min(speeds):.1f}-{max(speeds):.1f})"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
