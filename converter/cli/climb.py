@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -33,26 +34,48 @@ class Climb:
             return
         if self._expected is None:  # once FILE and the options are known to be good
             self._expected = self._estimate()
-            self._say_cost(self._expected)
         self._alive.show(rung, expected=self._expected.get(rung))
 
     def _estimate(self) -> dict[str, float]:
+        """Return the seconds of each rung, and say them if they are many."""
+        try:
+            return self._estimate_alone() if self._alone else self._estimate_against_source()
+        except TritpackError:  # the rungs say it better
+            return {}
+
+    def _estimate_against_source(self) -> dict[str, float]:
         from tritpack.converter.verify.built_in_text import read_text
         from tritpack.converter.verify.cost import expected_seconds
         from tritpack.formats.gguf_reader import GgufFile
 
-        modules = split_alone(self._level) if self._alone else split_at(self._level)[0]
-        climbed = [module.name for module in modules]
-        try:
-            expected = expected_seconds(
-                GgufFile(self._path), text_bytes=len(read_text(self._text)), full=self._level == "full"
-            )
-        except TritpackError:  # the rungs say it better
-            return {}
-        return {rung: seconds for rung, seconds in expected.items() if rung in climbed}
+        full = self._level == "full"
+        expected = expected_seconds(GgufFile(self._path), text_bytes=len(read_text(self._text)), full=full)
+        climbed = {module.name: expected[module.name] for module in split_at(self._level)[0] if module.name in expected}
+        _say_cost(climbed)
+        return climbed
 
-    def _say_cost(self, expected: dict[str, float]) -> None:
-        total = sum(expected.values())
-        if total >= WORTH_SAYING:
-            parts = ", ".join(f"{rung} {duration(seconds)}" for rung, seconds in expected.items() if seconds >= 1)
-            click.echo(f"expected: about {duration(total)} ({parts}); a lower --level costs less", err=True)
+    def _estimate_alone(self) -> dict[str, float]:
+        from tritpack.converter.verify.alone.cost import expected_cost
+        from tritpack.converter.verify.built_in_text import read_text
+        from tritpack.formats.gguf_reader import GgufFile
+
+        started = time.perf_counter()
+        file = GgufFile(self._path)
+        opening = time.perf_counter() - started
+        words = None if self._text is None else read_text(self._text)
+        cost = expected_cost(file, words, opening=opening, everything=self._level == "full")
+        checks = [module.name for module in split_alone(self._level)]
+        climbed = {name: seconds for name, seconds in cost.checks.items() if name in checks}
+        more = cost.without_language if "language" in climbed else 0.0
+        _say_cost({**climbed, "hash of the file": cost.hashing}, more)
+        return climbed
+
+
+def _say_cost(expected: dict[str, float], more: float = 0.0) -> None:
+    """Say what the rungs will cost. more: seconds that come to it if the model shows no language."""
+    total = sum(expected.values())
+    if total < WORTH_SAYING:
+        return
+    parts = ", ".join(f"{rung} {duration(seconds)}" for rung, seconds in expected.items() if seconds >= 1)
+    rest = f"; {duration(more)} more if the model shows no language" if more >= 1 else ""
+    click.echo(f"expected: about {duration(total)} ({parts}){rest}; a lower --level costs less", err=True)

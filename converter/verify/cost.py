@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 
-from tritpack.converter.verify.alone.language import POSITIONS as LANGUAGE_POSITIONS
 from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
 from tritpack.converter.verify.context import TEXT_POSITIONS
 from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS, TOKENS
@@ -58,7 +57,6 @@ def expected_seconds(file: GgufFile, *, text_bytes: int, full: bool = False) -> 
         "kernels": (weights if full else min(weights, MAX_WEIGHTS)) * TOKENS * (SCALAR + isas * FAST),
         "logits": rounds * oracle(80) + oracle(12),
         "text": (1 if small else 2) * (oracle(positions) + positions * weights * FAST),
-        "language": LANGUAGE_POSITIONS * weights * FAST,
         "generation": oracle(CHAT_AND_TEXT + 2 * generated) + 1.5 * weights * (8 + generated) * (SCALAR + isas * FAST),
     }
     speed = _operations_per_second()

@@ -27,14 +27,16 @@ name = "language"
 blames: Blame = "file"
 needs: frozenset[Need] = frozenset({"model"})
 
-POSITIONS, POSITIONS_OF_OTHERS = 512, 160
-"""Tokens of the English text, and of each other one, that are scored; --level full scores all."""
+ENGLISH, OTHERS = (128, 512), (48, 160)
+"""Tokens that are scored of the English text, and of each other one: the first so many, and if they do not decide, the
+most; --level full scores all."""
 WINDOW = 256
 MIN_POSITIONS = 32
 """Fewer say nothing."""
 TEXTS = "language_texts.yaml"
 SIGMAS = 3.0
-"""Standard errors by which the right order of a text has to be more likely than a random one."""
+"""Standard errors by which two figures have to differ: those of the right order of a text and a random one, or of a few
+tokens and a guess."""
 SEED = 158
 
 
@@ -69,27 +71,44 @@ def run(context: AloneContext) -> Rung:
 
 def _scores(context: AloneContext) -> Iterator[Score]:
     """Yield the score of each text until one shows language; else all, with the gain where that decides."""
-    model, every = context.model, context.everything
-    tried_on = {"English": read_text(None), **texts()} if context.words is None else {"the given text": context.words}
+    model = context.model
     tried: list[tuple[Score, list[list[int]]]] = []
-    for number, (language, text) in enumerate(tried_on.items()):
-        most = None if every else POSITIONS if number == 0 else POSITIONS_OF_OTHERS
-        windows = _windows(model, text, most)
-        own = _nats(model, windows)
-        if own.size < MIN_POSITIONS:
+    uniform = math.log(model.spec.vocab_size)
+    for number, (language, text) in enumerate(_texts_to_score(context.words).items()):
+        steps = (None,) if context.everything else OTHERS if number else ENGLISH
+        if (scored := _scored(model, language, text, steps)) is None:
             continue
-        score = Score(language, Estimate.mean(own), _frequencies(windows))
-        if shows_language(score):
-            yield score
+        if shows_language(scored[0]):
+            yield scored[0]
             return
-        tried.append((score, windows))
+        tried.append(scored)
     for score, windows in tried:
-        if not score.own.value < math.log(model.spec.vocab_size):  # chance, whatever the order does
+        if not score.own.value < uniform:  # chance, whatever the order does
             yield score
             continue
         order = np.random.default_rng(SEED)
         shuffled = _nats(model, [[*window[:1], *order.permutation(window[1:]).tolist()] for window in windows])
         yield dataclasses.replace(score, gain=_difference(Estimate.mean(shuffled), score.own))
+
+
+def _scored(
+    model: Model, language: str, text: str, steps: Sequence[int | None]
+) -> tuple[Score, list[list[int]]] | None:
+    """The score of a text and the windows that it is of, of as many tokens as the first of the steps that decides, or
+    the last; None if the text is too short. A step of None takes all tokens."""
+    scored = None
+    for most in steps:
+        windows = _windows(model, text, most)
+        if scored is not None and windows == scored[1]:
+            break
+        own = _nats(model, windows)
+        if own.size < MIN_POSITIONS:
+            break
+        score = Score(language, Estimate.mean(own), _frequencies(windows))
+        scored = score, windows
+        if shows_language(score) or is_surely_chance(score, math.log(model.spec.vocab_size)):
+            break
+    return scored
 
 
 def texts() -> dict[str, str]:
@@ -98,6 +117,23 @@ def texts() -> dict[str, str]:
 
     documents: dict[str, str] = yaml.safe_load((resources.files(__package__) / TEXTS).read_text("utf-8"))
     return documents
+
+
+def _texts_to_score(words: str | None) -> dict[str, str]:
+    return {"English": read_text(None), **texts()} if words is None else {"the given text": words}
+
+
+def tokens_to_score(words: str | None, *, everything: bool) -> tuple[int, int]:
+    """About how many tokens are scored of a model that shows language on the first text; and how many more of one that
+    surely shows none."""
+    first, *others = (
+        (text, OTHERS if number else ENGLISH) for number, text in enumerate(_texts_to_score(words).values())
+    )
+
+    def count(text: str, steps: tuple[int, int]) -> int:
+        return len(text.encode()) // 4 if everything else steps[0]
+
+    return count(*first), sum(count(*other) for other in others)
 
 
 def _windows(model: Model, text: str, most: int | None) -> list[list[int]]:
@@ -128,6 +164,12 @@ def _difference(more: Estimate, less: Estimate) -> Estimate:
 def shows_language(score: Score) -> bool:
     """Whether the model predicts the text better than its own token frequencies do."""
     return score.own.value < score.frequencies
+
+
+def is_surely_chance(score: Score, uniform: float) -> bool:
+    """Whether a guess of equally likely tokens does better by more than the tokens scored so far can mislead."""
+    own = score.own
+    return not own.value - SIGMAS * own.error < uniform  # NaN is chance too
 
 
 def is_chance(score: Score, uniform: float) -> bool:

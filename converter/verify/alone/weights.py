@@ -48,7 +48,7 @@ def run(context: AloneContext) -> Rung:
         recorded = {}  # the check `structure` reports it
     with ThreadPoolExecutor(usable_cores()) as pool:
         infos = list(file.tensors.values())
-        results = dict(zip(infos, pool.map(lambda info: _check(file, info, hashed=info.name in recorded), infos)))
+        results = dict(zip(infos, pool.map(lambda info: check_tensor(file, info, hashed=info.name in recorded), infos)))
     rung.findings = [result.finding for result in results.values() if result.finding is not None]
     context.hashes = {info.name: result.hashes for info, result in results.items() if result.hashes is not None}
     rows = [result.row for result in results.values() if result.row is not None]
@@ -64,7 +64,8 @@ def run(context: AloneContext) -> Rung:
     return rung
 
 
-def _check(file: GgufFile, info: TensorInfo, *, hashed: bool) -> _Result:
+def check_tensor(file: GgufFile, info: TensorInfo, *, hashed: bool) -> _Result:
+    """Decode one tensor, and look at its values. hashed: hash its bytes and codes too."""
     is_ternary = file.layout_of(info) is not None
     hasher = TensorHasher(has_codes=is_ternary) if hashed else None
     try:

@@ -43,8 +43,7 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     """int8: whether linears take int8 activations; their integer products must be equal then. Products with float
     activations, of tables and of all other models, must be equal bit for bit. everything: sample no tensors."""
     rung = Rung(name, blames)
-    candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
-    chosen = candidates if everything else list(_some_of_each_kind(file, candidates))
+    chosen, candidates = tensors_to_run(file, everything=everything)
     which = "all tensors of FILE" if len(chosen) == len(candidates) else f"{len(chosen)} of FILE's tensors"
     rung.compares = f"the matrix kernels of this CPU with the scalar ones, on {which}, bit for bit"
     if len(chosen) < len(candidates):
@@ -56,18 +55,12 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     compared = 0
     for info in chosen:
         try:
-            tensor = c_tensor(file, info)
+            compare(rung, file, info, ran, int8=int8)
         except TritpackError as error:
             # It is the file's fault, which the weights rung reports.
             rung.notes.append(f"tensor {info.name!r} was left out: {error.message}")
             continue
         compared += 1
-        if _part(info) in LINEARS and int8:
-            _compare_integers(rung, info, tensor, ran)
-        else:
-            layout = file.layout_of(info)
-            blocks = 1 if layout is None else layout.read_scales(file.bytes_of(info), info.rows, info.cols).shape[1]
-            _compare_floats(rung, info, tensor, info.cols // blocks, ran)
         file.release(info)
     rung.figures |= {"tensors_run": compared, "of_tensors": len(candidates), "kernels_run": len(ran)}
     if not ran:
@@ -75,6 +68,23 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     rung.figures["isas"] = " ".join(isa.name for isa in library().isas() if isa.available)
     rung.figures["kernels"] = sorted(ran)
     return rung
+
+
+def tensors_to_run(file: GgufFile, *, everything: bool) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """The tensors that are run, and those that could be."""
+    candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
+    return candidates if everything else list(_some_of_each_kind(file, candidates)), candidates
+
+
+def compare(rung: Rung, file: GgufFile, info: TensorInfo, ran: set[str], *, int8: bool) -> None:
+    """Run every kernel for one tensor. ran: gets their symbols. Raises TritpackError for a tensor that is damaged."""
+    tensor = c_tensor(file, info)
+    if _part(info) in LINEARS and int8:
+        _compare_integers(rung, info, tensor, ran)
+        return
+    layout = file.layout_of(info)
+    blocks = 1 if layout is None else layout.read_scales(file.bytes_of(info), info.rows, info.cols).shape[1]
+    _compare_floats(rung, info, tensor, info.cols // blocks, ran)
 
 
 def _part(info: TensorInfo) -> str:

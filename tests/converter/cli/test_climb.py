@@ -8,6 +8,10 @@ import pytest
 
 from tests.conftest import run
 from tritpack.converter.verify import cost
+from tritpack.converter.verify.alone import ALONE
+from tritpack.converter.verify.alone import cost as alone_cost
+from tritpack.converter.verify.alone.cost import Cost, expected_cost
+from tritpack.converter.verify.alone.language import tokens_to_score
 from tritpack.converter.verify.cost import expected_seconds
 from tritpack.converter.verify.rungs import LEVELS, RUNGS
 from tritpack.formats.gguf_reader import GgufFile
@@ -44,10 +48,45 @@ def test_what_rungs_cost(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cost, "_operations_per_second", lambda: 1e9)
     file = GgufFile(tiny_gguf)
     short, long = (expected_seconds(file, text_bytes=count) for count in (100, 10_000))
-    assert set(short) <= {*RUNGS, "language"} and set(RUNGS) < set(LEVELS)
+    assert set(short) <= set(RUNGS) < set(LEVELS)
     assert {name for name in short if long[name] > short[name]} == {"text"}
     assert all(seconds > 0 for seconds in short.values())
 
 
 def test_the_speed_of_this_machine_is_measured() -> None:
     assert 1e6 < cost._operations_per_second() < 1e15
+
+
+# -- without a source --------------------------------------------------------------------------------------------------
+
+
+def alone(path: Path, *, everything: bool = False, words: str | None = None) -> Cost:
+    return expected_cost(GgufFile(path), words, opening=0.5, everything=everything)
+
+
+def test_what_checks_cost_without_a_source(tiny_gguf: Path) -> None:
+    cost = alone(tiny_gguf)
+    assert set(cost.checks) < set(ALONE) and all(seconds > 0 for seconds in cost.checks.values())
+    assert cost.hashing > 0
+    few, many = cost, alone(tiny_gguf, everything=True)
+    assert many.checks["language"] > few.checks["language"] / 2  # 128 tokens, and all of some 1000
+
+
+def test_a_model_without_language_costs_all_texts(monkeypatch: pytest.MonkeyPatch, tiny_gguf: Path) -> None:
+    monkeypatch.setattr(alone_cost, "_seconds", lambda work: 1.0)
+    cost = alone(tiny_gguf)
+    first, others = tokens_to_score(None, everything=False)
+    assert cost.without_language == pytest.approx(cost.checks["language"] * others / first)
+    assert alone(tiny_gguf, words="One text alone.").without_language == 0
+
+
+def test_a_long_check_of_a_file_alone_is_announced(monkeypatch: pytest.MonkeyPatch, tiny_gguf: Path) -> None:
+    costs = Cost({"weights": 2.0, "language": 12.0}, 1.0, 20.0)
+    monkeypatch.setattr(alone_cost, "expected_cost", lambda *args, **options: costs)
+    first = run("verify", tiny_gguf).stderr.splitlines()[0]
+    assert first == (
+        "expected: about 15 s (weights 2 s, language 12 s, hash of the file 1 s); 20 s more if the model shows no "
+        "language; a lower --level costs less"
+    )
+    first = run("verify", tiny_gguf, "--level", "weights").stderr
+    assert "more if" not in first

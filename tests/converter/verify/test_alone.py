@@ -280,6 +280,17 @@ def test_scales_of_no_trained_model_are_noted(demo_gguf: Path, tmp_path: Path) -
     assert "larger than in any trained model" in verify(bad, level="weights")["weights"].notes[0]
 
 
+def test_a_clear_text_is_judged_by_its_first_tokens(random_report: Report, demo_report: Report) -> None:
+    for report in (random_report, demo_report):
+        assert report["language"].figures["scored"] == language.ENGLISH[0] - 1, report.file
+
+
+def test_an_unclear_text_is_read_further(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few tokens nobody can say that a guess is worse: so the others are scored too."""
+    monkeypatch.setattr(language, "ENGLISH", (40, 200))
+    assert language_of(demo_gguf, texts()["German"]).figures["scored"] > 100
+
+
 def scored(own: float, gain: float | None) -> Score:
     return Score("a text", Estimate(own, 0.1, 500), 5.0, None if gain is None else Estimate(gain, 0.1, 500))
 
