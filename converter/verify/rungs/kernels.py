@@ -5,6 +5,7 @@ A difference is the kernel's fault and not the file's, because both take the sam
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,8 +29,10 @@ options: tuple[str, ...] = ()
 TOKENS = 5
 """Activation vectors per tensor: one for matvec kernels, all for matmul kernels; odd, so that tiles have tails."""
 MAX_WEIGHTS = 400_000_000
-"""Scalar kernels take a few seconds for this many. Of larger models some tensors of each kind are run, as a note says;
+"""Scalar kernels take some seconds for this many. Of larger models some tensors of each kind are run, as a note says;
 --level full runs all."""
+TABLE_ROWS = 16384
+"""Rows of a table of floats that are run, unless --level full runs all: each is computed by itself."""
 INTEGER_OPS = ("matvec", "matmul")
 
 
@@ -44,6 +47,7 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     activations, of tables and of all other models, must be equal bit for bit. everything: sample no tensors."""
     rung = Rung(name, blames)
     chosen, candidates = tensors_to_run(file, everything=everything)
+    tables = [info.name for info in chosen if info.shape != file.tensors[info.name].shape]
     which = "all tensors of FILE" if len(chosen) == len(candidates) else f"{len(chosen)} of FILE's tensors"
     rung.compares = f"the matrix kernels of this CPU with the scalar ones, on {which}, bit for bit"
     if len(chosen) < len(candidates):
@@ -51,6 +55,8 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
             f"{len(chosen)} of {len(candidates)} tensors were run, at least one of each layout and shape; "
             "--level full runs all"
         )
+    if tables:
+        rung.notes.append(f"of {' and '.join(tables)}, {TABLE_ROWS} rows were run; --level full runs all")
     ran: set[str] = set()
     compared = 0
     for info in chosen:
@@ -71,9 +77,18 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
 
 
 def tensors_to_run(file: GgufFile, *, everything: bool) -> tuple[list[TensorInfo], list[TensorInfo]]:
-    """The tensors that are run, and those that could be."""
+    """The tensors that are run, of a large table its first rows; and all that could be."""
     candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
-    return candidates if everything else list(_some_of_each_kind(file, candidates)), candidates
+    if everything:
+        return candidates, candidates
+    return list(_some_of_each_kind(file, [_first_rows(file, info) for info in candidates])), candidates
+
+
+def _first_rows(file: GgufFile, info: TensorInfo) -> TensorInfo:
+    """The first rows of a large table of floats; any other tensor itself."""
+    if _part(info) not in TABLES or file.layout_of(info) is not None or info.rows <= TABLE_ROWS:
+        return info
+    return dataclasses.replace(info, shape=(TABLE_ROWS, info.cols), nbytes=info.nbytes // info.rows * TABLE_ROWS)
 
 
 def compare(rung: Rung, file: GgufFile, info: TensorInfo, ran: set[str], *, int8: bool) -> None:

@@ -58,9 +58,11 @@ def test_what_was_sampled_is_said_and_full_runs_all(
     tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "MAX_WEIGHTS", 1)
+    monkeypatch.setattr(kernels, "TABLE_ROWS", 100)
     sampled = verify(tiny_gguf, tiny_checkpoint, level="kernels")["kernels"]
     assert sampled.figures["tensors_run"] < sampled.figures["of_tensors"] == 15
     assert sampled.notes[0].startswith(f"{sampled.figures['tensors_run']} of 15 tensors were run")
+    assert sampled.notes[1] == "of token_embd.weight, 100 rows were run; --level full runs all"
     assert f"{sampled.figures['tensors_run']} of FILE's tensors" in sampled.compares
     report = verify(tiny_gguf, tiny_checkpoint, level="full")
     assert report.verdict == "pass", findings(report)
