@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
@@ -28,6 +29,10 @@ MARKS: Mapping[Kind, tuple[str, str]] = {
 KEPT_LINES, LINE, KEPT_OUTPUT = 400, 2000, 1 << 16
 """How much is kept of what a program prints: the last lines and the beginning of each, or the first bytes."""
 HELP_LINES = 20000
+MARK = "TRITPACK_ENGINE_RUN"
+"""The variable by which the processes that a program has started are found."""
+ROUNDS = 20
+"""How often they are looked for: one may start another while it is killed."""
 LAST_WORDS = 3
 """Lines that an error shows: the first that tell of trouble, else the last."""
 TROUBLE = re.compile("error|fail|assert|abort|exception|invalid|unknown", re.IGNORECASE)
@@ -81,8 +86,8 @@ def _words(program: Path, option: str, timeout: float) -> str:
 
 
 class Running:
-    """A started program, whose output is read and bounded, and which is killed at the end with its process group: all
-    of its children but those that made a session of their own.
+    """A started program, whose output is read and bounded, and which is killed at the end with its process group. On
+    Linux, children that made a session of their own are killed too: they have inherited a mark in their environment.
 
     output: with `apart`, what it wrote to stdout, which is then not among its lines.
     """
@@ -94,10 +99,12 @@ class Running:
         self._lines: collections.deque[str] = collections.deque(maxlen=kept)
         self._lock = threading.Lock()
         self.output = bytearray()
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
         try:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE if apart else subprocess.STDOUT, cwd=folder, start_new_session=True,
+                env={**os.environ, MARK: self._mark.partition("=")[2]},
             )  # fmt: skip
         except OSError as error:
             raise UsageError(f"--engine {command[0]} cannot be started: {error.strerror}") from error
@@ -134,6 +141,7 @@ class Running:
                 break
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)  # children that outlive it
+        _kill_marked(self._mark.encode())
         self._join(3)
 
     @property
@@ -166,6 +174,26 @@ class Running:
     def ended_error(self) -> EngineFailed:
         """Return the error for a program that ended by itself."""
         return self.failed(_how_it_ended(self.wait(3)))
+
+
+def _kill_marked(mark: bytes) -> None:
+    """Kill every process of this user that has a mark in its environment, and those that it starts meanwhile."""
+    for _ in range(ROUNDS):
+        marked = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mark in _environment(entry)]
+        if not marked:
+            return
+        for pid in marked:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _environment(process: Path) -> list[bytes]:
+    """Return the environment that a process was started with; none of one that has ended, or of another user."""
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _read(stream: IO[bytes], keep: Callable[[bytes], None]) -> None:

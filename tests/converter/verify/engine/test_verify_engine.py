@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +212,32 @@ def test_a_damaged_file_is_wrong_whatever_the_engine_says(demo_gguf: Path, tmp_p
         file.write(b"\x00")
     report = ask(damaged, tmp_path)
     assert report.verdict == FILE_WRONG and "blk.0.ffn_up.weight" in report.findings[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+def test_children_with_a_session_of_their_own_are_ended(tmp_path: Path) -> None:
+    """One whose parent has ended, as of a program that makes itself a daemon."""
+    told = tmp_path / "pid"
+    child = f"import os, time; os.setsid(); open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    script = f"import os\nif os.fork() == 0:\n    exec({child!r})"
+    with Running([sys.executable, "-c", script]) as running:
+        for _ in Deadline(20).ticks(0.02):
+            if told.exists() and told.read_text():
+                break
+        assert running.wait(20) == 0
+        child_pid = int(told.read_text())
+        os.kill(child_pid, 0)  # it is there
+    for _ in Deadline(5).ticks(0.02):
+        if not is_running(child_pid):
+            break
+    assert not is_running(child_pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_path_that_is_no_engine_is_refused(demo_gguf: Path, tmp_path: Path) -> None:
