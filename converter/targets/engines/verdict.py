@@ -128,6 +128,7 @@ def _as_made(row: Row, model: PackedModel, layout: str) -> PackedModel:
         types=((type_id_of(row, layout), layout),),
         layouts=(layout,),
         storage=row.storage,
+        scales_apart=row.target is not None and model.scales_apart,
         missing=(),
     )
 

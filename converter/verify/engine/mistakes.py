@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tritpack.converter.repack import repack
 from tritpack.formats.arrays import F32
 from tritpack.formats.errors import TritpackError
-from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, SUB_NORMS, ModelSpec
 from tritpack.formats.names import ACTIVATIONS, READ_AS
 from tritpack.runtime.model import Model
@@ -53,6 +55,8 @@ def mistakes(file: GgufFile, spec: ModelSpec) -> Iterator[Mistake]:
         yield Mistake("head", "it takes the embedding for the output head", _without("output.weight"))
     if any(name.endswith(".scale") for name in file.tensors):
         yield Mistake("scales", "it ignores the scales in the tensors NAME.scale", _without(".scale"))
+        reason = "it multiplies by the tensor attn_output.scale twice"
+        yield Mistake("scale_twice", reason, _scale_twice("attn_output"))
     if spec.sub_norms:
         without = _without(*(f".{norm}.weight" for norm in SUB_NORMS))
         yield Mistake("sub_norms", "it leaves out the norms before attn_output and ffn_down", without)
@@ -96,6 +100,21 @@ def _without(*names: str) -> Edit:
 
     def edit(file: GgufFile) -> None:
         file.tensors = {name: info for name, info in file.tensors.items() if not lacks(name)}  # type: ignore[misc]
+
+    return edit
+
+
+def _scale_twice(linear: str) -> Edit:
+    """Multiply by the scale beside a linear once more."""
+
+    def edit(file: GgufFile) -> None:
+        outer_scale = file.outer_scale
+
+        def squared(tensor: TensorInfo) -> np.float32:
+            scale = outer_scale(tensor)
+            return np.float32(scale * scale) if tensor.name.endswith(f".{linear}.weight") else scale
+
+        file.outer_scale = squared  # type: ignore[method-assign]
 
     return edit
 

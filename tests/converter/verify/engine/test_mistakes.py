@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.converter.verify.breakages import scales
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.repack import repack
 from tritpack.converter.verify.engine.answers import as_answers, compare
 from tritpack.converter.verify.engine.mistakes import logits_with, mistakes
 from tritpack.runtime.model import Model
@@ -34,6 +36,13 @@ def test_each_mistake_computes_another_model(
 
 def test_other_orders_of_i2_s(demo_gguf: Path) -> None:
     assert "block_order" in made(demo_gguf)
+
+
+def test_scales_in_tensors_of_their_own(demo_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    float_scales = scales(lambda ternary: ternary.scales * np.float32(1.0001))(demo_gguf, tmp_path / "scaled.gguf")
+    repack(float_scales, path, outtype="tq2_0", target="llama.cpp", allow_wrong_engine=True)
+    assert {"scales", "scale_twice"} <= made(path)
 
 
 def made(path: Path) -> set[str]:
