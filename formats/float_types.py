@@ -7,14 +7,17 @@ k_quants.py. Their decoders are gguf-py's.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats import c_blocks, k_quants
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.names import PLAIN_FLOATS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True)

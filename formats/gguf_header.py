@@ -10,14 +10,17 @@ import dataclasses
 import itertools
 import math
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.other_files import HEAD, kind_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -53,6 +56,8 @@ SCALARS = {
     12: "<f8",
 }
 """Value type id -> dtype, of numbers and booleans."""
+FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""The same for the module struct."""
 BOOL, STRING, ARRAY = 7, 8, 9
 TYPE_NAMES = {
     0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "str", 9: "arr", 10: "u64",
@@ -62,15 +67,13 @@ TYPE_NAMES = {
 ROOM = 32
 """Bytes that a string of a vocabulary takes on average, its length word included, at most: most take 16."""
 
-Bounds = npt.NDArray[np.int64]
-
 
 class StringArray(Sequence[str]):
     """An array of strings in the mapped file, decoded one at a time: few callers want a whole vocabulary."""
 
-    def __init__(self, buffer: memoryview, bounds: Bounds) -> None:
+    def __init__(self, buffer: memoryview, bounds: npt.NDArray[np.int64] | list[int]) -> None:
         self._buffer = buffer
-        self._bounds = bounds  # int64: the start of string i, which ends 8 bytes before that of string i + 1
+        self._bounds = bounds  # the start of string i, which ends 8 bytes before that of string i + 1
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -79,7 +82,8 @@ class StringArray(Sequence[str]):
         return f"an array of {len(self)} strings"
 
     def __iter__(self) -> Iterator[str]:
-        buffer, bounds = self._buffer, self._bounds.tolist()
+        buffer = self._buffer
+        bounds = self._bounds if isinstance(self._bounds, list) else self._bounds.tolist()
         return (str(buffer[first : end - 8], "utf-8", "replace") for first, end in zip(bounds, bounds[1:]))
 
     def __getitem__(self, index: Any) -> Any:
@@ -114,16 +118,20 @@ class Header:
     rows: tuple[TensorRow, ...]
 
 
-def read_header(buffer: memoryview) -> Header:
-    """Parse the header at the start of a file's bytes. Raises Unreadable, without the path."""
-    return _Parser(buffer).header()
+def read_header(buffer: memoryview, *, plain: bool = False) -> Header:
+    """Parse the header at the start of a file's bytes. Raises Unreadable, without the path.
+
+    plain: arrays of numbers become memoryviews, so that numpy need not be imported; else np.ndarray.
+    """
+    return _Parser(buffer, plain).header()
 
 
 class _Parser:
     """A cursor over the bytes of a file, and what was read so far."""
 
-    def __init__(self, buffer: memoryview) -> None:
+    def __init__(self, buffer: memoryview, plain: bool) -> None:
         self.buffer = buffer
+        self.plain = plain
         self.size = len(buffer)
         self.cursor = 0
         self.metadata: dict[str, Any] = {}
@@ -220,21 +228,21 @@ class _Parser:
     def _scalar(self, key: str, type_id: int) -> Any:
         if type_id == STRING:
             return self._string(f"metadata {key!r}", self.size)
-        if type_id not in SCALARS:
+        if type_id not in FORMATS:
             raise Unreadable(f"metadata {key!r} has unknown value type {type_id}")
-        dtype = np.dtype(SCALARS[type_id])
-        if dtype.itemsize > self.left:
+        size = struct.calcsize(FORMATS[type_id])
+        if size > self.left:
             raise Unreadable(f"ends inside metadata {key!r}")
-        value = np.frombuffer(self.buffer, dtype, 1, self.cursor)[0].item()
-        self.cursor += dtype.itemsize
-        return bool(value) if type_id == BOOL else value
+        [value] = struct.unpack_from(f"<{FORMATS[type_id]}", self.buffer, self.cursor)
+        self.cursor += size
+        return value
 
     def _array(self, key: str, depth: int) -> tuple[Any, str]:
         """An array and the name of its element type."""
         if depth > MAX_NESTING:
             raise Unreadable(f"metadata {key!r} nests arrays deeper than {MAX_NESTING}")
         type_id, count = self._take("<I"), self._take("<Q")
-        smallest = 12 if type_id == ARRAY else 8 if type_id == STRING else np.dtype(SCALARS.get(type_id, "u1")).itemsize
+        smallest = 12 if type_id == ARRAY else 8 if type_id == STRING else struct.calcsize(FORMATS.get(type_id, "B"))
         if count > self.left // smallest:
             raise Unreadable(f"metadata {key!r} claims {count} elements in {self.left} bytes")
         self._count(key, type_id, count)
@@ -242,12 +250,18 @@ class _Parser:
             return [self._array(key, depth + 1)[0] for _ in range(count)], "arr"
         if type_id == STRING:
             return self._strings(key, count), "str"
-        if type_id not in SCALARS:
+        if type_id not in FORMATS:
             raise Unreadable(f"metadata {key!r} has unknown element type {type_id}")
-        dtype = np.dtype(SCALARS[type_id])
-        values = np.frombuffer(self.buffer, dtype, count, self.cursor)
-        self.cursor += count * dtype.itemsize
-        return (values.astype(bool) if type_id == BOOL else values), TYPE_NAMES[type_id]
+        values = self._numbers(type_id, self.buffer[self.cursor : self.cursor + count * smallest])
+        self.cursor += count * smallest
+        return values, TYPE_NAMES[type_id]
+
+    def _numbers(self, type_id: int, data: memoryview) -> Any:
+        """An array of numbers or booleans. Any byte but 0 is true."""
+        if self.plain and sys.byteorder == "little":
+            return data.cast(FORMATS[type_id])  # type: ignore[call-overload]
+        values = np.frombuffer(data, SCALARS[type_id])
+        return values.astype(bool) if type_id == BOOL else values
 
     def _count(self, key: str, type_id: int, count: int) -> None:
         """Count the elements of an array that become Python objects, over the whole header."""
@@ -260,26 +274,25 @@ class _Parser:
             raise Unreadable(f"metadata {key!r} makes it {self.objects[type_id]} {what}, at most {most} are read")
 
     def _strings(self, key: str, count: int) -> StringArray:
-        bounds = _bounds_of_short_strings(self.buffer, self.cursor, count)
-        if bounds is None:
-            bounds = self._bounds(key, count)
+        short = None if self.plain else _bounds_of_short_strings(self.buffer, self.cursor, count)
+        bounds = self._bounds(key, count) if short is None else short
         self.cursor = int(bounds[-1]) - 8
         return StringArray(self.buffer, bounds)
 
-    def _bounds(self, key: str, count: int) -> Bounds:
+    def _bounds(self, key: str, count: int) -> list[int]:
         """See StringArray. Raises Unreadable where a length runs past the end."""
-        position, size, buffer = self.cursor, self.size, self.buffer
+        position, buffer = self.cursor + 8, self.buffer
         unpack = struct.Struct("<Q").unpack_from
-        bounds = []
-        for _ in range(count):
-            if position + 8 > size:
-                raise Unreadable(f"ends inside metadata {key!r}")
-            bounds.append(position + 8)
-            position += 8 + unpack(buffer, position)[0]
-        if position > size:
+        bounds = [position]
+        try:
+            for _ in itertools.repeat(None, count):
+                position += 8 + unpack(buffer, position - 8)[0]
+                bounds.append(position)
+        except (struct.error, OverflowError):
+            raise Unreadable(f"ends inside metadata {key!r}") from None
+        if position - 8 > self.size:
             raise Unreadable(f"metadata {key!r} runs past the end of the file")
-        bounds.append(position + 8)
-        return np.array(bounds, np.int64)
+        return bounds
 
     # -- tensor table --------------------------------------------------------------------------------------------------
 
@@ -293,7 +306,7 @@ class _Parser:
         return TensorRow(name, shape, self._take("<I"), self._take("<Q"))
 
 
-def _bounds_of_short_strings(buffer: memoryview, position: int, count: int) -> Bounds | None:
+def _bounds_of_short_strings(buffer: memoryview, position: int, count: int) -> npt.NDArray[np.int64] | None:
     """The bounds of an array whose strings all have less than 256 bytes, as in vocabularies; None if one has more.
 
     It reads one byte of each length, which takes half of the time, and then compares all lengths at once.

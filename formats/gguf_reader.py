@@ -25,13 +25,10 @@ from tritpack.formats.files import hash_of_parts, sha256_file
 from tritpack.formats.gguf_header import ALIGNMENT_KEY, MIN_HEADER, Header, TensorRow, read_header
 from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.layout import Layout, bad_scale
+from tritpack.formats.layouts.layout import HEAD_BYTES, Layout, bad_scale
 from tritpack.formats.layouts.tiling import Tilings
 from tritpack.formats.split_files import KEYS, Part, part_of
 from tritpack.formats.ternary import TernaryTensor, coarsest_both
-
-HEAD_BYTES = 64
-"""How many of its first bytes a tensor's layout may look at to tell its size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +37,15 @@ class ReadOptions:
 
     read_as: one of names.READ_AS, the order of bytes in the tensors that the file calls i2_s. repair: read illegal
     codes and rubbish in padding as zeros instead of refusing them. tilings: of the TL1 and TL2 tensors whose tiling the
-    file does not record. any_part: read one part of a split file for what it is, where the whole cannot be read.
+    file does not record. any_part: read one part of a split file for what it is, where the whole cannot be read. plain:
+    arrays of numbers in the metadata are memoryviews, so that numpy need not be imported to look at a header.
     """
 
     read_as: str | None = None
     repair: bool = False
     tilings: Tilings = dataclasses.field(default_factory=dict)
     any_part: bool = False
+    plain: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,23 +90,27 @@ class _MappedFile:
     not kept.
     """
 
-    def __init__(self, path: Path, index: int = 0) -> None:
+    def __init__(self, path: Path, index: int = 0, *, plain: bool = False) -> None:
         self.path: Final = path
         self._map: Final = map_input(path, smallest=MIN_HEADER, what="a GGUF header")
-        self.mapped: Final[Bytes] = np.frombuffer(self._map, np.uint8)
+        self.size: Final = len(self._map)
         with locating(path=path):
-            header = read_header(memoryview(self._map))
-            self.tensors: Final = _tensor_infos(header, self.mapped, index)
+            header = read_header(memoryview(self._map), plain=plain)
+            self.tensors: Final = _tensor_infos(header, memoryview(self._map), index)
             self.part: Final = part_of(path, header.metadata, len(self.tensors))
         self.header: Final = (
             dataclasses.replace(header, metadata={}, metadata_types={}, encoded={}) if index else header
         )
 
+    @functools.cached_property
+    def mapped(self) -> Bytes:
+        return np.frombuffer(self._map, np.uint8)
+
     @property
     def bytes_after_tensors(self) -> int:
         """How many bytes after the last tensor and its padding belong to no tensor."""
-        end = max((tensor.file_offset + tensor.nbytes for tensor in self.tensors), default=self.mapped.size)
-        unused = self.mapped.size - end
+        end = max((tensor.file_offset + tensor.nbytes for tensor in self.tensors), default=self.size)
+        unused = self.size - end
         return unused if unused >= self.header.alignment else 0
 
     def release(self, tensor: TensorInfo) -> None:
@@ -121,11 +124,11 @@ class GgufFile:
 
     path: the file, or the first of a split set, whose others lie beside it; the set is read as the file that merging it
     would give, without the keys of the split.
-    Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers,
-    Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by name, in the file's order.
-    layouts: what the names of ternary layouts mean in this file. options: how it is read. mapped: its bytes; of a set,
-    those of the largest file. header: of `path`, as it stands there. size: in bytes, of all files. unchanged: tells
-    whether a file has changed since.
+    Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers
+    (but see ReadOptions.plain), Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by
+    name, in the file's order.
+    layouts: what the names of ternary layouts mean in this file. options: how it is read. header: of `path`, as it
+    stands there. size: in bytes, of all files. unchanged: tells whether a file has changed since.
     part: which part of a split file it is, where ReadOptions.any_part let it be read without the others; None for
     whatever is whole.
 
@@ -137,7 +140,7 @@ class GgufFile:
         self.path: Final = Path(path)
         self.options: Final = read or ReadOptions()
         self.unchanged: Final = Unchanged([self.path])
-        first = _MappedFile(self.path)
+        first = _MappedFile(self.path, plain=self.options.plain)
         header = first.header
         with locating(path=self.path):
             self.layouts: Final[Mapping[str, Layout]] = MappingProxyType(_layouts(header.metadata, self.options))
@@ -151,8 +154,7 @@ class GgufFile:
         self.metadata_types: Final = {key: kind for key, kind in header.metadata_types.items() if key not in hidden}
         self.alignment: Final = header.alignment
         self.data_offset: Final = header.data_offset
-        self.mapped: Final[Bytes] = max((file.mapped for file in self._files), key=len)
-        self.size: Final = sum(file.mapped.size for file in self._files)
+        self.size: Final = sum(file.size for file in self._files)
 
     def _add_others(self, part: Part) -> Part | None:
         """Open the other files of a set; return the part that this file is if they are not there."""
@@ -169,6 +171,11 @@ class GgufFile:
         """The metadata for a writer that keeps every byte of its values, which need not be UTF-8."""
         encoded = {key: self._files[0].header.encoded[key] for key in self.metadata}
         return encoded | {key: self.alignment for key in encoded if key == ALIGNMENT_KEY}
+
+    @functools.cached_property
+    def mapped(self) -> Bytes:
+        """The bytes of the file, uint8; of a set, those of its largest file."""
+        return max(self._files, key=lambda file: file.size).mapped
 
     @property
     def header_bytes(self) -> Bytes:
@@ -297,7 +304,7 @@ def _others(first: _MappedFile, part: Part, unchanged: Unchanged) -> Iterator[_M
     part.check_total(first.path, len(names))
 
 
-def _tensor_infos(header: Header, mapped: Bytes, file_index: int) -> list[TensorInfo]:
+def _tensor_infos(header: Header, mapped: memoryview, file_index: int) -> list[TensorInfo]:
     """The tensors of a file, each with the meaning of its type id whose size fits the space that the tensor has.
 
     Where several do, it is the one that other tensors of that id have, since one file has one writer.
@@ -316,25 +323,25 @@ def _settled(info: TensorInfo, certain: set[catalog.TypeMeaning | None]) -> Tens
     if len(candidates) != 1:
         return info
     [meaning] = candidates
-    size = meaning.nbytes(info.rows, info.cols, np.empty(0, np.uint8))  # of no ambiguous type do first bytes decide it
+    size = meaning.nbytes(info.rows, info.cols, b"")  # of no ambiguous type do first bytes decide it
     assert size is not None
     return dataclasses.replace(info, meaning=meaning, nbytes=size, other_meanings=())
 
 
-def _sized_tensor_infos(header: Header, mapped: Bytes, file_index: int) -> Iterable[TensorInfo]:
+def _sized_tensor_infos(header: Header, mapped: memoryview, file_index: int) -> Iterable[TensorInfo]:
     """The tensors of a file, each with every meaning of its type id whose size fits the space that the tensor has."""
-    starts = sorted({row.start for row in header.rows} | {mapped.size})
+    starts = sorted({row.start for row in header.rows} | {len(mapped)})
     next_start = dict(zip(starts, starts[1:]))
     for row in header.rows:
-        end = next_start.get(row.start, 0) if row.start < mapped.size else 0
+        end = next_start.get(row.start, 0) if row.start < len(mapped) else 0
         room = max(end - row.start, 0)
-        head = mapped[row.start : row.start + min(room, HEAD_BYTES)]
+        head = bytes(mapped[row.start : row.start + min(room, HEAD_BYTES)])
         with locating(tensor=row.name):
             try:
                 info = tensor_info(row, room, header.alignment, head)
             except Unreadable as error:
-                if (whole := _whole_size(header)) > mapped.size:
-                    error.message += f"; the file has {mapped.size:,} of {whole:,} bytes"
+                if (whole := _whole_size(header)) > len(mapped):
+                    error.message += f"; the file has {len(mapped):,} of {whole:,} bytes"
                 raise
         yield dataclasses.replace(info, file_index=file_index) if file_index else info
 
@@ -345,11 +352,11 @@ def _whole_size(header: Header) -> int:
     if 0 in last.shape:
         return last.start
     rows, cols = math.prod(last.shape[:-1]), last.shape[-1] if last.shape else 1
-    sizes = (meaning.nbytes(rows, cols, np.empty(0, np.uint8)) for meaning in catalog.meanings(last.type_id))
+    sizes = (meaning.nbytes(rows, cols, b"") for meaning in catalog.meanings(last.type_id))
     return last.start + min((size for size in sizes if size is not None), default=0)
 
 
-def tensor_info(row: TensorRow, room: int, alignment: int, head: Bytes) -> TensorInfo:
+def tensor_info(row: TensorRow, room: int, alignment: int, head: bytes) -> TensorInfo:
     """room: bytes from the tensor's start to the next tensor, or to the end of the file. head: the first of them."""
     rows, cols = math.prod(row.shape[:-1]), row.shape[-1] if row.shape else 1
     meanings = catalog.meanings(row.type_id)

@@ -11,9 +11,9 @@ import numpy as np
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, locating
 from tritpack.formats.gguf_header import Header, TensorRow, read_header
-from tritpack.formats.gguf_reader import HEAD_BYTES, TensorInfo, tensor_info
+from tritpack.formats.gguf_reader import TensorInfo, tensor_info
 from tritpack.formats.layouts import catalog
-from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.layouts.layout import HEAD_BYTES, Layout
 from tritpack.formats.split_files import NUMBER
 from tritpack.formats.ternary import TernaryTensor
 
@@ -87,7 +87,7 @@ class GgufStream:
 
     def _decoded(self, row: TensorRow, data: Bytes) -> StreamedTensor | None:
         with locating(tensor=row.name):
-            info = tensor_info(row, data.size, self.header.alignment, data[:HEAD_BYTES])
+            info = tensor_info(row, data.size, self.header.alignment, bytes(data[:HEAD_BYTES]))
         layout: Layout | None = self._layouts.get(info.layout)
         if layout is None:  # another meaning of the same type id
             return None

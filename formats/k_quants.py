@@ -11,10 +11,14 @@ axis. Values are finite and below LIMIT.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import F32, Bytes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 LIMIT = 2.0**32
 """No type of blocks holds this magnitude. Far above it the sums of q6_k overflow, and zeros would come out."""

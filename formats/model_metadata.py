@@ -183,7 +183,8 @@ class _Reader:
             )
         head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
-        quantization = self.file.metadata.get(QUANTIZATION_KEY, self._implied_quantization())
+        quantization = self.file.metadata.get(QUANTIZATION_KEY)
+        quantization = self._implied_quantization() if quantization is None else quantization
         if not isinstance(quantization, str) or quantization not in ACTIVATION_QUANTIZATION:
             raise Unsupported(f"activation quantisation {quantization!r} is not known")
         pooling = self.get("pooling_type", 0)
@@ -246,6 +247,7 @@ class _Reader:
         pattern = self.get("attention.sliding_window_pattern", 6 if self.architecture == "gemma3" else None)
         if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
             return tuple((layer + 1) % pattern != 0 for layer in range(layers))
+        pattern = np.asarray(pattern) if isinstance(pattern, memoryview) else pattern
         if isinstance(pattern, np.ndarray) and pattern.shape == (layers,):
             return tuple(map(bool, pattern))
         raise Unreadable(f"metadata key {self.architecture}.attention.sliding_window_pattern makes no sense")

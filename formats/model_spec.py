@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.names import ACTIVATIONS, POOLING
 from tritpack.formats.rope import RopeScaling, inverse_frequencies
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 IMPLIED_ACTIVATION = {
     "bitnet-b1.58": "relu2", "bitnet-25": "relu2", "bitnet": "silu", "llama": "silu", "qwen3": "silu",
@@ -233,7 +237,16 @@ class ModelSpec:
 def shortest_float(value: float) -> float:
     """The shortest decimal that rounds to the same float32: 9.999999747378752e-06 was meant as 1e-05."""
     try:
-        with np.errstate(over="ignore"):
-            return float(str(np.float32(value)))
-    except OverflowError:  # an integer of hundreds of digits
-        return float("inf")
+        nearest = struct.unpack("f", struct.pack("f", float(value)))[0]
+    except OverflowError:  # too large for a float32, or an integer of hundreds of digits
+        return math.inf if value > 0 else -math.inf
+    decimals = (float(f"{nearest:.{digits}g}") for digits in range(1, 10))
+    return next((decimal for decimal in decimals if _same_float32(decimal, nearest)), nearest)
+
+
+def _same_float32(decimal: float, nearest: float) -> bool:
+    """Return whether a decimal rounds to a float32; one next to the largest may round to infinity."""
+    try:
+        return bool(struct.unpack("f", struct.pack("f", decimal))[0] == nearest)
+    except OverflowError:
+        return False

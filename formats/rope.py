@@ -12,12 +12,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import F32
 from tritpack.formats.errors import Unreadable
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 KINDS = ("linear", "yarn", "factors")
 

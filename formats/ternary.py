@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import F32, Codes, Scales
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

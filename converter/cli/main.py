@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from tritpack.converter.cli import bus_error
+from tritpack.converter.cli import bus_error, late_numpy
 from tritpack.converter.cli.progress import clear_line
 from tritpack.converter.cli.usage import as_ours
 from tritpack.converter.version import VERSION
@@ -60,6 +60,8 @@ COMMANDS = {
     "doctor": "Check this machine: CPU, library, and every kernel against scalar.",
 }
 """Each command with the line that --help shows for it."""
+LATE_NUMPY = ("inspect", "engines", "families")
+"""Those that need numpy for little that they do."""
 
 # Of click 8.2 and later; before, click itself prints the help and ends with 0.
 NoArgsIsHelpError: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -85,6 +87,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in LATE_NUMPY:
+            late_numpy.import_late()
         module = importlib.import_module(f"tritpack.converter.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         _name_variables(cmd_name, command)

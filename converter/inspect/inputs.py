@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from tritpack.converter.sources.range_file import RangeFile
 
 
-def open_any(file: str | Path, *, stats: bool = False) -> GgufFile | CheckpointFolder:
+def open_any(file: str | Path, *, stats: bool = False, plain: bool = False) -> GgufFile | CheckpointFolder:
     """Open what an argument names: a path, ORG/NAME[@REVISION], a file in it, or an http(s) address.
 
-    stats: all weights will be read, so what is on the Hub is downloaded, and an address is refused. Raises Unreadable,
+    stats: all weights will be read, so what is on the Hub is downloaded, and an address is refused. plain: of a file
+    here, see ReadOptions. Raises Unreadable,
     Unsupported, UsageError, NetworkTrouble, IntegrityFailed, MissingRequirement.
     """
     path = Path(file)
     if path.exists() or not isinstance(file, str):
-        return _here(path)
+        return _here(path, plain=plain)
     from tritpack.converter.sources import hub
     from tritpack.converter.sources.url_file import UrlFile, is_address
 
@@ -73,11 +74,11 @@ def place_of(source: GgufFile) -> dict[str, str | None] | None:
     return {"repository": None, "commit": None, **on_hub, "url": files[0].shown}
 
 
-def _here(path: Path) -> GgufFile | CheckpointFolder:
-    """Open a file or folder of this machine."""
+def _here(path: Path, *, plain: bool = False) -> GgufFile | CheckpointFolder:
+    """Open a file or folder of this machine. plain: see ReadOptions."""
     is_folder = path.is_dir()
     if not is_folder and path.suffix != ".safetensors":
-        return GgufFile(path, ReadOptions(any_part=True))
+        return GgufFile(path, ReadOptions(any_part=True, plain=plain))
     from tritpack.converter.sources.checkpoint import CheckpointFolder
     from tritpack.converter.sources.weight_file import WeightFile, of_a_folder
 

@@ -33,10 +33,12 @@ def inspect(
 def inspect_as(name: str, path: str | Path, *, stats: bool, options: NeedsOptions) -> dict[str, Any]:
     """Return what inspect does. name: what the user calls the file, which may be a copy from a bundle."""
     if stats:
+        import numpy.linalg  # noqa: F401  numpy itself: see cli/late_numpy.py
+
         from tritpack.runtime import packers
 
         packers.use_c_packers()
-    source = open_any(path, stats=stats)
+    source = open_any(path, stats=stats, plain=not stats)
     if isinstance(source, GgufFile):
         place = place_of(source)
         result = inspect_gguf(source, Path(name).name if place else name, stats, options) | {"place": place}

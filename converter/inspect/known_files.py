@@ -7,8 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tritpack.converter.yaml_tables import read_table
 from tritpack.formats.gguf_reader import GgufFile
 
 BY_SIZE, BY_HEADER, BY_HASH = "size", "header", "sha256"
@@ -18,8 +17,7 @@ BY_SIZE, BY_HEADER, BY_HASH = "size", "header", "sha256"
 @functools.cache
 def known_files() -> tuple[dict[str, Any], ...]:
     """Return the entries: name, nbytes, sha256, note and, where it is known, header_sha256."""
-    text = Path(__file__).with_name("known_files.yaml").read_text("utf-8")
-    return tuple(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return tuple(read_table(Path(__file__).with_name("known_files.yaml")))
 
 
 def recognise(file: GgufFile, *, whole: bool) -> dict[str, Any] | None:

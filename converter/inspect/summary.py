@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from tritpack.formats.model_spec import TABLES
 
@@ -21,7 +19,9 @@ def summary(value: Any) -> Any:
     """Return a value of the metadata for people and JSON; a long array is its length and its first elements."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(str, list(value)[:6]))}}}"
-    if isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, str):
-        first = [summary(item.item() if isinstance(item, np.generic) else item) for item in value[:6]]
+    if isinstance(value, (int, float, str)):
+        return value
+    if hasattr(value, "__len__"):
+        first = [summary(item.item() if hasattr(item, "item") else item) for item in value[:6]]
         return first if len(value) <= 6 else {"length": len(value), "first": first}
     return value

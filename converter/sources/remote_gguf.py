@@ -21,10 +21,11 @@ from tritpack.converter.sources.remote_checkpoint import AT_ONCE
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import TritpackError, Unreadable, WriteFailed, locating
 from tritpack.formats.gguf_header import Header, TensorRow
-from tritpack.formats.gguf_reader import HEAD_BYTES, GgufFile, ReadOptions, TensorInfo
+from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
 from tritpack.formats.gguf_stream import GgufStream
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.bases import GridScales
+from tritpack.formats.layouts.layout import HEAD_BYTES
 from tritpack.formats.split_files import part_name
 
 ROW_TENSOR = "blk.0.ffn_down.weight"

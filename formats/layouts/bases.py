@@ -7,14 +7,16 @@ GridScales: any number of them, after a header that gives their grid.
 from __future__ import annotations
 
 import struct
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import Bytes, Codes, Scales
 from tritpack.formats.layouts.layout import Blocks, Layout, scales_by_block
 from tritpack.formats.ternary import TernaryTensor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 TRAILER = 32
 """Bytes after the codes of a TrailingScale layout."""
@@ -133,7 +135,7 @@ class GridScales(Layout):
     def nbytes(self, rows: int, cols: int, scale_blocks: Blocks = (1, 1)) -> int:
         return self._codes_offset(scale_blocks) + rows * self.row_nbytes(cols)
 
-    def stored_nbytes(self, rows: int, cols: int, head: Bytes) -> int | None:
+    def stored_nbytes(self, rows: int, cols: int, head: bytes) -> int | None:
         blocks = self._grid(rows, cols, head)
         return None if blocks is None else self.nbytes(rows, cols, blocks)
 
@@ -145,23 +147,23 @@ class GridScales(Layout):
         out[HEADER:][: 4 * tensor.scales.size] = np.ascontiguousarray(tensor.scales, "<f4").reshape(-1).view(np.uint8)
 
     def read_scales(self, data: Bytes, rows: int, cols: int) -> Scales:
-        blocks = self._grid(rows, cols, data) or (1, 1)
+        blocks = self._grid(rows, cols, bytes(data[:HEADER])) or (1, 1)
         stored = np.frombuffer(data[HEADER:][: 4 * blocks[0] * blocks[1]].tobytes(), "<f4")
         return stored.astype(np.float32).reshape(blocks)
 
     def bad_padding(self, data: Bytes, rows: int, cols: int) -> str | None:
-        blocks = self._grid(rows, cols, data) or (1, 1)
+        blocks = self._grid(rows, cols, bytes(data[:HEADER])) or (1, 1)
         after_scales = data[HEADER + 4 * blocks[0] * blocks[1] : self._codes_offset(blocks)]
         return "bytes that are reserved are not zero" if data[12:HEADER].any() or after_scales.any() else None
 
     def _codes_offset(self, blocks: Blocks) -> int:
         return -(-(HEADER + 4 * blocks[0] * blocks[1]) // self.unit) * self.unit
 
-    def _grid(self, rows: int, cols: int, head: Bytes) -> Blocks | None:
+    def _grid(self, rows: int, cols: int, head: bytes) -> Blocks | None:
         """The grid that the header gives; None if it is another layout's header or does not tile the matrix."""
-        if head.size < HEADER or head[:4].tobytes() != self.magic:
+        if len(head) < HEADER or head[:4] != self.magic:
             return None
-        row_blocks, col_blocks = struct.unpack("<II", head[4:12].tobytes())
+        row_blocks, col_blocks = struct.unpack("<II", head[4:12])
         tiles = row_blocks > 0 and col_blocks > 0 and rows % row_blocks == 0 and cols % col_blocks == 0
         return (row_blocks, col_blocks) if tiles else None
 

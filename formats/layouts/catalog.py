@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.layouts.hf_u8 import HfU8
@@ -60,7 +59,7 @@ def layouts_of(metadata: Mapping[str, Any], tilings: Tilings = MappingProxyType(
     }
 
 
-Size = Callable[[int, int, Bytes], "int | None"]
+Size = Callable[[int, int, bytes], "int | None"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +90,12 @@ def _of(name: str) -> Size:
     return LAYOUTS[name].stored_nbytes
 
 
-def _any_i2_s(rows: int, cols: int, head: Bytes) -> int | None:
+def _any_i2_s(rows: int, cols: int, head: bytes) -> int | None:
     """The size of i2_s, also for shapes that only the orders of `repack --read-as` hold; i2_s then refuses them."""
     return rows * cols // 4 + 32 if rows * cols % 4 == 0 else None
 
 
-def _t5b(rows: int, cols: int, head: Bytes) -> int:
+def _t5b(rows: int, cols: int, head: bytes) -> int:
     """Five codes per byte and 160 per 32 bytes, in rows, then one scale as i2_s has it."""
     return -(-cols // 160) * 32 * rows + 32
 
@@ -164,7 +163,7 @@ def meanings(type_id: int) -> list[TypeMeaning]:
 
 
 def resolve(
-    type_id: int, rows: int, cols: int, room: int, alignment: int, head: Bytes
+    type_id: int, rows: int, cols: int, room: int, alignment: int, head: bytes
 ) -> list[tuple[TypeMeaning, int]]:
     """The meanings whose size fills the space exactly, else the first one if it fits there, each with that size.
 

@@ -7,10 +7,9 @@ and where its scales are. The contract of the bytes is in formats/README.md.
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import Bytes, Codes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
@@ -18,9 +17,14 @@ from tritpack.formats.layouts import c_packers
 from tritpack.formats.layouts.c_packers import Tile
 from tritpack.formats.ternary import TernaryTensor, coarsest_both
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+HEAD_BYTES = 64
+"""How many of its first bytes a tensor's layout may look at to tell its size."""
 Blocks = tuple[int, int]
 """(row_blocks, col_blocks): how scales tile a matrix, its granularity."""
-Element = TypeVar("Element", bound=np.generic)
+Element = TypeVar("Element", bound="np.generic")
 
 
 class Layout(abc.ABC):
@@ -74,7 +78,7 @@ class Layout(abc.ABC):
         """The part of the tensor that `pack_codes` writes to, as a view."""
         return data
 
-    def stored_nbytes(self, rows: int, cols: int, head: Bytes) -> int | None:
+    def stored_nbytes(self, rows: int, cols: int, head: bytes) -> int | None:
         """Bytes of the stored tensor that begins with `head`; None if there is none of this shape."""
         return None if self.shape_misfit(rows, cols) else self.nbytes(rows, cols)
 
@@ -189,7 +193,7 @@ class Layout(abc.ABC):
         """What is wrong with the shape, the size and the scales, without which nothing can be read."""
         if reason := self.shape_misfit(rows, cols):
             return [reason]
-        expected = self.stored_nbytes(rows, cols, data)
+        expected = self.stored_nbytes(rows, cols, bytes(data[:HEAD_BYTES]))
         if expected is None:
             return [f"it does not begin with the header of a {rows} x {cols} tensor"]
         if data.size != expected:

@@ -6,14 +6,12 @@ minus the scales, which makes scale * code + bias ternary.
 
 from __future__ import annotations
 
-import numpy as np
-
 from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.layouts.hf_u8 import HfU8
 from tritpack.formats.layouts.layout import Blocks
 from tritpack.formats.layouts.planes import LOW_FIRST, pack_planes, unpack_planes
 
-ONE_MORE = np.uint8(0x55)
+ONE_MORE = 0x55
 """Added to each byte where other formats store codes plus 2 (compressed-tensors, ONNX Runtime): nothing is carried."""
 
 

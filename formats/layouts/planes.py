@@ -7,31 +7,36 @@ bits.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import Bytes, Codes
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 PIECE = 1 << 18
 """Bytes that are examined together: a piece and its scratch stay in the cache."""
-HIGH_FIRST = np.array([6, 4, 2, 0], np.uint8)
-LOW_FIRST = np.array([0, 2, 4, 6], np.uint8)
+HIGH_FIRST, LOW_FIRST = (6, 4, 2, 0), (0, 2, 4, 6)
+"""The shift of each of the four planes, in bits."""
+Shifts = tuple[int, ...]
 
 
-def pack_planes(codes: Codes, width: int, shifts: Bytes) -> Bytes:
+def pack_planes(codes: Codes, width: int, shifts: Shifts) -> Bytes:
     """Pack int8 codes, a multiple of 4 * width, into uint8 bytes, flat."""
     fields = (codes.view(np.uint8) + np.uint8(1)).reshape(-1, 4, width)
-    out = fields[:, 0] << shifts[0]
+    out = fields[:, 0] << np.uint8(shifts[0])
     for plane in range(1, 4):
-        out |= fields[:, plane] << shifts[plane]
+        out |= fields[:, plane] << np.uint8(shifts[plane])
     packed: Bytes = out.reshape(-1)
     return packed
 
 
-def unpack_planes(data: Bytes, width: int, shifts: Bytes) -> Codes:
+def unpack_planes(data: Bytes, width: int, shifts: Shifts) -> Codes:
     """Unpack the codes that pack_planes was given, flat; a code of 3 comes out as +2."""
     planes = np.ascontiguousarray(data).reshape(-1, 1, width)
-    codes: Codes = (((planes >> shifts[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(-1)
+    codes: Codes = (((planes >> np.array(shifts, np.uint8)[:, None]) & 3).view(np.int8) - np.int8(1)).reshape(-1)
     return codes
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import Bytes, Codes
 from tritpack.formats.layouts.bases import TRAILER
 from tritpack.formats.layouts.layout import Blocks
 from tritpack.formats.layouts.tiling import Tiled, Tiling, tile_rows
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class TL1(Tiled):

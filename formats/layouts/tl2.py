@@ -6,6 +6,8 @@ in TL1. The body's size does not depend on the tiling, so there is padding after
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tritpack.formats.arrays import Bytes, Codes
@@ -14,9 +16,9 @@ from tritpack.formats.layouts.layout import Blocks
 from tritpack.formats.layouts.tiling import LONGEST_TILE, Tiled, Tiling, tile_rows
 from tritpack.formats.layouts.tl1 import pack_pairs, unpack_pairs
 
-ROW_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
+ROW_ORDER = [*range(8), *range(16, 24), *range(8, 16), *range(24, 32)]
 """The order of the 32 rows whose bytes stand together."""
-SIGN_BITS = 15 - 2 * np.arange(8)
+SIGN_BITS = range(15, -1, -2)
 """The bits of the triples of 24 columns, for the first 16 of 32 rows; those of the other 16 are one bit below."""
 
 
@@ -43,10 +45,9 @@ class TL2(Tiled):
     def rule(cls, rows: int, cols: int) -> Tiling | None:
         if rows % 32 or cols < 256:
             return None
-        widths = np.r_[96, 24 : min(cols, LONGEST_TILE) + 1 : 24]
-        rests = cols % widths
-        legal = widths[(rests % 32 == 0) & (rests <= 256) & (widths <= cols)]
-        return Tiling(tile_rows(rows), int(legal[0]), 32) if legal.size else None
+        widths = itertools.chain([96], range(24, min(cols, LONGEST_TILE) + 1, 24))
+        width = next((width for width in widths if cols % width % 32 == 0 and cols % width <= 256), None)
+        return None if width is None else Tiling(tile_rows(rows), width, 32)
 
     def no_rule(self, cols: int) -> str:
         if cols < 256:
@@ -66,7 +67,7 @@ class TL2(Tiled):
         nibbles = np.abs(values).astype(np.uint8).reshape(t, i, 32, u, BK // 6, 2)
         first = (nibbles[..., 0] << 4 | nibbles[..., 1])[:, :, ROW_ORDER].transpose(0, 3, 1, 4, 2)
         signs = (values < 0).reshape(t, i, 2, 16, u, BK // 24, 8)
-        words = (signs[:, :, 0].astype(np.uint16) << 1 | signs[:, :, 1]) << (SIGN_BITS - 1)
+        words = (signs[:, :, 0].astype(np.uint16) << 1 | signs[:, :, 1]) << (np.array(SIGN_BITS) - 1)
         words = words.sum(-1, dtype=np.uint16).transpose(0, 3, 1, 4, 2)
         last = (
             codes[:, threes:]
@@ -84,7 +85,8 @@ class TL2(Tiled):
         first = body[nibble_part].reshape(t, u, i, BK // 6, 32)[..., np.argsort(ROW_ORDER)]
         nibbles = np.stack([first >> 4, first & 15], axis=-1).transpose(0, 2, 4, 1, 3, 5).reshape(t, i, 32, u, BK // 3)
         words = np.ascontiguousarray(body[sign_part]).view("<u2").reshape(t, u, i, BK // 24, 16, 1)
-        signs = np.stack([words >> SIGN_BITS & 1, words >> (SIGN_BITS - 1) & 1], axis=3)  # t u i 2 24s 16 8
+        bits = np.array(SIGN_BITS)
+        signs = np.stack([words >> bits & 1, words >> (bits - 1) & 1], axis=3)  # t u i 2 24s 16 8
         minus = signs.transpose(0, 2, 3, 5, 1, 4, 6).reshape(t, i, 32, u, BK // 3).astype(bool)
         values = np.where(minus, 13 - nibbles.astype(np.int8), nibbles.astype(np.int8) + 13)
         triples = np.stack([values // 9 - 1, values // 3 % 3 - 1, values % 3 - 1], axis=-1).astype(np.int8)

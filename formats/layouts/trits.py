@@ -8,15 +8,18 @@ division.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.formats.arrays import Bytes, Codes
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 PIECE = 1 << 20
 """Bytes that are examined together."""
-POWERS = np.array([81, 27, 9, 3, 1], np.uint16)
+POWERS = (81, 27, 9, 3, 1)
 """Weights of the digits, most significant first."""
 
 
@@ -25,7 +28,7 @@ def pack_trits(codes: npt.NDArray[np.int8]) -> Bytes:
     at the low end are stored as 0 and stand for no weight."""
     number = np.zeros((codes.shape[0], codes.shape[2]), np.uint16)
     for digit in range(codes.shape[1]):
-        number += (codes[:, digit].view(np.uint8) + np.uint8(1)) * POWERS[digit]
+        number += (codes[:, digit].view(np.uint8) + np.uint8(1)) * np.uint16(POWERS[digit])
     return byte_of(number)
 
 

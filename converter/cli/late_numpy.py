@@ -1,0 +1,30 @@
+"""numpy, imported when something of it is first used. It takes longer to import than `inspect` takes to read a header,
+which needs none of it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+NAME = "numpy"
+
+
+class _Late(types.ModuleType):
+    """Stands for numpy until an attribute of it is asked for; then it has all of them."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        if sys.modules.get(NAME) is self:
+            del sys.modules[NAME]
+            try:
+                self.__dict__.update(vars(importlib.import_module(NAME)))
+            except BaseException:
+                sys.modules[NAME] = self
+                raise
+        return getattr(sys.modules[NAME], attribute)
+
+
+def import_late() -> None:
+    """Let every later `import numpy` wait for the first use. For commands that use it in one thread first."""
+    sys.modules.setdefault(NAME, _Late(NAME))
