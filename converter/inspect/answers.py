@@ -61,10 +61,17 @@ def _what(result: Result) -> list[str]:
     return [
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
-        *([f"Ternary: {ternarity['summary']}."] if ternarity else []),
+        *([f"Ternary: {ternarity['summary']}{_looked_at(ternarity)}."] if ternarity else []),
         *([f"Advice: {ternarity['advice']}."] if ternarity and can_follow else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
     ]
+
+
+def _looked_at(ternarity: Mapping[str, Any]) -> str:
+    """Of weights that stay on a server, that some were looked at."""
+    if not ternarity["read"] < ternarity["linears"]:
+        return ""
+    return f" (judged by some rows of {ternarity['read']} of {ternarity['linears']} linear layers)"
 
 
 def _kind(result: Result) -> str:

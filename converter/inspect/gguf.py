@@ -13,6 +13,7 @@ from tritpack.converter.inspect.needs import NeedsOptions, needs
 from tritpack.converter.inspect.origin import recorded
 from tritpack.converter.inspect.problems import file_problems, missing_tensors
 from tritpack.converter.inspect.summary import SCHEMA, is_table, summary
+from tritpack.converter.targets.engines.packed_model import ambiguities
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
@@ -57,7 +58,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "ternarity": None if ternary_weights or not gguf.tensors else _ternarity(gguf, stats),
         "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
-        "problems": [*damage, *unknown, *file_problems(gguf)],
+        "problems": [*damage, *unknown, *ambiguities(gguf), *file_problems(gguf)],
         "integrity": integrity,
         "decoded": stats,
         "engines": engine_verdicts(gguf, name, spec),

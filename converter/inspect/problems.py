@@ -7,6 +7,8 @@ from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import ModelSpec
 
+MEND = "; tritpack metadata fix FILE adds the key, or says what it needs for that"
+
 
 def missing_tensors(file: GgufFile, spec: ModelSpec | None) -> list[str]:
     """Return one sentence for all tensors that the model needs and a whole file does not have."""
@@ -32,10 +34,10 @@ def file_problems(file: GgufFile) -> list[str]:
     except TritpackError as error:
         problems.append(error.without_path)
     if str(arch).startswith("bitnet") and f"{arch}.hidden_activation" not in file.metadata:
-        problems.append(f"{arch}.hidden_activation is missing: readers have to guess the activation function")
+        problems.append(f"{arch}.hidden_activation is missing: readers have to guess the activation function{MEND}")
     if "tokenizer.ggml.model" in file.metadata:
         if file.metadata.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" not in file.metadata:
-            problems.append("tokenizer.ggml.pre is missing: readers fall back to a wrong pre-tokenizer")
+            problems.append(f"tokenizer.ggml.pre is missing: readers fall back to a wrong pre-tokenizer{MEND}")
         if "tokenizer.ggml.eos_token_id" not in file.metadata:
             problems.append("tokenizer.ggml.eos_token_id is missing: generation may never stop")
     else:

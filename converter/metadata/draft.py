@@ -173,8 +173,8 @@ class Draft:
 
     def _refuse_split(self) -> None:
         if len(self.file.files) > 1:
-            hint = "tritpack merge makes one file of it"
-            raise UsageError("is a split file, whose tensors lie in several files", path=self.file.path, hint=hint)
+            what = "is a split file, and tensors are mended only in a file that holds all of them"
+            raise UsageError(what, path=self.file.path, hint="tritpack merge makes one file of it; mend that one")
 
     def _header(self) -> bytes:
         with_types = {key: kind for key, kind in self._types.items() if not kind.startswith("arr")}

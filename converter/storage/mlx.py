@@ -18,7 +18,7 @@ from tritpack.converter.storage.storage import (
     expect,
 )
 from tritpack.converter.storage.ternary_floats import TernaryFloats
-from tritpack.converter.storage.two_bits import group_scales, unpack_words
+from tritpack.converter.storage.two_bits import group_scales, stored_scales, unpack_words
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
@@ -87,9 +87,7 @@ class Mlx(Storage):
         return [("weight", "U32", (rows, cols // 16)), ("scales", *scales), ("biases", *scales)]
 
     def write(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
-        rows, cols = ternary.shape
-        scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
-        scales = np.repeat(scales, cols // self.group // scales.shape[1], axis=1)
+        scales = stored_scales(ternary, ternary.shape[1] // self.group)
         return [[LAYOUTS["mlx2"].pack(ternary)], [encoded(scales, self.dtype)], [encoded(-scales, self.dtype)]]
 
     def config(self) -> dict[str, Any]:

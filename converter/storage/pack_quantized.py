@@ -22,7 +22,7 @@ from tritpack.converter.storage.storage import (
     expect,
 )
 from tritpack.converter.storage.ternary_floats import TernaryFloats
-from tritpack.converter.storage.two_bits import group_scales, unpack_words
+from tritpack.converter.storage.two_bits import group_scales, stored_scales, unpack_words
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.layouts.catalog import LAYOUTS
@@ -115,9 +115,7 @@ class PackQuantized(Storage):
 
     def write(self, ternary: TernaryTensor) -> list[Iterable[Bytes]]:
         rows, cols = ternary.shape
-        groups = cols // self.group if self.group else 1
-        scales = np.repeat(ternary.scales, rows // len(ternary.scales), axis=0)
-        scales = np.repeat(scales, groups // scales.shape[1], axis=1)
+        scales = stored_scales(ternary, cols // self.group if self.group else 1)
         shape = np.array([rows, cols], "<i8").view(np.uint8)
         return [[LAYOUTS["mlx2"].pack(ternary) + ONE_MORE], [encoded(scales, self.dtype)], [shape]]
 

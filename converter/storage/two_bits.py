@@ -8,6 +8,7 @@ from tritpack.converter.storage.storage import StoredLinear, spans
 from tritpack.formats.arrays import F32, Codes
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import StoredTensor
+from tritpack.formats.ternary import TernaryTensor
 
 
 def unpack_words(weight: StoredTensor, rows: int, cols: int, zero: int) -> Codes:
@@ -29,6 +30,12 @@ def unpack_words(weight: StoredTensor, rows: int, cols: int, zero: int) -> Codes
             )
         codes[first:last] = fields.reshape(last - first, cols).astype(np.int8) - np.int8(zero)
     return codes
+
+
+def stored_scales(ternary: TernaryTensor, groups: int) -> F32:
+    """Return a scale per row and group, float32 (rows, groups), of a tensor that has as many or fewer."""
+    scales = np.repeat(ternary.scales, len(ternary.codes) // len(ternary.scales), axis=0)
+    return np.repeat(scales, groups // scales.shape[1], axis=1)
 
 
 def group_scales(linear: StoredLinear, scales: StoredTensor) -> F32:

@@ -100,7 +100,7 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         scales_apart=any(name.endswith(".scale") for name in file.tensors),
         rotated=any(key.startswith(HADAMARD) for key in file.metadata),
         missing=tuple(_missing(file, architecture)),
-        ambiguous=tuple(_ambiguous(linears)),
+        ambiguous=tuple(ambiguities(file)),
         runnable=spec is not None,
         problem="" if spec else _problem(file),
     )
@@ -174,12 +174,17 @@ def _missing(file: GgufFile, architecture: str | None) -> list[str]:
     return missing
 
 
-def _ambiguous(linears: list[TensorInfo]) -> list[str]:
+def ambiguities(file: GgufFile) -> list[str]:
+    """Return a sentence for each type id of a file that can be read in two ways; the first of them is taken."""
     sentences = []
-    for tensor in linears:
-        if tensor.other_meanings:
-            readings = [f"{m.name} ({m.dialect})" for m in (tensor.meaning, *tensor.other_meanings) if m]
-            sentences.append(f"type id {tensor.type_id} may be {' or '.join(readings)}: both have the size found")
+    for tensor in filter(_is_linear, file.tensors.values()):
+        if tensor.meaning and tensor.other_meanings:
+            others = [f"{meaning.name} ({meaning.dialect})" for meaning in tensor.other_meanings]
+            taken = f"{tensor.meaning.name} ({tensor.meaning.dialect})"
+            sentences.append(
+                f"type id {tensor.type_id} may be {' or '.join([taken, *others])}: tensors of these have the size "
+                f"found; it is read as {tensor.meaning.name}"
+            )
     return list(dict.fromkeys(sentences))
 
 

@@ -114,6 +114,7 @@ def test_only_headers_are_read(server: HubServer, repos: dict[str, Path]) -> Non
     assert path.stat().st_size > 30 << 20
     remote = inspect("org/floats")
     assert remote["ternarity"]["verdict"] == "ordinary" and remote["ternarity"]["read"] == 24
+    assert f"(judged by some rows of 24 of {remote['ternarity']['linears']} linear layers)" in remote["answers"]["what"]
     assert server.sent < 3 << 20  # the first request, and eight rows of 24 tensors
     assert remote["nbytes"] == path.stat().st_size
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.make.families import Checkpoints
 from tritpack.converter.cli.main import cli
 from tritpack.converter.convert import convert
+from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.repack import repack
 from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines import lines, table
@@ -181,6 +182,7 @@ def test_two_readings_of_one_size_are_both_given(tmp_path: Path) -> None:
     """One row of 256 is 72 bytes as Q2_0 and 68 as PQ2_0, and padding hides the difference."""
     [sentence] = engines.describe(ternary_file(tmp_path, 42, rows=1, nbytes=72), None).ambiguous
     assert "q2_0 (llama.cpp) or pq2_0 (PrismML until mid 2026)" in sentence
+    assert sentence in inspect(tmp_path / "file.gguf")["problems"]
 
 
 def test_another_tensor_of_the_file_decides_between_two_readings(tmp_path: Path) -> None:
