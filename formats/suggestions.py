@@ -13,7 +13,9 @@ def did_you_mean(word: str, names: Iterable[str]) -> str | None:
     """Return `did you mean ...?` with the names that are nearest to a word, or None if no name is near."""
     from difflib import get_close_matches  # which only mistakes need
 
-    nearest = get_close_matches(word.lower(), names, n=2, cutoff=CUTOFF)
+    known = list(names)
+    begun = [name for name in known if len(word) > 2 and name.startswith(word.lower())]
+    nearest = begun[:2] or get_close_matches(word.lower(), known, n=2, cutoff=CUTOFF)
     return f"did you mean {' or '.join(nearest)}?" if nearest else None
 
 

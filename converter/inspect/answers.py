@@ -21,7 +21,7 @@ VERDICTS = {
 }
 LONGEST = 200
 """Characters of a text of the file within a sentence."""
-NOT_CHECKED = "hashes not checked (--stats)"
+NOT_CHECKED, NOT_READ = "hashes not checked (--stats)", "weights not read (--stats)"
 MADE_FROM = ("tritpack.version", "tritpack.source.form", FAMILY_KEY, "general.source.sha256")
 """Keys of tritpack's own files: who made them, and of what."""
 TOKENIZERS = {"gpt2": "byte-level BPE (gpt2)", "llama": "SentencePiece (llama)"}
@@ -142,7 +142,8 @@ def _intact(result: Result) -> str:
         return f"Not known: this is one of {part['count']} parts{missing}; {NOT_CHECKED}."
     if not result["decoded"]:
         complete = "every tensor of the model is there and lies" if result["model"] else "every tensor lies"
-        return f"It looks whole: {complete} within the file; {NOT_CHECKED}."
+        left = NOT_CHECKED if result["kind"] == "gguf" else NOT_READ
+        return f"It looks whole: {complete} within the file; {left}."
     if result.get("integrity"):
         return f"Yes: all {tensors} tensors have the hashes that the file records."
     return (

@@ -14,6 +14,7 @@ NAMES = ("convert", "inspect", "verify", "metadata", "perplexity", "engines")
     [
         ("convrt", "did you mean convert?"),
         ("Verfy", "did you mean verify?"),
+        ("perp", "did you mean perplexity?"),
         ("prove", None),
         ("engineer", "did you mean engines?"),
         ("context", None),
