@@ -499,12 +499,13 @@ class CSession:
         return [symbol.decode() for symbol in symbols[:count] if symbol is not None]
 
     @contextlib.contextmanager
-    def traced(self, record: TraceFunction) -> Iterator[None]:
-        """Within the block, `record` is called after each step of an eval. What it raises leaves the block."""
+    def traced(self, record: TraceFunction, wanted: Callable[[str], bool] = lambda point: True) -> Iterator[None]:
+        """Within the block, `record` is called after each step of an eval whose point is wanted. What it raises leaves
+        the block."""
         raised: list[BaseException] = []
 
         def on_step(_user: int, point: bytes, layer: int, dtype: int, rows: int, cols: int, data: int) -> None:
-            if raised:
+            if raised or not wanted(point.decode()):
                 return
             try:
                 raw = ctypes.string_at(data, rows * cols * DTYPES[dtype].itemsize)

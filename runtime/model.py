@@ -233,7 +233,7 @@ class Model:
             elif floats is not None and not point.endswith(SCALE):
                 floats(point, layer, data.astype(np.float32))
 
-        with self._session.traced(record):
+        with self._session.traced(record, lambda point: floats is not None or point.endswith(CODES)):
             outputs = self.outputs(tokens)
         return outputs, {key: np.concatenate(parts) for key, parts in pieces.items()}
 

@@ -47,7 +47,13 @@ class QuantizedInput:
     layer: int
     point: str
     codes: I8  # (tokens, cols)
-    margins: F32  # (tokens,) smallest relative distance of a value from a rounding boundary
+    scaled: F32  # (tokens, cols) what was rounded to the codes
+
+    @property
+    def margins(self) -> F32:
+        """The smallest relative distance of a value from a rounding boundary, float32 (tokens,)."""
+        margins: F32 = (_distance(self.scaled) / np.maximum(np.abs(self.scaled), np.float32(0.5))).min(-1)
+        return margins
 
 
 Observer = Callable[[QuantizedInput], None]
@@ -59,6 +65,8 @@ TieBreaker = Callable[[int, str], "I8 | None"]
 TIE = 1e-2
 """Distance from a rounding boundary, in units of a code, below which a value may round either way. It is generous,
 because float32 noise grows with depth. It concerns one code in fifty or so, which is too few to hide an error."""
+AT_ONCE = 1 << 20
+"""Weights that are widened to floats at a time: they stay in the cache."""
 
 
 def forward(
@@ -96,15 +104,16 @@ def forward(
         step = np.float32(127) / np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-5))
         scaled = x * step
         codes = np.clip(np.rint(scaled), -128, 127).astype(np.int8)
-        distance = np.abs(np.abs(scaled - np.floor(scaled)) - np.float32(0.5))
-        margins = (distance / np.maximum(np.abs(scaled), np.float32(0.5))).min(-1)
         if observe_free is not None:
-            observe_free(QuantizedInput(layer, point, codes, margins))
+            observe_free(QuantizedInput(layer, point, codes, scaled))
         if tie_breaker is not None and (other := tie_breaker(layer, point)) is not None:
-            ties = (distance < TIE) & (np.abs(codes.astype(np.int16) - other) <= 1)
-            codes = np.where(ties, other, codes)
+            codes = codes.copy()
+            differing = np.nonzero(codes != other)
+            ours, theirs = codes[differing], other[differing]
+            ties = (_distance(scaled[differing]) < TIE) & (np.abs(ours.astype(np.int16) - theirs) <= 1)
+            codes[differing] = np.where(ties, theirs, ours)
         if observe is not None:
-            observe(QuantizedInput(layer, point, codes, margins))
+            observe(QuantizedInput(layer, point, codes, scaled))
         return codes.astype(np.float32), step
 
     def product(name: str, inputs: tuple[F32, F32 | None]) -> F32:
@@ -118,11 +127,16 @@ def forward(
         # not matter.
         kind = np.float32 if 128 * cols < 2**24 else np.float64
         result = np.zeros((len(x), rows), np.float32)
-        width = cols // col_blocks
+        width, height = cols // col_blocks, max(1, AT_ONCE // cols)
         for block in range(col_blocks):
             part = slice(block * width, (block + 1) * width)
-            total = x[:, part].astype(kind, copy=False) @ codes[:, part].T.astype(kind)
-            result += (total.astype(np.float32) / step) * scale[:, block]
+            for first in range(0, rows, height):
+                some = slice(first, first + height)
+                total = x[:, part].astype(kind, copy=False) @ codes[some, part].T.astype(kind)
+                share = total.astype(np.float32, copy=False)
+                share /= step
+                share *= scale[some, block]
+                result[:, some] += share
         return result
 
     def rms_norm(name: str, x: F32, eps: float = spec.norm_eps) -> F32:
@@ -188,7 +202,10 @@ def forward(
     if hidden:
         return [final[span] for span in spans]
     final = final * np.float32(spec.logit_scale)
-    logits = np.concatenate([final @ block.T for block in weights.head()], -1)
+    logits, first = np.empty((len(final), spec.vocab_size), np.float32), 0
+    for block in weights.head():
+        np.matmul(final, block.T, out=logits[:, first : first + len(block)])
+        first += len(block)
     return [logits[span] for span in spans]
 
 
@@ -198,6 +215,11 @@ def pool(spec: ModelSpec, states: F32) -> F32:
     length = np.float32(np.sqrt(np.square(vector, dtype=np.float64).sum()))
     unit: F32 = np.divide(vector, length, dtype=np.float32)
     return unit
+
+
+def _distance(scaled: F32) -> F32:
+    """How far values are from a rounding boundary, in units of a code."""
+    return np.abs(np.abs(scaled - np.floor(scaled)) - np.float32(0.5))
 
 
 def _activate(name: str, x: F32) -> F32:

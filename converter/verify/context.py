@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -71,8 +71,9 @@ class Context:
 
     report: the rungs so far. exact: the oracle without any rounding. golden: pinned tokens. base: the model of
     --against. hashing: the source's hash, computed aside. record: what FILE records of its source, set by the rung
-    `structure`. comparison: of the text, set by the rung `text`. cannot_run: why rungs that need the model are skipped,
-    once that is known. stopped: why all further rungs are.
+    `structure`. right_tables: names of float tables that are the source's, encoded; set by the rung `weights`.
+    comparison: of the text, set by the rung `text`. cannot_run: why rungs that need the model are skipped, once that is
+    known. stopped: why all further rungs are.
     """
 
     def __init__(self, file: GgufFile, source_path: Path, options: Options, report: Report) -> None:
@@ -87,6 +88,7 @@ class Context:
         self.base = None if options.against is None else self._open_base(Path(options.against))
         self.hashing: Future[str]
         self.record = SourceRecord()
+        self.right_tables: frozenset[str] = frozenset()
         self.comparison: OutputComparison | None = None
         self.cannot_run: str | None = None
         self.stopped: str | None = None
@@ -107,7 +109,7 @@ class Context:
     @functools.cached_property
     def oracle(self) -> Oracle:
         """Computes with tables and scales rounded as FILE stores them; the weights rung says whether they are."""
-        return self._open_oracle(stored_types(self.file, self.exact.spec.linear_names()))
+        return self._open_oracle(stored_types(self.file, self.exact.spec.linear_names(), self.right_tables))
 
     @functools.cached_property
     def judge(self) -> Judge:
@@ -171,19 +173,23 @@ class Context:
         return [tokens[first : first + window] for first in range(0, len(tokens), window)]
 
 
-def stored_types(file: GgufFile, linear_names: Sequence[str]) -> StoredTypes:
-    """How a file stores the scales of its linears and its tables, as data for the oracle."""
+def stored_types(
+    file: GgufFile, linear_names: Sequence[str], right_tables: Collection[str] = frozenset()
+) -> StoredTypes:
+    """How a file stores the scales of its linears and its tables, as data for the oracle. right_tables: names of tables
+    whose bytes are known to be the source's values, encoded."""
     scales: dict[str, StoredScales] = {}
     for name in linear_names:
         if (stored := stored_scales(file, file.tensors[name])) is not None:
             scales[name.removesuffix(".weight")] = stored
-    return StoredTypes(scales, dict(_stored_tables(file)))
+    return StoredTypes(scales, dict(_stored_tables(file, right_tables)))
 
 
-def _stored_tables(file: GgufFile) -> Iterator[tuple[str, StoredTable]]:
+def _stored_tables(file: GgufFile, right: Collection[str]) -> Iterator[tuple[str, StoredTable]]:
     """Tables of floats. A ternary table holds its values exactly; if it does not, the weights rung says so."""
     foreign = has_foreign_tables(file)
     for name in TABLES:
         info = file.tensors.get(f"{name}.weight")
         if info is not None and info.layout in FLOAT_TYPES:
-            yield name, StoredTable(info.layout, file.bytes_of(info).reshape(info.rows, -1) if foreign else None)
+            as_it_is = foreign or info.name in right
+            yield name, StoredTable(info.layout, file.bytes_of(info).reshape(info.rows, -1) if as_it_is else None)

@@ -17,12 +17,20 @@ from tritpack.converter.verify.compare.layers import Layers
 from tritpack.converter.verify.compare.outputs import compare_outputs, worst_position
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.arrays import F32
+from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.runtime.reference import QuantizedInput
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
 Tokens = Sequence[int]
+
+
+def searches(spec: ModelSpec) -> int:
+    """How often prompts without near-ties are searched for, by the size of the model: wide, deep models have none, and
+    would be searched in vain."""
+    weights = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)
+    return min(24, int(1e9 // weights))
 
 
 def outputs_name(model: Model) -> str:
@@ -65,15 +73,30 @@ def follow_ties(
     layers: records every step; there must be one window then.
     """
     traced = [model.traced_outputs(tokens, layers.trace_runtime if layers else None) for tokens in windows]
-    codes = {at: np.concatenate([window_codes[at] for _, window_codes in traced]) for at in traced[0][1]}
+    adopted = _Codes([codes for _, codes in traced])
     flips = Flips()
 
     def count(free: QuantizedInput) -> None:
-        flips.note(free, codes[free.layer, free.point])
+        flips.note(free, adopted.at(free.layer, free.point))
 
     options = {"trace": layers.trace_oracle} if layers else {}
-    expected = oracle.outputs(windows, tie_breaker=lambda *at: codes.get(at), observe_free=count, **options)
+    expected = oracle.outputs(windows, tie_breaker=adopted.at, observe_free=count, **options)
     return [(ours, want) for (ours, _), want in zip(traced, expected)], flips
+
+
+class _Codes:
+    """The runtime's int8 codes of several windows, by (layer, point): each is let go of once the next is asked for."""
+
+    def __init__(self, windows: Sequence[dict[tuple[int, str], npt.NDArray[np.int8]]]) -> None:
+        self._windows = windows
+        self._last: tuple[tuple[int, str], npt.NDArray[np.int8]] | None = None
+
+    def at(self, layer: int, point: str) -> npt.NDArray[np.int8]:
+        """The codes of all windows, int8 (tokens, cols)."""
+        if self._last is None or self._last[0] != (layer, point):
+            codes = np.concatenate([window.pop((layer, point)) for window in self._windows])
+            self._last = (layer, point), codes
+        return self._last[1]
 
 
 def rounding_excess(

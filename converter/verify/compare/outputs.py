@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import numpy.typing as npt
 
 from tritpack.converter.verify.compare.tolerances import MIN_TOP1, TEXT_LIMITS
 from tritpack.formats.arrays import F32, F64
-from tritpack.runtime.perplexity import POSITIONS_AT_ONCE, log_softmax, negative_log_likelihoods
+from tritpack.runtime.machine import usable_cores
+from tritpack.runtime.perplexity import log_softmax
 
 Tokens = Sequence[int]
 Pairs = Sequence[tuple[F32, F32]]
 """Per sequence (ours, expected), float32 (tokens, vocab) or, of embedding models, (tokens, hidden)."""
 BEST = 5
+AT_ONCE = 8
+"""Positions that are compared at a time: float64 copies of a vocabulary of 128k are large."""
 MAX_SERIES = 4096
 """Series that are longer are thinned: plots are made of them."""
 
@@ -99,36 +103,36 @@ class OutputComparison:
 
 
 def compare_outputs(pairs: Pairs, windows: Sequence[Tokens], *, states: bool = False) -> OutputComparison:
-    """Compare the outputs of each window. states: they are hidden states, without top token and perplexity."""
-    errors = np.concatenate([position_errors(*pair) for pair in pairs])
-    squares = power = 0.0
-    same: list[npt.NDArray[np.bool_]] = []
-    shared: list[F64] = []
-    kl: list[F64] = []
-    for pair in pairs:
-        # Float64 copies of a 128k vocabulary are large: a few positions at a time.
-        for first in range(0, len(pair[0]), POSITIONS_AT_ONCE):
-            ours, want = (outputs[first : first + POSITIONS_AT_ONCE] for outputs in pair)
-            squares += float(np.square(ours - want, dtype=np.float64).sum())
-            power += float(np.square(want, dtype=np.float64).sum())
-            if states:
-                continue
-            same.append(ours.argmax(-1) == want.argmax(-1))
-            shared.append(_best_shared(ours, want))
-            log_ours, log_want = log_softmax(ours), log_softmax(want)
-            kl.append((np.exp(log_want) * (log_want - log_ours)).sum(-1))
-    rms = float(np.sqrt(squares / power)) if power else 0.0
+    """Compare the outputs of each window, on all cores. states: they are hidden states, without top token and
+    perplexity."""
+    tasks = [
+        (ours[first:end], want[first:end], tokens[first + 1 : end + 1], states)
+        for (ours, want), tokens in zip(pairs, windows)
+        for first in range(0, len(ours), AT_ONCE)
+        for end in [min(first + AT_ONCE, len(ours))]
+    ]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return joined(list(pool.map(lambda task: _compare_some(*task), tasks)))
+
+
+def _compare_some(ours: F32, want: F32, targets: Tokens, states: bool) -> OutputComparison:
+    """Compare some positions. targets: the tokens that follow them; after the last position of a text there is none."""
+    errors = position_errors(ours, want)
+    power = float(np.square(want, dtype=np.float64).sum())
+    rms = float(np.sqrt(np.square(ours - want, dtype=np.float64).sum() / power)) if power else 0.0
     if states:
         return OutputComparison(errors, rms, power)
+    log_ours, log_want = log_softmax(ours), log_softmax(want)
+    scored = np.arange(len(targets)), np.asarray(targets, np.int64)
     return OutputComparison(
         errors,
         rms,
         power,
-        np.concatenate(same),
-        np.concatenate(shared),
-        np.concatenate(kl),
-        np.concatenate([negative_log_likelihoods(ours, tokens) for (ours, _), tokens in zip(pairs, windows)]),
-        np.concatenate([negative_log_likelihoods(want, tokens) for (_, want), tokens in zip(pairs, windows)]),
+        ours.argmax(-1) == want.argmax(-1),
+        _best_shared(ours, want),
+        (np.exp(log_want) * (log_want - log_ours)).sum(-1),
+        -log_ours[scored],
+        -log_want[scored],
     )
 
 

@@ -27,7 +27,8 @@ from tritpack.formats.inputs import read_input
 from tritpack.formats.model_spec import PROJECTION_NORMS, ModelSpec
 from tritpack.runtime import reference
 
-HEAD_ROWS = 8192
+HEAD_ROWS = 256
+"""Rows of the head that are decoded at a time: they stay in the cache."""
 DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, re.error,
     struct.error,
@@ -112,6 +113,7 @@ class Oracle:
     def linear(self, name: str) -> Coded:
         """int8 codes and float32 multipliers, as FILE stores them."""
         codes, scales = self._linear(name)
+        self.release(name)
         stored = self._stored.scales.get(name)
         return codes, scales if stored is None else round_scales((codes, scales), stored)
 

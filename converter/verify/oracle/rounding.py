@@ -27,8 +27,9 @@ class StoredScales:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTable:
-    """The float type of an embedding or head. data: its bytes, uint8 (rows, bytes of a row), where another encoder
-    chose them: how it rounds is not known, and the weights rung judges them by distance."""
+    """The float type of an embedding or head. data: its bytes, uint8 (rows, bytes of a row), where the weights rung has
+    found them right, so that nothing has to be encoded again, or where another encoder chose them: how it rounds is not
+    known, and the weights rung judges them by distance."""
 
     float_type: str
     data: npt.NDArray[np.uint8] | None = None
@@ -49,7 +50,7 @@ EXACTLY = StoredTypes()
 
 
 def decode_rows(table: StoredTable, rows: Rows, cols: int) -> F32:
-    """Rows of a table as another encoder stored them, float32 (n, cols)."""
+    """Rows of a table as its bytes have them, float32 (n, cols)."""
     assert table.data is not None
     data = table.data[rows]
     return float_types.decode(table.float_type, data, len(data), cols)

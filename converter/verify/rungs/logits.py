@@ -20,6 +20,7 @@ from tritpack.converter.verify.compare.near_ties import (
     outputs_name,
     own_noise,
     rounding_excess,
+    searches,
 )
 from tritpack.converter.verify.compare.outputs import (
     OutputComparison,
@@ -71,15 +72,11 @@ def random_prompts(oracle: Oracle, rng: np.random.Generator, count: int, length:
 
 
 def find_safe_prompts(oracle: Oracle, wanted: int = 3, length: int = 5) -> list[list[int]]:
-    """Short random prompts on which no activation lies within SAFE_MARGIN of a rounding boundary. May be empty.
-
-    The model's size bounds the search: wide, deep models have no such prompts and would be searched in vain.
-    """
-    weights = sum(int(np.prod(oracle.spec.linear_shape(name.split(".")[-2]))) for name in oracle.spec.linear_names())
+    """Short random prompts on which no activation lies within SAFE_MARGIN of a rounding boundary. May be empty."""
     rng = np.random.default_rng(158)
     length = min(length, oracle.spec.context_length)
     safe_prompts: list[list[int]] = []
-    for _ in range(min(24, int(1e9 // weights))):
+    for _ in range(searches(oracle.spec)):
         prompts = random_prompts(oracle, rng, 16, length)
         margins = np.full(16 * length, np.inf, np.float32)
 

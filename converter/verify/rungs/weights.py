@@ -14,6 +14,7 @@ from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.verify.rungs.structure import accuse_source
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import TABLES
 
 name = "weights"
 blames: Blame = "file"
@@ -27,6 +28,9 @@ BYTES_PER_WEIGHT = 12
 def run(context: Context) -> Rung:
     """Compare all tensors. Where most have other codes, and FILE records other weights, the source is the wrong one."""
     rung = check_weights(context.file, context.exact, context.options.everything)
+    accused = {finding.tensor for finding in rung.findings}
+    tables = {f"{name}.weight" for name in TABLES if f"{name}_rounding" in rung.figures}
+    context.right_tables = frozenset(tables - accused)
     differing = {finding.tensor for finding in rung.findings if finding.kind is Kind.CODES_DIFFER}
     if context.record.other_weights and 2 * len(differing) > rung.figures["ternary_tensors"]:
         accuse_source(rung, context)

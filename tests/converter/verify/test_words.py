@@ -93,7 +93,7 @@ def test_a_long_text_is_sampled_and_full_compares_all(
 ) -> None:
     """In batches, of which the figures are those of all positions."""
     whole = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
-    monkeypatch.setattr(text, "MAX_LOGITS", 300 * 512)
+    monkeypatch.setattr(text, "MEMORY", 300 * (8 * 512 + 2 * (3 * 256 + 512)))
     monkeypatch.setattr(context, "MAX_LOGITS", 600 * 512)
     sampled = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
     assert sampled.figures["positions"] == 600
