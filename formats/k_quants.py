@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LIMIT = 2.0**32
 """No type of blocks holds this magnitude. Far above it the sums of q6_k overflow, and zeros would come out."""
-PIECE = 1 << 19
-"""Values that are encoded together; it bounds the scratch of the trials to some tens of MB."""
+PIECE = 1 << 17
+"""Values that are encoded together: they and the scratch of the trials stay in the cache."""
 
 
 def encode_q8_0(values: F32) -> Bytes:

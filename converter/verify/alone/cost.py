@@ -15,8 +15,7 @@ import numpy as np
 
 from tritpack.converter.verify.alone.language import tokens_to_score
 from tritpack.converter.verify.alone.weights import check_tensor
-from tritpack.converter.verify.rung import Rung
-from tritpack.converter.verify.rungs.kernels import compare, tensors_to_run
+from tritpack.converter.verify.rungs.kernels import SCALAR_PIECES, compare, tensors_to_run
 from tritpack.formats import model_metadata
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.integrity import recorded_hashes
@@ -78,13 +77,16 @@ def expected_cost(file: GgufFile, words: str | None, *, opening: float, everythi
     products = [info for info in file.tensors.values() if _is_product(info)]
     head = file.tensors.get("output.weight") or file.tensors["token_embd.weight"]
     in_graph = [info for info in products if info is head or not _is_table(info)]
-    run, _ = tensors_to_run(file, everything=everything)
+    candidates, sample = tensors_to_run(file)
+    run = sum(cost(info).kernels for info in sample.values())
+    if everything:
+        run += sum(cost(info).fast_kernels for info in candidates if info.name not in sample)
     token = sum(cost(info).token for info in in_graph) / cores * REST_OF_THE_GRAPH + _scoring(spec.vocab_size)
     first, others = tokens_to_score(words, everything=everything)
     data = file.mapped[:HASHED]
     checks = {
         "weights": sum(cost(info).check for info in products) / cores,
-        "kernels": sum(cost(info).kernels for info in run),
+        "kernels": run / cores,
         "tokenizer": opening * BUILDING,
         "language": 0.0 if spec.is_embedding_model else first * token,
     }
@@ -93,10 +95,12 @@ def expected_cost(file: GgufFile, words: str | None, *, opening: float, everythi
 
 
 class _Rates(NamedTuple):
-    """Seconds of one thread: to check a tensor, to compare its kernels, and to multiply it by one of many tokens."""
+    """Seconds of one thread: to check a tensor, to compare its kernels with and without the scalar ones, and to multiply
+    it by one of many tokens."""
 
     check: float
     kernels: float
+    fast_kernels: float
     token: float
 
     def times(self, factor: float) -> _Rates:
@@ -107,7 +111,6 @@ def _try(file: GgufFile, info: TensorInfo, *, hashed: bool, int8: bool) -> _Rate
     """Return the seconds per weight of a tensor, from the first rows of it if it is a table of floats."""
     if file.layout_of(info) is None and info.rows > ROWS:
         info = dataclasses.replace(info, shape=(ROWS, info.cols), nbytes=info.nbytes // info.rows * ROWS)
-    rung, ran = Rung("kernels", "kernel"), set[str]()
     tensor, x = c_tensor(file, info), np.ones((TOKENS, info.cols), np.float32)
     if file.layout_of(info) is not None and int8:
         usable = [k for k in library().kernels() if k.op == "matmul" and k.available]
@@ -116,8 +119,11 @@ def _try(file: GgufFile, info: TensorInfo, *, hashed: bool, int8: bool) -> _Rate
     else:
         product = _seconds(lambda: library().head_product(tensor, x))
     check = _seconds(lambda: check_tensor(file, info, hashed=hashed))
-    kernels = _seconds(lambda: compare(rung, file, info, ran, int8=int8))
-    return _Rates(check, kernels, product / TOKENS).times(1 / _weights(info))
+    fast = _seconds(lambda: compare(file, info, int8=int8, scalar=False))
+    kernels = _seconds(lambda: compare(file, info, int8=int8, scalar=True))
+    if _is_table(info):  # of which the scalar kernels run some pieces
+        kernels = (kernels + (SCALAR_PIECES - 1) * fast) / SCALAR_PIECES
+    return _Rates(check, kernels, fast, product / TOKENS).times(1 / _weights(info))
 
 
 def _scoring(vocab_size: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tritpack.converter.verify.compare.near_ties import follow_ties
+from tritpack.converter.verify.compare.near_ties import follow_ties, searches
 from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.converter.verify.compare.tolerances import TEXT_LIMITS, tolerances
 from tritpack.converter.verify.compare.vocabulary import CHAT
@@ -31,6 +31,8 @@ needs: frozenset[Need] = frozenset({"model"})
 options: tuple[str, ...] = ("golden", "prompt")
 
 THREADS = (1, 2)
+SCALAR_TOKENS = 2
+"""The first comes from the prompt, so from products of several vectors; the second from those of one."""
 CLOSE = 1e-4
 """Relative to the largest logit: two programs need not agree which of two tokens is likelier by less than this."""
 
@@ -173,31 +175,43 @@ def _within_rounding(model: Model, oracle: Oracle, sequence: list[int], row: F32
 
 
 def _compare_isas(rung: Rung, judged: Model, prompt: Sequence[int]) -> None:
-    """Each ISA and thread count must give the tokens and the hash of the logits (of an embedding model: the states)
-    that the first one gives."""
-    runs: dict[str, tuple[list[int], str]] = {}
+    """Each ISA and thread count must give the tokens and the hashes of the logits (of an embedding model: the states)
+    that the first one gives.
+
+    The scalar kernels take seconds per token of a large model: there they give SCALAR_TOKENS with the most threads, and
+    a note says so.
+    """
+    runs: dict[str, tuple[list[int], list[str]]] = {}
     kernels: set[str] = set()
     int8 = judged.spec.int8_activations
     # An ISA without kernels of its own would only repeat another one.
-    for isa in dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available):
-        for threads in THREADS:
+    isas = dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available)
+    few = not searches(judged.spec) and len(isas) > 1
+    for isa in isas:
+        for threads in THREADS[-1:] if few and isa == "scalar" else THREADS:
             with Model(judged.file, threads=threads, isa=isa, int8_activations=int8) as model:
                 if model.spec.is_embedding_model:
-                    runs[f"{isa} x{threads}"] = [], hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()
+                    runs[f"{isa} x{threads}"] = [], [hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()]
                 else:
                     count = _count(model.file, len(prompt), model.context_length)
+                    count = min(count, SCALAR_TOKENS) if few and isa == "scalar" else count
                     runs[f"{isa} x{threads}"] = _greedy(model, prompt, count)
                 kernels |= set(model.kernels())
-    first, (tokens, digest) = next(iter(runs.items()))
-    for run_name, (other, other_digest) in runs.items():
-        if other != tokens:
+    first, (tokens, digests) = max(runs.items(), key=lambda run: len(run[1][1]))  # the first of the longest
+    if few:
+        rung.notes.append(
+            f"the scalar kernels take seconds per token of a model of this size, so they were run with {THREADS[-1]} "
+            f"threads only, for the prompt and {SCALAR_TOKENS} tokens"
+        )
+    for run_name, (other, other_digests) in runs.items():
+        if other != tokens[: len(other)]:
             index = next(i for i, (a, b) in enumerate(zip(tokens, other)) if a != b)
             sentence = f"greedy token {index} is {other[index]} with {run_name} and {tokens[index]} with {first}"
             rung.add(Kind.ISA_DIFFERS, sentence, run=run_name, reference=first, index=index)
-        elif other_digest != digest:
+        elif other_digests[-1] != digests[len(other_digests) - 1]:
             sentence = f"the logits with {run_name} are not bit for bit those with {first}"
             rung.add(Kind.ISA_DIFFERS, sentence, run=run_name, reference=first)
-    rung.figures |= {"runs": list(runs), "tokens": tokens, "logits_sha256": digest, "kernels": sorted(kernels)}
+    rung.figures |= {"runs": list(runs), "tokens": tokens, "logits_sha256": digests[-1], "kernels": sorted(kernels)}
 
 
 def _count(file: GgufFile, prompt: int, context: int) -> int:
@@ -205,14 +219,15 @@ def _count(file: GgufFile, prompt: int, context: int) -> int:
     return min(int(np.clip(2.5e9 // (file.size * 4), 3, 24)), context - prompt)
 
 
-def _greedy(model: Model, prompt: Sequence[int], count: int) -> tuple[list[int], str]:
-    """`count` tokens, past stop tokens too, and the hash of the logits that they were chosen by."""
-    digest, tokens = hashlib.sha256(), []
+def _greedy(model: Model, prompt: Sequence[int], count: int) -> tuple[list[int], list[str]]:
+    """`count` tokens, past stop tokens too, and the hash of all logits up to each that they were chosen by."""
+    digest, tokens, digests = hashlib.sha256(), [], []
     model.reset()
     logits = model.eval(prompt)
     for step in range(count):
         digest.update(logits.tobytes())
+        digests.append(digest.hexdigest())
         tokens.append(int(logits.argmax()))
         if step < count - 1:
             logits = model.eval(tokens[-1:])
-    return tokens, digest.hexdigest()
+    return tokens, digests

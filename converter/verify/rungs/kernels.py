@@ -5,20 +5,22 @@ A difference is the kernel's fault and not the file's, because both take the sam
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.context import Context
-from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import LINEARS, TABLES
 from tritpack.formats.names import FLOAT_TYPES, ISAS
 from tritpack.runtime.library import CTensor, library
+from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.model import c_tensor
 
 name = "kernels"
@@ -29,11 +31,15 @@ options: tuple[str, ...] = ()
 TOKENS = 5
 """Activation vectors per tensor: one for matvec kernels, all for matmul kernels; odd, so that tiles have tails."""
 MAX_WEIGHTS = 400_000_000
-"""Scalar kernels take some seconds for this many. Of larger models some tensors of each kind are run, as a note says;
---level full runs all."""
-TABLE_ROWS = 16384
-"""Rows of a table of floats that are run, unless --level full runs all: each is computed by itself."""
+"""Scalar kernels take a few seconds for this many. Of larger models some tensors of each kind are run, as a note says;
+--level full runs all others too, without the scalar kernels."""
 INTEGER_OPS = ("matvec", "matmul")
+PIECE = 1 << 25
+"""Weights of a table of floats that are run at a time."""
+SCALAR_PIECES = 8
+
+Compared = tuple[list[Finding], set[str]]
+"""What is wrong, and the symbols of the kernels that ran."""
 
 
 def run(context: Context) -> Rung:
@@ -44,30 +50,29 @@ def run(context: Context) -> Rung:
 
 def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Rung:
     """int8: whether linears take int8 activations; their integer products must be equal then. Products with float
-    activations, of tables and of all other models, must be equal bit for bit. everything: sample no tensors."""
+    activations, of tables and of all other models, must be equal bit for bit. everything: run all tensors, those beyond
+    the sample without the scalar kernels, which would take most of the time."""
     rung = Rung(name, blames)
-    chosen, candidates = tensors_to_run(file, everything=everything)
-    tables = [info.name for info in chosen if info.shape != file.tensors[info.name].shape]
-    which = "all tensors of FILE" if len(chosen) == len(candidates) else f"{len(chosen)} of FILE's tensors"
-    rung.compares = f"the matrix kernels of this CPU with the scalar ones, on {which}, bit for bit"
-    if len(chosen) < len(candidates):
-        rung.notes.append(
-            f"{len(chosen)} of {len(candidates)} tensors were run, at least one of each layout and shape; "
-            "--level full runs all"
-        )
-    if tables:
-        rung.notes.append(f"of {' and '.join(tables)}, {TABLE_ROWS} rows were run; --level full runs all")
-    ran: set[str] = set()
+    candidates, sample = tensors_to_run(file)
+    chosen = candidates if everything else list(sample.values())
+    _say_what_is_compared(rung, len(candidates), len(chosen), len(sample))
+    tasks: list[tuple[TensorInfo, Callable[[], Compared]]] = []
     compared = 0
     for info in chosen:
         try:
-            compare(rung, file, info, ran, int8=int8)
+            tensor = c_tensor(file, info)
         except TritpackError as error:
             # It is the file's fault, which the weights rung reports.
             rung.notes.append(f"tensor {info.name!r} was left out: {error.message}")
             continue
         compared += 1
-        file.release(info)
+        tasks += [(info, task) for task in _tasks(file, info, tensor, int8=int8, scalar=info.name in sample)]
+    ran: set[str] = set()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for (info, _), (findings, symbols) in zip(tasks, pool.map(lambda task: task[1](), tasks)):
+            rung.findings += findings
+            ran |= symbols
+            file.release(info)
     rung.figures |= {"tensors_run": compared, "of_tensors": len(candidates), "kernels_run": len(ran)}
     if not ran:
         rung.skipped = "no tensor of the file could be run by itself"
@@ -76,30 +81,57 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     return rung
 
 
-def tensors_to_run(file: GgufFile, *, everything: bool) -> tuple[list[TensorInfo], list[TensorInfo]]:
-    """The tensors that are run, of a large table its first rows; and all that could be."""
+def tensors_to_run(file: GgufFile) -> tuple[list[TensorInfo], dict[str, TensorInfo]]:
+    """All tensors that can be run, and by name those that the scalar kernels run too."""
     candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
-    if everything:
-        return candidates, candidates
-    return list(_some_of_each_kind(file, [_first_rows(file, info) for info in candidates])), candidates
+    return candidates, {info.name: info for info in _some_of_each_kind(file, candidates)}
 
 
-def _first_rows(file: GgufFile, info: TensorInfo) -> TensorInfo:
-    """The first rows of a large table of floats; any other tensor itself."""
-    if _part(info) not in TABLES or file.layout_of(info) is not None or info.rows <= TABLE_ROWS:
-        return info
-    return dataclasses.replace(info, shape=(TABLE_ROWS, info.cols), nbytes=info.nbytes // info.rows * TABLE_ROWS)
+def compare(file: GgufFile, info: TensorInfo, *, int8: bool, scalar: bool) -> None:
+    """Run the kernels for one tensor, to see how long they take. Raises TritpackError for a tensor that is damaged."""
+    for task in _tasks(file, info, c_tensor(file, info), int8=int8, scalar=scalar):
+        task()
 
 
-def compare(rung: Rung, file: GgufFile, info: TensorInfo, ran: set[str], *, int8: bool) -> None:
-    """Run every kernel for one tensor. ran: gets their symbols. Raises TritpackError for a tensor that is damaged."""
-    tensor = c_tensor(file, info)
+def _say_what_is_compared(rung: Rung, candidates: int, chosen: int, sample: int) -> None:
+    """chosen: tensors that are run. sample: those of them that the scalar kernels run too."""
+    which = "all tensors of FILE" if sample == candidates else f"{sample} of FILE's tensors"
+    others = " (and with one another on all)" if chosen > sample else ""
+    rung.compares = f"the matrix kernels of this CPU with the scalar ones, on {which}{others}, bit for bit"
+    if sample == candidates:
+        return
+    some = f"{sample} of {candidates} tensors"
+    if chosen > sample:
+        rung.notes.append(
+            f"the scalar kernels ran on {some}, at least one of each layout and shape, and on some rows of large "
+            "tables; everywhere else the kernels of different instruction sets were compared with one another"
+        )
+    else:
+        rung.notes.append(
+            f"{some} were run, at least one of each layout and shape, and of large tables some rows by the scalar "
+            "kernels; --level full runs all"
+        )
+
+
+def _tasks(
+    file: GgufFile, info: TensorInfo, tensor: CTensor, *, int8: bool, scalar: bool
+) -> Iterator[Callable[[], Compared]]:
+    """What is to be run for a tensor; a large table of floats comes in pieces of rows, of which the scalar kernels run
+    one in SCALAR_PIECES."""
     if _part(info) in LINEARS and int8:
-        _compare_integers(rung, info, tensor, ran)
+        yield functools.partial(_compare_integers, info, tensor, scalar=scalar)
         return
     layout = file.layout_of(info)
-    blocks = 1 if layout is None else layout.read_scales(file.bytes_of(info), info.rows, info.cols).shape[1]
-    _compare_floats(rung, info, tensor, info.cols // blocks, ran)
+    if layout is not None:
+        blocks = layout.read_scales(file.bytes_of(info), info.rows, info.cols).shape[1]
+        yield functools.partial(_compare_floats, info, tensor, 0, info.cols // blocks, scalar=scalar)
+        return
+    step, width = max(1, PIECE // info.cols), info.nbytes // info.rows
+    for number, first in enumerate(range(0, info.rows, step)):
+        rows = min(step, info.rows - first)
+        piece = CTensor(tensor.data[first * width : (first + rows) * width], tensor.layout, rows, info.cols)
+        some = scalar and number % SCALAR_PIECES == 0
+        yield functools.partial(_compare_floats, info, piece, first, info.cols, scalar=some)
 
 
 def _part(info: TensorInfo) -> str:
@@ -122,54 +154,57 @@ def _some_of_each_kind(file: GgufFile, candidates: list[TensorInfo]) -> Iterator
         yield info
 
 
-def _compare_integers(rung: Rung, info: TensorInfo, tensor: CTensor, ran: set[str]) -> None:
+def _compare_integers(info: TensorInfo, tensor: CTensor, *, scalar: bool) -> Compared:
+    """Compare with the scalar kernels or, without them, with the first of the others."""
     q = np.random.default_rng(158).integers(-128, 128, (TOKENS, info.cols), np.int8)
     q[0, :2] = -128, 127
-    scalar: dict[int, npt.NDArray[np.int32]] = {}
+    right: dict[int, tuple[str, npt.NDArray[np.int32]]] = {}
+    findings, ran = [], set()
     c = library()
-    table = [k for k in c.kernels() if k.op in INTEGER_OPS and k.available]
+    table = [k for k in c.kernels() if k.op in INTEGER_OPS and k.available and (scalar or k.isa != "scalar")]
     for kernel in sorted(table, key=lambda kernel: kernel.isa != "scalar"):
         if kernel.layout not in (tensor.layout, "u8") and not (kernel.layout == "i2_s" and tensor.layout == "t2"):
             continue
         count = 1 if kernel.op == "matvec" else TOKENS
         product = c.integer_product(kernel, tensor, q[:count])
-        expected = scalar.setdefault(count, product)
+        isa, expected = right.setdefault(count, (kernel.isa, product))
         ran.add(kernel.symbol)
         if not np.array_equal(product, expected):
             token, row = (int(i) for i in np.argwhere(product != expected)[0])
-            rung.add(
-                Kind.KERNEL_DIFFERS,
-                f"{kernel.symbol} gives {product[token, row]} for row {row} of tensor {info.name!r}, "
-                f"scalar gives {expected[token, row]}",
-                tensor=info.name,
-                kernel=kernel.symbol,
-                row=row,
+            sentence = (
+                f"{kernel.symbol} gives {product[token, row]} for row {row} of tensor {info.name!r}, {isa} gives "
+                f"{expected[token, row]}"
             )
+            figures = {"kernel": kernel.symbol, "row": row}
+            findings.append(Finding(Kind.KERNEL_DIFFERS, sentence, info.name, figures))
+    return findings, ran
 
 
-def _compare_floats(rung: Rung, info: TensorInfo, tensor: CTensor, block: int, ran: set[str]) -> None:
-    """Compare products with one token and with several, which other kernels compute. block: columns of one scale."""
+def _compare_floats(info: TensorInfo, tensor: CTensor, first: int, block: int, *, scalar: bool) -> Compared:
+    """Compare products with one token and with several, which other kernels compute. tensor: rows of it from `first`
+    on. block: columns of one scale. scalar: whether the scalar kernels are run too."""
     c = library()
     x = np.random.default_rng(159).normal(size=(2, info.cols)).astype(np.float32)
     isas = [isa.name for isa in c.isas() if isa.available]
+    isas = isas if scalar or len(isas) == 1 else isas[1:]
+    findings, ran = [], set()
     assert tensor.layout is not None
     for tokens in (x[:1], x):
         expected = c.head_product(tensor, tokens, isas[0])
         for isa in isas:
             kernels = _float_kernels(tensor.layout, block if len(tokens) == 1 else 1, isa)
             ran |= set(kernels)
-            product = c.head_product(tensor, tokens, isa)
+            product = expected if isa == isas[0] else c.head_product(tensor, tokens, isa)
             differing = np.argwhere(product.view(np.uint32) != expected.view(np.uint32))
             if len(differing):
                 token, row = (int(i) for i in differing[0])
-                rung.add(
-                    Kind.KERNEL_DIFFERS,
-                    f"{' with '.join(kernels)} gives {float(product[token, row])!r} for row {row} of tensor "
-                    f"{info.name!r}, {isas[0]} gives {float(expected[token, row])!r}",
-                    tensor=info.name,
-                    isa=isa,
-                    row=row,
+                sentence = (
+                    f"{' with '.join(kernels)} gives {float(product[token, row])!r} for row {first + row} of tensor "
+                    f"{info.name!r}, {isas[0]} gives {float(expected[token, row])!r}"
                 )
+                figures = {"isa": isa, "row": first + row}
+                findings.append(Finding(Kind.KERNEL_DIFFERS, sentence, info.name, figures))
+    return findings, ran
 
 
 def _float_kernels(layout: str, block: int, isa: str) -> list[str]:

@@ -13,8 +13,10 @@ from tritpack.converter.verify.compare.tolerances import TEXT_LIMITS
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.rungs import generation
 from tritpack.converter.verify.rungs.generation import check_generation
 from tritpack.converter.verify.rungs.logits import find_safe_prompts
+from tritpack.runtime.library import library
 from tritpack.runtime.model import Model
 
 
@@ -28,6 +30,48 @@ def test_wide_models_are_judged_with_near_ties_followed(
     # Not one flipped code: where its gate is closed for all six tokens, no logit can tell.
     bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
     assert verify(bad, tiny_checkpoint, level="logits")["logits"].verdict == "fail"
+
+
+def test_text_of_a_large_model_is_judged_with_near_ties_followed(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one pass for a good file; a wrong one is judged as that of a small model is."""
+    free = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
+    assert "method" not in free.figures
+    for rung in ("logits", "text", "generation"):
+        monkeypatch.setattr(f"tritpack.converter.verify.rungs.{rung}.searches", lambda spec: 0)
+    good = verify(tiny_gguf, tiny_checkpoint)
+    followed = good["text"]
+    assert good.verdict == "pass" and followed.figures["method"] == "near-ties followed"
+    assert followed.figures["flips"] > 0 and followed.figures["worst_position"] <= 1e-4 < free.figures["worst_position"]
+    assert "adopted the runtime's codes at near-ties" in followed.notes[0]
+    assert abs(good["perplexity"].figures["ln_ratio"]) < 1e-5
+    bad = edited_gguf(tiny_gguf, tmp_path / "bad.gguf", tensors=swap_gate_and_up)
+    assert verify(bad, tiny_checkpoint, level="text")["text"].verdict == "fail"
+
+
+def test_scalar_kernels_generate_few_tokens_of_a_large_model(
+    tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note says so, and what they give is compared with the same tokens of the others."""
+    model, oracle = Model(tiny_gguf), Oracle(tiny_checkpoint)
+    if library().best_isa() == "scalar":
+        pytest.skip("this CPU has scalar kernels only")
+    monkeypatch.setattr(generation, "searches", lambda spec: 0)
+    right, wrong = generation._greedy, 0
+
+    def counted(model: Model, prompt: list[int], count: int) -> tuple[list[int], list[str]]:
+        tokens, digests = right(model, prompt, count)
+        return tokens, digests[: len(digests) - wrong] + ["another"] * (wrong and count == generation.SCALAR_TOKENS)
+
+    monkeypatch.setattr(generation, "_greedy", counted)
+    rung = check_generation(model, oracle, oracle, {"text": [1, 2, 3]})
+    assert rung.verdict == "pass" and len(rung.figures["tokens"]) > generation.SCALAR_TOKENS
+    assert [name for name in rung.figures["runs"] if name.startswith("scalar")] == ["scalar x2"]
+    assert any("scalar kernels take seconds" in note for note in rung.notes)
+    wrong = 1
+    rung = check_generation(model, oracle, oracle, {"text": [1, 2, 3]})
+    assert Kind.ISA_DIFFERS in rung.kinds and "scalar x2" in "".join(rung.sentences)
 
 
 def test_a_flip_on_a_prompt_that_was_not_safe_accuses_nobody(

@@ -15,7 +15,9 @@ from tritpack.converter.convert import convert
 from tritpack.converter.verify import context
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rungs import kernels, text
-from tritpack.runtime.library import library
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.library import CTensor, Kernel, library
+from tritpack.runtime.model import c_tensor
 
 
 def test_the_screen_has_three_words(
@@ -66,8 +68,59 @@ def test_what_was_sampled_is_said_and_full_runs_all(
     assert f"{sampled.figures['tensors_run']} of FILE's tensors" in sampled.compares
     report = verify(tiny_gguf, tiny_checkpoint, level="full")
     assert report.verdict == "pass", findings(report)
-    assert report["kernels"].figures["tensors_run"] == 15 and not report["kernels"].notes
-    assert "all tensors of FILE" in report["kernels"].compares
+    assert report["kernels"].figures["tensors_run"] == 15
+    [note] = report["kernels"].notes
+    assert note.startswith("the scalar kernels ran on 5 of 15 tensors")
+    assert "on 5 of FILE's tensors (and with one another on all)" in report["kernels"].compares
+    monkeypatch.undo()
+    whole = verify(tiny_gguf, tiny_checkpoint, level="kernels")["kernels"]
+    assert "all tensors of FILE" in whole.compares and not whole.notes
+
+
+def test_a_kernel_that_is_wrong_where_no_scalar_one_runs_is_found(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, best = library().integer_product, library().best_isa()
+    if best == "scalar":
+        pytest.skip("this CPU has scalar kernels only")
+    monkeypatch.setattr(kernels, "MAX_WEIGHTS", 1)
+    calls: list[str] = []
+
+    def wrong_in_the_end(kernel: Kernel, tensor: CTensor, q: np.ndarray) -> np.ndarray:
+        calls.append(kernel.isa)
+        return right(kernel, tensor, q) + (kernel.isa == best)
+
+    file = GgufFile(tiny_gguf)
+    info, tensor = file.tensors["blk.1.ffn_up.weight"], c_tensor(file, file.tensors["blk.1.ffn_up.weight"])
+    monkeypatch.setattr(library(), "integer_product", wrong_in_the_end)
+    found, ran = kernels._compare_integers(info, tensor, scalar=False)
+    assert found and "scalar" not in calls and not any(symbol.endswith("_scalar") for symbol in ran)
+
+
+def test_tables_are_run_in_pieces_and_the_row_is_that_of_the_table(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = library().best_isa()
+    if best == "scalar":
+        pytest.skip("this CPU has scalar kernels only")
+    file = GgufFile(tiny_gguf)
+    info = file.tensors["token_embd.weight"]
+    monkeypatch.setattr(kernels, "PIECE", 64 * info.cols)
+    right, rows = library().head_product, []
+
+    def wrong_in_row_70(tensor: CTensor, x: np.ndarray, isa: str | None = None) -> np.ndarray:
+        product = right(tensor, x, isa)
+        rows.append((tensor.rows, isa))
+        if isa == best and np.array_equal(tensor.data, table[64 * width : 128 * width]):
+            product[:, 6] += 1
+        return product
+
+    table, width = file.bytes_of(info), info.nbytes // info.rows
+    monkeypatch.setattr(library(), "head_product", wrong_in_row_70)
+    rung = kernels.check_kernels(file, int8=True)
+    assert {finding.figures["row"] for finding in rung.findings} == {70}
+    of_best = [count for count, isa in rows if isa == best]
+    assert sum(of_best) == 2 * info.rows and len([one for one in rows if one[1] == "scalar"]) < len(of_best)
 
 
 def test_a_wrong_float_kernel_is_named(
