@@ -49,7 +49,7 @@ class Climb:
         from tritpack.formats.gguf_reader import GgufFile
 
         full = self._level == "full"
-        expected = expected_seconds(GgufFile(self._path), text_bytes=len(read_text(self._text)), full=full)
+        expected = expected_seconds(GgufFile(self._path), text=read_text(self._text), full=full)
         climbed = {module.name: expected[module.name] for module in split_at(self._level)[0] if module.name in expected}
         _say_cost(climbed)
         return climbed

@@ -42,7 +42,8 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     type=click.Choice(LEVELS),
     default=DEFAULT_LEVEL,
     show_default=True,
-    help="The last rung to climb; those below it are climbed too. full: all rungs, and nothing is sampled.",
+    help="The last rung to climb; those below it are climbed too. full: all rungs; nothing is sampled but the "
+    "scalar kernels of a large model.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @quantize_option

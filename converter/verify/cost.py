@@ -1,74 +1,119 @@
 """What each rung will cost, from the size of the model and the speed of this machine.
 
-It is meant to tell seconds from minutes and hours: right to a factor of about two where nothing is wrong.
+It is meant to be right to some 30 % where nothing is wrong and the machine has nothing else to do. Structure and
+tokenizer take a few seconds with a large vocabulary and are not estimated.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
+from tritpack.converter.verify.compare.near_ties import searches
 from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
 from tritpack.converter.verify.context import TEXT_POSITIONS
-from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS, TOKENS
+from tritpack.converter.verify.rungs.generation import SCALAR_TOKENS
+from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS
+from tritpack.converter.verify.rungs.text import positions_at_once
 from tritpack.formats import model_metadata
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import LINEARS
+from tritpack.formats.names import BLOCK_FLOATS
 from tritpack.runtime.library import available_isas
 
-# What work costs, in floating-point operations that numpy's product of matrices does in the same time. Measured with
-# 136 M weights; a slower machine is slower at all of it.
-READ = 200.0
-"""Per weight: to read it from both sides and compare."""
-DECODE = 300.0
-"""Per weight: to decode it for the oracle, for each pass over the text or the prompts."""
-SCALAR = 80.0
-"""Per weight and token: the scalar kernels."""
-FAST = 3.0
-"""Per weight and token: the best kernels."""
-CHAT_AND_TEXT = 60
-"""Tokens of the two prompts of the rung `generation`."""
+# What work costs per weight, in the time that numpy takes to multiply one float in the cache by another on one core.
+# Measured with a 2B model; a slower machine is slower at all of it. Products of matrices are counted by themselves.
+READ = 26.0
+"""To read it from both sides and compare."""
+ENCODE = 690.0
+"""Of a table in blocks: to encode it by the specification."""
+KERNELS = 70.0
+"""To run all kernels, the scalar ones among them."""
+OTHER_KERNELS = 5.5
+"""To run all kernels of an instruction set."""
+DECODE = 36.0
+"""To decode it for the oracle, for each pass."""
+POSITION = 0.18
+"""Per position: what the runtime does, and the oracle besides products."""
+SCALAR_TOKEN, TOKEN = 29.0, 8.5
+"""To compute a token with the scalar kernels and with those of another instruction set."""
+LONGEST_TOKEN = 16
 
 
-def expected_seconds(file: GgufFile, *, text_bytes: int, full: bool = False) -> dict[str, float]:
+def expected_seconds(file: GgufFile, *, text: str, full: bool = False) -> dict[str, float]:
     """Return the seconds of each rung that costs more than a moment, by name.
 
-    text_bytes: length of the text that is compared. full: nothing is sampled.
+    text: what is compared. full: as `--level full`.
     Raises TritpackError if the file says no model.
     """
     spec = model_metadata.from_gguf(file)
     linears = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)
-    head = 0 if spec.is_embedding_model else spec.vocab_size * spec.hidden_size
-    weights = linears + head
-
-    def oracle(positions: int) -> float:
-        return weights * (DECODE + 2.0 * positions)
-
-    most = text_bytes if full else max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)
-    positions = min(text_bytes // 3 + 1, most)
-    # Small models soon have safe prompts, for which rounds of 80 positions are searched, and pass the text at once.
-    small = linears < 3e7
-    rounds = 3 if small else int(1e9 // linears)
+    table = spec.vocab_size * spec.hidden_size
+    weights = linears + (0 if spec.is_embedding_model else table)
+    most = len(text.encode()) if full else max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)
+    positions = min(token_count(file, text), most)
+    large = not searches(spec)
+    passes = -(-positions // max(1, positions_at_once(spec)))
+    sampled = min(linears, MAX_WEIGHTS) + table
+    blocks = table if full and any(info.layout in BLOCK_FLOATS for info in file.tensors.values()) else 0
     generated = int(np.clip(2.5e9 // (file.size * 4), 3, 24))
     isas = len(available_isas())
-    operations = {
-        "weights": READ * (linears + spec.vocab_size * spec.hidden_size),
-        "kernels": (weights if full else min(weights, MAX_WEIGHTS)) * TOKENS * (SCALAR + isas * FAST),
-        "logits": rounds * oracle(80) + oracle(12),
-        "text": (1 if small else 2) * (oracle(positions) + positions * weights * FAST),
-        "generation": oracle(CHAT_AND_TEXT + 2 * generated) + 1.5 * weights * (8 + generated) * (SCALAR + isas * FAST),
+    scalar = SCALAR_TOKEN * (SCALAR_TOKENS / 2 if large else 1.5 * generated)
+    values = {
+        "weights": READ * (linears + table) + ENCODE * blocks,
+        "kernels": KERNELS * sampled
+        + (OTHER_KERNELS * isas * (weights - sampled) if full and weights > sampled else 0),
+        "logits": DECODE * weights * (1 if large else 4),
+        "text": weights * (passes * DECODE + positions * POSITION),
+        "generation": weights * (DECODE + scalar + 1.5 * generated * (isas - 1) * TOKEN),
     }
-    speed = _operations_per_second()
-    return {name: count / speed for name, count in operations.items()}
+    # Small models soon have safe prompts, for which rounds of 80 positions are searched.
+    multiplied = {"logits": 6 if large else 250, "text": positions, "generation": 64}
+    speed, products = _values_per_second(), _operations_per_second()
+    return {name: count / speed + 2.0 * weights * multiplied.get(name, 0) / products for name, count in values.items()}
+
+
+def token_count(file: GgufFile, text: str) -> int:
+    """Return about how many tokens a text has: the longest ones that fit, from left to right."""
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not _are_strings(tokens):
+        return len(text) // 4 + 1
+    space = "\u2581" if file.metadata.get("tokenizer.ggml.model") == "llama" else "\u0120"
+    merges = file.metadata.get("tokenizer.ggml.merges")
+    made = [merge.replace(" ", "") for merge in merges] if _are_strings(merges) else tokens
+    known, at, count = set(made), 0, 0
+    spelled = text.replace(" ", space)
+    while at < len(spelled):
+        sizes = range(min(LONGEST_TOKEN, len(spelled) - at), 1, -1)
+        at += next((size for size in sizes if spelled[at : at + size] in known), 1)
+        count += 1
+    return count
+
+
+def _are_strings(values: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(values, Sequence) and len(values) > 0 and isinstance(values[0], str)
 
 
 def _operations_per_second() -> float:
-    """Return how many floating-point operations numpy does in a second when it multiplies matrices: best of three."""
+    """Return how many floating-point operations numpy does in a second when it multiplies matrices."""
     left, right = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    return 2 * 256 * 1024 * 1024 / _shortest(lambda: left @ right)
+
+
+def _values_per_second() -> float:
+    """Return how many floats numpy multiplies in a second on one core."""
+    values = np.ones(1 << 16, np.float32)
+    return values.size / _shortest(lambda: np.multiply(values, values, out=values))
+
+
+def _shortest(work: Callable[[], object]) -> float:
+    """The shortest of some times that work takes, in seconds; the first one may start threads."""
     best = np.inf
-    for _ in range(4):  # the first one starts the threads
+    for _ in range(8):
         started = time.perf_counter()
-        left @ right
+        work()
         best = min(best, time.perf_counter() - started)
-    return float(2 * 256 * 1024 * 1024 / best)
+    return float(best)

@@ -108,11 +108,16 @@ def _too_few(comparison: OutputComparison) -> str:
     return f"{comparison.errors.size} positions are too few to judge by tolerance; give a longer --text"
 
 
-def _batches(windows: Sequence[Window], spec: ModelSpec) -> Iterator[list[Window]]:
-    """Windows that are worked on at once: as many as MEMORY allows, at least one."""
+def positions_at_once(spec: ModelSpec) -> int:
+    """How many positions are worked on at once, within MEMORY."""
     outputs = spec.hidden_size if spec.is_embedding_model else spec.vocab_size
     codes = spec.layers * (3 * spec.hidden_size + spec.intermediate_size)
-    room = MEMORY // (2 * 4 * outputs + codes)  # in positions
+    return MEMORY // (2 * 4 * outputs + codes)
+
+
+def _batches(windows: Sequence[Window], spec: ModelSpec) -> Iterator[list[Window]]:
+    """Windows that are worked on at once: as many as MEMORY allows, at least one."""
+    room = positions_at_once(spec)
     batch: list[Window] = []
     for window in windows:
         if batch and sum(map(len, batch)) + len(window) > room:

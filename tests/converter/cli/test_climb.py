@@ -12,15 +12,18 @@ from tritpack.converter.verify.alone import ALONE
 from tritpack.converter.verify.alone import cost as alone_cost
 from tritpack.converter.verify.alone.cost import Cost, expected_cost
 from tritpack.converter.verify.alone.language import tokens_to_score
+from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.cost import expected_seconds
 from tritpack.converter.verify.rungs import LEVELS, RUNGS
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.tokenizer import Tokenizer
 
 
 @pytest.fixture
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that does a million operations in a second."""
-    monkeypatch.setattr(cost, "_operations_per_second", lambda: 1e6)
+    for speed in ("_operations_per_second", "_values_per_second"):
+        monkeypatch.setattr(cost, speed, lambda: 1e6)
 
 
 @pytest.mark.usefixtures("slow_machine")
@@ -40,14 +43,16 @@ def test_quiet_announces_nothing(tiny_gguf: Path, tiny_checkpoint: Path) -> None
 def test_a_short_climb_is_not_announced(
     tiny_gguf: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "_operations_per_second", lambda: 1e12)
+    for speed in ("_operations_per_second", "_values_per_second"):
+        monkeypatch.setattr(cost, speed, lambda: 1e12)
     assert run("verify", tiny_gguf, "--source", tiny_checkpoint, "--level", "weights").stderr == ""
 
 
 def test_what_rungs_cost(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_operations_per_second", lambda: 1e9)
     file = GgufFile(tiny_gguf)
-    short, long = (expected_seconds(file, text_bytes=count) for count in (100, 10_000))
+    monkeypatch.setattr(cost, "_values_per_second", lambda: 1e9)
+    short, long = (expected_seconds(file, text="a word " * count) for count in (100, 10_000))
     assert set(short) <= set(RUNGS) < set(LEVELS)
     assert {name for name in short if long[name] > short[name]} == {"text"}
     assert all(seconds > 0 for seconds in short.values())
@@ -55,6 +60,13 @@ def test_what_rungs_cost(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_speed_of_this_machine_is_measured() -> None:
     assert 1e6 < cost._operations_per_second() < 1e15
+    assert 1e6 < cost._values_per_second() < 1e13
+
+
+def test_tokens_are_counted_without_the_tokenizer(tiny_gguf: Path) -> None:
+    file, text = GgufFile(tiny_gguf), read_text(None)
+    right = len(Tokenizer.from_metadata(file.metadata).encode(text))
+    assert cost.token_count(file, text) == pytest.approx(right, rel=0.3)
 
 
 # -- without a source --------------------------------------------------------------------------------------------------
