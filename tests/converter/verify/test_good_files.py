@@ -15,8 +15,11 @@ from tests.converter.verify.reports import findings
 from tests.make.checkpoints import Tensors, edited_checkpoint, edited_gguf
 from tests.make.families import FAMILIES, Checkpoints
 from tritpack.converter.convert import convert
+from tritpack.converter.verify.context import Context, Options
 from tritpack.converter.verify.ladder import verify
-from tritpack.converter.verify.rungs import RUNGS
+from tritpack.converter.verify.rung import Report
+from tritpack.converter.verify.rungs import RUNGS, weights
+from tritpack.formats.gguf_reader import GgufFile
 
 
 def test_packed_and_online_checkpoints_pass(
@@ -45,6 +48,25 @@ def test_rounded_embeddings_are_no_deviation(tiny_checkpoint: Path, tmp_path: Pa
     report = verify(tmp_path / "e.gguf", tiny_checkpoint)
     assert report.verdict == "pass", findings(report)
     assert (report["weights"].figures["token_embd_rounding"] > 0) == (kind in ("q8_0", "q6_k", "q4_k"))
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_oracle_takes_only_tables_that_are_right(tiny_checkpoint: Path, tmp_path: Path, everything: bool) -> None:
+    convert(tiny_checkpoint, tmp_path / "good.gguf", embedding_type="q6_k")
+
+    def change_the_last_row(tensors: dict[str, np.ndarray]) -> None:
+        tensors["token_embd.weight"].reshape(-1)[-300] ^= 1
+
+    edited_gguf(tmp_path / "good.gguf", tmp_path / "bad.gguf", tensors=change_the_last_row)
+    rows = {}
+    for name in ("good", "bad"):
+        path = tmp_path / f"{name}.gguf"
+        options = Options(everything=everything)
+        with Context(GgufFile(path), tiny_checkpoint, options, Report(str(path), None, [])) as context:
+            assert weights.run(context).verdict == ("pass" if name == "good" else "fail"), name
+            assert context.right_tables == ({"token_embd.weight"} if name == "good" else set()), name
+            rows[name] = context.oracle.embedding(np.arange(context.exact.spec.vocab_size))
+    assert np.array_equal(rows["good"], rows["bad"])
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(0, "pass"), (1, "pass"), (2, "fail")])
