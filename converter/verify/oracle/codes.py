@@ -50,6 +50,16 @@ def absmean_rows(tensor: Tensor) -> CodedRows:
     step = max(1, PIECE // cols)
     total = math.fsum(_magnitude(tensor.floats(slice(first, first + step))) for first in range(0, rows, step))
     mean = np.maximum(np.float32(total / (rows * cols)), np.float32(1e-5))
+    threshold = _first_to_round_up(mean)
+
+    def compared(some: Rows) -> I8:
+        """bfloat16 by its bits, which order values of one sign: those that round to 1 begin at `threshold`."""
+        bits = tensor.array(some)
+        codes: I8 = ((bits & 0x7FFF) >= threshold).view(np.int8)
+        negative = (bits >= threshold | 0x8000).view(np.int8)
+        codes -= negative
+        codes -= negative
+        return codes
 
     def quantised(some: Rows) -> I8:
         weights = tensor.floats(some)
@@ -58,7 +68,14 @@ def absmean_rows(tensor: Tensor) -> CodedRows:
         np.clip(weights, -1, 1, out=weights)
         return weights.astype(np.int8)
 
-    return CodedRows(quantised, np.full((1, 1), mean, np.float32))
+    return CodedRows(compared if tensor.kind == "BF16" else quantised, np.full((1, 1), mean, np.float32))
+
+
+def _first_to_round_up(mean: np.float32) -> int:
+    """The bits of the smallest bfloat16 that `quantised` takes to 1."""
+    values = (np.arange(0x7F80, dtype=np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):
+        return int(np.searchsorted(np.rint(values * (np.float32(1) / mean)), np.float32(1)))
 
 
 def _magnitude(weights: F32) -> float:

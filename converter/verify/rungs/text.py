@@ -36,7 +36,7 @@ options: tuple[str, ...] = ()
 
 Window = Sequence[int]
 
-MEMORY = 3 << 29
+MEMORY = 5 << 28
 """Bytes that the outputs of both sides and the codes of a batch of windows take."""
 
 

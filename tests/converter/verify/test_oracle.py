@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,11 @@ from safetensors.numpy import load_file
 
 from tests.make.checkpoints import Tensors, edited_checkpoint, write_safetensors
 from tritpack.converter.verify.compare.outputs import position_errors
+from tritpack.converter.verify.oracle.codes import absmean, absmean_rows
 from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.oracle.tensors import Tensor
 from tritpack.formats.errors import Unreadable, Unsupported
+from tritpack.formats.float_types import narrow_bf16
 from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.runtime import reference
 from tritpack.runtime.reference import QuantizedInput
@@ -115,6 +119,19 @@ def test_a_tie_breaker_changes_near_ties_only(tiny_checkpoint: Path) -> None:
     oracle.logits([[1, 2, 3]], observe=followed.append, tie_breaker=lambda *at: off[at])
     assert np.mean(followed[0].codes != seen[0].codes) < 0.05
     assert np.array_equal(oracle.logits([[1, 2, 3]], tie_breaker=lambda *at: codes[at])[0], free)
+
+
+@pytest.mark.parametrize("size", [1e-9, 3e-5, 0.016, 1.0, 300.0, 1e38])
+def test_master_weights_in_bfloat16_are_compared_by_their_bits(size: float) -> None:
+    """As the formula quantises them, on every value near the threshold."""
+    values = np.concatenate([np.linspace(-2, 2, 8000), np.linspace(0.49, 0.51, 96), np.linspace(-0.51, -0.49, 96)])
+    bits = narrow_bf16((values * size).astype(np.float32)).reshape(64, -1)
+    tensor = Tensor("w", "BF16", bits.shape, bits.view(np.uint8).reshape(-1), mmap.mmap(-1, 1), 0)
+    codes, scales = absmean(tensor)
+    weights = tensor.floats() * (np.float32(1) / scales)
+    assert np.array_equal(codes, np.clip(np.rint(weights), -1, 1).astype(np.int8))
+    some = np.array([5, 3, 60])
+    assert np.array_equal(absmean_rows(tensor).rows(some), codes[some])
 
 
 # -- checkpoints made by hand ------------------------------------------------------------------------------------------
