@@ -25,6 +25,7 @@ from tritpack.converter.targets.layout_choice import ROUNDING_KEY, LayoutChoice,
 from tritpack.converter.version import VERSION
 from tritpack.formats import float_types, integrity, model_metadata
 from tritpack.formats.errors import Unsupported, UsageError
+from tritpack.formats.gguf_header import ALIGNMENT_KEY, DEFAULT_ALIGNMENT
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, encode_header, file_size
 from tritpack.formats.layouts import catalog
@@ -198,6 +199,7 @@ def _assemble(
         "tritpack.embedding_type": embedding_type,
         **_engine_metadata(engine, deviations, options),
         **_losses(model, choice),
+        ALIGNMENT_KEY: None if engine.alignment == DEFAULT_ALIGNMENT else engine.alignment,
         **repairs,
         **integrity.to_metadata({tensor.output.name: tensor.hashes for tensor in tensors}),
     }

@@ -347,13 +347,14 @@ def _sized_tensor_infos(header: Header, mapped: memoryview, file_index: int) -> 
 
 
 def _whole_size(header: Header) -> int:
-    """Return the bytes that a file needs for the last of its tensors, as far as shapes alone give its size."""
+    """Return the bytes that a file has with the last of its tensors and its padding, as far as shapes alone tell."""
     last = max(header.rows, key=lambda row: row.start)
     if 0 in last.shape:
         return last.start
     rows, cols = math.prod(last.shape[:-1]), last.shape[-1] if last.shape else 1
     sizes = (meaning.nbytes(rows, cols, b"") for meaning in catalog.meanings(last.type_id))
-    return last.start + min((size for size in sizes if size is not None), default=0)
+    nbytes = min((size for size in sizes if size is not None), default=0)
+    return last.start + -(-nbytes // header.alignment) * header.alignment
 
 
 def tensor_info(row: TensorRow, room: int, alignment: int, head: bytes) -> TensorInfo:

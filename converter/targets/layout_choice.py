@@ -203,8 +203,6 @@ class _Fitting:
             record[TILING_KEY] = format_tilings({size: self.layout.tiling_of(*size) for size in sizes})
         if self.losses:
             record[ROUNDING_KEY] = max(self.losses.values())
-        if self.layout.alignment != 32:
-            record["general.alignment"] = self.layout.alignment
         return record
 
 

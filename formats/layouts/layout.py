@@ -31,8 +31,6 @@ class Layout(abc.ABC):
     """One way to store a ternary matrix."""
 
     name: ClassVar[str]
-    alignment: ClassVar[int] = 32
-    """What a file with such tensors should align them to, in bytes."""
     half_scales: ClassVar[bool] = False
     """Whether scales are stored as float16."""
     holds_scales: ClassVar[bool] = True

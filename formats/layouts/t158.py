@@ -24,7 +24,6 @@ class T158(GridScales):
 
     name = "t158"
     row_unit = ROWS
-    alignment = 64
     magic = b"T158"
     unit = 64
 

@@ -64,7 +64,7 @@ def test_to_any_layout_and_on_to_any_other(first: str, half_gguf: Path, tmp_path
     assert all(
         str(file.metadata[key]) == str(source.metadata[key]) for key in kept if key.startswith(("bitnet", "general"))
     )
-    assert file.alignment == (64 if first == "t158" else 32)
+    assert file.alignment == 64
 
 
 @pytest.mark.parametrize("outtype", names.LAYOUTS)

@@ -43,6 +43,11 @@ class Engine:
         """Whether it runs an embedding or head in one of its layouts."""
         return self.target.ternary_tables
 
+    @property
+    def alignment(self) -> int:
+        """Of the tensors in its files, in bytes."""
+        return self.target.alignment
+
     def architecture(self, spec: ModelSpec) -> str:
         """Return the architecture to write: of BitNet's two graphs, the one that has the model's activation."""
         return architecture_for(self.target, spec.architecture, spec.activation)

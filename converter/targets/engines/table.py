@@ -19,6 +19,7 @@ from typing import Any
 
 from tritpack.converter.targets.engines.conditions import When
 from tritpack.converter.yaml_tables import read_table
+from tritpack.formats.gguf_header import CACHE_LINE
 
 FILES = (
     "tritpack", "bitnet_cpp", "llama_cpp", "ik_llama_cpp", "prismml", "bitnet_c", "transformers", "vllm", "mlx",
@@ -65,7 +66,7 @@ class Target:
     layouts: those that it loads and runs, best first; None for all. run: the command that continues a prompt with
     {file}, as its users type it. renamed: architectures that it knows by another name. scales_apart: architectures in
     which it multiplies by a tensor NAME.scale. ternary_tables: whether it runs an embedding or head in one of its
-    layouts.
+    layouts. alignment: of the tensors, in bytes; less than ours where it, or a tool of it, cannot do with that.
     """
 
     layouts: tuple[str, ...] | None
@@ -73,6 +74,7 @@ class Target:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scales_apart: tuple[str, ...] = ()
     ternary_tables: bool = False
+    alignment: int = CACHE_LINE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.version import VERSION
 from tritpack.formats.files import sha256_file
+from tritpack.formats.gguf_header import ALIGNMENT_KEY
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.layouts.catalog import TILING_KEY, type_of
 from tritpack.formats.model_spec import TABLES
@@ -73,7 +74,7 @@ def recorded_options(file: GgufFile, quantize: str | None) -> ConvertOptions:
 
 def _first_difference(file: GgufFile, again: GgufFile) -> tuple[Kind, str]:
     """Return what differs first: a key, a tensor, or bytes that belong to neither."""
-    for key in sorted({*file.metadata, *again.metadata}):
+    for key in sorted({*file.metadata, *again.metadata} - {ALIGNMENT_KEY}):
         mine, theirs = file.metadata.get(key), again.metadata.get(key)
         if repr(mine) != repr(theirs):
             return Kind.KEY_DIFFERS, f"the metadata key {key} is {str(mine)[:60]!r} here and {str(theirs)[:60]!r} there"
@@ -83,6 +84,9 @@ def _first_difference(file: GgufFile, again: GgufFile) -> tuple[Kind, str]:
             return Kind.TYPE_DIFFERS, f"tensor {tensor!r} has another type or shape"
         if file.bytes_of(mine_info).tobytes() != again.bytes_of(info).tobytes():
             return Kind.CODES_DIFFER, f"tensor {tensor!r} differs"
+    if file.alignment != again.alignment:
+        places = f"tensors are aligned to {file.alignment} bytes here and to {again.alignment} there"
+        return Kind.KEY_DIFFERS, f"{places}; all their bytes and all other keys are the same"
     return Kind.KEY_DIFFERS, "keys are in another order, or padding differs"
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import DEMO, REPOSITORY
+from tritpack.converter.convert import convert
 from tritpack.converter.targets import engines
 from tritpack.converter.targets.engines import table
 from tritpack.converter.verify.compare.outputs import position_errors
 from tritpack.formats.errors import UsageError
+from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.names import LAYOUTS
 from tritpack.runtime.model import Model
 
@@ -40,6 +42,16 @@ def test_every_file_of_an_engine_is_listed() -> None:
     assert [row.name for row in table.rows() if row.target] == sorted(engines.NAMES, key=list(engines.NAMES).index)
     with pytest.raises(UsageError, match="--for vllm is unknown"):
         engines.by_name("vllm")
+
+
+@pytest.mark.parametrize("name", engines.NAMES)
+def test_files_are_aligned_to_cache_lines_where_the_engines_tools_can_do_with_that(name: str, tmp_path: Path) -> None:
+    [layout, *_] = engines.by_name(name).layouts or ("i2_s",)
+    options = {"outtype": layout, "target": name, "allow_wrong_engine": True}
+    plan = convert(DEMO / "checkpoint", path := tmp_path / "x.gguf", **options).plan
+    expected = 64 if name == "tritpack" else 32
+    assert GgufFile(path).alignment == expected and path.stat().st_size == plan.output_bytes
+    assert all(tensor.file_offset % expected == 0 for tensor in GgufFile(path).tensors.values())
 
 
 @pytest.mark.parametrize("name", CASES)

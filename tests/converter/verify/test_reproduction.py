@@ -56,6 +56,7 @@ def edited(file: Path, target: Path, keys: dict[str, Any], tensor: str | None = 
         ({"general.description": "added"}, None, "the metadata key general.description"),
         ({"tritpack.version": "0.0.1"}, None, r"\(FILE is from version 0.0.1"),
         ({}, "token_embd.weight", "tensor 'token_embd.weight' differs"),
+        ({"general.alignment": 32}, None, "aligned to 32 bytes here and to 64 there; all their bytes .* are the same$"),
     ],
 )
 def test_what_differs_is_named(
