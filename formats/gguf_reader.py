@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from tritpack.formats.arrays import Bytes, Scales
 from tritpack.formats.errors import Unreadable, locating
 from tritpack.formats.files import hash_of_parts, sha256_file
 from tritpack.formats.gguf_header import ALIGNMENT_KEY, MIN_HEADER, Header, TensorRow, read_header
+from tritpack.formats.huge_pages import let_go
 from tritpack.formats.inputs import Unchanged, map_input
 from tritpack.formats.layouts import catalog
 from tritpack.formats.layouts.layout import HEAD_BYTES, Layout, bad_scale
@@ -92,11 +92,11 @@ class _MappedFile:
 
     def __init__(self, path: Path, index: int = 0, *, plain: bool = False) -> None:
         self.path: Final = path
-        self._map: Final = map_input(path, smallest=MIN_HEADER, what="a GGUF header")
-        self.size: Final = len(self._map)
+        self._view: Final = map_input(path, smallest=MIN_HEADER, what="a GGUF header")
+        self.size: Final = len(self._view)
         with locating(path=path):
-            header = read_header(memoryview(self._map), plain=plain)
-            self.tensors: Final = _tensor_infos(header, memoryview(self._map), index)
+            header = read_header(self._view, plain=plain)
+            self.tensors: Final = _tensor_infos(header, self._view, index)
             self.part: Final = part_of(path, header.metadata, len(self.tensors))
         self.header: Final = (
             dataclasses.replace(header, metadata={}, metadata_types={}, encoded={}) if index else header
@@ -104,7 +104,7 @@ class _MappedFile:
 
     @functools.cached_property
     def mapped(self) -> Bytes:
-        return np.frombuffer(self._map, np.uint8)
+        return np.frombuffer(self._view, np.uint8)
 
     @property
     def bytes_after_tensors(self) -> int:
@@ -113,10 +113,9 @@ class _MappedFile:
         unused = self.size - end
         return unused if unused >= self.header.alignment else 0
 
-    def release(self, tensor: TensorInfo) -> None:
-        if tensor.nbytes and hasattr(self._map, "madvise"):
-            first = tensor.file_offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_DONTNEED, first, tensor.file_offset + tensor.nbytes - first)
+    def release(self, first: int, last: int) -> None:
+        if last > first:
+            let_go(self._view, first, last)
 
 
 class GgufFile:
@@ -126,9 +125,9 @@ class GgufFile:
     would give, without the keys of the split.
     Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers
     (but see ReadOptions.plain), Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by
-    name, in the file's order.
-    layouts: what the names of ternary layouts mean in this file. options: how it is read. header: of `path`, as it
-    stands there. size: in bytes, of all files. unchanged: tells whether a file has changed since.
+    name, in the file's order. layouts: what the names of ternary layouts mean in this file. options: how it is read.
+    mapped: the bytes of each of its files. header: of `path`, as it stands there. size: in bytes, of all files.
+    unchanged: tells whether a file has changed since.
     part: which part of a split file it is, where ReadOptions.any_part let it be read without the others; None for
     whatever is whole.
 
@@ -217,7 +216,11 @@ class GgufFile:
 
     def release(self, tensor: TensorInfo) -> None:
         """Let go of a tensor's pages. So resident memory is bounded by the largest tensor instead of the file."""
-        self._files[tensor.file_index].release(tensor)
+        self.release_bytes(tensor.file_index, tensor.file_offset, tensor.file_offset + tensor.nbytes)
+
+    def release_bytes(self, file_index: int, first: int, last: int) -> None:
+        """Let go of the pages under some bytes of one of the files."""
+        self._files[file_index].release(first, last)
 
     def layout_of(self, tensor: TensorInfo) -> Layout | None:
         """The ternary layout of a tensor as this file means it; None if it has another type, or no elements."""
@@ -249,12 +252,13 @@ class GgufFile:
                 raise Unreadable(f"{layout.name}: {reason}")
             return _multiplied(coarsest_both(scales), self.outer_scale(tensor))
 
-    def check(self, tensor: TensorInfo) -> list[str]:
-        """What makes a ternary tensor one that nobody should use; empty if nothing, and for other tensors."""
+    def check(self, tensor: TensorInfo, stored: Bytes | None = None) -> list[str]:
+        """What makes a ternary tensor one that nobody should use; empty if nothing, and for other tensors. stored: its
+        bytes, if they are in memory already."""
         if (layout := self.layout_of(tensor)) is None:
             return []
         try:
-            stored = self.bytes_of(tensor)
+            stored = self.bytes_of(tensor) if stored is None else stored
             if not (problems := layout.check(stored, tensor.rows, tensor.cols)):
                 _multiplied(layout.read_scales(stored, tensor.rows, tensor.cols), self.outer_scale(tensor))
         except Unreadable as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import os
 import select
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tritpack.formats.errors import Unreadable
+from tritpack.formats.huge_pages import map_file
 from tritpack.formats.suggestions import near_files
 
 LARGEST_DOCUMENT = 128 << 20
@@ -48,19 +48,22 @@ def open_input(path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
-def map_input(path: Path, *, smallest: int = 1, what: str = "a file") -> mmap.mmap:
-    """Map a regular file for reading. smallest: fewer bytes are too few for what the file should be, `what`."""
+def map_input(path: Path, *, smallest: int = 1, what: str = "a file") -> memoryview:
+    """Map a regular file for reading. smallest: fewer bytes are too few for what the file should be, `what`.
+
+    Raises Unreadable.
+    """
     with open_input(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size < smallest:  # an empty file cannot be mapped
             hint = "it is empty or truncated; download or write it again"
             raise Unreadable(f"{size} bytes are too few for {what}", path=path, hint=hint)
         try:
-            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            view = map_file(stream.fileno())
         except OSError as error:
             raise _unreadable(path, error) from error
-    mapped[path] = len(mapping)
-    return mapping
+    mapped[path] = len(view)
+    return view
 
 
 def read_input(path: Path) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import mmap
 import struct
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, WriteFailed
 from tritpack.formats.float_types import widen_bf16
+from tritpack.formats.huge_pages import let_go
 from tritpack.formats.inputs import map_input
 
 LONGEST_NAME = 512
@@ -47,17 +47,15 @@ class TensorBytes(Protocol):
 class MappedBytes:
     """The bytes of a mapped file."""
 
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._mapping = mapping
-        self._bytes: Bytes = np.frombuffer(mapping, np.uint8)
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._bytes: Bytes = np.frombuffer(view, np.uint8)
 
     def view(self, first: int, last: int) -> Bytes:
         return self._bytes[first:last]
 
     def release(self, first: int, last: int) -> None:
-        if hasattr(self._mapping, "madvise"):
-            begin = first // mmap.PAGESIZE * mmap.PAGESIZE
-            self._mapping.madvise(mmap.MADV_DONTNEED, begin, last - begin)
+        let_go(self._view, first, last)
 
 
 class BytesInMemory:
@@ -154,10 +152,10 @@ class StoredTensor:
 
 def read_safetensors(path: Path) -> tuple[list[StoredTensor], str]:
     """Map a file and return its tensors and the free text of its header. Raises Unreadable."""
-    mapping = map_input(path, smallest=8, what="a safetensors file")
+    view = map_input(path, smallest=8, what="a safetensors file")
     _check(path, path)
-    (length,) = struct.unpack_from("<Q", mapping)
-    return _tensors(mapping[8 : 8 + length], path.name, MappedBytes(mapping))
+    (length,) = struct.unpack_from("<Q", view)
+    return _tensors(bytes(view[8 : 8 + length]), path.name, MappedBytes(view))
 
 
 def read_header(

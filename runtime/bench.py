@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model
+from tritpack.runtime.pages import huge_share
 from tritpack.runtime.token_bytes import cache_bytes, read_per_token
 
 SCHEMA = "tritpack.bench/1"
@@ -36,7 +37,6 @@ COUNTED = ("matmul", "dots")
 """Operations measured in products per second; all others are measured in bytes per second."""
 BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 """The linears that the last layer computes for every token of a prompt."""
-Limits = tuple[float | None, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,31 +57,41 @@ class Workload:
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """What this machine could do at some moment: bytes per second that a row's threads stream from the weights where
+    the model reads them, and int8 products per second on registers. None: below one MiB, and for an instruction set
+    without such a kernel."""
+
+    read: float | None
+    dots: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """One test at one thread count: the speed of each repetition, and the machine's limits in the same run."""
+    """One test at one thread count: the speed of each repetition, and the machine's limits around it."""
 
     test: str
     threads: int
-    tokens_per_second: list[float]
+    samples: list[float]
+    """Tokens per second of each repetition."""
+    limits: list[Limits]
+    """Before the first repetition and after each."""
     file_bytes_per_token: int
     """Bytes of the file that a decoded token reads: every weight, but one row of an embedding that is not the head."""
     cache_bytes_per_token: int
     """Bytes of keys and values that one token reads, on average over the test."""
-    read_limit: float | None
-    """Bytes per second that as many threads stream from this file; None for a file below one MiB."""
-    dots_limit: float | None
-    """int8 products per second on registers; None for an instruction set without such a kernel."""
     macs_per_token: int
-    """Products of the linears per token, the figure that dots_limit bounds."""
+    """Products of the linears per token, the figure that the limit of products bounds."""
     joules_per_token: float | None
 
     @property
-    def mean(self) -> float:
-        return statistics.fmean(self.tokens_per_second)
+    def tokens_per_second(self) -> float:
+        """The median, which one disturbed repetition does not move."""
+        return statistics.median(self.samples)
 
     @property
     def deviation(self) -> float:
-        return statistics.stdev(self.tokens_per_second) if len(self.tokens_per_second) > 1 else 0.0
+        return statistics.stdev(self.samples) if len(self.samples) > 1 else 0.0
 
     @property
     def is_prompt(self) -> bool:
@@ -89,28 +99,44 @@ class Row:
 
     @property
     def bytes_per_second(self) -> float:
-        return self.mean * (self.file_bytes_per_token + self.cache_bytes_per_token)
+        return self.tokens_per_second * (self.file_bytes_per_token + self.cache_bytes_per_token)
+
+    @property
+    def read_limits(self) -> list[float]:
+        return [limit.read for limit in self.limits if limit.read]
+
+    @property
+    def dots_limits(self) -> list[float]:
+        return [limit.dots for limit in self.limits if limit.dots]
 
     @property
     def share_of_limit(self) -> float | None:
-        """For decoding the bandwidth divided by read_limit, for prompts the products divided by dots_limit."""
-        if not self.is_prompt:
-            return self.bytes_per_second / self.read_limit if self.read_limit else None
-        return self.mean * self.macs_per_token / self.dots_limit if self.dots_limit else None
+        """For decoding the bandwidth divided by the limit of reads, for prompts the products divided by theirs: the
+        median over the repetitions, each held against the limits just before and after it."""
+        limits = self.dots_limits if self.is_prompt else self.read_limits
+        if not limits:
+            return None
+        work = self.macs_per_token if self.is_prompt else self.file_bytes_per_token + self.cache_bytes_per_token
+        around = zip(self.samples, limits, limits[1:])
+        return statistics.median(2 * sample * work / (before + after) for sample, before, after in around)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "test": self.test,
             "threads": self.threads,
-            "tokens_per_second": self.mean,
+            "tokens_per_second": self.tokens_per_second,
+            "lowest": min(self.samples),
+            "highest": max(self.samples),
             "deviation": self.deviation,
-            "samples": self.tokens_per_second,
+            "samples": self.samples,
             "file_bytes_per_token": self.file_bytes_per_token,
             "cache_bytes_per_token": self.cache_bytes_per_token,
             "bytes_per_second": None if self.is_prompt else self.bytes_per_second,
-            "read_limit": self.read_limit,
-            "macs_per_second": self.mean * self.macs_per_token,
-            "dots_limit": self.dots_limit,
+            "read_limit": statistics.median(self.read_limits) if self.read_limits else None,
+            "read_limits": self.read_limits,
+            "macs_per_second": self.tokens_per_second * self.macs_per_token,
+            "dots_limit": statistics.median(self.dots_limits) if self.dots_limits else None,
+            "dots_limits": self.dots_limits,
             "share_of_limit": self.share_of_limit,
             "joules_per_token": self.joules_per_token,
         }
@@ -126,14 +152,15 @@ def bench(
     repetitions: int = 5,
     kv_type: str = "f32",
     isa: str | None = None,
+    no_mmap: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
     n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). None takes
     N_PROMPT and N_GEN, as far as the context holds them. Both come after `n_depth` tokens that are not timed.
-    threads: thread counts; None measures all cores that this process may use. Raises UsageError if the model's context
-    is shorter, and what Model raises.
+    threads: thread counts; None measures all cores that this process may use. no_mmap: see Model. Raises UsageError if
+    the model's context is shorter, and what Model raises.
     """
     c, gguf = library(), GgufFile(file)
     thread_counts = [usable_cores()] if threads is None else list(threads)
@@ -145,19 +172,20 @@ def bench(
     if not tests or not thread_counts or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
     # Before the models below, whose mapping of the file would keep its pages in memory.
-    first = [_first_token(file, count, isa, kv_type) for count in thread_counts]
-    rows, kernels = [], set()
+    options: dict[str, Any] = {"isa": isa, "kv_type": kv_type, "no_mmap": no_mmap}
+    first = [_first_token(file, count, options) for count in thread_counts]
+    rows, kernels, shares = [], set(), {}
     positions = n_depth + max(test.n for test in tests)
     for count in thread_counts:
-        with Model(gguf, threads=count, isa=isa, kv_type=kv_type, context=positions) as model:
+        with Model(gguf, threads=count, context=positions, **options) as model:
             if positions > model.context_length:
                 sizes = f"{positions} positions are more than the model's {model.context_length}"
                 raise UsageError(sizes, hint="give a smaller -p, -n or -d")
-            limits = c.read_limit(gguf.mapped, count, isa) or None, c.dots_limit(count, isa) or None
             for number, test in enumerate(tests):
                 progress(f"{test.label}, {count} threads", number, len(tests))
-                rows.append(_measure(model, test, count, repetitions, kv_type, limits))
+                rows.append(_measure(model, test, count, repetitions, kv_type, isa))
             kernels |= set(model.kernels())
+            shares[str(count)] = huge_share(model.weights)
     return {
         "schema": SCHEMA,
         "file": str(file),
@@ -169,6 +197,8 @@ def bench(
         "shortened": (n_prompt is None and room < N_PROMPT) or (n_gen is None and room < N_GEN),
         "machine": {"cpu": c.cpu(), "system": f"{platform.system()} {platform.machine()}", "isa": isa or c.best_isa()},
         "rows": [row.as_json() for row in rows],
+        "no_mmap": no_mmap,
+        "huge_pages": shares,
         "first_token_seconds": dict(zip(map(str, thread_counts), first, strict=True)),
         "peak_rss_bytes": peak_rss(),
         "kernels": sorted(kernels),
@@ -202,23 +232,23 @@ def _kernel_row(c: Library, kernel: Kernel, wrong: set[str]) -> dict[str, Any]:
     }
 
 
-def _measure(
-    model: Model,
-    test: Workload,
-    threads: int,
-    repetitions: int,
-    kv_type: str,
-    limits: tuple[float | None, float | None],
-) -> Row:
-    samples, joules = _samples(model, test, repetitions)
+def _measure(model: Model, test: Workload, threads: int, repetitions: int, kv_type: str, isa: str | None) -> Row:
+    c, weights = library(), max(model.weights, key=len)
+
+    def limits() -> Limits:
+        return Limits(c.read_limit(weights, threads, isa) or None, c.dots_limit(threads, isa) or None)
+
+    samples, around, joules = _samples(model, test, repetitions, limits)
     cached = round((test.depth + (test.n + 1) / 2) * cache_bytes(model.spec, kv_type))
     macs = _macs_per_token(model, test.n if test.is_prompt else 1)
     read = read_per_token(model.spec, {name: info.nbytes for name, info in model.file.tensors.items()})
-    return Row(test.label, threads, samples, read, cached, *limits, macs, joules)
+    return Row(test.label, threads, samples, around, read, cached, macs, joules)
 
 
-def _samples(model: Model, test: Workload, repetitions: int) -> tuple[list[float], float | None]:
-    """Tokens per second of each repetition, and joules per token over all of them."""
+def _samples(
+    model: Model, test: Workload, repetitions: int, limits: Callable[[], Limits]
+) -> tuple[list[float], list[Limits], float | None]:
+    """Tokens per second of each repetition, the limits before, between and after them, and joules per token."""
     n, depth = test.n, test.depth
     rng = np.random.default_rng(0)
     ids = rng.integers(0, model.spec.vocab_size, depth + n).tolist()
@@ -226,7 +256,7 @@ def _samples(model: Model, test: Workload, repetitions: int) -> tuple[list[float
     if depth:
         model.append(ids[:depth])
     model.append(ids[depth : depth + (n if test.is_prompt else min(n, WARM_UP))])
-    samples, used = [], 0.0
+    samples, around, used = [], [limits()], 0.0
     for _ in range(repetitions):
         model.rewind(depth)
         with _energy() as joules:
@@ -238,13 +268,14 @@ def _samples(model: Model, test: Workload, repetitions: int) -> tuple[list[float
                     model.eval([token])
             samples.append(n / (time.perf_counter() - begin))
         used += joules[0] if joules else 0.0
-    return samples, used / (n * repetitions) if used else None
+        around.append(limits())
+    return samples, around, used / (n * repetitions) if used else None
 
 
-def _first_token(file: str | Path, threads: int, isa: str | None, kv_type: str) -> float:
+def _first_token(file: str | Path, threads: int, options: dict[str, Any]) -> float:
     """Seconds from opening the file, with its pages in memory, to the logits after a prompt of FIRST_PROMPT tokens."""
     begin = time.perf_counter()
-    with Model(file, threads=threads, isa=isa, kv_type=kv_type) as model:
+    with Model(file, threads=threads, **options) as model:
         model.eval(list(range(min(FIRST_PROMPT, model.spec.vocab_size))))
         return time.perf_counter() - begin
 

@@ -337,6 +337,7 @@ class CModel:
         for session in list(self.sessions):
             session.close()
         self._free()
+        self.tensors = {}
 
     def __enter__(self) -> CModel:
         return self

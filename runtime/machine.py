@@ -20,6 +20,20 @@ def usable_cores() -> int:
     return min(cores, MAX_THREADS)
 
 
+def available_memory() -> int | None:
+    """Return the bytes that a process here can still take, by the system and by its cgroup; None if that is unknown."""
+    figures = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        figures.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        group = Path("/sys/fs/cgroup")
+        used, most = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        figures.append(max(0, most - used + int(stat["inactive_file"])))
+    return min(figures, default=None)
+
+
 def peak_rss() -> int | None:
     """Return the highest resident size of this process in bytes, mapped files included; None if it is unknown."""
     try:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import float_types, model_metadata
-from tritpack.formats.arrays import F32
+from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
-from tritpack.runtime import embedding, packers
+from tritpack.runtime import embedding, packers, pages
 from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.generate import Generation, collect, stream_tokens
 from tritpack.runtime.library import CModel, CSession, CTensor
@@ -41,8 +41,10 @@ class Model:
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
     int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
+    no_mmap: copy the weights into memory of this process, in huge pages where the system has them. weights: the bytes
+    of each file of the model, where they are.
     Raises Unreadable for a file that is not a model, Unsupported for a model that cannot run here, MissingRequirement
-    without the C library or for an ISA that this CPU lacks.
+    without the C library, for an ISA that this CPU lacks, or if there is too little memory for a copy.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Model:
         kv_type: str = "f32",
         context: int | None = None,
         int8_activations: bool | None = None,
+        no_mmap: bool = False,
     ) -> None:
         packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
@@ -63,10 +66,10 @@ class Model:
         if int8_activations is not None:
             self.spec = dataclasses.replace(self.spec, int8_activations=int8_activations)
         self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)
+        threads = threads or usable_cores()
+        self.weights: list[Bytes] = (pages.copied if no_mmap else pages.read_in)(self.file, threads)
         self._model = CModel(self.spec, self._tensors())
-        self._session = CSession(
-            self._model, n_ctx=self.context_length, threads=threads or usable_cores(), isa=isa, kv_type=kv_type
-        )
+        self._session = CSession(self._model, n_ctx=self.context_length, threads=threads, isa=isa, kv_type=kv_type)
 
     def __repr__(self) -> str:
         size = f"{self.spec.layers} layers, context {self.context_length}"
@@ -245,6 +248,7 @@ class Model:
         """Free the session and the model; neither can be used afterwards."""
         self._session.close()
         self._model.close()
+        self.weights = []
 
     def __enter__(self) -> Model:
         return self
@@ -279,14 +283,14 @@ class Model:
             if info.shape != shape:
                 shapes = f"{list(info.shape)}, expected {list(shape)}"
                 raise Unreadable(f"has shape {shapes}", path=self.file.path_of(info), tensor=name)
-            tensors[name] = c_tensor(self.file, info)
+            stored = self.weights[info.file_index][info.file_offset : info.file_offset + info.nbytes]
+            tensors[name] = c_tensor(self.file, info, stored)
         return tensors
 
 
-def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
-    """A tensor of a file for the C library. Raises Unreadable for bytes or scales that are not those of its layout,
-    Unsupported for a layout without kernels."""
-    stored = file.bytes_of(info)
+def c_tensor(file: GgufFile, info: TensorInfo, stored: Bytes) -> CTensor:
+    """A tensor of a file for the C library. stored: its bytes, wherever they are. Raises Unreadable for bytes or scales
+    that are not those of its layout, Unsupported for a layout without kernels."""
     part = info.name.split(".")[-2]
     if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
         values = float_types.decode(info.layout, stored, 1, info.cols)
@@ -295,7 +299,7 @@ def c_tensor(file: GgufFile, info: TensorInfo) -> CTensor:
         return CTensor(stored, info.layout, info.rows, info.cols)
     with locating(path=file.path_of(info), tensor=info.name):
         tiling, scale = layout.tiling_of(info.rows, info.cols), file.outer_scale(info)
-        if problems := file.check(info):
+        if problems := file.check(info, stored):
             raise Unreadable(problems[0])
     return CTensor(stored, info.layout, info.rows, info.cols, tiling=tiling, scale=scale)
 
@@ -317,10 +321,11 @@ def generate(
     isa: str | None = None,
     kv_type: str = "f32",
     context: int | None = None,
+    no_mmap: bool = False,
     on_text: OnText | None = None,
 ) -> Generation:
     """Open a file, continue one prompt, and close it: `Model` and `Model.generate` in one call."""
-    with Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context) as model:
+    with Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap) as model:
         return model.generate(
             prompt, tokens=tokens, max_tokens=max_tokens, no_special=no_special, temp=temp, top_k=top_k, top_p=top_p,
             min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, on_text=on_text,

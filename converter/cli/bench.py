@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,11 +13,17 @@ import click
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.human import size
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP
+from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP, no_mmap_option
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 from tritpack.formats.errors import UsageError
+from tritpack.formats.huge_pages import BLOCK
 from tritpack.formats.names import ExitCode
+
+MOST = 0.9
+"""The share of huge pages from which on their lack is not worth a word."""
+MOVED = 1.1
+"""How far the largest limit of a row may lie above its smallest on a quiet machine."""
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
@@ -59,6 +66,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     type=click.Choice(names.ISAS),
     help=ISA_HELP,
 )
+@no_mmap_option
 @click.option("--kernels", is_flag=True, help="Compare every kernel with scalar, then time it.")
 @click.option(
     "-o",
@@ -78,14 +86,16 @@ def command(
     repetitions: int,
     kv_type: str,
     isa: str | None,
+    no_mmap: bool,
     kernels: bool,
     output: str,
     as_json: bool,
 ) -> None:
     """Time the model in FILE in llama-bench's terms: ppN evaluates N tokens at once, tgN decodes N one by one.
 
-    Each row has its share of a limit of this machine, measured in the same run: streaming reads for decoding, int8 dot
-    products for prompts.
+    Each row has the median of its repetitions, the slowest and the fastest, and its share of a limit of this machine,
+    which is measured before and after each repetition: for decoding, reads of the weights where the model reads them;
+    for prompts, int8 dot products.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
@@ -117,6 +127,7 @@ def command(
             repetitions=repetitions,
             isa=isa,
             kv_type=kv_type,
+            no_mmap=no_mmap,
             progress=Progress("timing", unit="tests"),
         )
     if result["shortened"]:
@@ -133,10 +144,29 @@ def command(
         click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}; {result['kv_type']} cache")
         click.echo(f"{size(result['file_bytes'])} file ({', '.join(result['layouts'])}); first token: {first} threads")
         click.echo(f"peak memory {size(rss)}, the file's pages included" if rss else "peak memory unknown")
+        for line in _page_lines(result):
+            click.echo(line)
+
+
+def _page_lines(result: dict[str, Any]) -> Iterator[str]:
+    """What a reader has to know to compare these figures with those of another run."""
+    shares = [share for share in result["huge_pages"].values() if share is not None]
+    if shares and result["file_bytes"] >= BLOCK:
+        few = min(shares) < MOST and not result["no_mmap"]
+        slower = ", so decoding is slower than it could be: --no-mmap copies them into such pages" if few else ""
+        yield f"{min(shares):.0%} of the weights lie in huge pages{slower}"
+    for row in result["rows"]:
+        kind, unit = ("dots_limits", "GMAC/s") if row["test"].startswith("pp") else ("read_limits", "GB/s")
+        low, high = min(row[kind], default=0.0), max(row[kind], default=0.0)
+        if high > MOVED * low > 0:
+            yield (
+                f"the limit of {row['test']} on {row['threads']} threads lay between {low / 1e9:.1f} and "
+                f"{high / 1e9:.1f} {unit} while it ran: others use this machine, so compare shares, not speeds"
+            )
 
 
 def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["test", "threads", "t/s", "deviation", "reached", "limit", "share", "J/token"]
+    head = ["test", "threads", "t/s", "range", "reached", "limit", "share", "J/token"]
     rows = []
     for row in result["rows"]:
         prompt = row["test"].startswith("pp")
@@ -148,7 +178,7 @@ def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 row["test"],
                 str(row["threads"]),
                 f"{row['tokens_per_second']:.2f}",
-                f"{row['deviation']:.2f}",
+                f"{row['lowest']:.2f}-{row['highest']:.2f}",
                 f"{row[reached] / 1e9:.1f} {unit}",
                 f"{row[limit] / 1e9:.1f} {unit}" if row[limit] else "",
                 f"{share:.0%}" if share is not None else "",

@@ -10,7 +10,13 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import show
-from tritpack.converter.cli.model_options import model_options, open_model, sampling_options, take_sampling
+from tritpack.converter.cli.model_options import (
+    chat_model_options,
+    no_mmap_option,
+    open_model,
+    sampling_options,
+    take_sampling,
+)
 from tritpack.formats.errors import TritpackError, Unreadable, UsageError
 from tritpack.formats.inputs import STDIN
 
@@ -29,7 +35,8 @@ LONGEST_LINE = 16 << 20
     "-n", "--max-tokens", type=int, default=-1, show_default=True, help="Most tokens of an answer; -1 is no limit."
 )
 @sampling_options
-@model_options
+@no_mmap_option
+@chat_model_options
 def command(file: str, system: str | None, max_tokens: int, **options: Any) -> None:
     """Talk with the model in FILE through its own chat template.
 

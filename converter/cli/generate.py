@@ -11,6 +11,7 @@ from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import (
     TOKENS,
     model_options,
+    no_mmap_option,
     open_model,
     parse_tokens,
     prompt_options,
@@ -32,6 +33,7 @@ from tritpack.formats.printable import printable
 )
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
 @sampling_options
+@no_mmap_option
 @model_options
 @json_option
 def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any) -> None:

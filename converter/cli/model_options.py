@@ -24,12 +24,31 @@ if TYPE_CHECKING:
     from tritpack.runtime.tokenizer import Tokenizer
 
 KV_TYPE_HELP = "Type of the KV cache. i16 needs half the memory, is faster in long contexts, and rounds like f16."
+KV_TYPE_DEFAULTS = {
+    "f32": "The default is f32, whose answers are the reference: those of transformers in float32.",
+    "i16": "The default is i16 here, because conversations grow long; generate and verify take f32, the reference.",
+}
 TOKENS = "token ids with --tokens"
 ISA_HELP = "Use kernels up to this instruction set; the best of this CPU by default."
 
 
+def no_mmap_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --no-mmap to a command."""
+    text = "Copy the weights into memory of this process, in huge pages where the system has them: for long use."
+    return click.option("--no-mmap", is_flag=True, help=text)(function)
+
+
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add -t, --isa, --kv-type and -c to a command."""
+    """Add -t, --isa, --kv-type and -c to a command that takes floats for the reference."""
+    return _model_options(function, "f32")
+
+
+def chat_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same options to a command for conversations, whose contexts grow long."""
+    return _model_options(function, "i16")
+
+
+def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., Any]:
     for option in (
         click.option(
             "-c",
@@ -40,9 +59,8 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kv-type",
             type=click.Choice(names.KV_TYPES),
-            default="f32",
-            show_default=True,
-            help=KV_TYPE_HELP,
+            default=kv_type,
+            help=f"{KV_TYPE_HELP} {KV_TYPE_DEFAULTS[kv_type]}",
         ),
         click.option(
             "--isa",

@@ -33,6 +33,6 @@ def recognise(file: GgufFile, *, whole: bool) -> dict[str, Any] | None:
     if whole:
         return {**result, "by": BY_HASH, "differs": file.sha256 != entry["sha256"]}
     if "header_sha256" in entry:
-        header = hashlib.sha256(file.mapped[: file.data_offset].data).hexdigest()
+        header = hashlib.sha256(file.header_bytes.data).hexdigest()
         return {**result, "by": BY_HEADER, "differs": header != entry["header_sha256"]}
     return result

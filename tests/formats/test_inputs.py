@@ -166,8 +166,8 @@ def read():
 print("read on")
 """
 READS = {
-    "numpy": "file.mapped.copy()",
-    "python": "bytes(file.mapped[-9:])",
+    "numpy": "file.mapped[0].copy()",
+    "python": "bytes(file.mapped[0][-9:])",
     "C library": "from tritpack.runtime.model import Model; Model(file, threads=2).logits([1] * 40)",
 }
 

@@ -11,26 +11,33 @@ import pytest
 
 from tests.conftest import DEMO, exit_code_of, program, run
 from tests.make.checkpoints import edited_gguf
-from tritpack.runtime.bench import Row
+from tritpack.runtime.bench import Limits, Row
 from tritpack.runtime.library import library
 
 CONTEXT = "bitnet-b1.58.context_length"
 
 
-def row_of(test: str, samples: list[float]) -> Row:
-    return Row(test, 1, samples, 1000, 24, 4096.0, 8000.0, 500, None)
+def row_of(test: str, samples: list[float], read: tuple[float, ...] = (4096.0,) * 4) -> Row:
+    return Row(test, 1, samples, [Limits(limit, 2 * limit) for limit in read], 1000, 24, 500, None)
 
 
 def test_a_decoded_token_reads_its_weights_and_its_cache() -> None:
-    decoded = row_of("tg4", [1.0, 3.0])
-    assert decoded.mean == 2 and decoded.deviation == pytest.approx(2**0.5)
+    decoded = row_of("tg4", [1.0, 3.0, 2.0])
+    assert decoded.tokens_per_second == 2 and decoded.deviation == pytest.approx(1)
     assert decoded.bytes_per_second == 2 * 1024 and decoded.share_of_limit == 0.5
     assert row_of("tg4", [1.0]).deviation == 0
 
 
+def test_each_repetition_is_held_against_the_limits_around_it() -> None:
+    """A machine that becomes half as fast changes the figure, and not its share."""
+    row = row_of("tg4", [3.0, 2.0, 1.0], (4 * 1024, 4 * 1024, 4 * 1024 / 3, 4 * 1024 / 3))
+    assert row.share_of_limit == pytest.approx(0.75)  # of 3/4, 2/(8/3), 1/(4/3)
+    assert row.as_json()["read_limits"] == row.read_limits and len(row.read_limits) == 4
+
+
 def test_a_prompt_is_held_against_the_products() -> None:
-    assert row_of("pp4", [4.0]).share_of_limit == 4 * 500 / 8000
-    assert Row("pp4", 1, [4.0], 1, 0, 1.0, None, 1, None).share_of_limit is None
+    assert row_of("pp4", [4.0]).share_of_limit == 4 * 500 / 8192
+    assert Row("pp4", 1, [4.0], [Limits(1.0, None)] * 2, 1, 0, 1, None).share_of_limit is None
 
 
 def test_rows_of_a_model(tiny_gguf: Path) -> None:
@@ -69,7 +76,8 @@ def test_rows_of_a_model(tiny_gguf: Path) -> None:
 def test_a_file_of_some_size_is_read_for_the_limit() -> None:
     result = json.loads(run("bench", str(DEMO / "checkpoint"), "-p", "0", "-n", "2", "-r", "1", "--json").stdout)
     (row,) = result["rows"]
-    assert row["read_limit"] > 1e8 and row["share_of_limit"] == row["bytes_per_second"] / row["read_limit"]
+    assert row["read_limit"] > 1e8 and len(row["read_limits"]) == 2
+    assert row["share_of_limit"] == pytest.approx(row["bytes_per_second"] / row["read_limit"])
     assert result["file"] == str(DEMO / "checkpoint")
 
 

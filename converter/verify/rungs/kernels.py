@@ -60,7 +60,7 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
     compared = 0
     for info in chosen:
         try:
-            tensor = c_tensor(file, info)
+            tensor = c_tensor(file, info, file.bytes_of(info))
         except TritpackError as error:
             # It is the file's fault, which the weights rung reports.
             rung.notes.append(f"tensor {info.name!r} was left out: {error.message}")
