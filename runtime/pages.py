@@ -14,12 +14,16 @@ from tritpack.formats.arrays import Bytes
 from tritpack.formats.errors import MissingRequirement
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.huge_pages import BLOCK, HERE
+from tritpack.formats.inputs import map_input
+from tritpack.formats.partial_file import PartialFile
 from tritpack.runtime.machine import available_memory
 
 PIECE = 16 * BLOCK
 """Bytes that a thread works on at once."""
 HUGE, POPULATE_READ = 14, 22
 """Advice for madvise. The second one maps the pages of a file, which are read if need be (Linux 5.14)."""
+SAMPLE, SAMPLE_PART = 8 * BLOCK, BLOCK // 8
+"""Bytes of a file that is written to see what the system does, and of each part."""
 SMAPS = Path("/proc/self/smaps")
 IN_HUGE_PAGES = ("FilePmdMapped", "AnonHugePages", "ShmemPmdMapped")
 
@@ -83,6 +87,23 @@ def huge_share(data: Sequence[Bytes]) -> float | None:
         elif inside and name in IN_HUGE_PAGES:
             huge += int(rest.split()[0])
     return huge / resident if resident else None
+
+
+def shares_here(folder: Path) -> dict[str, float | None]:
+    """Return which part of a new file in this folder, and of copied weights, the system keeps in huge pages.
+
+    The file is written in small parts and mapped, as those of models are. Raises WriteFailed.
+    """
+    with PartialFile(path := folder / "pages", SAMPLE, force=True) as partial:
+        for at in range(0, SAMPLE, SAMPLE_PART):
+            partial.write(at, np.ones(SAMPLE_PART, np.uint8))
+        partial.seal(lambda written: None)
+        partial.place()
+    mapped, memory = np.frombuffer(map_input(path), np.uint8), _aligned(SAMPLE)
+    _advise(mapped, HUGE)
+    _advise(mapped, POPULATE_READ)
+    memory[:] = mapped
+    return {"file": huge_share([mapped]), "memory": huge_share([memory])}
 
 
 def _aligned(nbytes: int) -> Bytes:

@@ -129,6 +129,8 @@ def command(
     generation  the oracle's greedy tokens, and the same bits from every ISA and thread count
     perplexity  that of the oracle, within error bars
 
+    FILE runs with a KV cache of floats, whose answers are the reference.
+
     Without --source it checks what FILE alone can show (structure, recorded hashes, kernels, tokenizer, and whether the
     model produces language), and ends with "not proved: no source". --level takes structure, weights, kernels,
     tokenizer, perplexity and full then.

@@ -15,6 +15,7 @@ from tritpack.formats.errors import MissingRequirement, TritpackError
 from tritpack.formats.names import ISAS
 from tritpack.runtime.library import Library, library
 from tritpack.runtime.machine import usable_cores
+from tritpack.runtime.pages import shares_here
 
 SCHEMA = "tritpack.doctor/1"
 PACKAGES = ("numpy", "gguf", "safetensors", "tokenizers", "sentencepiece", "huggingface_hub", "jinja2", "click")
@@ -25,7 +26,8 @@ def doctor() -> dict[str, Any]:
 
     `bandwidth` is that of the memory, which inspect uses too: it is measured here, and remembered.
     `missing` says why the C library cannot be used, and is None where it can. Without it the small model is converted
-    and its weights are proved, and nothing is run.
+    and its weights are proved, and nothing is run. `huge_pages` is the share of a new file in the folder of temporary
+    files, and of copied weights, that the system keeps in them; None where it does not tell.
     """
     try:
         c, missing, hint = library(), None, None
@@ -45,8 +47,17 @@ def doctor() -> dict[str, Any]:
         "isas": [{"name": isa.name, "available": isa.available} for isa in c.isas()] if c else [],
         "kernels": kernels,
         "bandwidth": dataclasses.asdict(measure_bandwidth()),
+        "huge_pages": _huge_pages(),
         "checks": checks,
     }
+
+
+def _huge_pages() -> dict[str, float | None]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="tritpack-") as folder:
+            return shares_here(Path(folder))
+    except (TritpackError, OSError):  # no room, say; the check of a model tells it
+        return {"file": None, "memory": None}
 
 
 def _kernel_check(c: Library) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -75,3 +75,12 @@ def test_the_share_of_huge_pages_is_what_the_system_says(tmp_path: Path, monkeyp
 def test_this_machine_has_memory() -> None:
     free = machine.available_memory()
     assert free is None or free > 1 << 20
+
+
+def test_what_the_system_does_here_is_a_share_or_unknown(tmp_path: Path) -> None:
+    """How large the shares are is the business of the kernel and of the file system."""
+    shares = pages.shares_here(tmp_path)
+    assert set(shares) == {"file", "memory"}
+    for name, share in shares.items():
+        assert share is None or 0 <= share <= 1, name
+    assert (tmp_path / "pages").stat().st_size == pages.SAMPLE

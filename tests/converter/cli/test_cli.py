@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -106,9 +107,17 @@ def test_chat_answers_line_by_line(demo_gguf: Path) -> None:
     assert len(result.stdout.splitlines()) >= 2
 
 
+@pytest.mark.parametrize("name", ["chat", "generate", "logits", "perplexity", "embed", "eval"])
+def test_only_conversations_take_the_smaller_cache(name: str) -> None:
+    command = importlib.import_module(f"tritpack.converter.cli.{name}").command
+    [option] = [option for option in command.params if option.name == "kv_type"]
+    assert option.default == ("i16" if name == "chat" else "f32")
+    assert f"The default is {option.default}" in option.help and "reference" in option.help
+
+
 def test_doctor_runs_every_kernel() -> None:
     result = json.loads(run("doctor", "--json").stdout)
-    assert result["verdict"] == "pass"
+    assert result["verdict"] == "pass" and set(result["huge_pages"]) == {"file", "memory"}
     assert {kernel["state"] for kernel in result["kernels"]} <= {"ok", "not on this CPU"}
     assert any(kernel["symbol"] == "matvec_i2_s_scalar" for kernel in result["kernels"])
     active = [kernel["symbol"] for kernel in result["kernels"] if kernel["active"]]
@@ -131,7 +140,12 @@ def test_doctor_shows_the_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{doctor}.measure_bandwidth", lambda: Bandwidth(4.75e10, MEASURED))
     assert "memory    47.5 GB/s, measured on this machine\n" in run("doctor").stdout
     monkeypatch.setattr(f"{doctor}.measure_bandwidth", lambda: Bandwidth(None, BUSY))
-    assert f"memory    {BUSY}\n" in run("doctor").stdout
+    monkeypatch.setattr(f"{doctor}.shares_here", lambda folder: {"file": None, "memory": 0.5})
+    shown = run("doctor").stdout
+    assert f"memory    {BUSY}\n" in shown
+    assert (
+        "pages     of 2 MB hold an unknown part of a new temporary file, 50% of copied weights (--no-mmap)\n" in shown
+    )
 
 
 def test_doctor_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
