@@ -95,8 +95,8 @@ def expected_cost(file: GgufFile, words: str | None, *, opening: float, everythi
 
 
 class _Rates(NamedTuple):
-    """Seconds of one thread: to check a tensor, to compare its kernels with and without the scalar ones, and to multiply
-    it by one of many tokens."""
+    """Seconds of one thread: to check a tensor, to compare its kernels with the scalar ones and without them, and to
+    multiply it by one of many tokens."""
 
     check: float
     kernels: float
