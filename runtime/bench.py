@@ -41,7 +41,10 @@ BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A test in llama-bench's terms, after `depth` tokens: `pp` evaluates n at once, `tg` decodes n one by one."""
+    """A test after `depth` tokens, in llama-bench's terms: `pp` evaluates n at once, `tg` decodes n one by one.
+
+    `batch` evaluates n at once and wants the logits of each, as speculation and serving do.
+    """
 
     kind: str
     n: int
@@ -83,6 +86,8 @@ class Row:
     macs_per_token: int
     """Products of the linears per token, the figure that the limit of products bounds."""
     joules_per_token: float | None
+    batch: int = 1
+    """Tokens that share one reading of the weights, in a batch test."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -99,7 +104,7 @@ class Row:
 
     @property
     def bytes_per_second(self) -> float:
-        return self.tokens_per_second * (self.file_bytes_per_token + self.cache_bytes_per_token)
+        return self.tokens_per_second / self.batch * (self.file_bytes_per_token + self.cache_bytes_per_token)
 
     @property
     def read_limits(self) -> list[float]:
@@ -110,15 +115,31 @@ class Row:
         return [limit.dots for limit in self.limits if limit.dots]
 
     @property
+    def shares(self) -> dict[str, float]:
+        """What was reached of each limit that was measured: `read`, the bandwidth, and `dots`, the products per second.
+        The median over the repetitions, each held against the limits just before and after it."""
+        read = (self.file_bytes_per_token + self.cache_bytes_per_token) / self.batch
+        limits = {"read": (read, self.read_limits), "dots": (self.macs_per_token, self.dots_limits)}
+        return {
+            name: statistics.median(
+                2 * sample * work / (before + after) for sample, before, after in zip(self.samples, around, around[1:])
+            )
+            for name, (work, around) in limits.items()
+            if around
+        }
+
+    @property
     def share_of_limit(self) -> float | None:
-        """For decoding the bandwidth divided by the limit of reads, for prompts the products divided by theirs: the
-        median over the repetitions, each held against the limits just before and after it."""
-        limits = self.dots_limits if self.is_prompt else self.read_limits
-        if not limits:
-            return None
-        work = self.macs_per_token if self.is_prompt else self.file_bytes_per_token + self.cache_bytes_per_token
-        around = zip(self.samples, limits, limits[1:])
-        return statistics.median(2 * sample * work / (before + after) for sample, before, after in around)
+        """The share of the limit that `bound` names; None if it was not measured."""
+        return self.shares.get(self.bound)
+
+    @property
+    def bound(self) -> str:
+        """The limit of this test: `read` for decoding, `dots` for prompts, and for batches the lower of the two, whose
+        share is the larger one."""
+        if self.batch == 1 or len(self.shares) < 2:
+            return "dots" if self.is_prompt else "read"
+        return max(self.shares, key=self.shares.__getitem__)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -138,6 +159,7 @@ class Row:
             "dots_limit": statistics.median(self.dots_limits) if self.dots_limits else None,
             "dots_limits": self.dots_limits,
             "share_of_limit": self.share_of_limit,
+            "bound": self.bound,
             "joules_per_token": self.joules_per_token,
         }
 
@@ -147,6 +169,7 @@ def bench(
     *,
     n_prompt: Sequence[int] | None = None,
     n_gen: Sequence[int] | None = None,
+    n_batch: Sequence[int] = (),
     n_depth: int = 0,
     threads: Sequence[int] | None = None,
     repetitions: int = 5,
@@ -158,7 +181,8 @@ def bench(
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
     n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). None takes
-    N_PROMPT and N_GEN, as far as the context holds them. Both come after `n_depth` tokens that are not timed.
+    N_PROMPT and N_GEN, as far as the context holds them, or nothing if n_batch has a number. n_batch: numbers of
+    tokens evaluated at once with the logits of each (batchN). All come after `n_depth` tokens that are not timed.
     threads: thread counts; None measures all cores that this process may use. no_mmap: see Model. Raises UsageError if
     the model's context is shorter, and what Model raises.
     """
@@ -167,8 +191,11 @@ def bench(
     with locating(path=gguf.path):
         model_metadata.require_ternary(gguf)
         room = max(1, model_metadata.from_gguf(gguf).context_length - n_depth)
+    if n_batch:
+        n_prompt, n_gen = n_prompt or (), n_gen or ()
     tests = [Workload("pp", n, n_depth) for n in ([min(N_PROMPT, room)] if n_prompt is None else n_prompt) if n > 0]
     tests += [Workload("tg", n, n_depth) for n in ([min(N_GEN, room)] if n_gen is None else n_gen) if n > 0]
+    tests += [Workload("batch", n, n_depth) for n in n_batch if n > 0]
     if not tests or not thread_counts or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
     # Before the models below, whose mapping of the file would keep its pages in memory.
@@ -242,7 +269,8 @@ def _measure(model: Model, test: Workload, threads: int, repetitions: int, kv_ty
     cached = round((test.depth + (test.n + 1) / 2) * cache_bytes(model.spec, kv_type))
     macs = _macs_per_token(model, test.n if test.is_prompt else 1)
     read = read_per_token(model.spec, {name: info.nbytes for name, info in model.file.tensors.items()})
-    return Row(test.label, threads, samples, around, read, cached, macs, joules)
+    batch = test.n if test.kind == "batch" else 1
+    return Row(test.label, threads, samples, around, read, cached, macs, joules, batch)
 
 
 def _samples(
@@ -255,7 +283,7 @@ def _samples(
     model.reset()
     if depth:
         model.append(ids[:depth])
-    model.append(ids[depth : depth + (n if test.is_prompt else min(n, WARM_UP))])
+    model.append(ids[depth : depth + (min(n, WARM_UP) if test.kind == "tg" else n)])
     samples, around, used = [], [limits()], 0.0
     for _ in range(repetitions):
         model.rewind(depth)
@@ -263,6 +291,8 @@ def _samples(
             begin = time.perf_counter()
             if test.is_prompt:
                 model.eval(ids[depth:])
+            elif test.kind == "batch":
+                model.eval_all(ids[depth:])
             else:
                 for token in ids[depth:]:
                     model.eval([token])

@@ -55,6 +55,13 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     metavar="N,N",
     help="Numbers of tokens to decode; 0 measures none; default: 128, or the model's context if it is shorter.",
 )
+@click.option(
+    "--batch",
+    "n_batch",
+    callback=_numbers,
+    metavar="N,N",
+    help="Numbers of tokens to evaluate at once with the logits of each; without -p and -n nothing else is measured.",
+)
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context before the test.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
 @click.option(
@@ -81,6 +88,7 @@ def command(
     file: str | None,
     n_prompt: list[int] | None,
     n_gen: list[int] | None,
+    n_batch: list[int] | None,
     n_depth: int,
     threads: list[int] | None,
     repetitions: int,
@@ -93,9 +101,10 @@ def command(
 ) -> None:
     """Time the model in FILE in llama-bench's terms: ppN evaluates N tokens at once, tgN decodes N one by one.
 
-    Each row has the median of its repetitions, the slowest and the fastest, and its share of a limit of this machine,
-    which is measured before and after each repetition: for decoding, reads of the weights where the model reads them;
-    for prompts, int8 dot products.
+    batchN evaluates N tokens at once and computes the logits of each, as speculation and serving do. Each row has the
+    median of its repetitions, the slowest and the fastest, and its share of a limit of this machine, which is measured
+    before and after each repetition: for decoding, reads of the weights where the model reads them; for prompts, int8
+    dot products; for batches, the lower of the two.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
@@ -122,6 +131,7 @@ def command(
             path,
             n_prompt=n_prompt,
             n_gen=n_gen,
+            n_batch=n_batch or (),
             n_depth=n_depth,
             threads=threads,
             repetitions=repetitions,
@@ -169,9 +179,9 @@ def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     head = ["test", "threads", "t/s", "range", "reached", "limit", "share", "J/token"]
     rows = []
     for row in result["rows"]:
-        prompt = row["test"].startswith("pp")
-        reached, limit = ("macs_per_second", "dots_limit") if prompt else ("bytes_per_second", "read_limit")
-        unit = "GMAC/s" if prompt else "GB/s"
+        dots = row["bound"] == "dots"
+        reached, limit = ("macs_per_second", "dots_limit") if dots else ("bytes_per_second", "read_limit")
+        unit = "GMAC/s" if dots else "GB/s"
         share, joules = row["share_of_limit"], row["joules_per_token"]
         rows.append(
             [

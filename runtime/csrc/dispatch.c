@@ -51,6 +51,23 @@
 #define TILES_i8mm &tp_tiles8_by_8
 #define TILES_simd128 &tp_tiles4
 
+/* Tokens up to which matvec is faster than matmul, and for layouts whose kernels go from token to
+ * token. */
+enum {
+    FEW_scalar = 4,
+    FEW_ssse3 = 16,
+    FEW_avx2 = 16,
+    FEW_avxvnni = 16,
+    FEW_avx512vnni = 16,
+    FEW_neon = 16,
+    FEW_dotprod = 16,
+    FEW_i8mm = 16,
+    FEW_simd128 = 16,
+    FEW_ONE_BY_ONE = 4,
+};
+#define FEW(l, i) \
+    (LAYOUT_##l == LAYOUT_tl2 || LAYOUT_##l == LAYOUT_iq2_bn_r4 ? FEW_ONE_BY_ONE : FEW_##i)
+
 enum {
     PANEL_scalar = 1, /* that of T158; the others unpack nothing */
     PANEL_ssse3 = 16,
@@ -96,6 +113,7 @@ enum {
             .isa = ISA_##i, \
             .o = o##_##l##_##i, \
             .activation_order = ORDER(o, l, i), \
+            .few_tokens = OP_ID(o) == TP_OP_MATVEC ? FEW(l, i) : 0, \
             .panel_rows = OP_ID(o) == TP_OP_MATMUL ? PANEL_##i : 0}, )
 static const tp_kernel kernels[] = {
 #include "kernels/kernels.def"

@@ -154,9 +154,8 @@ static void trace_codes(tp_session *s, point at, int64_t cols) {
 }
 
 static tp_kernel_plan plan_for(const tp_session *s, const tp_linear *l) {
-    return (s->n > TP_FEW_TOKENS    ? s->matmul
-            : l->nonzero_under_zero ? s->unpacking_matvec
-                                    : s->matvec)[l->w->layout];
+    const tp_kernel_plan few = tp_matvec_for(s, l);
+    return s->n > few.kernel->few_tokens ? s->matmul[l->w->layout] : few;
 }
 
 /* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
@@ -241,7 +240,7 @@ static void keep_wanted(tp_session *s) {
 static int multiplies_at_once(const tp_session *s) {
     const tp_linear *gate = &s->linears[TP_FFN_GATE], *up = &s->linears[TP_FFN_UP];
     const tp_kernel_plan gate_plan = plan_for(s, gate), up_plan = plan_for(s, up);
-    return s->model->hp.int8_activations && s->n > TP_FEW_TOKENS && !s->trace &&
+    return s->model->hp.int8_activations && s->n > 1 && !s->trace &&
            !gate->norm_in->data && !up->norm_in->data && gate_plan.kernel == up_plan.kernel &&
            gate_plan.unpack == up_plan.unpack;
 }

@@ -11,8 +11,6 @@
 /* int32 sums of any bytes fit up to here: 3 * 128 * 2^21 < 2^30. */
 #define TP_MAX_COLS (INT64_C(1) << 21)
 #define TP_MAX_THREADS 256
-/* Up to here matvec, token by token, is faster than matmul, which unpacks the weights first. */
-#define TP_FEW_TOKENS 4
 
 static inline int64_t tp_round64(int64_t v) { return (v + 63) / 64 * 64; }
 
@@ -47,6 +45,7 @@ typedef struct tp_kernel {
     tp_matvec_fn *matvec;
     tp_matmul_fn *matmul;
     const tp_activation_order *activation_order; /* matvec, matmul; NULL = (n, cols) as it is */
+    int few_tokens; /* matvec: up to here it is faster than matmul, which unpacks rows first */
     int panel_rows; /* matmul: rows unpacked at once, panel_rows * cols bytes of scratch */
     tp_lm_head_fn *lm_head;
     tp_quantize_fn *quantize;

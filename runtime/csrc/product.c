@@ -51,9 +51,8 @@ static tp_prefetch some_rows(const tp_tensor *w, int64_t row, int64_t rows) {
                          row_bytes * (uint64_t)rows};
 }
 
-/* matvec kernels take one token. Several tokens go one after the other over a chunk of rows,
- * which stays in the cache. next: the chunk that follows, which products of many tokens
- * prefetch, since the memory would be idle otherwise. */
+/* next: the chunk that follows, which products of many tokens prefetch, since the memory would be
+ * idle otherwise. */
 static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t row0, int64_t row1,
                        int32_t *out, int64_t ld, uint8_t *panel, tp_prefetch next) {
     const tp_kernel *k = job->plan.kernel;
@@ -72,9 +71,8 @@ static void run_kernel(const linear_jobs *l, const tp_linear_job *job, int64_t r
         k->matmul(&w, acts, l->acts->sum, l->n, row0, row1, out, ld, panel, next);
         return;
     }
-    const size_t stride = l->n > 1 ? l->order->bytes(l->order, 1, l->cols) : 0;
-    for (int64_t t = 0; t < l->n; t++)
-        k->matvec(&w, acts + (size_t)t * stride, l->acts->sum[t], row0, row1, out + t * ld);
+    k->matvec(&w, acts, (int64_t)l->order->bytes(l->order, 1, l->cols), l->acts->sum, l->n, row0,
+              row1, out, ld);
 }
 
 /* Sums of a chunk, and the scales that make floats of them. */

@@ -84,14 +84,15 @@ static void choose_kernels(tp_session *s, int isa) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static tp_kernel_plan matvec_for(const tp_session *s, const tp_linear *l) {
-    return (l->nonzero_under_zero ? s->unpacking_matvec : s->matvec)[l->w->layout];
+static int64_t few_tokens(const tp_session *s, const tp_linear *l) {
+    const int64_t few = tp_matvec_for(s, l).kernel->few_tokens;
+    return s->batch < few ? s->batch : few;
 }
 
 static size_t linear_scratch(const tp_session *s, const tp_linear *l) {
     const tp_tensor *w = l->w;
     if (!s->model->hp.int8_activations) return tp_float_scratch(w->rows, w->cols);
-    return larger(tp_linear_scratch(matvec_for(s, l), w->rows, w->cols, TP_FEW_TOKENS),
+    return larger(tp_linear_scratch(tp_matvec_for(s, l), w->rows, w->cols, few_tokens(s, l)),
                   tp_linear_scratch(s->matmul[w->layout], w->rows, w->cols, s->batch));
 }
 
@@ -111,14 +112,13 @@ static size_t products_scratch(const tp_session *s) {
 /* Bytes of the longest activations in the order of a kernel. */
 static size_t ordered_bytes(const tp_session *s) {
     const tp_model *m = s->model;
-    const int64_t few = s->batch < TP_FEW_TOKENS ? s->batch : TP_FEW_TOKENS;
     size_t most = 1;
     for (int i = 0; i < m->hp.layers; i++)
         for (int j = 0; j < TP_LINEAR_COUNT; j++) {
             const tp_linear *l = &m->linears[i][j];
-            const tp_activation_order *one = matvec_for(s, l).kernel->activation_order;
+            const tp_activation_order *one = tp_matvec_for(s, l).kernel->activation_order;
             const tp_activation_order *many = s->matmul[l->w->layout].kernel->activation_order;
-            most = larger(most, one->bytes(one, few, l->w->cols));
+            most = larger(most, one->bytes(one, few_tokens(s, l), l->w->cols));
             if (many) most = larger(most, many->bytes(many, s->batch, l->w->cols));
         }
     return most;

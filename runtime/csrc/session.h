@@ -46,6 +46,11 @@ struct tp_session {
 
 typedef enum tp_wanted { TP_WANT_NOTHING, TP_WANT_LAST, TP_WANT_ALL, TP_WANT_HIDDEN } tp_wanted;
 
+/* How a linear takes few tokens. */
+static inline tp_kernel_plan tp_matvec_for(const tp_session *s, const tp_linear *l) {
+    return (l->nonzero_under_zero ? s->unpacking_matvec : s->matvec)[l->w->layout];
+}
+
 /* Notes that a kernel ran. */
 static inline void tp_mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
 

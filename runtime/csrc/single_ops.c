@@ -33,11 +33,11 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
         k, k->layout == TP_LAYOUT_U8 ? tp_kernel_best(TP_OP_UNPACK, w->layout, k->isa) : NULL};
     if (!plan.unpack && tp_kernel_plan_for(k->op, w->layout, k->isa).kernel->layout != k->layout)
         return TP_ERR_LAYOUT;
-    const int64_t together = k->op == TP_OP_MATVEC ? 1 : n, padded = tp_padded_cols(w->cols);
+    const int64_t padded = tp_padded_cols(w->cols);
     const size_t ordered = k->activation_order
-                               ? k->activation_order->bytes(k->activation_order, together, w->cols)
+                               ? k->activation_order->bytes(k->activation_order, n, w->cols)
                                : 0;
-    const size_t scratch_bytes = tp_linear_scratch(plan, w->rows, w->cols, together);
+    const size_t scratch_bytes = tp_linear_scratch(plan, w->rows, w->cols, n);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);
     tp_acts8 acts = {.ordered = tp_alloc(1, ordered)};
@@ -48,12 +48,10 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
             memcpy(copy + t * padded, q + t * w->cols, (size_t)w->cols);
             for (int64_t i = 0; i < w->cols; i++) sum[t] += q[t * w->cols + i];
         }
-        for (int64_t t = 0; t < n; t += together) {
-            tp_linear_job job = {.w = w, .plan = plan, .sums = out + t * w->rows};
-            acts.q = copy + t * padded;
-            acts.sum = sum + t;
-            tp_linears_run(pool, NULL, &job, 1, &acts, together, scratch, scratch_bytes);
-        }
+        tp_linear_job job = {.w = w, .plan = plan, .sums = out};
+        acts.q = copy;
+        acts.sum = sum;
+        tp_linears_run(pool, NULL, &job, 1, &acts, n, scratch, scratch_bytes);
     } else status = TP_ERR_MEMORY;
     tp_free(copy);
     tp_free(scratch);

@@ -40,6 +40,14 @@ def test_a_prompt_is_held_against_the_products() -> None:
     assert Row("pp4", 1, [4.0], [Limits(1.0, None)] * 2, 1, 0, 1, None).share_of_limit is None
 
 
+@pytest.mark.parametrize(
+    ("dots_limit", "share", "bound"), [(8000.0, 1 / 4, "dots"), (80000.0, 1 / 8, "read"), (None, 1 / 8, "read")]
+)
+def test_a_batch_is_held_against_the_lower_limit(dots_limit: float | None, share: float, bound: str) -> None:
+    row = Row("batch8", 1, [4.0], 1000, 24, 4096.0, dots_limit, 500, None, 8)
+    assert row.bytes_per_second == 4 / 8 * 1024 and row.bound == bound and row.share_of_limit == share
+
+
 def test_rows_of_a_model(tiny_gguf: Path) -> None:
     options = ("bench", tiny_gguf, "-p", "16,0", "-n", "4", "-t", "1,2", "-r", "2", "-d", "8")
     result = json.loads(run(*options, "-o", "json").stdout)

@@ -23,11 +23,13 @@
 #define TP_WASM 0
 #endif
 
-/* Integer product of rows row0 .. row1-1 by one token: out[r - row0] = sum over k of code[r][k]
- * * q[k] - sum_q, exact. */
+/* Integer product of rows row0 .. row1-1 by one token or a few: out[t * ld + r - row0] = sum over k
+ * of code[r][k] * q[t][k] - sum_q[t], exact. */
 typedef void tp_matvec_fn(const tp_tensor *w /* (rows, cols) */,
-                          const void *acts /* (cols) int8, in the kernel's arrangement */,
-                          int32_t sum_q, int64_t row0, int64_t row1, int32_t *out);
+                          const void *acts /* (n) x (cols) int8, in the kernel's arrangement, */,
+                          int64_t step /* bytes from one token to the next, a multiple of 64 */,
+                          const int32_t *sum_q /* (n) */, int64_t n, int64_t row0, int64_t row1,
+                          int32_t *out /* (n, ld) */, int64_t ld);
 
 /* Memory that will be read after this product. prefetch_share in stream.h asks for it. */
 typedef struct tp_prefetch {
@@ -35,7 +37,7 @@ typedef struct tp_prefetch {
     uint64_t bytes;
 } tp_prefetch; /* from is a number: it may lie past a buffer's end */
 
-/* The same by n tokens: out[t * ld + r - row0]. `next` is asked for piece by piece meanwhile.
+/* The same by many tokens, in tiles of them. `next` is asked for piece by piece meanwhile.
  * padded: cols rounded up to 128. */
 typedef void tp_matmul_fn(const tp_tensor *w /* (rows, cols) */,
                           const void *acts /* (n, padded) int8, in the kernel's arrangement */,

@@ -16,8 +16,8 @@ static void fill_codes(const tp_tensor *w, uint8_t *body, int code) {
     tp_free(weights);
 }
 
-/* Returns 1 if sums are not those of the codes that scalar unpacks. A wrong activation order
- * would be wrong for every kernel alike, scalar included. */
+/* Returns 1 if a token's sums are not those of the codes that scalar unpacks. A wrong activation
+ * order would be wrong for every kernel alike, scalar included. */
 static int differ_plain(const tp_tensor *w, const int8_t *q, int32_t less, const int32_t *got) {
     const tp_kernel *unpack = tp_kernel_best(TP_OP_UNPACK, w->layout, TP_ISA_SCALAR);
     uint8_t *codes = tp_alloc(1, (size_t)w->cols);
@@ -33,16 +33,16 @@ static int differ_plain(const tp_tensor *w, const int8_t *q, int32_t less, const
     return wrong;
 }
 
-static void run_linear(const tp_kernel *k, const tp_tensor *w, const void *acts,
+static void run_linear(const tp_kernel *k, const tp_tensor *w, const void *acts, int64_t step,
                        const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1, int32_t *out,
                        void *scratch, tp_prefetch next) {
-    if (k->matvec) k->matvec(w, acts, sum_q[0], row0, row1, out);
+    if (k->matvec) k->matvec(w, acts, step, sum_q, n, row0, row1, out, w->rows);
     else k->matmul(w, acts, sum_q, n, row0, row1, out, w->rows, scratch, next);
 }
 
 int tp_check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s, uint64_t *state,
                     tp_buffers *h) {
-    const int64_t n = k->op == TP_OP_MATVEC ? 1 : s.n;
+    const int64_t n = s.n;
     if (!tp_body_nbytes(k->layout, 4, s.cols)) s.cols = (s.cols + 255) / 256 * 256;
     if (!tp_body_nbytes(k->layout, s.rows, s.cols)) s.rows = (s.rows + 3) / 4 * 4;
     if (!tp_test_tensor(k->layout, s.rows, s.cols).nbytes) s.rows = (s.rows + 31) / 32 * 32;
@@ -83,13 +83,15 @@ int tp_check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape 
         for (int64_t i = 0; i < pieces; i++) order->fill(order, q, n, s.cols, i, ordered);
         const int64_t cut = s.rows / 3; /* two calls meet other remainders of rows */
         const void *acts = order ? ordered : (const void *)q;
+        const int64_t step = order ? (int64_t)order->bytes(order, 1, s.cols) : padded;
         const tp_prefetch next = {(uintptr_t)body, w.nbytes};
-        run_linear(scalar, &w, scalar->activation_order ? ordered : (const void *)q, sum, n, 0,
-                   s.rows, want, scratch, next);
-        if (cut) run_linear(k, &w, acts, sum, n, 0, cut, got, scratch, next);
-        run_linear(k, &w, acts, sum, n, cut, s.rows, got + cut, scratch, next);
+        run_linear(scalar, &w, scalar->activation_order ? ordered : (const void *)q, step, sum, n,
+                   0, s.rows, want, scratch, next);
+        if (cut) run_linear(k, &w, acts, step, sum, n, 0, cut, got, scratch, next);
+        run_linear(k, &w, acts, step, sum, n, cut, s.rows, got + cut, scratch, next);
         wrong = tp_differ(h, want, got, (size_t)(n * s.rows) * 4) ||
-                (k->op == TP_OP_MATVEC && differ_plain(&w, q, sum[0], got));
+                (k->op == TP_OP_MATVEC && differ_plain(&w, q + (n - 1) * padded, sum[n - 1],
+                                                       got + (n - 1) * s.rows));
     }
     if (tp_check_guarded) return wrong;
     tp_free(ordered);

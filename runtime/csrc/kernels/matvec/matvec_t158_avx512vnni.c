@@ -1,6 +1,6 @@
-#include "../simd_i8/avx512vnni.h"
-#include "../stream.h"
-#include "../t158.h"
+#include "../simd_i8/matvec_words_avx512vnni.h"
+
+#include "matvec_lines.inc"
 
 /* The product of simd_i8/usdot.inc, no digit isolated, for the eight rows of a group at once:
  * they share what is loaded of the activations, and their lines are one sequential stream. */
@@ -69,18 +69,25 @@ TP_INLINE void group_rows(const uint8_t *group, int64_t together, int64_t first,
     for (int r = 0; r < rows; r++) out[r] = _mm512_reduce_add_epi32(total[r]) - less;
 }
 
-void matvec_t158_avx512vnni(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0,
-                            int64_t row1, int32_t *out) {
-    assert(0 <= row0 && row1 <= w->rows);
+static void one_token(const tp_tensor *w, const int8_t *acts, int32_t less, int64_t row0,
+                      int64_t row1, int32_t *out) {
     for (int64_t r = row0; r < row1;) {
         const t158_place place = t158_row(w->rows, w->cols, r);
         const uint8_t *group = (const uint8_t *)w->data + place.start;
         if (place.in_group == 0 && place.group == T158_ROWS && r + T158_ROWS <= row1) {
-            group_rows(group, T158_ROWS, 0, w->cols, acts, T158_ROWS, sum_q, out + r - row0);
+            group_rows(group, T158_ROWS, 0, w->cols, acts, T158_ROWS, less, out + r - row0);
             r += T158_ROWS;
         } else {
-            group_rows(group, place.group, place.in_group, w->cols, acts, 1, sum_q, out + r - row0);
+            group_rows(group, place.group, place.in_group, w->cols, acts, 1, less, out + r - row0);
             r++;
         }
     }
+}
+
+void matvec_t158_avx512vnni(const tp_tensor *w, const void *acts, int64_t step,
+                            const int32_t *sum_q, int64_t n, int64_t row0, int64_t row1,
+                            int32_t *out, int64_t ld) {
+    assert(0 <= row0 && row1 <= w->rows);
+    if (n > 1) t158_by_tokens(w, acts, step, sum_q, n, row0, row1, out, ld);
+    else one_token(w, acts, sum_q[0], row0, row1, out);
 }

@@ -114,10 +114,8 @@ static void add_blocks(const tp_tensor *w, int64_t first, int blocks, const void
         }
 }
 
-void matvec_tl2_avx2(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0,
-                     int64_t row1, int32_t *out) {
-    assert(0 <= row0 && row1 <= w->rows);
-    (void)sum_q; /* tables are of weights: nothing to take off */
+static void one_token(const tp_tensor *w, const void *acts, int64_t row0, int64_t row1,
+                      int32_t *out) {
     const int64_t BM = tile_of(w).BM;
     for (int64_t first = row0 / 32 * 32; first < row1;) {
         const int64_t end = tl_block_end(first, BM, row1), left = (end - first + 31) / 32;
@@ -131,4 +129,13 @@ void matvec_tl2_avx2(const tp_tensor *w, const void *acts, int32_t sum_q, int64_
             out[r - row0] = rows[r - first];
         first += 32 * blocks;
     }
+}
+
+/* Token by token. Tables are of weights, so that there is no sum_q to take off. */
+void matvec_tl2_avx2(const tp_tensor *w, const void *acts, int64_t step, const int32_t *sum_q,
+                     int64_t n, int64_t row0, int64_t row1, int32_t *out, int64_t ld) {
+    assert(0 <= row0 && row1 <= w->rows);
+    (void)sum_q;
+    for (int64_t t = 0; t < n; t++)
+        one_token(w, (const uint8_t *)acts + t * step, row0, row1, out + t * ld);
 }

@@ -4,10 +4,8 @@ static int32_t entry(const uint8_t *table, int n) {
     return (int16_t)(table[n] | table[16 + n] << 8);
 }
 
-void matvec_tl2_scalar(const tp_tensor *w, const void *acts, int32_t sum_q, int64_t row0,
-                       int64_t row1, int32_t *out) {
-    assert(0 <= row0 && row1 <= w->rows);
-    (void)sum_q; /* tables are of weights: nothing to take off */
+static void one_token(const tp_tensor *w, const void *acts, int64_t row0, int64_t row1,
+                      int32_t *out) {
     const int64_t BK = tile_of(w).BK;
     for (int64_t r = row0; r < row1; r++) {
         tl2_block b = tl2_block_of(w, r);
@@ -32,4 +30,13 @@ void matvec_tl2_scalar(const tp_tensor *w, const void *acts, int32_t sum_q, int6
             }
         out[r - row0] = sum;
     }
+}
+
+/* Token by token. Tables are of weights, so that there is no sum_q to take off. */
+void matvec_tl2_scalar(const tp_tensor *w, const void *acts, int64_t step, const int32_t *sum_q,
+                       int64_t n, int64_t row0, int64_t row1, int32_t *out, int64_t ld) {
+    assert(0 <= row0 && row1 <= w->rows);
+    (void)sum_q;
+    for (int64_t t = 0; t < n; t++)
+        one_token(w, (const uint8_t *)acts + t * step, row0, row1, out + t * ld);
 }

@@ -23,6 +23,14 @@
 #define V_MADDUBS _mm256_maddubs_epi16
 #define V_MADD _mm256_madd_epi16
 
+/* Assembly, since gcc 12 moves every product before the additions and spills for it. */
+TP_INLINE void V_ADD_PAIRS(__m256i *sum, __m256i u, __m256i s) {
+    __m256i pairs;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+x"(*sum), "=&x"(pairs)
+            : "x"(u), "xm"(s));
+}
+
 #include "totals256.h"
 #include "maddubs.inc"
 

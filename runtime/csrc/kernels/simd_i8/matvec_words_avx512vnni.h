@@ -15,8 +15,26 @@
 #define V_ADD32 _mm512_add_epi32
 #define V_SUB32 _mm512_sub_epi32
 #define V_SAR32 _mm512_srai_epi32
+#define V_SHR16 _mm512_srli_epi16
+#define V_SUB8 _mm512_sub_epi8
+#define V_MAX8 _mm512_max_epu8
+#define V_AVG8 _mm512_avg_epu8
+#define V_ANDNOT _mm512_andnot_si512
 #define V_DOT dot_u8_s8
 #define V_TOTAL _mm512_reduce_add_epi32
+
+TP_INLINE void V_TOTALS(const __m512i v[4], int32_t *out) {
+    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]),
+                                       _mm512_unpackhi_epi32(v[0], v[1])),
+                  b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]),
+                                       _mm512_unpackhi_epi32(v[2], v[3]));
+    const __m512i s =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(s), _mm512_extracti64x4_epi64(s, 1));
+    _mm_storeu_si128((__m128i *)(void *)out, _mm_add_epi32(_mm256_castsi256_si128(half),
+                                                           _mm256_extracti128_si256(half, 1)));
+}
 
 TP_INLINE void V_ADD_QUADS(__m512i v, int32_t *totals) {
     const __m256i half =
@@ -29,6 +47,9 @@ TP_INLINE void V_ADD_QUADS(__m512i v, int32_t *totals) {
 
 /* 8 words of state and 16 sums stay in registers, and one load of activations serves 8 rows. */
 #define MOST_ROWS_AT_ONCE 8
+/* 16 sums, as many as hide the latency of a dot product, and the codes of a field. */
+#define TOKENS_AT_ONCE 8
+#define TILE_ROWS(tokens) ((tokens) <= 4 ? 4 : 2)
 
 #include "usdot.inc"
 

@@ -14,6 +14,11 @@
 #define V_ADD32 _mm256_add_epi32
 #define V_SUB32 _mm256_sub_epi32
 #define V_SAR32 _mm256_srai_epi32
+#define V_SHR16 _mm256_srli_epi16
+#define V_SUB8 _mm256_sub_epi8
+#define V_MAX8 _mm256_max_epu8
+#define V_AVG8 _mm256_avg_epu8
+#define V_ANDNOT _mm256_andnot_si256
 #define V_DOT dot256_u8_s8
 
 /* As thrice of avx512vnni.h. */
@@ -26,6 +31,8 @@ TP_INLINE __m256i V_THRICE8(__m256i x) {
 #include "totals256.h"
 
 #define MOST_ROWS_AT_ONCE 1
+#define TOKENS_AT_ONCE 8
+#define TILE_ROWS(tokens) ((tokens) <= 4 ? 2 : 1)
 #include "usdot.inc"
 
 #endif

@@ -20,10 +20,23 @@
 #define V_SUB32(a, b) \
     vreinterpretq_s8_s32(vsubq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
 #define V_SAR32(a, n) vreinterpretq_s8_s32(vshrq_n_s32(vreinterpretq_s32_s8(a), n))
+#define V_U8(op, a, b) \
+    vreinterpretq_s8_u8(op(vreinterpretq_u8_s8(a), vreinterpretq_u8_s8(b)))
+#define V_SHR16(a, n) vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(a), n)) /* masked after */
+#define V_SUB8 vsubq_s8
+#define V_MAX8(a, b) V_U8(vmaxq_u8, a, b)
+#define V_AVG8(a, b) V_U8(vrhaddq_u8, a, b)
+#define V_ANDNOT(a, b) vbicq_s8(b, a)
 #define V_TOTAL(a) vaddvq_s32(vreinterpretq_s32_s8(a))
 
 TP_INLINE void V_DOT(int8x16_t *acc, int8x16_t u, int8x16_t s) {
     *acc = vreinterpretq_s8_s32(vusdotq_s32(vreinterpretq_s32_s8(*acc), vreinterpretq_u8_s8(u), s));
+}
+
+TP_INLINE void V_TOTALS(const int8x16_t v[4], int32_t *out) {
+    int32x4_t s[4];
+    for (int i = 0; i < 4; i++) s[i] = vreinterpretq_s32_s8(v[i]);
+    vst1q_s32(out, vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3])));
 }
 
 TP_INLINE void V_ADD_QUADS(int8x16_t v, int32_t *totals) {
@@ -31,6 +44,8 @@ TP_INLINE void V_ADD_QUADS(int8x16_t v, int32_t *totals) {
 }
 
 #define MOST_ROWS_AT_ONCE 1
+#define TOKENS_AT_ONCE 8
+#define TILE_ROWS(tokens) ((tokens) <= 4 ? 4 : 2)
 #include "usdot.inc"
 
 #endif

@@ -21,16 +21,27 @@ TP_INLINE v128_t V_THRICE8(v128_t a) {
     return wasm_i8x16_add(wasm_v128_and(wasm_i16x8_shl(a, 1), V_SPLAT8(0xfe)), a);
 }
 
+#define V_SHR16 wasm_u16x8_shr
+#define V_SUB8 wasm_i8x16_sub
+#define V_MAX8 wasm_u8x16_max
+#define V_AVG8 wasm_u8x16_avgr
+#define V_ANDNOT(a, b) wasm_v128_andnot(b, a)
+
 TP_INLINE int32_t V_TOTAL(v128_t a) {
     return wasm_i32x4_extract_lane(a, 0) + wasm_i32x4_extract_lane(a, 1) +
            wasm_i32x4_extract_lane(a, 2) + wasm_i32x4_extract_lane(a, 3);
 }
 TP_INLINE void V_DOT(v128_t *acc, v128_t u, v128_t s) { *acc = simd128_dot(*acc, u, s); }
+TP_INLINE void V_TOTALS(const v128_t v[4], int32_t *out) {
+    for (int i = 0; i < 4; i++) out[i] = V_TOTAL(v[i]);
+}
 TP_INLINE void V_ADD_QUADS(v128_t v, int32_t *totals) {
     wasm_v128_store(totals, wasm_i32x4_add(wasm_v128_load(totals), v));
 }
 
 #define MOST_ROWS_AT_ONCE 1
+#define TOKENS_AT_ONCE 4
+#define TILE_ROWS(tokens) 1
 #include "usdot.inc"
 
 #endif

@@ -29,6 +29,14 @@ TP_INLINE int32_t V_TOTAL(__m128i s) {
     return _mm_cvtsi128_si32(s);
 }
 
+TP_INLINE void V_ADD_PAIRS(__m128i *sum, __m128i u, __m128i s) {
+    *sum = _mm_add_epi16(*sum, _mm_maddubs_epi16(u, s));
+}
+
+TP_INLINE void V_TOTALS(const __m128i v[4], int32_t *out) {
+    _mm_storeu_si128((__m128i *)(void *)out, _mm_hadd_epi32(_mm_hadd_epi32(v[0], v[1]), _mm_hadd_epi32(v[2], v[3])));
+}
+
 TP_INLINE void V_ADD_QUADS(__m128i v, int32_t *totals) {
     _mm_storeu_si128((__m128i *)(void *)totals,
                      _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)totals), v));
