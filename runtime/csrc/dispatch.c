@@ -55,8 +55,8 @@
  * token. */
 enum {
     FEW_scalar = 4,
-    FEW_ssse3 = 16,
-    FEW_avx2 = 16,
+    FEW_ssse3 = 12,
+    FEW_avx2 = 12,
     FEW_avxvnni = 16,
     FEW_avx512vnni = 16,
     FEW_neon = 16,

@@ -330,11 +330,18 @@ def test_clang_builds_the_same_library(tmp_path: Path) -> None:
     assert ctypes.CDLL(str(library)).tp_self_test(report, ctypes.c_size_t(len(report))) == 0, report.value.decode()
 
 
-@pytest.mark.parametrize("symbol", ["_".join(row) for row in ROWS if row[0] == "matmul" and row[2] == "avx512vnni"])
-def test_inner_loop_keeps_its_accumulators_in_registers(symbol: str) -> None:
-    """A compiler that spills them halves the speed and no profile shows it (gcc 12 with intrinsics does)."""
+@pytest.mark.parametrize(
+    "name",
+    ["_".join(row) for row in ROWS if row[0] == "matmul" and row[2] == "avx512vnni"]
+    + ["matvec_avx512vnni", "matvec_t158_avx512vnni"],
+)
+def test_inner_loop_keeps_its_accumulators_in_registers(name: str) -> None:
+    """A compiler that spills them halves the speed and no profile shows it (gcc 12 with intrinsics does).
+
+    A matvec tile of 16 sums, 4 lines and 8 words more may spill one or the other.
+    """
     build = REPOSITORY / os.environ.get("BUILD", "build")
-    objects = list((build / KERNELS).glob(f"*/{symbol}.o"))
+    objects = list((build / KERNELS).glob(f"*/{name}.o"))
     if not objects or shutil.which("objdump") is None:
         pytest.skip("needs objdump and the objects of a build in this tree")
     text = subprocess.run(
@@ -349,4 +356,6 @@ def test_inner_loop_keeps_its_accumulators_in_registers(symbol: str) -> None:
         assert around, "a product outside of every loop"
         _, first, last = min(around)
         loop = [code[at] for at in code if first <= at <= last]
-        assert not [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)], product
+        spilled = [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)]
+        allowed = sum(line.startswith("vpdpbusd") for line in loop) // 16 if name.startswith("matvec") else 0
+        assert len(spilled) <= allowed, (product, spilled)
