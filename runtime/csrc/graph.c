@@ -240,8 +240,8 @@ static void keep_wanted(tp_session *s) {
 static int multiplies_at_once(const tp_session *s) {
     const tp_linear *gate = &s->linears[TP_FFN_GATE], *up = &s->linears[TP_FFN_UP];
     const tp_kernel_plan gate_plan = plan_for(s, gate), up_plan = plan_for(s, up);
-    return s->model->hp.int8_activations && s->n > 1 && !s->trace &&
-           !gate->norm_in->data && !up->norm_in->data && gate_plan.kernel == up_plan.kernel &&
+    return s->model->hp.int8_activations && s->n > 1 && !s->trace && !gate->norm_in->data &&
+           !up->norm_in->data && gate_plan.kernel == up_plan.kernel &&
            gate_plan.unpack == up_plan.unpack;
 }
 

@@ -34,9 +34,8 @@ static TP_NOINLINE int matmul_int(int index, const tp_tensor *w, const int8_t *q
     if (!plan.unpack && tp_kernel_plan_for(k->op, w->layout, k->isa).kernel->layout != k->layout)
         return TP_ERR_LAYOUT;
     const int64_t padded = tp_padded_cols(w->cols);
-    const size_t ordered = k->activation_order
-                               ? k->activation_order->bytes(k->activation_order, n, w->cols)
-                               : 0;
+    const size_t ordered =
+        k->activation_order ? k->activation_order->bytes(k->activation_order, n, w->cols) : 0;
     const size_t scratch_bytes = tp_linear_scratch(plan, w->rows, w->cols, n);
     tp_pool *pool = tp_pool_new(1, &status);
     int32_t *sum = tp_alloc((size_t)n, sizeof *sum);

@@ -115,7 +115,9 @@ static void run(bench *b) {
     float scale;
     int32_t total;
     switch (k->op) {
-        case TP_OP_MATVEC: k->matvec(&b->w, b->ordered, 0, sum, 1, 0, b->w.rows, b->sums, b->w.rows); break;
+        case TP_OP_MATVEC:
+            k->matvec(&b->w, b->ordered, 0, sum, 1, 0, b->w.rows, b->sums, b->w.rows);
+            break;
         case TP_OP_MATMUL:
             k->matmul(&b->w, k->activation_order ? b->ordered : b->q, sum, TOKENS, 0, b->w.rows,
                       b->sums, b->w.rows, b->scratch, (tp_prefetch){0, 0});

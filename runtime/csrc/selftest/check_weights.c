@@ -90,8 +90,8 @@ int tp_check_linear(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape 
         if (cut) run_linear(k, &w, acts, step, sum, n, 0, cut, got, scratch, next);
         run_linear(k, &w, acts, step, sum, n, cut, s.rows, got + cut, scratch, next);
         wrong = tp_differ(h, want, got, (size_t)(n * s.rows) * 4) ||
-                (k->op == TP_OP_MATVEC && differ_plain(&w, q + (n - 1) * padded, sum[n - 1],
-                                                       got + (n - 1) * s.rows));
+                (k->op == TP_OP_MATVEC &&
+                 differ_plain(&w, q + (n - 1) * padded, sum[n - 1], got + (n - 1) * s.rows));
     }
     if (tp_check_guarded) return wrong;
     tp_free(ordered);

@@ -17,8 +17,7 @@ TP_INLINE void sub_block(__m256i codes, const int16_t *const *q, const int32_t *
         const __m256i v =
             _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)a)),
                              _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(a + 32))));
-        const __m256i offset =
-            _mm256_loadu_si256((const __m256i *)(bias[t] + at / 4 + 8 * half));
+        const __m256i offset = _mm256_loadu_si256((const __m256i *)(bias[t] + at / 4 + 8 * half));
         vf *const to = &acc[t].v[half];
         *to = *to + _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(f[t], pick);
         *to = *to + _mm256_cvtepi32_ps(offset) * _mm256_permutevar8x32_ps(g[t], pick);
@@ -57,8 +56,7 @@ TP_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_lm_head_ac
         }
         for (int j = 0; j < 8; j += 2) {
             const int64_t at = 256 * b + 32 * j;
-            const __m256i both =
-                _mm256_loadu_si256((const __m256i *)(block + Q4_K_CODES + 16 * j));
+            const __m256i both = _mm256_loadu_si256((const __m256i *)(block + Q4_K_CODES + 16 * j));
             sub_block(_mm256_and_si256(both, nibble), q, bias, at, f, g, j, 0, tokens, acc);
             sub_block(_mm256_and_si256(_mm256_srli_epi16(both, 4), nibble), q, bias, at, f, g,
                       j + 1, 1, tokens, acc);

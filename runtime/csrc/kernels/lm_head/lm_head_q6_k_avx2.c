@@ -9,8 +9,7 @@
 TP_INLINE void half_group(__m256i codes, const int16_t *const *q, int64_t at, const vf *factors,
                           __m256i pick, const int tokens, lanes *acc, const int half) {
     const __m256i offset = _mm256_set1_epi16(32);
-    const __m256i even =
-        _mm256_sub_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(0xff)), offset);
+    const __m256i even = _mm256_sub_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(0xff)), offset);
     const __m256i odd = _mm256_sub_epi16(_mm256_srli_epi16(codes, 8), offset);
 #pragma GCC unroll 4
     for (int t = 0; t < tokens; t++) {
@@ -18,8 +17,8 @@ TP_INLINE void half_group(__m256i codes, const int16_t *const *q, int64_t at, co
         const __m256i v =
             _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256((const __m256i *)a)),
                              _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(a + 32))));
-        acc[t].v[half] = acc[t].v[half] +
-                         _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(factors[t], pick);
+        acc[t].v[half] =
+            acc[t].v[half] + _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(factors[t], pick);
     }
 }
 
@@ -57,14 +56,12 @@ TP_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_lm_head_ac
                                                _mm256_and_si256(_mm256_slli_epi16(qh, 2), high));
             half_group(c1, q, at + 16, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(2)),
                        tokens, acc, 1);
-            const __m256i c2 =
-                _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l0, 4), nibble),
-                                _mm256_and_si256(qh, high));
+            const __m256i c2 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l0, 4), nibble),
+                                               _mm256_and_si256(qh, high));
             half_group(c2, q, at + 64, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(4)),
                        tokens, acc, 0);
-            const __m256i c3 =
-                _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l1, 4), nibble),
-                                _mm256_and_si256(_mm256_srli_epi16(qh, 2), high));
+            const __m256i c3 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(l1, 4), nibble),
+                                               _mm256_and_si256(_mm256_srli_epi16(qh, 2), high));
             half_group(c3, q, at + 80, factors, _mm256_add_epi32(pair, _mm256_set1_epi32(6)),
                        tokens, acc, 1);
         }

@@ -8,12 +8,11 @@
 /* Adds a group of 64 elements to each token's lanes: codes are split in even and odd bytes,
  * which is how acts lie. factor: (16) scale * d * step of the block's sub-blocks; pick: which of
  * them each lane takes. */
-TP_INLINE void group(__m512i codes, const int16_t *const *q, int64_t at, __m512i pick, 
+TP_INLINE void group(__m512i codes, const int16_t *const *q, int64_t at, __m512i pick,
                      const __m512 *factor, const int tokens, __m512 *acc) {
     const __m512i six = _mm512_set1_epi16(0x3f), half = _mm512_set1_epi16(32);
     const __m512i even = _mm512_sub_epi16(_mm512_and_si512(codes, six), half);
-    const __m512i odd =
-        _mm512_sub_epi16(_mm512_and_si512(_mm512_srli_epi16(codes, 8), six), half);
+    const __m512i odd = _mm512_sub_epi16(_mm512_and_si512(_mm512_srli_epi16(codes, 8), six), half);
 #pragma GCC unroll 6
     for (int t = 0; t < tokens; t++) {
         __m512i v = _mm512_madd_epi16(even, _mm512_loadu_si512(q[t] + at));

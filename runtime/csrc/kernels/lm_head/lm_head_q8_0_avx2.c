@@ -36,8 +36,7 @@ TP_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_lm_head_ac
 #pragma GCC unroll 4
         for (int t = 0; t < tokens; t++) step[t] = x->step[(t0 + t) * x->blocks + at / 256];
         block_times(block, q, at, step, tokens, acc, 0);
-        if (at + 32 < cols)
-            block_times(block + Q8_0_BYTES, q, at + 16, step, tokens, acc, 1);
+        if (at + 32 < cols) block_times(block + Q8_0_BYTES, q, at + 16, step, tokens, acc, 1);
     }
 #pragma GCC unroll 4
     for (int t = 0; t < tokens; t++) out[(t0 + t) * ld] = lanes_tree(acc[t]);

@@ -20,8 +20,7 @@
 #define V_SUB32(a, b) \
     vreinterpretq_s8_s32(vsubq_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)))
 #define V_SAR32(a, n) vreinterpretq_s8_s32(vshrq_n_s32(vreinterpretq_s32_s8(a), n))
-#define V_U8(op, a, b) \
-    vreinterpretq_s8_u8(op(vreinterpretq_u8_s8(a), vreinterpretq_u8_s8(b)))
+#define V_U8(op, a, b) vreinterpretq_s8_u8(op(vreinterpretq_u8_s8(a), vreinterpretq_u8_s8(b)))
 #define V_SHR16(a, n) vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(a), n)) /* masked after */
 #define V_SUB8 vsubq_s8
 #define V_MAX8(a, b) V_U8(vmaxq_u8, a, b)

@@ -34,7 +34,8 @@ TP_INLINE void V_ADD_PAIRS(__m128i *sum, __m128i u, __m128i s) {
 }
 
 TP_INLINE void V_TOTALS(const __m128i v[4], int32_t *out) {
-    _mm_storeu_si128((__m128i *)(void *)out, _mm_hadd_epi32(_mm_hadd_epi32(v[0], v[1]), _mm_hadd_epi32(v[2], v[3])));
+    _mm_storeu_si128((__m128i *)(void *)out,
+                     _mm_hadd_epi32(_mm_hadd_epi32(v[0], v[1]), _mm_hadd_epi32(v[2], v[3])));
 }
 
 TP_INLINE void V_ADD_QUADS(__m128i v, int32_t *totals) {

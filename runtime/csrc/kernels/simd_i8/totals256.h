@@ -14,7 +14,8 @@ TP_INLINE int32_t V_TOTAL(__m256i v) {
 }
 
 TP_INLINE void V_TOTALS(const __m256i v[4], int32_t *out) {
-    const __m256i s = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    const __m256i s =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
     _mm_storeu_si128((__m128i *)(void *)out,
                      _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)));
 }
