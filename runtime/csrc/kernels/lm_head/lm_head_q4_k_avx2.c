@@ -21,6 +21,7 @@ TP_INLINE void sub_block(__m256i codes, const int16_t *const *q, const int32_t *
         vf *const to = &acc[t].v[half];
         *to = *to + _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(f[t], pick);
         *to = *to + _mm256_cvtepi32_ps(offset) * _mm256_permutevar8x32_ps(g[t], pick);
+        HEAD_TOKEN_DONE(*to, "x");
     }
 }
 

@@ -54,6 +54,7 @@ TP_INLINE void row_times(const uint8_t *block, int64_t cols, const tp_lm_head_ac
                 acc[t] = acc[t] + _mm512_cvtepi32_ps(v) * _mm512_permutexvar_ps(scale_of, f[t]);
                 acc[t] = acc[t] + _mm512_cvtepi32_ps(_mm512_loadu_si512(bias[t] + at / 4)) *
                                       _mm512_permutexvar_ps(offset_of, g[t]);
+                HEAD_TOKEN_DONE(acc[t], "v");
             }
         }
     }

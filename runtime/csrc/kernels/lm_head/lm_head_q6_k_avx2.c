@@ -19,6 +19,7 @@ TP_INLINE void half_group(__m256i codes, const int16_t *const *q, int64_t at, co
                              _mm256_madd_epi16(odd, _mm256_loadu_si256((const __m256i *)(a + 32))));
         acc[t].v[half] =
             acc[t].v[half] + _mm256_cvtepi32_ps(v) * _mm256_permutevar8x32_ps(factors[t], pick);
+        HEAD_TOKEN_DONE(acc[t].v[half], "x");
     }
 }
 

@@ -18,6 +18,7 @@ TP_INLINE void group(__m512i codes, const int16_t *const *q, int64_t at, __m512i
         __m512i v = _mm512_madd_epi16(even, _mm512_loadu_si512(q[t] + at));
         dot_s16_s16(&v, odd, _mm512_loadu_si512(q[t] + at + 32));
         acc[t] = acc[t] + _mm512_cvtepi32_ps(v) * _mm512_permutexvar_ps(pick, factor[t]);
+        HEAD_TOKEN_DONE(acc[t], "v");
     }
 }
 
