@@ -1,5 +1,5 @@
 /* The product of one token, for NEON with dotprod: one line per layout. Lines of codes are added
- * up in simd_i8/sdot.inc, in the words of matvec_words_dotprod.h. */
+ * up in the words of simd_i8/matvec_words_dotprod.h. */
 #include "../simd_i8/matvec_words_dotprod.h"
 
 #include "matvec_lines.inc"
@@ -7,3 +7,11 @@
 MATVEC_LINES(matvec_i2_s_dotprod, TP_LINES_I2_S)
 MATVEC_T158(dotprod)
 MATVEC_LINES(matvec_u8_dotprod, TP_LINES_U8)
+MATVEC_LINES(matvec_tq1_0_dotprod, TP_LINES_TQ1_0)
+MATVEC_LINES(matvec_tq2_0_dotprod, TP_LINES_TQ2_0)
+MATVEC_LINES(matvec_q2_0_dotprod, TP_LINES_Q2_0)
+MATVEC_LINES(matvec_ptq1_0_dotprod, TP_LINES_PTQ1_0)
+MATVEC_LINES(matvec_pq2_0_dotprod, TP_LINES_PQ2_0)
+MATVEC_LINES(matvec_iq1_bn_dotprod, TP_LINES_IQ1_BN)
+MATVEC_LINES(matvec_iq2_bn_dotprod, TP_LINES_IQ2_BN)
+MATVEC_LINES(matvec_iq2_bn_r4_dotprod, TP_LINES_IQ2_BN_R4)

@@ -1,6 +1,6 @@
 /* The product of one token, for NEON with i8mm: one line per layout. Lines of codes are added up
- * in simd_i8/usdot.inc, in the words of matvec_words_i8mm.h. */
-#include "../simd_i8/matvec_words_i8mm.h"
+ * as with dotprod, in the words of simd_i8/matvec_words_dotprod.h. */
+#include "../simd_i8/matvec_words_dotprod.h"
 
 #include "matvec_lines.inc"
 

@@ -1,5 +1,5 @@
 /* The product of one token, for NEON: one line per layout. Lines of codes are added up in
- * simd_i8/sdot.inc, in the words of matvec_words_neon.h. */
+ * the words of simd_i8/matvec_words_neon.h. */
 #include "../simd_i8/matvec_words_neon.h"
 
 #include "matvec_lines.inc"
