@@ -126,14 +126,14 @@ typedef tp_rope_fn tp_ropepairs_fn;
 typedef struct tp_attention {
     const float *q; /* (tokens, heads, head_dim), the tokens `stride` floats apart */
     float *out;     /* as q */
-    /* (n_pos + tokens - 1, head_dim) floats; for attention16 the blocks that hold them */
+    /* Blocks of sixteen positions, as many as hold n_pos + tokens - 1: of floats (cache32.h), or of
+     * integers (cache16.h) */
     const void *k, *v;
     int64_t tokens, heads, head_dim, stride, n_pos;
-    /* Positions of the first block that no token sees; 0 in attention, whose k begins anywhere. */
-    int64_t skip;
+    int64_t skip; /* positions of the first block that no token sees */
     float scale;
     int prefetch; /* k and v have not been read lately: ask for them ahead */
-    int64_t ld;   /* n_pos + tokens - 1 rounded up to 16, or more */
+    int64_t ld;   /* n_pos + tokens - 1 rounded up to 16, and 16 more if skip > 0; or more */
     float *work;  /* tp_attention_work floats; first the scores (tokens * heads, ld) */
 } tp_attention;
 static inline int64_t tp_attention_work(int64_t tokens, int64_t heads, int64_t head_dim,

@@ -3,17 +3,18 @@
 #include <string.h>
 
 #include "../kernels/attention/cache16.h"
+#include "../kernels/attention/cache32.h"
 #include "checks.h"
 
 int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
                        uint64_t *state, tp_buffers *h) {
     /* Two of three times there are several tokens, whose heads stand between those of other
      * caches. */
-    const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, tokens = 1 + (n_pos + 1) % 3 * 2,
+    const int64_t n_pos = s.rows, dim = s.cols, heads = s.n, tokens = 1 + (n_pos + 1) % 3 * 10,
                   stride = (tokens > 1 ? heads + 1 : heads) * dim;
     const int sixteen = k->op == TP_OP_ATTENTION16;
-    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16,
-                  n = (tokens - 1) * stride + heads * dim, skip = sixteen ? (n_pos - 1) % 5 : 0;
+    const int64_t last = n_pos + tokens - 1, ld = (last + 15) / 16 * 16 + 16,
+                  n = (tokens - 1) * stride + heads * dim, skip = (n_pos - 1) % 5;
     float *q = tp_random_floats(h, n, state),
           *work = tp_take(h, (size_t)tp_attention_work(tokens, heads, dim, ld) * 4);
     float *want = tp_take(h, (size_t)n * 4), *got = tp_take(h, (size_t)n * 4);
@@ -22,6 +23,8 @@ int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_sha
     const int64_t bytes = cache16_bytes(cache16_dim(dim)), blocks = (last + 15) / 16;
     uint8_t *keys16 = tp_take(h, (size_t)(blocks * bytes)),
             *values16 = tp_take(h, (size_t)(blocks * bytes));
+    const size_t bytes32 = (size_t)(blocks * cache32_bytes(dim));
+    float *keys32 = tp_take(h, bytes32);
     if (h->failed) return -1;
     for (int64_t i = 0; s.extreme && i < last * dim;
          i++) { /* integers at their bounds: all are equal, or one outgrows the others */
@@ -38,6 +41,9 @@ int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_sha
         memset(keys + (last - 1) * dim, 0xff, (size_t)dim * 4);
         memset(values + (last - 1) * dim, 0xff, (size_t)dim * 4);
     }
+    memset(keys32, 0xff, bytes32); /* NaN at positions that nobody sees */
+    for (int64_t p = 0; p < last; p++)
+        for (int64_t i = 0; i < dim; i++) keys32[cache32_key(p, i, dim)] = keys[p * dim + i];
     if (sixteen) {
         memset(keys16, 0, (size_t)(blocks * bytes));
         memset(values16, 0, (size_t)(blocks * bytes));
@@ -48,7 +54,7 @@ int tp_check_attention(const tp_kernel *k, const tp_kernel *scalar, tp_check_sha
     }
     tp_attention a = {.q = q,
                       .out = want,
-                      .k = sixteen ? keys16 : (void *)keys,
+                      .k = sixteen ? keys16 : (void *)keys32,
                       .v = sixteen ? values16 : (void *)values,
                       .tokens = tokens,
                       .heads = heads,

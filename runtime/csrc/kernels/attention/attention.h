@@ -7,78 +7,88 @@
 
 #include "../simd_f32/lanes16.h"
 #include "../stream.h"
+#include "cache32.h"
 
+/* In registers: rows, lane groups of the output, words of positions. VALUES: positions whose values
+ * stay in the first cache. */
 #if LANES_NATIVE == 16
-enum {
-    ROWS = 4,
-    WIDE = 4
-}; /* rows worked on together; lane groups of the output kept in registers */
+enum { ROWS = 4, WIDE = 4 };
 #else
 enum { ROWS = 2, WIDE = 2 };
 #endif
-enum { KEYS = 32, VALUES = 32 }; /* positions a block */
+enum { WORDS = 4, VALUES = 32, TOGETHER = WORDS / LANES_PARTS /* blocks of keys */ };
 
 /* What a call works on. Rows stand one after the other: those of one token do, those of several
  * are copied so. */
 typedef struct attention {
-    const float *q, *k, *v; /* (rows, head_dim), (positions, head_dim) */
+    const float *q, *k, *v; /* (rows, head_dim), blocks of cache32.h, (positions, head_dim) */
     float *scores, *out;    /* (rows, ld), (rows, head_dim) */
     int64_t ld;
     float scale;
     int prefetch;
 } attention;
 
-/* Scores of TREES / rows keys from p on (`whole`: all are there; else the last one again after
- * n_pos) for rows from `first` on. */
-#define KEY(j) (a.k + (whole || p + (j) < n_pos ? p + (j) : n_pos - 1) * head_dim)
-TP_INLINE void score_keys(const attention a, int64_t first, const int rows, const int whole,
-                          int64_t p, int64_t n_pos, const int64_t head_dim) {
-    const int keys = TREES / rows;
-    const float *const q = a.q + first * head_dim;
-    lanes acc[TREES]; /* (rows, keys) */
-#pragma GCC unroll 16
-    for (int j = 0; j < TREES; j++) acc[j] = lanes_splat(0.0f);
-    int64_t i = 0;
-    for (; i + 16 <= head_dim; i += 16) {
-        lanes x[ROWS];
+/* Scores of `rows` rows for some blocks from block b on. A lane of a word is a position. The
+ * sixteen lanes of the specification are sums one after the other, in the order in which the
+ * tree adds them up: of two that meet, the earlier one waits in `left`. (That each begins with a
+ * product instead of 0 decides signs of zeros alone, whose exponentials are equal.) */
+TP_INLINE void score(const attention a, int64_t first, const int rows, int64_t b, const int blocks,
+                     const int64_t head_dim) {
+    const int words = blocks * LANES_PARTS;
+    const float *const q = a.q + first * head_dim, *const k = a.k + b * 16 * head_dim;
+    vf left[4][ROWS][WORDS];
+    uintptr_t ahead = (uintptr_t)k;
+    for (unsigned step = 0; step < 16; step++) {
+        const int64_t lane = (step & 1) << 3 | (step & 2) << 1 | (step & 4) >> 1 | step >> 3;
+        vf sum[ROWS][WORDS];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) x[r] = lanes_load(q + r * head_dim + i);
-        if (a.prefetch) /* in the cache's order, not in that of the loads */
-#pragma GCC unroll 16
-            for (int j = 0; j < keys; j++)
-                stream_from((uintptr_t)KEY(0) + 4 * (uintptr_t)(keys * i) + 64 * (uintptr_t)j);
-#pragma GCC unroll 16
-        for (int j = 0; j < keys; j++) {
-            const lanes y = lanes_load(KEY(j) + i);
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int w = 0; w < words; w++) sum[r][w] = vf_splat(0.0f);
+        for (int64_t i = lane; i < head_dim; i += 16) {
+            vf key[WORDS];
+#pragma GCC unroll 4
+            for (int w = 0; w < words; w++)
+                key[w] = (vf_load(k + w / LANES_PARTS * 16 * head_dim + i * 16 +
+                                  w % LANES_PARTS * LANES_NATIVE));
+            if (a.prefetch) /* in the cache's order, not in that of the loads */
+#pragma GCC unroll 4
+                for (int j = 0; j < blocks; j++, ahead += 64) stream_from(ahead);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                const vf x = vf_splat(q[r * head_dim + i]);
+#pragma GCC unroll 4
+                for (int w = 0; w < words; w++) sum[r][w] += x * key[w];
+            }
+        }
+        int level = 0;
+        for (; step >> level & 1; level++)
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++)
-                acc[r * keys + j] = lanes_add(acc[r * keys + j], lanes_mul(x[r], y));
-        }
+#pragma GCC unroll 4
+                for (int w = 0; w < words; w++) sum[r][w] = left[level][r][w] + sum[r][w];
+        if (level < 4)
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+                for (int w = 0; w < words; w++) left[level][r][w] = sum[r][w];
+        else
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+                for (int w = 0; w < words; w++)
+                    vf_store(a.scores + (first + r) * a.ld + 16 * b + w * LANES_NATIVE,
+                             sum[r][w] * vf_splat(a.scale));
     }
-    if (i < head_dim)
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            const lanes x = lanes_load_n(q + r * head_dim + i, head_dim - i);
-#pragma GCC unroll 16
-            for (int j = 0; j < keys; j++)
-                acc[r * keys + j] = lanes_add(acc[r * keys + j],
-                                              lanes_mul(x, lanes_load_n(KEY(j) + i, head_dim - i)));
-        }
-    float trees[TREES];
-    lanes_trees(acc, trees);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 16
-        for (int j = 0; j < keys; j++)
-            a.scores[(first + r) * a.ld + p + j] = trees[r * keys + j] * a.scale;
 }
 
-TP_INLINE void score_block(const attention a, int64_t first, const int rows, int64_t begin,
-                           int64_t end, int64_t n_pos, const int64_t head_dim) {
-    int64_t p = begin;
-    for (; p + TREES / rows <= end; p += TREES / rows)
-        score_keys(a, first, rows, 1, p, n_pos, head_dim);
-    if (p < end) score_keys(a, first, rows, 0, p, n_pos, head_dim);
+TP_INLINE void score_rows(const attention a, int64_t first, const int rows, int64_t b,
+                          int64_t blocks, const int64_t head_dim) {
+    if (blocks == TOGETHER) {
+        score(a, first, rows, b, TOGETHER, head_dim);
+        return;
+    }
+    for (int64_t more = 0; more < blocks; more++) score(a, first, rows, b + more, 1, head_dim);
 }
 
 /* Scores to their exponentials; gives 1 / (their sum). */
@@ -136,6 +146,7 @@ TP_INLINE void mix(const attention a, int64_t first, const int rows, int64_t beg
 TP_INLINE void mix_block(const attention a, int64_t first, const int rows, int64_t begin,
                          int64_t end, const int64_t head_dim) {
     int64_t i = 0;
+    if (begin >= end) return;
     for (; i + 16 * WIDE <= head_dim; i += 16 * WIDE)
         mix(a, first, rows, begin, end, i, WIDE, head_dim);
     for (; i + 16 <= head_dim; i += 16) mix(a, first, rows, begin, end, i, 1, head_dim);
@@ -154,9 +165,18 @@ TP_INLINE void copy_tokens(float *to, int64_t to_stride, const float *from, int6
         memcpy(to + t * to_stride, from + t * from_stride, (size_t)n * sizeof(float));
 }
 
+/* Rows come token by token, and each token sees one position more. The first row that sees more
+ * than `behind` positions after those that all see, or one of few before it. */
+TP_INLINE int64_t first_row(int64_t behind, int64_t heads) {
+    return behind < 0 ? 0 : (behind + 1) * heads / ROWS * ROWS;
+}
+TP_INLINE int64_t earlier(int64_t a, int64_t b) { return a < b ? a : b; }
+TP_INLINE int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
+
 TP_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
     const int64_t tokens = job->tokens, rows = tokens * job->heads, n = job->heads * head_dim,
-                  sees = job->n_pos, last = sees + tokens - 1;
+                  skip = job->skip, sees = job->n_pos, last = sees + tokens - 1,
+                  blocks = (last + 15) / 16;
     const int several = tokens > 1;
     float *const inverse = job->work + rows * job->ld, *const copy = inverse + rows;
     attention a = {several ? copy : job->q,
@@ -168,34 +188,38 @@ TP_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
                    job->scale,
                    job->prefetch};
     if (several) copy_tokens(copy, n, job->q, job->stride, tokens, n);
-    for (int64_t p = 0, r = 0; p < last;
-         p += KEYS, r = 0) { /* all positions: softmax forgets those that a row does not see */
-        const int64_t end = p + KEYS < last ? p + KEYS : last;
-        a.prefetch = job->prefetch;
+    /* Blocks that some of the rows see; softmax forgets the positions that a row does not. */
+    for (int64_t b = 0; b < blocks; b += TOGETHER) {
+        const int64_t more = b + TOGETHER < blocks ? TOGETHER : blocks - b;
+        int64_t r = first_row(16 * b - sees, job->heads);
+        a.prefetch = job->prefetch; /* the first rows of a block ask for it */
         for (; r + ROWS <= rows; r += ROWS, a.prefetch = 0)
-            score_block(a, r, ROWS, p, end, last,
-                        head_dim); /* the first rows of a block ask for it */
-        for (; r < rows; r++, a.prefetch = 0) score_block(a, r, 1, p, end, last, head_dim);
+            score_rows(a, r, ROWS, b, more, head_dim);
+        for (; r < rows; r++, a.prefetch = 0) score_rows(a, r, 1, b, more, head_dim);
     }
     for (int64_t r = 0; r < rows; r++)
-        inverse[r] = softmax(a.scores + r * a.ld, sees + r / job->heads);
+        inverse[r] = softmax(a.scores + r * a.ld + skip, sees - skip + r / job->heads);
     memset(a.out, 0, (size_t)(rows * head_dim) * sizeof(float));
-    for (int64_t p = 0, r = 0; p < sees; p += VALUES, r = 0) { /* what all rows see */
-        const int64_t end = p + VALUES < sees ? p + VALUES : sees;
+    for (int64_t p = skip; p < last; p += VALUES) {
+        int64_t r = first_row(p - sees, job->heads);
         a.prefetch = job->prefetch;
-        for (; r + ROWS <= rows; r += ROWS, a.prefetch = 0) mix_block(a, r, ROWS, p, end, head_dim);
-        for (; r < rows; r++, a.prefetch = 0) mix_block(a, r, 1, p, end, head_dim);
+        for (; r + ROWS <= rows; r += ROWS, a.prefetch = 0) {
+            const int64_t all = later(p, earlier(p + VALUES, sees + r / job->heads));
+            mix_block(a, r, ROWS, p, all, head_dim); /* what all of them see */
+            for (int64_t i = r + 1; i < r + ROWS; i++)
+                mix_block(a, i, 1, all, earlier(p + VALUES, sees + i / job->heads), head_dim);
+        }
+        for (; r < rows; r++, a.prefetch = 0)
+            mix_block(a, r, 1, p, earlier(p + VALUES, sees + r / job->heads), head_dim);
     }
-    for (int64_t r = 0; r < rows; r++) {
-        if (r >= job->heads) mix_block(a, r, 1, sees, sees + r / job->heads, head_dim);
+    for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < head_dim; i++) a.out[r * head_dim + i] *= inverse[r];
-    }
     if (several) copy_tokens(job->out, job->stride, a.out, n, tokens, n);
 }
 
 TP_INLINE void attention_body(const tp_attention *job) {
-    assert(job->n_pos > 0 && job->skip == 0 && job->tokens > 0 &&
-           job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16);
+    assert(job->n_pos > job->skip && job->tokens > 0 &&
+           job->ld >= job->skip + (job->n_pos - job->skip + job->tokens - 1 + 15) / 16 * 16);
     const tp_prefetch keys = {(uintptr_t)job->k,
                               (uint64_t)(job->n_pos * job->head_dim) * sizeof(float)},
                       values = {(uintptr_t)job->v, keys.bytes};
