@@ -126,8 +126,8 @@ class GgufFile:
     Opening reads the headers alone. metadata: values are bool, int, float and str; arrays are np.ndarray of numbers
     (but see ReadOptions.plain), Sequence[str], or a list of arrays. metadata_types: see gguf_header.Header. tensors: by
     name, in the file's order. layouts: what the names of ternary layouts mean in this file. options: how it is read.
-    mapped: the bytes of each of its files. header: of `path`, as it stands there. size: in bytes, of all files.
-    unchanged: tells whether a file has changed since.
+    header: of `path`, as it stands there. size: in bytes, of all files. unchanged: tells whether a file has changed
+    since.
     part: which part of a split file it is, where ReadOptions.any_part let it be read without the others; None for
     whatever is whole.
 
@@ -172,9 +172,9 @@ class GgufFile:
         return encoded | {key: self.alignment for key in encoded if key == ALIGNMENT_KEY}
 
     @functools.cached_property
-    def mapped(self) -> Bytes:
-        """The bytes of the file, uint8; of a set, those of its largest file."""
-        return max(self._files, key=lambda file: file.size).mapped
+    def mapped(self) -> list[Bytes]:
+        """The bytes of each file, uint8."""
+        return [file.mapped for file in self._files]
 
     @property
     def header_bytes(self) -> Bytes:

@@ -83,7 +83,7 @@ def expected_cost(file: GgufFile, words: str | None, *, opening: float, everythi
         run += sum(cost(info).fast_kernels for info in candidates if info.name not in sample)
     token = sum(cost(info).token for info in in_graph) / cores * REST_OF_THE_GRAPH + _scoring(spec.vocab_size)
     first, others = tokens_to_score(words, everything=everything)
-    data = file.mapped[:HASHED]
+    data = file.mapped[0][:HASHED]
     checks = {
         "weights": sum(cost(info).check for info in products) / cores,
         "kernels": run / cores,
@@ -111,7 +111,7 @@ def _try(file: GgufFile, info: TensorInfo, *, hashed: bool, int8: bool) -> _Rate
     """Return the seconds per weight of a tensor, from the first rows of it if it is a table of floats."""
     if file.layout_of(info) is None and info.rows > ROWS:
         info = dataclasses.replace(info, shape=(ROWS, info.cols), nbytes=info.nbytes // info.rows * ROWS)
-    tensor, x = c_tensor(file, info), np.ones((TOKENS, info.cols), np.float32)
+    tensor, x = c_tensor(file, info, file.bytes_of(info)), np.ones((TOKENS, info.cols), np.float32)
     if file.layout_of(info) is not None and int8:
         usable = [k for k in library().kernels() if k.op == "matmul" and k.available]
         kernel = [k for k in usable if k.layout in (info.layout, "u8")][-1]

@@ -89,7 +89,7 @@ def tensors_to_run(file: GgufFile) -> tuple[list[TensorInfo], dict[str, TensorIn
 
 def compare(file: GgufFile, info: TensorInfo, *, int8: bool, scalar: bool) -> None:
     """Run the kernels for one tensor, to see how long they take. Raises TritpackError for a tensor that is damaged."""
-    for task in _tasks(file, info, c_tensor(file, info), int8=int8, scalar=scalar):
+    for task in _tasks(file, info, c_tensor(file, info, file.bytes_of(info)), int8=int8, scalar=scalar):
         task()
 
 

@@ -91,7 +91,8 @@ def test_a_kernel_that_is_wrong_where_no_scalar_one_runs_is_found(
         return right(kernel, tensor, q) + (kernel.isa == best)
 
     file = GgufFile(tiny_gguf)
-    info, tensor = file.tensors["blk.1.ffn_up.weight"], c_tensor(file, file.tensors["blk.1.ffn_up.weight"])
+    info = file.tensors["blk.1.ffn_up.weight"]
+    tensor = c_tensor(file, info, file.bytes_of(info))
     monkeypatch.setattr(library(), "integer_product", wrong_in_the_end)
     found, ran = kernels._compare_integers(info, tensor, scalar=False)
     assert found and "scalar" not in calls and not any(symbol.endswith("_scalar") for symbol in ran)
