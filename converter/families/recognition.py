@@ -82,7 +82,7 @@ def recognise(
     spec = model_spec(text, family, names, dtypes, int8=int8, projection_norm_eps=eps, pooling=pooling)
     evidence += ", use_rms_norm" if bitnet.get("use_rms_norm") else ""
     activations = "int8 activations" if int8 else "float activations"
-    why = f"{family.title} ({evidence}), like {family.checkpoints.get(storage.key, family.title)}; {activations}"
+    why = f"{family.title} ({evidence}), stored like {family.checkpoints.get(storage.key, family.title)}; {activations}"
     return Recognition(family, storage, spec, why, prefix, names, scales_are_declared=bool(bitnet))
 
 

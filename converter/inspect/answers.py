@@ -15,7 +15,7 @@ from tritpack.formats.integrity import SHOWN
 Result = Mapping[str, Any]
 VERDICTS = {
     "right": "Right in {}.",
-    "wrong": "Wrong in {}: loaded, but it says something else than the model would, often nonsense.",
+    "wrong": "Wrong in {}: the file loads there without an error, but what it answers is wrong, often nonsense.",
     "refuses": "Refused by {}.",
     "unknown": "Not tried in {}.",
 }
@@ -113,7 +113,7 @@ def _weights(result: Result) -> str:
             f"{count(result['ternary_weights'])} weights become ternary (-1, 0 or +1): they are {listed(ternary)} here."
         )
     others = [layout for layout in layouts if layout not in ternary]
-    dialects = f" (as {listed(result['dialects'])} writes it)" if result.get("dialects") else ""
+    dialects = f" (the format of {listed(result['dialects'])})" if result.get("dialects") else ""
     rest = f"; the rest is {listed(others)}" if others else ""
     stored = f"stored as {listed(ternary)}{dialects} in {bits:.2f} bits each"
     return f"{count(result['ternary_weights'])} weights are ternary (-1, 0 or +1), {stored}{rest}."
@@ -188,7 +188,10 @@ def _folder_runs_in(result: Result) -> list[str]:
         return ["Nothing that tritpack can make: it cannot be converted as it is (see the problem)."]
     names = {verdict: _engines(result["engines"], verdict) for verdict in ("right", "wrong", "unknown")}
     as_it_is = [VERDICTS[verdict].format(names[verdict]) for verdict in names if names[verdict]]
-    return [*as_it_is, "Other engines run a file that is made of it: tritpack convert FOLDER -o OUT.gguf --for ENGINE."]
+    return [
+        *as_it_is,
+        "tritpack and others run a file that is made of it: tritpack convert FOLDER -o OUT.gguf --for ENGINE.",
+    ]
 
 
 def _needs(result: Result) -> list[str]:
@@ -231,7 +234,7 @@ def _maker(metadata: Mapping[str, Any]) -> str | None:
     version, form, family, sha256 = (metadata.get(key) for key in MADE_FROM)
     if not all(isinstance(value, str) for value in (version, form, family)):
         return None
-    digits = f"; SHA-256 {sha256[:SHOWN]}..." if isinstance(sha256, str) else ""
+    digits = f"; SHA-256 of its files {sha256[:SHOWN]}..." if isinstance(sha256, str) else ""
     return (
         f"The file says that tritpack {_cut(version)} made it from a checkpoint of the family {_cut(family)} (storage: "
         f"{_cut(form)}{digits}). Which repository that was is not recorded."

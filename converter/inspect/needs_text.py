@@ -47,8 +47,8 @@ def _speed(needs: Mapping[str, Any]) -> str:
         )
     full = speed(needs["tokens_per_second_at_full_context"])
     return (
-        f"Speed: at most {speed(bound)} tokens per second, {full} when the context is full, as each token reads "
-        f"{size(read)} and memory gives {bandwidth / 1e9:.3g} GB/s ({needs['bandwidth_is']})."
+        f"Speed: at most {speed(bound)} tokens per second, {full} when the context is full, by arithmetic: each token "
+        f"reads {size(read)} and memory gives {bandwidth / 1e9:.3g} GB/s ({needs['bandwidth_is']})."
     )
 
 

@@ -227,11 +227,11 @@ def _all_of_one_kind(
     kind = next((kind for kind in kinds if kinds[kind] == count and kind != ZERO), None)
     if kind == TERNARY:
         summary = f"every linear layer is exactly ternary, with one scale per {_units(rows)}"
-        return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales as they are")
+        return Verdict(TERNARY, summary, "tritpack convert makes a file of it and keeps codes and scales as they are")
     if kind == PACKED:
         method = " (compressed-tensors, 2 bits)" if quantization.get("quant_method") == "compressed-tensors" else ""
         summary = f"every linear layer is packed as ternary codes{method}"
-        return Verdict(TERNARY, summary, "tritpack convert keeps codes and scales")
+        return Verdict(TERNARY, summary, "tritpack convert makes a file of it and keeps codes and scales")
     if kind == CONTINUOUS and is_masters:
         summary = "continuous weights of a BitNet model: master weights, which training quantises at each step"
         return Verdict("master_weights", summary, "tritpack convert quantises them once, as training did (absmean)")
