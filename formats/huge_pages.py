@@ -1,7 +1,7 @@
 """Pages of 2 MB under files: a processor finds the weights faster in them than in pages of 4 kB.
 
 Linux keeps a file in its cache in pieces of the size in which each part was first written or read (ext4 since 6.16, XFS
-and Btrfs for longer), and maps a piece of 2 MB as one page if its addresses allow that. Elsewhere nothing here does
+for longer), and maps a piece of 2 MB as one page if its addresses allow that. Elsewhere nothing here does
 anything.
 """
 

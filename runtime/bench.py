@@ -197,7 +197,7 @@ def bench(
     tests += [Workload("tg", n, n_depth) for n in ([min(N_GEN, room)] if n_gen is None else n_gen) if n > 0]
     tests += [Workload("batch", n, n_depth) for n in n_batch if n > 0]
     if not tests or not thread_counts or repetitions < 1:
-        raise UsageError("nothing to measure", hint="give -p or -n, and at least one thread and repetition")
+        raise UsageError("nothing to measure", hint="give -p, -n or --batch, and at least one thread and repetition")
     # Before the models below, whose mapping of the file would keep its pages in memory.
     options: dict[str, Any] = {"isa": isa, "kv_type": kv_type, "no_mmap": no_mmap}
     first = [_first_token(file, count, options) for count in thread_counts]

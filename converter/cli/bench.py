@@ -17,9 +17,10 @@ from tritpack.converter.cli.model_options import ISA_HELP, KV_TYPE_HELP, no_mmap
 from tritpack.converter.cli.progress import Progress
 from tritpack.formats import names
 from tritpack.formats.errors import UsageError
-from tritpack.formats.huge_pages import BLOCK
 from tritpack.formats.names import ExitCode
 
+LARGE = 64 << 20
+"""Bytes of a file that caches surely do not hold."""
 MOST = 0.9
 """The share of huge pages from which on their lack is not worth a word."""
 MOVED = 1.1
@@ -161,17 +162,17 @@ def command(
 def _page_lines(result: dict[str, Any]) -> Iterator[str]:
     """What a reader has to know to compare these figures with those of another run."""
     shares = [share for share in result["huge_pages"].values() if share is not None]
-    if shares and result["file_bytes"] >= BLOCK:
+    if shares and result["file_bytes"] >= LARGE:
         few = min(shares) < MOST and not result["no_mmap"]
         slower = ", so decoding is slower than it could be: --no-mmap copies them into such pages" if few else ""
         yield f"{min(shares):.0%} of the weights lie in huge pages{slower}"
     for row in result["rows"]:
-        kind, unit = ("dots_limits", "GMAC/s") if row["test"].startswith("pp") else ("read_limits", "GB/s")
+        kind, unit = ("dots_limits", "GMAC/s") if row["bound"] == "dots" else ("read_limits", "GB/s")
         low, high = min(row[kind], default=0.0), max(row[kind], default=0.0)
         if high > MOVED * low > 0:
             yield (
                 f"the limit of {row['test']} on {row['threads']} threads lay between {low / 1e9:.1f} and "
-                f"{high / 1e9:.1f} {unit} while it ran: others use this machine, so compare shares, not speeds"
+                f"{high / 1e9:.1f} {unit} while it ran: something else moved it, so compare shares, not speeds"
             )
 
 

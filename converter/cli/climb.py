@@ -13,12 +13,14 @@ from tritpack.converter.verify.alone import split_alone
 from tritpack.converter.verify.rungs import split_at
 from tritpack.formats.errors import TritpackError
 
+FIRST = "structure"
+"""The rung that looks at all that an estimate needs; it takes a moment."""
 WORTH_SAYING = 10.0
-"""Seconds that a climb must take for its cost to be said before it begins."""
+"""Seconds that a climb must take for its cost to be said beforehand."""
 
 
 class Climb:
-    """Shows the rungs of a level as they begin; before the first one, what a long climb will cost. alone: without a
+    """Shows the rungs of a level as they begin; after the first one, what a long climb will cost. alone: without a
     source."""
 
     def __init__(
@@ -32,9 +34,9 @@ class Climb:
         """Show that a rung begins."""
         if self._quiet:
             return
-        if self._expected is None:  # once FILE and the options are known to be good
+        if self._expected is None and rung != FIRST:  # once FILE and the options are known to be good
             self._expected = self._estimate()
-        self._alive.show(rung, expected=self._expected.get(rung))
+        self._alive.show(rung, expected=(self._expected or {}).get(rung))
 
     def _estimate(self) -> dict[str, float]:
         """Return the seconds of each rung, and say them if they are many."""

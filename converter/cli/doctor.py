@@ -49,8 +49,11 @@ def _show(result: dict[str, Any], verbose: bool) -> None:
     bandwidth = result["bandwidth"]
     figure = bandwidth["bytes_per_second"]
     click.echo(f"memory    {f'{figure / 1e9:.3g} GB/s, ' if figure else ''}{bandwidth['how']}")
-    shares = ["an unknown part" if share is None else f"{share:.0%}" for share in result["huge_pages"].values()]
-    click.echo("pages     of 2 MB hold {} of a new temporary file, {} of copied weights (--no-mmap)".format(*shares))
+    file, copy = ("an unknown part" if share is None else f"{share:.0%}" for share in result["huge_pages"].values())
+    if any(share is not None for share in result["huge_pages"].values()):
+        click.echo(
+            f"pages     pages of 2 MB hold {file} of a file written here, {copy} of weights copied with --no-mmap"
+        )
     click.echo(f"kernels   {isas or 'none'}" + (f"; {result['best_isa']} is used" if isas else ""))
     if verbose:
         click.echo(f"features  {result['cpu'].partition(';')[2].strip() or 'unknown'}")

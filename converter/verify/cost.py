@@ -40,6 +40,8 @@ POSITION = 0.18
 """Per position: what the runtime does, and the oracle besides products."""
 SCALAR_TOKEN, TOKEN = 29.0, 8.5
 """To compute a token with the scalar kernels and with those of another instruction set."""
+COUNTED = 1 << 16
+"""Characters of a text whose tokens are counted; the others are taken to have as many."""
 LONGEST_TOKEN = 16
 
 
@@ -77,7 +79,9 @@ def expected_seconds(file: GgufFile, *, text: str, full: bool = False) -> dict[s
 
 
 def token_count(file: GgufFile, text: str) -> int:
-    """Return about how many tokens a text has: the longest ones that fit, from left to right."""
+    """Return about how many tokens a text has: the longest ones that fit, from left to right, in its beginning."""
+    if len(text) > COUNTED:
+        return round(token_count(file, text[:COUNTED]) * len(text) / COUNTED)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if not _are_strings(tokens):
         return len(text) // 4 + 1

@@ -235,7 +235,7 @@ static void keep_wanted(tp_session *s) {
     s->n = s->wanted;
 }
 
-/* Whether the product of gate and up also makes act(gate) * up. For many tokens both would
+/* Whether the product of gate and up also makes act(gate) * up. For several tokens both would
  * otherwise leave the cache before they are read again. */
 static int multiplies_at_once(const tp_session *s) {
     const tp_linear *gate = &s->linears[TP_FFN_GATE], *up = &s->linears[TP_FFN_UP];

@@ -32,7 +32,10 @@ static void test_kernel(const tp_kernel *k) {
                 for (int64_t rows = 1; rows <= 39; rows += 2) check(k, rows, cols, 3, 0);
             }
             for (int64_t cols = 1; k->layout == TP_LAYOUT_T158 && cols <= 1000; cols += 7)
-                check(k, 1 + cols % 19, cols, 1, 0);
+                check(k, 1 + cols % 19, cols, 1 + cols % 9, 0);
+            /* So many activations that a tile takes its lines in pieces. */
+            check(k, 13, 5120, 8, 0);
+            check(k, 5, 6400, 7, 0);
             for (int64_t cols = 64;
                  k->op == TP_OP_MATVEC && tp_body_nbytes(k->layout, 4, 64) && cols <= 1024;
                  cols += 64)

@@ -44,7 +44,7 @@ def test_a_prompt_is_held_against_the_products() -> None:
     ("dots_limit", "share", "bound"), [(8000.0, 1 / 4, "dots"), (80000.0, 1 / 8, "read"), (None, 1 / 8, "read")]
 )
 def test_a_batch_is_held_against_the_lower_limit(dots_limit: float | None, share: float, bound: str) -> None:
-    row = Row("batch8", 1, [4.0], 1000, 24, 4096.0, dots_limit, 500, None, 8)
+    row = Row("batch8", 1, [4.0], [Limits(4096.0, dots_limit)] * 2, 1000, 24, 500, None, 8)
     assert row.bytes_per_second == 4 / 8 * 1024 and row.bound == bound and row.share_of_limit == share
 
 

@@ -17,6 +17,7 @@ from tritpack.converter.verify.alone.language import tokens_to_score
 from tritpack.converter.verify.alone.weights import check_tensor
 from tritpack.converter.verify.rungs.kernels import SCALAR_PIECES, compare, tensors_to_run
 from tritpack.formats import model_metadata
+from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.integrity import recorded_hashes
 from tritpack.formats.model_spec import LINEARS, TABLES
@@ -38,6 +39,8 @@ BUILDING = 20.0
 """To build a tokenizer and try it takes so many times as long as to read the file's header, most of which is its
 vocabulary."""
 
+MOST_COLUMNS = 1 << 17
+"""Logits of a token that are tried: a file may claim any vocabulary."""
 HASHED = 16 << 20
 """Bytes of the file that are hashed."""
 
@@ -53,7 +56,7 @@ class Cost(NamedTuple):
 
 def expected_cost(file: GgufFile, words: str | None, *, opening: float, everything: bool) -> Cost:
     """Return what the checks will cost. words: see AloneContext. opening: seconds that it took to open the file.
-    everything: nothing is sampled.
+    everything: as with `--level full`.
 
     Raises TritpackError if the file says no model, or cannot be run.
     """
@@ -75,7 +78,9 @@ def expected_cost(file: GgufFile, words: str | None, *, opening: float, everythi
         return rates[info.layout].times(_weights(info))
 
     products = [info for info in file.tensors.values() if _is_product(info)]
-    head = file.tensors.get("output.weight") or file.tensors["token_embd.weight"]
+    head = file.tensors.get("output.weight") or file.tensors.get("token_embd.weight")
+    if head is None:
+        raise Unreadable("has no embedding", path=file.path)
     in_graph = [info for info in products if info is head or not _is_table(info)]
     candidates, sample = tensors_to_run(file)
     run = sum(cost(info).kernels for info in sample.values())
@@ -128,8 +133,9 @@ def _try(file: GgufFile, info: TensorInfo, *, hashed: bool, int8: bool) -> _Rate
 
 def _scoring(vocab_size: int) -> float:
     """Return the seconds that it takes to score a token from its logits."""
-    logits, tokens = np.zeros((8, vocab_size), np.float32), [0] * 9
-    return _seconds(lambda: negative_log_likelihoods(logits, tokens)) / 8
+    columns = min(vocab_size, MOST_COLUMNS)
+    logits, tokens = np.zeros((8, columns), np.float32), [0] * 9
+    return _seconds(lambda: negative_log_likelihoods(logits, tokens)) / 8 * vocab_size / columns
 
 
 def _seconds(work: Callable[[], object]) -> float:

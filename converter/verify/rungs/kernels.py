@@ -66,7 +66,10 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
             rung.notes.append(f"tensor {info.name!r} was left out: {error.message}")
             continue
         compared += 1
-        tasks += [(info, task) for task in _tasks(file, info, tensor, int8=int8, scalar=info.name in sample)]
+        pieces = SCALAR_PIECES if len(sample) < len(candidates) else 1
+        tasks += [
+            (info, task) for task in _tasks(file, info, tensor, int8=int8, scalar=info.name in sample, pieces=pieces)
+        ]
     ran: set[str] = set()
     with ThreadPoolExecutor(usable_cores()) as pool:
         for (info, _), (findings, symbols) in zip(tasks, pool.map(lambda task: task[1](), tasks)):
@@ -109,15 +112,15 @@ def _say_what_is_compared(rung: Rung, candidates: int, chosen: int, sample: int)
     else:
         rung.notes.append(
             f"{some} were run, at least one of each layout and shape, and of large tables some rows by the scalar "
-            "kernels; --level full runs all"
+            "kernels; --level full runs the others too, by kernels other than the scalar ones"
         )
 
 
 def _tasks(
-    file: GgufFile, info: TensorInfo, tensor: CTensor, *, int8: bool, scalar: bool
+    file: GgufFile, info: TensorInfo, tensor: CTensor, *, int8: bool, scalar: bool, pieces: int = SCALAR_PIECES
 ) -> Iterator[Callable[[], Compared]]:
-    """What is to be run for a tensor; a large table of floats comes in pieces of rows, of which the scalar kernels run
-    one in SCALAR_PIECES."""
+    """What is to be run for a tensor; a large table of floats comes in pieces of rows. scalar: whether the scalar
+    kernels are run too, in one of so many `pieces`."""
     if _part(info) in LINEARS and int8:
         yield functools.partial(_compare_integers, info, tensor, scalar=scalar)
         return
@@ -130,7 +133,7 @@ def _tasks(
     for number, first in enumerate(range(0, info.rows, step)):
         rows = min(step, info.rows - first)
         piece = CTensor(tensor.data[first * width : (first + rows) * width], tensor.layout, rows, info.cols)
-        some = scalar and number % SCALAR_PIECES == 0
+        some = scalar and number % pieces == 0
         yield functools.partial(_compare_floats, info, piece, first, info.cols, scalar=some)
 
 
@@ -155,13 +158,15 @@ def _some_of_each_kind(file: GgufFile, candidates: list[TensorInfo]) -> Iterator
 
 
 def _compare_integers(info: TensorInfo, tensor: CTensor, *, scalar: bool) -> Compared:
-    """Compare with the scalar kernels or, without them, with the first of the others."""
+    """Compare with the scalar kernels or, without them, with the first of the others, if there are two."""
     q = np.random.default_rng(158).integers(-128, 128, (TOKENS, info.cols), np.int8)
     q[0, :2] = -128, 127
     right: dict[int, tuple[str, npt.NDArray[np.int32]]] = {}
     findings, ran = [], set()
     c = library()
-    table = [k for k in c.kernels() if k.op in INTEGER_OPS and k.available and (scalar or k.isa != "scalar")]
+    table = [k for k in c.kernels() if k.op in INTEGER_OPS and k.available]
+    others = [k for k in table if k.isa != "scalar"]
+    table = others if not scalar and len({k.isa for k in others}) > 1 else table
     for kernel in sorted(table, key=lambda kernel: kernel.isa != "scalar"):
         if kernel.layout not in (tensor.layout, "u8") and not (kernel.layout == "i2_s" and tensor.layout == "t2"):
             continue
@@ -182,25 +187,29 @@ def _compare_integers(info: TensorInfo, tensor: CTensor, *, scalar: bool) -> Com
 
 def _compare_floats(info: TensorInfo, tensor: CTensor, first: int, block: int, *, scalar: bool) -> Compared:
     """Compare products with one token and with several, which other kernels compute. tensor: rows of it from `first`
-    on. block: columns of one scale. scalar: whether the scalar kernels are run too."""
+    on. block: columns of one scale. scalar: whether the scalar kernels are run too, even if there are two others."""
     c = library()
     x = np.random.default_rng(159).normal(size=(2, info.cols)).astype(np.float32)
-    isas = [isa.name for isa in c.isas() if isa.available]
-    isas = isas if scalar or len(isas) == 1 else isas[1:]
+    available = [isa.name for isa in c.isas() if isa.available]
     findings, ran = [], set()
     assert tensor.layout is not None
     for tokens in (x[:1], x):
-        expected = c.head_product(tensor, tokens, isas[0])
-        for isa in isas:
-            kernels = _float_kernels(tensor.layout, block if len(tokens) == 1 else 1, isa)
-            ran |= set(kernels)
-            product = expected if isa == isas[0] else c.head_product(tensor, tokens, isa)
+        isas: dict[tuple[str, ...], str] = {}  # of those with the same kernels one
+        for isa in available:
+            isas.setdefault(tuple(_float_kernels(tensor.layout, block if len(tokens) == 1 else 1, isa)), isa)
+        if not scalar and len(isas) > 2:
+            del isas[next(iter(isas))]
+        (_, reference), *others = isas.items()
+        expected = c.head_product(tensor, tokens, reference)
+        ran |= {kernel for kernels in isas for kernel in kernels}
+        for kernels, isa in others:
+            product = c.head_product(tensor, tokens, isa)
             differing = np.argwhere(product.view(np.uint32) != expected.view(np.uint32))
             if len(differing):
                 token, row = (int(i) for i in differing[0])
                 sentence = (
                     f"{' with '.join(kernels)} gives {float(product[token, row])!r} for row {first + row} of tensor "
-                    f"{info.name!r}, {isas[0]} gives {float(expected[token, row])!r}"
+                    f"{info.name!r}, {reference} gives {float(expected[token, row])!r}"
                 )
                 figures = {"isa": isa, "row": first + row}
                 findings.append(Finding(Kind.KERNEL_DIFFERS, sentence, info.name, figures))

@@ -57,6 +57,11 @@ def check_perplexity(comparison: OutputComparison, judge_name: str, text: Rung) 
         "ln_ratio_error": ratio.error,
         "scored": ours.samples,
     }
+    if "method" in text.figures:
+        rung.figures["method"] = text.figures["method"]
+        rung.notes.append(
+            "the oracle's perplexity is of outputs in which it followed FILE at near-ties; see the text rung"
+        )
     limit = max(TOLERANCE, SIGMAS * ratio.error)
     if text.verdict == "skipped":
         rung.skipped = text.skipped

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tritpack.converter.pipeline.in_order import threads_for
+from tritpack.converter.verify.compare.tables import SAMPLE
 from tritpack.converter.verify.compare.tensors import TensorComparison
 from tritpack.converter.verify.context import Context
 from tritpack.converter.verify.findings import Kind
@@ -75,6 +76,11 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
             layout = file.tensors[table].layout
             encoder = " by another encoder" if comparison.tables.foreign else ""
             rung.notes.append(f"{table} is stored as {layout}{encoder}, at most {loss:.3g} away from the source")
+            if not everything and not comparison.tables.foreign and file.tensors[table].rows > SAMPLE:
+                rung.notes.append(
+                    f"the rows of {table} were encoded again in C, 1 in {SAMPLE} also by the specification, all with "
+                    "--level full"
+                )
     if worst:
         rung.figures["scale_rounding"] = worst
         rung.notes.append(

@@ -63,6 +63,14 @@ def test_the_speed_of_this_machine_is_measured() -> None:
     assert 1e6 < cost._values_per_second() < 1e13
 
 
+def test_of_a_long_text_the_beginning_is_counted(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "COUNTED", 1000)
+    file = GgufFile(tiny_gguf)
+    assert cost.token_count(file, "a word " * 10_000) == pytest.approx(
+        70 * cost.token_count(file, "a word " * 143), rel=0.02
+    )
+
+
 def test_tokens_are_counted_without_the_tokenizer(tiny_gguf: Path) -> None:
     file, text = GgufFile(tiny_gguf), read_text(None)
     right = len(Tokenizer.from_metadata(file.metadata).encode(text))
@@ -82,6 +90,13 @@ def test_what_checks_cost_without_a_source(tiny_gguf: Path) -> None:
     assert cost.hashing > 0
     few, many = cost, alone(tiny_gguf, everything=True)
     assert many.checks["language"] > few.checks["language"] / 2  # 128 tokens, and all of some 1000
+
+
+def test_a_claimed_vocabulary_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone_cost, "negative_log_likelihoods", lambda logits, tokens: shapes.append(logits.shape))
+    shapes: list[tuple[int, ...]] = []
+    assert alone_cost._scoring(1 << 31) > 0
+    assert set(shapes) == {(8, alone_cost.MOST_COLUMNS)}
 
 
 def test_a_model_without_language_costs_all_texts(monkeypatch: pytest.MonkeyPatch, tiny_gguf: Path) -> None:

@@ -183,6 +183,14 @@ def test_a_wrong_structure_is_not_run(tiny_gguf: Path, tmp_path: Path) -> None:
     assert report["kernels"].skipped == report["language"].skipped == "the file's structure is wrong"
 
 
+def test_a_missing_embedding_is_a_finding(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Not an error of the estimate of what the checks will cost."""
+    path = edited_gguf(tiny_gguf, tmp_path / "x.gguf", tensors=lambda tensors: tensors.pop("token_embd.weight"))
+    result = run("verify", path)
+    assert result.exit_code == 1 and "'token_embd.weight' is missing" in result.stdout, result.output
+    assert run("verify", path, "--level", "kernels").exit_code == 1
+
+
 def foreign(pairs: dict[str, Any]) -> None:
     """Describe the model as one of an architecture that only other programs run."""
     pairs |= {name.replace(ARCH, "qwen35"): pairs.pop(name) for name in [*pairs] if name.startswith(f"{ARCH}.")}

@@ -16,7 +16,7 @@ from tritpack.converter.verify import context
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rungs import kernels, text
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.runtime.library import CTensor, Kernel, library
+from tritpack.runtime.library import CTensor, Isa, Kernel, library
 from tritpack.runtime.model import c_tensor
 
 
@@ -60,11 +60,9 @@ def test_what_was_sampled_is_said_and_full_runs_all(
     tiny_checkpoint: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "MAX_WEIGHTS", 1)
-    monkeypatch.setattr(kernels, "TABLE_ROWS", 100)
     sampled = verify(tiny_gguf, tiny_checkpoint, level="kernels")["kernels"]
     assert sampled.figures["tensors_run"] < sampled.figures["of_tensors"] == 15
     assert sampled.notes[0].startswith(f"{sampled.figures['tensors_run']} of 15 tensors were run")
-    assert sampled.notes[1] == "of token_embd.weight, 100 rows were run; --level full runs all"
     assert f"{sampled.figures['tensors_run']} of FILE's tensors" in sampled.compares
     report = verify(tiny_gguf, tiny_checkpoint, level="full")
     assert report.verdict == "pass", findings(report)
@@ -120,8 +118,22 @@ def test_tables_are_run_in_pieces_and_the_row_is_that_of_the_table(
     monkeypatch.setattr(library(), "head_product", wrong_in_row_70)
     rung = kernels.check_kernels(file, int8=True)
     assert {finding.figures["row"] for finding in rung.findings} == {70}
-    of_best = [count for count, isa in rows if isa == best]
-    assert sum(of_best) == 2 * info.rows and len([one for one in rows if one[1] == "scalar"]) < len(of_best)
+    of_best, of_scalar = ([count for count, isa in rows if isa == wanted] for wanted in (best, "scalar"))
+    assert sum(of_best) == sum(of_scalar) == 2 * info.rows, "of a small model all pieces are run by scalar too"
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_kernel_is_never_compared_with_itself(others: int, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the scalar kernels there must be two others to compare."""
+    names = ["scalar", "ssse3", "avx2"][: 1 + others]
+    monkeypatch.setattr(library(), "isas", lambda: [Isa(name, True) for name in names])
+    monkeypatch.setattr(kernels, "_float_kernels", lambda layout, block, isa: [f"lm_head_{isa}"])
+    asked: list[str | None] = []
+    monkeypatch.setattr(library(), "head_product", lambda tensor, x, isa=None: asked.append(isa) or np.zeros((1, 1)))
+    file = GgufFile(tiny_gguf)
+    info = file.tensors["token_embd.weight"]
+    kernels._compare_floats(info, c_tensor(file, info, file.bytes_of(info)), 0, info.cols, scalar=False)
+    assert asked == 2 * names[-2:]
 
 
 def test_a_wrong_float_kernel_is_named(

@@ -30,8 +30,7 @@ typedef struct attention {
 
 /* Scores of `rows` rows for some blocks from block b on. A lane of a word is a position. The
  * sixteen lanes of the specification are sums one after the other, in the order in which the
- * tree adds them up: of two that meet, the earlier one waits in `left`. (That each begins with a
- * product instead of 0 decides signs of zeros alone, whose exponentials are equal.) */
+ * tree adds them up: of two that meet, the earlier one waits in `left`. */
 TP_INLINE void score(const attention a, int64_t first, const int rows, int64_t b, const int blocks,
                      const int64_t head_dim) {
     const int words = blocks * LANES_PARTS;
@@ -219,7 +218,7 @@ TP_INLINE void attend_all(const tp_attention *job, const int64_t head_dim) {
 
 TP_INLINE void attention_body(const tp_attention *job) {
     assert(job->n_pos > job->skip && job->tokens > 0 &&
-           job->ld >= job->skip + (job->n_pos - job->skip + job->tokens - 1 + 15) / 16 * 16);
+           job->ld >= (job->n_pos + job->tokens - 1 + 15) / 16 * 16 + (job->skip ? 16 : 0));
     const tp_prefetch keys = {(uintptr_t)job->k,
                               (uint64_t)(job->n_pos * job->head_dim) * sizeof(float)},
                       values = {(uintptr_t)job->v, keys.bytes};

@@ -1,4 +1,4 @@
-/* The product of one token, for AVX2: one line per layout. Lines of codes are added up in
+/* The product of a few tokens, for AVX2: one line per layout. Lines of codes are added up in
  * simd_i8/maddubs.inc, in the words of matvec_words_avx2.h. The kernel of tl2 is in
  * matvec_tl2_avx2.c. */
 #include "../simd_i8/matvec_words_avx2.h"

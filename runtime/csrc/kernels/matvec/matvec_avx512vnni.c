@@ -1,4 +1,4 @@
-/* The product of one token, for AVX-512 VNNI: one line per layout. Lines of codes are added up
+/* The product of a few tokens, for AVX-512 VNNI: one line per layout. Lines of codes are added up
  * in simd_i8/usdot.inc, in the words of matvec_words_avx512vnni.h. The kernel of t158 is in
  * matvec_t158_avx512vnni.c. */
 #include "../simd_i8/matvec_words_avx512vnni.h"

@@ -1,4 +1,4 @@
-/* The product of one token, for AVX-VNNI: one line per layout. Lines of codes are added up in
+/* The product of a few tokens, for AVX-VNNI: one line per layout. Lines of codes are added up in
  * simd_i8/usdot.inc, in the words of matvec_words_avxvnni.h. */
 #include "../simd_i8/matvec_words_avxvnni.h"
 

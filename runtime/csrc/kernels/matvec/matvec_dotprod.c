@@ -1,4 +1,4 @@
-/* The product of one token, for NEON with dotprod: one line per layout. Lines of codes are added
+/* The product of a few tokens, for NEON with dotprod: one line per layout. Lines of codes are added
  * up in the words of simd_i8/matvec_words_dotprod.h. */
 #include "../simd_i8/matvec_words_dotprod.h"
 

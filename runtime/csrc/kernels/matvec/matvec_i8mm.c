@@ -1,4 +1,4 @@
-/* The product of one token, for NEON with i8mm: one line per layout. Lines of codes are added up
+/* The product of a few tokens, for NEON with i8mm: one line per layout. Lines of codes are added up
  * as with dotprod, in the words of simd_i8/matvec_words_dotprod.h. */
 #include "../simd_i8/matvec_words_dotprod.h"
 

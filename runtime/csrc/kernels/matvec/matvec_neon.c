@@ -1,4 +1,4 @@
-/* The product of one token, for NEON: one line per layout. Lines of codes are added up in
+/* The product of a few tokens, for NEON: one line per layout. Lines of codes are added up in
  * the words of simd_i8/matvec_words_neon.h. */
 #include "../simd_i8/matvec_words_neon.h"
 

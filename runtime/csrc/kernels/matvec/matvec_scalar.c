@@ -1,4 +1,4 @@
-/* The product of one token, in plain C: one line per layout. Lines of codes are added up in
+/* The product of a few tokens, in plain C: one line per layout. Lines of codes are added up in
  * simd_i8/matvec_words_scalar.h. The kernel of tl2 is in matvec_tl2_scalar.c. */
 #include "../simd_i8/matvec_words_scalar.h"
 

@@ -1,4 +1,4 @@
-/* The product of one token, for WebAssembly's SIMD128: one line per layout. Lines of codes are
+/* The product of a few tokens, for WebAssembly's SIMD128: one line per layout. Lines of codes are
  * added up in simd_i8/usdot.inc, in the words of matvec_words_simd128.h. */
 #include "../simd_i8/matvec_words_simd128.h"
 

@@ -1,4 +1,4 @@
-/* The product of one token, for SSSE3: one line per layout. Lines of codes are added up in
+/* The product of a few tokens, for SSSE3: one line per layout. Lines of codes are added up in
  * simd_i8/maddubs.inc, in the words of matvec_words_ssse3.h. */
 #include "../simd_i8/matvec_words_ssse3.h"
 

@@ -89,5 +89,5 @@ void matvec_t158_avx512vnni(const tp_tensor *w, const void *acts, int64_t step,
                             int32_t *out, int64_t ld) {
     assert(0 <= row0 && row1 <= w->rows);
     if (n > 1) t158_by_tokens(w, acts, step, sum_q, n, row0, row1, out, ld);
-    else one_token(w, acts, sum_q[0], row0, row1, out);
+    else if (n == 1) one_token(w, acts, sum_q[0], row0, row1, out);
 }

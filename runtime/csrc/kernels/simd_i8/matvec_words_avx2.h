@@ -28,7 +28,12 @@ TP_INLINE void V_ADD_PAIRS(__m256i *sum, __m256i u, __m256i s) {
     __m256i pairs;
     __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
             : "+x"(*sum), "=&x"(pairs)
-            : "x"(u), "xm"(s));
+            : "x"(u),
+#ifdef __clang__ /* which would copy to memory what may be there */
+              "x"(s));
+#else
+              "xm"(s));
+#endif
 }
 
 #include "totals256.h"

@@ -83,8 +83,12 @@ TP_INLINE void planes(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
     }
 }
 
+TP_INLINE int8x16_t thrice(int8x16_t x, uint8x16_t three) { /* wraps */
+    return vreinterpretq_s8_u8(vmulq_u8(vreinterpretq_u8_s8(x), three));
+}
+
 TP_INLINE void trits(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
-    int8x16_t three = vdupq_n_s8(3);
+    uint8x16_t three = vdupq_n_u8(3);
     __asm__("" : "+w"(three)); /* opaque: of a constant gcc makes a shift and an addition */
 #pragma GCC unroll 2
     for (int byte = 0; byte < bytes; byte += 32) {
@@ -95,11 +99,11 @@ TP_INLINE void trits(sums *s, const uint8_t *p, int bytes, const int8_t *q) {
         for (int f = 0; f < 5; f++) {
             const acts_pair a = acts_load_pair(q, LINE * f + byte);
             s->v[i] = vdotq_s32(s->v[i], x, a.v[0]);
-            x = vmulq_s8(x, three); /* wraps */
+            x = thrice(x, three);
             s->u[i] = vdotq_s32(s->u[i], x, a.v[0]);
             if (byte + 16 >= bytes) continue; /* the narrow last line of T158 */
             s->v[i + 1] = vdotq_s32(s->v[i + 1], y, a.v[1]);
-            y = vmulq_s8(y, three);
+            y = thrice(y, three);
             s->u[i + 1] = vdotq_s32(s->u[i + 1], y, a.v[1]);
         }
     }
