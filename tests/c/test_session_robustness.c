@@ -177,6 +177,71 @@ static void test_fp_environment(void) {
     drop(f);
 }
 
+/* T158 with `scales` scales of 1, and all weights -1. */
+static tp_tensor minus_ones(int64_t rows, int64_t cols, uint32_t scales) {
+    const uint64_t header = tp_round64(32 + 4 * scales),
+                   nbytes = header + tp_body_nbytes(TP_LAYOUT_T158, rows, cols);
+    uint8_t *data = tp_alloc(nbytes, 1);
+    const uint32_t blocks[] = {scales, 1};
+    const float one = 1;
+    memcpy(data, "T158", 4);
+    memcpy(data + 4, blocks, sizeof blocks);
+    for (uint32_t i = 0; i < scales; i++) memcpy(data + 32 + 4 * i, &one, 4);
+    return (tp_tensor){.data = data,
+                       .rows = rows,
+                       .cols = cols,
+                       .nbytes = nbytes,
+                       .layout = TP_LAYOUT_T158,
+                       .scale = 1};
+}
+
+/* A gate and an up that differ in the bytes of their scales alone are multiplied at once by a few
+ * tokens, though each by itself would be cut into pieces of another size. */
+static void test_gate_and_up_of_other_sizes(void) {
+    enum { ROWS = 4096, COLS = 1472, N = 4 };
+    const int isa = tp_best_isa();
+    const tp_kernel_plan plan = tp_kernel_plan_for(TP_OP_MATVEC, TP_LAYOUT_T158, isa);
+    const tp_tensor one = minus_ones(ROWS, COLS, 1), each = minus_ones(ROWS, COLS, ROWS);
+    const size_t scratch = tp_linear_scratch(plan, ROWS, COLS, N);
+    int status = 0;
+    CHECK(tp_tensor_check(&one) == TP_OK && tp_tensor_check(&each) == TP_OK, " ");
+    tp_pool *pool = tp_pool_new(1, &status);
+    tp_acts8 acts = {
+        .q = tp_alloc(N, tp_padded_cols(COLS)),
+        .s = tp_alloc(N, 4),
+        .sum = tp_alloc(N, 4),
+        .ordered = tp_alloc(
+            plan.kernel->activation_order->bytes(plan.kernel->activation_order, N, COLS), 1)};
+    for (int t = 0; t < N; t++) {
+        acts.q[t * tp_padded_cols(COLS)] = (int8_t)(t - 2);
+        acts.s[t] = 1;
+        acts.sum[t] = t - 2;
+    }
+    float *y[] = {tp_alloc(N * ROWS, 4), tp_alloc(N * ROWS, 4)};
+    uint8_t *work = tp_alloc(scratch, 1);
+    for (int i = 0; i < 2; i++) {
+        tp_linear_job jobs[] = {{.w = i ? &each : &one,
+                                 .plan = plan,
+                                 .y = y[i],
+                                 .glu = tp_kernel_best(TP_OP_GLU, TP_LAYOUT_F32, isa)},
+                                {.w = &each, .plan = plan}};
+        tp_linears_run(pool, tp_kernel_best(TP_OP_RESCALE, TP_LAYOUT_F32, isa), jobs, 2, &acts, N,
+                       work, scratch);
+    }
+    CHECK(memcmp(y[0], y[1], N * ROWS * sizeof(float)) == 0, " ");
+    tp_pool_free(pool);
+    void *parts[] = {(void *)one.data,
+                     (void *)each.data,
+                     acts.q,
+                     acts.s,
+                     acts.sum,
+                     acts.ordered,
+                     y[0],
+                     y[1],
+                     work};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
+}
+
 int main(void) {
     static const int heads[] = {TP_LAYOUT_F16, TP_LAYOUT_Q8_0, TP_LAYOUT_Q6_K};
     for (int i = 0; i < 3 * 10 * 2; i++)
@@ -185,6 +250,7 @@ int main(void) {
     test_fork();
 #endif
     test_fp_environment();
+    test_gate_and_up_of_other_sizes();
     printf("%s: %d failures\n", __FILE__, failures);
     return failures != 0;
 }
