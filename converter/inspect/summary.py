@@ -22,6 +22,11 @@ def summary(value: Any) -> Any:
     if isinstance(value, (int, float, str)):
         return value
     if hasattr(value, "__len__"):
-        first = [summary(item.item() if hasattr(item, "item") else item) for item in value[:6]]
+        first = [summary(_plain(item)) for item in value[:6]]
         return first if len(value) <= 6 else {"length": len(value), "first": first}
     return value
+
+
+def _plain(item: Any) -> Any:
+    """A scalar of numpy as Python's; anything else, an array in a list of arrays too, as it is."""
+    return item.item() if hasattr(item, "item") and not hasattr(item, "__len__") else item
