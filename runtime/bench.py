@@ -169,7 +169,7 @@ def bench(
     *,
     n_prompt: Sequence[int] | None = None,
     n_gen: Sequence[int] | None = None,
-    n_batch: Sequence[int] = (),
+    n_batch: Sequence[int] | None = None,
     n_depth: int = 0,
     threads: Sequence[int] | None = None,
     repetitions: int = 5,
@@ -195,7 +195,7 @@ def bench(
         n_prompt, n_gen = n_prompt or (), n_gen or ()
     tests = [Workload("pp", n, n_depth) for n in ([min(N_PROMPT, room)] if n_prompt is None else n_prompt) if n > 0]
     tests += [Workload("tg", n, n_depth) for n in ([min(N_GEN, room)] if n_gen is None else n_gen) if n > 0]
-    tests += [Workload("batch", n, n_depth) for n in n_batch if n > 0]
+    tests += [Workload("batch", n, n_depth) for n in n_batch or () if n > 0]
     if not tests or not thread_counts or repetitions < 1:
         raise UsageError("nothing to measure", hint="give -p, -n or --batch, and at least one thread and repetition")
     # Before the models below, whose mapping of the file would keep its pages in memory.

@@ -27,7 +27,7 @@ from tritpack.formats.ternary import TernaryTensor
 
 REQUIRED = object()
 PATH = "prompt_file"  # of a command alone: a callable takes the text
-MODEL = {"threads", "isa", "kv_type", "context"}
+MODEL = {"threads", "isa", "kv_type", "context", "no_mmap"}
 SAMPLING = {"temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
 
 

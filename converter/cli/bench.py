@@ -132,7 +132,7 @@ def command(
             path,
             n_prompt=n_prompt,
             n_gen=n_gen,
-            n_batch=n_batch or (),
+            n_batch=n_batch,
             n_depth=n_depth,
             threads=threads,
             repetitions=repetitions,

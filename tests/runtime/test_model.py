@@ -19,6 +19,8 @@ from tritpack.runtime.library import library
 from tritpack.runtime.model import Model
 
 TOKENS = [1, 5, 77, 300, 12, 8, 511]
+MANY = (TOKENS * 40)[:40]
+"""More than matvec kernels are given."""
 
 
 def rewritten(source: Path, target: Path, name: str, *, beside: bool, say_tilings: bool = True) -> Path:
@@ -51,10 +53,10 @@ def rewritten(source: Path, target: Path, name: str, *, beside: bool, say_tiling
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in NOT_RUN])
 def test_a_file_in_any_layout_gives_the_bits_of_i2_s(tiny_gguf: Path, tmp_path: Path, name: str) -> None:
     with Model(tiny_gguf) as model:
-        want = model.logits(TOKENS)
+        want = model.logits(MANY)
     path = rewritten(tiny_gguf, tmp_path / "other.gguf", name, beside=True)
     with Model(path, threads=2) as model:
-        assert np.array_equal(model.logits(TOKENS).view(np.uint32), want.view(np.uint32))
+        assert np.array_equal(model.logits(MANY).view(np.uint32), want.view(np.uint32))
         kernels = model.kernels()
     (product,) = [symbol for symbol in kernels if symbol.startswith("matmul_")]
     isa = product.rsplit("_", 1)[1]
@@ -71,8 +73,10 @@ def test_many_tokens_take_the_best_instruction_set(tiny_gguf: Path, tmp_path: Pa
         kernel.isa for kernel in library().kernels() if kernel.symbol.startswith("matmul_u8_") and kernel.available
     ]
     for isa in unpacked:
+        if isa == "neon":  # whose matvec takes any number of tokens
+            continue
         with Model(path, isa=isa) as model:
-            model.logits(TOKENS)
+            model.logits(MANY)
             (product,) = [symbol for symbol in model.kernels() if symbol.startswith("matmul_")]
         assert product.endswith(f"_{isa}"), "the ladder goes up, and each of these is on it"
 

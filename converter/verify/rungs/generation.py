@@ -220,8 +220,9 @@ def _count(file: GgufFile, prompt: int, context: int) -> int:
 
 
 def _greedy(model: Model, prompt: Sequence[int], count: int) -> tuple[list[int], list[str]]:
-    """`count` tokens, past stop tokens too, and the hash of all logits up to each that they were chosen by."""
-    digest, tokens, digests = hashlib.sha256(), [], []
+    """`count` tokens, past stop tokens too, and the hash of all logits that the first 0, 1, .. of them were chosen by."""
+    digest, tokens = hashlib.sha256(), []
+    digests = [digest.hexdigest()]
     model.reset()
     logits = model.eval(prompt)
     for step in range(count):

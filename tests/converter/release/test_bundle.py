@@ -135,7 +135,7 @@ def test_what_cannot_be_decoded_is_said(tmp_path: Path, tiny_gguf: Path) -> None
     folder = tmp_path / "release"
     folder.mkdir()
     (folder / "a.gguf").write_bytes(b"GGUF")
-    (folder / "b.gguf").write_bytes(tiny_gguf.read_bytes()[:-8])
+    (folder / "b.gguf").write_bytes(tiny_gguf.read_bytes()[:-80])
     result = run("bundle", "create", folder, "-o", tmp_path / "x.tar.zst")
     assert result.exit_code == 0
     assert "a.gguf: 4 bytes are too few" in result.output

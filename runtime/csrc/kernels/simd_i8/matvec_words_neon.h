@@ -1,5 +1,5 @@
-/* The words of NEON for matvec_lines.inc; matvec_words_scalar.h says what each of them does. Products
- * are added in 16 bits, those of a line in one place, and then widened. */
+/* The words of NEON for matvec_lines.inc; matvec_words_scalar.h says what each of them does.
+ * Products are added in 16 bits, those of a line in one place, and then widened. */
 #ifndef TRITPACK_MATVEC_WORDS_NEON_H
 #define TRITPACK_MATVEC_WORDS_NEON_H
 

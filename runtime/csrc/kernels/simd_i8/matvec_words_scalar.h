@@ -8,7 +8,8 @@
  *                         which belong to row k of four interleaved rows
  *   LINES_AT_ONCE         lines after which the sums are added up, so that no lane wraps
  *   MOST_ROWS_AT_ONCE     rows of trits that one call of trits_of_rows handles
- *   TOKENS_AT_ONCE        tokens of a tile of matvec_tokens.inc, whose names the others define too */
+ *   TOKENS_AT_ONCE        tokens of a tile of matvec_tokens.inc, whose names the others define
+ *                         too */
 #ifndef TRITPACK_MATVEC_WORDS_SCALAR_H
 #define TRITPACK_MATVEC_WORDS_SCALAR_H
 
