@@ -76,7 +76,7 @@ class Climb:
 def _say_cost(expected: dict[str, float], more: float = 0.0) -> None:
     """Say what the rungs will cost. more: seconds that come to it if the model shows no language."""
     total = sum(expected.values())
-    if total < WORTH_SAYING:
+    if total + more < WORTH_SAYING:
         return
     parts = ", ".join(f"{rung} {duration(seconds)}" for rung, seconds in expected.items() if seconds >= 1)
     rest = f"; {duration(more)} more if the model shows no language" if more >= 1 else ""
