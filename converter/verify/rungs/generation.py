@@ -220,7 +220,7 @@ def _count(file: GgufFile, prompt: int, context: int) -> int:
 
 
 def _greedy(model: Model, prompt: Sequence[int], count: int) -> tuple[list[int], list[str]]:
-    """`count` tokens, past stop tokens too, and the hash of all logits that the first 0, 1, .. of them were chosen by."""
+    """`count` tokens, past stop tokens too, and the hash of the logits that the first 0, 1, .. were chosen by."""
     digest, tokens = hashlib.sha256(), []
     digests = [digest.hexdigest()]
     model.reset()
