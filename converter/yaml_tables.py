@@ -1,5 +1,5 @@
-"""YAML files of this package as values. Next to Python's bytecode lies a copy of each in JSON, which is read in a tenth
-of the time that yaml takes to import."""
+"""The YAML files of this package as values. `__pycache__` holds a JSON copy of each, which is read in a tenth of the
+time that yaml takes to import."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def _inspect_shape(
 
 
 def _width() -> int:
-    """Return the columns of a paragraph; 0 stands for no limit, because scripts want whole lines."""
+    """Return the width of a paragraph in columns; 0 means no limit, since scripts read whole lines."""
     return min(shutil.get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else 0
 
 

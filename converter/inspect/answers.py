@@ -224,8 +224,8 @@ def _origin(result: Result) -> list[str]:
         sentences.append(_known(known))
     if result["kind"] == "gguf" and not place:
         beside = origin["attestation"]
-        proof = f"{beside} next to it says what was proved of it: tritpack check compares the two."
-        sentences.append(proof if beside else "There is no attestation (the proof of a conversion) next to it.")
+        proof = f"The attestation {beside} in the same folder says what was proved; tritpack check compares the two."
+        sentences.append(proof if beside else "There is no attestation (the proof of a conversion) in the same folder.")
     return sentences
 
 

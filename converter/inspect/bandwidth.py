@@ -90,7 +90,7 @@ def _machine() -> str:
 
 
 def _remembered() -> dict[str, float]:
-    """Return the figures in the cache; {} if there is no cache or it cannot be understood."""
+    """Return the figures in the cache; {} if there is none, or it cannot be read."""
     try:
         figures = json.loads(cache_file().read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

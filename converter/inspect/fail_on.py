@@ -49,7 +49,7 @@ def _failures(result: Mapping[str, Any], condition: str) -> Iterator[str]:
             yield _damaged(result)
     elif condition == UNKNOWN_ORIGIN:
         if not is_known(result["origin"]):
-            yield "it names neither a repository nor an address as its source, and there is no attestation next to it"
+            yield "it names neither a repository nor an address as its source, and its folder has no attestation"
     else:
         sentences = list(_engine(result["engines"], condition.removeprefix(ENGINE)))
         yield from sentences or ([_damaged(result)] if result["damage"] else [])

@@ -1,4 +1,4 @@
-"""Where a file or checkpoint comes from, as far as it says so itself, and whether an attestation is next to it."""
+"""Where a file or checkpoint comes from, as far as it says so itself, and whether its folder has an attestation."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_the_condition_damage_decodes(tiny_gguf: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert [text.split(":")[0] for text in json.loads(result.stdout)["failed"]] == [
         "it is damaged",
-        "it names neither a repository nor an address as its source, and there is no attestation next to it",
+        "it names neither a repository nor an address as its source, and its folder has no attestation",
     ]  # fmt: skip
 
 

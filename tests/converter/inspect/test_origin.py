@@ -40,7 +40,7 @@ def test_an_attestation_beside_it(tiny_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "m.intoto.json").write_text("{}")
     result = inspect(file, bandwidth=9.0)
     assert result["origin"]["attestation"] == "m.intoto.json" and is_known(result["origin"])
-    assert "m.intoto.json next to it says what was proved" in result["answers"]["from"]
+    assert "m.intoto.json in the same folder says what was proved" in result["answers"]["from"]
 
 
 def test_the_published_file_has_the_facts_of_its_page() -> None:
