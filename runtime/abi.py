@@ -13,7 +13,7 @@ import numpy as np
 from tritpack.formats import names
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 LAYOUT_IDS = {name: number for number, name in enumerate(names.C_LAYOUTS)}
 NOT_RUN = frozenset((*names.CHECKPOINT_LAYOUTS, names.PLAIN_CODES))
 """Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
@@ -113,6 +113,15 @@ class SessionStruct(ctypes.Structure):
     )
 
 
+class SpanStruct(ctypes.Structure):
+    _fields_ = (
+        ("sequence", ctypes.c_void_p),
+        ("tokens", ctypes.c_void_p),
+        ("n", ctypes.c_int64),
+        ("wanted", ctypes.c_int64),
+    )
+
+
 TRACE = ctypes.CFUNCTYPE(
     None,
     ctypes.c_void_p,
@@ -151,6 +160,16 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_eval_hidden": (_I, (_P, _P, _L, _P)),
     "tp_n_past": (_L, (_P,)),
     "tp_rewind": (_I, (_P, _L)),
+    "tp_session_sequence": (_P, (_P,)),
+    "tp_sequence_new": (_I, (_P, _L, _P)),
+    "tp_sequence_free": (None, (_P,)),
+    "tp_sequence_n_past": (_L, (_P,)),
+    "tp_sequence_rewind": (_I, (_P, _L)),
+    "tp_sequence_copy": (_I, (_P, _P, _L)),
+    "tp_eval_spans": (_I, (_P, _P, _L, _P)),
+    "tp_sequence_state_bytes": (ctypes.c_uint64, (_P, _L)),
+    "tp_sequence_save": (_I, (_P, _P, ctypes.c_uint64)),
+    "tp_sequence_load": (_I, (_P, _L, _P, ctypes.c_uint64)),
     "tp_set_trace": (None, (_P, TRACE, _P)),
     "tp_session_kernels": (_I, (_P, ctypes.POINTER(ctypes.c_char_p), _I)),
     "tp_quantize_activations": (_I, (_I, _P, _L, _L, _P, _P, _P)),

@@ -1,4 +1,4 @@
-"""The Python face of the C library: kernels, models, sessions.
+"""The Python face of the C library: kernels and models; sessions are in session.py.
 
 Knows nothing of files; runtime/model.py brings the tensors. The library is loaded on first use, by absolute path beside
 this file, so importing this module needs no compiler. Every failure is a TritpackError; a missing library is
@@ -7,17 +7,16 @@ MissingRequirement (exit code 7).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,26 +29,19 @@ from tritpack.formats.names import ISAS
 from tritpack.runtime.abi import (
     ABI_VERSION,
     ACTIVATION_IDS,
-    DTYPES,
     ERRORS,
-    KV_TYPE_IDS,
     LAYOUT_IDS,
-    LOGITS_MODES,
     NOT_RUN,
     SIGNATURES,
-    TRACE,
     HparamsStruct,
     KernelStruct,
     LayerStruct,
-    SessionStruct,
     TensorStruct,
 )
-from tritpack.runtime.machine import MAX_THREADS
 
-TraceFunction = Callable[[str, int, npt.NDArray[Any]], None]
-"""(point, layer or -1, copy of the data (tokens, columns) as float32 or int8). The points: tritpack.h, tp_trace_fn."""
+if TYPE_CHECKING:
+    from tritpack.runtime.session import CSession
 
-DEFAULT_BATCH = 264
 MAX_CONTEXT = 1 << 24
 
 
@@ -402,171 +394,6 @@ def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32]]:
         inv_freq_sliding=frequencies[1].ctypes.data if len(frequencies) > 1 else None,
     )
     return hparams, frequencies
-
-
-class CSession:
-    """One conversation with a CModel: KV cache, threads, kernels. Owns the C object; use from one thread at a time.
-
-    n_ctx: positions, default the model's. threads: the caller's included. isa: for each operation the best kernel at
-    or below it, default all this CPU has. kv_type: f32 or i16. batch: tokens worked on at once, default 264, which
-    changes no bit.
-    Raises MissingRequirement for an ISA that is not here, UsageError for sizes that are out of range.
-    """
-
-    def __init__(
-        self,
-        model: CModel,
-        *,
-        n_ctx: int | None = None,
-        threads: int = 1,
-        isa: str | None = None,
-        kv_type: str = "f32",
-        batch: int | None = None,
-    ) -> None:
-        self.library = model.library
-        self.model = model
-        self.n_ctx = n_ctx or model.spec.context_length
-        if kv_type not in KV_TYPE_IDS:
-            raise UsageError(f"unknown KV cache type {kv_type!r}", hint=f"known: {', '.join(KV_TYPE_IDS)}")
-        if not 1 <= threads <= MAX_THREADS:
-            raise UsageError(f"{threads} threads, expected 1 to {MAX_THREADS}")
-        if not 1 <= self.n_ctx <= MAX_CONTEXT:
-            raise UsageError(f"a context of {self.n_ctx} positions, expected 1 to {MAX_CONTEXT}")
-        self._batch = batch or DEFAULT_BATCH
-        params = SessionStruct(self.n_ctx, threads, self.library.isa_id(isa), KV_TYPE_IDS[kv_type], self._batch)
-        handle = ctypes.c_void_p()
-        status = self.library.c.tp_session_new(model.handle, ctypes.byref(params), ctypes.byref(handle))
-        self.library.check(status, f"session of {self.n_ctx} positions on {threads} threads")
-        self._handle = handle
-        self._free = weakref.finalize(self, self.library.c.tp_session_free, handle)
-        model.sessions.add(self)
-
-    @property
-    def handle(self) -> ctypes.c_void_p:
-        if not self._free.alive:
-            raise UsageError("the session is closed")
-        return self._handle
-
-    @property
-    def n_past(self) -> int:
-        """Positions in the KV cache."""
-        return int(self.library.c.tp_n_past(self.handle))
-
-    def eval(self, tokens: Sequence[int] | npt.NDArray[Any], logits: str = "last") -> F32:
-        """Append tokens. Logits float32 (n, vocab) for "all", (1, vocab) for "last", (0, vocab) for "none".
-
-        UsageError for no tokens, a token outside the vocabulary or more than the context holds. Whatever is raised,
-        KeyboardInterrupt included: the session stays as it was.
-        """
-        if logits not in LOGITS_MODES:
-            raise UsageError(f"unknown logits mode {logits!r}", hint=f"known: {', '.join(LOGITS_MODES)}")
-        ids = self._ids(tokens)
-        rows = {"none": 0, "last": 1, "all": len(ids)}[logits]
-        out = np.empty((rows, self.model.spec.vocab_size), np.float32)
-
-        def evaluate(piece: I32, first: int) -> int:
-            wanted = "none" if logits == "last" and first + len(piece) < len(ids) else logits
-            target = {"none": None, "last": out, "all": out[first:]}[wanted]
-            address = None if target is None else target.ctypes.data
-            return int(
-                self.library.c.tp_eval(self.handle, piece.ctypes.data, len(piece), LOGITS_MODES[wanted], address)
-            )
-
-        self._in_pieces(ids, evaluate)
-        return out
-
-    def hidden(self, tokens: Sequence[int] | npt.NDArray[Any]) -> F32:
-        """Append tokens; float32 (n, hidden) states after the final norm. Errors as eval."""
-        ids = self._ids(tokens)
-        out = np.empty((len(ids), self.model.spec.hidden_size), np.float32)
-
-        def evaluate(piece: I32, first: int) -> int:
-            return int(
-                self.library.c.tp_eval_hidden(self.handle, piece.ctypes.data, len(piece), out[first:].ctypes.data)
-            )
-
-        self._in_pieces(ids, evaluate)
-        return out
-
-    def rewind(self, n_past: int) -> None:
-        """Forget positions >= n_past. UsageError unless 0 <= n_past <= self.n_past."""
-        self.library.check(self.library.c.tp_rewind(self.handle, n_past), f"rewinding to position {n_past}")
-
-    def kernels(self) -> list[str]:
-        """Symbols of the kernels that ran in this session so far."""
-        count = self.library.c.tp_session_kernels(self.handle, None, 0)
-        symbols = (ctypes.c_char_p * max(count, 1))()
-        self.library.c.tp_session_kernels(self.handle, symbols, count)
-        return [symbol.decode() for symbol in symbols[:count] if symbol is not None]
-
-    @contextlib.contextmanager
-    def traced(self, record: TraceFunction, wanted: Callable[[str], bool] = lambda point: True) -> Iterator[None]:
-        """Within the block, `record` is called after each step of an eval whose point is wanted. What it raises leaves
-        the block."""
-        raised: list[BaseException] = []
-
-        def on_step(_user: int, point: bytes, layer: int, dtype: int, rows: int, cols: int, data: int) -> None:
-            if raised or not wanted(point.decode()):
-                return
-            try:
-                raw = ctypes.string_at(data, rows * cols * DTYPES[dtype].itemsize)
-                record(point.decode(), layer, np.frombuffer(raw, DTYPES[dtype]).reshape(rows, cols))
-            except BaseException as error:
-                raised.append(error)
-
-        callback = TRACE(on_step)
-        self.library.c.tp_set_trace(self.handle, callback, None)
-        try:
-            yield
-        finally:
-            if self._free.alive:
-                self.library.c.tp_set_trace(self._handle, TRACE(), None)
-        if raised:
-            raise raised[0]
-
-    def close(self) -> None:
-        """Free the C object and end its threads."""
-        self._free()
-
-    def __enter__(self) -> CSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _in_pieces(self, ids: I32, evaluate: Callable[[I32, int], int]) -> None:
-        """`evaluate(piece, index of its first token)` over pieces of the batch size, which C cuts alike and no bit
-        depends on: between two of them Python handles signals, so that Ctrl-C ends a long prompt."""
-        before = self.n_past
-        try:
-            for first in range(0, len(ids), self._batch):
-                self.library.check(evaluate(ids[first : first + self._batch], first), f"evaluating {len(ids)} tokens")
-        except BaseException:
-            if self._free.alive:
-                self.library.c.tp_rewind(self._handle, before)
-            raise
-
-    def _ids(self, tokens: Sequence[int] | npt.NDArray[Any]) -> I32:
-        wide = np.asarray(tokens, np.int64).reshape(-1)
-        vocab, room = self.model.spec.vocab_size, self.n_ctx - self.n_past
-        if not len(wide):
-            raise UsageError("no tokens to evaluate")
-        outside = wide[(wide < 0) | (wide >= vocab)]
-        if len(outside):
-            raise UsageError(f"token {outside[0]} lies outside the vocabulary of {vocab}")
-        if len(wide) > room:
-            raise UsageError(
-                f"{len(wide)} tokens do not fit: {self.n_past} of the context's {self.n_ctx} positions are taken",
-                hint="shorten the prompt"
-                + (
-                    " or raise the context"
-                    if self.n_ctx < self.model.spec.context_length
-                    else ": the model has no more"
-                ),
-            )
-        return np.ascontiguousarray(wide, np.int32)
 
 
 class _HasCols(Protocol):

@@ -19,9 +19,10 @@ from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers, pages
 from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.generate import Generation, collect, stream_tokens
-from tritpack.runtime.library import CModel, CSession, CTensor
+from tritpack.runtime.library import CModel, CTensor
 from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.sampling import SamplingParams
+from tritpack.runtime.session import CSession
 from tritpack.runtime.token_bytes import default_context
 from tritpack.runtime.tokenizer import Tokenizer
 

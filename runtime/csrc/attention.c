@@ -1,16 +1,20 @@
-/* Attention of a batch: RoPE, the cache, and what reads it. Loops over tokens or heads go to the
- * pool. No result depends on how they are cut. */
+/* Attention of a batch: RoPE, the caches, and what reads them. Loops over tokens or heads go to the
+ * pool. No result depends on how they are cut, or on what other sequences are in the batch. */
 #include <string.h>
 
 #include "kv_cache.h"
 
 /* ---- what enters the cache ---- */
 
-static void store(const tp_session *s, int64_t head, int64_t position, const float *k,
+/* The first KV head of the layer at work, counted through all layers. */
+static int64_t first_head(const tp_session *s) { return s->layer_index * s->model->hp.kv_heads; }
+
+static void store(const tp_session *s, const tp_row *row, int64_t head, const float *k,
                   const float *v) {
-    uint8_t *const keys = tp_kv_at(s, s->k_cache, head, position);
-    uint8_t *const values = tp_kv_at(s, s->v_cache, head, position);
-    const int64_t dim = s->model->hp.head_dim, within = position % TP_KV_BLOCK;
+    const tp_sequence *const q = row->sequence;
+    uint8_t *const keys = tp_kv_at(q, q->k_cache, first_head(s) + head, row->position);
+    uint8_t *const values = tp_kv_at(q, q->v_cache, first_head(s) + head, row->position);
+    const int64_t dim = s->model->hp.head_dim, within = row->position % TP_KV_BLOCK;
     if (s->kv_type == TP_KV_I16) {
         s->cache16->cache16(k, v, dim, within, keys, values);
         return;
@@ -39,7 +43,7 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
         s->rope->rope(q, hp->heads, dim, cos_sin);
         s->rope->rope(k, hp->kv_heads, dim, cos_sin);
         for (int64_t h = 0; h < hp->kv_heads; h++)
-            store(s, h, s->n_past + t, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
+            store(s, &s->rows[t], h, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
     }
 }
 
@@ -81,66 +85,91 @@ int64_t tp_attention_floats(const tp_session *s) {
     return least > many ? least : many;
 }
 
-/* How the work is split. A piece is a block of `tokens` tokens with one of `parts` parts of the
- * heads that share a cache; there are `blocks` blocks. */
-typedef struct attention_split {
-    int64_t tokens, blocks, parts;
-} attention_split;
+/* ---- how the work is split ---- */
 
-static int64_t pieces_of(const tp_session *s, int64_t tokens) {
-    return (s->n + tokens - 1) / tokens * s->model->hp.kv_heads;
+/* Pieces of the whole batch, if all its runs are cut like this one. */
+static int64_t pieces_of(const tp_session *s, const tp_run *r, int64_t tokens) {
+    return (r->n + tokens - 1) / tokens * s->model->hp.kv_heads * s->run_count;
 }
 
-/* If threads would have nothing to do, or to wait long for the last one, a piece takes fewer
- * tokens, and then fewer heads. Once a window slides, each token is a block, since each begins at
- * another position. */
-static attention_split split_attention(const tp_session *s) {
+/* A piece of work is a block of `tokens` tokens of a run with one of `parts` parts of the heads that
+ * share a cache. If threads would have nothing to do, or to wait long for the last one, a piece
+ * takes fewer tokens, and then fewer heads. Once a window slides, each token is a block, since each
+ * begins at another position. */
+static void split_run(const tp_session *s, tp_run *r) {
     const tp_hparams *hp = &s->model->hp;
-    const int64_t group = hp->heads / hp->kv_heads, most = most_tokens(s, s->n_past + s->n);
-    const int threads = tp_pool_threads(s->pool),
-              alone = s->layer->slides && s->n_past + s->n > hp->window;
-    attention_split a = {.tokens = s->n < most ? s->n : most, .parts = 1};
-    const int64_t few = tokens_of(s, ROWS);
-    if (alone) a.tokens = 1;
-    while (a.tokens > few && pieces_of(s, a.tokens) < 8 * threads) a.tokens = (a.tokens + 1) / 2;
-    while (a.tokens > 1 && pieces_of(s, a.tokens) < threads) a.tokens = (a.tokens + 1) / 2;
-    a.blocks = (s->n + a.tokens - 1) / a.tokens;
-    while (a.parts < group && (group % a.parts || a.blocks * hp->kv_heads * a.parts < threads))
-        a.parts++;
-    return a;
+    const int64_t group = hp->heads / hp->kv_heads, seen = r->position + r->n,
+                  few = tokens_of(s, ROWS), most = most_tokens(s, seen);
+    const int threads = tp_pool_threads(s->pool), alone = s->layer->slides && seen > hp->window;
+    int64_t tokens = alone ? 1 : r->n < most ? r->n : most;
+    while (tokens > few && pieces_of(s, r, tokens) < 8 * threads) tokens = (tokens + 1) / 2;
+    while (tokens > 1 && pieces_of(s, r, tokens) < threads) tokens = (tokens + 1) / 2;
+    r->tokens = tokens;
+    r->blocks = (r->n + tokens - 1) / tokens;
+    r->parts = 1;
+    while (r->parts < group && (group % r->parts || pieces_of(s, r, tokens) * r->parts < threads))
+        r->parts++;
+}
+
+/* Splits all runs. Returns the number of pieces. */
+static int64_t split_runs(tp_session *s) {
+    int64_t pieces = 0;
+    for (int64_t i = 0; i < s->run_count; i++) {
+        tp_run *r = &s->runs[i];
+        split_run(s, r);
+        r->piece = pieces;
+        pieces += r->blocks * s->model->hp.kv_heads * r->parts;
+    }
+    return pieces;
+}
+
+/* The run that a piece belongs to. */
+static const tp_run *run_of(const tp_session *s, int64_t piece) {
+    int64_t low = 0, high = s->run_count;
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (s->runs[middle].piece <= piece) low = middle;
+        else high = middle;
+    }
+    return &s->runs[low];
+}
+
+static void attend_piece(tp_session *s, int thread, const tp_run *r, int64_t piece) {
+    const tp_hparams *hp = &s->model->hp;
+    const tp_sequence *const sequence = r->sequence;
+    /* A piece counts blocks first, then parts, then kv heads, so that neighbours read the same
+     * cache. */
+    const int64_t heads = hp->heads / hp->kv_heads / r->parts,
+                  head = piece / r->blocks * heads, /* of the queries */
+        kv = first_head(s) + piece / r->blocks / r->parts, t = piece % r->blocks * r->tokens;
+    const int64_t at = ((r->row + t) * hp->heads + head) * hp->head_dim, seen = r->position + t + 1;
+    const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0,
+                  skip = first % TP_KV_BLOCK;
+    s->attention->attention(&(tp_attention){.q = s->q + at,
+                                            .out = s->mixed + at,
+                                            .k = tp_kv_at(sequence, sequence->k_cache, kv, first),
+                                            .v = tp_kv_at(sequence, sequence->v_cache, kv, first),
+                                            .tokens = t + r->tokens < r->n ? r->tokens : r->n - t,
+                                            .heads = heads,
+                                            .head_dim = hp->head_dim,
+                                            .stride = (int64_t)hp->heads * hp->head_dim,
+                                            .n_pos = seen - first + skip,
+                                            .skip = skip,
+                                            .scale = hp->attention_scale,
+                                            .prefetch = r->n == 1,
+                                            .ld = scores_stride(r->position + r->n),
+                                            .work = s->work + thread * tp_attention_floats(s)});
 }
 
 static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
-    const tp_hparams *hp = &s->model->hp;
-    const attention_split a = split_attention(s);
-    const int64_t heads = hp->heads / hp->kv_heads / a.parts;
-    /* i counts blocks first, then parts, then kv heads, so that neighbours read the same cache. */
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first_head = i / a.blocks * heads, t = i % a.blocks * a.tokens,
-                      kv = i / a.blocks / a.parts;
-        const int64_t at = (t * hp->heads + first_head) * hp->head_dim, seen = s->n_past + t + 1;
-        const int64_t first = s->layer->slides && seen > hp->window ? seen - hp->window : 0,
-                      skip = first % TP_KV_BLOCK;
-        s->attention->attention(&(tp_attention){.q = s->q + at,
-                                                .out = s->mixed + at,
-                                                .k = tp_kv_at(s, s->k_cache, kv, first),
-                                                .v = tp_kv_at(s, s->v_cache, kv, first),
-                                                .tokens = t + a.tokens < s->n ? a.tokens : s->n - t,
-                                                .heads = heads,
-                                                .head_dim = hp->head_dim,
-                                                .stride = (int64_t)hp->heads * hp->head_dim,
-                                                .n_pos = seen - first + skip,
-                                                .skip = skip,
-                                                .scale = hp->attention_scale,
-                                                .prefetch = s->n == 1,
-                                                .ld = scores_stride(s->n_past + s->n),
-                                                .work = s->work + thread * tp_attention_floats(s)});
+        const tp_run *r = run_of(s, i);
+        attend_piece(s, thread, r, i - r->piece);
     }
 }
 
 void tp_attention_run(tp_session *s) {
-    const attention_split a = split_attention(s);
-    tp_pool_run(s->pool, attend, s, a.blocks * s->model->hp.kv_heads * a.parts, 1);
+    tp_pool_run(s->pool, attend, s, split_runs(s), 1);
     tp_mark(s, s->attention);
 }

@@ -59,15 +59,14 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
         float *x = s->x + t * hp->hidden;
         if (ternary)
-            tp_dequantize_row(s->dequantize[embd->layout], &parts, s->tokens[t], x,
+            tp_dequantize_row(s->dequantize[embd->layout], &parts, s->rows[t].token, x,
                               s->scratch + (size_t)thread * s->scratch_bytes);
-        else tp_tensor_row(embd, s->tokens[t], x);
+        else tp_tensor_row(embd, s->rows[t].token, x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
-        turn(s->cos_sin[0] + t * dim, (float)(s->n_past + t), hp->inv_freq, dim / 2,
-             hp->rope_factor);
+        const float position = (float)s->rows[t].position;
+        turn(s->cos_sin[0] + t * dim, position, hp->inv_freq, dim / 2, hp->rope_factor);
         if (hp->inv_freq_sliding)
-            turn(s->cos_sin[1] + t * dim, (float)(s->n_past + t), hp->inv_freq_sliding, dim / 2,
-                 1.0f);
+            turn(s->cos_sin[1] + t * dim, position, hp->inv_freq_sliding, dim / 2, 1.0f);
     }
 }
 
@@ -206,13 +205,13 @@ static void run_linears(tp_session *s, step in, point at, const product *group, 
                            .from = s->h,
                            .norm = group[i].linear->norm_in,
                            .eps = hp->projection_norm_eps,
-                           .to = s->own,
+                           .to = s->normed,
                            .cols = in.cols,
                            .quantize = hp->int8_activations};
         take_step(&norm);
-        trace_f32(s, group[i].own.floats, in.cols, s->own);
+        trace_f32(s, group[i].own.floats, in.cols, s->normed);
         if (norm.quantize) trace_codes(s, group[i].own, in.cols);
-        run_products(s, &group[i], 1, s->own);
+        run_products(s, &group[i], 1, s->normed);
     }
 }
 
@@ -224,15 +223,29 @@ static void add_down(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) add_token(s, t, &s->layer->post_ffw_norm);
 }
 
-/* Drops all tokens but the wanted ones, which are the last. */
+/* Moves n rows of a matrix towards its beginning. */
+static void move_rows(float *x, int64_t cols, int64_t from, int64_t to, int64_t n) {
+    memmove(x + to * cols, x + from * cols, (size_t)(n * cols) * sizeof(float));
+}
+
+/* Drops all tokens but the wanted ones, which are the last of each run. */
 static void keep_wanted(tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
-    const int64_t gone = s->n - s->wanted, q_cols = (int64_t)hp->heads * hp->head_dim;
-    if (gone == 0) return;
-    memmove(s->x, s->x + gone * hp->hidden, (size_t)(s->wanted * hp->hidden) * sizeof(float));
-    memmove(s->q, s->q + gone * q_cols, (size_t)(s->wanted * q_cols) * sizeof(float));
-    s->n_past += gone;
-    s->n = s->wanted;
+    int64_t rows = 0, runs = 0;
+    for (int64_t i = 0; i < s->run_count; i++) {
+        tp_run r = s->runs[i];
+        if (r.wanted == 0) continue;
+        const int64_t gone = r.n - r.wanted;
+        move_rows(s->x, hp->hidden, r.row + gone, rows, r.wanted);
+        move_rows(s->q, (int64_t)hp->heads * hp->head_dim, r.row + gone, rows, r.wanted);
+        r.row = rows;
+        r.n = r.wanted;
+        r.position += gone;
+        s->runs[runs++] = r;
+        rows += r.n;
+    }
+    s->n = rows;
+    s->run_count = runs;
 }
 
 /* Whether the product of gate and up also makes act(gate) * up. For several tokens both would
@@ -261,7 +274,7 @@ static int run_attention(tp_session *s) {
     trace_f32(s, "attn_k", kv_cols, s->k);
     trace_f32(s, "attn_v", kv_cols, s->v);
     tp_rope_and_store(s);
-    if (s->layer_index == hp->layers - 1) keep_wanted(s);
+    if (s->layer_index == hp->layers - 1 && !s->trace) keep_wanted(s);
     if (s->n == 0) return 0;
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
@@ -313,15 +326,11 @@ static void run_head(tp_session *s, const float *states, int64_t n, float *logit
     tp_head_run(s->pool, s->head, s->quantize16, w, states, n, s->acts16, logits);
 }
 
-TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want,
-                              float *out) {
+TP_NOINLINE void tp_run_batch(tp_session *s, tp_output kind, float *out) {
     const tp_model *m = s->model;
     const int64_t hidden = m->hp.hidden;
-    s->tokens = tokens;
-    s->n = n;
-    s->wanted = s->trace ? n : want == TP_WANT_NOTHING ? 0 : want == TP_WANT_LAST ? 1 : n;
     s->layer_index = -1;
-    tp_pool_run(s->pool, embed_tokens, s, n, 4);
+    tp_pool_run(s->pool, embed_tokens, s, s->n, 4);
     if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->dequantize[m->token_embd.layout]);
     trace_f32(s, "embd", hidden, s->x);
     for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
@@ -329,16 +338,15 @@ TP_NOINLINE void tp_run_batch(tp_session *s, const int32_t *tokens, int64_t n, t
         s->linears = m->linears[s->layer_index];
         if (run_attention(s)) run_ffn(s);
     }
-    s->n_past += s->n;
-    if (want == TP_WANT_NOTHING) return;
-    const int64_t first = want == TP_WANT_LAST ? s->n - 1 : 0, count = s->n - first;
-    float *const states = want == TP_WANT_HIDDEN ? out : s->h;
-    for (int64_t t = 0; t < count; t++)
-        s->rmsnorm->rmsnorm(s->x + (first + t) * hidden, m->output_norm.data, hidden,
-                            m->hp.norm_eps, states + t * hidden);
+    if (s->trace) keep_wanted(s);
+    if (s->n == 0) return;
+    float *const states = kind == TP_OUTPUT_HIDDEN ? out : s->h;
+    for (int64_t t = 0; t < s->n; t++)
+        s->rmsnorm->rmsnorm(s->x + t * hidden, m->output_norm.data, hidden, m->hp.norm_eps,
+                            states + t * hidden);
     tp_mark(s, s->rmsnorm);
-    trace(s, "final_norm", -1, TP_DTYPE_F32, count, hidden, states);
-    if (want == TP_WANT_HIDDEN) return;
-    for (int64_t i = 0; i < count * hidden; i++) states[i] *= m->hp.logit_scale;
-    run_head(s, states, count, out);
+    trace(s, "final_norm", -1, TP_DTYPE_F32, s->n, hidden, states);
+    if (kind == TP_OUTPUT_HIDDEN) return;
+    for (int64_t i = 0; i < s->n * hidden; i++) states[i] *= m->hp.logit_scale;
+    run_head(s, states, s->n, out);
 }

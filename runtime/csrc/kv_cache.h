@@ -9,21 +9,21 @@
 
 enum { TP_KV_BLOCK = 16 }; /* positions */
 
-/* Blocks of the whole context, bytes per block. */
-static inline int64_t tp_kv_blocks(const tp_session *s) {
-    return (s->n_ctx + TP_KV_BLOCK - 1) / TP_KV_BLOCK;
+/* Blocks of so many positions, bytes per block. */
+static inline int64_t tp_kv_blocks(int64_t positions) {
+    return (positions + TP_KV_BLOCK - 1) / TP_KV_BLOCK;
 }
 static inline int64_t tp_kv_bytes(const tp_session *s) {
     const int64_t dim = s->model->hp.head_dim;
     return s->kv_type == TP_KV_I16 ? cache16_bytes(cache16_dim(dim)) : cache32_bytes(dim);
 }
 
-/* The block of this layer that holds a position. cache: s->k_cache or s->v_cache. */
-static inline uint8_t *tp_kv_at(const tp_session *s, uint8_t *cache, int64_t head,
+/* The block of a head that holds a position. cache: k_cache or v_cache of q. heads are counted
+ * through all layers. */
+static inline uint8_t *tp_kv_at(const tp_sequence *q, uint8_t *cache, int64_t head,
                                 int64_t position) {
-    return cache + ((s->layer_index * s->model->hp.kv_heads + head) * tp_kv_blocks(s) +
-                    position / TP_KV_BLOCK) *
-                       tp_kv_bytes(s);
+    return cache +
+           (head * tp_kv_blocks(q->n_ctx) + position / TP_KV_BLOCK) * tp_kv_bytes(q->session);
 }
 
 #endif

@@ -1,43 +1,91 @@
-/* The life of a session: it is made, evaluates tokens, goes back and is freed. graph.c computes. */
+/* The life of a session: it is made, evaluates tokens of sequences and is freed. graph.c computes. */
 #include "fpenv.h"
-#include "kv_cache.h"
+#include "session.h"
 
-static int eval(tp_session *s, const int32_t *tokens, int64_t n, tp_wanted want, float *out) {
-    if (!s || !tokens || n < 1 || (want != TP_WANT_NOTHING && !out)) return TP_ERR_ARGUMENT;
+/* ---- evaluating ---- */
+
+/* Whether a span can be evaluated. */
+static int check_span(const tp_session *s, const tp_span *a) {
+    if (!a->sequence || a->sequence->session != s || !a->tokens || a->n < 1 || a->wanted < 0 ||
+        a->wanted > a->n)
+        return TP_ERR_ARGUMENT;
+    for (int64_t i = 0; i < a->n; i++)
+        if (a->tokens[i] < 0 || a->tokens[i] >= s->model->hp.vocab_size) return TP_ERR_TOKEN;
+    return a->n > a->sequence->n_ctx - a->sequence->n_past ? TP_ERR_CONTEXT : TP_OK;
+}
+
+/* Puts n tokens of a span, from `begin` on, into the batch. */
+static void add_run(tp_session *s, const tp_span *a, int64_t begin, int64_t n) {
+    const int64_t unwanted = a->n - a->wanted, end = begin + n,
+                  wanted = end - (begin > unwanted ? begin : unwanted);
+    tp_run *r = &s->runs[s->run_count++];
+    *r = (tp_run){.sequence = a->sequence,
+                  .row = s->n,
+                  .n = n,
+                  .position = a->sequence->n_past,
+                  .wanted = wanted > 0 ? wanted : 0};
     for (int64_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || tokens[i] >= s->model->hp.vocab_size) return TP_ERR_TOKEN;
-    if (n > s->n_ctx - s->n_past) return TP_ERR_CONTEXT;
-    const int64_t width = want == TP_WANT_HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
-    const tp_fpenv before = tp_fpenv_enter();
-    for (int64_t i = 0; i < n; i += s->batch) {
-        const int64_t count = n - i < s->batch ? n - i : s->batch;
-        const int ends = i + count == n, all = want == TP_WANT_ALL || want == TP_WANT_HIDDEN;
-        tp_run_batch(s, tokens + i, count, want == TP_WANT_LAST && !ends ? TP_WANT_NOTHING : want,
-                     all ? out + i * width : out);
+        s->rows[s->n++] = (tp_row){
+            .token = a->tokens[begin + i], .sequence = a->sequence, .position = r->position + i};
+    a->sequence->n_past += n;
+}
+
+/* Evaluates the batch. Returns where the output of the next one begins. */
+static float *run_batch(tp_session *s, tp_output kind, float *out) {
+    const int64_t width = kind == TP_OUTPUT_HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
+    int64_t wanted = 0;
+    for (int64_t i = 0; i < s->run_count; i++) wanted += s->runs[i].wanted;
+    tp_run_batch(s, kind, out);
+    s->n = s->run_count = 0;
+    return wanted ? out + wanted * width : out;
+}
+
+static int eval(tp_session *s, const tp_span *spans, int64_t count, tp_output kind, float *out) {
+    if (!s || !spans || count < 1) return TP_ERR_ARGUMENT;
+    int64_t wanted = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const int status = check_span(s, &spans[i]);
+        if (status) return status;
+        for (int64_t j = 0; j < i; j++)
+            if (spans[j].sequence == spans[i].sequence) return TP_ERR_ARGUMENT;
+        wanted += spans[i].wanted;
     }
+    if (wanted && !out) return TP_ERR_ARGUMENT;
+    const tp_fpenv before = tp_fpenv_enter();
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t begin = 0; begin < spans[i].n;) {
+            const int64_t room = s->batch - s->n, rest = spans[i].n - begin,
+                          n = rest < room ? rest : room;
+            add_run(s, &spans[i], begin, n);
+            begin += n;
+            if (s->n == s->batch) out = run_batch(s, kind, out);
+        }
+    if (s->n) run_batch(s, kind, out);
     tp_fpenv_leave(before);
     return TP_OK;
 }
 
+int tp_eval_spans(tp_session *s, const tp_span *spans, int64_t count, float *logits) {
+    return eval(s, spans, count, TP_OUTPUT_LOGITS, logits);
+}
+
 int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, float *logits) {
-    switch (logits_mode) {
-        case TP_LOGITS_NONE: return eval(s, tokens, n, TP_WANT_NOTHING, NULL);
-        case TP_LOGITS_LAST: return eval(s, tokens, n, TP_WANT_LAST, logits);
-        case TP_LOGITS_ALL: return eval(s, tokens, n, TP_WANT_ALL, logits);
-        default: return TP_ERR_ARGUMENT;
-    }
+    if (!s || logits_mode < TP_LOGITS_NONE || logits_mode > TP_LOGITS_ALL) return TP_ERR_ARGUMENT;
+    const int64_t wanted = logits_mode == TP_LOGITS_ALL ? n : logits_mode == TP_LOGITS_LAST ? 1 : 0;
+    return tp_eval_spans(s, &(tp_span){&s->own, tokens, n, wanted}, 1, logits);
 }
 
 int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) {
-    return eval(s, tokens, n, TP_WANT_HIDDEN, hidden);
+    if (!s) return TP_ERR_ARGUMENT;
+    return eval(s, &(tp_span){&s->own, tokens, n, n}, 1, TP_OUTPUT_HIDDEN, hidden);
 }
 
-int64_t tp_n_past(const tp_session *s) { return s ? s->n_past : 0; }
+tp_sequence *tp_session_sequence(tp_session *s) { return s ? &s->own : NULL; }
+
+int64_t tp_n_past(const tp_session *s) { return s ? s->own.n_past : 0; }
 
 int tp_rewind(tp_session *s, int64_t n_past) {
-    if (!s || n_past < 0 || n_past > s->n_past) return TP_ERR_ARGUMENT;
-    s->n_past = n_past;
-    return TP_OK;
+    return tp_sequence_rewind(s ? &s->own : NULL, n_past);
 }
 
 void tp_set_trace(tp_session *s, tp_trace_fn *callback, void *user) {
@@ -137,15 +185,14 @@ static int allocate(tp_session *s, int threads) {
     const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim,
                  kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
     const size_t widest = larger(larger(hidden, ffn), q_cols), padded = (widest + 255) / 256 * 256;
-    const size_t cached = (size_t)hp->layers * (size_t)hp->kv_heads * (size_t)tp_kv_blocks(s);
     int fine = 1;
 #define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
     TAKE(s->used, (size_t)tp_kernel_count(), 1);
-    TAKE(s->k_cache, cached, (size_t)tp_kv_bytes(s));
-    TAKE(s->v_cache, cached, (size_t)tp_kv_bytes(s));
+    TAKE(s->rows, batch, sizeof *s->rows);
+    TAKE(s->runs, batch, sizeof *s->runs);
     TAKE(s->x, batch, hidden * sizeof(float));
     TAKE(s->h, batch, widest * sizeof(float));
-    if (has_own_norms(s->model)) TAKE(s->own, batch, widest * sizeof(float));
+    if (has_own_norms(s->model)) TAKE(s->normed, batch, widest * sizeof(float));
     TAKE(s->q, batch, q_cols * sizeof(float));
     TAKE(s->k, batch, kv_cols * sizeof(float));
     TAKE(s->v, batch, kv_cols * sizeof(float));
@@ -187,7 +234,9 @@ int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session
     if (s->batch > s->n_ctx) s->batch = s->n_ctx;
     s->kv_type = p->kv_type;
     choose_kernels(s, isa);
-    int status = allocate(s, threads);
+    int status = tp_sequence_init(&s->own, s, s->n_ctx);
+    s->own.is_own = 1;
+    if (!status) status = allocate(s, threads);
     if (!status) s->pool = tp_pool_new(threads, &status);
     if (status) {
         tp_session_free(s);
@@ -200,10 +249,11 @@ int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session
 void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
-    void *const parts[] = {s->used,    s->k_cache, s->v_cache, s->x,          s->h,
-                           s->own,     s->q,       s->k,       s->v,          s->mixed,
-                           s->gate,    s->up,      s->add,     s->cos_sin[0], s->cos_sin[1],
-                           s->work,    s->acts.q,  s->acts.s,  s->acts.sum,   s->acts.ordered,
+    tp_sequence_drop(&s->own);
+    void *const parts[] = {s->used,    s->rows,   s->runs,   s->x,          s->h,
+                           s->normed,  s->q,      s->k,      s->v,          s->mixed,
+                           s->gate,    s->up,     s->add,    s->cos_sin[0], s->cos_sin[1],
+                           s->work,    s->acts.q, s->acts.s, s->acts.sum,   s->acts.ordered,
                            s->scratch, s->acts16};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);

@@ -1,13 +1,40 @@
-/* One conversation: session.c makes it, graph.c and attention.c work on it. */
+/* Sequences of tokens and the session that evaluates them: session.c and sequence.c make them,
+ * graph.c and attention.c work on them. */
 #ifndef TRITPACK_SESSION_H
 #define TRITPACK_SESSION_H
 
 #include "model.h"
 
+struct tp_sequence {
+    tp_session *session;
+    int is_own; /* of its session, which frees it */
+    int64_t n_ctx, n_past;
+    uint8_t *k_cache, *v_cache; /* (layers, kv_heads, blocks) of kv_cache.h */
+};
+
+/* Tokens of one sequence that stand side by side in a batch. */
+typedef struct tp_run {
+    const tp_sequence *sequence;
+    int64_t row, n;   /* of the batch: the first, and how many */
+    int64_t position; /* of the first */
+    int64_t wanted;   /* the last `wanted` need more than their keys and values */
+    /* attention, in this layer */
+    int64_t tokens, blocks, parts; /* blocks of so many tokens; parts of heads that share a cache */
+    int64_t piece;                 /* the first piece of work of this run */
+} tp_run;
+
+/* A token of a batch. */
+typedef struct tp_row {
+    int32_t token;
+    const tp_sequence *sequence;
+    int64_t position;
+} tp_row;
+
 struct tp_session {
     const tp_model *model;
     tp_pool *pool;
-    int64_t n_ctx, batch, n_past;
+    int64_t n_ctx, batch;
+    tp_sequence own; /* of tp_eval */
     int kv_type;
     tp_trace_fn *trace;
     void *trace_user;
@@ -19,10 +46,9 @@ struct tp_session {
         *head, *head_f32;
     uint8_t *used; /* (kernels) 1 = it ran in this session */
 
-    uint8_t *k_cache, *v_cache; /* (layers, kv_heads, blocks) of kv_cache.h */
-    float *x;                   /* (batch, hidden) residual stream */
+    float *x;          /* (batch, hidden) residual stream */
     float *h;          /* (batch, widest) input of linears as floats; states for the head */
-    float *own;        /* (batch, widest) that input after a linear's own norm, or NULL */
+    float *normed;     /* (batch, widest) that input after a linear's own norm, or NULL */
     float *q;          /* (batch, heads * head_dim) */
     float *k, *v;      /* (batch, kv_heads * head_dim) */
     float *mixed;      /* (batch, heads * head_dim) attention output */
@@ -36,15 +62,14 @@ struct tp_session {
     void *acts16; /* of the head; NULL for heads that take floats */
 
     /* the batch at work */
-    const int32_t *tokens; /* (n) */
+    tp_row *rows; /* (batch), n at work */
     int64_t n;
-    int64_t wanted; /* the last `wanted` tokens need more than their keys and values */
+    tp_run *runs; /* (batch), run_count at work */
+    int64_t run_count;
     const tp_layer *layer;
     const tp_linear *linears; /* (TP_LINEAR_COUNT) of this layer */
     int layer_index;
 };
-
-typedef enum tp_wanted { TP_WANT_NOTHING, TP_WANT_LAST, TP_WANT_ALL, TP_WANT_HIDDEN } tp_wanted;
 
 /* How a linear takes few tokens. */
 static inline tp_kernel_plan tp_matvec_for(const tp_session *s, const tp_linear *l) {
@@ -55,16 +80,24 @@ static inline tp_kernel_plan tp_matvec_for(const tp_session *s, const tp_linear 
 static inline void tp_mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
 
 /* ---- graph.c ---- */
-/* Appends n <= batch tokens that fit into the context. out: (vocab), (n, vocab) or (n, hidden). */
-void tp_run_batch(tp_session *s, const int32_t *tokens /* (n) */, int64_t n, tp_wanted want,
-                  float *out);
+typedef enum tp_output { TP_OUTPUT_LOGITS, TP_OUTPUT_HIDDEN } tp_output;
+
+/* Evaluates s->rows, which s->runs divide. Rows and runs are then used up; n_past stays as it is.
+ * out: (wanted, vocab) logits or (wanted, hidden) states of the wanted tokens of all runs, in the
+ * order of rows. NULL if none is wanted. */
+void tp_run_batch(tp_session *s, tp_output kind, float *out);
+
+/* ---- sequence.c ---- */
+/* Gives a sequence its cache. Returns a tp_status. */
+int tp_sequence_init(tp_sequence *q, tp_session *s, int64_t n_ctx);
+void tp_sequence_drop(tp_sequence *q);
 
 /* ---- attention.c ---- */
 /* Floats of s->work per thread. */
 int64_t tp_attention_floats(const tp_session *s);
-/* Turns s->q and s->k, and stores s->k and s->v in the cache. */
+/* Turns s->q and s->k, and stores s->k and s->v in the caches. */
 void tp_rope_and_store(tp_session *s);
-/* Reads s->q and the cache, writes s->mixed. */
+/* Reads s->q and the caches, writes s->mixed. */
 void tp_attention_run(tp_session *s);
 
 #endif

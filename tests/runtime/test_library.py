@@ -18,7 +18,8 @@ from tritpack.formats.model_spec import LINEARS, ModelSpec
 from tritpack.formats.names import ISAS, ExitCode
 from tritpack.formats.ternary import TernaryTensor
 from tritpack.runtime.abi import ABI_VERSION, LAYOUT_IDS, NOT_RUN
-from tritpack.runtime.library import CModel, CSession, CTensor, Library, available_isas, library, library_path
+from tritpack.runtime.library import CModel, CTensor, Library, available_isas, library, library_path
+from tritpack.runtime.session import CSession, Span
 
 F32 = npt.NDArray[np.float32]
 SCALE = np.float32(0.03)
@@ -204,6 +205,38 @@ def test_ctrl_c_between_batches_leaves_the_session_as_it_was(
         assert np.array_equal(run(TOKENS[2:]), want) and calls == 5
         session.rewind(0)
         assert np.array_equal(run(TOKENS[:2]), first)
+
+
+def test_sequences_share_a_session_and_keep_their_bits(made: Made) -> None:
+    with CModel(made.spec, made.tensors) as model, CSession(model, n_ctx=16, batch=4) as session:
+        want = {
+            start: session.eval(TOKENS[start : start + 6], logits="all") for start in (0, 3) if not session.rewind(0)
+        }
+        session.rewind(0)
+        other = session.new_sequence(8)
+        session.eval_spans([Span(session.own, TOKENS[:2], 0), Span(other, TOKENS[3:8], 0)])
+        got = session.eval_spans([Span(session.own, TOKENS[2:6], 4), Span(other, TOKENS[8:9])])
+        assert np.array_equal(got[:4], want[0][2:]) and np.array_equal(got[4], want[3][5])
+        state = other.save()
+        other.rewind(1)
+        assert (session.n_past, other.n_past) == (6, 1)
+        third = session.new_sequence()
+        third.copy_from(session.own, 5)
+        assert np.array_equal(session.eval_spans([Span(third, TOKENS[5:6])])[0], want[0][5])
+        third.load(6, state)
+        third.rewind(5)
+        assert np.array_equal(session.eval_spans([Span(third, TOKENS[8:9])])[0], want[3][5])
+        with pytest.raises(Unreadable):
+            third.load(5, state[:-1])
+        for spans in ([Span(other, [1] * 8)], [Span(other, [1]), Span(third, [96])], [Span(other, [1])] * 2, []):
+            with pytest.raises(UsageError):
+                session.eval_spans(spans)
+            assert (other.n_past, third.n_past) == (1, 6), f"{len(spans)} spans"
+        other.close()
+        with pytest.raises(UsageError, match="closed"):
+            session.eval_spans([Span(other, [1])])
+    with pytest.raises(UsageError, match="closed"):
+        third.rewind(0)
 
 
 def test_closing_a_model_closes_its_sessions(made: Made) -> None:

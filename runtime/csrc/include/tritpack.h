@@ -6,9 +6,11 @@
  * (kernels/common.h). Nothing uses FMA.
  *
  * A tp_model describes weights that the caller keeps in memory, in a mapped file for example, as
- * long as the model lives. A tp_session holds the KV cache, the buffers and the threads of one
- * conversation. One thread at a time may use a session; several sessions may share a model. In a
- * child after fork() a session works on the calling thread alone. The caller's rounding mode
+ * long as the model lives. A tp_session has the threads and the buffers that evaluate tokens, and
+ * one tp_sequence: the KV cache of a conversation. Further sequences share its threads, and one
+ * pass over the weights can serve them all. One thread at a time may use a session with its
+ * sequences; several sessions may share a model. In a child after fork() a session works on the
+ * calling thread alone. The caller's rounding mode
  * changes no result and is restored.
  *
  * Functions that return int and can fail return a tp_status: TP_OK (0) or a reason. Then outputs
@@ -30,7 +32,7 @@ extern "C" {
 
 /* Raised when a struct or a signature below changes. Compare with tp_abi_version() after
  * loading. */
-#define TP_ABI_VERSION 6
+#define TP_ABI_VERSION 7
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -210,11 +212,12 @@ typedef struct tp_session_params {
 
 /* Makes a session. On failure *out is NULL. */
 TP_API int tp_session_new(const tp_model *model, const tp_session_params *params, tp_session **out);
-TP_API void tp_session_free(tp_session *session); /* NULL is fine */
+/* NULL is fine. Its sequences can only be freed afterwards. */
+TP_API void tp_session_free(tp_session *session);
 
 typedef enum tp_logits_mode { TP_LOGITS_NONE, TP_LOGITS_LAST, TP_LOGITS_ALL } tp_logits_mode;
 
-/* Appends n >= 1 tokens at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL,
+/* Appends n >= 1 tokens to the session's own sequence, at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL,
  * NULL for NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT the session is as it was
  * before. */
 TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, int logits_mode,
@@ -224,9 +227,52 @@ TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t
 TP_API int tp_eval_hidden(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
                           float *hidden /* (n, hidden) */);
 
-TP_API int64_t tp_n_past(const tp_session *session); /* positions in the cache */
-/* Drops the positions from n_past on. 0 <= n_past <= tp_n_past. */
+/* tp_sequence_n_past and tp_sequence_rewind of the session's own sequence. */
+TP_API int64_t tp_n_past(const tp_session *session);
 TP_API int tp_rewind(tp_session *session, int64_t n_past);
+
+/* ---- Several sequences ---- */
+
+typedef struct tp_sequence tp_sequence;
+
+/* The session's own sequence, which is freed with it. */
+TP_API tp_sequence *tp_session_sequence(tp_session *session);
+
+/* Makes an empty sequence of at most n_ctx positions; 0 = the session's n_ctx, which is the most.
+ * Memory is taken as positions fill up. On failure *out is NULL. */
+TP_API int tp_sequence_new(tp_session *session, int64_t n_ctx, tp_sequence **out);
+TP_API void tp_sequence_free(tp_sequence *sequence); /* NULL and the session's own are fine */
+
+TP_API int64_t tp_sequence_n_past(const tp_sequence *sequence); /* positions in the cache */
+/* Drops the positions from n_past on. 0 <= n_past <= tp_sequence_n_past. */
+TP_API int tp_sequence_rewind(tp_sequence *sequence, int64_t n_past);
+/* Makes `to` the first n_past positions of `from`, a sequence of the same session. */
+TP_API int tp_sequence_copy(tp_sequence *to, const tp_sequence *from, int64_t n_past);
+
+/* Tokens that one sequence gets. The last `wanted` of them give logits. */
+typedef struct tp_span {
+    tp_sequence *sequence; /* of the session; no two spans may name the same */
+    const int32_t *tokens; /* (n) */
+    int64_t n, wanted;     /* n >= 1, 0 <= wanted <= n */
+} tp_span;
+
+/* Appends the tokens of each span to its sequence, in one pass over the weights for every `batch`
+ * tokens (tp_session_params). A token gets the logits that tp_eval would give it alone, bit for
+ * bit. logits: of the wanted tokens, in order; may be NULL if there are none. After an error all
+ * sequences are as they were before. */
+TP_API int tp_eval_spans(tp_session *session, const tp_span *spans /* (count) */, int64_t count,
+                         float *logits /* (sum of wanted, vocab) */);
+
+/* The keys and values of a sequence as bytes, to continue it later: on any instruction set and in a
+ * sequence of any n_ctx, but only with the same model and kv_type, which is not checked. Values
+ * that another model left give nonsense, but no access out of bounds. */
+TP_API uint64_t tp_sequence_state_bytes(const tp_sequence *sequence, int64_t n_past);
+TP_API int tp_sequence_save(const tp_sequence *sequence,
+                            uint8_t *state /* (nbytes): tp_sequence_state_bytes of its n_past */,
+                            uint64_t nbytes);
+TP_API int tp_sequence_load(tp_sequence *sequence, int64_t n_past,
+                            const uint8_t *state /* (nbytes), of n_past positions */,
+                            uint64_t nbytes);
 
 typedef enum tp_dtype { TP_DTYPE_F32, TP_DTYPE_INT8 } tp_dtype;
 
