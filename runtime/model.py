@@ -18,11 +18,12 @@ from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers, pages
 from tritpack.runtime.chat import Message, chat_ids
-from tritpack.runtime.generate import Generation, collect, stream_tokens
+from tritpack.runtime.continuation import Generation, Request
+from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.library import CModel, CTensor
 from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.sampling import SamplingParams
-from tritpack.runtime.session import CSession
+from tritpack.runtime.session import CSession, Span
 from tritpack.runtime.token_bytes import default_context
 from tritpack.runtime.tokenizer import Tokenizer
 
@@ -38,7 +39,8 @@ ONE_INPUT = "give either a prompt or tokens"
 class Model:
     """A model in a GGUF file, with one session that remembers tokens.
 
-    `generate`, `chat`, `logits` and `embed` start the session anew; `eval` continues it and `reset` empties it.
+    `generate`, `chat`, `logits` and `embed` begin a text of their own; `eval` continues the session and `reset` empties
+    it. `generate` and `chat` do not evaluate what the session remembers of their prompt again.
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
     int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
@@ -71,6 +73,7 @@ class Model:
         self.weights: list[Bytes] = (pages.copied if no_mmap else pages.read_in)(self.file, threads)
         self._model = CModel(self.spec, self._tensors())
         self._session = CSession(self._model, n_ctx=self.context_length, threads=threads, isa=isa, kv_type=kv_type)
+        self.tokens: list[int] = []  # that the session remembers
 
     def __repr__(self) -> str:
         size = f"{self.spec.layers} layers, context {self.context_length}"
@@ -80,6 +83,11 @@ class Model:
     def c_model(self) -> CModel:
         """The model as the C library holds it."""
         return self._model
+
+    @property
+    def session(self) -> CSession:
+        """The session, for more sequences beside its own."""
+        return self._session
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -112,7 +120,7 @@ class Model:
         self.require_logits()
         params = SamplingParams(temp, top_k, top_p, min_p, repeat_penalty, seed)
         ids = self._input_ids(prompt, tokens, no_special)
-        return collect(stream_tokens(self, self.tokenizer, ids, max_tokens, params), on_text)
+        return collect(stream_tokens(self, self.tokenizer, Request(ids, max_tokens, params)), on_text)
 
     def chat(
         self,
@@ -193,29 +201,45 @@ class Model:
 
     def reset(self) -> None:
         """Forget every token."""
-        self._session.rewind(0)
+        self.rewind(0)
 
     def eval(self, tokens: Sequence[int]) -> F32:
         """Append tokens to the session and return the logits of the last one, float32 (vocab,)."""
-        last: F32 = self._session.eval(tokens, logits="last")[-1]
+        last: F32 = self._append(tokens, "last")[-1]
         return last
+
+    def eval_last(self, tokens: Sequence[int], wanted: int) -> F32:
+        """Append tokens to the session and return the logits of the last `wanted`, float32 (wanted, vocab)."""
+        if wanted < 2:
+            return self._append(tokens, "last" if wanted else "none")
+        logits = self._session.eval_spans([Span(self._session.own, tokens, wanted)])
+        self.tokens.extend(map(int, tokens))
+        return logits
 
     def eval_all(self, tokens: Sequence[int]) -> F32:
         """Append tokens to the session and return the logits of each, float32 (tokens, vocab)."""
-        return self._session.eval(tokens, logits="all")
+        return self._append(tokens, "all")
 
     def append(self, tokens: Sequence[int]) -> None:
         """Append tokens to the session, without logits."""
-        self._session.eval(tokens, logits="none")
+        self._append(tokens, "none")
 
     def rewind(self, positions: int) -> None:
         """Forget all tokens after the first `positions`."""
         self._session.rewind(positions)
+        del self.tokens[positions:]
 
     def hidden(self, tokens: Sequence[int]) -> F32:
         """Start the session anew; return the states after the final norm, float32 (tokens, hidden)."""
         self.reset()
-        return self._session.hidden(tokens)
+        states = self._session.hidden(tokens)
+        self.tokens.extend(map(int, tokens))
+        return states
+
+    def _append(self, tokens: Sequence[int], logits: str) -> F32:
+        rows = self._session.eval(tokens, logits=logits)
+        self.tokens.extend(map(int, tokens))
+        return rows
 
     def outputs(self, tokens: Sequence[int]) -> F32:
         """Return what the model was trained for: `hidden` of an embedding model, `logits` of any other."""

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.runtime.chat import chat_text
-from tritpack.runtime.generate import collect, stream_tokens
+from tritpack.runtime.continuation import Request
+from tritpack.runtime.generate import collect, common_prefix, stream_tokens
 from tritpack.runtime.model import Model
 from tritpack.runtime.perplexity import log_softmax
 from tritpack.runtime.sampling import SamplingParams
@@ -42,7 +43,6 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self.model = Model(path, **options)
         self.tokens = self.model.tokenizer
         self.model.require_logits()
-        self._seen: list[int] = []  # the tokens in the session
 
     @property
     def max_length(self) -> int:
@@ -103,16 +103,9 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     def _last_logits(self, tokens: list[int], wanted: int) -> Any:
         """Logits of the last `wanted` tokens; tokens that the session has already are not evaluated again."""
-        shared = 0
-        while shared < min(len(self._seen), len(tokens) - wanted) and self._seen[shared] == tokens[shared]:
-            shared += 1
+        shared = common_prefix(self.model.tokens, tokens[: len(tokens) - wanted])
         self.model.rewind(shared)
-        self._seen = tokens[:shared]
-        if shared < len(tokens) - wanted:
-            self.model.append(tokens[shared : len(tokens) - wanted])
-        logits = self.model.eval_all(tokens[len(tokens) - wanted :])
-        self._seen = tokens
-        return logits
+        return self.model.eval_last(tokens[shared:], wanted)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         results = []
@@ -145,8 +138,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
                 top_k=int(settings.get("top_k", 0)) if sampled else 0,
             )
             prompt = self.tok_encode(context)[-(self.max_length - min(count, self.max_length - 1)) :]
-            steps = stream_tokens(self.model, self.tokens, prompt, count, params, stop_strings=until)
-            self._seen = []
+            steps = stream_tokens(self.model, self.tokens, Request(prompt, count, params, stop_strings=until))
             results.append(collect(steps).text)
             self.cache_hook.add_partial("generate_until", request.args, results[-1])
         return results

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEMO, REPOSITORY
+from tritpack.runtime.continuation import Request
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.library import available_isas
 from tritpack.runtime.model import Model
@@ -32,4 +33,4 @@ def test_greedy_text_is_known(demo_gguf: Path, isa: str) -> None:
     with Model(demo_gguf, isa=isa, threads=2) as model:
         for prompt, text in known.items():
             ids = model.tokenizer.encode(prompt)
-            assert collect(stream_tokens(model, model.tokenizer, ids, 48)).text == text, prompt
+            assert collect(stream_tokens(model, model.tokenizer, Request(ids, 48))).text == text, prompt

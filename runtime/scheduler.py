@@ -1,0 +1,365 @@
+"""One model for many requests: continuous batching over slots, a prefix cache and a fair queue.
+
+A thread of its own owns the model. Each pass gives every running request its next tokens: one while it writes, a piece
+of its prompt before. Requests come and go between passes. A token's bits do not depend on what else is in its pass, so
+a request gets the same text as alone.
+
+A slot keeps the tokens of its last request. A new request takes over the longest common beginning that any slot has:
+where it lies if nothing of worth follows it, else as a copy in the slot that was unused for longest.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tritpack.formats.arrays import F32
+from tritpack.formats.errors import TritpackError
+from tritpack.runtime.continuation import (
+    CANCELLED,
+    Continuation,
+    GeneratedToken,
+    Generation,
+    Request,
+    checked_prompt,
+)
+from tritpack.runtime.generate import common_prefix
+from tritpack.runtime.model import Model
+from tritpack.runtime.session import DEFAULT_BATCH, CSequence, Span
+
+PROMPT_BESIDE_WRITING = 64
+"""Most tokens of prompts in a pass while other requests write, which wait for it."""
+GUESSING_ROWS = 8
+"""Rows of a pass that guesses may fill up: more rows would no longer be nearly free."""
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+V = TypeVar("V")
+OnToken = Callable[[GeneratedToken], object]
+OnEnd = Callable[["Generation | Exception"], object]
+
+
+class QueueFull(TritpackError):
+    """More requests wait than the limit allows. retry_after: seconds after which one may have been served."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} requests are waiting already", hint=f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class Ticket:
+    """A request that was handed in."""
+
+    def __init__(self, request: Request, client: str, on_token: OnToken, on_end: OnEnd) -> None:
+        self.request, self.client, self.on_token, self.on_end = request, client, on_token, on_end
+        self.cancelled = False
+        self.began = time.monotonic()
+
+    def cancel(self) -> None:
+        """Stop within one token; `on_end` gets what was written, with the stop reason "cancelled"."""
+        self.cancelled = True
+
+
+@dataclass
+class Job:
+    """A ticket at work."""
+
+    ticket: Ticket
+    continuation: Continuation
+
+
+@dataclass
+class Slot:
+    """A sequence, the tokens in it, and what it works on."""
+
+    sequence: CSequence
+    tokens: list[int] = field(default_factory=list)
+    job: Job | None = None
+    last_used: float = 0.0
+
+
+@dataclass
+class Statistics:
+    """Counts since the start."""
+
+    requests: int = 0
+    refused: int = 0
+    cancelled: int = 0
+    prompt_tokens: int = 0  # evaluated
+    cached_tokens: int = 0  # of prompts, that were remembered
+    generated_tokens: int = 0
+    passes: int = 0
+    evictions: int = 0  # beginnings of texts that were given up for others
+    busy: int = 0  # slots, now
+    waiting: int = 0  # requests, now
+
+
+class FairQueue:
+    """Tickets by client: clients take turns, and each one's tickets keep their order."""
+
+    def __init__(self) -> None:
+        self._clients: collections.OrderedDict[str, collections.deque[Ticket]] = collections.OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def put(self, ticket: Ticket) -> None:
+        self._clients.setdefault(ticket.client, collections.deque()).append(ticket)
+        self._length += 1
+
+    def get(self) -> Ticket:
+        """The next ticket. IndexError if there is none."""
+        if not self._clients:
+            raise IndexError("the queue is empty")
+        client, tickets = self._clients.popitem(last=False)
+        ticket = tickets.popleft()
+        if tickets:
+            self._clients[client] = tickets  # behind the others
+        self._length -= 1
+        return ticket
+
+
+class Scheduler:
+    """The thread that serves requests with a model, which nothing else may use meanwhile.
+
+    slots: requests that are served at once. queue_limit: requests that may wait.
+    """
+
+    def __init__(self, model: Model, slots: int = 4, queue_limit: int = 64) -> None:
+        self.model, self.queue_limit = model, queue_limit
+        self._slots = [Slot(model.session.new_sequence()) for _ in range(slots)]
+        self._queue, self._calls = FairQueue(), collections.deque[Callable[[], None]]()
+        self._wake = threading.Condition()
+        self._closing: float | None = None  # when what still runs is cancelled
+        self._statistics, self._pass_seconds = Statistics(), 0.0
+        self._thread = threading.Thread(target=self._run, name="tritpack-scheduler", daemon=True)
+        self._thread.start()
+
+    # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, on_token: OnToken, on_end: OnEnd, *, client: str = "") -> Ticket:
+        """Hand in a request. Both callbacks run in the scheduler's thread and must not block it.
+
+        on_token gets each token; on_end the result, or the error that ended the request. client: whose turn it is, for
+        the queue. Raises UsageError for a prompt that is empty, too long or outside the vocabulary, QueueFull.
+        """
+        checked_prompt(request, self.model.tokenizer, self.model.context_length)
+        ticket = Ticket(request, client, on_token, on_end)
+        with self._wake:
+            if self._closing is not None:
+                raise QueueFull(len(self._queue), 5.0)
+            free = sum(slot.job is None for slot in self._slots)
+            if len(self._queue) >= self.queue_limit + free:
+                self._statistics.refused += 1
+                raise QueueFull(len(self._queue), self._wait_seconds())
+            self._statistics.requests += 1
+            self._queue.put(ticket)
+            self._wake.notify()
+        return ticket
+
+    def call(self, function: Callable[[Model], T]) -> Future[T]:
+        """Run a function with the model between two passes; it may use the model's own session."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function(self.model))
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._wake:
+            if self._closing is not None:
+                raise QueueFull(len(self._queue), 5.0)
+            self._calls.append(run)
+            self._wake.notify()
+        return future
+
+    def statistics(self) -> Statistics:
+        """A copy of the counts."""
+        with self._wake:
+            busy = sum(slot.job is not None for slot in self._slots)
+            return Statistics(**{**vars(self._statistics), "busy": busy, "waiting": len(self._queue)})
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, let those that run and wait end within `drain_seconds`, cancel the rest, and stop."""
+        with self._wake:
+            self._closing = time.monotonic() + drain_seconds
+            self._wake.notify()
+        self._thread.join()
+        for slot in self._slots:
+            slot.sequence.close()
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the scheduler's thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                while self._calls:
+                    self._calls.popleft()()
+                if self._closing is not None and time.monotonic() > self._closing:
+                    self._cancel_all()
+                self._end_cancelled()
+                self._admit()
+                self._pass()
+            except Exception as error:  # a request must not wait for ever because of a bug here
+                LOG.exception("the scheduler failed; its requests end")
+                for slot, job in self._jobs():
+                    self._end(slot, job, error)
+
+    def _wait(self) -> bool:
+        """Wait for something to do. False if there is nothing left and the scheduler closes."""
+        with self._wake:
+            while not (self._calls or len(self._queue) or any(slot.job for slot in self._slots)):
+                if self._closing is not None:
+                    return False
+                self._wake.wait()
+            return True
+
+    def _jobs(self) -> list[tuple[Slot, Job]]:
+        return [(slot, slot.job) for slot in self._slots if slot.job is not None]
+
+    def _cancel_all(self) -> None:
+        with self._wake:
+            waiting = [self._queue.get() for _ in range(len(self._queue))]
+        for ticket in waiting:
+            self._end_unserved(ticket)
+        for _, job in self._jobs():
+            job.ticket.cancel()
+
+    def _end_cancelled(self) -> None:
+        for slot, job in self._jobs():
+            if job.ticket.cancelled:
+                job.continuation.cancel()
+                self._end(slot, job)
+
+    def _end_unserved(self, ticket: Ticket) -> None:
+        continuation = Continuation(ticket.request, self.model.tokenizer, self.model.context_length)
+        continuation.cancel()
+        self._statistics.cancelled += 1
+        _tell(ticket.on_end, continuation.result())
+
+    def _admit(self) -> None:
+        """Give free slots to the requests whose turn it is."""
+        while any(slot.job is None for slot in self._slots):
+            with self._wake:
+                if not len(self._queue):
+                    return
+                ticket = self._queue.get()
+            if ticket.cancelled:
+                self._end_unserved(ticket)
+                continue
+            job = Job(ticket, Continuation(ticket.request, self.model.tokenizer, self.model.context_length))
+            slot = self._prepare_slot(job.continuation)
+            slot.job = job
+            if job.continuation.stop_reason is not None:
+                self._end(slot, job)
+
+    def _prepare_slot(self, continuation: Continuation) -> Slot:
+        """Make a free slot begin with as much of the prompt as any slot has."""
+        shared = {id(slot): common_prefix(slot.tokens, continuation.history) for slot in self._slots}
+        source = max(self._slots, key=lambda slot: (shared[id(slot)], slot.job is None))
+        continuation.reuse(shared[id(source)])
+        known = continuation.evaluated
+        free = sorted((slot for slot in self._slots if slot.job is None), key=lambda slot: slot.last_used)
+        slot = free[0]
+        if known and source.job is None:
+            # What follows the common beginning is kept if it is longer than what the slot unused for longest has.
+            others = [other for other in free if other is not source]
+            keep = others and len(source.tokens) - known > len(others[0].tokens)
+            slot = others[0] if keep else source
+        if len(slot.tokens) > max(known, shared[id(slot)]):
+            self._statistics.evictions += 1
+        if slot is source or not known:
+            slot.sequence.rewind(known)
+        else:
+            slot.sequence.copy_from(source.sequence, known)
+        slot.tokens = continuation.history[:known]
+        self._statistics.cached_tokens += known
+        return slot
+
+    def _pass(self) -> None:
+        """Give each running request its next tokens."""
+        jobs = self._jobs()
+        if not jobs:
+            return
+        writing = [(slot, job) for slot, job in jobs if not job.continuation.reads_prompt]
+        reading = [(slot, job) for slot, job in jobs if job.continuation.reads_prompt]
+        reading.sort(key=lambda pair: pair[1].ticket.began)
+        guesses = max(0, GUESSING_ROWS // len(jobs) - 1)
+        room = PROMPT_BESIDE_WRITING if writing else DEFAULT_BATCH
+        spans, served = [], []
+        for slot, job in writing:
+            spans.append(Span(slot.sequence, *job.continuation.next_tokens(DEFAULT_BATCH, guesses)))
+            served.append((slot, job))
+        for slot, job in reading:
+            if room:
+                spans.append(Span(slot.sequence, *job.continuation.next_tokens(room)))
+                served.append((slot, job))
+                room -= len(spans[-1].tokens)
+        self._evaluate(spans, served)
+
+    def _evaluate(self, spans: list[Span], served: list[tuple[Slot, Job]]) -> None:
+        begin = time.perf_counter()
+        try:
+            logits = self.model.session.eval_spans(spans)
+        except Exception as error:
+            for slot, job in served:
+                self._end(slot, job, error)
+            return
+        self._pass_seconds = time.perf_counter() - begin
+        self._statistics.passes += 1
+        place = 0
+        for (slot, job), span in zip(served, spans, strict=True):
+            slot.tokens.extend(span.tokens)
+            try:
+                self._take(slot, job, logits[place : place + span.wanted], len(span.tokens))
+            except Exception as error:
+                self._end(slot, job, error)
+            place += span.wanted
+
+    def _take(self, slot: Slot, job: Job, logits: F32, evaluated: int) -> None:
+        """Let a request take its logits, and tell its client."""
+        continuation = job.continuation
+        self._statistics.prompt_tokens += evaluated if continuation.reads_prompt else 0
+        written = continuation.take(logits, self._pass_seconds)
+        self._statistics.generated_tokens += len(written)
+        if len(slot.tokens) > continuation.evaluated:  # wrong guesses
+            slot.sequence.rewind(continuation.evaluated)
+            del slot.tokens[continuation.evaluated :]
+        for token in written:
+            _tell(job.ticket.on_token, token)
+        if continuation.stop_reason is not None:
+            self._end(slot, job)
+
+    def _end(self, slot: Slot, job: Job, error: Exception | None = None) -> None:
+        """Free a slot, whose tokens stay for the next request, and tell the client."""
+        slot.job, slot.last_used = None, time.monotonic()
+        result = error or job.continuation.result()
+        self._statistics.cancelled += isinstance(result, Generation) and result.stop_reason == CANCELLED
+        _tell(job.ticket.on_end, result)
+
+    def _wait_seconds(self) -> float:
+        """A guess at how long a place in the queue takes to become free: a hundred passes for each round of slots."""
+        return min(60.0, max(1.0, 100 * self._pass_seconds * len(self._queue) / len(self._slots)))
+
+
+def _tell(callback: Callable[[V], object], value: V) -> None:
+    """Call a client, whose errors are its own: they are logged, and other requests go on."""
+    try:
+        callback(value)
+    except Exception:
+        LOG.exception("a client's callback failed")
