@@ -95,6 +95,7 @@ class Generation:
     cached_tokens: int = 0  # of the prompt, that the model remembered
     drafted: int = 0  # tokens that were guessed
     accepted: int = 0  # guesses that were right
+    gain: float | None = None  # tokens_per_second over that of the passes without guesses; None if all or none had some
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)  # of the prompt's tokens but the first
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of `ids`
 
@@ -216,17 +217,20 @@ class Continuation:
     def result(self) -> Generation:
         """What was written so far; final once `stop_reason` is set."""
         evaluated = self.prompt_tokens - self._cached
+        speed = self._written / self._write_seconds if self._write_seconds > 0 else 0.0
+        plain = self.request.speculation.plain_seconds if self.request.speculation and self._drafted else None
         return Generation(
             text="".join(self._pieces),
             ids=self.history[self.prompt_tokens :],
             stop_reason=self.stop_reason or CANCELLED,
             stop_id=self.stop_id,
-            tokens_per_second=self._written / self._write_seconds if self._write_seconds > 0 else 0.0,
+            tokens_per_second=speed,
             prompt_tokens=self.prompt_tokens,
             prompt_tokens_per_second=evaluated / self._prompt_seconds if self._prompt_seconds > 0 else 0.0,
             cached_tokens=self._cached,
             drafted=self._drafted,
             accepted=self._accepted,
+            gain=None if plain is None else speed * plain,
             prompt_logprobs=self._prompt_logprobs,
             logprobs=self._logprobs,
         )

@@ -7,14 +7,21 @@ a right one saves a pass.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import Protocol
 
 SHORTEST, LONGEST = 2, 4
 """Tokens of the n-grams that are looked up."""
-RETRY = 24
-"""Passes without a guess, after which one is tried again where guesses did not pay."""
-FORGET = 0.1
+RETRY = 32
+"""Passes without a guess after which one is tried again, once one was wrong; twice as many each time that it fails."""
+MARGIN = 1.1
+"""How much faster guesses have to look before they are made: what is known of them is never exact."""
+FIRST, RECENT = 3, 9
+"""Passes without guesses before the first one; passes whose times are remembered."""
+DEAR = 0.4
+"""What a guess is thought to add to a pass, as a share of one without guesses, until one was measured."""
+FORGET = 0.15
 """How much a new observation counts."""
 
 
@@ -64,42 +71,56 @@ class Speculation:
     def __init__(self, draft: Draft, most: int = 7, *, always: bool = False) -> None:
         self._draft, self._most, self._always = draft, most, always
         self._right = 0.6  # share of guesses that are right, as long as nothing is known
-        self._seconds: dict[int, float] = {}  # of a pass with so many guesses
-        self._idle = 0
+        self._recent: dict[int, collections.deque[float]] = {0: collections.deque(maxlen=RECENT)}
+        self._count = most if always else 0  # of guesses, for the next pass
+        self._idle, self._patience = 0, FIRST  # passes without a guess; how many until one is tried
+
+    @property
+    def plain_seconds(self) -> float | None:
+        """Seconds of a pass without guesses, the median of the last ones; None if there was none."""
+        recent = sorted(self._recent[0])
+        return recent[len(recent) // 2] if recent else None
 
     def guess(self, history: Sequence[int], room: int) -> list[int]:
         """Return the guesses for the next pass, at most `room`."""
-        count = min(self._worthwhile(), room)
+        count = min(self._count or int(self._idle >= self._patience), room)
         return self._draft.guess(history, count) if count > 0 else []
 
     def observe(self, guesses: int, right: int, seconds: float) -> None:
         """Learn from a pass: how many guesses it had, how many were right, how long it took."""
-        old = self._seconds.get(guesses)
-        self._seconds[guesses] = seconds if old is None else old + FORGET * (seconds - old)
-        self._idle = 0 if guesses else self._idle + 1
+        if guesses == 0:  # most passes, for which this must cost nothing
+            self._recent[0].append(seconds)
+            self._idle += 1
+            return
+        self._recent.setdefault(guesses, collections.deque(maxlen=RECENT)).append(seconds)
+        if right:
+            self._patience = FIRST
+        elif self._idle >= self._patience:
+            self._patience = max(RETRY, 2 * self._patience)
+        self._idle = 0
         for _ in range(right):
             self._right += FORGET * (1 - self._right)
         if right < guesses:
             self._right -= FORGET * self._right
+        if not self._always:
+            self._count = self._worthwhile()
+
+    def _seconds(self, guesses: int) -> float | None:
+        """The quickest of the last passes with so many guesses: others of the machine's work made the rest slower."""
+        return min(self._recent[guesses]) if self._recent.get(guesses) else None
 
     def _worthwhile(self) -> int:
         """The number of guesses that gives the most tokens per second."""
-        if self._always:
-            return self._most
-        alone = self._seconds.get(0)
+        alone = self._seconds(0)
         if alone is None:
-            return 0  # the first pass measures what one without guesses takes
-        best, best_speed, tokens = 0, 1 / alone, 1.0
+            return 0
+        best, best_speed, tokens = 0, MARGIN / alone, 1.0
+        cost, each = alone, DEAR * alone
         for count in range(1, self._most + 1):
             tokens += self._right**count
-            speed = tokens / self._cost(count, alone)
-            if speed > best_speed:
-                best, best_speed = count, speed
-        return best or int(self._idle >= RETRY)
-
-    def _cost(self, count: int, alone: float) -> float:
-        """Seconds of a pass with `count` guesses: measured, or by the nearest smaller one that was measured."""
-        if count in self._seconds:
-            return self._seconds[count]
-        smaller = max(known for known in self._seconds if known < count)
-        return self._seconds[smaller] + alone * 0.2 * (count - smaller)
+            measured = self._seconds(count)
+            cost = cost + each if measured is None else measured
+            each = each if measured is None else max(0.0, measured - alone) / count
+            if tokens / cost > best_speed:
+                best, best_speed = count, tokens / cost
+        return best
