@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import SHARED
 from tests.make.tokenizers import CHATML, GEMMA_CHAT
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
-from tritpack.runtime.chat import chat_ids, chat_text, check_messages, parse_messages, render_chat
+from tritpack.runtime.chat import chat_ids, chat_text, check_messages, parse_messages, render_chat, takes_tools
 from tritpack.runtime.tokenizer import BITNET_TEMPLATE, Tokenizer, _byte_of_char
 
 pytest.importorskip("jinja2")
@@ -166,9 +166,49 @@ def test_bad_chats_are_usage_errors(document: str) -> None:
 
 
 def test_good_chats_pass() -> None:
-    assert parse_messages(json.dumps(CHAT)) == CHAT and check_messages(CHAT) is CHAT
+    assert parse_messages(json.dumps(CHAT)) == CHAT and check_messages(CHAT) == CHAT
 
 
 def test_a_base_model_has_no_chat() -> None:
     with pytest.raises(Unsupported, match="no chat template"):
         chat_ids(toy(None), CHAT)
+
+
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}
+TOOL_CHAT = [
+    {"role": "user", "content": [{"type": "text", "text": "What"}, {"type": "text", "text": "time?"}]},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "12:00"},
+]
+TOOL_TEMPLATE = (
+    "{% for t in tools or [] %}{{ t.function.name }}{{ t | tojson }};{% endfor %}{{ enable_thinking }};"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.arguments.zone }}{% endfor %};{% endfor %}"
+)
+
+
+def test_tools_calls_parts_and_variables_reach_the_template() -> None:
+    text = render(TOOL_TEMPLATE, TOOL_CHAT, tools=[CLOCK], variables={"enable_thinking": False})
+    tool = json.dumps(CLOCK)
+    assert text == f"clock{tool};False;user:What\ntime?;assistant:UTC;tool:12:00;"
+    assert chat_text(toy(TOOL_TEMPLATE), HELLO, tools=[CLOCK], variables={}).startswith(f"clock{tool};;user:")
+    assert TOOL_CHAT[1]["content"] is None  # the caller's messages stay as they are
+    assert takes_tools(TOOL_TEMPLATE) and not takes_tools(CHATML.replace("tools", "toolset"))
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "words"),
+    [
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], {}, "of type 'image_url'"),
+        ([{"role": "user", "content": ["a"]}], {}, "a part that is not text"),
+        ([{"role": "assistant", "tool_calls": [1]}], {}, "without the name of a function"),
+        ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}], {}, "not valid JSON"),
+        (HELLO, {"tools": [{"type": "function"}]}, "tool 0 has no function"),
+        (HELLO, {"variables": {"messages": []}}, "'messages' cannot be a variable"),
+    ],
+    ids=["image", "part", "call", "arguments", "tool", "variable"],
+)
+def test_what_a_template_is_not_given(messages: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        render(TOOL_TEMPLATE, messages, **options)
