@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
-from tritpack.runtime import embedding, packers, pages
+from tritpack.runtime import embedding, packers, pages, sampling_defaults
 from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.continuation import Generation, Request
 from tritpack.runtime.generate import collect, stream_tokens
@@ -103,22 +104,25 @@ class Model:
         tokens: Sequence[int] | None = None,
         max_tokens: int = 64,
         no_special: bool = False,
-        temp: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repeat_penalty: float = 1.0,
+        temp: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repeat_penalty: float | None = None,
         seed: int = 0,
         on_text: OnText | None = None,
     ) -> Generation:
         """Continue a prompt, or token ids used as given.
 
         max_tokens: -1 runs until a stop token or the end of the context. no_special: do not add the specials that the
-        tokenizer adds to a prompt. temp 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 are off.
+        tokenizer adds to a prompt. temp 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 are off; None takes
+        what the file says (`sampling_defaults`), which is greedy where it says nothing.
         Raises UsageError for an impossible value, Unsupported for an embedding model.
         """
         self.require_logits()
-        params = SamplingParams(temp, top_k, top_p, min_p, repeat_penalty, seed)
+        params = self.sampling_params(
+            temp=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed
+        )
         ids = self._input_ids(prompt, tokens, no_special)
         return collect(stream_tokens(self, self.tokenizer, Request(ids, max_tokens, params)), on_text)
 
@@ -128,11 +132,11 @@ class Model:
         *,
         system: str | None = None,
         max_tokens: int = -1,
-        temp: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repeat_penalty: float = 1.0,
+        temp: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repeat_penalty: float | None = None,
         seed: int = 0,
         on_text: OnText | None = None,
     ) -> Generation:
@@ -187,6 +191,15 @@ class Model:
                 raise UsageError(ONE_INPUT)
             tokens = embedding.text_ids(self, prompt)
         return embedding.embed(self, tokens, pooling=pooling, normalize=not no_normalize)
+
+    @functools.cached_property
+    def sampling_defaults(self) -> dict[str, float]:
+        """The sampling options that the file gives, by name (see runtime/sampling_defaults.py)."""
+        return sampling_defaults.file_sampling(self.file.metadata, self.file.path)
+
+    def sampling_params(self, **options: Any) -> SamplingParams:
+        """Return how to sample: temp, top_k, top_p, min_p, repeat_penalty and seed, None taking what the file says."""
+        return sampling_defaults.sampling_params(self.file.metadata, self.file.path, **options)
 
     def require_logits(self) -> None:
         """Raise Unsupported for an embedding model: it was not trained to predict, so its logits mean nothing."""
@@ -336,11 +349,11 @@ def generate(
     tokens: Sequence[int] | None = None,
     max_tokens: int = 64,
     no_special: bool = False,
-    temp: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repeat_penalty: float = 1.0,
+    temp: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repeat_penalty: float | None = None,
     seed: int = 0,
     threads: int | None = None,
     isa: str | None = None,

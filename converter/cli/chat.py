@@ -14,9 +14,8 @@ from tritpack.converter.cli.model_options import (
     chat_model_options,
     no_mmap_option,
     open_model,
-    sampling_options,
-    take_sampling,
 )
+from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
 from tritpack.formats.errors import TritpackError, Unreadable, UsageError
 from tritpack.formats.inputs import STDIN
 
@@ -53,6 +52,7 @@ def command(file: str, system: str | None, max_tokens: int, **options: Any) -> N
 
     with open_model(file, **options) as model:
         model.require_logits()
+        sampling = with_defaults(model, sampling, quiet=True)
         if len(model.tokenizer.encode(system or "")) > model.context_length:
             raise UsageError(f"the system message is longer than the context of {model.context_length} tokens")
         while line := _read_line():

@@ -15,12 +15,11 @@ from tritpack.converter.cli.model_options import (
     open_model,
     parse_tokens,
     prompt_options,
-    sampling_options,
     take_prompt,
-    take_sampling,
     warn_of_second_bos,
 )
 from tritpack.converter.cli.parameters import json_option
+from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
 from tritpack.formats.printable import printable
 
 
@@ -45,6 +44,7 @@ def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as
     sampling = take_sampling(options)
     with open_model(file, **options) as model:
         model.require_logits()
+        sampling = with_defaults(model, sampling, quiet=as_json)
         ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)
         if tokens is None and not no_special:
             warn_of_second_bos(model.tokenizer, ids)
@@ -56,6 +56,7 @@ def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as
                     "text": result.text,
                     "ids": result.ids,
                     "prompt_ids": ids,
+                    "sampling": sampling,
                     "stop_reason": result.stop_reason,
                     "tokens_per_second": result.tokens_per_second,
                     "prompt_tokens_per_second": result.prompt_tokens_per_second,

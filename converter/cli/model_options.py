@@ -73,30 +73,6 @@ def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., 
     return function
 
 
-def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --temp, --top-k, --top-p, --min-p, --repeat-penalty and --seed to a command."""
-    for option in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampler."),
-        click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="1 is off."),
-        click.option("--min-p", type=float, default=0.0, show_default=True, help="0 is off."),
-        click.option("--top-p", type=float, default=1.0, show_default=True, help="1 is off."),
-        click.option("--top-k", type=int, default=0, show_default=True, help="0 is off."),
-        click.option("--temp", type=float, default=0.0, show_default=True, help="0 is greedy."),
-    ):
-        function = option(function)
-    return function
-
-
-def take_sampling(options: dict[str, Any]) -> dict[str, Any]:
-    """Move the options of `sampling_options` out of a command's keyword arguments. Raises UsageError for impossible
-    values, before FILE is opened."""
-    from tritpack.runtime.sampling import SamplingParams
-
-    sampling = {key: options.pop(key) for key in ("temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed")}
-    SamplingParams(*sampling.values())
-    return sampling
-
-
 def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that adds -p, with `use` as its help, and -f to a command."""
 

@@ -19,6 +19,7 @@ from tritpack.converter.export.storage_choice import (
 from tritpack.converter.export.tokenizer import tokenizer_files
 from tritpack.converter.families.family import Family
 from tritpack.converter.pipeline.in_order import in_order, threads_for
+from tritpack.converter.sampling import generation_config
 from tritpack.converter.sources.source_model import SourceModel
 from tritpack.converter.storage.mlx import Mlx
 from tritpack.converter.storage.storage import DTYPE_NAMES, Storage, encoded
@@ -62,8 +63,8 @@ class CheckpointWriter:
         files, ids = tokenizer_files(self.model.metadata)
         name = self.model.metadata.get("general.name")
         files["config.json"] = {**({"_name_or_path": name} if name else {}), **self._config(), **ids}
-        if ids:
-            files["generation_config.json"] = ids
+        if generation := {**ids, **generation_config(self.model.metadata)}:
+            files["generation_config.json"] = generation
         if spec.is_embedding_model:
             files["modules.json"] = SENTENCE_MODULES
             files["1_Pooling/config.json"] = {"pooling_mode": {"last": "lasttoken"}.get(spec.pooling, spec.pooling)}

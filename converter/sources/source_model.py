@@ -17,6 +17,7 @@ import numpy as np
 from tritpack.converter import vocab
 from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
+from tritpack.converter.sampling import sampling_metadata
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
@@ -97,6 +98,7 @@ def from_checkpoint(
         "tritpack.source.family": recognition.family.name,
         "tritpack.source.form": recognition.storage.recorded,
         **_embedding_metadata(recognition, vocabulary),
+        **sampling_metadata(source.generation_config, notes),
         **vocabulary,
     }
     warnings = (*_checkpoint_warnings(source, recognition, vocabulary), *source.origin.warnings, *notes)
