@@ -26,7 +26,7 @@ from tritpack.formats.errors import Unreadable, Unsupported, UsageError
 from tritpack.formats.ternary import TernaryTensor
 
 REQUIRED = object()
-PATH = "prompt_file"  # of a command alone: a callable takes the text
+PATH = "prompt_file"  # of a command alone: a callable takes the text, and those of texts take one
 MODEL = {"threads", "isa", "kv_type", "context", "no_mmap"}
 SAMPLING = {"temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
 
@@ -73,9 +73,10 @@ ROWS = [
     Row("Model", "generate", {*TEXT, *SAMPLING}, {"int8_activations"}),
     Row("Model.generate", "generate", {"as_json", "file", *MODEL}, {"on_text"}),
     Row("Model.chat", "chat", {"file", *MODEL}, {"messages", "on_text"}),
-    Row("Model.tokenize", "tokenize", {"as_json", "file"}, set()),
-    Row("Model.logits", "logits", {"as_json", "file", "output", "force", *MODEL}, set()),
-    Row("Model.embed", "embed", {"as_json", "file", "output", "force", *MODEL}, set()),
+    Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),
+    Row("Model.detokenize", "detokenize", {"as_json", "file", "tokens", "tokens_file"}, {"tokens"}),
+    Row("Model.logits", "logits", {"as_json", "file", "output", "force", "prompt", *MODEL}, {"prompt"}),
+    Row("Model.embed", "embed", {"as_json", "file", "output", "force", "prompt", *MODEL}, {"prompt"}),
 ]  # fmt: skip
 
 

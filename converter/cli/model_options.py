@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH, as_gguf
-from tritpack.converter.cli.main import print_json, show
+from tritpack.converter.cli.main import show
 from tritpack.formats import names
 from tritpack.formats.errors import UsageError
 from tritpack.formats.inputs import read_stdin, read_text
@@ -73,8 +73,16 @@ def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., 
     return function
 
 
-def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that adds -p, with `use` as its help, and -f to a command."""
+class OneText(click.types.StringParamType):
+    """A text of an option that may be repeated: a variable of the environment gives one text, and not one per word."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
+def prompt_options(use: str, *, several: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds -p, with `use` as its help, and -f to a command. several: both may be repeated."""
+    again = " Repeat it for several texts." if several else ""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         path = click.option(
@@ -82,9 +90,13 @@ def prompt_options(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             "--prompt-file",
             type=PATH,
             metavar="FILE",
-            help="UTF-8 file with the text, - for standard input; the end of its last line is left out.",
+            multiple=several,
+            help=f"UTF-8 file with the text, - for standard input; the end of its last line is left out.{again}",
         )
-        return click.option("-p", "--prompt", help=f"{use} - is standard input.")(path(function))
+        prompt = click.option(
+            "-p", "--prompt", type=OneText(), multiple=several, help=f"{use} - is standard input.{again}"
+        )
+        return prompt(path(function))
 
     return add
 
@@ -108,11 +120,33 @@ def take_prompt(options: dict[str, Any], other: str | None, otherwise: str) -> s
     if prompt == "-" and path is None:
         prompt, path = None, "-"
     if [prompt, path, other].count(None) != 2:
-        hint = 'for example: -p "Once upon a time"'
-        raise UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}", hint=hint)
+        raise _no_text(otherwise)
     if other is None:
         WORKER.start()  # the tokenizer's process, while the model is opened here
     return prompt if path is None else read_text_argument(path).removesuffix("\n")
+
+
+def take_prompts(options: dict[str, Any], other: str | None, otherwise: str) -> list[str]:
+    """Move a repeated -p and -f out of a command's keyword arguments, and return the texts: first those of -p.
+
+    They are none if `other` is given. Raises what `take_prompt` raises, and UsageError for two texts of standard input.
+    """
+    prompts, paths = options.pop("prompt"), options.pop("prompt_file")
+    if bool(prompts or paths) == (other is not None):
+        raise _no_text(otherwise)
+    if [*prompts, *paths].count("-") > 1:
+        raise UsageError("standard input can be read only once", hint="give - for one text")
+    if other is None:
+        WORKER.start()
+    return [
+        *(read_text_argument("-").removesuffix("\n") if prompt == "-" else prompt for prompt in prompts),
+        *(read_text_argument(path).removesuffix("\n") for path in paths),
+    ]
+
+
+def _no_text(otherwise: str) -> UsageError:
+    hint = 'for example: -p "Once upon a time"'
+    return UsageError(f"give either a text with -p, a file of text with -f, or {otherwise}", hint=hint)
 
 
 def warn_of_second_bos(tokenizer: Tokenizer, ids: list[int]) -> None:
@@ -131,36 +165,30 @@ def read_text_argument(path: str) -> str:
     return read_stdin() if path == "-" else read_text(Path(path))
 
 
-def write_npy(
-    output: str,
-    values: npt.NDArray[np.float32],
-    *,
-    ids: list[int],
-    kernels: list[str],
-    schema: str,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Write the values that a model computed for `ids` to a .npy file, and print a line or JSON about it."""
+def write_npy(output: str, values: npt.NDArray[np.float32], *, force: bool) -> None:
+    """Write an array to a .npy file."""
     import numpy as np
 
     from tritpack.formats.files import atomic_output
 
     with atomic_output(Path(output), values.nbytes, force=force) as stream:
         np.save(stream, values)
-    shape = list(values.shape)
-    if as_json:
-        print_json({"schema": schema, "output": output, "shape": shape, "ids": ids, "kernels": kernels})
-    else:
-        click.echo(f"wrote {output}: float32 {' x '.join(map(str, shape))}, from {len(ids)} tokens")
 
 
-def parse_tokens(text: str) -> list[int]:
-    """Parse `1,2,3` as token ids. Raises UsageError."""
+def say_written(output: str, values: npt.NDArray[np.float32], ids: Sequence[Sequence[int]]) -> None:
+    """Print a line about a written array. ids: the tokens of each text that it was computed from."""
+    shape, tokens = " x ".join(map(str, values.shape)), sum(map(len, ids))
+    texts = f"{len(ids)} texts with " if len(ids) > 1 else ""
+    click.echo(f"wrote {output}: float32 {shape}, from {texts}{tokens} tokens")
+
+
+def parse_tokens(text: str, name: str = "--tokens") -> list[int]:
+    """Parse `1,2,3` as token ids; blanks and a list's brackets are allowed. name: of the option, for errors. Raises
+    UsageError."""
     try:
-        ids = [int(part) for part in text.split(",") if part.strip()]
+        ids = [int(part) for part in text.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()]
     except ValueError:
         ids = []
     if not ids or not all(0 <= i < 2**31 for i in ids):
-        raise UsageError(f"--tokens {text[:60]!r}: expected ids such as 1,2,3")
+        raise UsageError(f"{name} {text[:60]!r}: expected ids such as 1,2,3")
     return ids
