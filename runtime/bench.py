@@ -23,6 +23,7 @@ from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model
 from tritpack.runtime.pages import huge_share
+from tritpack.runtime.session import Span
 from tritpack.runtime.token_bytes import cache_bytes, read_per_token
 
 SCHEMA = "tritpack.bench/1"
@@ -32,6 +33,8 @@ N_PROMPT, N_GEN = 512, 128
 FIRST_PROMPT = 8
 """Tokens of the prompt for the time to the first token."""
 WARM_UP = 4
+STEPS = 16
+"""Tokens that each of several sequences decodes."""
 RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
 """Operations measured in products per second; all others are measured in bytes per second."""
@@ -43,7 +46,8 @@ BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 class Workload:
     """A test after `depth` tokens, in llama-bench's terms: `pp` evaluates n at once, `tg` decodes n one by one.
 
-    `batch` evaluates n at once and wants the logits of each, as speculation and serving do.
+    `batch` evaluates n at once and wants the logits of each, as speculation does. `seq` decodes STEPS tokens of each of
+    n sequences together, as a server does.
     """
 
     kind: str
@@ -53,6 +57,11 @@ class Workload:
     @property
     def is_prompt(self) -> bool:
         return self.kind == "pp"
+
+    @property
+    def positions(self) -> int:
+        """Tokens of each sequence."""
+        return STEPS if self.kind == "seq" else self.n
 
     @property
     def label(self) -> str:
@@ -87,7 +96,9 @@ class Row:
     """Products of the linears per token, the figure that the limit of products bounds."""
     joules_per_token: float | None
     batch: int = 1
-    """Tokens that share one reading of the weights, in a batch test."""
+    """Tokens that share one reading of the weights, in tests of batches and sequences."""
+    sequences: int = 1
+    """Sequences that share it; each reads its own keys and values."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -104,7 +115,12 @@ class Row:
 
     @property
     def bytes_per_second(self) -> float:
-        return self.tokens_per_second / self.batch * (self.file_bytes_per_token + self.cache_bytes_per_token)
+        return self.tokens_per_second * self._bytes_read
+
+    @property
+    def _bytes_read(self) -> float:
+        """Bytes that are read for one token of the test."""
+        return (self.file_bytes_per_token + self.cache_bytes_per_token * self.sequences) / self.batch
 
     @property
     def read_limits(self) -> list[float]:
@@ -118,8 +134,7 @@ class Row:
     def shares(self) -> dict[str, float]:
         """What was reached of each limit that was measured: `read`, the bandwidth, and `dots`, the products per second.
         The median over the repetitions, each held against the limits just before and after it."""
-        read = (self.file_bytes_per_token + self.cache_bytes_per_token) / self.batch
-        limits = {"read": (read, self.read_limits), "dots": (self.macs_per_token, self.dots_limits)}
+        limits = {"read": (self._bytes_read, self.read_limits), "dots": (self.macs_per_token, self.dots_limits)}
         return {
             name: statistics.median(
                 2 * sample * work / (before + after) for sample, before, after in zip(self.samples, around, around[1:])
@@ -135,8 +150,8 @@ class Row:
 
     @property
     def bound(self) -> str:
-        """The limit of this test: `read` for decoding, `dots` for prompts, and for batches the lower of the two, whose
-        share is the larger one."""
+        """The limit of this test: `read` for decoding, `dots` for prompts, and for batches and sequences the lower of
+        the two, whose share is the larger one."""
         if self.batch == 1 or len(self.shares) < 2:
             return "dots" if self.is_prompt else "read"
         return max(self.shares, key=self.shares.__getitem__)
@@ -170,6 +185,7 @@ def bench(
     n_prompt: Sequence[int] | None = None,
     n_gen: Sequence[int] | None = None,
     n_batch: Sequence[int] | None = None,
+    n_sequences: Sequence[int] | None = None,
     n_depth: int = 0,
     threads: Sequence[int] | None = None,
     repetitions: int = 5,
@@ -181,8 +197,9 @@ def bench(
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
 
     n_prompt: numbers of tokens evaluated at once (ppN). n_gen: numbers of tokens decoded one by one (tgN). None takes
-    N_PROMPT and N_GEN, as far as the context holds them, or nothing if n_batch has a number. n_batch: numbers of
-    tokens evaluated at once with the logits of each (batchN). All come after `n_depth` tokens that are not timed.
+    N_PROMPT and N_GEN, as far as the context holds them, or nothing if n_batch or n_sequences has a number. n_batch:
+    numbers of tokens evaluated at once with the logits of each (batchN). n_sequences: numbers of sequences that decode
+    together (seqN). All come after `n_depth` tokens that are not timed.
     threads: thread counts; None measures all cores that this process may use. no_mmap: see Model. Raises UsageError if
     the model's context is shorter, and what Model raises.
     """
@@ -191,18 +208,19 @@ def bench(
     with locating(path=gguf.path):
         model_metadata.require_ternary(gguf)
         room = max(1, model_metadata.from_gguf(gguf).context_length - n_depth)
-    if n_batch:
+    if n_batch or n_sequences:
         n_prompt, n_gen = n_prompt or (), n_gen or ()
     tests = [Workload("pp", n, n_depth) for n in ([min(N_PROMPT, room)] if n_prompt is None else n_prompt) if n > 0]
     tests += [Workload("tg", n, n_depth) for n in ([min(N_GEN, room)] if n_gen is None else n_gen) if n > 0]
     tests += [Workload("batch", n, n_depth) for n in n_batch or () if n > 0]
+    tests += [Workload("seq", n, n_depth) for n in n_sequences or () if n > 0]
     if not tests or not thread_counts or repetitions < 1:
-        raise UsageError("nothing to measure", hint="give -p, -n or --batch, and at least one thread and repetition")
+        raise UsageError("nothing to measure", hint="give -p, -n, --batch or --sequences, and at least one thread")
     # Before the models below, whose mapping of the file would keep its pages in memory.
     options: dict[str, Any] = {"isa": isa, "kv_type": kv_type, "no_mmap": no_mmap}
     first = [_first_token(file, count, options) for count in thread_counts]
     rows, kernels, shares = [], set(), {}
-    positions = n_depth + max(test.n for test in tests)
+    positions = n_depth + max(test.positions for test in tests)
     for count in thread_counts:
         with Model(gguf, threads=count, context=positions, **options) as model:
             if positions > model.context_length:
@@ -266,40 +284,68 @@ def _measure(model: Model, test: Workload, threads: int, repetitions: int, kv_ty
         return Limits(c.read_limit(weights, threads, isa) or None, c.dots_limit(threads, isa) or None)
 
     samples, around, joules = _samples(model, test, repetitions, limits)
-    cached = round((test.depth + (test.n + 1) / 2) * cache_bytes(model.spec, kv_type))
+    cached = round((test.depth + (test.positions + 1) / 2) * cache_bytes(model.spec, kv_type))
     macs = _macs_per_token(model, test.n if test.is_prompt else 1)
     read = read_per_token(model.spec, {name: info.nbytes for name, info in model.file.tensors.items()})
-    batch = test.n if test.kind == "batch" else 1
-    return Row(test.label, threads, samples, around, read, cached, macs, joules, batch)
+    batch, sequences = test.n if test.kind in ("batch", "seq") else 1, test.n if test.kind == "seq" else 1
+    return Row(test.label, threads, samples, around, read, cached, macs, joules, batch, sequences)
 
 
 def _samples(
     model: Model, test: Workload, repetitions: int, limits: Callable[[], Limits]
 ) -> tuple[list[float], list[Limits], float | None]:
     """Tokens per second of each repetition, the limits before, between and after them, and joules per token."""
+    work, tokens = _prepared(model, test)
+    samples, around, used = [], [limits()], 0.0
+    for _ in range(repetitions):
+        with _energy() as joules:
+            begin = time.perf_counter()
+            work()
+            samples.append(tokens / (time.perf_counter() - begin))
+        used += joules[0] if joules else 0.0
+        around.append(limits())
+    return samples, around, used / (tokens * repetitions) if used else None
+
+
+def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], int]:
+    """What a repetition does, warmed up, and how many tokens it evaluates."""
     n, depth = test.n, test.depth
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, model.spec.vocab_size, depth + n).tolist()
+    ids = rng.integers(0, model.spec.vocab_size, depth + test.positions).tolist()
     model.reset()
+    if test.kind == "seq":
+        return _together(model, n, ids, depth), n * STEPS
     if depth:
         model.append(ids[:depth])
     model.append(ids[depth : depth + (min(n, WARM_UP) if test.kind == "tg" else n)])
-    samples, around, used = [], [limits()], 0.0
-    for _ in range(repetitions):
+
+    def work() -> None:
         model.rewind(depth)
-        with _energy() as joules:
-            begin = time.perf_counter()
-            if test.is_prompt:
-                model.eval(ids[depth:])
-            elif test.kind == "batch":
-                model.eval_all(ids[depth:])
-            else:
-                for token in ids[depth:]:
-                    model.eval([token])
-            samples.append(n / (time.perf_counter() - begin))
-        used += joules[0] if joules else 0.0
-        around.append(limits())
-    return samples, around, used / (n * repetitions) if used else None
+        if test.is_prompt:
+            model.eval(ids[depth:])
+        elif test.kind == "batch":
+            model.eval_all(ids[depth:])
+        else:
+            for token in ids[depth:]:
+                model.eval([token])
+
+    return work, n
+
+
+def _together(model: Model, n: int, ids: Sequence[int], depth: int) -> Callable[[], None]:
+    """Decoding of n sequences, each of which has the first `depth` ids."""
+    sequences = [model.session.new_sequence() for _ in range(n)]
+    for sequence in sequences:
+        model.session.eval_spans([Span(sequence, ids[: max(1, depth)], 0)])
+
+    def work() -> None:
+        for sequence in sequences:
+            sequence.rewind(depth)
+        for token in ids[depth:]:
+            model.session.eval_spans([Span(sequence, [token]) for sequence in sequences])
+
+    work()
+    return work
 
 
 def _first_token(file: str | Path, threads: int, options: dict[str, Any]) -> float:

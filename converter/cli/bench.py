@@ -63,6 +63,13 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     metavar="N,N",
     help="Numbers of tokens to evaluate at once with the logits of each; without -p and -n nothing else is measured.",
 )
+@click.option(
+    "--sequences",
+    "n_sequences",
+    callback=_numbers,
+    metavar="N,N",
+    help="Numbers of sequences to decode together, as a server does; without -p and -n nothing else is measured.",
+)
 @click.option("-d", "--n-depth", type=click.IntRange(min=0), default=0, help="Tokens in the context before the test.")
 @click.option("-t", "--threads", callback=_numbers, metavar="N,N", help="Thread counts; all cores by default.")
 @click.option(
@@ -90,6 +97,7 @@ def command(
     n_prompt: list[int] | None,
     n_gen: list[int] | None,
     n_batch: list[int] | None,
+    n_sequences: list[int] | None,
     n_depth: int,
     threads: list[int] | None,
     repetitions: int,
@@ -102,10 +110,10 @@ def command(
 ) -> None:
     """Time the model in FILE in llama-bench's terms: ppN evaluates N tokens at once, tgN decodes N one by one.
 
-    batchN evaluates N tokens at once and computes the logits of each, as speculation and serving do. Each row has the
-    median of its repetitions, the slowest and the fastest, and its share of a limit of this machine, which is measured
-    before and after each repetition: for decoding, reads of the weights where the model reads them; for prompts, int8
-    dot products; for batches, the lower of the two.
+    batchN evaluates N tokens at once and computes the logits of each, as speculation does; seqN decodes N sequences
+    together, as serving does. Each row has the median of its repetitions, the slowest and the fastest, and its share of
+    a limit of this machine, which is measured before and after each repetition: for decoding, reads of the weights
+    where the model reads them; for prompts, int8 dot products; for batches and sequences, the lower of the two.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
@@ -133,6 +141,7 @@ def command(
             n_prompt=n_prompt,
             n_gen=n_gen,
             n_batch=n_batch,
+            n_sequences=n_sequences,
             n_depth=n_depth,
             threads=threads,
             repetitions=repetitions,

@@ -81,6 +81,17 @@ def test_rows_of_a_model(tiny_gguf: Path) -> None:
     assert lines[0].startswith("| test") and set(lines[1]) <= set("|-: ") and lines[2].startswith("| pp16 @ d8")
 
 
+def test_sequences_share_the_weights_but_not_their_caches(tiny_gguf: Path) -> None:
+    result = json.loads(run("bench", tiny_gguf, "--sequences", "1,3", "-d", "8", "-r", "2", "-t", "2", "--json").stdout)
+    alone, three = result["rows"]
+    assert [alone["test"], three["test"]] == ["seq1 @ d8", "seq3 @ d8"]
+    cached = round((8 + 17 / 2) * 2 * 2 * 2 * 64 * 4)
+    for row, sequences in ((alone, 1), (three, 3)):
+        assert row["cache_bytes_per_token"] == cached, row
+        bytes_per_token = row["file_bytes_per_token"] / sequences + cached
+        assert row["bytes_per_second"] == pytest.approx(row["tokens_per_second"] * bytes_per_token), row
+
+
 def test_a_file_of_some_size_is_read_for_the_limit() -> None:
     result = json.loads(run("bench", str(DEMO / "checkpoint"), "-p", "0", "-n", "2", "-r", "1", "--json").stdout)
     (row,) = result["rows"]
