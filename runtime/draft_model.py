@@ -8,8 +8,6 @@ from tritpack.formats.errors import UsageError
 from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.model import Model
 
-KEY_TOKENS = "tokenizer.ggml.tokens"
-
 
 class ModelDraft:
     """Guesses what a draft model finds likeliest.
@@ -19,7 +17,7 @@ class ModelDraft:
     """
 
     def __init__(self, model: Model, target: Model) -> None:
-        if model.file.metadata.get(KEY_TOKENS) != target.file.metadata.get(KEY_TOKENS):
+        if not model.tokenizer.has_tokens_of(target.tokenizer):
             raise UsageError(
                 f"has another vocabulary than {target.file.path.name}, so it cannot guess its tokens",
                 path=model.file.path,

@@ -1,5 +1,7 @@
 """Constraints on what a model may write: a JSON schema or a grammar, by the library llguidance.
 
+They are what continuation.py calls a Constraint.
+
 The library is optional (extra `grammar`). A constraint masks logits before a token is chosen, and follows the tokens
 that are chosen.
 """
@@ -10,7 +12,7 @@ import importlib
 import json
 import weakref
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +27,6 @@ SPECIAL = b"\xff"
 """What llguidance wants before the text of a control token: no text contains this byte."""
 
 _vocabularies: weakref.WeakKeyDictionary[Tokenizer, Any] = weakref.WeakKeyDictionary()
-
-
-class Constraint(Protocol):
-    """What decides which tokens may come next."""
-
-    def mask(self, logits: F32) -> F32:
-        """Return a copy of the logits, float32 (vocab,), with -inf for tokens that must not come next."""
-
-    def accept(self, token: int) -> None:
-        """Go on to the state after `token`."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing can follow but the end."""
 
 
 class _Vocabulary:

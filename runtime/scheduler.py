@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tritpack.formats.arrays import F32
@@ -32,6 +32,7 @@ from tritpack.runtime.continuation import (
 from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.model import Model
 from tritpack.runtime.session import DEFAULT_BATCH, CSequence, Span
+from tritpack.runtime.speculation import Speculation
 
 PROMPT_BESIDE_WRITING = 64
 """Most tokens of prompts in a pass while other requests write, which wait for it."""
@@ -93,6 +94,8 @@ class Statistics:
     prompt_tokens: int = 0  # evaluated
     cached_tokens: int = 0  # of prompts, that were remembered
     generated_tokens: int = 0
+    guessed_tokens: int = 0
+    right_guesses: int = 0
     passes: int = 0
     evictions: int = 0  # beginnings of texts that were given up for others
     busy: int = 0  # slots, now
@@ -128,11 +131,18 @@ class FairQueue:
 class Scheduler:
     """The thread that serves requests with a model, which nothing else may use meanwhile.
 
-    slots: requests that are served at once. queue_limit: requests that may wait.
+    slots: requests that are served at once. queue_limit: requests that may wait. speculation: makes what guesses for a
+    request that brings nothing of its own, see speculation.py.
     """
 
-    def __init__(self, model: Model, slots: int = 4, queue_limit: int = 64) -> None:
-        self.model, self.queue_limit = model, queue_limit
+    def __init__(
+        self,
+        model: Model,
+        slots: int = 4,
+        queue_limit: int = 64,
+        speculation: Callable[[], Speculation] | None = None,
+    ) -> None:
+        self.model, self.queue_limit, self._speculation = model, queue_limit, speculation
         self._slots = [Slot(model.session.new_sequence()) for _ in range(slots)]
         self._queue, self._calls = FairQueue(), collections.deque[Callable[[], None]]()
         self._wake = threading.Condition()
@@ -262,7 +272,10 @@ class Scheduler:
             if ticket.cancelled:
                 self._end_unserved(ticket)
                 continue
-            job = Job(ticket, Continuation(ticket.request, self.model.tokenizer, self.model.context_length))
+            request = ticket.request
+            if self._speculation is not None and request.speculation is None:
+                request = replace(request, speculation=self._speculation())
+            job = Job(ticket, Continuation(request, self.model.tokenizer, self.model.context_length))
             slot = self._prepare_slot(job.continuation)
             slot.job = job
             if job.continuation.stop_reason is not None:
@@ -349,6 +362,9 @@ class Scheduler:
         """Free a slot, whose tokens stay for the next request, and tell the client."""
         slot.job, slot.last_used = None, time.monotonic()
         result = error or job.continuation.result()
+        if isinstance(result, Generation):
+            self._statistics.guessed_tokens += result.drafted
+            self._statistics.right_guesses += result.accepted
         self._statistics.cancelled += isinstance(result, Generation) and result.stop_reason == CANCELLED
         _tell(job.ticket.on_end, result)
 

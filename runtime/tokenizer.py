@@ -195,6 +195,10 @@ class Tokenizer:
                 pass
         return text.replace("\u2581", " ").encode("utf-8")
 
+    def has_tokens_of(self, other: Tokenizer) -> bool:
+        """Return whether each id is the same token in both vocabularies."""
+        return self._tokens == other._tokens
+
     def token_text(self, token_id: int) -> str:
         """Return the token as the vocabulary spells it."""
         return self._tokens[self._checked(token_id)]

@@ -13,7 +13,8 @@ import pytest
 
 from tritpack.formats.errors import MissingRequirement, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.runtime.grammar import Constraint, constraint_for
+from tritpack.runtime.continuation import Constraint
+from tritpack.runtime.grammar import constraint_for
 from tritpack.runtime.tokenizer import Tokenizer
 
 SCHEMA = {
