@@ -47,6 +47,7 @@ COMMANDS = {
     "publish": "Upload a release folder or a bundle to the Hub, once it was checked.",
     "generate": "Continue a prompt.",
     "chat": "Talk with a model.",
+    "serve": "Answer the clients of OpenAI, Anthropic and llama-server over HTTP.",
     "tokenize": "Print the tokens of a text or a chat: ids and pieces.",
     "detokenize": "Print the text of token ids.",
     "perplexity": "Measure perplexity on a text, and the divergence from a second file.",

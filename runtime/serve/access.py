@@ -1,0 +1,67 @@
+"""Who may call: API keys, and what a browser may not do in the name of a foreign page."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tritpack.runtime.serve.api_errors import ApiError
+from tritpack.runtime.serve.limits import Settings
+
+LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class Access:
+    """ASGI middleware that lets a request pass or answers it.
+
+    With keys, every path needs one but `open_paths`. Without keys a server on the loopback address checks instead that
+    the Host header is a name of this machine: the owner of a domain can let its name point to 127.0.0.1 while a page of
+    it is open (DNS rebinding), and that page could then read every answer as one of its own. And a page of another
+    origin that was not named with --cors is refused: a browser would keep the answer from it, and compute it anyway.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, open_paths: Iterable[str]) -> None:
+        self._app, self._settings, self._open = app, settings, frozenset(open_paths)
+        self._keys = [key.encode("utf-8") for key in settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (error := self._refusal(scope["path"], Headers(scope=scope))):
+            await error.response(scope["path"])(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: Headers) -> ApiError | None:
+        if self._keys:
+            if path in self._open or self._has_key(headers):
+                return None
+            challenge = {"WWW-Authenticate": "Bearer"}
+            message = "the API key is missing or wrong: send it as Authorization: Bearer KEY, or as x-api-key"
+            return ApiError(message, status=401, code="invalid_api_key", headers=challenge)
+        host = headers.get("host", "")
+        if self._settings.loopback and _hostname(f"//{host}") not in LOOPBACK_NAMES:
+            message = f"the Host header {host[:100]!r} is not a name of this machine: use localhost, or an API key"
+            return ApiError(message, status=403, code="unknown_host")
+        origin = headers.get("origin")
+        named = origin in self._settings.cors or "*" in self._settings.cors
+        if origin is None or named or origin.partition("://")[2].lower() == host.lower():
+            return None
+        message = f"pages of {origin[:100]!r} may not call this server: it was not started with --cors and that origin"
+        return ApiError(message, status=403, code="foreign_origin")
+
+    def _has_key(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        data = given.encode("latin-1")  # the bytes that were sent
+        equal = [hmac.compare_digest(data, key) for key in self._keys]  # all, so that the time tells nothing
+        return any(equal)
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,276 @@
+"""The model behind the HTTP layer: texts to ids, and requests to the scheduler's thread, awaited in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HttpRequest
+
+from tritpack.formats.arrays import F32
+from tritpack.formats.errors import TritpackError
+from tritpack.runtime import embedding
+from tritpack.runtime.chat import Message, chat_ids
+from tritpack.runtime.continuation import Constraint, GeneratedToken, Generation, Request
+from tritpack.runtime.grammar import constraint_for
+from tritpack.runtime.model import Model
+from tritpack.runtime.scheduler import QueueFull, Scheduler
+from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library
+from tritpack.runtime.serve.limits import CHARACTERS_PER_BYTE, Settings
+from tritpack.runtime.serve.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class Backend:
+    """A model with its scheduler and settings, as the endpoints use them. Made where an event loop runs or not."""
+
+    def __init__(
+        self, model: Model, scheduler: Scheduler, settings: Settings, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """about: what /props says of the file besides, such as its attestation."""
+        self.model, self.scheduler, self.settings, self.about = model, scheduler, settings, dict(about or {})
+        self.tokenizer = model.tokenizer
+        self.metrics = Metrics(scheduler.statistics)
+        self.created = int(model.file.path.stat().st_mtime)
+        self.fingerprint = f"tritpack-{model.file.sha256[:16]}"
+        # One thread, since a tokenizer's process answers one request at a time anyway.
+        self._texts = concurrent.futures.ThreadPoolExecutor(1, "texts")
+        longest = max(len(self.tokenizer.token_text(i)) for i in range(self.tokenizer.vocab_size))
+        self.most_characters = CHARACTERS_PER_BYTE * longest * model.context_length
+
+    # -- texts ---------------------------------------------------------------------------------------------------------
+
+    async def apart(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what takes time and works on texts in the thread for it. Raises ApiError for the library's errors."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._texts, function, *arguments)
+        except TritpackError as error:
+            raise from_library(error) from error
+
+    async def text_ids(self, text: str, param: str, add_special: bool = True) -> list[int]:
+        """Return the token ids of a prompt. Raises ContextTooLong."""
+        self.check_characters(len(text), param)
+        ids = await self.apart(self.tokenizer.encode, text, add_special)
+        self.check_length(ids, param)
+        return ids
+
+    async def conversation_ids(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], param: str
+    ) -> list[int]:
+        """Return the token ids of a conversation through the model's template. Raises ContextTooLong, and ApiError for
+        a model without a template."""
+        if not self.tokenizer.chat_template:
+            message = "the model has no chat template: it is a base model; use /v1/completions with a prompt"
+            raise ApiError(message, code="no_chat_template")
+        if len(messages) > self.model.context_length:
+            raise ContextTooLong(f"{len(messages)} messages do not fit into {self._context()}", param)
+        self.check_characters(_characters(messages) + _characters(tools), param)
+        ids = await self.apart(functools.partial(chat_ids, self.tokenizer, messages, tools=list(tools)))
+        self.check_length(ids, param)
+        return ids
+
+    async def constraint(self, schema: Mapping[str, Any] | None) -> Constraint | None:
+        """Return a new constraint for an answer that has to follow a JSON schema. Raises ApiError."""
+        if schema is None:
+            return None
+        return await self.apart(functools.partial(constraint_for, self.tokenizer, json_schema=schema))
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Raise ApiError for ids outside the vocabulary, or more than the context has."""
+        self.check_vocabulary(ids, param)
+        self.check_length(ids, param)
+
+    def check_vocabulary(self, ids: Sequence[int], param: str) -> None:
+        """Raise ApiError for an id outside the vocabulary."""
+        size = self.tokenizer.vocab_size
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            message = f"token id {wrong} is outside the vocabulary of {size} tokens"
+            raise ApiError(message, code="invalid_value", param=param)
+
+    def check_length(self, ids: Sequence[int], param: str) -> None:
+        """Raise ContextTooLong for more tokens than the context has."""
+        if len(ids) > self.model.context_length:
+            raise ContextTooLong(f"the prompt has {len(ids)} tokens, more than {self._context()}", param)
+
+    def check_characters(self, characters: int, param: str) -> None:
+        """Raise ContextTooLong for a text that no tokenizer could make short enough, before one has to try."""
+        if characters > self.most_characters:
+            raise ContextTooLong(f"a prompt of {characters} characters does not fit into {self._context()}", param)
+
+    def _context(self) -> str:
+        return f"the model's context of {self.model.context_length} tokens"
+
+    # -- the scheduler -------------------------------------------------------------------------------------------------
+
+    def require_logits(self) -> None:
+        """Raise ApiError for an embedding model."""
+        if self.model.spec.is_embedding_model:
+            message = "the model is an embedding model, which was not trained to write; use /v1/embeddings"
+            raise ApiError(message, code="embedding_model")
+
+    def run(self, requests: Sequence[Request], client: str) -> Runs:
+        """Submit requests that belong together. client: takes turns with others in the queue. Raises ApiError, with
+        status 429 if the queue is full."""
+        return Runs(self, requests, client)
+
+    async def embedded(self, ids: Sequence[int], pooling: str | None) -> F32:
+        """Return the vector of a text, float32 (hidden,). Raises ApiError, also after the time limit."""
+        try:
+            future = self.scheduler.call(lambda model: embedding.embed(model, ids, pooling=pooling))
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
+        except asyncio.TimeoutError:
+            raise late(self.settings) from None
+        except QueueFull as full:
+            raise too_busy(full) from full
+        except TritpackError as error:
+            raise from_library(error) from error
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """End the scheduler's thread and that of the texts."""
+        self.scheduler.close(drain_seconds)
+        self._texts.shutdown(cancel_futures=True)
+
+
+class Runs:
+    """Requests of one client, at most as many at once as there are slots, so that a long list does not fill the queue.
+
+    Iterating gives (index, token) and at last (index, generation) of each. Whoever makes one closes it, which stops
+    what still runs within one token.
+    """
+
+    def __init__(self, backend: Backend, requests: Sequence[Request], client: str) -> None:
+        self._scheduler, self._settings, self._metrics = backend.scheduler, backend.settings, backend.metrics
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[tuple[int, GeneratedToken | Generation | Exception]] = asyncio.Queue()
+        self._waiting = collections.deque(enumerate(requests))
+        self._tickets: dict[int, Any] = {}
+        self._open = len(requests)
+        self._begin = time.perf_counter()
+        self._first = True
+        self._late = False
+        self._timer = self._loop.call_later(self._settings.timeout, self._expire)
+        try:
+            self._fill()
+        except TritpackError as error:
+            self.close()
+            raise (too_busy(error) if isinstance(error, QueueFull) else from_library(error)) from error
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._tickets) < max(1, self._settings.slots):
+            index, request = self._waiting[0]
+            put = functools.partial(self._hand_over, index)
+            self._tickets[index] = self._scheduler.submit(request, put, put, client=self._client)
+            self._waiting.popleft()
+
+    def _refill(self) -> None:
+        """Submit more, some time after the first: the queue may be full now, and not for long."""
+        try:
+            self._fill()
+        except QueueFull as full:
+            if not self._tickets:
+                self._loop.call_later(full.retry_after, self._refill)
+        except TritpackError as error:
+            self._items.put_nowait((self._waiting[0][0], error))
+
+    def _hand_over(self, index: int, item: GeneratedToken | Generation | Exception) -> None:
+        """Called in the scheduler's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the scheduler
+            self._loop.call_soon_threadsafe(self._items.put_nowait, (index, item))
+
+    def _expire(self) -> None:
+        self._late = True
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        if self._waiting:
+            self._items.put_nowait((self._waiting[0][0], late(self._settings)))
+
+    def close(self) -> None:
+        """Stop what still runs."""
+        self._timer.cancel()
+        self._waiting.clear()
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        self._tickets.clear()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, GeneratedToken | Generation]]:
+        try:
+            while self._open:
+                index, item = await self._items.get()
+                if isinstance(item, Exception):
+                    raise from_library(item) if isinstance(item, TritpackError) else item
+                self._observe(item)
+                if isinstance(item, Generation):
+                    self._open -= 1
+                    del self._tickets[index]
+                    self._refill()
+                yield index, item
+        finally:
+            self.close()
+
+    def _observe(self, item: GeneratedToken | Generation) -> None:
+        """Count an item. Raises ApiError for an answer that ended before it began."""
+        seconds = time.perf_counter() - self._begin
+        if isinstance(item, GeneratedToken):
+            if self._first:
+                self._metrics.first_token.observe(seconds)
+            self._first = False
+            return
+        self._metrics.count(item)
+        self._metrics.answers.observe(seconds)
+        if item.stop_reason == "cancelled" and not item.ids:
+            raise late(self._settings) if self._late else ApiError("the server is shutting down", status=503)
+
+
+def late(settings: Settings) -> ApiError:
+    """The answer to a request that got none within the limit."""
+    message = f"no answer within {settings.timeout:g} s: the server is busy, or the prompt is long"
+    return ApiError(message, status=503, code="timeout", headers={"Retry-After": "10"})
+
+
+def too_busy(full: QueueFull) -> ApiError:
+    """The answer above the queue's limit."""
+    seconds = str(max(1, math.ceil(full.retry_after)))
+    message = f"too many requests wait already; try again in {seconds} s"
+    return ApiError(message, status=429, code="rate_limit_exceeded", headers={"Retry-After": seconds})
+
+
+def client_of(request: HttpRequest) -> str:
+    """Return who asks, for the queue: the machine, and the key that it sends, since a proxy may stand for many."""
+    key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
+    return f"{request.client.host if request.client else ''} {key}"
+
+
+async def while_connected(receive: Callable[[], Awaitable[Any]], work: Awaitable[T]) -> T | None:
+    """Await `work`, and cancel it when the client goes away; None then. receive: of a request whose body was read."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _characters(value: Any) -> int:
+    """The characters of all texts in a JSON value."""
+    if isinstance(value, dict):
+        return sum(len(key) + _characters(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_characters, value))
+    return len(value) if isinstance(value, str) else 0

@@ -1,0 +1,366 @@
+"""The server without anybody's client: wrong requests, limits, keys, browsers, base models and embedding models."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.make.checkpoints import edited_gguf
+from tests.make.families import Checkpoints
+from tests.make.server import Running, serving
+from tritpack.converter.convert import convert
+
+CHAT, COMPLETIONS, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
+HELLO = [{"role": "user", "content": "Hello"}]
+GOOD = {
+    CHAT: {"messages": HELLO, "max_tokens": 2},
+    COMPLETIONS: {"prompt": "Hello", "max_tokens": 2},
+    RESPONSES: {"input": "Hello", "max_output_tokens": 2},
+    MESSAGES: {"messages": HELLO, "max_tokens": 2},
+    "/v1/messages/count_tokens": {"messages": HELLO},
+    "/v1/embeddings": {"input": "Hello", "pooling": "mean"},
+    "/tokenize": {"content": "Hello"},
+    "/detokenize": {"tokens": [1, 2]},
+}
+TOOL = {"type": "function", "function": {"name": "f"}}
+SAMPLING = {
+    "temperature": [-1, "hot", True, [], 1e9],
+    "top_p": [-0.1, 1.1, "x"],
+    "top_k": [-2, 1.5, "x"],
+    "min_p": [2, "x"],
+    "repeat_penalty": [0, -1, "x"],
+    "seed": ["x", 1.5, [], 2**70],
+    "frequency_penalty": [1],
+    "presence_penalty": [-0.5],
+    "logit_bias": [{"5": 1}],
+    "stream": ["yes", 1],
+}
+SCHEMAS = [
+    "text", {"type": 5}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": 3},
+    {"type": "json_schema", "json_schema": {"schema": "x"}}, {"type": "json_schema", "json_schema": {}},
+]  # fmt: skip
+WRONG: dict[str, dict[str, list[Any]]] = {
+    CHAT: {
+        **SAMPLING,
+        "messages": [None, [], "Hello", {}, [1], [{}], [{"role": 1, "content": "x"}], [{"role": "user"}],
+                     [{"role": "user", "content": 5}], [{"role": "user", "content": [5]}],
+                     [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+                     [{"role": "assistant", "tool_calls": [{}]}]],
+        "max_tokens": [-2, "many", 1.5, True], "max_completion_tokens": [-1, "x"], "n": [0, 17, "x"],
+        "stop": [5, {}, [5], ["x"] * 17, ["x" * 1001]], "top_logprobs": [-1, 21, "x"], "logprobs": ["x", 5],
+        "response_format": SCHEMAS, "stream_options": [5, [], {"include_usage": "x"}],
+        "tools": [5, {}, [5], [{"type": "function"}], [{"type": "web_search"}], [{"type": "function", "function": {}}],
+                  [{"type": "function", "function": {"name": "f", "parameters": 5}}], [TOOL] * 129],
+        "tool_choice": [5, "always", "required", {"type": "function", "function": {"name": "g"}}, {}],
+    },
+    COMPLETIONS: {
+        **SAMPLING,
+        "prompt": [None, 5, {}, [], [None], [[]], [1.5], ["x", 5], [[1, "x"]], [-1], [10**9], ["x"] * 2049],
+        "max_tokens": [-2, "x"], "n": [0, "x"], "logprobs": [-1, 21, "x"], "echo": ["x"], "suffix": ["end"],
+        "best_of": [3], "stop": [5],
+    },
+    RESPONSES: {
+        **SAMPLING,
+        "input": [None, 5, {}, [], [5], [{"type": "item_reference", "id": "x"}], [{"role": "user", "content": 5}],
+                  [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]],
+        "instructions": [5], "max_output_tokens": [0, "x"], "text": [5, {"format": {"type": "x"}}],
+        "previous_response_id": ["resp_1"], "background": [True], "tools": [[{"type": "web_search"}], [TOOL]],
+        "tool_choice": ["required", {"type": "function", "name": "g"}],
+    },
+    MESSAGES: {
+        **{key: SAMPLING[key] for key in ("temperature", "top_p", "top_k", "stream")},
+        "max_tokens": [None, 0, "x"], "system": [5, [5], [{"type": "image"}]], "stop_sequences": [5, [5]],
+        "messages": [None, [], 5, [5], [{"role": "user"}], [{"role": "robot", "content": "x"}],
+                     [{"role": "user", "content": [{"type": "image", "source": {}}]}],
+                     [{"role": "user", "content": [{"type": "text"}]}]],
+        "tools": [5, [5], [{"name": "f", "input_schema": 5}], [{"type": "computer_20250124", "name": "c"}]],
+        "tool_choice": [5, {}, {"type": "any"}, {"type": "tool", "name": "g"}],
+    },
+    "/v1/messages/count_tokens": {"messages": [None, 5], "system": [5]},
+    "/v1/embeddings": {"input": [None, 5, {}, [], [[]], [5.5], [10**9]], "encoding_format": ["int8", 5],
+                       "dimensions": [3, "x"], "pooling": ["sum", 5, None]},
+    "/tokenize": {"content": [None, 5], "add_special": ["x"], "with_pieces": [5]},
+    "/detokenize": {"tokens": [None, "x", [1.5], ["x"], [10**9], [-1]]},
+}  # fmt: skip
+CASES = [(path, key) for path, fields in WRONG.items() for key in fields]
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_a_right_request_is_answered_and_unknown_fields_are_ignored(demo: Running, path: str) -> None:
+    assert demo.ask(path, {**GOOD[path], "no_such_field": {"x": [1]}, "user": None, "store": True}).status == 200
+
+
+@pytest.mark.parametrize(("path", "key"), CASES, ids=[f"{path}:{key}" for path, key in CASES])
+def test_a_wrong_field_is_named(demo: Running, path: str, key: str) -> None:
+    for value in WRONG[path][key]:
+        answer = demo.ask(path, {**GOOD[path], key: value})
+        case = (value if len(str(value)) < 100 else "long", answer.data)
+        assert answer.status == 400 and answer.headers["content-type"] == "application/json", case
+        error = answer.json["error"]
+        assert error["type"] == "invalid_request_error" and error["message"], case
+        assert "\n" not in error["message"] and len(error["message"]) < 500, case
+        if path.startswith(MESSAGES):
+            assert answer.json["type"] == "error" and set(error) == {"type", "message"}, case
+        else:
+            assert set(error) == {"message", "type", "param", "code"}, case
+            assert error["param"] is None or error["param"].split(".")[0].split("[")[0] == key, case
+
+
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"5",
+    b"null",
+    b'"x"',
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"messages": NaN',
+    b'{"a": "\\ud800"}',
+]
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_a_body_that_is_no_object_is_refused(demo: Running, path: str) -> None:
+    for body in BODIES:
+        answer = demo.ask(path, body, method="POST")
+        assert answer.status == 400 and "JSON" in answer.json["error"]["message"], body[:20]
+    assert demo.ask(path, {**GOOD[path], "temperature": float("nan")}).status == 400
+
+
+def test_paths_and_methods(demo: Running) -> None:
+    assert demo.ask("/health").json == {"status": "ok"}
+    for path, method, status in (("/v1/nothing", "GET", 404), (CHAT, "GET", 405), ("/health", "POST", 405)):
+        answer = demo.ask(path, {} if method == "POST" else None, method=method)
+        assert answer.status == status and answer.json["error"]["message"], path
+    assert demo.ask("/v1/messages/nothing").json["type"] == "error"
+
+
+def test_a_prompt_that_is_too_long_has_its_code(demo: Running) -> None:
+    long = "word " * 3000
+    longer = "word " * 500_000  # is refused before a tokenizer sees it
+    for text in (long, longer):
+        said = [{"role": "user", "content": text}]
+        requests: list[tuple[str, Any]] = [
+            (CHAT, {"messages": said}), (COMPLETIONS, {"prompt": text}), (COMPLETIONS, {"prompt": [5] * 1025}),
+            (RESPONSES, {"input": text}), ("/v1/embeddings", {"input": text, "pooling": "cls"}),
+        ]  # fmt: skip
+        for path, body in requests:
+            begin = time.monotonic()
+            answer = demo.ask(path, body)
+            assert answer.status == 400 and answer.json["error"]["code"] == "context_length_exceeded", (
+                path,
+                answer.data,
+            )
+            assert time.monotonic() - begin < 5, path
+    many = demo.ask(CHAT, {"messages": HELLO * 2000})
+    assert many.json["error"]["code"] == "context_length_exceeded"
+
+
+def test_props_say_what_is_served(demo: Running) -> None:
+    props = demo.ask("/props").json
+    about = props["tritpack"]
+    assert about["sha256"] == demo.model.file.sha256 and about["layout"] == "i2_s" and about["file"] == "demo.gguf"
+    assert props["default_generation_settings"]["n_ctx"] == 1024 and "messages" in props["chat_template"]
+    assert str(demo.model.file.path.parent) not in json.dumps(props)
+    demo.ask(CHAT, GOOD[CHAT])
+    assert any("matvec" in name or "matmul" in name for name in demo.ask("/props").json["tritpack"]["kernels"])
+
+
+def test_an_attestation_is_shown_and_compared(demo_gguf: Path) -> None:
+    digest = {"sha256": "0" * 64}
+    predicate = dict.fromkeys(("conclusion", "level", "source", "verifier"), "x") | {"verdict": "pass"}
+    about = {"attestation": {"subject": [{"name": "demo.gguf", "digest": digest}], "predicate": predicate}}
+    with serving(demo_gguf, about=about) as running:
+        shown = running.ask("/props").json["tritpack"]["attestation"]
+        assert shown["verdict"] == "pass" and shown["of_this_file"] is False
+        digest["sha256"] = running.model.file.sha256
+        assert running.ask("/props").json["tritpack"]["attestation"]["of_this_file"] is True
+
+
+def test_figures_are_counted(demo: Running) -> None:
+    name = f'tritpack_requests_total{{path="{CHAT}",status="200"}}'
+    tokens = "tritpack_generated_tokens_total"
+    before = [demo.figure(name), demo.figure(tokens)]
+    demo.ask(CHAT, GOOD[CHAT])
+    assert [demo.figure(name), demo.figure(tokens)] == [before[0] + 1, before[1] + 2]
+    demo.ask("/made/up")
+    assert 'path="/made/up"' not in demo.ask("/metrics").data.decode()
+    for wanted in ("tritpack_slots_busy", "tritpack_requests_queued", "tritpack_first_token_seconds_count"):
+        assert f"\n{wanted} " in demo.ask("/metrics").data.decode(), wanted
+
+
+def test_tokens_and_texts(demo: Running) -> None:
+    text = "Once upon a time — über"
+    ids = demo.model.tokenizer.encode(text, add_special=False)
+    assert demo.ask("/tokenize", {"content": text}).json == {"tokens": ids}
+    assert demo.ask("/tokenize", {"content": text, "add_special": True}).json["tokens"] == [2032, *ids]
+    pieces = demo.ask("/tokenize", {"content": text, "with_pieces": True}).json["tokens"]
+    data = b"".join(p["piece"].encode() if isinstance(p["piece"], str) else bytes(p["piece"]) for p in pieces)
+    assert data.decode() == text and [p["id"] for p in pieces] == ids
+    assert demo.ask("/detokenize", {"tokens": ids}).json == {"content": text}
+    plain = demo.ask("/tokenize", {"content": "<|eot_id|>", "parse_special": False}).json["tokens"]
+    assert len(plain) > 1 and demo.ask("/tokenize", {"content": "<|eot_id|>"}).json["tokens"] == [2041]
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused(demo_gguf: Path) -> None:
+    with serving(demo_gguf, body_limit=1000) as running:
+        body = {**GOOD[CHAT], "user": "x" * 1000}
+        assert running.ask(CHAT, body).json["error"]["code"] == "body_too_large"
+        with contextlib.closing(running.connect()) as connection:  # in chunks, without a length
+            connection.request("POST", MESSAGES, iter([b"{" + b" " * 600] * 2), {}, encode_chunked=True)
+            answer = connection.getresponse()
+            assert answer.status == 413 and json.loads(answer.read())["error"]["type"] == "request_too_large"
+        assert running.ask(CHAT, GOOD[CHAT]).status == 200
+
+
+def test_a_full_queue_is_announced(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 900, "temperature": 0}
+    with serving(demo_gguf, slots=1, queue_limit=1) as running:
+        connections = [running.connect() for _ in range(6)]
+        for connection in connections:
+            connection.request("POST", COMPLETIONS, json.dumps(long).encode())
+        answers = [connection.getresponse() for connection in connections]
+        bodies = [json.loads(answer.read()) for answer in answers]
+        refused = [(answer, body) for answer, body in zip(answers, bodies) if answer.status == 429]
+        assert 1 <= len(refused) <= 5
+        for answer, body in refused:
+            assert int(answer.headers["retry-after"]) >= 1 and body["error"]["code"] == "rate_limit_exceeded", body
+        finished = {body["choices"][0]["text"] for answer, body in zip(answers, bodies) if answer.status == 200}
+        assert len(finished) == 1
+        for connection in connections:
+            connection.close()
+        many = running.ask(COMPLETIONS, {"prompt": ["The"] * 8, "max_tokens": 2, "temperature": 0})
+        assert (
+            many.status == 200 and len({choice["text"] for choice in many.json["choices"]}) == 1
+        )  # one after the other
+
+
+def test_an_answer_ends_with_its_time(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 1000, "temperature": 0, "n": 8}
+    with serving(demo_gguf, timeout=0.15, slots=8) as running:
+        answer = running.ask(COMPLETIONS, long)
+        assert answer.status in (200, 503)
+        if answer.status == 200:
+            assert {choice["finish_reason"] for choice in answer.json["choices"]} == {"length"}
+            assert answer.json["usage"]["completion_tokens"] < 8000
+        with contextlib.closing(socket.create_connection(running.address)) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 408 " in slow.recv(100)
+
+
+def test_whoever_hangs_up_without_a_stream_stops_the_answer(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 1000, "temperature": 0, "n": 4}
+    with serving(demo_gguf) as running:
+        connection = running.connect()
+        connection.request("POST", COMPLETIONS, json.dumps(long).encode())
+        time.sleep(0.1)
+        assert connection.sock is not None
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        assert running.wait_for("tritpack_answers_cancelled_total", 4) == 4
+        assert running.figure("tritpack_slots_busy") == 0
+
+
+# -- who may call ------------------------------------------------------------------------------------------------------
+
+
+def test_keys(demo_gguf: Path) -> None:
+    with serving(demo_gguf, api_keys=("first", "zweiter Schlüssel"), loopback=False) as running:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}, {"x_api_key": "firs"}):
+            for path in (CHAT, MESSAGES, "/v1/models", "/props", "/metrics", "/nothing"):
+                answer = running.ask(path, GOOD.get(path), **headers)
+                assert answer.status == 401 and answer.headers["www-authenticate"] == "Bearer", (path, headers)
+                kind = answer.json["error"]["type"]
+                assert kind == "authentication_error", (path, headers)
+        assert running.ask("/health").status == 200
+        second = "zweiter Schlüssel".encode().decode("latin-1")
+        for headers in (
+            {"Authorization": "Bearer first"},
+            {"x_api_key": "first"},
+            {"Authorization": f"bearer {second}"},
+        ):
+            assert running.ask(CHAT, GOOD[CHAT], Host="other.example", **headers).status == 200, headers
+
+
+def test_foreign_pages_and_names_are_refused(demo: Running) -> None:
+    for name in ("localhost", "127.0.0.1:80", "[::1]:8080", "LOCALHOST:1"):
+        assert demo.ask("/health", Host=name).status == 200, name
+    for name in ("evil.example", "127.0.0.1.evil.example", "", "[", "localhost.evil.example:80"):
+        answer = demo.ask("/health", Host=name)
+        assert answer.status in (400, 403), name
+    own = f"127.0.0.1:{demo.address[1]}"
+    assert demo.ask(CHAT, GOOD[CHAT], Origin=f"http://{own}").status == 200
+    for origin in ("https://evil.example", "null", f"http://localhost:{demo.address[1]}"):
+        answer = demo.ask(CHAT, GOOD[CHAT], Origin=origin)
+        assert answer.status == 403 and answer.json["error"]["code"] == "foreign_origin", origin
+        assert "access-control-allow-origin" not in answer.headers, origin
+
+
+def test_named_pages_may_call(demo_gguf: Path) -> None:
+    page = "https://page.example"
+    with serving(demo_gguf, cors=(page,), api_keys=("key",)) as running:
+        asked = {
+            "Origin": page,
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": "authorization",
+        }
+        preflight = running.ask(CHAT, method="OPTIONS", **asked)
+        assert preflight.status == 200 and preflight.headers["access-control-allow-origin"] == page
+        refused = running.ask(CHAT, GOOD[CHAT], Origin=page)  # the page can read why
+        assert refused.status == 401 and refused.headers["access-control-allow-origin"] == page
+        other = running.ask(CHAT, method="OPTIONS", **{**asked, "Origin": "https://evil.example"})
+        assert other.status == 400 and "access-control-allow-origin" not in other.headers
+
+
+def test_the_log_holds_no_text_unless_asked(demo_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = {"prompt": "a secret\x1b[2J", "max_tokens": 1}
+    for logged in (False, True):
+        with serving(demo_gguf, log_requests=logged) as running:
+            running.ask(COMPLETIONS, secret)
+        log = capsys.readouterr().err
+        assert "POST /v1/completions" in log, logged
+        assert ("a secret" in log) == logged and "\x1b" not in log, logged
+
+
+# -- other models ------------------------------------------------------------------------------------------------------
+
+
+def test_a_base_model_continues_and_has_no_chat(demo_gguf: Path, tmp_path: Path) -> None:
+    path = edited_gguf(demo_gguf, tmp_path / "base.gguf", metadata=lambda pairs: pairs.pop("tokenizer.chat_template"))
+    with serving(path) as running:
+        assert running.ask(COMPLETIONS, GOOD[COMPLETIONS]).status == 200
+        for endpoint in (CHAT, RESPONSES, MESSAGES):
+            answer = running.ask(endpoint, GOOD[endpoint])
+            assert answer.status == 400 and "no chat template" in answer.json["error"]["message"], endpoint
+        assert running.ask("/props").json["chat_template"] == ""
+
+
+def test_an_embedding_model_embeds_and_does_not_write(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    from tritpack.runtime.model import Model
+
+    path = tmp_path / "embedding.gguf"
+    convert(checkpoints("embedding_qwen3").folder, path)
+    with Model(path) as model:
+        wanted = [model.embed(text) for text in ("A text.", "Another one.")]
+    with serving(path) as running:
+        answer = running.ask("/v1/embeddings", {"input": ["A text.", "Another one."]}).json
+        assert [item["embedding"] for item in answer["data"]] == [vector.tolist() for vector in wanted]
+        assert answer["usage"]["prompt_tokens"] > 4
+        coded = running.ask("/v1/embeddings", {"input": "A text.", "encoding_format": "base64"}).json["data"][0]
+        assert np.array_equal(np.frombuffer(base64.b64decode(coded["embedding"]), "<f4"), wanted[0])
+        for path_ in (CHAT, COMPLETIONS, MESSAGES, RESPONSES):
+            answer = running.ask(path_, GOOD[path_])
+            assert answer.status == 400 and "embedding model" in answer.json["error"]["message"], path_
