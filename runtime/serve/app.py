@@ -26,7 +26,7 @@ from tritpack.runtime.serve import server_info
 from tritpack.runtime.serve.access import Access
 from tritpack.runtime.serve.anthropic_messages import count_tokens, messages
 from tritpack.runtime.serve.api_errors import ApiError
-from tritpack.runtime.serve.backend import Backend
+from tritpack.runtime.serve.backend import Backend, too_busy
 from tritpack.runtime.serve.json_fields import Fields, parse_body
 from tritpack.runtime.serve.metrics import CountRequests
 from tritpack.runtime.serve.openai_chat import chat_completions
@@ -49,6 +49,8 @@ POSTS: dict[str, Endpoint] = {
 GETS = {"/v1/models": server_info.models, "/props": server_info.props, "/metrics": server_info.metrics}
 PAGE = Path(__file__).resolve().parents[1] / "web" / "page"
 """The chat page, where it is installed."""
+BESIDE = 32
+"""Requests that may be there besides those that the scheduler serves and queues: bodies that arrive, and short ones."""
 CLIENT_GONE = 499
 """Status of an answer that nobody waits for; nginx counts it so."""
 
@@ -69,7 +71,7 @@ def make_app(backend: Backend) -> Starlette:
     routes += [Route("/health", server_info.health), Route("/v1/models/{name:path}", _model(backend))]
     page_paths = []
     if PAGE.is_dir():
-        page_paths = ["/", *(f"/{path.name}" for path in PAGE.iterdir())]
+        page_paths = ["/", *(f"/{path.relative_to(PAGE).as_posix()}" for path in PAGE.rglob("*") if path.is_file())]
         routes.append(Mount("/", StaticFiles(directory=PAGE, html=True)))
     settings = backend.settings
     middleware = [
@@ -77,6 +79,7 @@ def make_app(backend: Backend) -> Starlette:
         Middleware(CountRequests, metrics=backend.metrics, paths=[*POSTS, *GETS, "/health", *page_paths]),
         *([_cors(settings.cors)] if settings.cors else []),
         Middleware(Access, settings=settings, open_paths=["/health", *page_paths]),
+        Middleware(Crowd, most=settings.slots + backend.scheduler.queue_limit + BESIDE),
     ]
     handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _bug}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
@@ -100,6 +103,26 @@ class Deadline:
             return
         with anyio.move_on_after(self._seconds):
             await self._app(scope, receive, send)
+
+
+class Crowd:
+    """ASGI middleware that refuses a POST before its body is read where too many are there: memory is bounded so."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app, self._most, self._count = app, most, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        if self._count >= self._most:
+            await too_busy(5.0).response(scope["path"])(scope, receive, send)
+            return
+        self._count += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count -= 1
 
 
 def _post(endpoint: Endpoint, backend: Backend) -> Callable[[HttpRequest], Awaitable[Response]]:

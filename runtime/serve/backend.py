@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Backend:
-    """A model with its scheduler and settings, as the endpoints use them. Made where an event loop runs or not."""
+    """A model with its scheduler and settings, as the endpoints use them."""
 
     def __init__(
         self, model: Model, scheduler: Scheduler, settings: Settings, about: Mapping[str, Any] | None = None
@@ -130,12 +130,12 @@ class Backend:
         except asyncio.TimeoutError:
             raise late(self.settings) from None
         except QueueFull as full:
-            raise too_busy(full) from full
+            raise too_busy(full.retry_after) from full
         except TritpackError as error:
             raise from_library(error) from error
 
     def close(self, drain_seconds: float = 0.0) -> None:
-        """End the scheduler's thread and that of the texts."""
+        """End the scheduler's thread and that of the texts; a second call makes the first one hurry."""
         self.scheduler.close(drain_seconds)
         self._texts.shutdown(cancel_futures=True)
 
@@ -163,7 +163,7 @@ class Runs:
             self._fill()
         except TritpackError as error:
             self.close()
-            raise (too_busy(error) if isinstance(error, QueueFull) else from_library(error)) from error
+            raise (too_busy(error.retry_after) if isinstance(error, QueueFull) else from_library(error)) from error
 
     def _fill(self) -> None:
         while self._waiting and len(self._tickets) < max(1, self._settings.slots):
@@ -232,14 +232,14 @@ class Runs:
 
 
 def late(settings: Settings) -> ApiError:
-    """The answer to a request that got none within the limit."""
+    """Return the answer to a request that got none within the limit."""
     message = f"no answer within {settings.timeout:g} s: the server is busy, or the prompt is long"
     return ApiError(message, status=503, code="timeout", headers={"Retry-After": "10"})
 
 
-def too_busy(full: QueueFull) -> ApiError:
-    """The answer above the queue's limit."""
-    seconds = str(max(1, math.ceil(full.retry_after)))
+def too_busy(retry_after: float) -> ApiError:
+    """Return the answer above the limits of the queue. retry_after: seconds."""
+    seconds = str(max(1, math.ceil(retry_after)))
     message = f"too many requests wait already; try again in {seconds} s"
     return ApiError(message, status=429, code="rate_limit_exceeded", headers={"Retry-After": seconds})
 

@@ -116,6 +116,8 @@ class Server(uvicorn.Server):
         except (KeyboardInterrupt, SystemExit):  # uvicorn raises a signal again after it has ended in good order
             if not (self.started and self.should_exit):
                 raise
+        finally:
+            self.backend.close()  # also after a second signal: the model must not be freed before its thread ends
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -51,6 +51,8 @@ def samples(results: dict[str, Any], task: str) -> list[Any]:
 
 
 def test_scores_are_equal(demo: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
     from lm_eval.tasks import TaskManager
 
     from tritpack.converter.tools.lm_eval import PackedLM
@@ -62,13 +64,13 @@ def test_scores_are_equal(demo: Running, tmp_path: Path, monkeypatch: pytest.Mon
     for name, text in (("choices", CHOICES), ("writing", WRITING)):
         (tmp_path / f"{name}.yaml").write_text(text.replace("DATA", str(data)))
     tasks = ["serve_choices", "serve_writing"]
-    manager = TaskManager(include_path=str(tmp_path))
-    over_http = lm_eval.simple_evaluate(
-        model="local-completions", tasks=tasks, task_manager=manager, verbosity="ERROR",
-        model_args={"base_url": f"{demo.url}/v1/completions", "model": "demo", "tokenizer": str(DEMO / "checkpoint"),
-                    "tokenizer_backend": "huggingface", "add_bos_token": True, "batch_size": 3},
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    remote = LocalCompletionsAPI(
+        base_url=f"{demo.url}/v1/completions", model="demo", tokenizer=str(DEMO / "checkpoint"),
+        tokenizer_backend="huggingface", add_bos_token=True, batch_size=3,
     )  # fmt: skip
-    here = lm_eval.simple_evaluate(model=PackedLM(demo.model.file.path), tasks=tasks, task_manager=manager)
+    local = PackedLM(demo.model.file.path)
+    over_http, here = (evaluate(lm, manager.load(tasks), bootstrap_iters=0) for lm in (remote, local))
     assert over_http is not None and here is not None
     for task in tasks:
         assert samples(over_http, task) == samples(here, task), task
