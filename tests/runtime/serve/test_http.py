@@ -176,6 +176,20 @@ def test_props_say_what_is_served(demo: Running) -> None:
     assert any("matvec" in name or "matmul" in name for name in demo.ask("/props").json["tritpack"]["kernels"])
 
 
+def test_the_file_says_how_to_sample(demo: Running) -> None:
+    from tritpack.runtime.model import Model
+
+    params = demo.ask("/props").json["default_generation_settings"]["params"]
+    assert (params["temperature"], params["top_p"]) == (0.6, 0.9)  # of the checkpoint's generation_config.json
+    asked = {"prompt": "Once upon a time", "max_tokens": 20, "seed": 7}
+    texts = [demo.ask(COMPLETIONS, asked | more).json["choices"][0]["text"] for more in ({}, {"temperature": 0})]
+    with Model(demo.model.file) as model:
+        wanted = [
+            model.generate("Once upon a time", max_tokens=20, seed=7, **more).text for more in ({}, {"temp": 0.0})
+        ]  # type: ignore[arg-type]
+    assert texts == wanted and texts[0] != texts[1]
+
+
 def test_an_attestation_is_shown_and_compared(demo_gguf: Path) -> None:
     digest = {"sha256": "0" * 64}
     predicate = dict.fromkeys(("conclusion", "level", "source", "verifier"), "x") | {"verdict": "pass"}
@@ -246,6 +260,20 @@ def test_a_full_queue_is_announced(demo_gguf: Path) -> None:
         assert (
             many.status == 200 and len({choice["text"] for choice in many.json["choices"]}) == 1
         )  # one after the other
+
+
+def test_a_crowd_is_refused_before_its_bodies_are_read(demo_gguf: Path) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    with serving(demo_gguf, slots=1, queue_limit=0) as running, contextlib.ExitStack() as stack:
+        for _ in range(33):
+            stack.enter_context(socket.create_connection(running.address)).sendall(head)
+        for _ in range(100):  # until all of them are seen
+            answer = running.ask(COMPLETIONS, GOOD[COMPLETIONS])
+            if answer.status == 429:
+                break
+            time.sleep(0.02)
+        assert answer.status == 429 and answer.headers["retry-after"] == "5"
+        assert running.ask("/health").status == 200
 
 
 def test_an_answer_ends_with_its_time(demo_gguf: Path) -> None:
