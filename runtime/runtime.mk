@@ -59,6 +59,7 @@ TP_FUZZERS := $(patsubst tests/fuzz/c/%.c,$(BUILD)/asan/%,$(wildcard tests/fuzz/
 TP_RULES := $(BUILD)/flags runtime/runtime.mk
 
 # What was asked for, as one shell word, to compare with last time.
+tp_comma := ,
 tp_quote = '$(subst ','\'',$1)'
 TP_ASKED = $(CC) | $(TP_MACHINE) | $(CPPFLAGS) | $(CFLAGS) | $(LDFLAGS) | $(SANITIZERS) | $(TP_SOURCES)
 
@@ -111,6 +112,16 @@ $(BUILD)/asan/fuzz_%: tests/fuzz/c/fuzz_%.c $(TP_TEST_OBJECTS) $(TP_RULES)
 $(BUILD)/run_dump: tests/c/run_dump.c $(TP_OBJECTS) $(TP_RULES)
 	@mkdir -p $(@D)
 	@$(call tp_compile,$(TP_CFLAGS)) -I. $< $(TP_OBJECTS) $(LDFLAGS) -lm && $(tp_rename_both)
+
+# The module of the page that `tritpack web` writes. Its memory is JavaScript's, so that its size is known before it is made; with
+# -matomics in CFLAGS it is shared. wasi-libc was not built for that, which is well: threads only run kernels, which call memcpy at most.
+TP_WEB_EXPORTS := malloc aligned_alloc free __stack_pointer __heap_base $(if $(findstring -matomics,$(CFLAGS)),tp_pool_work) tp_abi_version tp_status_text \
+	tp_error_place tp_best_isa tp_isa_name tp_model_new tp_model_free tp_session_new tp_session_free tp_session_kernels tp_eval tp_rewind tp_n_past
+TP_WEB_FLAGS := -mexec-model=reactor -Wl,--import-memory,--stack-first,-z,stack-size=1048576,--strip-all,--no-check-features $(TP_WEB_EXPORTS:%=-Wl,--export=%) \
+	$(if $(findstring -matomics,$(CFLAGS)),-Wl$(tp_comma)--shared-memory$(tp_comma)--max-memory=4294967296)
+$(BUILD)/tritpack.wasm: $(TP_OBJECTS) $(TP_RULES)
+	@$(call tp_say,link $@)
+	@$(CC) $(tp_link_flags) $(TP_WEB_FLAGS) -o $(tp_temporary) $(TP_OBJECTS) -lm && $(tp_rename)
 
 c-test: $(TP_TESTS) ## Run the C tests under AddressSanitizer and UBSan
 	@set -e; for t in $(TP_TESTS); do echo "$$t"; $(RUN_TEST) $$t; done
