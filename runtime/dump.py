@@ -7,16 +7,50 @@ with 64 bits, or with 32 bits and aligned int64.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tritpack.runtime.abi import HparamsStruct, LayerStruct, TensorStruct
-from tritpack.runtime.library import model_structs
+from tritpack.runtime.library import CTensor, model_structs
 from tritpack.runtime.model import Model
 
 MAGIC = b"tpdump2\0"
 ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatStructs:
+    """What tp_model_new takes, as bytes that do not depend on this process.
+
+    hparams: without its pointers, which come last. frequencies: the float32 arrays that they point to. layers: of all
+    layers. ends: embedding, final norm and head. `data` of a tensor is its offset, or 0 if it is absent.
+    """
+
+    hparams: bytes
+    frequencies: list[bytes]
+    layers: bytes
+    ends: bytes
+
+
+def flat_structs(model: Model, offset_of: Callable[[str, CTensor], int]) -> FlatStructs:
+    """Return the structs of `model`. offset_of: called once per tensor, with its GGUF name, in the order of the
+    structs; it says where the bytes will lie."""
+    made = model_structs(model.spec, model.c_model.tensors)
+    last = HparamsStruct.rope_factor
+    names = {tensor.data.ctypes.data: name for name, tensor in model.c_model.tensors.items()}
+    ends = (made.embedding, made.norm, made.output)
+    for tensor in _tensors(made.layers, *ends):
+        if tensor.data:
+            name = names[tensor.data]
+            tensor.data = offset_of(name, model.c_model.tensors[name])
+    return FlatStructs(
+        bytes(made.hparams)[: last.offset + last.size],
+        [array.tobytes() for array in made.frequencies],
+        bytes(made.layers),
+        b"".join(map(bytes, ends)),
+    )
 
 
 def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -> None:
@@ -27,27 +61,30 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
     norm, head; the prompt as int32; the frequencies as float32; then the tensors, aligned to 64 bytes. `data` of a
     tensor is its offset in the file, or 0 if it is absent.
     """
-    c_model = model.c_model
-    made = model_structs(model.spec, c_model.tensors)
-    last = HparamsStruct.rope_factor
-    hparams = bytes(made.hparams)[: last.offset + last.size]
+    blobs: list[tuple[int, bytes]] = []
+    free = 0
+
+    def offset_of(name: str, tensor: CTensor) -> int:
+        nonlocal free
+        blobs.append((free, tensor.data.tobytes()))
+        free += -(-tensor.data.nbytes // ALIGNMENT) * ALIGNMENT
+        return blobs[-1][0]
+
     prompt = struct.pack(f"<{len(tokens)}i", *tokens)
-    frequencies = b"".join(array.tobytes() for array in made.frequencies)
-    numbers = struct.pack("<4I", model.spec.layers, len(tokens), generate, len(frequencies) // 4)
-    structs = (made.layers, made.embedding, made.norm, made.output)
-    start = len(MAGIC + numbers + hparams + prompt + frequencies) + 8 + sum(map(ctypes.sizeof, structs))
-    offset, blobs = -(-start // ALIGNMENT) * ALIGNMENT, []
-    by_address = {tensor.data.ctypes.data: tensor for tensor in c_model.tensors.values()}
-    for tensor in _tensors(made.layers, made.embedding, made.norm, made.output):
-        if tensor.data:
-            blobs.append((offset, by_address[tensor.data].data.tobytes()))
-            tensor.data = offset
-            offset += -(-len(blobs[-1][1]) // ALIGNMENT) * ALIGNMENT
-    size = struct.pack("<Q", max(at + len(blob) for at, blob in blobs))
+    free = -(-len(_head(flat_structs(model, offset_of), model, prompt, generate, 0)) // ALIGNMENT) * ALIGNMENT
+    blobs.clear()  # now it is known where the first of them lies
+    flat = flat_structs(model, offset_of)
+    size = max(at + len(blob) for at, blob in blobs)
     with Path(path).open("wb") as stream:
-        stream.write(MAGIC + size + numbers + hparams + b"".join(map(bytes, structs)) + prompt + frequencies)
+        stream.write(_head(flat, model, prompt, generate, size))
         for at, blob in blobs:
             stream.write(bytes(at - stream.tell()) + blob)
+
+
+def _head(flat: FlatStructs, model: Model, prompt: bytes, generate: int, size: int) -> bytes:
+    frequencies = b"".join(flat.frequencies)
+    numbers = struct.pack("<Q4I", size, model.spec.layers, len(prompt) // 4, generate, len(frequencies) // 4)
+    return MAGIC + numbers + flat.hparams + flat.layers + flat.ends + prompt + frequencies
 
 
 def _tensors(layers: ctypes.Array[LayerStruct], *others: TensorStruct) -> list[TensorStruct]:
