@@ -22,12 +22,43 @@ demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offl
 	$(call show,3. Prove that it is the same model,verify $(BUILD)/demo.gguf --source recipes/demo/checkpoint) >&2
 	$(call show,4. Run it,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
 	@printf '\nThe command is %s/tritpack; after ". %s/activate" it is simply tritpack.\n' '$(RUN)' '$(RUN)' >&2
+	@if [ -f $(WEB)/tritpack.wasm ]; then printf 'In a browser: %s/tritpack web --serve $(BUILD)/demo.gguf\n' '$(RUN)' >&2; \
+	else echo 'In a browser: make web builds the page (it needs clang, lld, wasi-libc, node and npm), then tritpack web --serve $(BUILD)/demo.gguf' >&2; fi
 
 # A heading, a command and its output; the first two on stderr, because stdout is for what was asked for.
 show = @printf '\n%s\n$$ tritpack %s\n' '$(1)' '$(2)' >&2; $(RUN)/tritpack $(2)
 
 .PHONY: install
 install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
+
+WASM_CC ?= clang --target=wasm32-wasi
+WEB := runtime/web/npm/dist
+wasm = $(MAKE) --no-print-directory -f runtime/runtime.mk $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) QUIET=1 CC="$(WASM_CC)" \
+	CFLAGS="$(2)" CPPFLAGS= LDFLAGS= BUILD="$(BUILD)/web/$(1)" "$(BUILD)/web/$(1)/tritpack.wasm"
+NODE_MODULES := $(BUILD)/web/node/node_modules/.ready
+.PHONY: web
+web: web-requirements $(NODE_MODULES) ## Build the engine of the page that tritpack web writes (clang, lld, wasi-libc, node, npm)
+	@mkdir -p $(WEB)
+	@$(call wasm,single,)
+	@$(call wasm,threads,-matomics -mbulk-memory -ftls-model=local-exec)
+	@node runtime/web/build.mjs $(BUILD)/web/node $(WEB)
+	@cp $(BUILD)/web/single/tritpack.wasm $(WEB)/tritpack.wasm && cp $(BUILD)/web/threads/tritpack.wasm $(WEB)/tritpack-threads.wasm
+	@cd $(BUILD)/web/node/node_modules && for each in @huggingface/tokenizers @huggingface/jinja @noble/hashes; do \
+		printf '%s\n\n' "$$each"; cat "$$each/LICENSE"; printf '\n\n'; done > $(abspath $(WEB))/licenses.txt
+	@echo "built the page's engine in $(WEB); tritpack web FILE --serve shows it" >&2
+
+# Without scripts of packages, and without a lock file, which would hold the address of a registry: versions are exact.
+$(NODE_MODULES): runtime/web/package.json
+	@mkdir -p $(BUILD)/web/node && cp $< $(BUILD)/web/node/
+	@cd $(BUILD)/web/node && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund >&2
+	@touch $@
+
+.PHONY: web-requirements
+web-requirements:
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "error: node and npm are missing; on Debian: apt-get install nodejs npm" >&2; exit 7; }
+	@printf 'int main(void) { return 0; }' | $(WASM_CC) -x c - -o /dev/null 2>/dev/null || \
+		{ echo "error: '$(WASM_CC)' does not link; on Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32" >&2; exit 7; }
 
 ##@ Develop
 .PHONY: test
@@ -63,7 +94,7 @@ format: $(VENV)/.test-ready ## Let ruff and clang-format rewrite what they can
 
 .PHONY: clean
 clean: ## Remove everything that was built
-	rm -rf $(BUILD) dist $(VENV) runtime/libtritpack.*
+	rm -rf $(BUILD) dist $(VENV) runtime/libtritpack.* $(WEB)
 
 .PHONY: help
 help: ## This list

@@ -1,0 +1,128 @@
+/** The worker that holds the model: it answers {id, ask, ...} with {id, done} or {id, failed}, and on the way {id, progress} or
+ * {id, text}. index.js is what talks to it. */
+import { fill, fillFromBlob, forgetOthers, get, getChecked } from "./download.js";
+import { Model, turns } from "./model.js";
+import { Native, reserve, THREAD_STACK } from "./native.js";
+import { Text } from "./text.js";
+
+const SCHEMA = "tritpack.web/1";
+const MOST_THREADS = 16;
+const pause = turns();
+let model = null, running = null, stopped = false;
+
+const bytesOf = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+
+async function compile(url) {
+  const answer = await get(url, "The WebAssembly module");
+  try {
+    return await WebAssembly.compile(await answer.arrayBuffer());
+  } catch (error) {
+    throw new Error(`This browser cannot run the module: it lacks 128-bit SIMD for WebAssembly (${error.message}).`);
+  }
+}
+
+async function readManifest(url) {
+  const manifest = await (await get(url, "The description of the model")).json().catch(() => null);
+  if (manifest?.schema !== SCHEMA) throw new Error(`${url} does not describe a model: its schema is ${manifest?.schema}, expected ${SCHEMA}.`);
+  return manifest;
+}
+
+/** How many threads, and why not more. */
+function threadsFor(asked) {
+  if (!self.crossOriginIsolated) return { threads: 1, why: "the page is not cross-origin isolated" };
+  const cores = navigator.hardwareConcurrency ?? 1;
+  return { threads: Math.max(1, Math.min(asked ?? cores, MOST_THREADS)) };
+}
+
+function startThreads(module, memory, native, count, url) {
+  for (let index = 1; index < count; index += 1) {
+    const worker = new Worker(url, { type: "module", name: `tritpack thread ${index}` });
+    worker.postMessage({ module, memory, index, stack: native.take(THREAD_STACK) + THREAD_STACK });
+  }
+}
+
+async function load({ manifest: url, blob, threads: asked, assets }, report) {
+  const manifest = await readManifest(url);
+  const { threads, why } = threadsFor(asked);
+  const module = await compile(assets[threads > 1 ? "threads" : "single"]);
+  const need = manifest.memory + (threads - 1) * manifest.memory_per_thread;
+  const memory = reserve(need, threads > 1), native = new Native(module, memory);
+  if (native.abi !== manifest.abi) {
+    throw new Error(`The module and the model do not belong together: ABI ${native.abi} and ${manifest.abi}. Write the folder again with tritpack web.`);
+  }
+  const size = manifest.parts.reduce((sum, part) => sum + part.size, 0), image = native.take(size);
+  const target = (offset, count) => native.bytes(image + offset, count);
+  const progress = (done) => report({ done, total: size, text: blob ? "Reading" : "Fetching" });
+  if (blob) await fillFromBlob(blob, manifest.parts, target, progress);
+  else await fill(manifest.parts, url, target, progress);
+  report({ done: 0, total: 0, text: "Getting ready" });
+  const { tokenizer, pieces } = manifest.text;
+  const document = JSON.parse(new TextDecoder().decode(await getChecked(tokenizer, url, "The tokenizer")));
+  const text = new Text(document, await getChecked(pieces, url, "The table of tokens"), manifest.text);
+  checkText(text, manifest.text);
+  const structs = Object.fromEntries(["hparams", "layers", "ends"].map((name) => [name, bytesOf(manifest.structs[name])]));
+  structs.frequencies = manifest.structs.frequencies.map(bytesOf);
+  native.open(structs, image, { context: manifest.context, kvType: manifest.kv_type, threads });
+  startThreads(module, memory, native, threads, assets.thread);
+  model = new Model(native, text, manifest.context, pause);
+  model.about = { manifest, threads, why, native, reserved: memory.buffer.byteLength };
+  await forgetOthers([...manifest.parts, tokenizer, pieces], url);
+  return info();
+}
+
+/** What was split, merged and rendered in Python has to come out the same here. */
+function checkText(text, { probes, chat_probe: chat }) {
+  for (const [sample, expected] of [...probes, ...(chat ? [[chat.messages, chat.ids]] : [])]) {
+    const found = text.ids(sample);
+    if (found.join() === expected.join()) continue;
+    const what = chat && sample === chat.messages ? "chat template" : "tokenizer";
+    throw new Error(`The ${what} of this file works otherwise in the browser: ${JSON.stringify(sample)} became ${found}, expected ${expected}.`);
+  }
+}
+
+function info() {
+  const { manifest, threads, why, native, reserved } = model.about;
+  return {
+    name: manifest.name, file: manifest.file, context: manifest.context, chat: model.text.hasTemplate, sampling: manifest.sampling,
+    threads, why, kvType: manifest.kv_type, memory: native.memory.buffer.byteLength, reserved, kernels: model.kernels(),
+  };
+}
+
+async function generate({ input, options }, id) {
+  const steps = model.generate(Array.isArray(input) && typeof input[0] !== "object" ? input : model.text.ids(input), options, () => stopped);
+  for (;;) {
+    const { value, done } = await steps.next();
+    if (done) return value;
+    self.postMessage({ id, text: value });
+  }
+}
+
+const asks = {
+  load: (data, id) => load(data, (progress) => self.postMessage({ id, progress })),
+  info,
+  tokenize: ({ input }) => model.text.ids(input),
+  generate,
+  logits: ({ tokens }) => model.logits(tokens),
+  prove: async () => {
+    const { golden } = model.about.manifest;
+    return { expected: golden, found: await model.prove(golden), tokenized: model.text.encode(golden.text) };
+  },
+};
+
+self.onmessage = async ({ data }) => {
+  if (data.ask === "stop") {
+    stopped = true;
+    return;
+  }
+  const before = running; // one after the other: they share a session
+  running = (async () => {
+    await before;
+    stopped = false;
+    try {
+      if (!model && data.ask !== "load") throw new Error("The model is not loaded.");
+      self.postMessage({ id: data.id, done: await asks[data.ask](data, data.id) });
+    } catch (error) {
+      self.postMessage({ id: data.id, failed: error.message ?? String(error) });
+    }
+  })();
+};
