@@ -48,6 +48,7 @@ COMMANDS = {
     "generate": "Continue a prompt.",
     "chat": "Talk with a model.",
     "serve": "Answer the clients of OpenAI, Anthropic and llama-server over HTTP.",
+    "web": "Write a web page on which a model runs in the visitor's browser.",
     "tokenize": "Print the tokens of a text or a chat: ids and pieces.",
     "detokenize": "Print the text of token ids.",
     "perplexity": "Measure perplexity on a text, and the divergence from a second file.",

@@ -1,0 +1,1 @@
+"""The folder of `tritpack web`: a page on which a model runs in the visitor's browser."""

@@ -1,0 +1,1 @@
+export { LocalEngine as Engine } from "./local_engine.js";
