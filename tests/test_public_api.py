@@ -67,6 +67,7 @@ ROWS = [
     ),
     Row("check", "check", {"as_json", "quiet"}, {"reading", "progress", "climbed"}),
     Row("publish", "publish", {"as_json", "quiet"}, {"progress"}),
+    Row("web", "web", {"as_json", "quiet", "output", "serve", "host", "port"}, {"output", "progress"}),
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json"}, {"on_text"}),

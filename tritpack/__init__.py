@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tritpack.converter.tools.perplexity import perplexity as perplexity
     from tritpack.converter.verify.ladder import verify as verify
     from tritpack.converter.version import VERSION as __version__
+    from tritpack.converter.web.web import web as web
     from tritpack.formats.errors import TritpackError as TritpackError
     from tritpack.formats.ternary import TernaryTensor as TernaryTensor
     from tritpack.runtime.bench import bench as bench
@@ -47,12 +48,13 @@ _DEFINED_IN = {
     "repack": "tritpack.converter.repack",
     "unpack": "tritpack.converter.tools.pack",
     "verify": "tritpack.converter.verify.ladder",
+    "web": "tritpack.converter.web.web",
 }
 """The module of each public name; the imports above say the same to type checkers, and a test compares them."""
 
 __all__ = [
     "Model", "TernaryTensor", "TritpackError", "__version__", "bench", "check", "convert", "diff", "export", "generate",
-    "inspect", "merge", "pack", "perplexity", "publish", "repack", "unpack", "verify",
+    "inspect", "merge", "pack", "perplexity", "publish", "repack", "unpack", "verify", "web",
 ]  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_tokens_and_logits_are_the_native_ones(visit: Any, host: PlainHost, demo
     assert info["threads"] == threads
     with Model(demo, threads=1) as model:
         ids = model.tokenize(PROMPT)
-        greedy = model.generate(PROMPT, max_tokens=40)
+        greedy = model.generate(PROMPT, max_tokens=40, temp=0)
         many = (ids * 20)[:150]
         logits = hashlib.sha256(model.logits(many).tobytes()).hexdigest()
     found = page.evaluate("([input, options]) => generated(input, options)", [PROMPT, {"max_tokens": 40}])
@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_text(visit: Any, host: PlainHost, demo: Pa
             found = page.evaluate("([input, options]) => generated(input, options)", [PROMPT, options])
             assert (found["ids"], found["text"]) == (ours.ids, ours.text), seed
         chat = [{"role": "user", "content": "Tell me of a dog."}]
-        ours = model.chat(chat, max_tokens=30)
+        ours = model.chat(chat, max_tokens=30, temp=0)
         assert page.evaluate("(chat) => generated(chat, { max_tokens: 30 })", chat)["ids"] == ours.ids
         assert page.evaluate("(chat) => model.tokenize(chat)", chat) == model.tokenize(chat=chat)
 

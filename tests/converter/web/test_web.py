@@ -176,9 +176,11 @@ def test_the_server_sets_the_headers_that_threads_need(tmp_path: Path) -> None:
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
 
 
-def test_sampling_of_the_file_comes_first(tiny_gguf: Path) -> None:
-    with Model(tiny_gguf) as model:
-        assert manifest.sampling_of(model) == manifest.PAGE_SAMPLING
-        if hasattr(model, "sampling_defaults"):
-            model.sampling_defaults = lambda: {"temp": 0.6, "top_k": 5}  # type: ignore[method-assign]
-            assert manifest.sampling_of(model) == {**manifest.PAGE_SAMPLING, "temperature": 0.6, "top_k": 5}
+def test_sampling_of_the_file_comes_first(tiny_gguf: Path, tmp_path: Path) -> None:
+    def add(pairs: dict) -> None:
+        pairs.update({"general.sampling.temp": 0.5, "general.sampling.top_k": 7})
+
+    web(tiny_gguf, tmp_path / "plain")
+    web(edited_gguf(tiny_gguf, tmp_path / "sampled.gguf", metadata=add), tmp_path / "sampled")
+    assert describe(tmp_path / "plain")["sampling"] == manifest.PAGE_SAMPLING
+    assert describe(tmp_path / "sampled")["sampling"] == {**manifest.PAGE_SAMPLING, "temperature": 0.5, "top_k": 7}
