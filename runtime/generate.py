@@ -55,10 +55,11 @@ def stream_tokens(
     What the model remembers of the prompt is not evaluated again. Raises UsageError for a prompt that is empty, too
     long or outside the vocabulary: at the call, not at the first `next`.
     """
-    return _loop(model, Continuation(request, tokenizer, model.context_length))
+    return run_continuation(model, Continuation(request, tokenizer, model.context_length))
 
 
-def _loop(model: LanguageModel, continuation: Continuation) -> Generator[GeneratedToken, None, Generation]:
+def run_continuation(model: LanguageModel, continuation: Continuation) -> Generator[GeneratedToken, None, Generation]:
+    """Yield the steps of a request that can be cancelled between two of them; see `stream_tokens`."""
     continuation.reuse(common_prefix(model.tokens, continuation.history))
     while continuation.stop_reason is None:
         if len(model.tokens) > continuation.evaluated:

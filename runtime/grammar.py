@@ -48,7 +48,7 @@ class _Vocabulary:
 
 
 class GrammarConstraint:
-    """A constraint by llguidance. Raises UsageError for a grammar that it does not take."""
+    """A `Constraint` of continuation.py, by llguidance. Raises UsageError for a grammar that it does not take."""
 
     def __init__(self, library: Any, vocabulary: Any, grammar: str, name: str) -> None:
         self._name = name

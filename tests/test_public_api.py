@@ -73,7 +73,7 @@ ROWS = [
     Row("generate", "generate", {"as_json"}, {"on_text"}),
     Row("Model", "generate", {*TEXT, *SAMPLING}, {"int8_activations"}),
     Row("Model.generate", "generate", {"as_json", "file", *MODEL}, {"on_text"}),
-    Row("Model.chat", "chat", {"file", *MODEL}, {"messages", "on_text"}),
+    Row("Model.chat", "chat", {"file", "no_history", *MODEL}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),
     Row("Model.detokenize", "detokenize", {"as_json", "file", "tokens", "tokens_file"}, {"tokens"}),
     Row("Model.logits", "logits", {"as_json", "file", "output", "force", "prompt", *MODEL}, {"prompt"}),

@@ -53,5 +53,5 @@ def with_defaults(model: Model, sampling: dict[str, Any], *, quiet: bool = False
     used = [name for name in model.sampling_defaults if sampling[name] is None and sampling["temp"] != 0]
     if used and not quiet:
         values = ", ".join(f"--{name.replace('_', '-')} {resolved[name]:g}" for name in used)
-        show(f"sampling by the file's defaults: {values} (--temp 0 is greedy)", err=True)
+        show(f"sampling as the file says: {values}", err=True)
     return resolved

@@ -15,9 +15,8 @@ import pytest
 from tests.conftest import REPOSITORY, exit_code_of, program, run
 from tests.converter.verify.breakages import flip_code
 from tests.make.checkpoints import edited_gguf
-from tritpack.converter.cli import chat
 from tritpack.converter.inspect.bandwidth import BUSY, MEASURED, Bandwidth
-from tritpack.formats.errors import MissingRequirement, Unreadable
+from tritpack.formats.errors import MissingRequirement
 from tritpack.runtime.library import available_isas
 
 
@@ -240,16 +239,9 @@ def chat_with(file: Path, feed: bytes, *options: str) -> tuple[int, int, str]:
 
 BAD_LINES = {
     "not UTF-8": (b"h\xe9llo", "not sent: the line is not UTF-8 text"),
-    "too long": (b"word " * 3000, "not sent: the line has"),
+    "too long": (b"word " * 3000, "not sent: the question has"),
     "a surrogate": ("\ud83d".encode("utf-8", "surrogatepass"), "not sent: the line is not UTF-8 text"),
 }
-
-
-def test_a_line_of_a_chat_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "LONGEST_LINE", 1000)
-    with open("/dev/zero") as endless, pytest.raises(Unreadable, match="standard input: has a line of more than"):
-        monkeypatch.setattr("sys.stdin", endless)
-        chat._read_line()
 
 
 @pytest.mark.parametrize("name", BAD_LINES)
