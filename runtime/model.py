@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,10 +19,11 @@ from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers, pages, sampling_defaults
 from tritpack.runtime.chat import Message, chat_ids
-from tritpack.runtime.continuation import Generation, Request
+from tritpack.runtime.continuation import Generation
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.library import CModel, CTensor
 from tritpack.runtime.machine import usable_cores
+from tritpack.runtime.request_options import make_request
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.session import CSession, Span
 from tritpack.runtime.token_bytes import default_context
@@ -102,8 +103,14 @@ class Model:
         prompt: str | None = None,
         *,
         tokens: Sequence[int] | None = None,
+        chat: bool = False,
+        system: str | None = None,
         max_tokens: int = 64,
         no_special: bool = False,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        json_schema: str | Mapping[str, Any] | None = None,
+        grammar: str | None = None,
         temp: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -114,17 +121,21 @@ class Model:
     ) -> Generation:
         """Continue a prompt, or token ids used as given.
 
+        chat: the prompt is a user's message, for the model's chat template. system: a system message before it.
         max_tokens: -1 runs until a stop token or the end of the context. no_special: do not add the specials that the
-        tokenizer adds to a prompt. temp 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 are off; None takes
-        what the file says (`sampling_defaults`), which is greedy where it says nothing.
+        tokenizer adds to a prompt. stop: texts that end the answer, and are left out. logprobs: how many of the
+        likeliest tokens to give with the log-probability of each token. json_schema, grammar: what the text must keep
+        to (see runtime/grammar.py). temp 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 are off; None
+        takes what the file says, which is greedy where it says nothing.
         Raises UsageError for an impossible value, Unsupported for an embedding model.
         """
         self.require_logits()
-        params = self.sampling_params(
-            temp=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed
-        )
-        ids = self._input_ids(prompt, tokens, no_special)
-        return collect(stream_tokens(self, self.tokenizer, Request(ids, max_tokens, params)), on_text)
+        request = make_request(
+            self, prompt, tokens=tokens, chat=chat, system=system, max_tokens=max_tokens, no_special=no_special,
+            stop=stop, logprobs=logprobs, json_schema=json_schema, grammar=grammar, temp=temp, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
+        )  # fmt: skip
+        return collect(stream_tokens(self, self.tokenizer, request), on_text)
 
     def chat(
         self,
@@ -347,8 +358,14 @@ def generate(
     prompt: str | None = None,
     *,
     tokens: Sequence[int] | None = None,
+    chat: bool = False,
+    system: str | None = None,
     max_tokens: int = 64,
     no_special: bool = False,
+    stop: Sequence[str] = (),
+    logprobs: int | None = None,
+    json_schema: str | Mapping[str, Any] | None = None,
+    grammar: str | None = None,
     temp: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -365,6 +382,7 @@ def generate(
     """Open a file, continue one prompt, and close it: `Model` and `Model.generate` in one call."""
     with Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap) as model:
         return model.generate(
-            prompt, tokens=tokens, max_tokens=max_tokens, no_special=no_special, temp=temp, top_k=top_k, top_p=top_p,
+            prompt, tokens=tokens, chat=chat, system=system, max_tokens=max_tokens, no_special=no_special, stop=stop,
+            logprobs=logprobs, json_schema=json_schema, grammar=grammar, temp=temp, top_k=top_k, top_p=top_p,
             min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, on_text=on_text,
         )  # fmt: skip

@@ -47,7 +47,11 @@ class Row:
 
 
 WRITING = {"as_json", "quiet", "dry_run", "tensors"}
-TEXT = {"as_json", "max_tokens", "no_special", "prompt", "tokens"}
+TEXT = {
+    "as_json", "max_tokens", "no_special", "prompt", "tokens", "chat", "system", "stop", "logprobs", "json_schema",
+    "grammar",
+}  # fmt: skip
+BATCH = {"batch_file", "parallel", "output", "force", "quiet"}
 ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),
     Row("repack", "repack", WRITING, {"progress"}),
@@ -70,9 +74,9 @@ ROWS = [
     Row("web", "web", {"as_json", "quiet", "output", "serve", "host", "port"}, {"output", "progress"}),
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
-    Row("generate", "generate", {"as_json"}, {"on_text"}),
-    Row("Model", "generate", {*TEXT, *SAMPLING}, {"int8_activations"}),
-    Row("Model.generate", "generate", {"as_json", "file", *MODEL}, {"on_text"}),
+    Row("generate", "generate", {"as_json", *BATCH}, {"on_text"}),
+    Row("Model", "generate", {*TEXT, *SAMPLING, *BATCH}, {"int8_activations"}),
+    Row("Model.generate", "generate", {"as_json", "file", *BATCH, *MODEL}, {"on_text"}),
     Row("Model.chat", "chat", {"file", "no_history", *MODEL}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),
     Row("Model.detokenize", "detokenize", {"as_json", "file", "tokens", "tokens_file"}, {"tokens"}),

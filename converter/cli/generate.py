@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH
+from tritpack.converter.cli.generate_batch import check_batch_options, generate_batch
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import (
     TOKENS,
@@ -19,60 +20,126 @@ from tritpack.converter.cli.model_options import (
     warn_of_second_bos,
 )
 from tritpack.converter.cli.parameters import json_option
-from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
+from tritpack.converter.cli.pieces import logprob_line, logprob_rows
+from tritpack.converter.cli.sampling_options import (
+    grammar_options,
+    sampling_options,
+    take_grammar,
+    take_sampling,
+    with_defaults,
+)
 from tritpack.formats.printable import printable
+
+if TYPE_CHECKING:
+    from tritpack.runtime.continuation import Generation, Request
+    from tritpack.runtime.model import Model
 
 
 @click.command("generate")
 @click.argument("file", type=PATH, metavar="FILE")
 @prompt_options("Text to continue.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids to continue, used as given.")
+@click.option("--chat", is_flag=True, help="The prompt is a user's message, for the model's own chat template.")
+@click.option("--system", metavar="TEXT", help="System message before it; --chat is meant.")
 @click.option(
     "-n", "--max-tokens", type=int, default=64, show_default=True, help="Most tokens to write; -1 is no limit."
 )
 @click.option("--no-special", is_flag=True, help="Do not add the special tokens that the tokenizer adds to a prompt.")
+@click.option("--stop", metavar="TEXT", multiple=True, help="Text that ends the answer. Repeat it for several.")
+@click.option(
+    "--logprobs",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="Show the log-probability of each token, and the N likeliest tokens in its place.",
+)
+@grammar_options
 @sampling_options
+@click.option(
+    "--batch-file",
+    type=PATH,
+    metavar="PROMPTS.jsonl",
+    help="Answer many prompts side by side. A line has `prompt` or `messages`, and any of these for itself: id, "
+    "system, max_tokens, temp, top_k, top_p, min_p, repeat_penalty, seed, stop, logprobs, json_schema, grammar.",
+)
+@click.option("--parallel", type=click.IntRange(1, 64), default=8, show_default=True, help="Prompts answered at once.")
+@click.option("-o", "--output", type=PATH, metavar="OUT.jsonl", help="File for the answers; else standard output.")
+@click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @no_mmap_option
 @model_options
+@click.option("-q", "--quiet", is_flag=True, help="Print the new text alone.")
 @json_option
-def command(file: str, tokens: str | None, max_tokens: int, no_special: bool, as_json: bool, **options: Any) -> None:
+def command(
+    file: str,
+    tokens: str | None,
+    chat: bool,
+    system: str | None,
+    no_special: bool,
+    batch_file: str | None,
+    parallel: int,
+    output: str | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Continue a prompt with the model in FILE (a GGUF, one in a bundle, or a checkpoint folder).
 
     Example: tritpack generate model.gguf -p "Once upon a time" -n 64 --temp 0
+
+    With --chat it answers a question: tritpack generate model.gguf --chat -p "Why is the sky blue?"
     """
-    prompt = take_prompt(options, tokens, TOKENS)
-    sampling = take_sampling(options)
+    check_batch_options(batch_file, tokens, output, file, force=force)
+    prompt = take_prompt(options, batch_file or tokens, f"{TOKENS}, or many prompts with --batch-file")
+    sampling, constraint = take_sampling(options), take_grammar(options)
+    wanted = {name: options.pop(name) for name in ("max_tokens", "stop", "logprobs")}
+    wanted |= {"chat": chat, "system": system, "no_special": no_special, **constraint}
     with open_model(file, **options) as model:
+        from tritpack.runtime.generate import collect, stream_tokens
+        from tritpack.runtime.request_options import make_request
+
         model.require_logits()
-        sampling = with_defaults(model, sampling, quiet=as_json)
-        ids = model.tokenize(prompt, no_special=no_special) if tokens is None else parse_tokens(tokens)
-        if tokens is None and not no_special:
-            warn_of_second_bos(model.tokenizer, ids)
-        if as_json:
-            result = model.generate(tokens=ids, max_tokens=max_tokens, **sampling)
-            print_json(
-                {
-                    "schema": "tritpack.generate/1",
-                    "text": result.text,
-                    "ids": result.ids,
-                    "prompt_ids": ids,
-                    "sampling": sampling,
-                    "stop_reason": result.stop_reason,
-                    "tokens_per_second": result.tokens_per_second,
-                    "prompt_tokens_per_second": result.prompt_tokens_per_second,
-                    "kernels": model.kernels(),
-                }
-            )
+        resolved = with_defaults(model, sampling, quiet=as_json or quiet)
+        if batch_file is not None:
+            generate_batch(model, batch_file, output, parallel, force=force, quiet=quiet, **wanted, **sampling)
             return
-        click.echo(printable(prompt or "", lines=True), nl=False)
-        result = model.generate(tokens=ids, max_tokens=max_tokens, on_text=_show, **sampling)
+        ids = None if tokens is None else parse_tokens(tokens)
+        request = make_request(model, prompt, tokens=ids, **wanted, **sampling)
+        is_text = tokens is None and not chat and system is None
+        if is_text and not no_special:
+            warn_of_second_bos(model.tokenizer, list(request.prompt))
+        if is_text and not as_json and not quiet:
+            click.echo(printable(prompt or "", lines=True), nl=False)
+        result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
+        if as_json:
+            print_json(_document(model, request, result, resolved))
+            return
         click.echo()
-    click.echo(
-        f"{len(result.ids)} tokens, {result.tokens_per_second:.1f} tokens/s "
-        f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}",
-        err=True,
-    )
+        for row in result.logprobs:
+            click.echo(logprob_line(model.tokenizer, row))
+    if not quiet:
+        click.echo(
+            f"{len(result.ids)} tokens, {result.tokens_per_second:.1f} tokens/s "
+            f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}",
+            err=True,
+        )
 
 
 def _show(text: str) -> None:
     click.echo(text, nl=False)
+
+
+def _document(model: Model, request: Request, result: Generation, sampling: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a result."""
+    logprobs = {"logprobs": logprob_rows(model.tokenizer, result.logprobs)} if result.logprobs else {}
+    return {
+        "schema": "tritpack.generate/1",
+        "text": result.text,
+        "ids": result.ids,
+        "prompt_ids": list(request.prompt),
+        "sampling": sampling,
+        "stop_reason": result.stop_reason,
+        **logprobs,
+        "tokens_per_second": result.tokens_per_second,
+        "prompt_tokens_per_second": result.prompt_tokens_per_second,
+        "kernels": model.kernels(),
+    }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tritpack.converter.cli.file_argument import as_gguf
 from tritpack.formats.printable import printable
 
 if TYPE_CHECKING:
+    from tritpack.runtime.continuation import TokenLogprob
     from tritpack.runtime.tokenizer import Tokenizer
 
 Piece = str | list[int]
@@ -44,3 +45,25 @@ def shown_piece(piece: Piece) -> str:
     if isinstance(piece, str):
         return printable(json.dumps(piece, ensure_ascii=False))
     return f"<{' '.join(f'{byte:02X}' for byte in piece)}>"
+
+
+def logprob_rows(tokenizer: Tokenizer, logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Return log-probabilities for JSON: natural logarithms, of the model's own distribution."""
+    rows = []
+    for row in logprobs:
+        (piece,) = pieces_of(tokenizer, [row.id])
+        pieces = pieces_of(tokenizer, [token for token, _ in row.top])
+        top = [
+            {"id": token, "piece": other, "logprob": value}
+            for (token, value), other in zip(row.top, pieces, strict=True)
+        ]
+        rows.append({"id": row.id, "piece": piece, "logprob": row.logprob, "top": top})
+    return rows
+
+
+def logprob_line(tokenizer: Tokenizer, row: TokenLogprob) -> str:
+    """Return a line for a screen: log-probability and piece of the token, and those of the likeliest."""
+    (piece,) = pieces_of(tokenizer, [row.id])
+    top = zip(pieces_of(tokenizer, [token for token, _ in row.top]), row.top, strict=True)
+    others = "  ".join(f"{value:.3f} {shown_piece(other)}" for other, (_, value) in top)
+    return f"{row.logprob:8.3f}  {shown_piece(piece):<14}  {others}".rstrip()

@@ -1,4 +1,4 @@
-"""The options that say how tokens are chosen, whose defaults a file may hold."""
+"""The options that say how tokens are chosen: sampling, whose defaults a file may hold, and grammars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import show
+from tritpack.converter.cli.model_options import read_text_argument
+from tritpack.formats.errors import UsageError
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
@@ -31,6 +34,38 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def grammar_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json-schema and --grammar to a command."""
+    for option in (
+        click.option(
+            "--grammar",
+            type=PATH,
+            metavar="FILE",
+            help='Grammar that the text keeps to, in GBNF or Lark (pip install "tritpack[grammar]").',
+        ),
+        click.option(
+            "--json-schema",
+            metavar="FILE|JSON",
+            help="JSON schema that the text keeps to: a file, or the JSON itself; {} is any JSON (same extra).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def take_grammar(options: dict[str, Any]) -> dict[str, str]:
+    """Move the options of `grammar_options` out of a command's keyword arguments, and return the texts that are given.
+
+    Raises UsageError for both at once, Unreadable for a file that cannot be read.
+    """
+    schema, grammar = options.pop("json_schema"), options.pop("grammar")
+    if schema is not None and grammar is not None:
+        raise UsageError("give either --json-schema or --grammar, not both")
+    if schema is not None:
+        return {"json_schema": schema if schema.lstrip().startswith("{") else read_text_argument(schema)}
+    return {} if grammar is None else {"grammar": read_text_argument(grammar)}
 
 
 def take_sampling(options: dict[str, Any]) -> dict[str, Any]:
