@@ -127,6 +127,16 @@ class FairQueue:
         self._length -= 1
         return ticket
 
+    def take_cancelled(self) -> list[Ticket]:
+        """Take out the tickets that nobody waits for: they would keep others out of a full queue."""
+        gone = [ticket for tickets in self._clients.values() for ticket in tickets if ticket.cancelled]
+        for ticket in gone:
+            self._clients[ticket.client].remove(ticket)
+            if not self._clients[ticket.client]:
+                del self._clients[ticket.client]
+        self._length -= len(gone)
+        return gone
+
 
 class Scheduler:
     """The thread that serves requests with a model, which nothing else may use meanwhile.
@@ -251,6 +261,10 @@ class Scheduler:
             job.ticket.cancel()
 
     def _end_cancelled(self) -> None:
+        with self._wake:
+            gone = self._queue.take_cancelled()
+        for ticket in gone:
+            self._end_unserved(ticket)
         for slot, job in self._jobs():
             if job.ticket.cancelled:
                 job.continuation.cancel()

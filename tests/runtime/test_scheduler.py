@@ -162,6 +162,26 @@ def test_the_queue_has_a_limit_and_clients_take_turns(model: Model) -> None:
         assert [client.result().stop_reason for client in clients] == ["length", "cancelled", "length"]
 
 
+def test_whoever_left_keeps_no_place_in_the_queue(model: Model) -> None:
+    begun, gate, ended = threading.Event(), threading.Event(), queue.Queue[str]()
+
+    def wait(token: GeneratedToken) -> None:
+        begun.set()
+        gate.wait(30)
+
+    with Scheduler(model, slots=1, queue_limit=2) as scheduler:
+        scheduler.submit(Request([5], 20, stop_ids=()), wait, lambda _: ended.put("runs"))
+        assert begun.wait(30)
+        left = [scheduler.submit(Request([5], 3), print, lambda _, n=name: ended.put(n), client=name) for name in "ab"]
+        with pytest.raises(QueueFull):
+            scheduler.submit(Request([5], 3), print, print)
+        for ticket in left:
+            ticket.cancel()
+        gate.set()
+        assert [ended.get(timeout=30) for _ in range(3)] == ["a", "b", "runs"]
+        assert scheduler.statistics().waiting == 0
+
+
 def test_an_impossible_request_is_refused_at_once(scheduler: Scheduler) -> None:
     for request in (Request([1] * 97), Request([10**6]), Request([1], -2)):
         with pytest.raises(UsageError):
