@@ -38,6 +38,7 @@ class CompletionRequest:
     echo: bool
     top_logprobs: int | None
     schema: dict[str, Any] | None
+    ignore_eos: bool
 
     @property
     def scores_prompts(self) -> bool:
@@ -79,6 +80,7 @@ async def _asked(fields: Fields, backend: Backend) -> CompletionRequest:
         echo=fields.boolean("echo"),
         top_logprobs=top,
         schema=schema_of(fields.object("response_format")),
+        ignore_eos=fields.boolean("ignore_eos"),
     )
     return dataclasses.replace(asked, prompts=[await _prompt(prompt, backend) for prompt in prompts_of(fields)])
 
@@ -111,6 +113,7 @@ async def _requests(asked: CompletionRequest, backend: Backend) -> list[Request]
             prompt=ids,
             max_tokens=asked.max_tokens,
             params=dataclasses.replace(asked.params, seed=asked.params.seed + place),
+            stop_ids=() if asked.ignore_eos else None,
             stop_strings=list(asked.stops),
             top_logprobs=asked.top_logprobs,
             prompt_logprobs=asked.scores_prompts,

@@ -118,15 +118,21 @@ def _sent(
 
 def _texts(response: http.client.HTTPResponse) -> Iterator[str]:
     """The texts of a stream's events. Raises ValueError for a stream that does not end as it should."""
+    ended = False
+    for data in _events(response):
+        if "error" in data:
+            raise ValueError(data["error"])
+        ended = ended or any(choice["finish_reason"] for choice in data["choices"])
+        yield "".join(choice["text"] for choice in data["choices"])
+    if not ended:
+        raise ValueError("the stream has no end")
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The data of a stream's events, without the mark at its end."""
     for line in response:
-        if line.startswith(b"data: [DONE]"):
-            return
-        if line.startswith(b"data: "):
-            data = json.loads(line[6:])
-            if "error" in data:
-                raise ValueError(data["error"])
-            yield "".join(choice["text"] for choice in data["choices"])
-    raise ValueError("the stream has no end")
+        if line.startswith(b"data: {"):
+            yield json.loads(line[6:])
 
 
 def _hang_up(connection: http.client.HTTPConnection) -> None:
@@ -153,27 +159,26 @@ def resident(address: Address) -> float:
 
 
 def speed(address: Address, clients: int, tokens: int, words: int, seed: int) -> tuple[float, float]:
-    """Return (tokens per second of all clients together, median seconds to the first token)."""
+    """Return (tokens per second of all clients together, median seconds to the first token), of any server with
+    /v1/completions: of ours, of llama-server, and of the older llama-server in bitnet.cpp."""
     chance = random.Random(seed)
     bodies = [
         {"prompt": " ".join(chance.choices(WORDS, k=words)), "max_tokens": tokens, "n_predict": tokens,
-         "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+         "temperature": 0, "ignore_eos": True, "cache_prompt": False, "stream_options": {"include_usage": True}}
         for _ in range(clients)
     ]  # fmt: skip
-    counts: list[int] = []
 
-    def one(body: dict[str, Any]) -> float:
+    def one(body: dict[str, Any]) -> tuple[float, int]:
         begin, first, count = time.perf_counter(), 0.0, 0
         with _sent(address, {**body, "stream": True}) as (_, response):
-            for text in _texts(response):
+            for data in _events(response):
                 first = first or time.perf_counter() - begin
-                count += bool(text)
-        counts.append(count)
-        return first
+                count = (data.get("usage") or {}).get("completion_tokens") or data.get("tokens_predicted") or count
+        return first, count
 
     begin = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        firsts = list(pool.map(one, bodies))
+        firsts, counts = zip(*pool.map(one, bodies))
     return sum(counts) / (time.perf_counter() - begin), statistics.median(firsts)
 
 

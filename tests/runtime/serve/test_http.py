@@ -190,6 +190,28 @@ def test_the_file_says_how_to_sample(demo: Running) -> None:
     assert texts == wanted and texts[0] != texts[1]
 
 
+def test_an_end_token_can_be_ignored(demo: Running) -> None:
+    prompt = [demo.model.tokenizer.eos_id]
+    asked = {"prompt": [prompt] * 2, "max_tokens": 60, "temperature": 2, "seed": 1, "ignore_eos": True}
+    assert demo.ask(COMPLETIONS, asked).json["usage"]["completion_tokens"] == 120
+
+
+def test_the_chat_page_is_there(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the page: it needs no key, since it asks its user for one, and only it."""
+    from tritpack.runtime.serve import app
+
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "index.html").write_text("<title>Chat</title>")
+    (tmp_path / "parts" / "engine.js").write_text("export {}")
+    monkeypatch.setattr(app, "PAGE", tmp_path)
+    with serving(demo_gguf, api_keys=("key",)) as running:
+        page = running.ask("/")
+        assert page.status == 200 and page.headers["content-type"].startswith("text/html") and b"Chat" in page.data
+        assert running.ask("/parts/engine.js").headers["content-type"].startswith("text/javascript")
+        assert running.ask("/v1/models").status == running.ask("/parts/other.js").status == 401
+        assert running.ask("/nothing", Authorization="Bearer key").json["error"]["type"] == "not_found_error"
+
+
 def test_an_attestation_is_shown_and_compared(demo_gguf: Path) -> None:
     digest = {"sha256": "0" * 64}
     predicate = dict.fromkeys(("conclusion", "level", "source", "verifier"), "x") | {"verdict": "pass"}
