@@ -75,6 +75,7 @@ class Model:
         self.weights: list[Bytes] = (pages.copied if no_mmap else pages.read_in)(self.file, threads)
         self._model = CModel(self.spec, self._tensors())
         self._session = CSession(self._model, n_ctx=self.context_length, threads=threads, isa=isa, kv_type=kv_type)
+        self.kv_type = kv_type
         self.tokens: list[int] = []  # that the session remembers
 
     def __repr__(self) -> str:

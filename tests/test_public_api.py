@@ -51,7 +51,7 @@ TEXT = {
     "as_json", "max_tokens", "no_special", "prompt", "tokens", "chat", "system", "stop", "logprobs", "json_schema",
     "grammar",
 }  # fmt: skip
-BATCH = {"batch_file", "parallel", "output", "force", "quiet"}
+BATCH = {"prompt_cache", "batch_file", "parallel", "output", "force", "quiet"}
 ROWS = [
     Row("convert", "convert", WRITING, {"progress"}),
     Row("repack", "repack", WRITING, {"progress"}),
@@ -77,7 +77,7 @@ ROWS = [
     Row("generate", "generate", {"as_json", *BATCH}, {"on_text"}),
     Row("Model", "generate", {*TEXT, *SAMPLING, *BATCH}, {"int8_activations"}),
     Row("Model.generate", "generate", {"as_json", "file", *BATCH, *MODEL}, {"on_text"}),
-    Row("Model.chat", "chat", {"file", "no_history", *MODEL}, {"messages", "on_text"}),
+    Row("Model.chat", "chat", {"file", "no_history", "prompt_cache", *MODEL}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),
     Row("Model.detokenize", "detokenize", {"as_json", "file", "tokens", "tokens_file"}, {"tokens"}),
     Row("Model.logits", "logits", {"as_json", "file", "output", "force", "prompt", *MODEL}, {"prompt"}),

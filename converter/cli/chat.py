@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import show
-from tritpack.converter.cli.model_options import chat_model_options, no_mmap_option, open_model
+from tritpack.converter.cli.model_options import chat_model_options, no_mmap_option, open_model, prompt_cache_option
 from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
 from tritpack.formats.errors import UsageError
 
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 )
 @click.option("--no-history", is_flag=True, help="Neither read nor write the lines of earlier chats.")
 @sampling_options
+@prompt_cache_option
 @no_mmap_option
 @chat_model_options
-def command(file: str, system: str | None, max_tokens: int, no_history: bool, **options: Any) -> None:
+def command(
+    file: str, system: str | None, max_tokens: int, no_history: bool, prompt_cache: str | None, **options: Any
+) -> None:
     """Talk with the model in FILE through its own chat template.
 
     /help lists what can be typed besides questions. Ctrl-C stops an answer; Ctrl-D or /exit ends the conversation, and
@@ -45,7 +49,16 @@ def command(file: str, system: str | None, max_tokens: int, no_history: bool, **
         if reader.interactive:
             _greet(model)
         sampling = with_defaults(model, sampling, quiet=not reader.interactive)
-        ChatLoop(model, reader, COMMANDS, system=system, max_tokens=max_tokens, sampling=sampling).run()
+        loop = ChatLoop(model, reader, COMMANDS, system=system, max_tokens=max_tokens, sampling=sampling)
+        if prompt_cache is None:
+            loop.run()
+            return
+        from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
+
+        load_prompt_cache(model, Path(prompt_cache))
+        loop.run()
+        if loop.answers:
+            save_prompt_cache(model, Path(prompt_cache))
 
 
 def _greet(model: Model) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +18,7 @@ from tritpack.converter.cli.model_options import (
     no_mmap_option,
     open_model,
     parse_tokens,
+    prompt_cache_option,
     prompt_options,
     take_prompt,
     warn_of_second_bos,
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
 @click.option("--parallel", type=click.IntRange(1, 64), default=8, show_default=True, help="Prompts answered at once.")
 @click.option("-o", "--output", type=PATH, metavar="OUT.jsonl", help="File for the answers; else standard output.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
+@prompt_cache_option
 @no_mmap_option
 @model_options
 @click.option("-q", "--quiet", is_flag=True, help="Print the new text alone.")
@@ -74,6 +79,7 @@ def command(
     chat: bool,
     system: str | None,
     no_special: bool,
+    prompt_cache: str | None,
     batch_file: str | None,
     parallel: int,
     output: str | None,
@@ -88,7 +94,7 @@ def command(
 
     With --chat it answers a question: tritpack generate model.gguf --chat -p "Why is the sky blue?"
     """
-    check_batch_options(batch_file, tokens, output, file, force=force)
+    check_batch_options(batch_file, {"--tokens": tokens, "--prompt-cache": prompt_cache}, output, file, force=force)
     prompt = take_prompt(options, batch_file or tokens, f"{TOKENS}, or many prompts with --batch-file")
     sampling, constraint = take_sampling(options), take_grammar(options)
     wanted = {name: options.pop(name) for name in ("max_tokens", "stop", "logprobs")}
@@ -109,7 +115,8 @@ def command(
             warn_of_second_bos(model.tokenizer, list(request.prompt))
         if is_text and not as_json and not quiet:
             click.echo(printable(prompt or "", lines=True), nl=False)
-        result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
+        with _cached(model, prompt_cache, len(request.prompt)):
+            result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
         if as_json:
             print_json(_document(model, request, result, resolved))
             return
@@ -122,6 +129,21 @@ def command(
             f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}",
             err=True,
         )
+
+
+@contextlib.contextmanager
+def _cached(model: Model, path: str | None, prompt_tokens: int) -> Iterator[None]:
+    """Load what a file has of the prompt, and afterwards write the prompt's tokens to it, unless it has them all."""
+    if path is None:
+        yield
+        return
+    from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
+
+    load_prompt_cache(model, Path(path))
+    known = list(model.tokens)
+    yield
+    if model.tokens[:prompt_tokens] != known[:prompt_tokens]:
+        save_prompt_cache(model, Path(path), positions=prompt_tokens)
 
 
 def _show(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,20 @@ SCHEMA = "tritpack.generate_batch/1"
 
 
 def check_batch_options(
-    batch_file: str | None, tokens: str | None, output: str | None, file: str, *, force: bool
+    batch_file: str | None, others: Mapping[str, str | None], output: str | None, file: str, *, force: bool
 ) -> None:
-    """Raise UsageError for options that contradict each other, and for an output that must not be replaced."""
+    """Raise UsageError for options that contradict each other, and for an output that must not be replaced.
+
+    others: what cannot be given with a file of prompts, by option.
+    """
     from tritpack.formats.files import refuse_existing
 
     if batch_file is None:
         if output is not None:
             raise UsageError("-o is for the answers to --batch-file", hint="a single text is printed on stdout")
         return
-    if tokens is not None:
-        raise UsageError("give either --tokens or --batch-file, not both")
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(f"give either {given[0]} or --batch-file, not both")
     if output is not None:
         refuse_existing(Path(output), force=force, inputs=[*input_files(file), Path(batch_file)])
 

@@ -38,6 +38,12 @@ def no_mmap_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--no-mmap", is_flag=True, help=text)(function)
 
 
+def prompt_cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --prompt-cache to a command."""
+    text = "Keep what was evaluated in FILE, which is made or replaced, and do not evaluate the same beginning again."
+    return click.option("--prompt-cache", type=PATH, metavar="FILE", help=text)(function)
+
+
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add -t, --isa, --kv-type and -c to a command that takes floats for the reference."""
     return _model_options(function, "f32")
