@@ -68,6 +68,8 @@ def serve(
     besides. on_ready: called with host, port and name when requests are answered. The others are those of Model.
     Raises UsageError for an address that cannot be used, and what Model raises.
     """
+    if not all(api_key):
+        raise UsageError("an API key is empty, which would let everybody in", hint="leave --api-key out for that")
     with (
         listening(host, port) as listener,
         Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap) as model,

@@ -91,6 +91,8 @@ def test_what_cannot_be_served(demo_gguf: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("serve", demo_gguf, "--port", str(taken.getsockname()[1]))
     assert exit_code_of(result) == ExitCode.USAGE and "cannot listen at 127.0.0.1" in str(result.exception)
+    empty = run("serve", demo_gguf, "--api-key", "")
+    assert exit_code_of(empty) == ExitCode.USAGE and "API key is empty" in str(empty.exception)
     result = run("serve", demo_gguf, "--host", "no.such.host.invalid")
     assert exit_code_of(result) == ExitCode.USAGE
 
