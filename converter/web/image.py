@@ -48,6 +48,7 @@ class Image:
         parts: list[dict[str, Any]] = []
         pieces = self._pieces()
         rest = memoryview(b"")
+        progress("", 0, self.size)
         for start in range(0, self.size, part_size):
             name, size, digest = f"model-{len(parts):03}.bin", min(part_size, self.size - start), hashlib.sha256()
             with (folder / name).open("wb") as stream:
