@@ -19,7 +19,7 @@ export function facts(info) {
   const rows = [
     ["File", file.file],
     ["Size", file.size && bytes(file.size)],
-    ["Layout", file.layout && `${file.layout}${file.ternary_bits ? `, ${file.ternary_bits} bits per ternary weight` : ""}`],
+    ["Layout", file.layout && `${file.layout}${file.ternary_bits ? `, ${Number(file.ternary_bits.toFixed(2))} bits per ternary weight` : ""}`],
     ["Embedding", file.embedding],
     ["Parameters", file.parameters && count(file.parameters)],
     ["SHA-256", file.sha256],
