@@ -95,7 +95,7 @@ class Refusal:
     """A kind of model that is refused by name.
 
     Any one of these tells it: a model type, a key of config.json, a word in config.json or in the headers of the weight
-    files, a piece of a tensor name.
+    files, a piece of a tensor name. ternary: whether its weights have to be ternary; None if that does not matter.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Refusal:
     config_keys: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
+    ternary: bool | None = None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tritpack.converter.families.family import Family, families, refusals
+from tritpack.converter.families.family import Family, Refusal, families, refusals
 from tritpack.converter.families.hyperparameters import model_spec, text_config
 from tritpack.converter.families.keys import as_number
 from tritpack.converter.storage.catalog import recognise_storage
@@ -55,15 +55,17 @@ def recognise(
     quantize: str | None = None,
     pooling: Mapping[str, Any] | None = None,
     notes: str = "",
+    is_ternary: Callable[[], bool | None] = lambda: None,
 ) -> Recognition:
     """Decide what a checkpoint is from its config and headers.
 
     quantize: `absmean` takes plain floats for master weights. pooling: sentence-transformers' pooling config.
-    notes: free text of the weight files' headers.
+    notes: free text of the weight files' headers. is_ternary: see refuse_by_name.
     Raises Unsupported with the reason for what is not read, Unreadable for a config that contradicts itself.
     """
     text = text_config(config)
-    refuse_by_name(text, dtypes, notes)
+    whole = config.get("model_type")  # of a bigger model around this one, which tells a rotated basis
+    refuse_by_name(text, dtypes, f"{notes}{whole}", is_ternary)
     prefix = _prefix(dtypes)
     first = f"{prefix}layers.0."
     layer0 = {name.removeprefix(first).removesuffix("_packed") for name in dtypes if name.startswith(first)}
@@ -121,17 +123,36 @@ def _family(config: Mapping[str, Any], layer0: Collection[str]) -> Family:
     )
 
 
-def refuse_by_name(config: Mapping[str, Any], tensor_names: Collection[str], notes: str = "") -> None:
-    """Raise Unsupported with the reason for a model that refused.yaml names."""
+def refuse_by_name(
+    config: Mapping[str, Any],
+    tensor_names: Collection[str],
+    notes: str = "",
+    is_ternary: Callable[[], bool | None] = lambda: None,
+) -> None:
+    """Raise Unsupported with the reason for a model that refused.yaml names.
+
+    is_ternary: reads some weights and returns whether they are ternary, or None if that is not known. It is called only
+    for a model whose refusal depends on it.
+    """
     everything = json.dumps(config, default=str) + notes
     for refusal in refusals():
-        key = next((key for key in refusal.config_keys if config.get(key)), None)
-        key = key or next((word for word in refusal.words if word in everything), None)
-        piece = next((piece for piece in refusal.tensors for name in tensor_names if piece in name), None)
-        kind = config.get("model_type")
-        if key or piece or kind in refusal.model_types:
-            told = f"config key {key!r}" if key else f"tensors named {piece!r}" if piece else f"model_type {kind!r}"
+        told = _evidence(refusal, config, tensor_names, everything)
+        if told and (refusal.ternary is None or refusal.ternary == is_ternary()):
             raise Unsupported(f"{refusal.name} cannot be run ({told}): {refusal.reason}")
+
+
+def _evidence(
+    refusal: Refusal, config: Mapping[str, Any], tensor_names: Collection[str], everything: str
+) -> str | None:
+    """Return in words what shows that a refusal is meant, or None. everything: where its words are looked for."""
+    if key := next((key for key in refusal.config_keys if config.get(key)), None):
+        return f"config key {key!r}"
+    if word := next((word for word in refusal.words if word in everything), None):
+        return f"its metadata say {word!r}"
+    if piece := next((piece for piece in refusal.tensors for name in tensor_names if piece in name), None):
+        return f"tensors named {piece!r}"
+    kind = config.get("model_type")
+    return f"model_type {kind!r}" if kind in refusal.model_types else None
 
 
 def _prefix(dtypes: Dtypes) -> str:

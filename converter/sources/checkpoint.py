@@ -32,6 +32,8 @@ HASHED_FILES = (
 )  # fmt: skip
 """Files, besides the weights, that a conversion depends on."""
 FORMS = "give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub"
+PICKLES = (".bin", ".pth", ".pt", ".ckpt")
+"""How the names of files end that only pickle reads: parameters.pth, pytorch_model.bin."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors")
 """Files of a LoRA adapter, as peft and mlx-lm write them."""
 
@@ -150,6 +152,7 @@ class CheckpointFolder:
         path = self.folder / name
         if not path.exists():
             if required:
+                self._refuse_pickles()
                 packed = sorted(self.folder.glob("*.gguf"))
                 if packed:
                     hint = f"give the GGUF file itself: {packed[0]}"
@@ -183,14 +186,18 @@ class CheckpointFolder:
         names = sorted(name for name in entries if name.startswith("model") and name.endswith(".safetensors"))
         if names:
             return ["model.safetensors"] if "model.safetensors" in names else names
-        pickles = sorted(path.name for path in self.folder.glob("*.bin"))
-        if pickles:
-            raise Unsupported(
-                f"{pickles[0]} is a pickle, which can run code when it is read",
-                path=self.folder,
-                hint="use a revision with safetensors, or convert it with transformers first",
-            )
+        self._refuse_pickles()
         raise Unreadable("has no model*.safetensors file", path=self.folder)
+
+    def _refuse_pickles(self) -> None:
+        """Raise Unsupported if the weights are there in files that only pickle can read."""
+        names = sorted(name for name in self._names() if name.endswith(PICKLES))
+        if names:
+            raise Unsupported(
+                f"{names[0]} is a pickle, which can run code when it is read",
+                path=self.folder,
+                hint="use a revision with safetensors, or save it as safetensors with the program that made it",
+            )
 
     def _check_index(self) -> None:
         """Raise Unreadable if a shard does not hold what the index says: shards of two checkpoints, or swapped ones."""

@@ -19,6 +19,7 @@ from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
 from tritpack.converter.sampling import sampling_metadata
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
+from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
@@ -82,7 +83,12 @@ def from_checkpoint(
     """
     with locating(path=source.folder):
         recognition = recognise(
-            source.config, source.dtypes, quantize=quantize, pooling=source.pooling(), notes=source.notes
+            source.config,
+            source.dtypes,
+            quantize=quantize,
+            pooling=source.pooling(),
+            notes=source.notes,
+            is_ternary=lambda: checkpoint_is_ternary(source),
         )
         recognition = _with_untied_head(source, recognition)
         tensors = _checkpoint_tensors(source, recognition)
@@ -281,7 +287,7 @@ def from_gguf(file: GgufFile, origin: Origin | None = None) -> SourceModel:
     with locating(path=file.path):
         architecture = file.metadata.get("general.architecture")
         kind = {"model_type": architecture} if isinstance(architecture, str) else {}
-        refuse_by_name(kind, file.tensors, " ".join(file.metadata))
+        refuse_by_name(kind, file.tensors, " ".join(file.metadata), lambda: gguf_is_ternary(file))
         model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
         tensors = _gguf_tensors(file, spec)

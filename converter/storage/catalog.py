@@ -15,6 +15,14 @@ STORAGES: dict[str, type[Storage]] = {
 }
 """By key in the families' YAML files, in the order in which they are asked; the first that recognises itself counts."""
 
+POINTERS = {
+    "humming": "its codes are those of compressed-tensors under other names; HummingConverter, in newer versions of "
+    "that package, writes a checkpoint that is read here if the codes are ternary",
+    "edgerazor": "its own loaders (for transformers and vLLM) round weights in blocks of 256, and activations, while "
+    "they load; nothing else computes that",
+}
+"""By quant_method of other tools: what a user can do instead."""
+
 
 def recognise_storage(declared: Declaration) -> tuple[Storage, str]:
     """Return the storage of a checkpoint's linears, and the evidence in words.
@@ -28,7 +36,7 @@ def recognise_storage(declared: Declaration) -> tuple[Storage, str]:
     method = (declared.quantization or {}).get("quant_method")
     raise Unsupported(
         f"quantization_config.quant_method {method!r} is not a ternary format that is read here",
-        hint="supported: bitnet, compressed-tensors",
+        hint=POINTERS.get(str(method), "supported: bitnet, compressed-tensors"),
     )
 
 

@@ -301,6 +301,8 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80")
+    (tmp_path / "parameters").mkdir()
+    (tmp_path / "parameters" / "parameters.pth").write_bytes(b"\x80")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "config.json").write_text("{not json")
     (tmp_path / "file").write_text("")
@@ -309,6 +311,7 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
         "file": (Unreadable, "is a file"),
         "empty": (Unreadable, "config.json"),
         "pickled": (Unsupported, "pickle"),
+        "parameters": (Unsupported, "parameters.pth is a pickle"),
         "text": (Unreadable, "not readable JSON"),
     }
     for name, (kind, words) in expected.items():

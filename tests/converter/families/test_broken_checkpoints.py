@@ -19,7 +19,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.families.family import families, refusals
 from tritpack.converter.families.recognition import recognise
 from tritpack.converter.sources.checkpoint import CheckpointFolder
-from tritpack.converter.storage.catalog import STORAGES
+from tritpack.converter.storage.catalog import POINTERS, STORAGES
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported
 
@@ -377,10 +377,13 @@ LLAMA0 = {f"model.layers.0.{name}.weight": "BF16" for name in ("self_attn.q_proj
 @pytest.mark.parametrize(
     ("config", "names", "notes", "refused"),
     [
-        ({"model_type": "qwen3_5"}, [], "", "Bonsai 2"),
-        ({"model_type": "gemma3", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "Bonsai 2"),
-        ({"model_type": "qwen3", "prism": {"hadamard": {"block": 64}}}, [], "", "Bonsai 2"),
-        ({"model_type": "qwen3"}, [], '{"prism.hadamard.block": "64"}', "Bonsai 2"),
+        ({"model_type": "prism_hadamard_qwen35", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "Bonsai 2"),
+        ({"model_type": "qwen3_5", "hadamard_config": "hadamard.json"}, [], "", "Bonsai 2"),
+        ({"model_type": "qwen3"}, [], '{"prism.hadamard.block_size": "64"}', "Bonsai 2"),
+        ({"model_type": "qwen3", "rotation": {"kind": "hadamard"}}, [], "", "of another kind"),
+        ({"model_type": "qwen3_5"}, [], "", "its relatives"),
+        ({"model_type": "gemma3", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "its relatives"),
+        ({"model_type": "qwen3_next"}, [], "", "its relatives"),
         ({"model_type": "maple"}, [], "", "experts"),
         ({"model_type": "llama", "num_experts": 8}, [], "", "experts"),
         ({"model_type": "llama", "num_local_experts": 8}, [], "", "experts"),
@@ -403,6 +406,27 @@ def test_refused_by_name(config: Config, names: list[str], notes: str, refused: 
     refusal = next(refusal for refusal in refusals() if refused in refusal.name)
     assert caught.value.message.startswith(f"{refusal.name} cannot be run (")
     assert caught.value.message.endswith(refusal.reason)
+
+
+@pytest.mark.parametrize(("ternary", "refused"), [(True, "first generation"), (False, "ordinary"), (None, "relatives")])
+def test_values_decide_what_a_qwen3_5_is(ternary: bool | None, refused: str) -> None:
+    for kind in ("qwen3_5", "qwen3_5_text", "qwen35"):
+        with pytest.raises(Unsupported, match=refused):
+            recognise({"model_type": kind}, LLAMA0, is_ternary=lambda: ternary)
+    with pytest.raises(Unsupported, match="Bonsai 2"):  # the keys of the contract come before values
+        recognise({"model_type": "qwen3_5"}, LLAMA0, notes="prism.hadamard.version", is_ternary=lambda: ternary)
+
+
+@pytest.mark.parametrize("method", ["humming", "edgerazor"])
+def test_other_quantisers_get_a_pointer(checkpoints: Checkpoints, tmp_path: Path, method: str) -> None:
+    folder = edited(
+        checkpoints("bonsai_tied").folder,
+        tmp_path / "c",
+        config=lambda config: config.update(quantization_config={"quant_method": method}),
+    )
+    with pytest.raises(Unsupported, match=f"quant_method '{method}'") as caught:
+        convert(folder, tmp_path / "m.gguf")
+    assert caught.value.hint == POINTERS[method]
 
 
 def test_refusals_end_commands(checkpoints: Checkpoints, tmp_path: Path) -> None:
