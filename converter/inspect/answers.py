@@ -61,6 +61,7 @@ def _what(result: Result) -> list[str]:
     return [
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
+        *([f"Weights in a rotated basis ({rotation})."] if (rotation := result.get("rotation")) else []),
         *([f"Ternary: {ternarity['summary']}{_looked_at(ternarity)}."] if ternarity else []),
         *([f"Advice: {ternarity['advice']}."] if ternarity and can_follow else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),

@@ -11,12 +11,13 @@ from tritpack.converter.inspect.engines import engine_verdicts
 from tritpack.converter.inspect.known_files import recognise
 from tritpack.converter.inspect.needs import NeedsOptions, needs
 from tritpack.converter.inspect.origin import recorded
-from tritpack.converter.inspect.problems import file_problems, missing_tensors
+from tritpack.converter.inspect.problems import file_problems, missing_tensors, rotation_problems
 from tritpack.converter.inspect.summary import SCHEMA, is_table, summary
 from tritpack.converter.targets.engines.packed_model import ambiguities
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.hadamard import rotation_of_file
 from tritpack.formats.integrity import TENSORS_KEY, TensorHashes, recorded_hashes
 from tritpack.formats.model_spec import ModelSpec
 
@@ -52,13 +53,14 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "embedding_parameters": sum(t.rows * t.cols for t in gguf.tensors.values() if is_table(t.name)),
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
+        "rotation": _rotation(gguf),
         "model": _hyperparameters(gguf, spec, ternary_weights),
         "context_length": _context_length(gguf),
         "tokenizer": _tokenizer(gguf),
         "ternarity": None if ternary_weights or not gguf.tensors else _ternarity(gguf, stats),
         "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
-        "problems": [*damage, *unknown, *ambiguities(gguf), *file_problems(gguf)],
+        "problems": [*damage, *unknown, *ambiguities(gguf), *rotation_problems(gguf), *file_problems(gguf)],
         "integrity": integrity,
         "decoded": stats,
         "engines": engine_verdicts(gguf, name, spec),
@@ -148,6 +150,15 @@ def _integrity(
         return None, damage
     differing = [row["name"] for row in rows if not row.get("intact", True)] if stats else None
     return {"recorded": len(recorded), "checked": stats, "differing": differing}, damage
+
+
+def _rotation(file: GgufFile) -> str | None:
+    """The rotated basis of the weights in words; None without one, or where its keys make no sense (see problems)."""
+    try:
+        rotation = rotation_of_file(file)
+    except TritpackError:
+        return None
+    return str(rotation) if rotation else None
 
 
 def _recorded(file: GgufFile) -> tuple[dict[str, TensorHashes], list[str]]:

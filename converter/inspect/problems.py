@@ -5,6 +5,7 @@ from __future__ import annotations
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.hadamard import PREFIX, rotation_of_file
 from tritpack.formats.model_spec import ModelSpec
 
 MEND = "; tritpack metadata fix FILE adds the key, or says what it needs for that"
@@ -20,6 +21,21 @@ def missing_tensors(file: GgufFile, spec: ModelSpec | None) -> list[str]:
     named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
     what = "1 tensor is missing" if len(missing) == 1 else f"{len(missing)} tensors are missing"
     return [f"{what}: {named}"]
+
+
+def rotation_problems(file: GgufFile) -> list[str]:
+    """Return what is wrong with the keys of a rotated basis, and which ternary matrices they leave out."""
+    if file.part is not None:
+        return []
+    try:
+        rotation = rotation_of_file(file)
+    except TritpackError as error:
+        return [error.without_path]
+    ternary = [info.name for info in file.tensors.values() if file.layout_of(info) is not None]
+    if rotation is None or not (unnamed := rotation.unnamed(ternary)):
+        return []
+    others = f" and {len(unnamed) - 1} more" if len(unnamed) > 1 else ""
+    return [f"{unnamed[0]!r}{others} is ternary, but the keys {PREFIX}* do not name it, so it counts as not rotated"]
 
 
 def file_problems(file: GgufFile) -> list[str]:

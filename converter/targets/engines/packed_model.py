@@ -8,6 +8,7 @@ from typing import Any
 
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.hadamard import PREFIX
 from tritpack.formats.layouts.bases import BlockScales, RowScales
 from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
 from tritpack.formats.layouts.layout import Layout
@@ -16,7 +17,6 @@ from tritpack.formats.ternary import coarsest_both
 
 Shapes = Mapping[str, tuple[int, ...]]
 """GGUF name -> (rows, cols) of each ternary tensor."""
-HADAMARD = "prism.hadamard."
 SAMPLED_ROWS = 4
 """Rows of a tensor whose scales are read, where scales stand between codes: a run of iq2_bn_r4."""
 
@@ -98,7 +98,7 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         projection_norms=any(name.endswith("_norm_in.weight") for name in file.tensors),
         shortest_row=min((tensor.cols for tensor in ternary), default=None),
         scales_apart=any(name.endswith(".scale") for name in file.tensors),
-        rotated=any(key.startswith(HADAMARD) for key in file.metadata),
+        rotated=any(key.startswith(PREFIX) for key in file.metadata),
         missing=tuple(_missing(file, architecture)),
         ambiguous=tuple(ambiguities(file)),
         runnable=spec is not None,
