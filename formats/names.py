@@ -36,6 +36,8 @@ ISAS = ("scalar", "ssse3", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "
 
 KV_TYPES = ("f32", "i16")
 """Types of the KV cache, in the order of the C enum."""
+DRAFTS = ("lookup", "none")
+"""What guesses tokens for a model: n-grams of the text so far, or nothing."""
 
 ACTIVATIONS = ("relu2", "silu", "gelu_pytorch_tanh")
 """Activation functions, spelled as `hidden_act` of config.json, in the order of the C enum; relu2 is max(x, 0) ** 2."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tritpack.formats.errors import UsageError
 from tritpack.runtime.generate import common_prefix
-from tritpack.runtime.model import Model
+
+if TYPE_CHECKING:
+    from tritpack.runtime.model import Model
 
 
 class ModelDraft:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.formats import float_types, model_metadata
+from tritpack.formats import float_types, model_metadata, names
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
@@ -20,12 +20,14 @@ from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers, pages, sampling_defaults
 from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.continuation import Generation
+from tritpack.runtime.draft_model import ModelDraft
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.library import CModel, CTensor
 from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.request_options import make_request
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.session import CSession, Span
+from tritpack.runtime.speculation import Draft, LookupDraft, Speculation
 from tritpack.runtime.token_bytes import default_context
 from tritpack.runtime.tokenizer import Tokenizer
 
@@ -46,6 +48,8 @@ class Model:
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
     int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
+    draft: what guesses tokens for `generate` and `chat`, which changes their speed only: `lookup` finds them in the
+    text so far, `none` guesses nothing. draft_model: a smaller model of the same family that guesses instead.
     no_mmap: copy the weights into memory of this process, in huge pages where the system has them. weights: the bytes
     of each file of the model, where they are.
     Raises Unreadable for a file that is not a model, Unsupported for a model that cannot run here, MissingRequirement
@@ -62,6 +66,8 @@ class Model:
         context: int | None = None,
         int8_activations: bool | None = None,
         no_mmap: bool = False,
+        draft: str = "lookup",
+        draft_model: str | Path | None = None,
     ) -> None:
         packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
@@ -77,6 +83,14 @@ class Model:
         self._session = CSession(self._model, n_ctx=self.context_length, threads=threads, isa=isa, kv_type=kv_type)
         self.kv_type = kv_type
         self.tokens: list[int] = []  # that the session remembers
+        if draft not in names.DRAFTS:
+            raise UsageError(f"unknown draft {draft!r}", hint=f"known: {', '.join(names.DRAFTS)}")
+        self._draft: Callable[[], Draft] | None = LookupDraft if draft == "lookup" else None
+        self._draft_model: Model | None = None
+        if draft_model is not None:
+            self._draft_model = Model(draft_model, threads=threads, isa=isa, kv_type=kv_type, no_mmap=no_mmap)
+            guesser = ModelDraft(self._draft_model, self)
+            self._draft = lambda: guesser
 
     def __repr__(self) -> str:
         size = f"{self.spec.layers} layers, context {self.context_length}"
@@ -213,6 +227,10 @@ class Model:
         """Return how to sample: temp, top_k, top_p, min_p, repeat_penalty and seed, None taking what the file says."""
         return sampling_defaults.sampling_params(self.file.metadata, self.file.path, **options)
 
+    def speculation(self) -> Speculation | None:
+        """Return what guesses tokens for one request, None if nothing does."""
+        return Speculation(self._draft()) if self._draft is not None else None
+
     def require_logits(self) -> None:
         """Raise Unsupported for an embedding model: it was not trained to predict, so its logits mean nothing."""
         if self.spec.is_embedding_model:
@@ -298,6 +316,8 @@ class Model:
         """Free the session and the model; neither can be used afterwards."""
         self._session.close()
         self._model.close()
+        if self._draft_model is not None:
+            self._draft_model.close()
         self.weights = []
 
     def __enter__(self) -> Model:
@@ -378,10 +398,15 @@ def generate(
     kv_type: str = "f32",
     context: int | None = None,
     no_mmap: bool = False,
+    draft: str = "lookup",
+    draft_model: str | Path | None = None,
     on_text: OnText | None = None,
 ) -> Generation:
     """Open a file, continue one prompt, and close it: `Model` and `Model.generate` in one call."""
-    with Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap) as model:
+    with Model(
+        file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap, draft=draft,
+        draft_model=draft_model,
+    ) as model:  # fmt: skip
         return model.generate(
             prompt, tokens=tokens, chat=chat, system=system, max_tokens=max_tokens, no_special=no_special, stop=stop,
             logprobs=logprobs, json_schema=json_schema, grammar=grammar, temp=temp, top_k=top_k, top_p=top_p,

@@ -60,4 +60,5 @@ def make_request(
         stop_strings=tuple(stop),
         top_logprobs=logprobs,
         constraint=constraint_for(model.tokenizer, json_schema=json_schema, grammar=grammar),
+        speculation=model.speculation(),
     )

@@ -36,8 +36,9 @@ from tritpack.runtime.speculation import Speculation
 
 PROMPT_BESIDE_WRITING = 64
 """Most tokens of prompts in a pass while other requests write, which wait for it."""
-GUESSING_ROWS = 8
-"""Rows of a pass that guesses may fill up: more rows would no longer be nearly free."""
+GUESSING_JOBS, GUESSING_ROWS = 2, 8
+"""Tokens are guessed while at most so many requests run, and fill a pass up to so many rows: with more requests a pass
+is full of tokens that are surely wanted."""
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 V = TypeVar("V")
@@ -150,7 +151,7 @@ class Scheduler:
         model: Model,
         slots: int = 4,
         queue_limit: int = 64,
-        speculation: Callable[[], Speculation] | None = None,
+        speculation: Callable[[], Speculation | None] | None = None,
     ) -> None:
         self.model, self.queue_limit, self._speculation = model, queue_limit, speculation
         self._slots = [Slot(model.session.new_sequence()) for _ in range(slots)]
@@ -326,7 +327,7 @@ class Scheduler:
         writing = [(slot, job) for slot, job in jobs if not job.continuation.reads_prompt]
         reading = [(slot, job) for slot, job in jobs if job.continuation.reads_prompt]
         reading.sort(key=lambda pair: pair[1].ticket.began)
-        guesses = max(0, GUESSING_ROWS // len(jobs) - 1)
+        guesses = GUESSING_ROWS // len(jobs) - 1 if len(jobs) <= GUESSING_JOBS else 0
         room = PROMPT_BESIDE_WRITING if writing else DEFAULT_BATCH
         spans, served = [], []
         for slot, job in writing:

@@ -28,6 +28,7 @@ from tritpack.formats.ternary import TernaryTensor
 REQUIRED = object()
 PATH = "prompt_file"  # of a command alone: a callable takes the text, and those of texts take one
 MODEL = {"threads", "isa", "kv_type", "context", "no_mmap"}
+DRAFT = {"draft", "draft_model"}
 SAMPLING = {"temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
 
 
@@ -76,8 +77,8 @@ ROWS = [
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json", *BATCH}, {"on_text"}),
     Row("Model", "generate", {*TEXT, *SAMPLING, *BATCH}, {"int8_activations"}),
-    Row("Model.generate", "generate", {"as_json", "file", *BATCH, *MODEL}, {"on_text"}),
-    Row("Model.chat", "chat", {"file", "no_history", "prompt_cache", *MODEL}, {"messages", "on_text"}),
+    Row("Model.generate", "generate", {"as_json", "file", *BATCH, *MODEL, *DRAFT}, {"on_text"}),
+    Row("Model.chat", "chat", {"file", "no_history", "prompt_cache", *MODEL, *DRAFT}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),
     Row("Model.detokenize", "detokenize", {"as_json", "file", "tokens", "tokens_file"}, {"tokens"}),
     Row("Model.logits", "logits", {"as_json", "file", "output", "force", "prompt", *MODEL}, {"prompt"}),

@@ -9,7 +9,13 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH
 from tritpack.converter.cli.main import show
-from tritpack.converter.cli.model_options import chat_model_options, no_mmap_option, open_model, prompt_cache_option
+from tritpack.converter.cli.model_options import (
+    chat_model_options,
+    draft_options,
+    no_mmap_option,
+    open_model,
+    prompt_cache_option,
+)
 from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
 from tritpack.formats.errors import UsageError
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--no-history", is_flag=True, help="Neither read nor write the lines of earlier chats.")
 @sampling_options
 @prompt_cache_option
+@draft_options
 @no_mmap_option
 @chat_model_options
 def command(

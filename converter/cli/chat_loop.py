@@ -119,7 +119,8 @@ class ChatLoop:
             what = "question and its answer were" if dropped == 1 else f"{dropped} questions and their answers were"
             self.note(f"(the context of {self.model.context_length} tokens is full: the oldest {what} dropped)")
         values = {**self.sampling, "seed": self.sampling["seed"] + self._tries}
-        request = Request(ids, self.max_tokens, self.model.sampling_params(**values))
+        params, speculation = self.model.sampling_params(**values), self.model.speculation()
+        request = Request(ids, self.max_tokens, params, speculation=speculation)
         continuation = Continuation(request, self.model.tokenizer, self.model.context_length)
         try:
             self._stream(continuation)

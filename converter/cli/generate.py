@@ -14,6 +14,7 @@ from tritpack.converter.cli.generate_batch import check_batch_options, generate_
 from tritpack.converter.cli.main import print_json
 from tritpack.converter.cli.model_options import (
     TOKENS,
+    draft_options,
     model_options,
     no_mmap_option,
     open_model,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=PATH, metavar="OUT.jsonl", help="File for the answers; else standard output.")
 @click.option("--force", is_flag=True, help="Overwrite an existing output.")
 @prompt_cache_option
+@draft_options
 @no_mmap_option
 @model_options
 @click.option("-q", "--quiet", is_flag=True, help="Print the new text alone.")
@@ -126,7 +128,7 @@ def command(
     if not quiet:
         click.echo(
             f"{len(result.ids)} tokens, {result.tokens_per_second:.1f} tokens/s "
-            f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}",
+            f"(prompt {result.prompt_tokens_per_second:.1f}), stop reason: {result.stop_reason}{guesses(result)}",
             err=True,
         )
 
@@ -146,6 +148,14 @@ def _cached(model: Model, path: str | None, prompt_tokens: int) -> Iterator[None
         save_prompt_cache(model, Path(path), positions=prompt_tokens)
 
 
+def guesses(result: Generation) -> str:
+    """Words about the guesses behind a result; none if there were none."""
+    if not result.drafted:
+        return ""
+    gain = f", {result.gain:.2f} times as fast as without" if result.gain else ""
+    return f"; {result.accepted} of {result.drafted} guessed tokens were right{gain}"
+
+
 def _show(text: str) -> None:
     click.echo(text, nl=False)
 
@@ -163,5 +173,8 @@ def _document(model: Model, request: Request, result: Generation, sampling: dict
         **logprobs,
         "tokens_per_second": result.tokens_per_second,
         "prompt_tokens_per_second": result.prompt_tokens_per_second,
+        "guessed_tokens": result.drafted,
+        "right_guesses": result.accepted,
+        "gain_of_guesses": result.gain,
         "kernels": model.kernels(),
     }

@@ -44,6 +44,23 @@ def prompt_cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--prompt-cache", type=PATH, metavar="FILE", help=text)(function)
 
 
+def draft_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --draft to a command."""
+    text = (
+        "Guess the next tokens where that pays: several are checked in one pass, and the text stays the same. lookup "
+        "finds them in the text so far."
+    )
+    return click.option("--draft", type=click.Choice(names.DRAFTS), default="lookup", show_default=True, help=text)(
+        function
+    )
+
+
+def draft_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --draft and --draft-model to a command."""
+    text = "A smaller model of the same family, which guesses instead."
+    return draft_option(click.option("--draft-model", type=PATH, metavar="FILE", help=text)(function))
+
+
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add -t, --isa, --kv-type and -c to a command that takes floats for the reference."""
     return _model_options(function, "f32")

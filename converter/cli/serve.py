@@ -9,7 +9,7 @@ import click
 
 from tritpack.converter.cli.file_argument import PATH, as_gguf
 from tritpack.converter.cli.main import print_json, show
-from tritpack.converter.cli.model_options import chat_model_options, no_mmap_option
+from tritpack.converter.cli.model_options import chat_model_options, draft_option, no_mmap_option
 from tritpack.converter.cli.parameters import json_option
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import MissingRequirement, TritpackError
@@ -49,6 +49,7 @@ from tritpack.formats.errors import MissingRequirement, TritpackError
     help="Web pages that may call, such as https://example.org, or * for any; may be given several times.",
 )  # fmt: skip
 @click.option("--log-requests", is_flag=True, help="Log what is asked, too. Without it the log holds no text.")
+@draft_option
 @no_mmap_option
 @chat_model_options
 @json_option

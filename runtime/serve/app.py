@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -72,7 +72,9 @@ def make_app(backend: Backend) -> Starlette:
     page_paths = []
     if PAGE.is_dir():
         page_paths = ["/", *(f"/{path.relative_to(PAGE).as_posix()}" for path in PAGE.rglob("*") if path.is_file())]
-        routes.append(Mount("/", StaticFiles(directory=PAGE, html=True)))
+        # One route per file: a mount at / would also answer what is asked of the other paths with a wrong method.
+        page = StaticFiles(directory=PAGE, html=True)
+        routes += [Route(path, page, methods=["GET", "HEAD"]) for path in page_paths]
     settings = backend.settings
     middleware = [
         Middleware(Deadline, seconds=3 * settings.timeout),

@@ -56,6 +56,7 @@ def serve(
     kv_type: str = "i16",
     context: int | None = None,
     no_mmap: bool = False,
+    draft: str = "lookup",
     about: Mapping[str, Any] | None = None,
     on_ready: Callable[[str, int, str], object] = lambda host, port, name: None,
 ) -> None:
@@ -72,14 +73,15 @@ def serve(
         raise UsageError("an API key is empty, which would let everybody in", hint="leave --api-key out for that")
     with (
         listening(host, port) as listener,
-        Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap) as model,
+        Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap, draft=draft) as model,
     ):
         settings = Settings(
             name=alias or Path(file).stem, api_keys=tuple(api_key), cors=tuple(cors), loopback=is_loopback(host),
             timeout=timeout, body_limit=body_limit, slots=parallel, log_requests=log_requests,
         )  # fmt: skip
         about = {"threads": threads or usable_cores(), "kv_type": kv_type, **(about or {})}
-        backend = Backend(model, Scheduler(model, slots=parallel, queue_limit=queue_limit), settings, about)
+        scheduler = Scheduler(model, slots=parallel, queue_limit=queue_limit, speculation=model.speculation)
+        backend = Backend(model, scheduler, settings, about)
         Server(backend, on_ready).run_on(listener)
 
 

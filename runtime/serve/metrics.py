@@ -58,6 +58,9 @@ class _SchedulerFigures(Collector):
         yield GaugeMetricFamily("tritpack_requests_queued", "Requests that wait for a slot.", value=stats.waiting)
         cancelled = "Answers that were stopped since nobody waited for them."
         yield CounterMetricFamily("tritpack_answers_cancelled", cancelled, value=stats.cancelled)
+        guessed = "Tokens that were guessed to be checked in one pass."
+        yield CounterMetricFamily("tritpack_guessed_tokens", guessed, value=stats.guessed_tokens)
+        yield CounterMetricFamily("tritpack_right_guesses", "Guesses that were right.", value=stats.right_guesses)
         yield CounterMetricFamily("tritpack_passes", "Passes over the weights.", value=stats.passes)
         yield CounterMetricFamily("tritpack_cache_evictions", "Prefixes that the cache gave up.", value=stats.evictions)
 

@@ -109,7 +109,19 @@ def test_every_request_gets_what_it_gets_alone(model: Model) -> None:
     assert counts.requests == 24 and counts.busy == counts.waiting == 0
     assert counts.cancelled == sum(done.stop_reason == "cancelled" for done in results) > 0
     assert counts.passes < counts.generated_tokens  # several in one pass
-    assert counts.guessed_tokens >= counts.right_guesses > 0
+
+
+def test_guesses_are_for_few_requests(model: Model) -> None:
+    request = Request(model.tokenize(PROMPTS[3]), 40, stop_ids=())
+    want = alone(model, request)
+    for slots in (1, 3):
+        with Scheduler(model, slots, speculation=lambda: Speculation(LookupDraft(), always=True)) as scheduler:
+            clients = [Client(scheduler, request) for _ in range(slots)]
+            assert [client.result().ids for client in clients] == [want.ids] * slots, f"{slots} slots"
+            counts = scheduler.statistics()
+        assert counts.guessed_tokens >= counts.right_guesses, f"{slots} slots"
+        if slots == 1:
+            assert counts.right_guesses > 0 and counts.passes < 40, "one slot"
 
 
 def test_a_remembered_beginning_is_not_evaluated_again(model: Model, scheduler: Scheduler) -> None:
