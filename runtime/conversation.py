@@ -40,11 +40,13 @@ class Conversation:
         return [*self._first(), *self.turns]
 
     def ask(self, question: str) -> list[int]:
-        """Add a question and return the ids of the prompt. The oldest turns are dropped where the context is full.
+        """Add a question and return the ids of the prompt; a question without an answer before it is left out. The
+        oldest turns are dropped where the context is full.
 
         Raises UsageError for a question that does not fit alone; the conversation is then as before.
         """
-        return self._prompt([*self.turns, {"role": "user", "content": question}])
+        answered = self.turns[:-1] if self.turns and self.turns[-1]["role"] == "user" else self.turns
+        return self._prompt([*answered, {"role": "user", "content": question}])
 
     def ask_again(self) -> list[int]:
         """Take the last answer back and return the ids of its prompt. Raises UsageError without a question."""

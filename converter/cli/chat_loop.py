@@ -76,17 +76,26 @@ class ChatLoop:
         with contextlib.suppress(Leave):
             while True:
                 try:
-                    line = self.reader.read()
+                    line = self._read()
                     if line is None or (not line and not self.reader.interactive):
                         return
                     self._take(line)
-                except KeyboardInterrupt:  # at the prompt
-                    click.echo(err=True)
-                    self.say("(Ctrl-D or /exit ends the chat)")
+                except KeyboardInterrupt:
+                    asked = bool(self.conversation.turns) and self.conversation.turns[-1]["role"] == "user"
+                    self.say(f"(stopped before the answer began{'; /regen answers the question' * asked})")
                 except TritpackError as error:
                     if not isinstance(error, UsageError) and not self.answers:
                         raise
                     self.note(f"not sent: {error}")  # one bad line does not end a conversation
+
+    def _read(self) -> str | None:
+        """The next line; Ctrl-C at the prompt gives it up and does not end the program."""
+        while True:
+            try:
+                return self.reader.read()
+            except KeyboardInterrupt:
+                click.echo(err=True)
+                self.say("(Ctrl-D or /exit ends the chat)")
 
     def _take(self, line: str) -> None:
         """Carry out a command, or answer a question."""
@@ -112,7 +121,7 @@ class ChatLoop:
         self._write(self.conversation.ask_again)
 
     def _write(self, ask: Callable[..., list[int]], *question: str) -> None:
-        """Ask, show the answer as it comes, and keep it. An answer that fails takes the question back."""
+        """Ask, show the answer as it comes, and keep it. Raises KeyboardInterrupt before the answer begins."""
         before = self.conversation.dropped
         ids = ask(*question)
         if dropped := self.conversation.dropped - before:
@@ -122,15 +131,9 @@ class ChatLoop:
         params, speculation = self.model.sampling_params(**values), self.model.speculation()
         request = Request(ids, self.max_tokens, params, speculation=speculation)
         continuation = Continuation(request, self.model.tokenizer, self.model.context_length)
-        try:
-            self._stream(continuation)
-        except TritpackError:
-            self.conversation.undo()
-            raise
+        self._stream(continuation)
         if continuation.reads_prompt:
-            self.conversation.undo()
-            self.say("(stopped before the answer began: the question is taken back)")
-            return
+            raise KeyboardInterrupt
         result = continuation.result()
         self.answers.append(result)
         self.conversation.answer(result.text, result.ids)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @prompt_options("Text to continue.")
 @click.option("--tokens", metavar="1,2,3", help="Token ids to continue, used as given.")
 @click.option("--chat", is_flag=True, help="The prompt is a user's message, for the model's own chat template.")
-@click.option("--system", metavar="TEXT", help="System message before it; --chat is meant.")
+@click.option("--system", metavar="TEXT", help="System message before the user's; implies --chat.")
 @click.option(
     "-n", "--max-tokens", type=int, default=64, show_default=True, help="Most tokens to write; -1 is no limit."
 )

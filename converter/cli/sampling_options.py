@@ -15,6 +15,7 @@ from tritpack.formats.errors import UsageError
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
+NEEDS_LIBRARY = 'Needs llguidance: pip install "tritpack[grammar]".'
 NAMES = ("temp", "top_k", "top_p", "min_p", "repeat_penalty")
 
 
@@ -43,12 +44,12 @@ def grammar_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--grammar",
             type=PATH,
             metavar="FILE",
-            help='Grammar that the text keeps to, in GBNF or Lark (pip install "tritpack[grammar]").',
+            help=f"Grammar that the text keeps to, in GBNF or Lark. {NEEDS_LIBRARY}",
         ),
         click.option(
             "--json-schema",
             metavar="FILE|JSON",
-            help="JSON schema that the text keeps to: a file, or the JSON itself; {} is any JSON (same extra).",
+            help=f"JSON schema that the text keeps to: a file or the JSON itself; {{}} is any JSON. {NEEDS_LIBRARY}",
         ),
     ):
         function = option(function)

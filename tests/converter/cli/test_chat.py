@@ -121,7 +121,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(
     said = capsys.readouterr().err
     assert "Ctrl-D or /exit ends the chat" in said
     if at == 1:
-        assert "the question is taken back" in said and len(loop.answers) == 1
+        assert "stopped before the answer began" in said and len(loop.answers) == 1
+        assert [turn["content"] for turn in loop.conversation.turns][:1] == ["And then?"]
     else:
         assert "stopped by Ctrl-C" in said and [len(answer.ids) for answer in loop.answers] == [4, 8]
         assert len(loop.conversation.turns) == 4
