@@ -14,7 +14,8 @@ export function showAbout(dialog, engine) {
     button.disabled = true;
     result.replaceChildren("Running ...");
     try {
-      showResult(result, await engine.prove((text) => result.replaceChildren(text)));
+      showResult(result, await engine.prove());
+      dialog.querySelector("#facts").replaceChildren(...rows(facts(engine.info()))); // now kernels have run
     } catch (error) {
       result.replaceChildren(paragraph("bad verdict", error.message));
     }

@@ -4,12 +4,12 @@
  * What the page needs of an engine:
  *   start(onProgress, key)        loads it; onProgress({done, total, text}); an Error's message is a sentence to show, and its
  *                                 `needsKey` says that an API key is asked for
- *   info()                        {name, where, chat, context, defaults, limits, facts, canProve}: whether it takes a chat or only
- *                                 continues text, and what "About this file" lists as [name, value] pairs
+ *   info()                        {name, where, chat, context, defaults, file, running, canProve}: chat is false where it only continues
+ *                                 text; words.js lists what "About this file" shows of file and running
  *   generate(messages, options)   an async iterator of text
  *   stop()                        ends it within one token; the iterator then ends without an error
  *   last                          {tokens, tokensPerSecond, promptTokens, stopReason} of the last answer
- *   prove(onProgress)             only with canProve: {same, rows: [[name, expected, found]]}
+ *   prove()                       only with canProve: {same, rows: [[name, expected, found]]}
  */
 export class HttpEngine {
   #props = {};

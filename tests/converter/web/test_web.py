@@ -15,7 +15,9 @@ import pytest
 
 from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import KEYS, edited_gguf
+from tritpack.converter.convert import convert
 from tritpack.converter.repack import repack
+from tritpack.converter.version import VERSION
 from tritpack.converter.web import assets, manifest, server
 from tritpack.converter.web.web import web
 from tritpack.formats.errors import MissingRequirement, Unsupported, UsageError, WriteFailed
@@ -174,6 +176,25 @@ def test_the_server_sets_the_headers_that_threads_need(tmp_path: Path) -> None:
     assert headers["Content-Type"] == "application/wasm"
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+
+
+def test_the_attestation_beside_a_file_is_told(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    file, record = tmp_path / "model.gguf", tmp_path / "model.intoto.json"
+    convert(tiny_checkpoint, file)
+    assert run("verify", file, "--source", tiny_checkpoint, "--level", "weights", "--attest", record).exit_code == 0
+    web(file, tmp_path / "site")
+    told = describe(tmp_path / "site")["file"]["attestation"]
+    assert told["verdict"] == "pass" and told["matches"] and told["source"].startswith("a checkpoint with SHA-256 ")
+    with file.open("ab") as stream:
+        stream.write(bytes(32))
+    web(file, tmp_path / "other")
+    assert not describe(tmp_path / "other")["file"]["attestation"]["matches"]
+
+
+def test_the_package_has_the_version_of_tritpack_and_exact_versions_of_others() -> None:
+    assert json.loads((assets.WEB / "npm" / "package.json").read_text("utf-8"))["version"] == VERSION
+    needed = json.loads((assets.WEB / "package.json").read_text("utf-8"))["devDependencies"]
+    assert [name for name, version in needed.items() if not version.replace(".", "").isdigit()] == []
 
 
 def test_sampling_of_the_file_comes_first(tiny_gguf: Path, tmp_path: Path) -> None:
