@@ -1,0 +1,187 @@
+"""Limits of the server, who may call it, and models that cannot do everything."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.make.checkpoints import edited_gguf
+from tests.make.families import Checkpoints
+from tests.make.server import Running, serving
+from tests.runtime.serve.test_http import CHAT, COMPLETIONS, GOOD, MESSAGES, RESPONSES
+from tritpack.converter.convert import convert
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused(demo_gguf: Path) -> None:
+    with serving(demo_gguf, body_limit=1000) as running:
+        body = {**GOOD[CHAT], "user": "x" * 1000}
+        assert running.ask(CHAT, body).json["error"]["code"] == "body_too_large"
+        with contextlib.closing(running.connect()) as connection:  # in chunks, without a length
+            connection.request("POST", MESSAGES, iter([b"{" + b" " * 600] * 2), {}, encode_chunked=True)
+            answer = connection.getresponse()
+            assert answer.status == 413 and json.loads(answer.read())["error"]["type"] == "request_too_large"
+        assert running.ask(CHAT, GOOD[CHAT]).status == 200
+
+
+def test_a_full_queue_is_announced(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 900, "temperature": 0}
+    with serving(demo_gguf, slots=1, queue_limit=1) as running:
+        connections = [running.connect() for _ in range(6)]
+        for connection in connections:
+            connection.request("POST", COMPLETIONS, json.dumps(long).encode())
+        answers = [connection.getresponse() for connection in connections]
+        bodies = [json.loads(answer.read()) for answer in answers]
+        refused = [(answer, body) for answer, body in zip(answers, bodies) if answer.status == 429]
+        assert 1 <= len(refused) <= 5
+        for answer, body in refused:
+            assert int(answer.headers["retry-after"]) >= 1 and body["error"]["code"] == "rate_limit_exceeded", body
+        finished = {body["choices"][0]["text"] for answer, body in zip(answers, bodies) if answer.status == 200}
+        assert len(finished) == 1
+        for connection in connections:
+            connection.close()
+        many = running.ask(COMPLETIONS, {"prompt": ["The"] * 8, "max_tokens": 2, "temperature": 0})
+        assert (
+            many.status == 200 and len({choice["text"] for choice in many.json["choices"]}) == 1
+        )  # one after the other
+
+
+def test_a_crowd_is_refused_before_its_bodies_are_read(demo_gguf: Path) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    with serving(demo_gguf, slots=1, queue_limit=0) as running, contextlib.ExitStack() as stack:
+        for _ in range(33):
+            stack.enter_context(socket.create_connection(running.address)).sendall(head)
+        for _ in range(100):  # until all of them are seen
+            answer = running.ask(COMPLETIONS, GOOD[COMPLETIONS])
+            if answer.status == 429:
+                break
+            time.sleep(0.02)
+        assert answer.status == 429 and answer.headers["retry-after"] == "5"
+        assert running.ask("/health").status == 200
+
+
+def test_an_answer_ends_with_its_time(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 1000, "temperature": 0, "n": 8}
+    with serving(demo_gguf, timeout=0.15, slots=8) as running:
+        answer = running.ask(COMPLETIONS, long)
+        assert answer.status in (200, 503)
+        if answer.status == 200:
+            assert {choice["finish_reason"] for choice in answer.json["choices"]} == {"length"}
+            assert answer.json["usage"]["completion_tokens"] < 8000
+        with contextlib.closing(socket.create_connection(running.address)) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 408 " in slow.recv(100)
+
+
+def test_whoever_hangs_up_without_a_stream_stops_the_answer(demo_gguf: Path) -> None:
+    long = {"prompt": "Once upon a time", "max_tokens": 1000, "temperature": 0, "n": 4}
+    with serving(demo_gguf) as running:
+        connection = running.connect()
+        connection.request("POST", COMPLETIONS, json.dumps(long).encode())
+        time.sleep(0.1)
+        assert connection.sock is not None
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        assert running.wait_for("tritpack_answers_cancelled_total", 4) == 4
+        assert running.figure("tritpack_slots_busy") == 0
+
+
+# -- who may call ------------------------------------------------------------------------------------------------------
+
+
+def test_keys(demo_gguf: Path) -> None:
+    with serving(demo_gguf, api_keys=("first", "zweiter Schlüssel"), loopback=False) as running:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}, {"x_api_key": "firs"}):
+            for path in (CHAT, MESSAGES, "/v1/models", "/props", "/metrics", "/nothing"):
+                answer = running.ask(path, GOOD.get(path), **headers)
+                assert answer.status == 401 and answer.headers["www-authenticate"] == "Bearer", (path, headers)
+                kind = answer.json["error"]["type"]
+                assert kind == "authentication_error", (path, headers)
+        assert running.ask("/health").status == 200
+        second = "zweiter Schlüssel".encode().decode("latin-1")
+        for headers in (
+            {"Authorization": "Bearer first"},
+            {"x_api_key": "first"},
+            {"Authorization": f"bearer {second}"},
+        ):
+            assert running.ask(CHAT, GOOD[CHAT], Host="other.example", **headers).status == 200, headers
+
+
+def test_foreign_pages_and_names_are_refused(demo: Running) -> None:
+    for name in ("localhost", "127.0.0.1:80", "[::1]:8080", "LOCALHOST:1"):
+        assert demo.ask("/health", Host=name).status == 200, name
+    for name in ("evil.example", "127.0.0.1.evil.example", "", "[", "localhost.evil.example:80"):
+        answer = demo.ask("/health", Host=name)
+        assert answer.status in (400, 403), name
+    own = f"127.0.0.1:{demo.address[1]}"
+    assert demo.ask(CHAT, GOOD[CHAT], Origin=f"http://{own}").status == 200
+    for origin in ("https://evil.example", "null", f"http://localhost:{demo.address[1]}"):
+        answer = demo.ask(CHAT, GOOD[CHAT], Origin=origin)
+        assert answer.status == 403 and answer.json["error"]["code"] == "foreign_origin", origin
+        assert "access-control-allow-origin" not in answer.headers, origin
+
+
+def test_named_pages_may_call(demo_gguf: Path) -> None:
+    page = "https://page.example"
+    with serving(demo_gguf, cors=(page,), api_keys=("key",)) as running:
+        asked = {
+            "Origin": page,
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": "authorization",
+        }
+        preflight = running.ask(CHAT, method="OPTIONS", **asked)
+        assert preflight.status == 200 and preflight.headers["access-control-allow-origin"] == page
+        refused = running.ask(CHAT, GOOD[CHAT], Origin=page)  # the page can read why
+        assert refused.status == 401 and refused.headers["access-control-allow-origin"] == page
+        other = running.ask(CHAT, method="OPTIONS", **{**asked, "Origin": "https://evil.example"})
+        assert other.status == 400 and "access-control-allow-origin" not in other.headers
+
+
+def test_the_log_holds_no_text_unless_asked(demo_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = {"prompt": "a secret\x1b[2J", "max_tokens": 1}
+    for logged in (False, True):
+        with serving(demo_gguf, log_requests=logged) as running:
+            running.ask(COMPLETIONS, secret)
+        log = capsys.readouterr().err
+        assert "POST /v1/completions" in log, logged
+        assert ("a secret" in log) == logged and "\x1b" not in log, logged
+
+
+# -- other models ------------------------------------------------------------------------------------------------------
+
+
+def test_a_base_model_continues_and_has_no_chat(demo_gguf: Path, tmp_path: Path) -> None:
+    path = edited_gguf(demo_gguf, tmp_path / "base.gguf", metadata=lambda pairs: pairs.pop("tokenizer.chat_template"))
+    with serving(path) as running:
+        assert running.ask(COMPLETIONS, GOOD[COMPLETIONS]).status == 200
+        for endpoint in (CHAT, RESPONSES, MESSAGES):
+            answer = running.ask(endpoint, GOOD[endpoint])
+            assert answer.status == 400 and "no chat template" in answer.json["error"]["message"], endpoint
+        assert running.ask("/props").json["chat_template"] == ""
+
+
+def test_an_embedding_model_embeds_and_does_not_write(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    from tritpack.runtime.model import Model
+
+    path = tmp_path / "embedding.gguf"
+    convert(checkpoints("embedding_qwen3").folder, path)
+    with Model(path) as model:
+        wanted = [model.embed(text) for text in ("A text.", "Another one.")]
+    with serving(path) as running:
+        answer = running.ask("/v1/embeddings", {"input": ["A text.", "Another one."]}).json
+        assert [item["embedding"] for item in answer["data"]] == [vector.tolist() for vector in wanted]
+        assert answer["usage"]["prompt_tokens"] > 4
+        coded = running.ask("/v1/embeddings", {"input": "A text.", "encoding_format": "base64"}).json["data"][0]
+        assert np.array_equal(np.frombuffer(base64.b64decode(coded["embedding"]), "<f4"), wanted[0])
+        for path_ in (CHAT, COMPLETIONS, MESSAGES, RESPONSES):
+            answer = running.ask(path_, GOOD[path_])
+            assert answer.status == 400 and "embedding model" in answer.json["error"]["message"], path_
