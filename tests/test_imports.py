@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = {"formats": 0, "runtime": 1, "converter": 2}
 FILES = [path for floor in FLOORS for path in sorted((REPOSITORY / floor).rglob("*.py"))]
-READ_OUR_FILES = ("packed.py", "judges.py")
+READ_OUR_FILES = ("packed.py", "hybrid_packed.py", "judges.py")
 """A packed file as SOURCE is read through formats/, and recorded outputs are held against the model that runs."""
 ORACLE = [
     path
@@ -78,8 +78,10 @@ def test_the_oracle_shares_nothing_with_what_it_judges(path: Path) -> None:
         "tritpack.formats.errors",
         "tritpack.formats.inputs",  # opens files, and knows nothing of what is in them
         "tritpack.formats.model_spec",
+        "tritpack.formats.hybrid_spec",
         "tritpack.formats.rope",
         "tritpack.runtime.reference",
+        "tritpack.runtime.hybrid_reference",
     ]
     if "tokenizer" in path.name or "sentencepiece" in path.name:  # the library in a process of its own, and files
         allowed += ["tritpack.runtime.bounded_tokenizer", "tritpack.formats.inputs"]

@@ -1,0 +1,114 @@
+"""Small Qwen3.5 hybrids with random weights: plain arrays, and GGUF files of them in every basis and order of heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritpack.formats.gguf_writer import TensorPlan, write_gguf
+from tritpack.formats.hadamard import HEAD, LINEARS, TABLE, Rotation
+from tritpack.formats.hybrid_spec import HybridSpec
+
+F32 = npt.NDArray[np.float32]
+SPEC = HybridSpec(
+    vocab_size=48, hidden_size=32, intermediate_size=48, layers=4, heads=4, kv_heads=2, head_dim=16, rotary_dim=4,
+    key_heads=2, value_heads=6, state_size=8, conv_taps=4, recurrent=(True, True, True, False), rope_theta=1e7,
+    norm_eps=1e-6, tied=False,
+)  # fmt: skip
+
+
+class Arrays:
+    """Random weights of a spec in the plain basis and transformers' order of heads."""
+
+    def __init__(self, spec: HybridSpec = SPEC, seed: int = 0) -> None:
+        self.spec = spec
+        rng = np.random.default_rng(seed)
+        self.values: dict[str, F32] = {}
+        for name, shape in spec.tensor_shapes().items():
+            value = rng.standard_normal(shape).astype(np.float32)
+            if len(shape) == 2 and "conv1d" not in name:
+                value /= np.float32(np.sqrt(shape[1]))
+            if name.endswith("norm.weight"):
+                value = np.float32(1) + np.float32(0.1) * value
+            self.values[name] = -np.abs(value) if name.endswith("ssm_a") else value
+
+    def array(self, name: str) -> F32:
+        return self.values[name]
+
+    def rows(self, name: str, rows: npt.NDArray[np.int64]) -> F32:
+        return self.values[name][rows]
+
+
+def rotation_for(spec: HybridSpec, block: int, *, signed: bool = True, grouped: bool = True) -> Rotation:
+    """A rotation of all that may be rotated."""
+    kinds = [name for name in spec.tensor_shapes() if name.split(".")[2:3] and name.split(".")[2] in LINEARS]
+    rng = np.random.default_rng(block)
+    widths = {spec.tensor_shapes()[name][1] for name in kinds}
+    signs = {width: rng.choice(np.array([-1, 1], np.float32), width) for width in sorted(widths)} if signed else {}
+    weights = frozenset(kinds) | (frozenset() if spec.tied else {HEAD})
+    return Rotation(block, signs, weights, frozenset({TABLE}), grouped)
+
+
+def write_hybrid(path: Path, arrays: Arrays, rotation: Rotation | None = None, **changed: Any) -> Path:
+    """Write a GGUF file of float32 tensors as the vendor's converter orders them. changed: further or other keys."""
+    stored = {name: _as_gguf(arrays.spec, name, values, rotation) for name, values in arrays.values.items()}
+    plans = [TensorPlan(name, values.shape, 0, values.nbytes) for name, values in stored.items()]
+    pieces = ([np.ascontiguousarray(values).reshape(-1).view(np.uint8)] for values in stored.values())
+    write_gguf(path, {**_keys(arrays.spec), **_contract(rotation), **changed}, plans, pieces)
+    return path
+
+
+def _as_gguf(spec: HybridSpec, name: str, values: F32, rotation: Rotation | None) -> F32:
+    """A tensor with value heads in the order of the file, then folded into its basis: L = (W diag(s)) H."""
+    part, heads = name.split(".", 2)[-1], spec.value_heads
+    places = [k * (heads // spec.key_heads) + j for j in range(heads // spec.key_heads) for k in range(spec.key_heads)]
+    if part in ("attn_qkv.weight", "ssm_conv1d.weight"):
+        first = 2 * spec.key_width
+        tail = values[first:].reshape(heads, -1)[places].reshape(values[first:].shape)
+        values = np.concatenate([values[:first], tail])
+    elif part in ("attn_gate.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_a", "ssm_dt.bias"):
+        values = values.reshape(heads, -1)[places].reshape(values.shape)
+    elif part == "ssm_out.weight" and not (rotation and rotation.grouped_heads):
+        values = values.reshape(len(values), heads, -1)[:, places].reshape(values.shape)
+    if rotation is None or name not in rotation.weights | rotation.tables:
+        return values
+    block = rotation.block
+    matrix = np.array([[(-1) ** bin(i & j).count("1") for j in range(block)] for i in range(block)]) / np.sqrt(block)
+    signed = values.astype(np.float64) * (rotation.signs[values.shape[1]] if rotation.signs else 1)
+    return (signed.reshape(-1, block) @ matrix).reshape(values.shape).astype(np.float32)
+
+
+def _keys(spec: HybridSpec) -> dict[str, Any]:
+    sizes = {
+        "block_count": spec.layers, "context_length": 512, "embedding_length": spec.hidden_size,
+        "feed_forward_length": spec.intermediate_size, "attention.head_count": spec.heads,
+        "attention.head_count_kv": spec.kv_heads, "attention.key_length": spec.head_dim,
+        "attention.value_length": spec.head_dim, "rope.dimension_count": spec.rotary_dim,
+        "ssm.conv_kernel": spec.conv_taps, "ssm.state_size": spec.state_size, "ssm.group_count": spec.key_heads,
+        "ssm.time_step_rank": spec.value_heads, "ssm.inner_size": spec.value_width, "full_attention_interval": 4,
+        "rope.freq_base": spec.rope_theta, "attention.layer_norm_rms_epsilon": spec.norm_eps,
+    }  # fmt: skip
+    return {"general.architecture": "qwen35", **{f"qwen35.{key}": value for key, value in sizes.items()}}
+
+
+def _contract(rotation: Rotation | None) -> dict[str, Any]:
+    if rotation is None:
+        return {}
+    keys: dict[str, Any] = {
+        "version": 1, "block_size": rotation.block, "transform": "normalized-sylvester-walsh-hadamard",
+        "axis": "input-last-dimension", "sign_mode": "explicit" if rotation.signs else "identity",
+        "weight_names": sorted(rotation.weights), "inverse_weight_names": sorted(rotation.tables),
+        "gdn_v_grouped": rotation.grouped_heads,
+    }  # fmt: skip
+    if rotation.signs:
+        keys["sign_widths"] = np.array(list(rotation.signs), np.int32)
+        keys["sign_values"] = np.concatenate(list(rotation.signs.values())).astype(np.int32)
+    return {f"prism.hadamard.{key}": value for key, value in keys.items()}
+
+
+TIED = dataclasses.replace(SPEC, tied=True)
+"""The same with the embedding as its head."""
