@@ -71,8 +71,11 @@ def command(
         raise UsageError("nothing says where the page goes", hint="give -o DIR, or --serve to look at it")
     require_engine()
     with contextlib.ExitStack() as stack:
+        done = f"wrote {output}"
         if output is None:
             output = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritpack-web-"))) / "site")
+            done = "made a temporary page"
+        listening = server(Path(output), host, port) if serve else None  # a port that is taken is told at once
         path = stack.enter_context(as_gguf(file))
         result = web(path, output, progress=Progress("writing", quiet=quiet or as_json), **options)
         if as_json:
@@ -91,11 +94,11 @@ def command(
         elif not quiet:
             parts = f"{result.parts} part{'s' * (result.parts != 1)}"
             show(
-                f"wrote {output}: {size(result.nbytes)} in {len(result.files)} files, the model in {parts}; the page "
+                f"{done}: {size(result.nbytes)} in {len(result.files)} files, the model in {parts}; the page "
                 f"needs {size(result.memory)} of memory with a context of {result.context} tokens"
             )
-        if serve:
-            _serve(server(result.path, host, port), host)
+        if listening:
+            _serve(listening, host)
 
 
 def _serve(listening: Any, host: str) -> None:

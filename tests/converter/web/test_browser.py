@@ -71,7 +71,7 @@ def visit(site: Path, browser: Any) -> Iterator[Callable[..., Any]]:
 
     def go(host: PlainHost, state: str = "ready", query: str = "", **options: Any) -> Any:
         context = browser.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)
         opened.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
