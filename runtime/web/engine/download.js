@@ -108,7 +108,8 @@ async function readInto(answer, into, report) {
 function damaged(name, url, part, found) {
   const where = url ? ` (${url.pathname})` : "";
   if (!found.sha256) return `${name}${where} is damaged: it has ${found.size} bytes or more, expected ${part.size}. Nothing of it is used.`;
-  return `${name}${where} is damaged: its SHA-256 is ${found.sha256}, expected ${part.sha256}. Nothing of it is used.`;
+  return `${name}${where} is damaged: its SHA-256 is ${short(found.sha256)}, expected ${short(part.sha256)}. Nothing of it is used.`;
 }
 
+const short = (hash) => `${hash.slice(0, 16)}...`;
 const lower = (text) => text[0].toLowerCase() + text.slice(1);

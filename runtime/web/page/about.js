@@ -20,6 +20,7 @@ export function showAbout(dialog, engine) {
       result.replaceChildren(paragraph("bad verdict", error.message));
     }
     button.disabled = false;
+    result.scrollIntoView({ block: "end" });
   };
   dialog.showModal();
 }
