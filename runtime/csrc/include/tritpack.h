@@ -204,7 +204,7 @@ typedef enum tp_kv_type { TP_KV_F32, TP_KV_I16 } tp_kv_type;
 
 typedef struct tp_session_params {
     int32_t n_ctx;   /* positions; 0 = the model's context_length */
-    int32_t threads; /* with the caller, 1 to 256; 0 = 1. WebAssembly has only the caller */
+    int32_t threads; /* with the caller, 1 to 256; 0 = 1. WebAssembly starts none: threads.c */
     int32_t isa;     /* each operation takes its best kernel at or below it */
     int32_t kv_type; /* tp_kv_type */
     int32_t batch;   /* tokens worked on at once, 0 = 264; no result depends on it */
