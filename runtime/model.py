@@ -46,7 +46,8 @@ class Model:
     `generate`, `chat`, `logits` and `embed` begin a text of their own; `eval` continues the session and `reset` empties
     it. `generate` and `chat` do not evaluate what the session remembers of their prompt again.
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
-    context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them.
+    context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them for
+    each of `sequences`.
     int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
     draft: what guesses tokens for `generate` and `chat`, which changes their speed only: `lookup` finds them in the
     text so far, `none` guesses nothing. draft_model: a smaller model of the same family that guesses instead.
@@ -68,6 +69,7 @@ class Model:
         no_mmap: bool = False,
         draft: str = "lookup",
         draft_model: str | Path | None = None,
+        sequences: int = 1,
     ) -> None:
         packers.use_c_packers()  # they check some layouts faster
         self.file = file if isinstance(file, GgufFile) else GgufFile(file)
@@ -76,7 +78,7 @@ class Model:
             self.spec = model_metadata.from_gguf(self.file)
         if int8_activations is not None:
             self.spec = dataclasses.replace(self.spec, int8_activations=int8_activations)
-        self.context_length = min(context or default_context(self.spec, kv_type), self.spec.context_length)
+        self.context_length = min(context or default_context(self.spec, kv_type, sequences), self.spec.context_length)
         threads = threads or usable_cores()
         self.weights: list[Bytes] = (pages.copied if no_mmap else pages.read_in)(self.file, threads)
         self._model = CModel(self.spec, self._tensors())

@@ -20,9 +20,9 @@ def read_per_token(spec: ModelSpec, nbytes: Mapping[str, int]) -> int:
     return total
 
 
-def default_context(spec: ModelSpec, kv_type: str) -> int:
-    """Positions of the KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold them."""
-    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // cache_bytes(spec, kv_type)))
+def default_context(spec: ModelSpec, kv_type: str, sequences: int = 1) -> int:
+    """Positions of a KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold so many caches."""
+    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // (sequences * cache_bytes(spec, kv_type))))
 
 
 def cache_bytes(spec: ModelSpec, kv_type: str) -> int:

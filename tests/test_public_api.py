@@ -76,7 +76,7 @@ ROWS = [
     Row("perplexity", "perplexity", {"as_json", "quiet"}, {"progress"}),
     Row("bench", "bench", {"as_json", "output", "kernels"}, {"progress"}),
     Row("generate", "generate", {"as_json", *BATCH}, {"on_text"}),
-    Row("Model", "generate", {*TEXT, *SAMPLING, *BATCH}, {"int8_activations"}),
+    Row("Model", "generate", {*TEXT, *SAMPLING, *BATCH}, {"int8_activations", "sequences"}),
     Row("Model.generate", "generate", {"as_json", "file", *BATCH, *MODEL, *DRAFT}, {"on_text"}),
     Row("Model.chat", "chat", {"file", "no_history", "prompt_cache", *MODEL, *DRAFT}, {"messages", "on_text"}),
     Row("Model.tokenize", "tokenize", {"as_json", "file", "only_ids", "prompt"}, {"prompt"}),

@@ -92,10 +92,10 @@ static int64_t pieces_of(const tp_session *s, const tp_run *r, int64_t tokens) {
     return (r->n + tokens - 1) / tokens * s->model->hp.kv_heads * s->run_count;
 }
 
-/* A piece of work is a block of `tokens` tokens of a run with one of `parts` parts of the heads that
- * share a cache. If threads would have nothing to do, or to wait long for the last one, a piece
- * takes fewer tokens, and then fewer heads. Once a window slides, each token is a block, since each
- * begins at another position. */
+/* A piece of work is a block of `tokens` tokens of a run with one of `parts` parts of the heads
+ * that share a cache. If threads would have nothing to do, or to wait long for the last one, a
+ * piece takes fewer tokens, and then fewer heads. Once a window slides, each token is a block,
+ * since each begins at another position. */
 static void split_run(const tp_session *s, tp_run *r) {
     const tp_hparams *hp = &s->model->hp;
     const int64_t group = hp->heads / hp->kv_heads, seen = r->position + r->n,

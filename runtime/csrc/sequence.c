@@ -46,7 +46,7 @@ int tp_sequence_rewind(tp_sequence *q, int64_t n_past) {
     return TP_OK;
 }
 
-/* ---- the state as bytes: of each head of each layer its blocks of keys, then those of values ---- */
+/* ---- the state as bytes: of each head of each layer its blocks of keys, then of values ---- */
 
 static int64_t all_heads(const tp_sequence *q) {
     return (int64_t)q->session->model->hp.layers * q->session->model->hp.kv_heads;

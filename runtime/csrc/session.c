@@ -1,4 +1,4 @@
-/* The life of a session: it is made, evaluates tokens of sequences and is freed. graph.c computes. */
+/* The life of a session: it is made, evaluates tokens and is freed. graph.c computes. */
 #include "fpenv.h"
 #include "session.h"
 

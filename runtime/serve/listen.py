@@ -73,7 +73,16 @@ def serve(
         raise UsageError("an API key is empty, which would let everybody in", hint="leave --api-key out for that")
     with (
         listening(host, port) as listener,
-        Model(file, threads=threads, isa=isa, kv_type=kv_type, context=context, no_mmap=no_mmap, draft=draft) as model,
+        Model(
+            file,
+            threads=threads,
+            isa=isa,
+            kv_type=kv_type,
+            context=context,
+            no_mmap=no_mmap,
+            draft=draft,
+            sequences=parallel,
+        ) as model,  # fmt: skip
     ):
         settings = Settings(
             name=alias or Path(file).stem, api_keys=tuple(api_key), cors=tuple(cors), loopback=is_loopback(host),

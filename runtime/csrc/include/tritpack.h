@@ -217,9 +217,9 @@ TP_API void tp_session_free(tp_session *session);
 
 typedef enum tp_logits_mode { TP_LOGITS_NONE, TP_LOGITS_LAST, TP_LOGITS_ALL } tp_logits_mode;
 
-/* Appends n >= 1 tokens to the session's own sequence, at position tp_n_past. logits: (vocab) for LAST, (n, vocab) for ALL,
- * NULL for NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT the session is as it was
- * before. */
+/* Appends n >= 1 tokens to the session's own sequence, at position tp_n_past. logits: (vocab) for
+ * LAST, (n, vocab) for ALL, NULL for NONE. After TP_ERR_TOKEN, TP_ERR_CONTEXT or TP_ERR_ARGUMENT
+ * the session is as it was before. */
 TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, int logits_mode,
                    float *logits);
 
