@@ -32,6 +32,10 @@ REASONS = {
 """Reasons for the end of an answer, as a user reads them."""
 
 
+HOW_TO_LEAVE = "(Ctrl-D or /exit ends the chat)"
+STOPPED = "(stopped before the answer began; /regen answers the question)"
+
+
 class Leave(Exception):
     """The user ends the chat."""
 
@@ -81,8 +85,9 @@ class ChatLoop:
                         return
                     self._take(line)
                 except KeyboardInterrupt:
-                    asked = bool(self.conversation.turns) and self.conversation.turns[-1]["role"] == "user"
-                    self.say(f"(stopped before the answer began{'; /regen answers the question' * asked})")
+                    turns = self.conversation.turns
+                    unanswered = turns and turns[-1]["role"] == "user"
+                    self.say(STOPPED if unanswered else HOW_TO_LEAVE)
                 except TritpackError as error:
                     if not isinstance(error, UsageError) and not self.answers:
                         raise
@@ -95,7 +100,7 @@ class ChatLoop:
                 return self.reader.read()
             except KeyboardInterrupt:
                 click.echo(err=True)
-                self.say("(Ctrl-D or /exit ends the chat)")
+                self.say(HOW_TO_LEAVE)
 
     def _take(self, line: str) -> None:
         """Carry out a command, or answer a question."""
