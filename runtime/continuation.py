@@ -92,6 +92,7 @@ class Generation:
     tokens_per_second: float  # of evaluating the written tokens; 0 if none had to be evaluated
     prompt_tokens: int
     prompt_tokens_per_second: float  # of those that were evaluated
+    stop_string: str | None = None  # that was met
     cached_tokens: int = 0  # of the prompt, that the model remembered
     drafted: int = 0  # tokens that were guessed
     accepted: int = 0  # guesses that were right
@@ -151,6 +152,7 @@ class Continuation:
         self.evaluated = 0
         self.stop_reason: str | None = "length" if request.max_tokens == 0 and not request.prompt_logprobs else None
         self.stop_id: int | None = None
+        self._stop_string: str | None = None
         self._stops = tokenizer.stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
         self._sampler, self._stream = Sampler(request.params), Utf8Stream()
         self._guard = StopStrings(request.stop_strings)
@@ -227,6 +229,7 @@ class Continuation:
             tokens_per_second=speed,
             prompt_tokens=self.prompt_tokens,
             prompt_tokens_per_second=evaluated / self._prompt_seconds if self._prompt_seconds > 0 else 0.0,
+            stop_string=self._stop_string,
             cached_tokens=self._cached,
             drafted=self._drafted,
             accepted=self._accepted,
@@ -279,11 +282,11 @@ class Continuation:
             elif len(self.history) > self.context_length:
                 ended = "context"  # this token can still be shown, but not fed back
         text = self._stream.feed(data) + (self._stream.finish() if ended else "")
-        text, met = self._guard.feed(text, last=ended is not None)
-        if met:
+        text, self._stop_string = self._guard.feed(text, last=ended is not None)
+        if self._stop_string is not None:
             ended, self.stop_id = "stop_string", None
         self._pieces.append(text)
-        self.stop_reason = ended
+        self.stop_reason = self.stop_reason or ended  # a signal may have cancelled it meanwhile
         return GeneratedToken(token, text, ended, logprob)
 
     def _note_prompt(self, first: int, logits: F32) -> None:
@@ -299,5 +302,10 @@ def token_logprob(logits: F32, token: int, top: int) -> TokenLogprob:
     wide = logits.astype(np.float64)
     wide -= wide.max()
     wide -= np.log(np.exp(wide).sum())
-    best = np.argsort(-wide, kind="stable")[:top] if top else ()
-    return TokenLogprob(token, float(wide[token]), tuple((int(i), float(wide[i])) for i in best))
+    best: Sequence[int] = ()
+    if top := min(top, len(wide)):
+        # Not by a sort of the whole vocabulary, for which everybody in the pass would wait.
+        last = np.partition(logits, len(logits) - top)[len(logits) - top]
+        likely = np.flatnonzero(logits >= last)
+        best = likely[np.argsort(-wide[likely], kind="stable")][:top].tolist()
+    return TokenLogprob(token, float(wide[token]), tuple((i, float(wide[i])) for i in best))

@@ -68,6 +68,8 @@ def run_continuation(model: LanguageModel, continuation: Continuation) -> Genera
         tokens, wanted = continuation.next_tokens(WHOLE, most_guesses=WHOLE)
         logits = model.eval_last(tokens, wanted)
         yield from continuation.take(logits, time.perf_counter() - begin)
+    if len(model.tokens) > continuation.evaluated:
+        model.rewind(continuation.evaluated)  # wrong guesses are not part of the text
     return continuation.result()
 
 

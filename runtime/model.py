@@ -257,6 +257,7 @@ class Model:
         """Append tokens to the session and return the logits of the last `wanted`, float32 (wanted, vocab)."""
         if wanted < 2:
             return self._append(tokens, "last" if wanted else "none")
+        self._drop_untold()
         logits = self._session.eval_spans([Span(self._session.own, tokens, wanted)])
         self.tokens.extend(map(int, tokens))
         return logits
@@ -271,8 +272,9 @@ class Model:
 
     def rewind(self, positions: int) -> None:
         """Forget all tokens after the first `positions`."""
-        self._session.rewind(positions)
+        self._drop_untold()
         del self.tokens[positions:]
+        self._session.rewind(positions)
 
     def hidden(self, tokens: Sequence[int]) -> F32:
         """Start the session anew; return the states after the final norm, float32 (tokens, hidden)."""
@@ -281,7 +283,13 @@ class Model:
         self.tokens.extend(map(int, tokens))
         return states
 
+    def _drop_untold(self) -> None:
+        """Let the session forget what is not in `tokens`: Ctrl-C may have come between the two."""
+        if self._session.n_past > len(self.tokens):
+            self._session.rewind(len(self.tokens))
+
     def _append(self, tokens: Sequence[int], logits: str) -> F32:
+        self._drop_untold()
         rows = self._session.eval(tokens, logits=logits)
         self.tokens.extend(map(int, tokens))
         return rows

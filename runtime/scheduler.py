@@ -27,7 +27,6 @@ from tritpack.runtime.continuation import (
     GeneratedToken,
     Generation,
     Request,
-    checked_prompt,
 )
 from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.model import Model
@@ -54,11 +53,18 @@ class QueueFull(TritpackError):
         self.retry_after = retry_after
 
 
+class Closed(TritpackError):
+    """The scheduler takes no more requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
 class Ticket:
     """A request that was handed in."""
 
-    def __init__(self, request: Request, client: str, on_token: OnToken, on_end: OnEnd) -> None:
-        self.request, self.client, self.on_token, self.on_end = request, client, on_token, on_end
+    def __init__(self, continuation: Continuation, client: str, on_token: OnToken, on_end: OnEnd) -> None:
+        self.continuation, self.client, self.on_token, self.on_end = continuation, client, on_token, on_end
         self.cancelled = False
         self.began = time.monotonic()
 
@@ -68,20 +74,12 @@ class Ticket:
 
 
 @dataclass
-class Job:
-    """A ticket at work."""
-
-    ticket: Ticket
-    continuation: Continuation
-
-
-@dataclass
 class Slot:
-    """A sequence, the tokens in it, and what it works on."""
+    """A sequence, the tokens in it, and the request that it serves."""
 
     sequence: CSequence
     tokens: list[int] = field(default_factory=list)
-    job: Job | None = None
+    ticket: Ticket | None = None
     last_used: float = 0.0
 
 
@@ -168,14 +166,16 @@ class Scheduler:
         """Hand in a request. Both callbacks run in the scheduler's thread and must not block it.
 
         on_token gets each token; on_end the result, or the error that ended the request. client: whose turn it is, for
-        the queue. Raises UsageError for a prompt that is empty, too long or outside the vocabulary, QueueFull.
+        the queue. Raises UsageError for a prompt that is empty, too long or outside the vocabulary, QueueFull, Closed.
         """
-        checked_prompt(request, self.model.tokenizer, self.model.context_length)
-        ticket = Ticket(request, client, on_token, on_end)
+        if self._speculation is not None and request.speculation is None:
+            request = replace(request, speculation=self._speculation())
+        continuation = Continuation(request, self.model.tokenizer, self.model.context_length)
+        ticket = Ticket(continuation, client, on_token, on_end)
         with self._wake:
             if self._closing is not None:
-                raise QueueFull(len(self._queue), 5.0)
-            free = sum(slot.job is None for slot in self._slots)
+                raise Closed
+            free = sum(slot.ticket is None for slot in self._slots)
             if len(self._queue) >= self.queue_limit + free:
                 self._statistics.refused += 1
                 raise QueueFull(len(self._queue), self._wait_seconds())
@@ -185,7 +185,7 @@ class Scheduler:
         return ticket
 
     def call(self, function: Callable[[Model], T]) -> Future[T]:
-        """Run a function with the model between two passes; it may use the model's own session."""
+        """Run a function with the model between two passes; it may use the model's own session. Raises Closed."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -198,7 +198,7 @@ class Scheduler:
 
         with self._wake:
             if self._closing is not None:
-                raise QueueFull(len(self._queue), 5.0)
+                raise Closed
             self._calls.append(run)
             self._wake.notify()
         return future
@@ -206,7 +206,7 @@ class Scheduler:
     def statistics(self) -> Statistics:
         """A copy of the counts."""
         with self._wake:
-            busy = sum(slot.job is not None for slot in self._slots)
+            busy = sum(slot.ticket is not None for slot in self._slots)
             return Statistics(**{**vars(self._statistics), "busy": busy, "waiting": len(self._queue)})
 
     def close(self, drain_seconds: float = 0.0) -> None:
@@ -214,9 +214,16 @@ class Scheduler:
         with self._wake:
             self._closing = time.monotonic() + drain_seconds
             self._wake.notify()
-        self._thread.join()
+        interrupt: BaseException | None = None
+        while self._thread.is_alive():
+            try:
+                self._thread.join()
+            except BaseException as error:  # a second Ctrl-C: the thread must not outlive the model, but can hurry
+                interrupt, self._closing = error, 0.0
         for slot in self._slots:
             slot.sequence.close()
+        if interrupt is not None:
+            raise interrupt
 
     def __enter__(self) -> Scheduler:
         return self
@@ -229,82 +236,77 @@ class Scheduler:
     def _run(self) -> None:
         while self._wait():
             try:
-                while self._calls:
+                if self._calls:  # one, so that those who write need not wait for all
                     self._calls.popleft()()
                 if self._closing is not None and time.monotonic() > self._closing:
                     self._cancel_all()
                 self._end_cancelled()
                 self._admit()
                 self._pass()
-            except Exception as error:  # a request must not wait for ever because of a bug here
+            except BaseException as error:  # a request must not wait for ever because of a bug here
                 LOG.exception("the scheduler failed; its requests end")
-                for slot, job in self._jobs():
-                    self._end(slot, job, error)
+                for slot, ticket in self._running():
+                    self._end(slot, ticket, error)
 
     def _wait(self) -> bool:
         """Wait for something to do. False if there is nothing left and the scheduler closes."""
         with self._wake:
-            while not (self._calls or len(self._queue) or any(slot.job for slot in self._slots)):
+            while not (self._calls or len(self._queue) or any(slot.ticket for slot in self._slots)):
                 if self._closing is not None:
                     return False
                 self._wake.wait()
             return True
 
-    def _jobs(self) -> list[tuple[Slot, Job]]:
-        return [(slot, slot.job) for slot in self._slots if slot.job is not None]
+    def _running(self) -> list[tuple[Slot, Ticket]]:
+        return [(slot, slot.ticket) for slot in self._slots if slot.ticket is not None]
 
     def _cancel_all(self) -> None:
         with self._wake:
             waiting = [self._queue.get() for _ in range(len(self._queue))]
         for ticket in waiting:
             self._end_unserved(ticket)
-        for _, job in self._jobs():
-            job.ticket.cancel()
+        for _, ticket in self._running():
+            ticket.cancel()
 
     def _end_cancelled(self) -> None:
         with self._wake:
             gone = self._queue.take_cancelled()
         for ticket in gone:
             self._end_unserved(ticket)
-        for slot, job in self._jobs():
-            if job.ticket.cancelled:
-                job.continuation.cancel()
-                self._end(slot, job)
+        for slot, ticket in self._running():
+            if ticket.cancelled:
+                ticket.continuation.cancel()
+                self._end(slot, ticket)
 
     def _end_unserved(self, ticket: Ticket) -> None:
-        continuation = Continuation(ticket.request, self.model.tokenizer, self.model.context_length)
-        continuation.cancel()
-        self._statistics.cancelled += 1
-        _tell(ticket.on_end, continuation.result())
+        ticket.continuation.cancel()
+        self._statistics.cancelled += ticket.cancelled or ticket.continuation.stop_reason == CANCELLED
+        _tell(ticket.on_end, ticket.continuation.result())
 
     def _admit(self) -> None:
         """Give free slots to the requests whose turn it is."""
-        while any(slot.job is None for slot in self._slots):
+        while any(slot.ticket is None for slot in self._slots):
             with self._wake:
                 if not len(self._queue):
                     return
                 ticket = self._queue.get()
-            if ticket.cancelled:
-                self._end_unserved(ticket)
+            if ticket.cancelled or ticket.continuation.stop_reason is not None:
+                self._end_unserved(ticket)  # nothing is to be written, so no slot has to forget anything for it
                 continue
-            request = ticket.request
-            if self._speculation is not None and request.speculation is None:
-                request = replace(request, speculation=self._speculation())
-            job = Job(ticket, Continuation(request, self.model.tokenizer, self.model.context_length))
-            slot = self._prepare_slot(job.continuation)
-            slot.job = job
-            if job.continuation.stop_reason is not None:
-                self._end(slot, job)
+            try:
+                self._prepare_slot(ticket.continuation).ticket = ticket
+            except BaseException as error:
+                _tell(ticket.on_end, _as_exception(error))
 
     def _prepare_slot(self, continuation: Continuation) -> Slot:
         """Make a free slot begin with as much of the prompt as any slot has."""
         shared = {id(slot): common_prefix(slot.tokens, continuation.history) for slot in self._slots}
-        source = max(self._slots, key=lambda slot: (shared[id(slot)], slot.job is None))
+        source = max(self._slots, key=lambda slot: (shared[id(slot)], slot.ticket is None))
         continuation.reuse(shared[id(source)])
         known = continuation.evaluated
-        free = sorted((slot for slot in self._slots if slot.job is None), key=lambda slot: slot.last_used)
+        free = sorted((slot for slot in self._slots if slot.ticket is None), key=lambda slot: slot.last_used)
         slot = free[0]
-        if known and source.job is None:
+        if known and source.ticket is None:
             # What follows the common beginning is kept if it is longer than what the slot unused for longest has.
             others = [other for other in free if other is not source]
             keep = others and len(source.tokens) - known > len(others[0].tokens)
@@ -321,47 +323,50 @@ class Scheduler:
 
     def _pass(self) -> None:
         """Give each running request its next tokens."""
-        jobs = self._jobs()
-        if not jobs:
-            return
-        writing = [(slot, job) for slot, job in jobs if not job.continuation.reads_prompt]
-        reading = [(slot, job) for slot, job in jobs if job.continuation.reads_prompt]
-        reading.sort(key=lambda pair: pair[1].ticket.began)
-        guesses = GUESSING_ROWS // len(jobs) - 1 if len(jobs) <= GUESSING_JOBS else 0
+        begin, running = time.perf_counter(), self._running()
+        writing = [pair for pair in running if not pair[1].continuation.reads_prompt]
+        reading = [pair for pair in running if pair[1].continuation.reads_prompt]
+        reading.sort(key=lambda pair: pair[1].began)
+        guesses = GUESSING_ROWS // len(running) - 1 if 0 < len(running) <= GUESSING_JOBS else 0
         room = PROMPT_BESIDE_WRITING if writing else DEFAULT_BATCH
-        spans, served = [], []
-        for slot, job in writing:
-            spans.append(Span(slot.sequence, *job.continuation.next_tokens(DEFAULT_BATCH, guesses)))
-            served.append((slot, job))
-        for slot, job in reading:
-            if room:
-                spans.append(Span(slot.sequence, *job.continuation.next_tokens(room)))
-                served.append((slot, job))
-                room -= len(spans[-1].tokens)
-        self._evaluate(spans, served)
+        spans: list[Span] = []
+        served: list[tuple[Slot, Ticket]] = []
+        for slot, ticket in writing + reading:
+            reads = ticket.continuation.reads_prompt
+            if reads and not room:
+                continue
+            try:
+                tokens, wanted = ticket.continuation.next_tokens(room if reads else DEFAULT_BATCH, guesses)
+            except BaseException as error:
+                self._end(slot, ticket, error)
+                continue
+            room -= len(tokens) if reads else 0
+            spans.append(Span(slot.sequence, tokens, wanted))
+            served.append((slot, ticket))
+        if spans:
+            self._evaluate(spans, served, begin)
 
-    def _evaluate(self, spans: list[Span], served: list[tuple[Slot, Job]]) -> None:
-        begin = time.perf_counter()
+    def _evaluate(self, spans: list[Span], served: list[tuple[Slot, Ticket]], begin: float) -> None:
         try:
             logits = self.model.session.eval_spans(spans)
-        except Exception as error:
-            for slot, job in served:
-                self._end(slot, job, error)
+        except BaseException as error:
+            for slot, ticket in served:
+                self._end(slot, ticket, error)
             return
-        self._pass_seconds = time.perf_counter() - begin
+        self._pass_seconds = time.perf_counter() - begin  # guessing is part of it
         self._statistics.passes += 1
         place = 0
-        for (slot, job), span in zip(served, spans, strict=True):
+        for (slot, ticket), span in zip(served, spans, strict=True):
             slot.tokens.extend(span.tokens)
             try:
-                self._take(slot, job, logits[place : place + span.wanted], len(span.tokens))
-            except Exception as error:
-                self._end(slot, job, error)
+                self._take(slot, ticket, logits[place : place + span.wanted], len(span.tokens))
+            except BaseException as error:
+                self._end(slot, ticket, error)
             place += span.wanted
 
-    def _take(self, slot: Slot, job: Job, logits: F32, evaluated: int) -> None:
+    def _take(self, slot: Slot, ticket: Ticket, logits: F32, evaluated: int) -> None:
         """Let a request take its logits, and tell its client."""
-        continuation = job.continuation
+        continuation = ticket.continuation
         self._statistics.prompt_tokens += evaluated if continuation.reads_prompt else 0
         written = continuation.take(logits, self._pass_seconds)
         self._statistics.generated_tokens += len(written)
@@ -369,28 +374,33 @@ class Scheduler:
             slot.sequence.rewind(continuation.evaluated)
             del slot.tokens[continuation.evaluated :]
         for token in written:
-            _tell(job.ticket.on_token, token)
+            _tell(ticket.on_token, token)
         if continuation.stop_reason is not None:
-            self._end(slot, job)
+            self._end(slot, ticket)
 
-    def _end(self, slot: Slot, job: Job, error: Exception | None = None) -> None:
+    def _end(self, slot: Slot, ticket: Ticket, error: BaseException | None = None) -> None:
         """Free a slot, whose tokens stay for the next request, and tell the client."""
-        slot.job, slot.last_used = None, time.monotonic()
-        result = error or job.continuation.result()
+        slot.ticket, slot.last_used = None, time.monotonic()
+        result = ticket.continuation.result() if error is None else _as_exception(error)
         if isinstance(result, Generation):
             self._statistics.guessed_tokens += result.drafted
             self._statistics.right_guesses += result.accepted
-        self._statistics.cancelled += isinstance(result, Generation) and result.stop_reason == CANCELLED
-        _tell(job.ticket.on_end, result)
+            self._statistics.cancelled += result.stop_reason == CANCELLED
+        _tell(ticket.on_end, result)
 
     def _wait_seconds(self) -> float:
         """A guess at how long a place in the queue takes to become free: a hundred passes for each round of slots."""
         return min(60.0, max(1.0, 100 * self._pass_seconds * len(self._queue) / len(self._slots)))
 
 
+def _as_exception(error: BaseException) -> Exception:
+    """The error for a client. A library in Rust that panics raises what is no Exception; the thread must go on."""
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+
+
 def _tell(callback: Callable[[V], object], value: V) -> None:
     """Call a client, whose errors are its own: they are logged, and other requests go on."""
     try:
         callback(value)
-    except Exception:
+    except BaseException:
         LOG.exception("a client's callback failed")

@@ -184,16 +184,24 @@ class CSession:
         """Append tokens to several sequences, in one pass over the weights for each batch of tokens.
 
         Returns the logits of the wanted tokens in order, float32 (wanted of all, vocab). UsageError as `eval`, for a
-        sequence of another session, and for one that is named twice; then every sequence stays as it was.
+        sequence of another session, and for one that is named twice. Whatever is raised: every sequence stays as it
+        was.
         """
         ids = [span.sequence.checked(span.tokens) for span in spans]
         structs = (SpanStruct * len(spans))()
         for struct, span, tokens in zip(structs, spans, ids, strict=True):
             struct.sequence, struct.tokens = span.sequence.handle, tokens.ctypes.data
             struct.n, struct.wanted = len(tokens), span.wanted
-        out = np.empty((sum(span.wanted for span in spans), self.model.spec.vocab_size), np.float32)
-        status = self.library.c.tp_eval_spans(self.handle, structs, len(spans), out.ctypes.data)
-        self.library.check(status, f"evaluating tokens of {len(spans)} sequences")
+        before = [span.sequence.n_past for span in spans]
+        try:
+            out = np.empty((sum(span.wanted for span in spans), self.model.spec.vocab_size), np.float32)
+            status = self.library.c.tp_eval_spans(self.handle, structs, len(spans), out.ctypes.data)
+            self.library.check(status, f"evaluating tokens of {len(spans)} sequences")
+        except BaseException:  # Ctrl-C comes when C has returned
+            for span, n_past in zip(spans, before, strict=True):
+                if self.is_open and span.sequence.n_past > n_past:
+                    span.sequence.rewind(n_past)
+            raise
         return out
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[Any], logits: str = "last") -> F32:

@@ -28,12 +28,13 @@ class StopStrings:
         self._strings = [string for string in strings if string]
         self._held = ""
 
-    def feed(self, text: str, last: bool = False) -> tuple[str, bool]:
-        """(text to show, whether a stop string was met). The stop string and everything after it are dropped."""
+    def feed(self, text: str, last: bool = False) -> tuple[str, str | None]:
+        """(text to show, the stop string that was met, if any). That string and everything after it are dropped."""
         self._held += text
-        met = [place for place in map(self._held.find, self._strings) if place >= 0]
+        met = [(place, string) for string in self._strings if (place := self._held.find(string)) >= 0]
         if met:
-            return self._held[: min(met)], True
+            place, string = min(met, key=lambda each: each[0])
+            return self._held[:place], string
         keep = 0
         if not last:
             for string in self._strings:
@@ -42,4 +43,4 @@ class StopStrings:
                         keep = length
                         break
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return shown, False
+        return shown, None

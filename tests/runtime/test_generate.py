@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tritpack.formats.errors import CheckFailed, UsageError
-from tritpack.runtime.continuation import Generation, Request
+from tritpack.runtime.continuation import Generation, Request, token_logprob
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.speculation import LookupDraft, Speculation
@@ -172,6 +172,7 @@ def test_stop_strings(stops: list[str], text: str, shown: str) -> None:
     done = collect(stream_tokens(Parrot([*text.encode(), EOS]), toy(), request), pieces.append)
     assert done.text == "".join(pieces) == shown
     assert done.stop_reason == ("stop_string" if shown != text else "eos")
+    assert (done.stop_string in stops) if shown != text else done.stop_string is None
 
 
 class Flat(Parrot):
@@ -207,6 +208,8 @@ def test_logprobs_are_those_of_the_model_whatever_the_sampler_does() -> None:
     for entry in (*done.prompt_logprobs, *done.logprobs):
         assert entry.logprob == pytest.approx(want[entry.id], abs=1e-6), f"token {entry.id}"
         assert [token for token, _ in entry.top] == [258, 257], f"token {entry.id}"
+    tied = token_logprob(np.array([0, 3, 1, 3, 3, 2], np.float32), 2, 2)
+    assert [token for token, _ in tied.top] == [1, 3] and len(token_logprob(np.zeros(3, np.float32), 0, 9).top) == 3
     assert run(b"", count=0, prompt=[65, 66], prompt_logprobs=True).prompt_logprobs[0].id == 66
     assert run(b"ab", count=2).logprobs == []
 

@@ -239,6 +239,23 @@ def test_sequences_share_a_session_and_keep_their_bits(made: Made) -> None:
         third.rewind(0)
 
 
+def test_ctrl_c_leaves_all_sequences_as_they_were(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = library().c.tp_eval_spans
+
+    def interrupted(*arguments: Any) -> int:
+        status = int(real(*arguments))
+        signal.raise_signal(signal.SIGINT)
+        return status
+
+    with CModel(made.spec, made.tensors) as model, CSession(model, n_ctx=16) as session:
+        other = session.new_sequence()
+        spans = [Span(session.own, TOKENS[:2]), Span(other, TOKENS[:3], 3)]
+        monkeypatch.setattr(library().c, "tp_eval_spans", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.eval_spans(spans)
+        assert (session.n_past, other.n_past) == (0, 0)
+
+
 def test_closing_a_model_closes_its_sessions(made: Made) -> None:
     model = CModel(made.spec, made.tensors)
     session = CSession(model, threads=2)

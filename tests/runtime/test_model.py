@@ -88,3 +88,17 @@ def test_a_file_that_does_not_say_its_tiling_is_refused(tiny_gguf: Path, tmp_pat
         Unreadable, match=r"tiled\.gguf: tensor 'blk\.0\.attn_q\.weight': .*how its tensors of 256 x 256"
     ):
         Model(path)
+
+
+def test_what_the_session_has_beyond_the_known_tokens_is_forgotten(tiny_gguf: Path) -> None:
+    """As after a Ctrl-C between the evaluation and the note of it."""
+    with Model(tiny_gguf) as model:
+        want = model.logits(TOKENS)
+        for again in (model.eval_all, lambda tokens: model.eval_last(tokens, len(tokens))):
+            model.reset()
+            model.append(TOKENS[:3])
+            model.session.eval([9, 9])
+            assert np.array_equal(again(TOKENS[3:]), want[3:]), again
+        model.session.eval([9])
+        model.rewind(2)
+        assert np.array_equal(model.eval(TOKENS[2:]), want[-1])

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tritpack.formats.errors import TritpackError, UsageError
-from tritpack.runtime.continuation import GeneratedToken, Generation, Request
+from tritpack.runtime.continuation import Continuation, GeneratedToken, Generation, Request
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.model import Model
 from tritpack.runtime.sampling import SamplingParams
-from tritpack.runtime.scheduler import FairQueue, QueueFull, Scheduler, Ticket
+from tritpack.runtime.scheduler import Closed, FairQueue, QueueFull, Scheduler, Ticket
 from tritpack.runtime.speculation import LookupDraft, Speculation
 
 PROMPTS = (
@@ -154,9 +154,9 @@ def test_a_beginning_is_copied_from_a_request_that_still_runs(model: Model, sche
 
 def test_the_queue_has_a_limit_and_clients_take_turns(model: Model) -> None:
     waiting = FairQueue()
-    request = Request([1])
+    continuation = Continuation(Request([1]), model.tokenizer, 8)
     for name in ("a", "a", "a", "b", "c", "b"):
-        waiting.put(Ticket(request, name, print, print))
+        waiting.put(Ticket(continuation, name, print, print))
     assert [waiting.get().client for _ in range(6)] == ["a", "b", "c", "a", "b", "a"] and not len(waiting)
     with pytest.raises(IndexError):
         waiting.get()
@@ -210,6 +210,13 @@ def test_a_failure_ends_its_own_request_only(model: Model, scheduler: Scheduler)
 
         def accept(self, token: int) -> None: ...
 
+    class Panic(BaseException):
+        """What a library in Rust raises."""
+
+    class Panicking(Broken):
+        def mask(self, logits: Any) -> Any:
+            raise Panic("at the disco")
+
     def careless(token: GeneratedToken) -> None:
         raise RuntimeError("a client that fails")
 
@@ -217,9 +224,12 @@ def test_a_failure_ends_its_own_request_only(model: Model, scheduler: Scheduler)
     request = Request(model.tokenize(PROMPTS[0]), 10)
     scheduler.submit(request, careless, end.put)
     broken = Client(scheduler, replace(request, constraint=Broken()))
+    panicking = Client(scheduler, replace(request, constraint=Panicking()))
     fine = Client(scheduler, request)
     with pytest.raises(TritpackError, match="a grammar that fails"):
         broken.result()
+    with pytest.raises(RuntimeError, match="Panic: at the disco"):
+        panicking.result()
     ids = fine.result().ids
     assert end.get(timeout=30).ids == ids == alone(model, request).ids and len(fine.tokens) == 10
 
@@ -240,10 +250,47 @@ def test_closing_drains_or_cancels(model: Model) -> None:
         clients = [Client(scheduler, request) for _ in range(4)]
         scheduler.close(seconds)
         assert {client.result().stop_reason for client in clients} == {reason}, f"{seconds} s"
-        with pytest.raises(QueueFull):
+        with pytest.raises(Closed):
             Client(scheduler, request)
-        with pytest.raises(QueueFull):
+        with pytest.raises(Closed):
             scheduler.call(lambda model: 1)
+
+
+def test_a_second_interrupt_waits_for_the_thread_all_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(model, slots=1)
+    client = Client(scheduler, Request([1, 5], 80, stop_ids=()))
+    real, calls = scheduler._thread.join, []
+
+    def interrupted() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real()
+
+    monkeypatch.setattr(scheduler._thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.close(60.0)
+    assert not scheduler._thread.is_alive() and client.result().stop_reason == "cancelled"
+
+
+def test_embeddings_do_not_keep_others_waiting(model: Model, scheduler: Scheduler) -> None:
+    client = Client(scheduler, Request(model.tokenize(PROMPTS[0]), 20, stop_ids=()))
+    seen: list[int] = []
+    futures = [scheduler.call(lambda _: seen.append(len(client.tokens))) for _ in range(30)]
+    assert len(client.result().ids) == 20
+    for future in futures:
+        future.result(30)
+    assert len(set(seen)) > 5  # tokens came between the calls
+
+
+def test_a_request_for_nothing_takes_no_slot(model: Model) -> None:
+    ids = model.tokenize(PROMPTS[1])
+    with Scheduler(model, slots=1) as scheduler:
+        Client(scheduler, Request(ids, 4)).result()
+        nothing = Client(scheduler, Request([1, 5, 77], 0)).result()
+        assert (nothing.ids, nothing.stop_reason) == ([], "length")
+        assert Client(scheduler, Request(ids, 4)).result().cached_tokens == len(ids) - 1
+        assert scheduler.statistics().cancelled == 0
 
 
 def test_logprobs_of_a_prompt_are_those_of_the_model(model: Model, scheduler: Scheduler) -> None:
