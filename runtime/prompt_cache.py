@@ -1,88 +1,133 @@
 """A session's tokens, keys and values in a file, so that a long prompt is evaluated once.
 
-The file belongs to one model file (by its SHA-256), one type of KV cache and one version of the C library. It is
-numpy's .npz, whose checksums find damage.
+The file belongs to one model file (by its SHA-256), one type of KV cache, one STATE_VERSION and one version of
+tritpack. It is a HEADER, the tokens (int32) and the bytes of `CSequence.save`; the header's SHA-256 of everything else
+finds damage. Its sizes are compared with the file's before anything is read.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
+import hashlib
+import os
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tritpack.formats.arrays import I32, Bytes
 from tritpack.formats.errors import Unreadable, UsageError, locating
 from tritpack.formats.files import atomic_output
 from tritpack.formats.inputs import open_input
-from tritpack.runtime.abi import ABI_VERSION
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
-SCHEMA = "tritpack.prompt_cache/1"
+STATE_VERSION = 1
+"""Of the bytes of a KV cache. It rises with each change of their order (csrc/kv_cache.h, and cache16.h and cache32.h in
+csrc/kernels/attention) or of the arithmetic that makes them; a test holds their hash."""
+MAGIC = b"tritpack prompt cache\n"
+HEADER = struct.Struct(f"<{len(MAGIC)}s2x I 24s 64s 8s ? 7x Q 32s")
+"""MAGIC, then the fields of `_Header`; little-endian."""
 
 
-def save_prompt_cache(model: Model, path: Path, *, positions: int | None = None) -> None:
-    """Write what the session remembers, or its first `positions`; an existing file is replaced. Raises WriteFailed."""
+class _Header(NamedTuple):
+    """What a cache is bound to; text is padded with zeros. positions: tokens. digest: SHA-256 of the header with
+    zeros instead of it, the tokens and the state."""
+
+    state_version: int
+    tritpack_version: bytes
+    model_sha256: bytes
+    kv_type: bytes
+    int8_activations: bool
+    positions: int
+    digest: bytes
+
+    def digest_of(self, tokens: I32, state: Bytes) -> bytes:
+        digest = hashlib.sha256(HEADER.pack(MAGIC, *self._replace(digest=b"")))
+        digest.update(tokens.data)
+        digest.update(state.data)
+        return digest.digest()
+
+
+def save_prompt_cache(model: Model, path: Path, *, version: str, positions: int | None = None) -> None:
+    """Write what the session remembers, or its first `positions`; an existing file is replaced. version: of tritpack.
+    Raises WriteFailed."""
     count = len(model.tokens) if positions is None else min(positions, len(model.tokens))
     model.rewind(count)
-    state = model.session.own.save()
-    about, tokens = np.array(json.dumps(_about(model))), np.array(model.tokens, np.int32)
-    with atomic_output(path, state.nbytes, force=True) as stream:
-        np.savez(stream, about=about, tokens=tokens, state=state)
+    tokens, state = np.array(model.tokens, "<i4"), model.session.own.save()
+    header = _header(model, version, count)
+    header = header._replace(digest=header.digest_of(tokens, state))
+    with atomic_output(path, HEADER.size + tokens.nbytes + state.nbytes, force=True) as stream:
+        for part in (HEADER.pack(MAGIC, *header), tokens, state):
+            stream.write(part)
 
 
-def load_prompt_cache(model: Model, path: Path) -> int:
+def load_prompt_cache(model: Model, path: Path, *, version: str) -> int:
     """Let the session remember what a file has, and return its number of tokens; 0 where there is no such file.
 
-    Raises Unreadable for a file that is damaged or not a prompt cache, UsageError for that of another model, type of
-    KV cache or version, or if the context is too short.
+    version: of tritpack. Raises Unreadable for a file that is damaged or not a prompt cache, UsageError for that of
+    another model, type of KV cache or version, or if the context is too short.
     """
     if not path.exists():
         return 0
     with open_input(path) as stream, locating(path=path):
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                if any(member.compress_type for member in archive.infolist()):
-                    raise ValueError("its arrays are compressed")  # and could become as large as they like
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as arrays:
-                about, tokens, state = json.loads(str(arrays["about"])), arrays["tokens"], arrays["state"]
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise Unreadable(f"is not a prompt cache, or is damaged: {error}") from error
-        _refuse_another(about, _about(model))
-        if tokens.dtype != np.int32 or tokens.ndim != 1 or state.dtype != np.uint8 or state.ndim != 1:
-            raise Unreadable("is not a prompt cache: its arrays have other types")
+        raw = stream.read(HEADER.size)
+        if len(raw) < HEADER.size or not raw.startswith(MAGIC):
+            raise Unreadable("is not a prompt cache of tritpack")
+        header = _Header(*HEADER.unpack(raw)[1:])
+        _refuse_another(header, _header(model, version, header.positions))
+        left = os.fstat(stream.fileno()).st_size - HEADER.size
+        if header.positions > left // 4:
+            raise _damaged(f"{header.positions} tokens do not fit into its {left} bytes")
+        if header.positions > model.context_length:
+            raise UsageError(
+                f"holds {header.positions} tokens, which do not fit into the context of {model.context_length}",
+                hint="raise --context, or give --prompt-cache another name",
+            )
+        expected = 4 * header.positions + model.session.own.state_bytes(header.positions)
+        if left != expected:
+            raise _damaged(f"{left} bytes follow its header, expected {expected}")
+        data = np.frombuffer(stream.read(expected), np.uint8)
+        tokens, state = data[: 4 * header.positions].view("<i4"), data[4 * header.positions :]
+        if len(data) != expected or header.digest != header.digest_of(tokens, state):
+            raise _damaged("its SHA-256 is not that of its bytes")
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.spec.vocab_size:
-            raise Unreadable("holds a token outside the vocabulary")
+            raise _damaged("it holds a token outside the vocabulary")
         model.reset()
-        model.session.own.load(len(tokens), state)
+        model.session.own.load(header.positions, state)
         model.tokens.extend(tokens.tolist())
-    return len(tokens)
+    return header.positions
 
 
-def _about(model: Model) -> dict[str, Any]:
-    """What a cache is bound to."""
-    return {
-        "schema": SCHEMA,
-        "model_sha256": model.file.sha256,
-        "kv_type": model.kv_type,
-        "int8_activations": model.spec.int8_activations,
-        "library": ABI_VERSION,
-    }
+def _header(model: Model, version: str, count: int) -> _Header:
+    """The header of a cache of `count` tokens, without its digest."""
+    return _Header(
+        STATE_VERSION,
+        version.encode().ljust(24, b"\0"),
+        model.file.sha256.encode().ljust(64, b"\0"),
+        model.kv_type.encode().ljust(8, b"\0"),
+        model.spec.int8_activations,
+        count,
+        b"",
+    )
 
 
-def _refuse_another(about: Any, expected: dict[str, Any]) -> None:
-    """Raise an error that says what a cache belongs to, unless it is this model and library."""
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-        raise Unreadable("is not a prompt cache of tritpack")
-    differing = [name for name, value in expected.items() if about.get(name) != value]
-    if not differing:
+def _damaged(why: str) -> Unreadable:
+    return Unreadable(f"is a damaged prompt cache: {why}", hint="remove it; it is made again when it does not exist")
+
+
+def _refuse_another(header: _Header, expected: _Header) -> None:
+    """Raise UsageError with what a cache belongs to, unless it is this model, type of KV cache and version."""
+    if header.model_sha256 != expected.model_sha256:
+        owner = "another model file"
+    elif header.kv_type != expected.kv_type:
+        owner = f"--kv-type {header.kv_type.rstrip(bytes(1)).decode('ascii', 'backslashreplace')}"
+    elif header[:5] != expected[:5]:
+        owner = "another version of tritpack"
+    else:
         return
-    what = {"model_sha256": "of another model file", "kv_type": f"of --kv-type {about.get('kv_type')}"}
     raise UsageError(
-        f"is a prompt cache {what.get(differing[0], 'of another version of tritpack')}",
+        f"is a prompt cache of {owner}",
         hint="give --prompt-cache another name; the file is made when it does not exist",
     )

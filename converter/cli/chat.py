@@ -17,6 +17,7 @@ from tritpack.converter.cli.model_options import (
     prompt_cache_option,
 )
 from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
+from tritpack.converter.version import VERSION
 from tritpack.formats.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def command(
             return
         from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
 
-        load_prompt_cache(model, Path(prompt_cache))
+        load_prompt_cache(model, Path(prompt_cache), version=VERSION)
         loop.run()
         if loop.answers:
-            save_prompt_cache(model, Path(prompt_cache))
+            save_prompt_cache(model, Path(prompt_cache), version=VERSION)
 
 
 def _greet(model: Model) -> None:

@@ -33,6 +33,7 @@ from tritpack.converter.cli.sampling_options import (
     take_sampling,
     with_defaults,
 )
+from tritpack.converter.version import VERSION
 from tritpack.formats.printable import printable
 
 if TYPE_CHECKING:
@@ -141,11 +142,11 @@ def _cached(model: Model, path: str | None, prompt_tokens: int) -> Iterator[None
         return
     from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
 
-    load_prompt_cache(model, Path(path))
+    load_prompt_cache(model, Path(path), version=VERSION)
     known = list(model.tokens)
     yield
     if model.tokens[:prompt_tokens] != known[:prompt_tokens]:
-        save_prompt_cache(model, Path(path), positions=prompt_tokens)
+        save_prompt_cache(model, Path(path), version=VERSION, positions=prompt_tokens)
 
 
 def guesses(result: Generation) -> str:

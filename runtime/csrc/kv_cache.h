@@ -1,5 +1,6 @@
 /* Where a position stands in the KV cache: in blocks of sixteen, one after the other, of floats
- * (cache32.h) or of 16-bit integers (cache16.h). */
+ * (cache32.h) or of 16-bit integers (cache16.h). Prompt caches of users hold these blocks: another
+ * order or other arithmetic is a new STATE_VERSION in runtime/prompt_cache.py. */
 #ifndef TRITPACK_KV_CACHE_H
 #define TRITPACK_KV_CACHE_H
 

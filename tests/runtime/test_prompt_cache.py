@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import exit_code_of, program, run
+from tritpack.converter.version import VERSION
 from tritpack.formats.errors import Unreadable, UsageError
+from tritpack.runtime import prompt_cache
 from tritpack.runtime.model import Model
-from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
+from tritpack.runtime.prompt_cache import HEADER, load_prompt_cache, save_prompt_cache
 
 TOKENS = [5, 9, 2, 77, 31, 8, 12, 400]
 
@@ -20,13 +23,13 @@ def test_a_loaded_session_goes_on_with_the_same_bits(demo_gguf: Path, tmp_path: 
     path = tmp_path / "x.cache"
     with Model(demo_gguf, threads=1, kv_type=kv_type) as model:
         model.append(TOKENS)
-        save_prompt_cache(model, path, positions=6)
+        save_prompt_cache(model, path, positions=6, version=VERSION)
         assert model.tokens == TOKENS[:6]
         expected = model.eval([3])
     with Model(demo_gguf, threads=2, kv_type=kv_type, context=50) as model:
-        assert load_prompt_cache(model, tmp_path / "none") == 0
+        assert load_prompt_cache(model, tmp_path / "none", version=VERSION) == 0
         model.append([1, 2, 3])
-        assert load_prompt_cache(model, path) == 6 and model.tokens == TOKENS[:6]
+        assert load_prompt_cache(model, path, version=VERSION) == 6 and model.tokens == TOKENS[:6]
         assert np.array_equal(model.eval([3]), expected)
 
 
@@ -34,34 +37,72 @@ def test_a_loaded_session_goes_on_with_the_same_bits(demo_gguf: Path, tmp_path: 
 def saved(demo_gguf: Path, tmp_path: Path) -> Path:
     with Model(demo_gguf, threads=1) as model:
         model.append(TOKENS)
-        save_prompt_cache(model, tmp_path / "x.cache")
+        save_prompt_cache(model, tmp_path / "x.cache", version=VERSION)
     return tmp_path / "x.cache"
 
 
 def test_a_cache_belongs_to_one_model_and_type(saved: Path, demo_gguf: Path, tiny_gguf: Path) -> None:
     with Model(tiny_gguf) as other, pytest.raises(UsageError, match="prompt cache of another model file") as caught:
-        load_prompt_cache(other, saved)
+        load_prompt_cache(other, saved, version=VERSION)
     assert caught.value.path == saved and "another name" in (caught.value.hint or "")
     with Model(demo_gguf, kv_type="i16") as other, pytest.raises(UsageError, match="prompt cache of --kv-type f32"):
-        load_prompt_cache(other, saved)
+        load_prompt_cache(other, saved, version=VERSION)
     with Model(demo_gguf, context=4) as short, pytest.raises(UsageError, match="do not fit"):
-        load_prompt_cache(short, saved)
+        load_prompt_cache(short, saved, version=VERSION)
     assert short.tokens == []
 
 
-def test_what_is_not_a_cache(saved: Path, demo_gguf: Path, tmp_path: Path) -> None:
-    data = saved.read_bytes()
-    files = {name: tmp_path / name for name in ("flipped", "cut", "text", "other", "compressed")}
-    files["flipped"].write_bytes(data[:3000] + bytes([data[3000] ^ 1]) + data[3001:])
-    files["cut"].write_bytes(data[: len(data) // 2])
-    files["text"].write_text("hello")
-    np.savez(files["other"].open("wb"), tokens=np.arange(3))
-    np.savez_compressed(files["compressed"].open("wb"), **np.load(saved))
+def test_a_cache_belongs_to_one_version(saved: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Model(demo_gguf) as model:
-        for name, path in files.items():
-            with pytest.raises(Unreadable, match="not a prompt cache") as caught:
-                load_prompt_cache(model, path)
-            assert caught.value.path == path and model.tokens == [], name
+        with pytest.raises(UsageError, match="of another version of tritpack"):
+            load_prompt_cache(model, saved, version="0.0.1")
+        monkeypatch.setattr(prompt_cache, "STATE_VERSION", prompt_cache.STATE_VERSION + 1)
+        with pytest.raises(UsageError, match="of another version of tritpack"):
+            load_prompt_cache(model, saved, version=VERSION)
+
+
+@pytest.mark.parametrize(("kv_type", "digest"), [("f32", "d41c06a043e082fe"), ("i16", "966ace34b85e6981")])
+def test_the_state_of_this_version(demo_gguf: Path, kv_type: str, digest: str) -> None:
+    assert prompt_cache.STATE_VERSION == 1
+    with Model(demo_gguf, threads=1, kv_type=kv_type) as model:
+        model.append(TOKENS * 4)
+        state = model.session.own.save()
+    assert hashlib.sha256(state).hexdigest()[:16] == digest, "raise STATE_VERSION: old prompt caches mean another state"
+
+
+def with_count(data: bytes, count: int) -> bytes:
+    """A cache whose header promises other tokens."""
+    fields = list(HEADER.unpack_from(data))
+    fields[6] = count
+    return HEADER.pack(*fields) + data[HEADER.size :]
+
+
+def sealed(data: bytes) -> bytes:
+    """A cache with the digest of its bytes."""
+    fields, rest = HEADER.unpack_from(data)[:7], data[HEADER.size :]
+    return HEADER.pack(*fields, hashlib.sha256(HEADER.pack(*fields, b"") + rest).digest()) + rest
+
+
+def test_what_is_not_a_cache(saved: Path, demo_gguf: Path, tmp_path: Path) -> None:
+    data, first = saved.read_bytes(), HEADER.size
+    outside = data[:first] + (1 << 30).to_bytes(4, "little") + data[first + 4 :]
+    files = {
+        "empty": b"", "text": b"hello " * 100, "cut": data[: len(data) // 2], "cut header": data[: first - 1],
+        "longer": data + b"x", "flipped": data[:3000] + bytes([data[3000] ^ 1]) + data[3001:],
+        "another state": data[: first + 4 * len(TOKENS)] + b"\xff" * (len(data) - first - 4 * len(TOKENS)),
+        "another token": data[:first] + bytes([data[first] ^ 1]) + data[first + 1 :],
+        "more tokens": with_count(data, 9), "no tokens": with_count(data, 0), "2**45 tokens": with_count(data, 1 << 45),
+        "2**64 - 1 tokens": with_count(data, (1 << 64) - 1), "outside the vocabulary": sealed(outside),
+    }  # fmt: skip
+    assert sealed(data) == data
+    path = tmp_path / "bad"
+    with Model(demo_gguf, threads=1) as model:
+        model.append([1, 2])
+        for name, content in files.items():
+            path.write_bytes(content)
+            with pytest.raises(Unreadable, match="prompt cache") as caught:
+                load_prompt_cache(model, path, version=VERSION)
+            assert caught.value.path == path and model.tokens == [1, 2], name
 
 
 def test_generate_and_chat_evaluate_a_prompt_once(demo_gguf: Path, tmp_path: Path) -> None:
@@ -73,7 +114,7 @@ def test_generate_and_chat_evaluate_a_prompt_once(demo_gguf: Path, tmp_path: Pat
     assert path.stat().st_mtime_ns == written  # it had the prompt already
     run("generate", demo_gguf, "-p", "Once upon a hill", *options[2:])
     with Model(demo_gguf) as model:
-        load_prompt_cache(model, path)
+        load_prompt_cache(model, path, version=VERSION)
         assert model.tokens == model.tokenize("Once upon a hill")
     text = tmp_path / "notes"
     text.write_text("mine")
