@@ -40,6 +40,9 @@ FIELDS: dict[str, tuple[Kinds, str]] = {
 """What a line may have besides `id`: the options of `generate`."""
 ALIASES = {"temperature": "temp", "repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens"}
 """Names of other programs for the same."""
+CONSTRAINTS = ("json_schema", "grammar")
+AHEAD = 2
+"""Requests per slot that are made before they are answered: a constraint takes memory and time of its own."""
 
 
 @dataclass(frozen=True)
@@ -100,44 +103,44 @@ def answer_batch(
 ) -> Iterator[tuple[BatchLine, Generation | TritpackError]]:
     """Yield each line with its answer, or with what was wrong with it, in the order of the lines.
 
-    parallel: answers that are written at once. defaults: options of `make_request` for lines that do not give them.
+    Few requests are made ahead, so the first answers do not wait for the last lines. parallel: answers that are written
+    at once. defaults: options of `make_request` for lines that do not give them; a constraint of a line takes the place
+    of theirs.
     """
     from tritpack.runtime.scheduler import Scheduler
 
-    requests = {line.number: _request(model, line, defaults) for line in lines}
+    slots = max(1, min(parallel, len(lines)))
     done: queue.SimpleQueue[tuple[int, Generation | Exception]] = queue.SimpleQueue()
     results: dict[int, Generation | TritpackError] = {}
-    waiting = [number for number, request in requests.items() if isinstance(request, Request)]
-    with Scheduler(model, slots=max(1, min(parallel, len(waiting))), queue_limit=len(waiting)) as scheduler:
-        for number in waiting:
-            request = requests[number]
-            assert isinstance(request, Request)
-            try:
-                scheduler.submit(request, _ignore, _put_under(done, number))
-            except TritpackError as error:  # a prompt longer than the context
-                results[number] = error
+    rest, running = iter(lines), 0
+    with Scheduler(model, slots, queue_limit=AHEAD * slots) as scheduler:
         for line in lines:
-            request = requests[line.number]
-            if isinstance(request, TritpackError):
-                yield line, request
-                continue
             while line.number not in results:
+                following = next(rest, None) if running < AHEAD * slots else None
+                if following is not None:
+                    try:
+                        request = _request(model, following, defaults)
+                        scheduler.submit(request, _ignore, _put_under(done, following.number))
+                        running += 1
+                    except TritpackError as error:
+                        results[following.number] = error
+                    continue
                 number, result = done.get()
+                running -= 1
                 if isinstance(result, Exception) and not isinstance(result, TritpackError):
                     raise result
                 results[number] = result
             yield line, results.pop(line.number)
 
 
-def _request(model: Model, line: BatchLine, defaults: Mapping[str, Any]) -> Request | TritpackError:
-    """The request of a line, or why there is none."""
+def _request(model: Model, line: BatchLine, defaults: Mapping[str, Any]) -> Request:
+    """The request of a line. Raises TritpackError if there is none."""
     if line.error is not None:
-        return line.error
+        raise line.error
+    if not line.options.keys().isdisjoint(CONSTRAINTS):  # one takes the place of the other
+        defaults = {name: value for name, value in defaults.items() if name not in CONSTRAINTS}
     options = {**defaults, **line.options}
-    try:
-        return make_request(model, options.pop("prompt", None), **options)
-    except UsageError as error:
-        return error
+    return make_request(model, options.pop("prompt", None), **options)
 
 
 def _ignore(token: object) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tritpack.formats.errors import TritpackError, UsageError
+from tritpack.formats.errors import TritpackError, Unreadable, Unsupported, UsageError
 from tritpack.runtime.batch import FIELDS, answer_batch, parse_batch
 from tritpack.runtime.chat import chat_ids
 from tritpack.runtime.continuation import Generation
@@ -70,6 +70,47 @@ def test_a_bad_line_is_named_and_the_others_are_answered(model: Model) -> None:
         assert isinstance(answer, TritpackError) and words in str(answer), (name, answer)
     assert isinstance(answers[0], Generation) and isinstance(answers[-1], Generation)
     assert answers[0].ids == answers[-1].ids
+
+
+def test_whatever_a_line_meets_ends_that_line_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (Unreadable("the template refuses it"), Unsupported("the model has no chat template")):
+        monkeypatch.setattr("tritpack.runtime.request_options.chat_ids", _raising(error))
+        lines = parse_batch('{"messages": [{"role": "user", "content": "a"}]}\n{"prompt": "The sea"}')
+        (_, refused), (_, answer) = answer_batch(model, lines, max_tokens=2)
+        assert refused is error and isinstance(answer, Generation), error
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_requests_are_made_shortly_before_their_answers(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(model: Model, prompt: str, **options: Any) -> Any:
+        made.append(prompt)
+        return make_request(model, prompt, **options)
+
+    monkeypatch.setattr("tritpack.runtime.batch.make_request", counted)
+    lines = parse_batch("\n".join(f'{{"prompt": "Once {number}"}}' for number in range(20)))
+    answers = answer_batch(model, lines, parallel=2, max_tokens=1)
+    assert next(answers)[0] is lines[0] and len(made) <= 2 * 2
+    assert [line for line, _ in answers] == lines[1:] and made == [line.options["prompt"] for line in lines]
+
+
+@pytest.mark.parametrize("line", [{"grammar": "own"}, {"json_schema": {"own": 1}}, {}], ids=str)
+def test_the_constraint_of_a_line_takes_the_place_of_the_default(
+    model: Model, line: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("tritpack.runtime.request_options.constraint_for", lambda _, **given: asked.append(given))
+    for default in ({"json_schema": "{}", "grammar": None}, {"json_schema": None, "grammar": "default"}):
+        list(answer_batch(model, parse_batch(json.dumps({"prompt": "a", **line})), max_tokens=1, **default))
+        expected = {"json_schema": None, "grammar": None, **line} if line else default
+        assert asked.pop() == expected, default
 
 
 def test_a_file_without_lines() -> None:
