@@ -15,7 +15,7 @@ from tritpack.converter.cli.main import show
 from tritpack.converter.cli.model_options import read_text_argument
 from tritpack.converter.cli.pieces import logprob_rows
 from tritpack.converter.cli.progress import Progress
-from tritpack.formats.errors import TritpackError, UsageError
+from tritpack.formats.errors import CheckFailed, TritpackError, UsageError
 
 if TYPE_CHECKING:
     from tritpack.runtime.batch import BatchLine
@@ -47,26 +47,38 @@ def check_batch_options(
 def generate_batch(
     model: Model, batch_file: str, output: str | None, parallel: int, *, force: bool, quiet: bool, **defaults: Any
 ) -> None:
-    """Answer every line of a file, in the order of the lines. Raises UsageError at the end if some have no answer."""
+    """Answer every line of a file, in the order of the lines.
+
+    Raises an error at the end if some have no answer: CheckFailed if one failed a check, what all lines met if they met
+    the same, else UsageError.
+    """
     from tritpack.runtime.batch import answer_batch, parse_batch
 
     lines = parse_batch(read_text_argument(batch_file))
     progress = Progress("generating", unit="prompts", quiet=quiet or output is None)
-    failed: list[int] = []
+    failed: dict[int, type[TritpackError]] = {}
     with _writer(output, force=force) as write:
         for place, (line, result) in enumerate(answer_batch(model, lines, parallel=parallel, **defaults), 1):
             if isinstance(result, TritpackError):
-                failed.append(line.number)
+                failed[line.number] = type(result)
                 show(f"line {line.number}: {result}", err=True)
             write(json.dumps(_row(model, line, result), ensure_ascii=False))
             progress("", place, len(lines))
     if failed:
-        one = len(failed) == 1
-        raise UsageError(
-            f"{batch_file}: {len(failed)} of {len(lines)} lines {'has' if one else 'have'} no answer: "
-            f"line{'s' * (not one)} {', '.join(map(str, failed[:10]))}{' ...' * (len(failed) > 10)}",
-            hint="the other lines were answered",
+        one, first = len(failed) == 1, ", ".join(map(str, list(failed)[:10]))
+        raise _error_for({*failed.values()}, answered=len(failed) < len(lines))(
+            f"{len(failed)} of {len(lines)} lines {'has' if one else 'have'} no answer: "
+            f"line{'s' * (not one)} {first}{' ...' * (len(failed) > 10)}",
+            path=batch_file,
+            hint="the other lines were answered" if len(failed) < len(lines) else None,
         )
+
+
+def _error_for(kinds: set[type[TritpackError]], *, answered: bool) -> type[TritpackError]:
+    """The error of a batch whose lines met errors of these kinds. answered: whether other lines were answered."""
+    if CheckFailed in kinds:
+        return CheckFailed
+    return UsageError if answered or len(kinds) > 1 else kinds.pop()
 
 
 def _row(model: Model, line: BatchLine, result: Generation | TritpackError) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import exit_code_of, program, run
+from tritpack.formats.errors import CheckFailed, TritpackError, Unsupported, UsageError
+from tritpack.runtime.batch import BatchLine
+from tritpack.runtime.model import Model
 from tritpack.runtime.sampling_defaults import OFF
 
 
@@ -80,6 +84,26 @@ def test_a_schema_from_the_command_line_and_from_a_file(demo_gguf: Path, tmp_pat
     assert exit_code_of(missing) == 3
 
 
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [([None, CheckFailed("NaN")], 1), ([CheckFailed("NaN"), UsageError("long")], 1), ([None, Unsupported("no")], 2),
+     ([Unsupported("no"), Unsupported("no")], 4), ([Unsupported("no"), UsageError("long")], 2)],
+    ids=["a check", "a check and another", "one of two", "all alike", "all unlike"],
+)  # fmt: skip
+def test_the_exit_code_of_a_batch(
+    errors: list[TritpackError | None], code: int, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(model: Model, lines: list[BatchLine], **_: object) -> Iterator[tuple[BatchLine, object]]:
+        answer = model.generate("a", max_tokens=1)
+        return ((line, error or answer) for line, error in zip(lines, errors, strict=True))
+
+    monkeypatch.setattr("tritpack.runtime.batch.answer_batch", answers)
+    prompts = tmp_path / "in.jsonl"
+    prompts.write_text('{"prompt": "a"}\n' * 2)
+    result = run("generate", demo_gguf, "--batch-file", prompts)
+    assert exit_code_of(result) == code, result.output
+
+
 def test_many_prompts(demo_gguf: Path, tmp_path: Path) -> None:
     prompts, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     prompts.write_text(
@@ -100,6 +124,10 @@ def test_many_prompts(demo_gguf: Path, tmp_path: Path) -> None:
     assert exit_code_of(again) == 2 and [json.loads(line) for line in answers.read_text().splitlines()] == rows
     refused = run("generate", demo_gguf, "--batch-file", prompts, "-o", answers)
     assert exit_code_of(refused) == 2 and "exists already" in str(refused.exception)
+    prompts.write_text('{"promt": "x"}')
+    alone_and_wrong = program("generate", demo_gguf, "--batch-file", prompts)
+    assert alone_and_wrong.returncode == 2 and "1 of 1 lines has no answer" in alone_and_wrong.stderr
+    assert "other lines" not in alone_and_wrong.stderr
     for options, words in (
         (("-p", "a", "-o", "x"), "-o is for"),
         (("--tokens", "1", "--batch-file", prompts), "not both"),
