@@ -106,9 +106,16 @@ def _exit(chat: ChatLoop, argument: str) -> None:
 
 
 def _path(argument: str) -> Path:
+    """The path that a user means. Raises UsageError for what no file can be called, or where none can be reached."""
     if not argument:
         raise UsageError("the name of a file is missing")
-    return Path(argument).expanduser()
+    try:
+        path = Path(argument).expanduser()
+        path.resolve()
+        path.is_file()
+    except (RuntimeError, ValueError, OSError) as error:  # a home of nobody, a null character, a name that is too long
+        raise UsageError(f"{argument!r} cannot be used: {getattr(error, 'strerror', None) or error}") from error
+    return path
 
 
 COMMANDS = {

@@ -92,6 +92,14 @@ def test_a_file_of_others_is_not_replaced(model: Model, tmp_path: Path, capsys: 
     assert "exists already" in capsys.readouterr().err and other.read_text() == "mine"
 
 
+@pytest.mark.parametrize("command", ["/save", "/load"])
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "a\0b", "x" * 300], ids=["home", "null", "long"])
+def test_a_name_that_no_file_has(command: str, name: str, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = talk(model, "One.", f"{command} {name}", "Two.", max_tokens=1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{command}: '" in said and "cannot be used: " in said and len(loop.answers) == 2
+
+
 def test_regen_takes_another_seed_and_refuses_what_would_be_equal(
     model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
