@@ -137,7 +137,7 @@ class ChatLoop:
         request = Request(ids, self.max_tokens, params, speculation=speculation)
         continuation = Continuation(request, self.model.tokenizer, self.model.context_length)
         self._stream(continuation)
-        if continuation.reads_prompt:
+        if continuation.stop_reason is None:  # Ctrl-C while the prompt was read
             raise KeyboardInterrupt
         result = continuation.result()
         self.answers.append(result)

@@ -100,6 +100,13 @@ def test_a_name_that_no_file_has(command: str, name: str, model: Model, capsys: 
     assert f"{command}: '" in said and "cannot be used: " in said and len(loop.answers) == 2
 
 
+def test_an_answer_of_no_tokens(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = talk(model, "One.", "Two.", max_tokens=0)
+    said = capsys.readouterr().err
+    assert [answer.ids for answer in loop.answers] == [[], []] and said.count("(0 tokens, ") == 2
+    assert "stopped" not in said
+
+
 def test_regen_takes_another_seed_and_refuses_what_would_be_equal(
     model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
