@@ -49,14 +49,14 @@ class Conversation:
         return self._prompt([*answered, {"role": "user", "content": question}])
 
     def ask_again(self) -> list[int]:
-        """Take the last answer back and return the ids of its prompt. Raises UsageError without a question."""
+        """Take the last answer back and return the ids of its prompt.
+
+        Raises UsageError without a question, or for one that does not fit; the conversation is then as before.
+        """
         if not any(message["role"] == "user" for message in self.turns):
             raise UsageError("there is no question yet")
-        if self.turns[-1]["role"] == "user":
-            return self._prompt(list(self.turns))
-        del self.turns[-1]
-        self._rendered = None
-        return self._prompt(list(self.turns))
+        answered = self.turns[-1]["role"] != "user"
+        return self._prompt(self.turns[:-1] if answered else list(self.turns))
 
     def answer(self, text: str, ids: Sequence[int]) -> None:
         """Add an answer. ids: its tokens, without the one that ended it."""

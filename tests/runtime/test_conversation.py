@@ -69,6 +69,17 @@ def test_the_oldest_turns_are_dropped_where_the_context_is_full() -> None:
     assert conversation.messages == before
 
 
+def test_an_answer_stays_where_its_prompt_does_not_fit_any_more() -> None:
+    conversation = Conversation(toy(BITNET_TEMPLATE), 60)
+    conversation.ask("A")
+    conversation.answer("B", [0x42])
+    conversation.replace([{"role": "system", "content": "x" * 60}, *conversation.turns])
+    before = [*conversation.messages]
+    with pytest.raises(UsageError, match="tokens with its template"):
+        conversation.ask_again()
+    assert conversation.messages == before and before[-1]["content"] == "B"
+
+
 def test_undo_again_and_clear() -> None:
     conversation = Conversation(toy(BITNET_TEMPLATE), 200)
     assert conversation.undo() is None
