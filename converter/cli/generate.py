@@ -118,7 +118,7 @@ def command(
             warn_of_second_bos(model.tokenizer, list(request.prompt))
         if is_text and not as_json and not quiet:
             click.echo(printable(prompt or "", lines=True), nl=False)
-        with _cached(model, prompt_cache, len(request.prompt)):
+        with _cached(model, prompt_cache, request):
             result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
         if as_json:
             print_json(_document(model, request, result, resolved))
@@ -135,18 +135,28 @@ def command(
 
 
 @contextlib.contextmanager
-def _cached(model: Model, path: str | None, prompt_tokens: int) -> Iterator[None]:
-    """Load what a file has of the prompt, and afterwards write the prompt's tokens to it, unless it has them all."""
+def _cached(model: Model, path: str | None, request: Request) -> Iterator[None]:
+    """Load what a file has of the prompt, and afterwards write the prompt's tokens to it, unless it has them all.
+
+    Without tokens to write (-n 0) the prompt is evaluated for the file alone.
+    """
     if path is None:
         yield
         return
+    from tritpack.runtime.continuation import checked_prompt
+    from tritpack.runtime.generate import common_prefix
     from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
 
     load_prompt_cache(model, Path(path), version=VERSION)
-    known = list(model.tokens)
+    prompt = checked_prompt(request, model.tokenizer, model.context_length)
+    known = common_prefix(model.tokens, prompt)
     yield
-    if model.tokens[:prompt_tokens] != known[:prompt_tokens]:
-        save_prompt_cache(model, Path(path), version=VERSION, positions=prompt_tokens)
+    if known == len(prompt):
+        return
+    if (evaluated := common_prefix(model.tokens, prompt)) < len(prompt):
+        model.rewind(evaluated)
+        model.append(prompt[evaluated:])
+    save_prompt_cache(model, Path(path), version=VERSION, positions=len(prompt))
 
 
 def guesses(result: Generation) -> str:

@@ -105,6 +105,18 @@ def test_what_is_not_a_cache(saved: Path, demo_gguf: Path, tmp_path: Path) -> No
             assert caught.value.path == path and model.tokens == [1, 2], name
 
 
+@pytest.mark.parametrize("prompt", ["Once upon a time", ""], ids=["text", "BOS alone"])
+def test_no_tokens_to_write_fill_a_cache(prompt: str, demo_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.cache"
+    assert exit_code_of(run("generate", demo_gguf, "-p", prompt, "-n", "0", "--prompt-cache", path)) == 0
+    with Model(demo_gguf) as model:
+        load_prompt_cache(model, path, version=VERSION)
+        assert model.tokens == (model.tokenize(prompt) or [model.tokenizer.bos_id])
+    warm, cold = (run("generate", demo_gguf, "-p", prompt, "-n", "4", "-q", *cache)
+                  for cache in (("--prompt-cache", path), ()))  # fmt: skip
+    assert warm.stdout == cold.stdout
+
+
 def test_generate_and_chat_evaluate_a_prompt_once(demo_gguf: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.cache"
     options = ("-p", "Once upon a time there was", "-n", "4", "--temp", "0", "-q", "--prompt-cache", path)
