@@ -15,11 +15,13 @@ import numpy as np
 
 from tests.fuzz import bundles, hub_answers, seeds_c
 from tests.fuzz.inputs import write_folder
+from tests.fuzz.targets import cached_model
 from tests.hostile.generate import gguf, pair, tensor, text
 from tests.make.families import FAMILIES, make
 from tests.make.tokenizers import write_tokenizer
 from tritpack.converter.convert import convert
 from tritpack.formats.layouts import catalog
+from tritpack.runtime.prompt_cache import save_prompt_cache
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 KINDS = ("llama3", "falcon3", "qwen2", "neox", "gemma", "llama2", "minicpm")
@@ -140,15 +142,18 @@ def gguf_models(scratch: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return seeds
 
 
-def option_files() -> Folder:
-    """What --kernel-config, --golden and --oracle FILE.npy name."""
+def option_files(scratch: Path) -> Folder:
+    """What --kernel-config, --golden, --oracle FILE.npy and --prompt-cache name."""
     tiles = {"m": 1536, "k": 4096, "bm": 256, "bk": 96, "bmm": 32}
     golden = [{"prompt": "Once", "greedy": [1, 2]}, {"tokens": [1, 2], "greedy": [3]}]
     recorded = io.BytesIO()
     np.save(recorded, np.ones((2, 2), np.float32))
+    cache = scratch / "prompt.cache"
+    save_prompt_cache(cached_model(), cache, version="any")
     return {
         "tilings": {"kernel_config.ini": {"Kernels_0": tiles, "Kernels_1": {**tiles, "m": 4096}}},
         "golden": {"golden.json": golden},
+        "cached": {"prompt.cache": "\0" + cache.read_bytes().decode("latin-1")},
         "recorded": {"recorded.npy": "\0" + recorded.getvalue().decode("latin-1")},
     }
 
@@ -165,7 +170,7 @@ def write() -> None:
         }
         made |= {
             "oracle": made["checkpoint"],
-            "option_files": option_files(),
+            "option_files": option_files(Path(scratch)),
             "split_set": split_sets(),
             "hub": hub_answers.seeds(),
             "bundle": bundles.seeds(gguf_files()["36_i2_s"]),

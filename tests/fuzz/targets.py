@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+
 from tests.fuzz import bundles, hub_answers
 from tests.fuzz.inputs import content, ini, parsed, safetensors, write_folder
 from tritpack.converter import vocab
@@ -37,6 +39,7 @@ from tritpack.formats.names import READ_AS
 from tritpack.formats.safetensors_reader import FLOATS, read_safetensors
 from tritpack.runtime.chat import chat_text, parse_messages, render_chat
 from tritpack.runtime.model import Model
+from tritpack.runtime.prompt_cache import load_prompt_cache
 from tritpack.runtime.tokenizer import Tokenizer
 
 GOOD = sorted(Path(__file__).with_name("corpus").joinpath("gguf_used").iterdir())
@@ -166,7 +169,7 @@ def template(data: bytes, folder: Path) -> None:
 
 
 def option_files(data: bytes, folder: Path) -> None:
-    """Read the files that options name: tilings of bitnet.cpp, golden tokens and recorded outputs."""
+    """Read the files that options name: tilings of bitnet.cpp, golden tokens, recorded outputs and prompt caches."""
     document = parsed(data)
     for name, value in document.items() if isinstance(document, dict) else ():
         if (reader := OPTION_FILES.get(name)) is None:
@@ -188,10 +191,27 @@ def _recorded(path: Path) -> None:
     read_recorded(path, [0, 1], cast(Model, SimpleNamespace(spec=spec, context_length=2)))
 
 
+def cached_model() -> Any:
+    """What a prompt cache needs of a model: two tokens fit, of 16 bytes each."""
+    own = SimpleNamespace(
+        state_bytes=lambda count: 16 * count, load=lambda count, state: None, save=lambda: np.zeros(32, np.uint8)
+    )
+    return SimpleNamespace(
+        file=SimpleNamespace(sha256="0" * 64), kv_type="f32", context_length=2, tokens=[0, 1], reset=lambda: None,
+        rewind=lambda count: None, session=SimpleNamespace(own=own),
+        spec=SimpleNamespace(vocab_size=2, int8_activations=True),
+    )  # fmt: skip
+
+
+def _prompt_cache(path: Path) -> None:
+    load_prompt_cache(cached_model(), path, version="any")
+
+
 OPTION_FILES: dict[str, Callable[[Path], object]] = {
     "kernel_config.ini": _tiled,
     "golden.json": parse_golden,
     "recorded.npy": _recorded,
+    "prompt.cache": _prompt_cache,
 }
 
 
