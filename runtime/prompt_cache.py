@@ -11,14 +11,14 @@ import hashlib
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tritpack.formats.arrays import I32, Bytes
 from tritpack.formats.errors import Unreadable, UsageError, locating
 from tritpack.formats.files import atomic_output
 from tritpack.formats.inputs import open_input
+from tritpack.formats.names import KV_TYPES
 
 if TYPE_CHECKING:
     from tritpack.runtime.model import Model
@@ -29,11 +29,13 @@ csrc/kernels/attention) or of the arithmetic that makes them; a test holds their
 MAGIC = b"tritpack prompt cache\n"
 HEADER = struct.Struct(f"<{len(MAGIC)}s2x I 24s 64s 8s ? 7x Q 32s")
 """MAGIC, then the fields of `_Header`; little-endian."""
+DIGEST = 32
+"""Bytes of a SHA-256, with which a header ends."""
 
 
 class _Header(NamedTuple):
-    """What a cache is bound to; text is padded with zeros. positions: tokens. digest: SHA-256 of the header with
-    zeros instead of it, the tokens and the state."""
+    """What a cache is bound to; text is padded with zeros. positions: tokens. digest: SHA-256 of the bytes before
+    and after it."""
 
     state_version: int
     tritpack_version: bytes
@@ -43,12 +45,6 @@ class _Header(NamedTuple):
     positions: int
     digest: bytes
 
-    def digest_of(self, tokens: I32, state: Bytes) -> bytes:
-        digest = hashlib.sha256(HEADER.pack(MAGIC, *self._replace(digest=b"")))
-        digest.update(tokens.data)
-        digest.update(state.data)
-        return digest.digest()
-
 
 def save_prompt_cache(model: Model, path: Path, *, version: str, positions: int | None = None) -> None:
     """Write what the session remembers, or its first `positions`; an existing file is replaced. version: of tritpack.
@@ -56,10 +52,9 @@ def save_prompt_cache(model: Model, path: Path, *, version: str, positions: int 
     count = len(model.tokens) if positions is None else min(positions, len(model.tokens))
     model.rewind(count)
     tokens, state = np.array(model.tokens, "<i4"), model.session.own.save()
-    header = _header(model, version, count)
-    header = header._replace(digest=header.digest_of(tokens, state))
+    head = HEADER.pack(MAGIC, *_header(model, version, count))[:-DIGEST]
     with atomic_output(path, HEADER.size + tokens.nbytes + state.nbytes, force=True) as stream:
-        for part in (HEADER.pack(MAGIC, *header), tokens, state):
+        for part in (head, _digest(head, tokens.data, state.data), tokens, state):
             stream.write(part)
 
 
@@ -72,7 +67,7 @@ def load_prompt_cache(model: Model, path: Path, *, version: str) -> int:
     if not path.exists():
         return 0
     with open_input(path) as stream, locating(path=path):
-        raw = stream.read(HEADER.size)
+        raw = _read(stream, HEADER.size)
         if len(raw) < HEADER.size or not raw.startswith(MAGIC):
             raise Unreadable("is not a prompt cache of tritpack")
         header = _Header(*HEADER.unpack(raw)[1:])
@@ -88,10 +83,11 @@ def load_prompt_cache(model: Model, path: Path, *, version: str) -> int:
         expected = 4 * header.positions + model.session.own.state_bytes(header.positions)
         if left != expected:
             raise _damaged(f"{left} bytes follow its header, expected {expected}")
-        data = np.frombuffer(stream.read(expected), np.uint8)
-        tokens, state = data[: 4 * header.positions].view("<i4"), data[4 * header.positions :]
-        if len(data) != expected or header.digest != header.digest_of(tokens, state):
+        data = _read(stream, expected)
+        if len(data) != expected or header.digest != _digest(raw[:-DIGEST], data):
             raise _damaged("its SHA-256 is not that of its bytes")
+        tokens = np.frombuffer(data, "<i4", header.positions)
+        state = np.frombuffer(data, np.uint8, offset=tokens.nbytes)
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.spec.vocab_size:
             raise _damaged("it holds a token outside the vocabulary")
         model.reset()
@@ -113,16 +109,34 @@ def _header(model: Model, version: str, count: int) -> _Header:
     )
 
 
+def _read(stream: BinaryIO, count: int) -> bytes:
+    try:
+        return stream.read(count)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
 def _damaged(why: str) -> Unreadable:
     return Unreadable(f"is a damaged prompt cache: {why}", hint="remove it; it is made again when it does not exist")
 
 
 def _refuse_another(header: _Header, expected: _Header) -> None:
-    """Raise UsageError with what a cache belongs to, unless it is this model, type of KV cache and version."""
+    """Raise UsageError with what a cache belongs to, unless it is this model, type of KV cache and version; Unreadable
+    where that is nothing at all."""
+    kv_type = header.kv_type.rstrip(b"\0").decode("ascii", "replace")
+    if kv_type not in KV_TYPES:
+        raise _damaged("its header names no type of KV cache")
     if header.model_sha256 != expected.model_sha256:
         owner = "another model file"
     elif header.kv_type != expected.kv_type:
-        owner = f"--kv-type {header.kv_type.rstrip(bytes(1)).decode('ascii', 'backslashreplace')}"
+        owner = f"--kv-type {kv_type}"
     elif header[:5] != expected[:5]:
         owner = "another version of tritpack"
     else:

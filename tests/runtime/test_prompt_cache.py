@@ -13,7 +13,7 @@ from tritpack.converter.version import VERSION
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.runtime import prompt_cache
 from tritpack.runtime.model import Model
-from tritpack.runtime.prompt_cache import HEADER, load_prompt_cache, save_prompt_cache
+from tritpack.runtime.prompt_cache import DIGEST, HEADER, MAGIC, load_prompt_cache, save_prompt_cache
 
 TOKENS = [5, 9, 2, 77, 31, 8, 12, 400]
 
@@ -52,6 +52,13 @@ def test_a_cache_belongs_to_one_model_and_type(saved: Path, demo_gguf: Path, tin
     assert short.tokens == []
 
 
+def test_a_cache_of_no_tokens(demo_gguf: Path, tmp_path: Path) -> None:
+    with Model(demo_gguf, threads=1) as model:
+        save_prompt_cache(model, tmp_path / "x.cache", version=VERSION)
+        model.append(TOKENS)
+        assert load_prompt_cache(model, tmp_path / "x.cache", version=VERSION) == 0 and model.tokens == []
+
+
 def test_a_cache_belongs_to_one_version(saved: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Model(demo_gguf) as model:
         with pytest.raises(UsageError, match="of another version of tritpack"):
@@ -79,8 +86,8 @@ def with_count(data: bytes, count: int) -> bytes:
 
 def sealed(data: bytes) -> bytes:
     """A cache with the digest of its bytes."""
-    fields, rest = HEADER.unpack_from(data)[:7], data[HEADER.size :]
-    return HEADER.pack(*fields, hashlib.sha256(HEADER.pack(*fields, b"") + rest).digest()) + rest
+    head, rest = data[: HEADER.size - DIGEST], data[HEADER.size :]
+    return head + hashlib.sha256(head + rest).digest() + rest
 
 
 def test_what_is_not_a_cache(saved: Path, demo_gguf: Path, tmp_path: Path) -> None:
@@ -93,6 +100,8 @@ def test_what_is_not_a_cache(saved: Path, demo_gguf: Path, tmp_path: Path) -> No
         "another token": data[:first] + bytes([data[first] ^ 1]) + data[first + 1 :],
         "more tokens": with_count(data, 9), "no tokens": with_count(data, 0), "2**45 tokens": with_count(data, 1 << 45),
         "2**64 - 1 tokens": with_count(data, (1 << 64) - 1), "outside the vocabulary": sealed(outside),
+        "padding": data[: len(MAGIC)] + b"\1" + data[len(MAGIC) + 1 :],
+        "another type": data.replace(b"f32\0", b"f64\0", 1),
     }  # fmt: skip
     assert sealed(data) == data
     path = tmp_path / "bad"
