@@ -33,10 +33,11 @@ async def messages(request: HttpRequest, fields: Fields, backend: Backend) -> Re
         stops=stops_of(fields, "stop_sequences"),
         use=_use(fields),
     )
+    stream = fields.boolean("stream")
     run = await start(backend, chat, client_of(request))
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
     head |= {"model": backend.settings.name}
-    if fields.boolean("stream"):
+    if stream:
         return EventStream(_events(run, chat, backend, head), run.close, request.url.path)
     pieces = await while_connected(request.receive, _gather(run))
     if pieces is None:

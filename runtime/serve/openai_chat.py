@@ -43,10 +43,11 @@ async def chat_completions(request: HttpRequest, fields: Fields, backend: Backen
     chat = chat_request(fields, backend)
     options = fields.object("stream_options")
     include_usage = options.boolean("include_usage") if options else False
+    stream = fields.boolean("stream")
     run = await start(backend, chat, client_of(request))
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": backend.settings.name,
             "system_fingerprint": backend.fingerprint}  # fmt: skip
-    if fields.boolean("stream"):
+    if stream:
         return EventStream(_chunks(run, chat, backend, head, include_usage), run.close, request.url.path)
     choices = await while_connected(request.receive, _choices(run, chat, backend))
     if choices is None:

@@ -50,12 +50,12 @@ async def completions(request: HttpRequest, fields: Fields, backend: Backend) ->
     """Continue prompts, at once or as a stream."""
     backend.require_logits()
     asked = await _asked(fields, backend)
-    options = fields.object("stream_options")
+    stream, options = fields.boolean("stream"), fields.object("stream_options")
     include_usage = options.boolean("include_usage") if options else False
     head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
             "model": backend.settings.name, "system_fingerprint": backend.fingerprint}  # fmt: skip
     run = Completion(asked, backend, await _requests(asked, backend), client_of(request))
-    if fields.boolean("stream"):
+    if stream:
         return EventStream(_chunks(run, head, include_usage), run.close, request.url.path)
     choices = await while_connected(request.receive, _choices(run))
     if choices is None:

@@ -39,8 +39,9 @@ async def responses(request: HttpRequest, fields: Fields, backend: Backend) -> R
         param="input",
     )
     answer = _Answer(fields, chat, backend)
+    stream = fields.boolean("stream")
     run = await start(backend, chat, client_of(request))
-    if fields.boolean("stream"):
+    if stream:
         return EventStream(_events(run, answer), run.close, request.url.path)
     done = await while_connected(request.receive, _gather(run, answer))
     return None if done is None else JSONResponse(answer.as_json(run.usage))

@@ -92,7 +92,8 @@ def test_a_right_request_is_answered_and_unknown_fields_are_ignored(demo: Runnin
 
 
 @pytest.mark.parametrize(("path", "key"), CASES, ids=[f"{path}:{key}" for path, key in CASES])
-def test_a_wrong_field_is_named(demo: Running, path: str, key: str) -> None:
+def test_a_wrong_field_is_named_and_nothing_begins(demo: Running, path: str, key: str) -> None:
+    begun = demo.server.backend.scheduler.statistics().requests
     for value in WRONG[path][key]:
         answer = demo.ask(path, {**GOOD[path], key: value})
         case = (value if len(str(value)) < 100 else "long", answer.data)
@@ -105,6 +106,7 @@ def test_a_wrong_field_is_named(demo: Running, path: str, key: str) -> None:
         else:
             assert set(error) == {"message", "type", "param", "code"}, case
             assert error["param"] is None or error["param"].split(".")[0].split("[")[0] == key, case
+    assert demo.server.backend.scheduler.statistics().requests == begun
 
 
 BODIES = [
