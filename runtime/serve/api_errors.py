@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
+from tritpack.runtime.scheduler import Closed, QueueFull
 
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 ANTHROPIC_TYPES = {
@@ -56,11 +58,27 @@ class ContextTooLong(ApiError):
 
 def from_library(error: TritpackError, param: str | None = None) -> ApiError:
     """Return an error of the library as an answer, without the path of the file, which is nobody else's business."""
+    if isinstance(error, QueueFull):
+        return too_busy(error.retry_after)
+    if isinstance(error, Closed):
+        return shutting_down()
     if isinstance(error, (UsageError, Unsupported, Unreadable)):  # Unreadable: a template that refuses these messages
         return ApiError(error.without_path, param=param)
     if isinstance(error, MissingRequirement):
         return ApiError(error.without_path, status=501, param=param)
     return ApiError(f"the model failed: {error.without_path}", status=500, code="model_failed")
+
+
+def too_busy(retry_after: float) -> ApiError:
+    """Return the answer above the limits of the queue. retry_after: seconds."""
+    seconds = str(max(1, math.ceil(retry_after)))
+    message = f"too many requests wait already; try again in {seconds} s"
+    return ApiError(message, status=429, code="rate_limit_exceeded", headers={"Retry-After": seconds})
+
+
+def shutting_down() -> ApiError:
+    """Return the answer to a request that the end of the server forestalls."""
+    return ApiError("the server is shutting down", status=503, code="shutting_down")
 
 
 def event_of(error: ApiError, path: str) -> str:

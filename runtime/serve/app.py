@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tritpack.runtime.serve import server_info
 from tritpack.runtime.serve.access import Access
 from tritpack.runtime.serve.anthropic_messages import count_tokens, messages
-from tritpack.runtime.serve.api_errors import ApiError
-from tritpack.runtime.serve.backend import Backend, too_busy
+from tritpack.runtime.serve.api_errors import ApiError, too_busy
+from tritpack.runtime.serve.backend import Backend
 from tritpack.runtime.serve.json_fields import Fields, parse_body
 from tritpack.runtime.serve.metrics import CountRequests
 from tritpack.runtime.serve.openai_chat import chat_completions

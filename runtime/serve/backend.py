@@ -7,7 +7,6 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,10 +21,12 @@ from tritpack.runtime.continuation import Constraint, GeneratedToken, Generation
 from tritpack.runtime.grammar import constraint_for
 from tritpack.runtime.model import Model
 from tritpack.runtime.scheduler import QueueFull, Scheduler
-from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library
+from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library, shutting_down
 from tritpack.runtime.serve.limits import CHARACTERS_PER_BYTE, Settings
 from tritpack.runtime.serve.metrics import Metrics
 
+RETRY_SECONDS = 1.0
+"""After which a list of prompts tries again to get into a full queue, at the latest."""
 T = TypeVar("T")
 
 
@@ -119,7 +120,7 @@ class Backend:
 
     def run(self, requests: Sequence[Request], client: str) -> Runs:
         """Submit requests that belong together. client: takes turns with others in the queue. Raises ApiError, with
-        status 429 if the queue is full."""
+        status 429 if the queue is full, 503 if the server shuts down."""
         return Runs(self, requests, client)
 
     async def embedded(self, ids: Sequence[int], pooling: str | None) -> F32:
@@ -129,8 +130,6 @@ class Backend:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
         except asyncio.TimeoutError:
             raise late(self.settings) from None
-        except QueueFull as full:
-            raise too_busy(full.retry_after) from full
         except TritpackError as error:
             raise from_library(error) from error
 
@@ -163,7 +162,7 @@ class Runs:
             self._fill()
         except TritpackError as error:
             self.close()
-            raise (too_busy(error.retry_after) if isinstance(error, QueueFull) else from_library(error)) from error
+            raise from_library(error) from error
 
     def _fill(self) -> None:
         while self._waiting and len(self._tickets) < max(1, self._settings.slots):
@@ -177,8 +176,8 @@ class Runs:
         try:
             self._fill()
         except QueueFull as full:
-            if not self._tickets:
-                self._loop.call_later(full.retry_after, self._refill)
+            if not self._tickets:  # otherwise the end of one of them comes back here
+                self._loop.call_later(min(full.retry_after, RETRY_SECONDS), self._refill)
         except TritpackError as error:
             self._items.put_nowait((self._waiting[0][0], error))
 
@@ -228,20 +227,13 @@ class Runs:
         self._metrics.count(item)
         self._metrics.answers.observe(seconds)
         if item.stop_reason == "cancelled" and not item.ids:
-            raise late(self._settings) if self._late else ApiError("the server is shutting down", status=503)
+            raise late(self._settings) if self._late else shutting_down()
 
 
 def late(settings: Settings) -> ApiError:
     """Return the answer to a request that got none within the limit."""
     message = f"no answer within {settings.timeout:g} s: the server is busy, or the prompt is long"
     return ApiError(message, status=503, code="timeout", headers={"Retry-After": "10"})
-
-
-def too_busy(retry_after: float) -> ApiError:
-    """Return the answer above the limits of the queue. retry_after: seconds."""
-    seconds = str(max(1, math.ceil(retry_after)))
-    message = f"too many requests wait already; try again in {seconds} s"
-    return ApiError(message, status=429, code="rate_limit_exceeded", headers={"Retry-After": seconds})
 
 
 def client_of(request: HttpRequest) -> str:

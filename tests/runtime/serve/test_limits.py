@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_a_full_queue_is_announced(demo_gguf: Path) -> None:
         assert (
             many.status == 200 and len({choice["text"] for choice in many.json["choices"]}) == 1
         )  # one after the other
+
+
+def test_a_list_that_is_half_done_ends_with_the_server(demo_gguf: Path) -> None:
+    many = {"prompt": ["Once upon a time"] * 40, "max_tokens": 900, "temperature": 0}
+    with serving(demo_gguf, slots=1) as running, contextlib.closing(running.connect()) as connection:
+        connection.request("POST", COMPLETIONS, json.dumps(many).encode())
+        assert running.wait_for("tritpack_slots_busy", 1) == 1
+        closing = threading.Thread(target=running.server.backend.scheduler.close, args=(30,))
+        closing.start()
+        answer = connection.getresponse()
+        assert answer.status == 503 and json.loads(answer.read())["error"]["code"] == "shutting_down"
+        for path in (CHAT, COMPLETIONS, MESSAGES, RESPONSES, "/v1/embeddings"):
+            late = running.ask(path, GOOD[path])
+            assert late.status == 503 and "shutting down" in late.json["error"]["message"], path
+        closing.join()
 
 
 def test_a_crowd_is_refused_before_its_bodies_are_read(demo_gguf: Path) -> None:
