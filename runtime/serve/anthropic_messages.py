@@ -10,7 +10,6 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from tritpack.runtime.continuation import Generation
 from tritpack.runtime.serve.backend import Backend, client_of, while_connected
 from tritpack.runtime.serve.chat_answer import ChatRequest, ChatRun, Piece, Usage, event, prompt_ids, start
 from tritpack.runtime.serve.event_stream import EventStream
@@ -38,12 +37,11 @@ async def messages(request: HttpRequest, fields: Fields, backend: Backend) -> Re
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
     head |= {"model": backend.settings.name}
     if stream:
-        return EventStream(_events(run, chat, backend, head), run.close, request.url.path)
+        return EventStream(_events(run, head), run.close, request.url.path)
     pieces = await while_connected(request.receive, _gather(run))
     if pieces is None:
         return None
-    end = _end(pieces[-1], chat.stops, backend)
-    return JSONResponse({**head, "content": _blocks(pieces), **end, "usage": _usage(run.usage)})
+    return JSONResponse({**head, "content": _blocks(pieces), **_end(pieces[-1]), "usage": _usage(run.usage)})
 
 
 async def count_tokens(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
@@ -83,28 +81,20 @@ def _blocks(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
     return blocks
 
 
-def _end(last: Piece, stops: Sequence[str], backend: Backend) -> dict[str, Any]:
+def _end(last: Piece) -> dict[str, Any]:
     """Why an answer ended, and by which stop string."""
     generation = last.generation
     assert generation is not None
     if last.reason == "tool_calls":
         return {"stop_reason": "tool_use", "stop_sequence": None}
     if generation.stop_reason == "stop_string":
-        return {"stop_reason": "stop_sequence", "stop_sequence": _stop_met(generation, stops, backend)}
+        return {"stop_reason": "stop_sequence", "stop_sequence": generation.stop_string}
     if generation.stop_reason == "context":
         return {"stop_reason": "model_context_window_exceeded", "stop_sequence": None}
     return {"stop_reason": "max_tokens" if last.reason == "length" else "end_turn", "stop_sequence": None}
 
 
-def _stop_met(generation: Generation, stops: Sequence[str], backend: Backend) -> str | None:
-    """The stop string after which a text was cut: what the tokens say at the place where it ends."""
-    tokenizer = backend.tokenizer
-    data = b"".join(tokenizer.token_bytes(token) for token in generation.ids if not tokenizer.is_control(token))
-    rest = data[len(generation.text.encode("utf-8")) :].decode("utf-8", "replace")
-    return next((stop for stop in stops if rest.startswith(stop)), None)
-
-
-async def _events(run: ChatRun, chat: ChatRequest, backend: Backend, head: dict[str, Any]) -> AsyncIterator[str]:
+async def _events(run: ChatRun, head: dict[str, Any]) -> AsyncIterator[str]:
     start_of = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(run.usage)}
     yield event({"type": "message_start", "message": start_of}, "message_start")
     index, in_text = -1, False
@@ -128,8 +118,7 @@ async def _events(run: ChatRun, chat: ChatRequest, backend: Backend, head: dict[
             delta = {"type": "text_delta", "text": piece.text}
             yield event({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta")
         elif piece.reason:
-            end = _end(piece, chat.stops, backend)
-            yield event({"type": "message_delta", "delta": end, "usage": _usage(run.usage)}, "message_delta")
+            yield event({"type": "message_delta", "delta": _end(piece), "usage": _usage(run.usage)}, "message_delta")
     yield event({"type": "message_stop"}, "message_stop")
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.make.checkpoints import edited_gguf
 from tests.make.families import Checkpoints
 from tests.make.server import Running, serving
-from tests.runtime.serve.test_http import CHAT, COMPLETIONS, GOOD, MESSAGES, RESPONSES
+from tests.runtime.serve.test_http import CHAT, COMPLETIONS, GOOD, HELLO, MESSAGES, RESPONSES
 from tritpack.converter.convert import convert
 
 # -- limits ------------------------------------------------------------------------------------------------------------
@@ -170,6 +170,20 @@ def test_the_log_holds_no_text_unless_asked(demo_gguf: Path, capsys: pytest.Capt
         log = capsys.readouterr().err
         assert "POST /v1/completions" in log, logged
         assert ("a secret" in log) == logged and "\x1b" not in log, logged
+
+
+# -- odd answers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_sequence_is_named_after_bytes_that_are_no_text(demo: Running) -> None:
+    hot = {"messages": HELLO, "max_tokens": 60, "temperature": 5, "top_p": 1}
+    texts = ((seed, demo.ask(MESSAGES, {**hot, "seed": seed}).json["content"][0]["text"]) for seed in range(50))
+    seed, text = next((seed, text) for seed, text in texts if "\ufffd" in text[:20])
+    place = text.index("\ufffd") + 5
+    stop = text[place : place + 4]
+    answer = demo.ask(MESSAGES, {**hot, "seed": seed, "stop_sequences": ["never said", stop]}).json
+    assert answer["content"][0]["text"] == text[: text.index(stop)] and "\ufffd" in text[: text.index(stop)]
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", stop)
 
 
 # -- other models ------------------------------------------------------------------------------------------------------
