@@ -55,6 +55,12 @@ class GrammarConstraint:
         self._matcher = library.LLMatcher(vocabulary, grammar, log_level=0)
         self._check()
 
+    def copy(self) -> GrammarConstraint:
+        """Return a constraint for another text, at the place where this one is, without compiling the grammar again."""
+        other = object.__new__(GrammarConstraint)
+        other._name, other._matcher = self._name, self._matcher.deep_copy()
+        return other
+
     @property
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped())

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from tritpack.runtime.serve.backend import Backend, client_of, while_connected
+from tritpack.runtime.serve.backend import Backend, client_of
 from tritpack.runtime.serve.chat_answer import ChatRequest, ChatRun, Piece, Usage, event, prompt_ids, start
 from tritpack.runtime.serve.event_stream import EventStream
 from tritpack.runtime.serve.json_fields import Fields
@@ -20,7 +20,7 @@ from tritpack.runtime.serve.request_fields import ToolUse, anthropic_tools, chos
 CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 
 
-async def messages(request: HttpRequest, fields: Fields, backend: Backend) -> Response | None:
+async def messages(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
     """Answer a conversation, at once or as a stream of events."""
     limit = fields.integer("max_tokens", None, 1)
     if limit is None:
@@ -38,9 +38,7 @@ async def messages(request: HttpRequest, fields: Fields, backend: Backend) -> Re
     head |= {"model": backend.settings.name}
     if stream:
         return EventStream(_events(run, head), run.close, request.url.path)
-    pieces = await while_connected(request.receive, _gather(run))
-    if pieces is None:
-        return None
+    pieces = [piece async for piece in run]
     return JSONResponse({**head, "content": _blocks(pieces), **_end(pieces[-1]), "usage": _usage(run.usage)})
 
 
@@ -62,10 +60,6 @@ def _use(fields: Fields) -> ToolUse:
     if kind not in CHOICES:
         raise choice.fail("type", "auto, any, tool or none")
     return chosen(tools, CHOICES[kind], fields)
-
-
-async def _gather(run: ChatRun) -> list[Piece]:
-    return [piece async for piece in run]
 
 
 def _blocks(pieces: Sequence[Piece]) -> list[dict[str, Any]]:

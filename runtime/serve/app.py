@@ -34,7 +34,7 @@ from tritpack.runtime.serve.openai_completions import completions
 from tritpack.runtime.serve.openai_responses import responses
 from tritpack.runtime.serve.text_endpoints import detokenize, embeddings, tokenize
 
-Endpoint = Callable[[HttpRequest, Fields, Backend], Awaitable[Response | None]]
+Endpoint = Callable[[HttpRequest, Fields, Backend], Awaitable[Response]]
 
 POSTS: dict[str, Endpoint] = {
     "/v1/chat/completions": chat_completions,
@@ -134,12 +134,28 @@ def _post(endpoint: Endpoint, backend: Backend) -> Callable[[HttpRequest], Await
             fields = parse_body(body)
             if backend.settings.log_requests:
                 log.info("%s %s", request.url.path, json.dumps(fields.values))  # ASCII: it cannot control a terminal
-            response = await endpoint(request, fields, backend)
+            response = await _while_connected(request, endpoint(request, fields, backend))
         except ClientDisconnect:
             response = None
         return Response(status_code=CLIENT_GONE) if response is None else response
 
     return answer
+
+
+async def _while_connected(request: HttpRequest, answer: Awaitable[Response]) -> Response | None:
+    """Await the answer to a request whose body was read, and cancel it when the client goes away; None then."""
+    task, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(request: HttpRequest, backend: Backend) -> bytes:

@@ -6,9 +6,10 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -17,8 +18,8 @@ from tritpack.formats.arrays import F32
 from tritpack.formats.errors import TritpackError
 from tritpack.runtime import embedding
 from tritpack.runtime.chat import Message, chat_ids
-from tritpack.runtime.continuation import Constraint, GeneratedToken, Generation, Request
-from tritpack.runtime.grammar import constraint_for
+from tritpack.runtime.continuation import GeneratedToken, Generation, Request
+from tritpack.runtime.grammar import GrammarConstraint, constraint_for
 from tritpack.runtime.model import Model
 from tritpack.runtime.scheduler import QueueFull, Scheduler
 from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library, shutting_down
@@ -78,8 +79,8 @@ class Backend:
         self.check_length(ids, param)
         return ids
 
-    async def constraint(self, schema: Mapping[str, Any] | None) -> Constraint | None:
-        """Return a new constraint for an answer that has to follow a JSON schema. Raises ApiError."""
+    async def constraint(self, schema: Mapping[str, Any] | None) -> GrammarConstraint | None:
+        """Return a constraint for answers that have to follow a JSON schema; each takes a copy. Raises ApiError."""
         if schema is None:
             return None
         return await self.apart(functools.partial(constraint_for, self.tokenizer, json_schema=schema))
@@ -118,10 +119,10 @@ class Backend:
             message = "the model is an embedding model, which was not trained to write; use /v1/embeddings"
             raise ApiError(message, code="embedding_model")
 
-    def run(self, requests: Sequence[Request], client: str) -> Runs:
-        """Submit requests that belong together. client: takes turns with others in the queue. Raises ApiError, with
-        status 429 if the queue is full, 503 if the server shuts down."""
-        return Runs(self, requests, client)
+    def run(self, requests: Sequence[Request], client: str, constraint: GrammarConstraint | None = None) -> Runs:
+        """Submit requests that belong together. client: takes turns with others in the queue. constraint: of each
+        request. Raises ApiError, with status 429 if the queue is full, 503 if the server shuts down."""
+        return Runs(self, requests, client, constraint)
 
     async def embedded(self, ids: Sequence[int], pooling: str | None) -> F32:
         """Return the vector of a text, float32 (hidden,). Raises ApiError, also after the time limit."""
@@ -146,9 +147,11 @@ class Runs:
     what still runs within one token.
     """
 
-    def __init__(self, backend: Backend, requests: Sequence[Request], client: str) -> None:
+    def __init__(
+        self, backend: Backend, requests: Sequence[Request], client: str, constraint: GrammarConstraint | None
+    ) -> None:
         self._scheduler, self._settings, self._metrics = backend.scheduler, backend.settings, backend.metrics
-        self._client = client
+        self._client, self._constraint = client, constraint
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[tuple[int, GeneratedToken | Generation | Exception]] = asyncio.Queue()
         self._waiting = collections.deque(enumerate(requests))
@@ -167,6 +170,8 @@ class Runs:
     def _fill(self) -> None:
         while self._waiting and len(self._tickets) < max(1, self._settings.slots):
             index, request = self._waiting[0]
+            if self._constraint is not None:  # copied late: each is as large as its schema
+                request = dataclasses.replace(request, constraint=self._constraint.copy())
             put = functools.partial(self._hand_over, index)
             self._tickets[index] = self._scheduler.submit(request, put, put, client=self._client)
             self._waiting.popleft()
@@ -240,23 +245,6 @@ def client_of(request: HttpRequest) -> str:
     """Return who asks, for the queue: the machine, and the key that it sends, since a proxy may stand for many."""
     key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
     return f"{request.client.host if request.client else ''} {key}"
-
-
-async def while_connected(receive: Callable[[], Awaitable[Any]], work: Awaitable[T]) -> T | None:
-    """Await `work`, and cancel it when the client goes away; None then. receive: of a request whose body was read."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        for each in (task, gone):
-            each.cancel()
-
-
-async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _characters(value: Any) -> int:

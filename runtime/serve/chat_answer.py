@@ -54,11 +54,10 @@ async def start(backend: Backend, chat: ChatRequest, client: str) -> ChatRun:
             params=dataclasses.replace(chat.params, seed=chat.params.seed + place),
             stop_strings=list(chat.stops),
             top_logprobs=chat.top_logprobs,
-            constraint=await backend.constraint(schema),
         )
         for place in range(chat.choices)
     ]
-    return ChatRun(backend.run(requests, client), chat, len(ids))
+    return ChatRun(backend.run(requests, client, await backend.constraint(schema)), chat, len(ids))
 
 
 async def prompt_ids(backend: Backend, messages: Sequence[Message], use: ToolUse, param: str) -> list[int]:

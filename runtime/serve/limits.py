@@ -10,6 +10,10 @@ MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
 MOST_INPUTS = 2048
 """Of a list of prompts or texts, as at OpenAI."""
+MOST_ANSWERS = 128
+"""To one request: prompts times `n`."""
+MOST_LOGPROBS = 1 << 19
+"""Of a request's prompts, the likeliest tokens included: each takes about 200 bytes."""
 MOST_TOOLS = 128
 CHARACTERS_PER_BYTE = 4
 """How many characters of a text may become one byte of a token: compositions and stripped spaces shorten texts."""

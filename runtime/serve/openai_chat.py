@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from tritpack.runtime.serve.backend import Backend, client_of, while_connected
+from tritpack.runtime.serve.backend import Backend, client_of
 from tritpack.runtime.serve.chat_answer import ChatRequest, ChatRun, Piece, event, start
 from tritpack.runtime.serve.event_stream import EventStream
 from tritpack.runtime.serve.json_fields import Fields
@@ -38,7 +38,7 @@ def chat_request(fields: Fields, backend: Backend) -> ChatRequest:
     )
 
 
-async def chat_completions(request: HttpRequest, fields: Fields, backend: Backend) -> Response | None:
+async def chat_completions(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
     """Answer a conversation, at once or as a stream."""
     chat = chat_request(fields, backend)
     options = fields.object("stream_options")
@@ -49,9 +49,7 @@ async def chat_completions(request: HttpRequest, fields: Fields, backend: Backen
             "system_fingerprint": backend.fingerprint}  # fmt: skip
     if stream:
         return EventStream(_chunks(run, chat, backend, head, include_usage), run.close, request.url.path)
-    choices = await while_connected(request.receive, _choices(run, chat, backend))
-    if choices is None:
-        return None
+    choices = await _choices(run, chat, backend)
     return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": run.usage.openai(),
                          "timings": run.usage.timings()})  # fmt: skip
 

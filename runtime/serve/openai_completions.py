@@ -13,12 +13,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from tritpack.runtime.continuation import GeneratedToken, Request, TokenLogprob
+from tritpack.runtime.grammar import GrammarConstraint
 from tritpack.runtime.sampling import SamplingParams
-from tritpack.runtime.serve.backend import Backend, Runs, client_of, while_connected
+from tritpack.runtime.serve.api_errors import ApiError
+from tritpack.runtime.serve.backend import Backend, Runs, client_of
 from tritpack.runtime.serve.chat_answer import Usage, end_reason, event
 from tritpack.runtime.serve.event_stream import EventStream
 from tritpack.runtime.serve.json_fields import Fields
-from tritpack.runtime.serve.limits import MOST_CHOICES, MOST_INPUTS, MOST_TOP_LOGPROBS
+from tritpack.runtime.serve.limits import MOST_ANSWERS, MOST_CHOICES, MOST_INPUTS, MOST_LOGPROBS, MOST_TOP_LOGPROBS
 from tritpack.runtime.serve.request_fields import sampling_of, schema_of, stops_of
 from tritpack.runtime.serve.token_texts import LegacyLogprobs
 
@@ -46,7 +48,7 @@ class CompletionRequest:
         return self.echo and self.top_logprobs is not None
 
 
-async def completions(request: HttpRequest, fields: Fields, backend: Backend) -> Response | None:
+async def completions(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
     """Continue prompts, at once or as a stream."""
     backend.require_logits()
     asked = await _asked(fields, backend)
@@ -54,12 +56,10 @@ async def completions(request: HttpRequest, fields: Fields, backend: Backend) ->
     include_usage = options.boolean("include_usage") if options else False
     head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
             "model": backend.settings.name, "system_fingerprint": backend.fingerprint}  # fmt: skip
-    run = Completion(asked, backend, await _requests(asked, backend), client_of(request))
+    run = Completion(asked, backend, client_of(request), await backend.constraint(asked.schema))
     if stream:
         return EventStream(_chunks(run, head, include_usage), run.close, request.url.path)
-    choices = await while_connected(request.receive, _choices(run))
-    if choices is None:
-        return None
+    choices = await _choices(run)
     return JSONResponse({**head, "choices": choices, "usage": run.usage.openai(), "timings": run.usage.timings()})
 
 
@@ -82,7 +82,15 @@ async def _asked(fields: Fields, backend: Backend) -> CompletionRequest:
         schema=schema_of(fields.object("response_format")),
         ignore_eos=fields.boolean("ignore_eos"),
     )
-    return dataclasses.replace(asked, prompts=[await _prompt(prompt, backend) for prompt in prompts_of(fields)])
+    prompts = prompts_of(fields)
+    if len(prompts) * choices > MOST_ANSWERS:
+        raise fields.fail("prompt", f"at most {MOST_ANSWERS} answers to a request: prompts times n")
+    asked = dataclasses.replace(asked, prompts=[await _prompt(prompt, backend) for prompt in prompts])
+    scored = sum(len(ids) for _, ids in asked.prompts) * choices * (1 + (top or 0))
+    if asked.scores_prompts and scored > MOST_LOGPROBS:
+        message = f"the prompts would get {scored} log-probabilities, more than {MOST_LOGPROBS}"
+        raise ApiError(f"{message}: send fewer at once, or a smaller logprobs", code="invalid_value", param="logprobs")
+    return asked
 
 
 def prompts_of(fields: Fields, key: str = "prompt") -> list[str | list[int]]:
@@ -107,7 +115,7 @@ async def _prompt(prompt: str | list[int], backend: Backend) -> tuple[str, list[
     return await backend.apart(backend.tokenizer.decode, prompt, True), prompt
 
 
-async def _requests(asked: CompletionRequest, backend: Backend) -> list[Request]:
+def _requests(asked: CompletionRequest) -> list[Request]:
     return [
         Request(
             prompt=ids,
@@ -117,7 +125,6 @@ async def _requests(asked: CompletionRequest, backend: Backend) -> list[Request]
             stop_strings=list(asked.stops),
             top_logprobs=asked.top_logprobs,
             prompt_logprobs=asked.scores_prompts,
-            constraint=await backend.constraint(asked.schema),
         )
         for _, ids in asked.prompts
         for place in range(asked.choices)
@@ -127,11 +134,14 @@ async def _requests(asked: CompletionRequest, backend: Backend) -> list[Request]
 class Completion:
     """The answers to one request as they come: choice k of prompt p is choice p * n + k."""
 
-    def __init__(self, asked: CompletionRequest, backend: Backend, requests: Sequence[Request], client: str) -> None:
+    def __init__(
+        self, asked: CompletionRequest, backend: Backend, client: str, constraint: GrammarConstraint | None
+    ) -> None:
+        requests = _requests(asked)
         self.asked = asked
         self.usage = Usage(sum(len(ids) for _, ids in asked.prompts))
         self._logprobs = [LegacyLogprobs(backend.tokenizer) for _ in requests]
-        self._runs: Runs = backend.run(requests, client)
+        self._runs: Runs = backend.run(requests, client, constraint)
 
     def close(self) -> None:
         """Stop what still runs."""

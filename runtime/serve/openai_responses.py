@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from tritpack.runtime.serve.api_errors import ApiError
-from tritpack.runtime.serve.backend import Backend, client_of, while_connected
+from tritpack.runtime.serve.backend import Backend, client_of
 from tritpack.runtime.serve.chat_answer import ChatRequest, ChatRun, Piece, Usage, event, start
 from tritpack.runtime.serve.event_stream import EventStream
 from tritpack.runtime.serve.json_fields import Fields
@@ -21,7 +21,7 @@ from tritpack.runtime.serve.request_fields import chosen, openai_choice, samplin
 from tritpack.runtime.serve.token_texts import detailed
 
 
-async def responses(request: HttpRequest, fields: Fields, backend: Backend) -> Response | None:
+async def responses(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
     """Answer an input, at once or as a stream of events."""
     fields.refuse("previous_response_id", (), "this server stores no responses; send the whole conversation as input")
     fields.refuse("conversation", (), "this server stores no conversations; send the whole conversation as input")
@@ -43,15 +43,9 @@ async def responses(request: HttpRequest, fields: Fields, backend: Backend) -> R
     run = await start(backend, chat, client_of(request))
     if stream:
         return EventStream(_events(run, answer), run.close, request.url.path)
-    done = await while_connected(request.receive, _gather(run, answer))
-    return None if done is None else JSONResponse(answer.as_json(run.usage))
-
-
-async def _gather(run: ChatRun, answer: _Answer) -> bool:
     async for piece in run:
-        for _ in answer.events(piece):
-            pass
-    return True
+        answer.events(piece)
+    return JSONResponse(answer.as_json(run.usage))
 
 
 async def _events(run: ChatRun, answer: _Answer) -> AsyncIterator[str]:

@@ -11,13 +11,13 @@ from starlette.responses import JSONResponse, Response
 from tritpack.formats.names import POOLING
 from tritpack.runtime import embedding
 from tritpack.runtime.serve.api_errors import ApiError
-from tritpack.runtime.serve.backend import Backend, while_connected
+from tritpack.runtime.serve.backend import Backend
 from tritpack.runtime.serve.json_fields import Fields
 from tritpack.runtime.serve.openai_completions import prompts_of
 from tritpack.runtime.serve.token_texts import piece
 
 
-async def embeddings(request: HttpRequest, fields: Fields, backend: Backend) -> Response | None:
+async def embeddings(request: HttpRequest, fields: Fields, backend: Backend) -> Response:
     """Return the vector of each text. `pooling` is an extension, for models that name none."""
     form = fields.text("encoding_format", "float")
     if form not in ("float", "base64"):
@@ -32,9 +32,7 @@ async def embeddings(request: HttpRequest, fields: Fields, backend: Backend) -> 
     if pooling not in (None, *POOLING[1:]):
         raise fields.fail("pooling", "last, mean or cls")
     inputs = [await _input_ids(text, backend) for text in prompts_of(fields, "input")]
-    vectors = await while_connected(request.receive, _vectors(inputs, pooling, backend))
-    if vectors is None:
-        return None
+    vectors = [await backend.embedded(ids, pooling) for ids in inputs]
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, form)}
         for index, vector in enumerate(vectors)
@@ -54,10 +52,6 @@ async def _input_ids(text: str | list[int], backend: Backend) -> list[int]:
         raise ApiError("a text without tokens has no vector", code="invalid_value", param="input")
     backend.check_ids(ids, "input")
     return ids
-
-
-async def _vectors(inputs: list[list[int]], pooling: str | None, backend: Backend) -> list[Any]:
-    return [await backend.embedded(ids, pooling) for ids in inputs]
 
 
 def _encoded(vector: Any, form: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -19,6 +20,7 @@ from tests.make.families import Checkpoints
 from tests.make.server import Running, serving
 from tests.runtime.serve.test_http import CHAT, COMPLETIONS, GOOD, HELLO, MESSAGES, RESPONSES
 from tritpack.converter.convert import convert
+from tritpack.runtime.grammar import constraint_for
 
 # -- limits ------------------------------------------------------------------------------------------------------------
 
@@ -109,6 +111,51 @@ def test_whoever_hangs_up_without_a_stream_stops_the_answer(demo_gguf: Path) -> 
         connection.close()
         assert running.wait_for("tritpack_answers_cancelled_total", 4) == 4
         assert running.figure("tritpack_slots_busy") == 0
+
+
+# -- the work of one request ------------------------------------------------------------------------------------------
+
+
+def test_a_request_gets_only_so_many_answers_and_scores(demo: Running) -> None:
+    answer = demo.ask(COMPLETIONS, {"prompt": ["x"] * 65, "n": 2})
+    assert answer.status == 400 and "at most 128 answers" in answer.json["error"]["message"]
+    scored = {"prompt": [[5] * 200] * 128, "echo": True, "logprobs": 20, "max_tokens": 0}
+    answer = demo.ask(COMPLETIONS, scored)
+    assert answer.status == 400 and answer.json["error"]["param"] == "logprobs"
+    assert "537600 log-probabilities" in answer.json["error"]["message"]
+
+
+def test_a_schema_is_compiled_once_for_all_answers(demo: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llguidance", reason="llguidance (extra `grammar`) is not installed")
+    from tritpack.runtime.serve import backend
+
+    compiled = []
+    monkeypatch.setattr(backend, "constraint_for", lambda *a, **k: compiled.append(k) or constraint_for(*a, **k))
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    asked = {"messages": HELLO, "n": 8, "max_tokens": 40, "response_format": form, "temperature": 2}
+    answers = [json.loads(choice["message"]["content"]) for choice in demo.ask(CHAT, asked).json["choices"]]
+    assert len(compiled) == 1 and len(answers) == 8 and {answer["a"] for answer in answers} <= {1, 2}
+
+
+def test_whoever_hangs_up_stops_the_preparation(demo: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tritpack.runtime.serve.backend import Backend
+
+    texts = []
+
+    async def slow(self: Backend, text: str, param: str) -> list[int]:
+        texts.append(text)
+        await asyncio.sleep(0.05)
+        return [5]
+
+    monkeypatch.setattr(Backend, "text_ids", slow)
+    begun = demo.server.backend.scheduler.statistics().requests
+    with contextlib.closing(demo.connect()) as connection:
+        connection.request("POST", COMPLETIONS, json.dumps({"prompt": ["x"] * 100}).encode())
+        while not texts:
+            time.sleep(0.01)
+    assert demo.wait_for(f'tritpack_requests_total{{path="{COMPLETIONS}",status="499"}}', 1) == 1
+    assert len(texts) < 100 and demo.server.backend.scheduler.statistics().requests == begun
 
 
 # -- who may call ------------------------------------------------------------------------------------------------------
