@@ -14,6 +14,9 @@ from tritpack.runtime.serve.limits import Settings
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
+KEY_INDEX = "tritpack.key_index"
+"""In the scope of a request: which of the keys its client sent, None for none."""
+
 
 class Access:
     """ASGI middleware that lets a request pass or answers it.
@@ -29,14 +32,17 @@ class Access:
         self._keys = [key.encode("utf-8") for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (error := self._refusal(scope["path"], Headers(scope=scope))):
-            await error.response(scope["path"])(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            scope[KEY_INDEX] = self._key_index(headers)
+            if error := self._refusal(scope, headers):
+                await error.response(scope["path"])(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
-    def _refusal(self, path: str, headers: Headers) -> ApiError | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> ApiError | None:
         if self._keys:
-            if path in self._open or self._has_key(headers):
+            if scope["path"] in self._open or scope[KEY_INDEX] is not None:
                 return None
             challenge = {"WWW-Authenticate": "Bearer"}
             message = "the API key is missing or wrong: send it as Authorization: Bearer KEY, or as x-api-key"
@@ -52,12 +58,13 @@ class Access:
         message = f"pages of {origin[:100]!r} may not call this server: it was not started with --cors and that origin"
         return ApiError(message, status=403, code="foreign_origin")
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _key_index(self, headers: Headers) -> int | None:
+        """Which of the keys was sent."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         data = given.encode("latin-1")  # the bytes that were sent
         equal = [hmac.compare_digest(data, key) for key in self._keys]  # all, so that the time tells nothing
-        return any(equal)
+        return equal.index(True) if any(equal) else None
 
 
 def _hostname(url: str) -> str | None:

@@ -22,6 +22,7 @@ from tritpack.runtime.continuation import GeneratedToken, Generation, Request
 from tritpack.runtime.grammar import GrammarConstraint, constraint_for
 from tritpack.runtime.model import Model
 from tritpack.runtime.scheduler import QueueFull, Scheduler
+from tritpack.runtime.serve.access import KEY_INDEX
 from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library, shutting_down
 from tritpack.runtime.serve.limits import CHARACTERS_PER_BYTE, Settings
 from tritpack.runtime.serve.metrics import Metrics
@@ -242,9 +243,14 @@ def late(settings: Settings) -> ApiError:
 
 
 def client_of(request: HttpRequest) -> str:
-    """Return who asks, for the queue: the machine, and the key that it sends, since a proxy may stand for many."""
-    key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
-    return f"{request.client.host if request.client else ''} {key}"
+    """Return who asks, for the queue: a key where there are keys, since a proxy may stand for many, else a machine.
+
+    Nothing counts that a client could make up to get more turns.
+    """
+    key = request.scope.get(KEY_INDEX)
+    if key is not None:
+        return f"key {key}"
+    return request.client.host if request.client else ""
 
 
 def _characters(value: Any) -> int:

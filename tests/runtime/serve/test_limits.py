@@ -179,6 +179,25 @@ def test_keys(demo_gguf: Path) -> None:
             assert running.ask(CHAT, GOOD[CHAT], Host="other.example", **headers).status == 200, headers
 
 
+def test_nobody_gets_more_turns_by_another_header(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tritpack.runtime.scheduler import Scheduler
+
+    clients = []
+    submit = Scheduler.submit
+    monkeypatch.setattr(Scheduler, "submit", lambda *a, client: clients.append(client) or submit(*a, client=client))
+    for keys, different in (((), 1), (("first", "second"), 2)):
+        with serving(demo_gguf, api_keys=keys) as running:
+            for headers in (
+                {"Authorization": "Bearer first", "x_api_key": "a"},
+                {"x_api_key": "first"},
+                {"x_api_key": "first", "Authorization": "Basic b"},
+                {"x_api_key": "second"},
+            ):
+                assert running.ask(COMPLETIONS, GOOD[COMPLETIONS], **headers).status == 200, headers
+        assert len(clients) == 4 and len(set(clients)) == different, (keys, clients)
+        clients.clear()
+
+
 def test_foreign_pages_and_names_are_refused(demo: Running) -> None:
     for name in ("localhost", "127.0.0.1:80", "[::1]:8080", "LOCALHOST:1"):
         assert demo.ask("/health", Host=name).status == 200, name
