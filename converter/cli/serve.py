@@ -63,7 +63,8 @@ def command(file: str, as_json: bool, **options: Any) -> None:
     Example: tritpack serve model.gguf --port 8080 -np 4
     """
     try:
-        from tritpack.runtime.serve.listen import is_loopback, serve
+        from tritpack.runtime.serve.access import is_loopback
+        from tritpack.runtime.serve.listen import serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "tritpack":
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -11,8 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tritpack.runtime.serve.api_errors import ApiError
 from tritpack.runtime.serve.limits import Settings
-
-LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 KEY_INDEX = "tritpack.key_index"
 """In the scope of a request: which of the keys its client sent, None for none."""
@@ -48,7 +47,7 @@ class Access:
             message = "the API key is missing or wrong: send it as Authorization: Bearer KEY, or as x-api-key"
             return ApiError(message, status=401, code="invalid_api_key", headers=challenge)
         host = headers.get("host", "")
-        if self._settings.loopback and _hostname(f"//{host}") not in LOOPBACK_NAMES:
+        if self._settings.loopback and not is_loopback(_hostname(f"//{host}") or ""):
             message = f"the Host header {host[:100]!r} is not a name of this machine: use localhost, or an API key"
             return ApiError(message, status=403, code="unknown_host")
         origin = headers.get("origin")
@@ -65,6 +64,14 @@ class Access:
         data = given.encode("latin-1")  # the bytes that were sent
         equal = [hmac.compare_digest(data, key) for key in self._keys]  # all, so that the time tells nothing
         return equal.index(True) if any(equal) else None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _hostname(url: str) -> str | None:

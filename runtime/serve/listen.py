@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from tritpack.formats.errors import UsageError
 from tritpack.runtime.machine import usable_cores
 from tritpack.runtime.model import Model
 from tritpack.runtime.scheduler import Scheduler
+from tritpack.runtime.serve.access import is_loopback
 from tritpack.runtime.serve.app import make_app
 from tritpack.runtime.serve.backend import Backend
 from tritpack.runtime.serve.limits import Settings
@@ -92,14 +92,6 @@ def serve(
         scheduler = Scheduler(model, slots=parallel, queue_limit=queue_limit, speculation=model.speculation)
         backend = Backend(model, scheduler, settings, about)
         Server(backend, on_ready).run_on(listener)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server(uvicorn.Server):

@@ -199,7 +199,7 @@ def test_nobody_gets_more_turns_by_another_header(demo_gguf: Path, monkeypatch: 
 
 
 def test_foreign_pages_and_names_are_refused(demo: Running) -> None:
-    for name in ("localhost", "127.0.0.1:80", "[::1]:8080", "LOCALHOST:1"):
+    for name in ("localhost", "127.0.0.1:80", "127.0.0.2:80", "[::1]:8080", "LOCALHOST:1"):
         assert demo.ask("/health", Host=name).status == 200, name
     for name in ("evil.example", "127.0.0.1.evil.example", "", "[", "localhost.evil.example:80"):
         answer = demo.ask("/health", Host=name)
