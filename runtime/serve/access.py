@@ -60,7 +60,7 @@ class Access:
     def _key_index(self, headers: Headers) -> int | None:
         """Which of the keys was sent."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        given = token.strip(" \t") if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         data = given.encode("latin-1")  # the bytes that were sent
         equal = [hmac.compare_digest(data, key) for key in self._keys]  # all, so that the time tells nothing
         return equal.index(True) if any(equal) else None

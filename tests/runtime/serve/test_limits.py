@@ -162,7 +162,7 @@ def test_whoever_hangs_up_stops_the_preparation(demo: Running, monkeypatch: pyte
 
 
 def test_keys(demo_gguf: Path) -> None:
-    with serving(demo_gguf, api_keys=("first", "zweiter Schlüssel"), loopback=False) as running:
+    with serving(demo_gguf, api_keys=("first", "zweiter Schlüssel", "voilà"), loopback=False) as running:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}, {"x_api_key": "firs"}):
             for path in (CHAT, MESSAGES, "/v1/models", "/props", "/metrics", "/nothing"):
                 answer = running.ask(path, GOOD.get(path), **headers)
@@ -170,11 +170,12 @@ def test_keys(demo_gguf: Path) -> None:
                 kind = answer.json["error"]["type"]
                 assert kind == "authentication_error", (path, headers)
         assert running.ask("/health").status == 200
-        second = "zweiter Schlüssel".encode().decode("latin-1")
+        second, third = (key.encode().decode("latin-1") for key in ("zweiter Schlüssel", "voilà"))
         for headers in (
             {"Authorization": "Bearer first"},
             {"x_api_key": "first"},
             {"Authorization": f"bearer {second}"},
+            {"Authorization": f"Bearer  {third}"},
         ):
             assert running.ask(CHAT, GOOD[CHAT], Host="other.example", **headers).status == 200, headers
 
