@@ -142,6 +142,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except UnicodeError as error:  # an empty or too long part of the name
+        raise UsageError(f"cannot listen at {host[:100]!r}: it is neither a host name nor an address") from error
     except OSError as error:
         hint = "--port 0 takes a free port" if port else None
         raise UsageError(f"cannot listen at {host}, port {port}: {error.strerror or error}", hint=hint) from error

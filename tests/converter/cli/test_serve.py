@@ -93,8 +93,9 @@ def test_what_cannot_be_served(demo_gguf: Path, tmp_path: Path) -> None:
     assert exit_code_of(result) == ExitCode.USAGE and "cannot listen at 127.0.0.1" in str(result.exception)
     empty = run("serve", demo_gguf, "--api-key", "")
     assert exit_code_of(empty) == ExitCode.USAGE and "API key is empty" in str(empty.exception)
-    result = run("serve", demo_gguf, "--host", "no.such.host.invalid")
-    assert exit_code_of(result) == ExitCode.USAGE
+    for host in ("no.such.host.invalid", "a..b", "x" * 64):
+        result = run("serve", demo_gguf, "--host", host)
+        assert exit_code_of(result) == ExitCode.USAGE and "cannot listen at" in str(result.exception), host
 
 
 def test_a_missing_package_is_named(demo_gguf: Path, tmp_path: Path) -> None:
