@@ -89,9 +89,8 @@ def serve(
             timeout=timeout, body_limit=body_limit, slots=parallel, log_requests=log_requests,
         )  # fmt: skip
         about = {"threads": threads or usable_cores(), "kv_type": kv_type, **(about or {})}
-        scheduler = Scheduler(model, slots=parallel, queue_limit=queue_limit, speculation=model.speculation)
-        backend = Backend(model, scheduler, settings, about)
-        Server(backend, on_ready).run_on(listener)
+        with Scheduler(model, slots=parallel, queue_limit=queue_limit, speculation=model.speculation) as scheduler:
+            Server(Backend(model, scheduler, settings, about), on_ready).run_on(listener)
 
 
 class Server(uvicorn.Server):

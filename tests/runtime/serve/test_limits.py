@@ -17,9 +17,10 @@ import pytest
 
 from tests.make.checkpoints import edited_gguf
 from tests.make.families import Checkpoints
-from tests.make.server import Running, serving
+from tests.make.server import PACKAGES, Running, serving
 from tests.runtime.serve.test_http import CHAT, COMPLETIONS, GOOD, HELLO, MESSAGES, RESPONSES
 from tritpack.converter.convert import convert
+from tritpack.formats.errors import Unreadable
 from tritpack.runtime.grammar import constraint_for
 
 # -- limits ------------------------------------------------------------------------------------------------------------
@@ -111,6 +112,21 @@ def test_whoever_hangs_up_without_a_stream_stops_the_answer(demo_gguf: Path) -> 
         connection.close()
         assert running.wait_for("tritpack_answers_cancelled_total", 4) == 4
         assert running.figure("tritpack_slots_busy") == 0
+
+
+def test_a_server_that_does_not_start_leaves_no_thread(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in PACKAGES:
+        pytest.importorskip(package, reason=f"{package} (extra `serve`) is not installed")
+    from tritpack.runtime.serve import listen
+
+    def fails(*_: object) -> None:
+        raise Unreadable("a damaged vocabulary")
+
+    monkeypatch.setattr(listen, "Backend", fails)
+    before = set(threading.enumerate())
+    with pytest.raises(Unreadable):
+        listen.serve(demo_gguf, port=0)
+    assert set(threading.enumerate()) <= before
 
 
 # -- the work of one request ------------------------------------------------------------------------------------------
