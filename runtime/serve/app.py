@@ -35,6 +35,7 @@ from tritpack.runtime.serve.openai_responses import responses
 from tritpack.runtime.serve.text_endpoints import detokenize, embeddings, tokenize
 
 Endpoint = Callable[[HttpRequest, Fields, Backend], Awaitable[Response]]
+Getter = Callable[[Backend], Awaitable[Response]]
 
 POSTS: dict[str, Endpoint] = {
     "/v1/chat/completions": chat_completions,
@@ -46,7 +47,11 @@ POSTS: dict[str, Endpoint] = {
     "/tokenize": tokenize,
     "/detokenize": detokenize,
 }
-GETS = {"/v1/models": server_info.models, "/props": server_info.props, "/metrics": server_info.metrics}
+GETS: dict[str, Getter] = {
+    "/v1/models": server_info.models,
+    "/props": server_info.props,
+    "/metrics": server_info.metrics,
+}
 PAGE = Path(__file__).resolve().parents[1] / "web" / "page"
 """The chat page, where it is installed."""
 BESIDE = 32
@@ -176,9 +181,9 @@ async def _body(request: HttpRequest, backend: Backend) -> bytes:
     return bytes(data)
 
 
-def _get(endpoint: Callable[[Backend], Response], backend: Backend) -> Callable[[HttpRequest], Awaitable[Response]]:
+def _get(endpoint: Getter, backend: Backend) -> Callable[[HttpRequest], Awaitable[Response]]:
     async def answer(request: HttpRequest) -> Response:
-        return endpoint(backend)
+        return await endpoint(backend)
 
     return answer
 

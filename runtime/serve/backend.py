@@ -21,7 +21,7 @@ from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.continuation import GeneratedToken, Generation, Request
 from tritpack.runtime.grammar import GrammarConstraint, constraint_for
 from tritpack.runtime.model import Model
-from tritpack.runtime.scheduler import QueueFull, Scheduler
+from tritpack.runtime.scheduler import Closed, QueueFull, Scheduler
 from tritpack.runtime.serve.access import KEY_INDEX
 from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library, shutting_down
 from tritpack.runtime.serve.limits import CHARACTERS_PER_BYTE, Settings
@@ -29,6 +29,8 @@ from tritpack.runtime.serve.metrics import Metrics
 
 RETRY_SECONDS = 1.0
 """After which a list of prompts tries again to get into a full queue, at the latest."""
+KERNELS_SECONDS = 2.0
+"""That /props waits for the end of a pass."""
 T = TypeVar("T")
 
 
@@ -44,6 +46,7 @@ class Backend:
         self.metrics = Metrics(scheduler.statistics)
         self.created = int(model.file.path.stat().st_mtime)
         self.fingerprint = f"tritpack-{model.file.sha256[:16]}"
+        self._kernels: list[str] = []
         # One thread, since a tokenizer's process answers one request at a time anyway.
         self._texts = concurrent.futures.ThreadPoolExecutor(1, "texts")
         longest = max(len(self.tokenizer.token_text(i)) for i in range(self.tokenizer.vocab_size))
@@ -134,6 +137,13 @@ class Backend:
             raise late(self.settings) from None
         except TritpackError as error:
             raise from_library(error) from error
+
+    async def kernels(self) -> list[str]:
+        """Return the kernels that have run, or those known before where the model is too busy to be asked."""
+        with contextlib.suppress(asyncio.TimeoutError, Closed):
+            future = self.scheduler.call(lambda model: model.kernels())  # a pass adds to them meanwhile
+            self._kernels = await asyncio.wait_for(asyncio.wrap_future(future), KERNELS_SECONDS)
+        return self._kernels
 
     def close(self, drain_seconds: float = 0.0) -> None:
         """End the scheduler's thread and that of the texts; a second call makes the first one hurry."""

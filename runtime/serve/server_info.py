@@ -18,7 +18,7 @@ async def health(request: HttpRequest) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def models(backend: Backend) -> Response:
+async def models(backend: Backend) -> Response:
     """List the one model."""
     return JSONResponse({"object": "list", "data": [_model(backend)]})
 
@@ -43,12 +43,12 @@ def _model(backend: Backend) -> dict[str, Any]:
     }
 
 
-def metrics(backend: Backend) -> Response:
+async def metrics(backend: Backend) -> Response:
     """Return figures for Prometheus."""
     return Response(generate_latest(backend.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def props(backend: Backend) -> Response:
+async def props(backend: Backend) -> Response:
     """Describe file, model and server: what llama-server says, and under `tritpack` what was proved."""
     tokenizer, params = backend.tokenizer, sampling_params(backend.model.file.metadata)
     sampling = {"temperature": params.temperature, "top_k": params.top_k, "top_p": params.top_p, "min_p": params.min_p,
@@ -64,7 +64,7 @@ def props(backend: Backend) -> Response:
             "bos_token": tokenizer.bos_token or "",
             "eos_token": tokenizer.eos_token or "",
             "build_info": f"tritpack {backend.about.get('version', '')}".strip(),
-            "tritpack": about(backend),
+            "tritpack": {**about(backend), "kernels": await backend.kernels()},
         }
     )
 
@@ -82,7 +82,6 @@ def about(backend: Backend) -> dict[str, Any]:
         "ternary_bits": round(bits, 4),
         "parameters": sum(tensor.rows * tensor.cols for tensor in model.file.tensors.values()),
         "embedding": model.file.tensors["token_embd.weight"].layout,
-        "kernels": model.kernels(),
         "context": model.context_length,
         **backend.about,
         "attestation": _attested(backend),

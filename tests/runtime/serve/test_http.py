@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,21 @@ def test_props_say_what_is_served(demo: Running) -> None:
     assert str(demo.model.file.path.parent) not in json.dumps(props)
     demo.ask(CHAT, GOOD[CHAT])
     assert any("matvec" in name or "matmul" in name for name in demo.ask("/props").json["tritpack"]["kernels"])
+
+
+def test_kernels_are_read_between_passes(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tritpack.runtime.model import Model
+
+    threads = []
+    kernels = Model.kernels
+    monkeypatch.setattr(Model, "kernels", lambda self: threads.append(threading.current_thread().name) or kernels(self))
+    with serving(demo_gguf) as running:
+        scheduler = running.server.backend.scheduler
+        running.ask(COMPLETIONS, GOOD[COMPLETIONS])
+        known = running.ask("/props").json["tritpack"]["kernels"]
+        assert known and threads == ["tritpack-scheduler"]
+        scheduler.close()
+        assert running.ask("/props").json["tritpack"]["kernels"] == known
 
 
 def test_the_file_says_how_to_sample(demo: Running) -> None:
