@@ -56,7 +56,7 @@ class _SchedulerFigures(Collector):
         stats = self._stats()
         yield GaugeMetricFamily("tritpack_slots_busy", "Answers that are being written.", value=stats.busy)
         yield GaugeMetricFamily("tritpack_requests_queued", "Requests that wait for a slot.", value=stats.waiting)
-        cancelled = "Answers that were stopped since nobody waited for them."
+        cancelled = "Answers that were stopped: the client had gone, the time limit came, or the server shut down."
         yield CounterMetricFamily("tritpack_answers_cancelled", cancelled, value=stats.cancelled)
         guessed = "Tokens that were guessed to be checked in one pass."
         yield CounterMetricFamily("tritpack_guessed_tokens", guessed, value=stats.guessed_tokens)

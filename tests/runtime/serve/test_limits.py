@@ -96,6 +96,10 @@ def test_an_answer_ends_with_its_time(demo_gguf: Path) -> None:
         if answer.status == 200:
             assert {choice["finish_reason"] for choice in answer.json["choices"]} == {"length"}
             assert answer.json["usage"]["completion_tokens"] < 8000
+        assert running.wait_for("tritpack_answers_cancelled_total", 1) >= 1
+        figures = running.ask("/metrics").data.decode().splitlines()
+        about = next(line for line in figures if line.startswith("# HELP tritpack_answers_cancelled"))
+        assert "time limit" in about and "shut down" in about
         with contextlib.closing(socket.create_connection(running.address)) as slow:
             slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(100)
