@@ -85,10 +85,13 @@ class LineReader:
                 self._history.write_text("\n".join(lines[-MOST_HISTORY:]) + "\n", "utf-8")
 
 
-def history_path() -> Path:
-    """Return the file of earlier lines, by the XDG convention."""
+def history_path() -> Path | None:
+    """Return the file of earlier lines, by the XDG convention; None for a user without a home."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "tritpack" / "chat_history"
+    try:
+        return Path(state).expanduser() / "tritpack" / "chat_history"
+    except RuntimeError:
+        return None
 
 
 def read_line() -> bytes:

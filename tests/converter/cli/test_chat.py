@@ -176,6 +176,8 @@ def test_words_stay_whole_and_code_stays_as_it_is() -> None:
 def test_lines_of_earlier_chats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert history_path() == tmp_path / "tritpack" / "chat_history"
+    monkeypatch.setenv("XDG_STATE_HOME", "~nosuchuser/state")
+    assert history_path() is None
 
 
 def test_a_line_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
