@@ -99,7 +99,8 @@ def _cors(origins: Sequence[str]) -> Middleware:
 
 
 class Deadline:
-    """ASGI middleware that ends what lasts beyond all other limits: a client that sends or reads too slowly."""
+    """ASGI middleware that ends a request that lasts beyond all other limits, since its client sends or reads just fast
+    enough for them; connection.py ends the others."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app, self._seconds = app, seconds

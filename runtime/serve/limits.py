@@ -21,7 +21,8 @@ CHARACTERS_PER_BYTE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of a server. timeout: seconds for the body of a request to arrive, and again for its answer."""
+    """Settings of a server. timeout: seconds for the body of a request to arrive, again for its answer, and
+    for the client to take what was sent."""
 
     name: str  # what clients see as the model
     api_keys: tuple[str, ...] = ()

@@ -18,9 +18,12 @@ from tritpack.runtime.scheduler import Scheduler
 from tritpack.runtime.serve.access import is_loopback
 from tritpack.runtime.serve.app import make_app
 from tritpack.runtime.serve.backend import Backend
+from tritpack.runtime.serve.connection import Connection
 from tritpack.runtime.serve.limits import Settings
 
 BACKLOG = 2048
+SPARE_CONNECTIONS = 800
+"""Besides those whose requests are served or wait; most systems let a process have 1024 open files."""
 DRAIN_SECONDS = 30
 """What running answers get when a signal ends the server."""
 LOGGING: dict[str, Any] = {
@@ -103,8 +106,11 @@ class Server(uvicorn.Server):
         self, backend: Backend, on_ready: Callable[[str, int, str], object] = lambda host, port, name: None
     ) -> None:
         self.backend, self._on_ready = backend, on_ready
+        settings, waiting = backend.settings, backend.scheduler.queue_limit
+        limits = {"seconds": settings.timeout, "most": settings.slots + waiting + SPARE_CONNECTIONS}
         config = uvicorn.Config(
             make_app(backend),
+            http=type("LimitedConnection", (Connection,), limits),
             log_config=LOGGING,
             ws="none",
             server_header=False,
