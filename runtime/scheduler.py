@@ -20,11 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tritpack.formats.arrays import F32
-from tritpack.formats.errors import TritpackError
 from tritpack.runtime.continuation import (
     CANCELLED,
     Continuation,
-    GeneratedToken,
     Generation,
     Request,
 )
@@ -32,6 +30,7 @@ from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.model import Model
 from tritpack.runtime.session import DEFAULT_BATCH, CSequence, Span
 from tritpack.runtime.speculation import Speculation
+from tritpack.runtime.ticket_queue import Closed, FairQueue, OnEnd, OnToken, QueueFull, Ticket
 
 PROMPT_BESIDE_WRITING = 64
 """Most tokens of prompts in a pass while other requests write, which wait for it."""
@@ -41,36 +40,6 @@ is full of tokens that are surely wanted."""
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 V = TypeVar("V")
-OnToken = Callable[[GeneratedToken], object]
-OnEnd = Callable[["Generation | Exception"], object]
-
-
-class QueueFull(TritpackError):
-    """More requests wait than the limit allows. retry_after: seconds after which one may have been served."""
-
-    def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} requests are waiting already", hint=f"try again in {retry_after:.0f} s")
-        self.retry_after = retry_after
-
-
-class Closed(TritpackError):
-    """The scheduler takes no more requests."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is shutting down")
-
-
-class Ticket:
-    """A request that was handed in."""
-
-    def __init__(self, continuation: Continuation, client: str, on_token: OnToken, on_end: OnEnd) -> None:
-        self.continuation, self.client, self.on_token, self.on_end = continuation, client, on_token, on_end
-        self.cancelled = False
-        self.began = time.monotonic()
-
-    def cancel(self) -> None:
-        """Stop within one token; `on_end` gets what was written, with the stop reason "cancelled"."""
-        self.cancelled = True
 
 
 @dataclass
@@ -99,42 +68,6 @@ class Statistics:
     evictions: int = 0  # beginnings of texts that were given up for others
     busy: int = 0  # slots, now
     waiting: int = 0  # requests, now
-
-
-class FairQueue:
-    """Tickets by client: clients take turns, and each one's tickets keep their order."""
-
-    def __init__(self) -> None:
-        self._clients: collections.OrderedDict[str, collections.deque[Ticket]] = collections.OrderedDict()
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def put(self, ticket: Ticket) -> None:
-        self._clients.setdefault(ticket.client, collections.deque()).append(ticket)
-        self._length += 1
-
-    def get(self) -> Ticket:
-        """The next ticket. IndexError if there is none."""
-        if not self._clients:
-            raise IndexError("the queue is empty")
-        client, tickets = self._clients.popitem(last=False)
-        ticket = tickets.popleft()
-        if tickets:
-            self._clients[client] = tickets  # behind the others
-        self._length -= 1
-        return ticket
-
-    def take_cancelled(self) -> list[Ticket]:
-        """Take out the tickets that nobody waits for: they would keep others out of a full queue."""
-        gone = [ticket for tickets in self._clients.values() for ticket in tickets if ticket.cancelled]
-        for ticket in gone:
-            self._clients[ticket.client].remove(ticket)
-            if not self._clients[ticket.client]:
-                del self._clients[ticket.client]
-        self._length -= len(gone)
-        return gone
 
 
 class Scheduler:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
-from tritpack.runtime.scheduler import Closed, QueueFull
+from tritpack.runtime.ticket_queue import Closed, QueueFull
 
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 ANTHROPIC_TYPES = {

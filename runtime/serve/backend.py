@@ -21,11 +21,12 @@ from tritpack.runtime.chat import Message, chat_ids
 from tritpack.runtime.continuation import GeneratedToken, Generation, Request
 from tritpack.runtime.grammar import GrammarConstraint, constraint_for
 from tritpack.runtime.model import Model
-from tritpack.runtime.scheduler import Closed, QueueFull, Scheduler
+from tritpack.runtime.scheduler import Scheduler
 from tritpack.runtime.serve.access import KEY_INDEX
 from tritpack.runtime.serve.api_errors import ApiError, ContextTooLong, from_library, shutting_down
 from tritpack.runtime.serve.limits import CHARACTERS_PER_BYTE, Settings
 from tritpack.runtime.serve.metrics import Metrics
+from tritpack.runtime.ticket_queue import Closed, QueueFull
 
 RETRY_SECONDS = 1.0
 """After which a list of prompts tries again to get into a full queue, at the latest."""

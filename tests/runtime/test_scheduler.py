@@ -17,8 +17,9 @@ from tritpack.runtime.continuation import Continuation, GeneratedToken, Generati
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.model import Model
 from tritpack.runtime.sampling import SamplingParams
-from tritpack.runtime.scheduler import Closed, FairQueue, QueueFull, Scheduler, Ticket
+from tritpack.runtime.scheduler import Scheduler
 from tritpack.runtime.speculation import LookupDraft, Speculation
+from tritpack.runtime.ticket_queue import Closed, FairQueue, QueueFull, Ticket
 
 PROMPTS = (
     "Once upon a time",
