@@ -62,8 +62,7 @@ export class Model {
   logits(ids) {
     this.#rewind(0);
     const found = [];
-    for (let at = 0; at < ids.length; at += BATCH) found.push(this.#native.eval(ids.slice(at, at + BATCH), "all"));
-    this.#cached = [...ids];
+    for (let at = 0; at < ids.length; at += BATCH) found.push(this.#eval(ids.slice(at, at + BATCH), "all"));
     const all = new Float32Array(found.reduce((sum, part) => sum + part.length, 0));
     found.reduce((at, part) => (all.set(part, at), at + part.length), 0);
     return all;
@@ -77,8 +76,7 @@ export class Model {
     let logits = vocabAll.subarray(vocabAll.length - vocab);
     for (let i = 0; i < greedy.length; i += 1) {
       ids.push(likeliest(logits));
-      logits = this.#native.eval([ids[i]]);
-      this.#cached.push(ids[i]);
+      logits = this.#eval([ids[i]], "last");
       hash.add(bytes(logits));
       await this.pause();
     }
@@ -99,10 +97,16 @@ export class Model {
       if (stopped()) return null;
       const batch = ids.slice(this.#cached.length, this.#cached.length + BATCH);
       const last = this.#cached.length + batch.length === ids.length;
-      const logits = this.#native.eval(batch, last ? "last" : "none");
-      this.#cached.push(...batch);
+      const logits = this.#eval(batch, last ? "last" : "none");
       if (last) return logits;
     }
+  }
+
+  /** Appends ids to the cache, native and noted: one refused batch must not make the two differ. */
+  #eval(ids, which) {
+    const logits = this.#native.eval(ids, which);
+    this.#cached.push(...ids);
+    return logits;
   }
 
   #rewind(positions) {

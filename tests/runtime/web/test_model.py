@@ -1,0 +1,66 @@
+"""The page's generation loop with a native library made of plain JavaScript. It runs in node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.make.web_page import READ_INPUT, bundled, run_node
+
+# Tokens are 0 to 99. The next one is the sum of all positions so far, so a wrong cache gives wrong tokens.
+NATIVE = """
+const { Model, turns } = await import(given.module);
+const clock = { now: 0 }, batches = [];
+performance.now = () => clock.now;
+const native = {
+  cache: [],
+  cost: 0,
+  eval(ids, which) {
+    if (ids.some((id) => !(id >= 0 && id < 100))) throw new Error("The model cannot run: no such token.");
+    batches.push(ids.length);
+    clock.now += this.cost * ids.length;
+    const rows = ids.map((id) => {
+      this.cache.push(id);
+      const row = new Float32Array(100);
+      row[this.cache.reduce((sum, each) => sum + each, 0) % 100] = 1;
+      return row;
+    });
+    if (which === "none") return null;
+    return Float32Array.from((which === "all" ? rows : rows.slice(-1)).flatMap((row) => [...row]));
+  },
+  rewind(positions) { this.cache.length = positions; },
+};
+const text = { bos: 1, stops: new Set(), control: new Set(), bytes: (id) => Uint8Array.of(65 + (id % 26)) };
+const model = new Model(native, text, 1000, turns());
+const generated = async (ids, options, stopped = () => false) => {
+  const steps = model.generate(ids, options, stopped);
+  for (;;) {
+    const { value, done } = await steps.next();
+    if (done) return value;
+  }
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundled("model", tmp_path_factory.mktemp("bundle"))
+
+
+def test_tokens_are_right_after_logits_were_refused(module: Path, tmp_path: Path) -> None:
+    script = """
+    const before = await generated([1, 2, 3], { max_tokens: 5 });
+    let refused = "";
+    try {
+      model.logits([...Array(150).fill(7), 1000]);
+    } catch (error) {
+      refused = error.message;
+    }
+    const after = await generated([1, 2, 3], { max_tokens: 5 });
+    console.log(JSON.stringify({ before: before.ids, refused, after: after.ids }));
+    process.exit();
+    """
+    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module)})
+    assert found["refused"] == "The model cannot run: no such token."
+    assert found["after"] == found["before"] == [6, 12, 24, 48, 96]
