@@ -6,14 +6,14 @@ export class Tritpack {
   #worker;
   #waiting = new Map();
   #next = 1;
+  #generating = new Set(); // ids
+  #ended = null; // why nothing can be asked any more
 
   /** Use Tritpack.load. */
   constructor(worker) {
     this.#worker = worker;
     worker.onmessage = ({ data }) => this.#waiting.get(data.id)?.(data);
-    worker.onerror = (event) => {
-      for (const take of this.#waiting.values()) take({ failed: `The worker failed: ${event.message ?? "it could not be started"}.` });
-    };
+    worker.onerror = (event) => this.#end(`The worker failed: ${event.message ?? "it could not be started"}.`);
   }
 
   static async load(source, { manifest, threads, onProgress = () => {} } = {}) {
@@ -53,9 +53,11 @@ export class Tritpack {
   async *generate(input, options = {}) {
     const texts = [];
     let wake = () => {}, ended = false, failed = null, result = null;
+    const id = this.#next;
+    this.#generating.add(id);
     this.#ask({ ask: "generate", input, options }, ({ text }) => { texts.push(text); wake(); })
       .then((value) => { result = value; }, (error) => { failed = error; })
-      .finally(() => { ended = true; wake(); });
+      .finally(() => { ended = true; this.#generating.delete(id); wake(); });
     try {
       for (;;) {
         while (texts.length) yield texts.shift();
@@ -64,20 +66,30 @@ export class Tritpack {
         await new Promise((resolve) => { wake = resolve; });
       }
     } finally {
-      if (!ended) this.stop();
+      if (!ended) this.#stop(id);
     }
   }
 
   stop() {
-    this.#worker.postMessage({ ask: "stop" });
+    for (const id of this.#generating) this.#stop(id);
   }
 
   close() {
+    this.#end("The model was closed.");
+  }
+
+  #stop(id) {
+    this.#worker.postMessage({ ask: "stop", id });
+  }
+
+  #end(why) {
     this.#worker.terminate();
-    for (const take of this.#waiting.values()) take({ failed: "The model was closed." });
+    this.#ended ??= why;
+    for (const take of [...this.#waiting.values()]) take({ failed: this.#ended });
   }
 
   #ask(question, onPart = () => {}) {
+    if (this.#ended) return Promise.reject(new Error(this.#ended));
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, (data) => {

@@ -1,5 +1,5 @@
 /** The worker that holds the model: it answers {id, ask, ...} with {id, done} or {id, failed}, and on the way {id, progress} or
- * {id, text}. index.js is what talks to it. */
+ * {id, text}. {id, ask: "stop"} ends the generation of that id, also one that waits. index.js is what talks to it. */
 import { fill, fillFromBlob, forgetOthers, get, getChecked } from "./download.js";
 import { Model, turns } from "./model.js";
 import { Native, reserve, THREAD_STACK } from "./native.js";
@@ -8,7 +8,8 @@ import { Text } from "./text.js";
 const SCHEMA = "tritpack.web/1";
 const MOST_THREADS = 16;
 const pause = turns();
-let model = null, running = null, stopped = false;
+const going = new Set(); // ids of what was asked and is neither answered nor stopped
+let model = null, running = null;
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 
@@ -89,7 +90,7 @@ function info() {
 }
 
 async function generate({ input, options }, id) {
-  const steps = model.generate(Array.isArray(input) && typeof input[0] !== "object" ? input : model.text.ids(input), options, () => stopped);
+  const steps = model.generate(Array.isArray(input) && typeof input[0] !== "object" ? input : model.text.ids(input), options, () => !going.has(id));
   for (;;) {
     const { value, done } = await steps.next();
     if (done) return value;
@@ -111,18 +112,19 @@ const asks = {
 
 self.onmessage = async ({ data }) => {
   if (data.ask === "stop") {
-    stopped = true;
+    going.delete(data.id);
     return;
   }
+  going.add(data.id);
   const before = running; // one after the other: they share a session
   running = (async () => {
     await before;
-    stopped = false;
     try {
       if (!model && data.ask !== "load") throw new Error("The model is not loaded.");
       self.postMessage({ id: data.id, done: await asks[data.ask](data, data.id) });
     } catch (error) {
       self.postMessage({ id: data.id, failed: error.message ?? String(error) });
     }
+    going.delete(data.id);
   })();
 };

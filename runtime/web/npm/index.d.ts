@@ -80,10 +80,10 @@ export class Tritpack {
   logits(tokens: number[]): Promise<Float32Array>;
   /** Runs the golden prompt, to compare its tokens and logits with those of the native library. */
   prove(): Promise<Proof>;
-  /** Ends the generation that is running within one token. */
+  /** Ends all generations asked for so far, also those that wait for their turn. */
   stop(): void;
   /** Reads `info` again: memory and kernels change while the model runs. */
   refresh(): Promise<Info>;
-  /** Ends the worker and frees the memory. */
+  /** Ends the worker and frees the memory. What waits, or is asked afterwards, is rejected. */
   close(): void;
 }

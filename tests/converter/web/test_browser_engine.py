@@ -1,0 +1,87 @@
+"""The engine of the page in Debian's Chromium: several questions at once, stops, a browser that keeps nothing.
+
+Needs what `make web` builds, Chromium, and Playwright from PyPI; without them these tests skip and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEMO
+from tests.make.web_page import PlainHost, chromium, require_engine
+from tritpack.converter.convert import convert
+from tritpack.converter.web.web import web
+
+READY = "html[data-state=ready]"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainHost]:
+    require_engine()
+    folder = tmp_path_factory.mktemp("web")
+    convert(DEMO / "checkpoint", folder / "demo.gguf")
+    started = PlainHost(web(folder / "demo.gguf", folder / "site", part_size=1_000_000).path)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of a browser that has kept nothing. Errors of it fail the test."""
+    errors: list[str] = []
+    context = browser.new_context(service_workers="block")
+    context.set_default_timeout(120_000)
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+LOAD = """async () => {
+  const { Tritpack } = await import("./tritpack/tritpack.js");
+  window.model = await Tritpack.load(document.baseURI);
+  window.ended = async (steps) => {
+    for (;;) {
+      const { value, done } = await steps.next();
+      if (done) return value;
+    }
+  };
+}"""
+
+
+def load(page: Any, host: PlainHost) -> None:
+    page.goto(host.url)
+    page.wait_for_selector(READY)
+    page.evaluate(LOAD)
+
+
+def test_a_stop_reaches_generations_that_wait(page: Any, host: PlainHost) -> None:
+    load(page, host)
+    proof, waited = page.evaluate("""async () => {
+      const proof = model.prove(), waiting = ended(model.generate("Once", { max_tokens: 200 }));
+      model.stop();
+      return [await proof, await waiting];
+    }""")
+    assert proof["found"]["sha256"] == proof["expected"]["sha256"], "a proof goes on"
+    assert (waited["stopReason"], waited["tokens"]) == ("stopped", 0)
+
+
+def test_generation_is_right_after_logits_were_refused(page: Any, host: PlainHost) -> None:
+    load(page, host)
+    before, refused, after = page.evaluate("""async () => {
+      const ids = async () => (await ended(model.generate("Once", { max_tokens: 8 }))).ids;
+      const before = await ids(), bad = [...Array(150).fill(7), 10 ** 6];
+      const refused = await model.logits(bad).then(() => "", (error) => error.message);
+      return [before, refused, await ids()];
+    }""")
+    assert refused.startswith("The model cannot run: ") and after == before
