@@ -80,7 +80,10 @@ export class Tritpack {
   logits(tokens: number[]): Promise<Float32Array>;
   /** Runs the golden prompt, to compare its tokens and logits with those of the native library. */
   prove(): Promise<Proof>;
-  /** Ends all generations asked for so far, also those that wait for their turn. */
+  /**
+   * Ends all generations asked for so far, also those that wait for their turn: one that writes within one token, one that still
+   * reads its prompt within 36 tokens of it.
+   */
   stop(): void;
   /** Reads `info` again: memory and kernels change while the model runs. */
   refresh(): Promise<Info>;

@@ -7,7 +7,7 @@
  *   info()                        {name, where, chat, context, defaults, file, running, canProve}: chat is false where it only continues
  *                                 text; words.js lists what "About this file" shows of file and running
  *   generate(messages, options)   an async iterator of text
- *   stop()                        ends it within one token; the iterator then ends without an error
+ *   stop()                        ends it soon; the iterator then ends without an error
  *   last                          {tokens, tokensPerSecond, promptTokens, stopReason} of the last answer
  *   prove()                       only with canProve: {same, rows: [[name, expected, found]]}
  */

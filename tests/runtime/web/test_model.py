@@ -11,15 +11,12 @@ from tests.make.web_page import READ_INPUT, bundled, run_node
 # Tokens are 0 to 99. The next one is the sum of all positions so far, so a wrong cache gives wrong tokens.
 NATIVE = """
 const { Model, turns } = await import(given.module);
-const clock = { now: 0 }, batches = [];
-performance.now = () => clock.now;
+const batches = [];
 const native = {
   cache: [],
-  cost: 0,
   eval(ids, which) {
     if (ids.some((id) => !(id >= 0 && id < 100))) throw new Error("The model cannot run: no such token.");
     batches.push(ids.length);
-    clock.now += this.cost * ids.length;
     const rows = ids.map((id) => {
       this.cache.push(id);
       const row = new Float32Array(100);
@@ -64,3 +61,14 @@ def test_tokens_are_right_after_logits_were_refused(module: Path, tmp_path: Path
     found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module)})
     assert found["refused"] == "The model cannot run: no such token."
     assert found["after"] == found["before"] == [6, 12, 24, 48, 96]
+
+
+def test_a_stop_does_not_wait_for_a_long_prompt(module: Path, tmp_path: Path) -> None:
+    script = """
+    let looks = 0;
+    const { stopReason } = await generated(Array(300).fill(1), { max_tokens: 1 }, () => (looks += 1) > 2);
+    console.log(JSON.stringify({ stopReason, batches }));
+    process.exit();
+    """
+    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module)})
+    assert found == {"stopReason": "stopped", "batches": [36, 36]}
