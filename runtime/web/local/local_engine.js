@@ -58,13 +58,23 @@ async function isolate(onProgress) {
   onProgress({ done: 0, total: 0, text: "Starting" });
   const registered = navigator.serviceWorker.register("sw.js").catch(() => null);
   if (crossOriginIsolated) {
-    sessionStorage.removeItem(ASKED);
+    remember((storage) => storage.removeItem(ASKED));
     return;
   }
-  if (sessionStorage.getItem(ASKED) || !(await registered)) return; // it was tried: some browsers never isolate a page
+  if (remember((storage) => storage.getItem(ASKED)) || !(await registered)) return; // it was tried: some browsers never isolate a page
   const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
   if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return;
-  sessionStorage.setItem(ASKED, "1");
+  remember((storage) => storage.setItem(ASKED, "1"));
+  if (!remember((storage) => storage.getItem(ASKED))) return; // it would reload for ever
   location.reload();
   await new Promise(() => {});
+}
+
+/** What the storage of this tab answers; null where site data are blocked. */
+function remember(act) {
+  try {
+    return act(sessionStorage);
+  } catch {
+    return null;
+  }
 }

@@ -85,3 +85,19 @@ def test_generation_is_right_after_logits_were_refused(page: Any, host: PlainHos
       return [before, refused, await ids()];
     }""")
     assert refused.startswith("The model cannot run: ") and after == before
+
+
+def test_the_page_loads_where_site_data_are_blocked(browser: Any, host: PlainHost) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script("""
+      const refuse = { get() { throw new DOMException("Access is denied for this document.", "SecurityError"); } };
+      for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name, refuse);
+    """)
+    page.goto(host.url)
+    page.wait_for_selector("html[data-state=ready], html[data-state=failed]")
+    assert page.evaluate("document.documentElement.dataset.state") == "ready", page.inner_text("#loading-text")
+    assert "1 thread " in page.inner_text("#status") and errors == []
+    context.close()
