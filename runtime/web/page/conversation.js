@@ -28,9 +28,13 @@ export class Conversation {
     this.save();
   }
 
-  /** What the model gets: the messages before the answer, the system prompt first. */
+  /** What the model gets: the messages before the answer, the system prompt first. A question of a chat that got no answer is left
+   * out, because templates want the turns to alternate. */
   request(chat) {
-    const messages = this.messages.filter((message) => message.content).map(({ role, content }) => ({ role, content }));
+    const empty = (message) => message?.role === "assistant" && !message.content;
+    const messages = this.messages
+      .filter((message, place) => !empty(message) && !(chat && empty(this.messages[place + 1])))
+      .map(({ role, content }) => ({ role, content }));
     return chat && this.system.trim() ? [{ role: "system", content: this.system.trim() }, ...messages] : messages;
   }
 }

@@ -1,12 +1,28 @@
+const LANGUAGE = /^\s*[\w+#.-]*\s*$/;
+
 /** Shows an answer: paragraphs, lists, **bold**, `code` and fenced code; everything else stays as it was written. It only makes
  * text nodes, so nothing that a model writes becomes markup. */
 export function show(into, text) {
   const blocks = [];
-  const parts = text.split(/^ {0,3}```([^\n`]*)\n?/m); // text, language, code, rest of the closing line, text, ...
-  for (let i = 0; i < parts.length; i += 2) {
-    if (i % 4 === 2) blocks.push(fence(parts[i]));
-    else blocks.push(...paragraphs(parts[i]));
+  let lines = [], closing = null, word = ""; // what ends the code that the lines are of, and what stands after its fence
+  const end = () => {
+    if (closing) blocks.push(fence(lines.length ? lines.join("\n") : word));
+    else blocks.push(...paragraphs(lines.join("\n")));
+    lines = [];
+  };
+  for (const line of text.split("\n")) {
+    const opening = closing ? null : /^ {0,3}(`{3,})([^`]*)$/.exec(line);
+    if (opening) {
+      end();
+      closing = new RegExp(`^ {0,3}${opening[1]}\`*\\s*$`);
+      word = opening[2];
+      if (!LANGUAGE.test(word)) lines.push(word); // it is no language, but code that begins at once
+    } else if (closing?.test(line)) {
+      end();
+      closing = null;
+    } else lines.push(line);
   }
+  end();
   into.replaceChildren(...blocks);
 }
 
@@ -36,8 +52,8 @@ function paragraphs(text) {
 }
 
 function inline(text) {
-  return text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/).filter(Boolean).map((part) => {
-    if (/^`[^`]+`$/.test(part)) return element("code", part.slice(1, -1));
+  return text.split(/(```[^`\n]+```|`[^`\n]+`|\*\*[^*\n]+\*\*)/).filter(Boolean).map((part) => {
+    if (/^`+[^`]+`+$/.test(part)) return element("code", part.replace(/^`+|`+$/g, ""));
     if (/^\*\*[^*]+\*\*$/.test(part)) return element("strong", part.slice(2, -2));
     return part;
   });
