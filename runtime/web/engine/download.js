@@ -21,14 +21,19 @@ export class Hash {
   }
 }
 
+/** The storage; null in a browser, or on a page, that has none. */
 async function openCache() {
-  return typeof caches === "undefined" ? null : caches.open(CACHE).catch(() => null);
+  try {
+    return await caches.open(CACHE);
+  } catch {
+    return null;
+  }
 }
 
-/** Fetches what has to be there. Throws an Error with a sentence. */
-export async function get(url, what) {
+/** Fetches what has to be there. Throws an Error with a sentence, and then with what else there is to say. */
+export async function get(url, what, more = "") {
   const answer = await fetch(url, { cache: "no-cache" }).catch(() => null);
-  if (!answer) throw new Error(`${what} cannot be reached (${url}). Is the network there? What was downloaded so far is kept.`);
+  if (!answer) throw new Error(`${what} cannot be reached (${url}). Is the network there?${more}`);
   if (!answer.ok) throw new Error(`${what} is not there: ${url} answers ${answer.status} ${answer.statusText}.`);
   return answer;
 }
@@ -46,36 +51,43 @@ export async function getChecked({ url, sha256: expected, size }, base, what) {
  */
 export async function fill(parts, base, target, onProgress, name = (i) => `Part ${i + 1} of ${parts.length} of the model`) {
   const cache = await openCache();
-  let offset = 0;
+  let offset = 0, kept = 0;
   for (const [i, part] of parts.entries()) {
     const into = target(offset, part.size), report = (bytes) => onProgress(offset + bytes);
     const url = new URL(part.url, base), key = new URL(url);
     key.searchParams.set("sha256", part.sha256);
-    const kept = await cache?.match(key);
-    let found = kept && (await readInto(kept, into, report).catch(() => null));
-    if (found?.sha256 !== part.sha256) {
-      if (kept) await cache.delete(key);
-      found = await readInto(await get(url, name(i)), into, report).catch((error) => {
-        throw error.sentence ? error : new Error(`The download of ${lower(name(i))} broke off. What was complete is kept: try again.`);
+    const stored = await cache?.match(key);
+    let found = stored && (await readInto(stored, into, report).catch(() => null));
+    if (found?.sha256 === part.sha256) kept += 1;
+    else {
+      if (stored) await cache.delete(key);
+      const more = i > 0 && kept === i ? " What was complete is kept." : "";
+      found = await readInto(await get(url, name(i), more), into, report).catch(() => {
+        throw new Error(`The download of ${lower(name(i))} broke off.${more} Try again.`);
       });
       if (found.sha256 !== part.sha256) throw new Error(damaged(name(i), url, part, found));
-      await cache?.put(key, new Response(found.copy)).catch(() => {}); // a full storage only means another download
+      // A full storage only means another download.
+      await cache?.put(key, new Response(found.copy)).then(() => { kept += 1; }, () => {});
     }
     offset += part.size;
     onProgress(offset);
   }
 }
 
-/** Deletes from the storage what lies under `base` and is not one of these files. */
+/** Deletes from the storage what lies in the folder of `base`, but in none below it, and is not one of these files. */
 export async function forgetOthers(files, base) {
   const cache = await openCache(), folder = new URL(".", base).href, hashes = new Set(files.map((file) => file.sha256));
   for (const { url } of (await cache?.keys()) ?? []) {
-    if (url.startsWith(folder) && !hashes.has(new URL(url).searchParams.get("sha256"))) await cache.delete(url);
+    if (new URL(".", url).href === folder && !hashes.has(new URL(url).searchParams.get("sha256"))) await cache.delete(url);
   }
 }
 
-/** Fills memory from a Blob, in pieces as long as the parts, and checks each. */
-export async function fillFromBlob(blob, parts, target, onProgress) {
+/** Fills memory from a Blob, in pieces as long as the parts of a model's manifest, and checks each. */
+export async function fillFromBlob(blob, { file, parts }, target, onProgress) {
+  if (parts.reduce((sum, part) => sum + part.size, 0) !== file.size) {
+    throw new Error("The parts of this model hold more than its file: load it from the folder that tritpack web wrote.");
+  }
+  if (blob.size !== file.size) throw new Error(`This is another file: it has ${blob.size} bytes, expected ${file.size}. Nothing of it is used.`);
   let offset = 0;
   for (const [i, part] of parts.entries()) {
     const name = `Part ${i + 1} of ${parts.length} of the file`;
@@ -93,7 +105,7 @@ async function readInto(answer, into, report) {
     if (done) break;
     if (at + value.length > into.length) {
       reader.cancel().catch(() => {}); // it may never be answered
-      return { sha256: null, size: at + value.length };
+      return { sha256: null, size: `more than ${into.length}` };
     }
     into.set(value, at);
     at += value.length;
@@ -107,7 +119,7 @@ async function readInto(answer, into, report) {
 
 function damaged(name, url, part, found) {
   const where = url ? ` (${url.pathname})` : "";
-  if (!found.sha256) return `${name}${where} is damaged: it has ${found.size} bytes or more, expected ${part.size}. Nothing of it is used.`;
+  if (!found.sha256) return `${name}${where} is damaged: it has ${found.size} bytes, expected ${part.size}. Nothing of it is used.`;
   return `${name}${where} is damaged: its SHA-256 is ${short(found.sha256)}, expected ${short(part.sha256)}. Nothing of it is used.`;
 }
 

@@ -54,7 +54,7 @@ async function load({ manifest: url, blob, threads: asked, assets }, report) {
   const size = manifest.parts.reduce((sum, part) => sum + part.size, 0), image = native.take(size);
   const target = (offset, count) => native.bytes(image + offset, count);
   const progress = (done) => report({ done, total: size, text: blob ? "Reading" : "Fetching" });
-  if (blob) await fillFromBlob(blob, manifest.parts, target, progress);
+  if (blob) await fillFromBlob(blob, manifest, target, progress);
   else await fill(manifest.parts, url, target, progress);
   report({ done: 0, total: 0, text: "Getting ready" });
   const { tokenizer, pieces } = manifest.text;

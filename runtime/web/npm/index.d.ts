@@ -69,7 +69,7 @@ export class Tritpack {
   info: Info;
   /**
    * Loads a model. source: the folder that `tritpack web` wrote, or its model.json; or the GGUF file itself as a Blob, together
-   * with `manifest`. Rejects with an Error whose message is a sentence.
+   * with `manifest` (not a set of files, nor a file whose norms are not float32). Rejects with an Error whose message is a sentence.
    */
   static load(source: string | URL | Blob, options?: LoadOptions): Promise<Tritpack>;
   /** The ids of a text, with the specials that the tokenizer adds, or of a chat as the model's template renders it. */
