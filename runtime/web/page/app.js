@@ -39,13 +39,14 @@ async function start(key) {
   transcript.show(conversation.messages);
   $("loading").hidden = true;
   $("composer").hidden = false;
-  for (const id of ["new", "about"]) $(id).disabled = false;
+  for (const id of ["new", "about", "settings"]) $(id).disabled = false;
   if (!info.chat) {
     $("question-label").textContent = "Text to continue";
     $("question").placeholder = "Begin a text";
   }
   welcome();
   showStatus();
+  say("The model is ready.");
   document.documentElement.dataset.state = "ready";
   $("question").focus({ preventScroll: true });
 }
@@ -55,6 +56,12 @@ function showProgress({ done, total, text }) {
   else $("progress").removeAttribute("value");
   const said = total ? `${text}: ${bytes(done)} of ${bytes(total)}` : text;
   if ($("loading-text").textContent !== said) $("loading-text").textContent = said;
+  say(total ? `${text}: ${25 * Math.floor((4 * done) / total)} %` : text);
+}
+
+/** Tells a screen reader, once. */
+function say(text) {
+  if ($("spoken").textContent !== text) $("spoken").textContent = text;
 }
 
 function showFailure(error) {
@@ -66,6 +73,7 @@ function showFailure(error) {
   $("loading-text").hidden = Boolean(error.needsKey);
   $("key-form").hidden = !error.needsKey;
   $("load-again").hidden = Boolean(error.needsKey);
+  say($("loading-title").textContent + (error.needsKey ? "" : `. ${error.message}`));
   document.documentElement.dataset.state = "failed";
   (error.needsKey ? $("key") : $("load-again")).focus();
 }
@@ -156,7 +164,7 @@ async function answer() {
   conversation.save();
   setAnswering(false);
   showStatus();
-  $("spoken").textContent = message.failed ?? `${message.content} ${message.stopReason === "stopped" ? "Stopped." : ""}`;
+  say(message.failed ?? `${message.content} ${message.stopReason === "stopped" ? "Stopped." : ""}`);
 }
 
 function setAnswering(value) {
@@ -166,7 +174,7 @@ function setAnswering(value) {
   $("new").disabled = value;
   $("messages").setAttribute("aria-busy", String(value));
   document.documentElement.dataset.state = value ? "answering" : "ready";
-  if (value) $("spoken").textContent = "";
+  if (value) say("");
 }
 
 function send() {

@@ -1,4 +1,4 @@
-/** The dialog of the system prompt and of sampling. What is left empty is the model's own value. */
+/** The dialog of the system prompt and of sampling. What is left empty is the default of the server or of the folder. */
 const FIELDS = [
   { name: "temperature", label: "Temperature", about: "0 always takes the likeliest token", min: 0, step: "any" },
   { name: "top_k", label: "Top-k", about: "Only the k likeliest tokens; 0 is off", min: 0, step: 1 },
@@ -20,7 +20,7 @@ export class Settings {
     const system = dialog.querySelector("#system");
     system.value = conversation.system;
     dialog.querySelector("#system-field").hidden = !info.chat;
-    dialog.querySelector("#settings-note").textContent = "Grey values are the model's own. Changes count from the next answer on.";
+    dialog.querySelector("#settings-note").textContent = "Grey values count where nothing is entered. Changes count from the next answer on.";
     dialog.querySelector("#sampling").replaceChildren(...FIELDS.map((field) => this.#field(field)));
     dialog.addEventListener("close", () => {
       conversation.system = system.value;
@@ -38,7 +38,7 @@ export class Settings {
     });
   }
 
-  /** Each value as set here or by the model; max_tokens and seed may be missing. */
+  /** Each value as set here or by default; max_tokens and seed may be missing. */
   sampling() {
     return { ...this.#defaults, ...this.#conversation.sampling };
   }

@@ -101,3 +101,23 @@ def test_the_page_loads_where_site_data_are_blocked(browser: Any, host: PlainHos
     assert page.evaluate("document.documentElement.dataset.state") == "ready", page.inner_text("#loading-text")
     assert "1 thread " in page.inner_text("#status") and errors == []
     context.close()
+
+
+def test_while_it_loads_a_screen_reader_is_told_little_and_settings_wait(page: Any, host: PlainHost) -> None:
+    page.add_init_script("""
+      window.told = [];
+      addEventListener("DOMContentLoaded", () => {
+        window.early = document.querySelector("#settings").disabled;
+        const watch = new MutationObserver((changes) => {
+          for (const { target } of changes) if (target.closest("[role=status]")) told.push(target.textContent);
+        });
+        watch.observe(document.body, { childList: true, subtree: true });
+      });
+    """)
+    page.goto(host.url)
+    page.wait_for_selector(READY)
+    told = page.evaluate("told")
+    assert told[-1] == "The model is ready." and len(told) == len(set(told)) <= 9, told
+    assert page.evaluate("early") and page.is_enabled("#settings")
+    page.click("#settings")
+    assert "model's own" not in page.inner_text("#settings-note")
