@@ -49,10 +49,8 @@ def write_service_worker(folder: Path) -> None:
     """Write sw.js, which knows every file of the page and changes when one of them does. The files of the model belong
     to the worker that loads it, but for their description."""
     kept = (".html", ".css", ".js", ".svg", ".wasm")
-    files = [*sorted(path for path in folder.rglob("*") if path.suffix in kept), folder / "model.json"]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    names = ["./", *(path.relative_to(folder).as_posix() for path in files)]
-    head = f"const VERSION = {json.dumps(digest.hexdigest()[:16])};\nconst FILES = {json.dumps(names)};\n"
+    paths = [*sorted(path for path in folder.rglob("*") if path.suffix in kept), folder / "model.json"]
+    files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    head = f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(files)};\n"
     (folder / "sw.js").write_text(head + (LOCAL / "sw.js").read_text("utf-8"), "utf-8")

@@ -61,14 +61,20 @@ def bundled(name: str, folder: Path) -> Path:
 
 
 class PlainHost:
-    """A static host that sets no headers of its own, as most are. asked: the paths that were asked for."""
+    """A static host that sets no headers of its own, as most are. asked: the paths that were asked for. down: hang up
+    on everybody, on connections that are open already, too."""
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
+        self.down = False
         host = self
 
         class Handler(SimpleHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def parse_request(self) -> bool:
+                self.close_connection = True
+                return not host.down and super().parse_request()
 
             def log_message(self, format: str, *args: object) -> None:
                 host.asked.append(self.path)

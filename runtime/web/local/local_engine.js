@@ -63,7 +63,9 @@ async function isolate(onProgress) {
   }
   if (remember((storage) => storage.getItem(ASKED)) || !(await registered)) return; // it was tried: some browsers never isolate a page
   const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
-  if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return;
+  const worker = (await registered).installing;
+  const redundant = new Promise((resolve) => worker?.addEventListener("statechange", () => worker.state === "redundant" && resolve()));
+  if (!(await Promise.race([navigator.serviceWorker.ready, late, redundant]))) return;
   remember((storage) => storage.setItem(ASKED, "1"));
   if (!remember((storage) => storage.getItem(ASKED))) return; // it would reload for ever
   location.reload();

@@ -162,7 +162,8 @@ def test_stop_works_within_one_token(visit: Any, host: PlainHost) -> None:
 def test_it_works_without_a_network_after_the_first_visit(visit: Any, host: PlainHost) -> None:
     page = visit(host)
     page.wait_for_function("navigator.serviceWorker.controller !== null")
-    host.close()
+    host.asked.clear()
+    host.down = True
     page.reload()
     page.wait_for_selector(STATE.format("ready"))
     assert page.evaluate("crossOriginIsolated")
@@ -173,6 +174,57 @@ def test_it_works_without_a_network_after_the_first_visit(visit: Any, host: Plai
     page.click("#prove")
     page.wait_for_selector("#proof-result .verdict")
     assert "bit for bit" in page.inner_text("#proof-result")
+    assert host.asked == []
+
+
+def test_a_folder_in_the_place_of_another_is_shown_at_once(visit: Any, host: PlainHost, tmp_path: Path) -> None:
+    page = visit(host)
+    path = tmp_path / "host" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "name": "another"}), "utf-8")
+    page.reload()
+    page.wait_for_selector(STATE.format("ready"))
+    assert page.evaluate("navigator.serviceWorker.controller !== null")
+    assert page.inner_text("#model-name") == "another"
+
+
+def test_a_page_that_does_not_belong_together_is_not_kept(visit: Any, host: PlainHost, tmp_path: Path) -> None:
+    with (tmp_path / "host" / "page.css").open("a") as stream:
+        stream.write("/* of an older version */")
+    page = visit(host)
+    assert not page.evaluate("crossOriginIsolated"), "it works, with one thread"
+    assert page.evaluate("caches.keys()") == ["tritpack-models"]
+
+
+def test_the_older_page_is_kept_until_the_model_of_the_newer_one_is_there(
+    visit: Any, host: PlainHost, demo: Path, tmp_path: Path
+) -> None:
+    page = visit(host)
+    another = web(demo, tmp_path / "another", part_size=2 * PART, name="another").path
+    shutil.copytree(another, tmp_path / "host", dirs_exist_ok=True)
+    (tmp_path / "host" / "model-001.bin").unlink()
+    page.reload()
+    page.wait_for_selector(STATE.format("failed"))
+    page.wait_for_function("""async () => {
+      const names = (await caches.keys()).filter((name) => name.startsWith("tritpack-page"));
+      const described = await Promise.all(names.map(async (name) => (await caches.open(name)).match("model.json")));
+      return described.length === 2 && described.every(Boolean);
+    }""")
+    host.down = True
+    page.reload()
+    page.wait_for_selector(STATE.format("ready"))
+    assert page.inner_text("#model-name") == "demo"
+    host.down = False
+    shutil.copy(another / "model-001.bin", tmp_path / "host")
+    page.reload()
+    page.wait_for_selector(STATE.format("ready"))
+    assert page.inner_text("#model-name") == "another"
+
+
+def test_other_pages_of_the_host_are_left_alone(visit: Any, host: PlainHost, tmp_path: Path) -> None:
+    (tmp_path / "host" / "beside.html").write_text("<title>Beside</title>")
+    page = visit(host)
+    page.goto(host.url + "beside.html")
+    assert page.title() == "Beside" and not page.evaluate("crossOriginIsolated")
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "longer"])

@@ -9,6 +9,7 @@ import json
 import urllib.request
 from pathlib import Path
 from threading import Thread
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -109,7 +110,9 @@ def test_every_file_of_the_page_is_kept_by_the_service_worker(tiny_gguf: Path, t
     web(tiny_gguf, tmp_path / "site")
     text = (tmp_path / "site" / "sw.js").read_text("utf-8")
     files = json.loads(text.splitlines()[1].removeprefix("const FILES = ").removesuffix(";"))
-    for name in ("./", "index.html", "engine.js", "page.css", "model.json", "tritpack/tritpack-worker.js"):
+    for name, digest in files.items():
+        assert digest == hashlib.sha256((tmp_path / "site" / name).read_bytes()).hexdigest(), name
+    for name in ("index.html", "engine.js", "page.css", "model.json", "tritpack/tritpack-worker.js"):
         assert name in files, name
     assert not [name for name in files if name.endswith(".bin")]
     assert "LocalEngine" in (tmp_path / "site" / "engine.js").read_text()
@@ -170,6 +173,9 @@ def test_the_server_sets_the_headers_that_threads_need(tmp_path: Path) -> None:
         Thread(target=listening.serve_forever, args=(0.05,), daemon=True).start()
         with urllib.request.urlopen(f"http://127.0.0.1:{listening.server_port}/module.wasm") as answer:
             headers = answer.headers
+        (tmp_path / "sw.js").write_text("")
+        with pytest.raises(HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{listening.server_port}/sw.js")
         with pytest.raises(UsageError, match="cannot listen"):
             server.server(tmp_path, "127.0.0.1", listening.server_port)
         listening.shutdown()
