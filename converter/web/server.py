@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -44,7 +45,11 @@ class Handler(SimpleHTTPRequestHandler):
 def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
     """Return a server that listens; its serve_forever answers. port: 0 takes a free one. Raises UsageError."""
     try:
-        made = ThreadingHTTPServer((host, port), functools.partial(Handler, directory=str(folder)))
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        kind = type("Server", (ThreadingHTTPServer,), {"address_family": family})
+        made: ThreadingHTTPServer = kind(address[:2], functools.partial(Handler, directory=str(folder)))
+    except UnicodeError as error:  # an empty or too long part of the name
+        raise UsageError(f"cannot listen on {host[:100]!r}: it is neither a host name nor an address") from error
     except OSError as error:
         raise UsageError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
