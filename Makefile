@@ -23,7 +23,7 @@ demo: $(VENV)/.ready ## Convert, inspect, verify and run the bundled model (offl
 	$(call show,4. Run it,generate $(BUILD)/demo.gguf -p "Once upon a time" -n 64 --temp 0 --repeat-penalty 1.15)
 	@printf '\nThe command is %s/tritpack; after ". %s/activate" it is simply tritpack.\n' '$(RUN)' '$(RUN)' >&2
 	@if [ -f $(WEB)/tritpack.wasm ]; then printf 'In a browser: %s/tritpack web --serve $(BUILD)/demo.gguf\n' '$(RUN)' >&2; \
-	else echo 'In a browser: make web builds the page (it needs clang, lld, wasi-libc, node and npm), then tritpack web --serve $(BUILD)/demo.gguf' >&2; fi
+	else echo 'In a browser: make web builds the page (it needs clang, lld, wasi-libc, libclang-rt-dev-wasm32, node and npm), then tritpack web --serve $(BUILD)/demo.gguf' >&2; fi
 
 # A heading, a command and its output; the first two on stderr, because stdout is for what was asked for.
 show = @printf '\n%s\n$$ tritpack %s\n' '$(1)' '$(2)' >&2; $(RUN)/tritpack $(2)
@@ -32,6 +32,7 @@ show = @printf '\n%s\n$$ tritpack %s\n' '$(1)' '$(2)' >&2; $(RUN)/tritpack $(2)
 install: $(VENV)/.ready ## Set up .venv with tritpack installed in it
 
 WASM_CC ?= clang --target=wasm32-wasi
+WASI_LICENSE ?= /usr/share/doc/wasi-libc/copyright
 WEB := runtime/web/npm/dist
 wasm = $(MAKE) --no-print-directory -f runtime/runtime.mk $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) QUIET=1 CC="$(WASM_CC)" \
 	CFLAGS="$(2)" CPPFLAGS= LDFLAGS= BUILD="$(BUILD)/web/$(1)" "$(BUILD)/web/$(1)/tritpack.wasm"
@@ -45,6 +46,7 @@ web: web-requirements $(NODE_MODULES) ## Build the engine of the page that tritp
 	@cp $(BUILD)/web/single/tritpack.wasm $(WEB)/tritpack.wasm && cp $(BUILD)/web/threads/tritpack.wasm $(WEB)/tritpack-threads.wasm
 	@cd $(BUILD)/web/node/node_modules && for each in @huggingface/tokenizers @huggingface/jinja @noble/hashes; do \
 		printf '%s\n\n' "$$each"; cat "$$each/LICENSE"; printf '\n\n'; done > $(abspath $(WEB))/licenses.txt
+	@{ printf 'wasi-libc, with musl\n\n'; cat "$(WASI_LICENSE)"; } >> $(WEB)/licenses.txt
 	@echo "built the page's engine in $(WEB); tritpack web FILE --serve shows it" >&2
 
 # Without scripts of packages, and without a lock file, which would hold the address of a registry: versions are exact.
@@ -59,6 +61,7 @@ web-requirements:
 		{ echo "error: node and npm are missing; on Debian: apt-get install nodejs npm" >&2; exit 7; }
 	@printf 'int main(void) { return 0; }' | $(WASM_CC) -x c - -o /dev/null 2>/dev/null || \
 		{ echo "error: '$(WASM_CC)' does not link; on Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32" >&2; exit 7; }
+	@[ -r "$(WASI_LICENSE)" ] || { echo "error: the license of wasi-libc is not in '$(WASI_LICENSE)'; set WASI_LICENSE=" >&2; exit 7; }
 
 ##@ Develop
 .PHONY: test
