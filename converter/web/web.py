@@ -14,6 +14,7 @@ from tritpack.converter.web.manifest import describe, text_files
 from tritpack.formats.errors import UsageError, WriteFailed
 from tritpack.formats.files import require_space
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.printable import printable
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.model import Model
 
@@ -58,7 +59,7 @@ def web(
     too large, Unreadable, UsageError for an output that is something else, WriteFailed.
     """
     assets.require_engine()
-    folder = Path(output)
+    folder = Path(output).resolve()  # of a link, what it names is replaced
     refuse_folder(folder, force=force)
     if part_size < 1:
         raise UsageError(f"a part of {part_size} bytes holds nothing")
@@ -66,13 +67,14 @@ def web(
     with Model(gguf, threads=threads, context=context or CONTEXT, kv_type=kv_type) as model:
         model.require_logits()
         image = Image(gguf)
-        manifest = describe(model, image, name or Path(gguf.path).name.removesuffix(".gguf"), kv_type)
+        manifest = describe(model, image, printable(name or Path(gguf.path).name.removesuffix(".gguf")), kv_type)
         require_space(folder.resolve(), image.size)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.resolve().parent))
         try:
             assets.copy_page(partial)
             manifest["text"] = text_files(model.tokenizer, partial)
             manifest["parts"] = image.write_parts(partial, part_size, progress or silent)
+            manifest["files"] = sorted([MARK, "sw.js", *(path.as_posix() for path in _files_of(partial))])
             (partial / MARK).write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
             assets.write_service_worker(partial)
             partial.chmod(0o755)
@@ -81,11 +83,10 @@ def web(
             raise WriteFailed(f"cannot be written: {error.strerror or error}", path=folder) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return WebFolder(
-        folder,
-        [path.relative_to(folder).as_posix() for path in files],
-        sum(path.stat().st_size for path in files),
+        Path(output),
+        manifest["files"],
+        sum((folder / name).stat().st_size for name in manifest["files"]),
         len(manifest["parts"]),
         manifest["memory"],
         manifest["context"],
@@ -107,6 +108,24 @@ def refuse_folder(folder: Path, *, force: bool) -> None:
             raise UsageError("is not empty, and tritpack web did not write it", path=folder, hint="name another folder")
         if not force:
             raise UsageError("exists already", path=folder, hint="pass --force to replace it")
+        if strangers := sorted(_files_of(folder) - _listed(folder)):
+            raise UsageError(
+                f"holds what tritpack web did not write, such as {printable(str(strangers[0]))}",
+                path=folder,
+                hint="name another folder, or a folder inside this one",
+            )
+
+
+def _files_of(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def _listed(folder: Path) -> set[Path]:
+    """Return the files that tritpack web wrote, as its model.json says; none for one that cannot be read."""
+    try:
+        return {Path(name) for name in json.loads((folder / MARK).read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
