@@ -19,8 +19,9 @@ from tritpack.converter.release.attestation import attestation_name, read_attest
 from tritpack.converter.version import VERSION
 from tritpack.converter.vocab.probes import awkward_texts
 from tritpack.converter.web.image import Image
-from tritpack.formats.errors import TritpackError, Unsupported
+from tritpack.formats.errors import TritpackError, Unsupported, UsageError
 from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.printable import printable
 from tritpack.runtime.abi import ABI_VERSION
 from tritpack.runtime.chat import chat_ids
 from tritpack.runtime.dump import flat_structs
@@ -38,6 +39,8 @@ LARGEST_MEMORY = 65535 << 16
 """Bytes of a WebAssembly memory with addresses of 32 bits."""
 BATCH = 72
 """Tokens that the page works on at once (BATCH in runtime/web/engine/native.js)."""
+MANY_SCORES = 320 << 10
+"""Scores that a thread of attention.c keeps at least."""
 MODULE_BYTES = 6 << 20
 """The module's data and stack, and what its allocator needs besides."""
 SAMPLING = {
@@ -91,7 +94,7 @@ def describe_file(model: Model) -> dict[str, Any]:
     ternary = [tensor for tensor in file.tensors.values() if file.layout_of(tensor)]
     weights = sum(tensor.rows * tensor.cols for tensor in ternary)
     return {
-        "file": file.path.name,
+        "file": printable(file.path.name),
         "size": sum(map(len, file.mapped)),
         "sha256": file.sha256,
         "layout": ", ".join(dict.fromkeys(tensor.layout for tensor in ternary)),
@@ -123,11 +126,19 @@ def sampling_of(model: Model) -> dict[str, Any]:
 
 
 def golden(model: Model) -> dict[str, Any]:
-    """Run the golden prompt: greedy tokens, and the SHA-256 of the logits (float32) of every position on the way."""
-    ids = model.tokenize(GOLDEN_PROMPT)[: model.context_length]
+    """Run the golden prompt: greedy tokens, and the SHA-256 of the logits (float32) of every position on the way.
+    Raises UsageError for a context that is too short for it."""
+    ids = model.tokenize(GOLDEN_PROMPT)
+    if len(ids) + GOLDEN_TOKENS > model.context_length:
+        raise UsageError(
+            f"a context of {model.context_length} tokens is too short to prove what the page computes, which takes "
+            f"{len(ids) + GOLDEN_TOKENS} tokens",
+            path=model.file.path,
+            hint=f"give --context {len(ids) + GOLDEN_TOKENS} or more",
+        )
     logits = model.logits(ids)
     digest, greedy = hashlib.sha256(logits.tobytes()), []
-    for _ in range(min(GOLDEN_TOKENS, model.context_length - len(ids))):
+    for _ in range(GOLDEN_TOKENS):
         greedy.append(int(np.argmax(logits[-1])))
         logits = model.eval(greedy[-1:])[None]
         digest.update(logits.tobytes())
@@ -144,9 +155,19 @@ def session_bytes(spec: ModelSpec, context: int, kv_type: str) -> tuple[int, int
     widest = max(spec.hidden_size, spec.intermediate_size, q_cols)
     rows = spec.hidden_size + widest + q_cols + kv_cols + spec.intermediate_size + spec.head_dim
     activations = BATCH * (8 * rows + 6 * (widest + 256))
-    scratch = 64 * (widest + 256) + 4 * (context + widest) + (1 << 19)
-    logits = 4 * spec.vocab_size * 2
+    attention = 4 * _attention_floats(spec, context)
+    scratch = 64 * (widest + 256) + attention + 4 * widest + (1 << 19)
+    logits = 4 * spec.vocab_size * (2 + BATCH)
     return cache + activations + logits + scratch, scratch
+
+
+def _attention_floats(spec: ModelSpec, context: int) -> int:
+    """Return the floats that attention takes per thread: tp_attention_floats in runtime/csrc/attention.c."""
+    group = spec.heads // spec.kv_heads
+    few, many = (group * max(1, rows // group) for rows in (16, 64))
+    stride = -(-context // 16) * 16 + 16
+    row = 2 * spec.head_dim + 64
+    return max(few * (stride + row), MANY_SCORES + many * row)
 
 
 def text_files(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
@@ -196,15 +217,17 @@ def _probes(tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
 
 
 def _chat_probe(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """A chat and its ids, None without a template or with one that tells the day."""
+    """Return a chat and its ids, None without a template or with one that tells the day. A turn of the system is part
+    of it where the template takes one. Raises Unsupported for a template that fails."""
     if not tokenizer.chat_template or "strftime_now" in tokenizer.chat_template:
         return None
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes?"}]
     messages.append({"role": "user", "content": " A b.\n"})
+    with_system = [{"role": "system", "content": "Be kind."}, *messages]
     try:
-        return {"messages": messages, "ids": chat_ids(tokenizer, messages)}
+        return {"messages": with_system, "ids": chat_ids(tokenizer, with_system)}
     except TritpackError:
-        return None
+        return {"messages": messages, "ids": chat_ids(tokenizer, messages)}
 
 
 def _written(path: Path, data: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import base64
 import ctypes
 import hashlib
 import json
+import socket
 import urllib.request
 from pathlib import Path
 from threading import Thread
@@ -21,7 +22,7 @@ from tritpack.converter.repack import repack
 from tritpack.converter.version import VERSION
 from tritpack.converter.web import assets, manifest, server
 from tritpack.converter.web.web import web
-from tritpack.formats.errors import MissingRequirement, Unsupported, UsageError, WriteFailed
+from tritpack.formats.errors import MissingRequirement, TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.runtime.abi import LayerStruct, TensorStruct
@@ -135,6 +136,72 @@ def test_what_cannot_be_written_is_refused(tiny_gguf: Path, tmp_path: Path) -> N
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_what_others_put_into_the_folder_is_never_deleted(tiny_gguf: Path, tmp_path: Path) -> None:
+    site = web(tiny_gguf, tmp_path / "site").path
+    (tmp_path / "link").symlink_to(site)
+    web(tiny_gguf, tmp_path / "link", force=True, name="new")
+    assert (tmp_path / "link").is_symlink() and describe(site)["name"] == "new"
+    (site / ".git").mkdir()
+    (site / ".git" / "HEAD").write_text("ref")
+    with pytest.raises(UsageError, match=r"did not write, such as \.git/HEAD"):
+        web(tiny_gguf, site, force=True)
+    assert (site / ".git" / "HEAD").read_text() == "ref"
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m\udcff.gguf"
+    path.write_bytes(tiny_gguf.read_bytes())
+    about = describe(web(path, tmp_path / "site").path)
+    assert about["name"] == "m\\udcff" and about["file"]["file"] == "m\\udcff.gguf"
+
+
+@pytest.mark.parametrize("system", ["taken", "refused"])
+def test_the_chat_that_the_page_reproduces_has_a_system_turn_where_that_works(
+    tiny_gguf: Path, tmp_path: Path, system: str
+) -> None:
+    refuse = "{% if m.role == 'system' and REFUSED %}{{ raise_exception('no') }}{% endif %}"
+    template = "{% for m in messages %}" + refuse + "{{ m.content }}{% endfor %}"
+    template = template.replace("REFUSED", str(system == "refused"))
+    edited = edited_gguf(
+        tiny_gguf, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update({"tokenizer.chat_template": template})
+    )
+    probe = describe(web(edited, tmp_path / "site").path)["text"]["chat_probe"]
+    assert (probe["messages"][0]["role"] == "system") == (system == "taken")
+
+
+def test_a_chat_template_that_fails_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    edited = edited_gguf(
+        tiny_gguf,
+        tmp_path / "m.gguf",
+        metadata=lambda pairs: pairs.update({"tokenizer.chat_template": "{{ raise_exception('no') }}"}),
+    )
+    with pytest.raises(TritpackError):
+        web(edited, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_context_too_short_for_the_proof_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a context of 4 tokens is too short"):
+        web(tiny_gguf, tmp_path / "site", context=4)
+
+
+def test_the_memory_of_a_thread_holds_the_scores_of_a_long_context(tiny_gguf: Path) -> None:
+    with Model(tiny_gguf) as model:
+        for context, rows in ((2048, 16), (131072, 16)):
+            _, per_thread = manifest.session_bytes(model.spec, context, "f32")
+            assert per_thread >= 4 * max(rows * context, 320 << 10), context
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+def test_the_server_listens_on_ipv6(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("needs an IPv6 address of this machine, ::1")
+    with server.server(tmp_path, "::1", 0) as listening:
+        assert listening.server_port > 0
+
+
 def test_models_that_the_page_cannot_run_are_refused(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,9 +225,9 @@ def test_without_the_engine_the_command_ends_with_7(tiny_gguf: Path, tmp_path: P
 
 
 def test_the_command_says_what_it_wrote(tiny_gguf: Path, tmp_path: Path) -> None:
-    result = run("web", tiny_gguf, "-o", tmp_path / "site", "--json", "--context", "32")
+    result = run("web", tiny_gguf, "-o", tmp_path / "site", "--json", "--context", "64")
     said = json.loads(result.stdout)
-    assert said["schema"] == "tritpack.web_folder/1" and said["context"] == 32 and "index.html" in said["files"]
+    assert said["schema"] == "tritpack.web_folder/1" and said["context"] == 64 and "index.html" in said["files"]
     assert exit_code_of(run("web", tiny_gguf)) == 2
     assert exit_code_of(run("web", tiny_gguf, "-o", tmp_path / "site")) == 2
     again = run("web", tiny_gguf, "-o", tmp_path / "site", "--force")
