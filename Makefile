@@ -47,6 +47,7 @@ web: web-requirements $(NODE_MODULES) ## Build the engine of the page that tritp
 	@cd $(BUILD)/web/node/node_modules && for each in @huggingface/tokenizers @huggingface/jinja @noble/hashes; do \
 		printf '%s\n\n' "$$each"; cat "$$each/LICENSE"; printf '\n\n'; done > $(abspath $(WEB))/licenses.txt
 	@{ printf 'wasi-libc, with musl\n\n'; cat "$(WASI_LICENSE)"; } >> $(WEB)/licenses.txt
+	@sed -n 's/^#define TP_ABI_VERSION //p' runtime/csrc/include/tritpack.h > $(WEB)/abi
 	@echo "built the page's engine in $(WEB); tritpack web FILE --serve shows it" >&2
 
 # Without scripts of packages, and without a lock file, which would hold the address of a registry: versions are exact.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tritpack.runtime
 from tritpack.formats.errors import MissingRequirement
+from tritpack.runtime.abi import ABI_VERSION
 
 WEB = Path(tritpack.runtime.__file__).parent / "web"
 PAGE, LOCAL, BUILT = WEB / "page", WEB / "local", WEB / "npm" / "dist"
@@ -25,11 +26,17 @@ PACKAGES = "clang lld wasi-libc libclang-rt-dev-wasm32 nodejs npm"
 
 
 def require_engine() -> None:
-    """Raise MissingRequirement unless the engine of the page was built."""
+    """Raise MissingRequirement unless the engine of the page was built, and from this version of the C library."""
     if missing := [name for name in ENGINE if not (BUILT / name).is_file()]:
         raise MissingRequirement(
             f"the page's engine is not part of this installation ({missing[0]} is missing)",
             hint=f"in the source tree: make web (Debian: apt-get install {PACKAGES}); released wheels contain it",
+        )
+    built = (BUILT / "abi").read_text("ascii").strip() if (BUILT / "abi").is_file() else "unknown"
+    if built != str(ABI_VERSION):
+        raise MissingRequirement(
+            f"the page's engine was built for version {built} of the C library, this is version {ABI_VERSION}",
+            hint="run make web again",
         )
 
 

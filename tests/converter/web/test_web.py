@@ -25,7 +25,7 @@ from tritpack.converter.web.web import web
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
-from tritpack.runtime.abi import LayerStruct, TensorStruct
+from tritpack.runtime.abi import ABI_VERSION, LayerStruct, TensorStruct
 from tritpack.runtime.model import Model
 from tritpack.runtime.tokenizer import KEY_SPLIT_SPECIALS
 
@@ -37,6 +37,7 @@ def built(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     for name in assets.ENGINE:
         (folder / name).write_text(name)
+    (folder / "abi").write_text(f"{ABI_VERSION}\n")
     monkeypatch.setattr(assets, "BUILT", folder)
     return folder
 
@@ -222,6 +223,16 @@ def test_without_the_engine_the_command_ends_with_7(tiny_gguf: Path, tmp_path: P
         web(tiny_gguf, tmp_path / "site")
     result = run("web", tiny_gguf, "-o", tmp_path / "site")
     assert exit_code_of(result) == 7 and "make web" in str(result.exception.hint)  # type: ignore[union-attr]
+
+
+def test_an_engine_of_another_version_is_not_shipped(tiny_gguf: Path, tmp_path: Path, built: Path) -> None:
+    (built / "abi").write_text("6\n")
+    with pytest.raises(MissingRequirement, match="built for version 6"):
+        web(tiny_gguf, tmp_path / "site")
+    (built / "abi").unlink()
+    with pytest.raises(MissingRequirement, match="built for version unknown"):
+        web(tiny_gguf, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
 
 
 def test_the_command_says_what_it_wrote(tiny_gguf: Path, tmp_path: Path) -> None:
