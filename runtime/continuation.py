@@ -96,7 +96,7 @@ class Generation:
     cached_tokens: int = 0  # of the prompt, that the model remembered
     drafted: int = 0  # tokens that were guessed
     accepted: int = 0  # guesses that were right
-    gain: float | None = None  # tokens_per_second over that of the passes without guesses; None if all or none had some
+    gain: float | None = None  # by guesses: the speed over that without them; None if it is not known
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)  # of the prompt's tokens but the first
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of `ids`
 
@@ -220,7 +220,7 @@ class Continuation:
         """What was written so far; final once `stop_reason` is set."""
         evaluated = self.prompt_tokens - self._cached
         speed = self._written / self._write_seconds if self._write_seconds > 0 else 0.0
-        plain = self.request.speculation.plain_seconds if self.request.speculation and self._drafted else None
+        speculation = self.request.speculation
         return Generation(
             text="".join(self._pieces),
             ids=self.history[self.prompt_tokens :],
@@ -233,7 +233,7 @@ class Continuation:
             cached_tokens=self._cached,
             drafted=self._drafted,
             accepted=self._accepted,
-            gain=None if plain is None else speed * plain,
+            gain=speculation.gain(self._written) if speculation is not None else None,
             prompt_logprobs=self._prompt_logprobs,
             logprobs=self._logprobs,
         )

@@ -74,12 +74,18 @@ class Speculation:
         self._recent: dict[int, collections.deque[float]] = {0: collections.deque(maxlen=RECENT)}
         self._count = most if always else 0  # of guesses, for the next pass
         self._idle, self._patience = 0, FIRST  # passes without a guess; how many until one is tried
+        self._passes: dict[int, int] = {}  # by their guesses
 
-    @property
-    def plain_seconds(self) -> float | None:
-        """Seconds of a pass without guesses, the median of the last ones; None if there was none."""
-        recent = sorted(self._recent[0])
-        return recent[len(recent) // 2] if recent else None
+    def gain(self, written: int) -> float | None:
+        """Return how much faster so many tokens were written than without guesses; None if that is not known.
+
+        Passes count with the usual seconds of their kind, since others of the machine's work slow some of them down.
+        """
+        alone = self._seconds(0)
+        if alone is None or not any(self._passes):
+            return None
+        seconds = sum(count * (self._seconds(guesses) or alone) for guesses, count in self._passes.items())
+        return written * alone / seconds
 
     def guess(self, history: Sequence[int], room: int) -> list[int]:
         """Return the guesses for the next pass, at most `room`."""
@@ -88,6 +94,7 @@ class Speculation:
 
     def observe(self, guesses: int, right: int, seconds: float) -> None:
         """Learn from a pass: how many guesses it had, how many were right, how long it took."""
+        self._passes[guesses] = self._passes.get(guesses, 0) + 1
         if guesses == 0:  # most passes, for which this must cost nothing
             self._recent[0].append(seconds)
             self._idle += 1

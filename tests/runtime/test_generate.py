@@ -283,3 +283,16 @@ def test_guesses_are_made_only_where_they_pay() -> None:
     assert np.mean(guesses(0.25, 0.05)) < 0.1  # what a wrong guess costs is not paid again and again
     assert 0.25 * np.mean(guesses(0.25, 0.0)) < 0.03
     assert np.mean(guesses(1.0, 0.9)) < 0.2  # a guess that costs a whole pass
+
+
+def test_the_gain_counts_passes_and_not_the_noise() -> None:
+    speculation = Speculation(LookupDraft(), 3)
+    assert speculation.gain(1) is None
+    for seconds in (1.0, 1.0, 9.0, 1.0):  # something else slowed one of them down
+        speculation.observe(0, 0, seconds)
+    assert speculation.gain(4) is None  # nothing was guessed
+    speculation.observe(1, 0, 1.5)
+    assert speculation.gain(5) == pytest.approx(5 / 5.5)
+    for _ in range(4):
+        speculation.observe(3, 3, 2.0)
+    assert speculation.gain(21) == pytest.approx(21 / 13.5)
