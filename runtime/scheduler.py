@@ -20,12 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tritpack.formats.arrays import F32
-from tritpack.runtime.continuation import (
-    CANCELLED,
-    Continuation,
-    Generation,
-    Request,
-)
+from tritpack.runtime.continuation import CANCELLED, Continuation, Generation, Request
 from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.model import Model
 from tritpack.runtime.session import DEFAULT_BATCH, CSequence, Span

@@ -82,7 +82,7 @@ class Speculation:
         Passes count with the usual seconds of their kind, since others of the machine's work slow some of them down.
         """
         alone = self._seconds(0)
-        if alone is None or not any(self._passes):
+        if alone is None or set(self._passes) <= {0}:
             return None
         seconds = sum(count * (self._seconds(guesses) or alone) for guesses, count in self._passes.items())
         return written * alone / seconds

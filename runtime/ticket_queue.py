@@ -37,7 +37,8 @@ class Ticket:
         self.began = time.monotonic()
 
     def cancel(self) -> None:
-        """Stop within one token; `on_end` gets what was written, with the stop reason "cancelled"."""
+        """Stop after the pass at hand, which is one token or a piece of the prompt; `on_end` gets what was written,
+        with the stop reason "cancelled"."""
         self.cancelled = True
 
 

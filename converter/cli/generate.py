@@ -160,7 +160,7 @@ def _cached(model: Model, path: str | None, request: Request) -> Iterator[None]:
 
 
 def guesses(result: Generation) -> str:
-    """Words about the guesses behind a result; none if there were none."""
+    """Return how many guessed tokens were right and what that gained, in words; "" if nothing was guessed."""
     if not result.drafted:
         return ""
     gain = f", {result.gain:.2f} times as fast as without" if result.gain else ""

@@ -1,4 +1,4 @@
-"""The pieces of text that tokens stand for, as commands show them, and a file's tokenizer by itself."""
+"""Tokens as the text that they stand for, on a screen and in JSON; and the tokenizer of a file without its model."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def command(file: str, as_json: bool, **options: Any) -> None:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What is known of a file besides its bytes: the version that serves it, and the attestation beside it."""
+    """Return what /props says besides: the version of tritpack, and the attestation in the file's folder."""
     from tritpack.converter.release.attestation_name import attestation_name
 
     about: dict[str, Any] = {"version": VERSION}
