@@ -116,9 +116,9 @@ def command(
         is_text = tokens is None and not chat and system is None
         if is_text and not no_special:
             warn_of_second_bos(model.tokenizer, list(request.prompt))
-        if is_text and not as_json and not quiet:
-            click.echo(printable(prompt or "", lines=True), nl=False)
         with _cached(model, prompt_cache, request):
+            if is_text and not as_json and not quiet:
+                click.echo(printable(prompt or "", lines=True), nl=False)
             result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
         if as_json:
             print_json(_document(model, request, result, resolved))
