@@ -48,10 +48,11 @@ export async function getChecked({ url, sha256: expected, size }, base, what) {
 /**
  * Fills memory with parts, one after the other. target(offset, size) gives the bytes to write to; onProgress(bytes so far).
  * Each part is checked: a damaged one of the storage is fetched again, another is refused.
+ * Returns whether older models can go: because all parts came from the storage, or because the storage is full.
  */
 export async function fill(parts, base, target, onProgress, name = (i) => `Part ${i + 1} of ${parts.length} of the model`) {
   const cache = await openCache();
-  let offset = 0, kept = 0;
+  let offset = 0, kept = 0, wereStored = true, full = false;
   for (const [i, part] of parts.entries()) {
     const into = target(offset, part.size), report = (bytes) => onProgress(offset + bytes);
     const url = new URL(part.url, base), key = new URL(url);
@@ -60,6 +61,7 @@ export async function fill(parts, base, target, onProgress, name = (i) => `Part 
     let found = stored && (await readInto(stored, into, report).catch(() => null));
     if (found?.sha256 === part.sha256) kept += 1;
     else {
+      wereStored = false;
       if (stored) await cache.delete(key);
       const more = i > 0 && kept === i ? " What was complete is kept." : "";
       found = await readInto(await get(url, name(i), more), into, report).catch(() => {
@@ -67,11 +69,12 @@ export async function fill(parts, base, target, onProgress, name = (i) => `Part 
       });
       if (found.sha256 !== part.sha256) throw new Error(damaged(name(i), url, part, found));
       // A full storage only means another download.
-      await cache?.put(key, new Response(found.copy)).then(() => { kept += 1; }, () => {});
+      await cache?.put(key, new Response(found.copy)).then(() => { kept += 1; }, () => { full = true; });
     }
     offset += part.size;
     onProgress(offset);
   }
+  return wereStored || full;
 }
 
 /** Deletes from the storage what lies in the folder of `base`, but in none below it, and is not one of these files. */

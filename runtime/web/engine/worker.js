@@ -54,8 +54,7 @@ async function load({ manifest: url, blob, threads: asked, assets }, report) {
   const size = manifest.parts.reduce((sum, part) => sum + part.size, 0), image = native.take(size);
   const target = (offset, count) => native.bytes(image + offset, count);
   const progress = (done) => report({ done, total: size, text: blob ? "Reading" : "Fetching" });
-  if (blob) await fillFromBlob(blob, manifest, target, progress);
-  else await fill(manifest.parts, url, target, progress);
+  const settled = blob ? await fillFromBlob(blob, manifest, target, progress) : await fill(manifest.parts, url, target, progress);
   report({ done: 0, total: 0, text: "Getting ready" });
   const { tokenizer, pieces } = manifest.text;
   const document = JSON.parse(new TextDecoder().decode(await getChecked(tokenizer, url, "The tokenizer")));
@@ -67,7 +66,9 @@ async function load({ manifest: url, blob, threads: asked, assets }, report) {
   startThreads(module, memory, native, threads, assets.thread);
   model = new Model(native, text, manifest.context, pause);
   model.about = { manifest, threads, why, native, reserved: memory.buffer.byteLength };
-  await forgetOthers([...manifest.parts, tokenizer, pieces], url);
+  // After a download not before the next visit: until the service worker has kept the page of this model, the older one is what
+  // works offline.
+  if (settled) await forgetOthers([...manifest.parts, tokenizer, pieces], url);
   return info();
 }
 
