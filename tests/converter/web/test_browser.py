@@ -342,8 +342,14 @@ def test_a_chat_with_the_keyboard(visit: Any, host: PlainHost) -> None:
 
 def test_stop_with_the_keyboard_and_what_is_said_of_the_file(visit: Any, host: PlainHost, site: Path) -> None:
     page = visit(host)
-    page.evaluate("document.getElementById('set-temperature').value = 1")
-    page.click("#suggestions button")
+    page.click("#settings")
+    # Then only the end of the context ends the answer.
+    for name, value in (("temperature", "0"), ("repeat_penalty", "1")):
+        page.fill(f"#set-{name}", value)
+    page.keyboard.press("Escape")
+    page.focus("#question")
+    page.keyboard.type("Once upon a time")
+    page.keyboard.press("Enter")
     page.wait_for_selector(".assistant.busy .body p")
     page.keyboard.press("Escape")
     page.wait_for_selector(STATE.format("ready"))
