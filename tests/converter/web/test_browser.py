@@ -244,6 +244,14 @@ def test_a_damaged_part_is_refused(visit: Any, host: PlainHost, tmp_path: Path, 
     assert page.is_visible("#load-again") and not page.is_visible("#composer")
 
 
+def test_a_damaged_module_is_not_called_an_old_browser(visit: Any, host: PlainHost, tmp_path: Path) -> None:
+    for name in ("tritpack.wasm", "tritpack-threads.wasm"):
+        path = tmp_path / "host" / "tritpack" / name
+        path.write_bytes(path.read_bytes()[:5000])
+    said = visit(host, "failed").inner_text("#loading-text")
+    assert said.startswith("The WebAssembly module (") and "is damaged" in said, said
+
+
 def test_what_was_complete_is_kept_and_a_damaged_copy_is_fetched_again(
     visit: Any, host: PlainHost, site: Path, tmp_path: Path
 ) -> None:
