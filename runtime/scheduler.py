@@ -54,8 +54,6 @@ class Statistics:
     requests: int = 0
     refused: int = 0
     cancelled: int = 0
-    prompt_tokens: int = 0  # evaluated
-    cached_tokens: int = 0  # of prompts, that were remembered
     generated_tokens: int = 0
     guessed_tokens: int = 0
     right_guesses: int = 0
@@ -246,7 +244,6 @@ class Scheduler:
         else:
             slot.sequence.copy_from(source.sequence, known)
         slot.tokens = continuation.history[:known]
-        self._statistics.cached_tokens += known
         return slot
 
     def _pass(self) -> None:
@@ -287,15 +284,14 @@ class Scheduler:
         for (slot, ticket), span in zip(served, spans, strict=True):
             slot.tokens.extend(span.tokens)
             try:
-                self._take(slot, ticket, logits[place : place + span.wanted], len(span.tokens))
+                self._take(slot, ticket, logits[place : place + span.wanted])
             except BaseException as error:
                 self._end(slot, ticket, error)
             place += span.wanted
 
-    def _take(self, slot: Slot, ticket: Ticket, logits: F32, evaluated: int) -> None:
+    def _take(self, slot: Slot, ticket: Ticket, logits: F32) -> None:
         """Let a request take its logits, and tell its client."""
         continuation = ticket.continuation
-        self._statistics.prompt_tokens += evaluated if continuation.reads_prompt else 0
         written = continuation.take(logits, self._pass_seconds)
         self._statistics.generated_tokens += len(written)
         if len(slot.tokens) > continuation.evaluated:  # wrong guesses
