@@ -17,6 +17,14 @@ from tritpack.formats.names import LAYOUTS
 
 SCHEMA = "tritpack.engines/1"
 NOT_TRIED, NOT_POSSIBLE = "not tried", "not possible"
+_HYBRID = PackedModel(
+    architecture="qwen35",
+    activation="silu",
+    tied=False,
+    int8_activations=False,
+    ternary_tables=True,
+    grids=(Grid(5120, 5120, (5120, 5120 // 128)),),
+)
 MODELS = {
     "BitNet b1.58 2B-4T (squared ReLU)": PackedModel(architecture="bitnet-b1.58", activation="relu2"),
     "bitnet_b1_58-large (SiLU, sub-norms)": PackedModel(architecture="bitnet", activation="silu"),
@@ -28,6 +36,8 @@ MODELS = {
         ternary_tables=True,
         grids=(Grid(2048, 2048, (2048, 2048 // 128)),),
     ),
+    "Ternary-Bonsai-27B (Qwen3.5 hybrid)": _HYBRID,
+    "Ternary-Bonsai-2 (the same, rotated basis)": dataclasses.replace(_HYBRID, rotated=True),
     "BitNet embedding 0.6B": PackedModel(architecture="qwen3", activation="silu", projection_norms=True),
 }
 """Models of the overview, by how people call them."""

@@ -70,6 +70,20 @@ def by_engine(described: PackedModel) -> dict[str, Verdict]:
         (model("qwen3", "pq2_0", 42), LLAMA, REFUSES, "takes type id 42, pq2_0 here, for q2_0"),
         (model("bitnet", "tq2_0", missing=("tokenizer.ggml.pre",)), LLAMA, WRONG, "cuts text into other tokens"),
         (model("qwen35", "q2_0", rotated=True), LLAMA, WRONG, "talks nonsense"),
+        (model("qwen35", "q2_0"), LLAMA, RIGHT, ""),
+        (model("qwen35", "pq2_0", rotated=True), LLAMA, REFUSES, "does not know type id 142"),
+        (model("qwen35", "ptq1_0", rotated=True), PRISM_NEW, RIGHT, "not on SYCL"),
+        (model("qwen35", "pq2_0", 42, rotated=True), PRISM_OLD, WRONG, "does not know the rotated basis"),
+        (model("qwen35", "pq2_0", 42), PRISM_OLD, RIGHT, ""),
+        (model("qwen35", "pq2_0", 42), PRISM_NEW, REFUSES, "takes type id 42, pq2_0 here, for q2_0"),
+        (model("qwen35", "q2_0", rotated=True), IK, REFUSES, "it has no q2_0"),
+        (model("qwen35", "t2", container="checkpoint", storage="mlx", rotated=True), "transformers", REFUSES,
+         "prism_hadamard_qwen35"),
+        (model("qwen35", "t2", container="checkpoint", storage="exact"), "transformers", RIGHT, ""),
+        (model("qwen35", "t2", container="checkpoint", storage="mlx", rotated=True), "vLLM", REFUSES, "prism_hadamard"),
+        (model("qwen35", "t2", container="checkpoint", storage="mlx", rotated=True, int8_activations=False), "MLX",
+         RIGHT, "since mlx-lm 0.32.2"),
+        (model("qwen35", "t2", container="checkpoint", storage="mlx", int8_activations=False), "MLX", RIGHT, ""),
         (model("bitnet-b1.58", "i2_s"), IK, WRONG, "loads i2_s without a word"),
         (model("bitnet-b1.58", "iq2_bn_r4", shortest_row=256), IK, RIGHT, "four scales a token, the model has one"),
         (model("bitnet-b1.58", "iq2_bn", shortest_row=256), IK, WRONG, "shorter than 512, and some here have 256"),
@@ -223,7 +237,7 @@ def test_the_page_says_which_models_an_engine_runs_in_which_layout() -> None:
     assert said[LLAMA].startswith("It needs tq2_0, tq1_0 or q2_0. Right for bitnet_b1_58-large")
     assert "Not for BitNet b1.58 2B-4T (squared ReLU)" in said[LLAMA]
     assert "Not for Ternary-Bonsai" in said[IK], "its layouts have no scale per 128 weights"
-    assert said["vLLM"].startswith("Not tried with BitNet b1.58 2B-4T")
+    assert "Not for Ternary-Bonsai-2" in said["vLLM"] and "Not tried with BitNet b1.58 2B-4T" in said["vLLM"]
 
 
 def test_conditions_read_as_words() -> None:
