@@ -15,4 +15,9 @@ TP_INLINE v128_t simd128_dot(v128_t acc, v128_t u, v128_t s) {
     return wasm_i32x4_add(acc, wasm_i32x4_add(even, odd));
 }
 
+/* acc += signed bytes, two neighbours to a lane of int16. */
+TP_INLINE v128_t simd128_add_pairs(v128_t acc, v128_t s) {
+    return wasm_i16x8_add(acc, wasm_i16x8_extadd_pairwise_i8x16(s));
+}
+
 #endif
