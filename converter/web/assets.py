@@ -52,12 +52,17 @@ def copy_page(folder: Path) -> None:
     (folder / ".nojekyll").touch()  # GitHub's pages take the files as they are
 
 
+def hashes(folder: Path, *suffixes: str) -> dict[str, str]:
+    """Return path -> SHA-256 of the files of the page with these suffixes."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
 def write_service_worker(folder: Path) -> None:
     """Write sw.js, which knows every file of the page and changes when one of them does. The files of the model belong
     to the worker that loads it, but for their description."""
-    kept = (".html", ".css", ".js", ".svg", ".wasm")
-    paths = [*sorted(path for path in folder.rglob("*") if path.suffix in kept), folder / "model.json"]
-    files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    described = hashlib.sha256((folder / "model.json").read_bytes()).hexdigest()
+    files = {**hashes(folder, ".html", ".css", ".js", ".svg", ".wasm"), "model.json": described}
     version = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
     head = f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(files)};\n"
     (folder / "sw.js").write_text(head + (LOCAL / "sw.js").read_text("utf-8"), "utf-8")

@@ -1,7 +1,8 @@
 """model.json: what the page knows of a model, so that it needs no second reader of GGUF.
 
 `structs` are those of the C library, in base64, with offsets in place of pointers (runtime/dump.py). `golden` has what
-the native library computes for a prompt; `probes` have token ids that the page's tokenizer must reproduce.
+the native library computes for a prompt; `probes` have token ids that the page's tokenizer must reproduce; `modules`
+are the SHA-256 of what runs in the page.
 """
 
 from __future__ import annotations

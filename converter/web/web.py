@@ -72,6 +72,7 @@ def web(
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.resolve().parent))
         try:
             assets.copy_page(partial)
+            manifest["modules"] = assets.hashes(partial, ".js", ".wasm")
             manifest["text"] = text_files(model.tokenizer, partial)
             manifest["parts"] = image.write_parts(partial, part_size, progress or silent)
             manifest["files"] = sorted([MARK, "sw.js", *(path.as_posix() for path in _files_of(partial))])

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { argv } from "node:process";
 import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, Worker } from "node:worker_threads";
-import { imports, Native, reserve, THREAD_STACK } from "../../runtime/web/engine/native.js";
+import { imports, Native, reserveFor, THREAD_STACK } from "../../runtime/web/engine/native.js";
 import { likeliest } from "../../runtime/web/engine/sampler.js";
 
 if (isMainThread) main(argv[2], Number(argv[3]), Number(argv[4]));
@@ -18,7 +18,7 @@ else
 async function main(folder, threads, count) {
   const manifest = JSON.parse(readFileSync(`${folder}/model.json`, "utf-8"));
   const module = new WebAssembly.Module(readFileSync(`${folder}/tritpack/${threads > 1 ? "tritpack-threads" : "tritpack"}.wasm`));
-  const memory = reserve(manifest.memory + (threads - 1) * manifest.memory_per_thread, threads > 1);
+  const { memory } = reserveFor(manifest, { threads });
   const native = new Native(module, memory);
   const image = native.take(manifest.parts.reduce((sum, part) => sum + part.size, 0));
   let at = image;

@@ -25,6 +25,28 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 --disable-component-update --disable-sync"""
 
 
+HELPERS = """
+window.load = async (options, folder = ".") => {
+  const { Tritpack } = await import(new URL("tritpack/tritpack.js", document.baseURI));
+  window.model?.close();
+  return (window.model = await Tritpack.load(new URL(folder, document.baseURI), options)).info;
+};
+window.generated = async (input, options) => {
+  const steps = model.generate(input, options), texts = [];
+  for (;;) {
+    const { value, done } = await steps.next();
+    if (done) return { text: texts.join(""), ...value };
+    texts.push(value);
+  }
+};
+window.sha256 = async (array) => {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", array));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+};
+"""
+"""Functions for tests in a page: the engine without the chat."""
+
+
 def require_engine() -> None:
     """Skip the test unless `make web` was run."""
     if missing := [name for name in ENGINE if not (BUILT / name).is_file()]:

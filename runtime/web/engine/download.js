@@ -31,8 +31,8 @@ async function openCache() {
 }
 
 /** Fetches what has to be there. Throws an Error with a sentence, and then with what else there is to say. */
-export async function get(url, what, more = "") {
-  const answer = await fetch(url, { cache: "no-cache" }).catch(() => null);
+export async function get(url, what, more = "", cache = "no-cache") {
+  const answer = await fetch(url, { cache }).catch(() => null);
   if (!answer) throw new Error(`${what} cannot be reached (${url}). Is the network there?${more}`);
   if (!answer.ok) throw new Error(`${what} is not there: ${url} answers ${answer.status} ${answer.statusText}.`);
   return answer;
@@ -43,6 +43,18 @@ export async function getChecked({ url, sha256: expected, size }, base, what) {
   const bytes = new Uint8Array(size);
   await fill([{ url, sha256: expected, size }], base, () => bytes, () => {}, () => what);
   return bytes;
+}
+
+/** The bytes of a script or WebAssembly module. expected: its SHA-256; undefined where nobody has said it. Throws an Error with a sentence. */
+export async function getModule(url, expected, what, cache) {
+  const bytes = await (await get(url, what, "", cache)).arrayBuffer().catch(() => {
+    throw new Error(`The download of ${lower(what)} broke off (${url}). Try again.`);
+  });
+  const found = expected && (await sha256(new Uint8Array(bytes)));
+  if (found === expected) return bytes;
+  await fetch(url, { cache: "reload" }).catch(() => null); // so that the browser's own copy is a new one from now on
+  const differ = `its SHA-256 is ${short(found)}, expected ${short(expected)}`;
+  throw new Error(`${what} (${new URL(url).pathname}) is damaged, or of another version than the model: ${differ}. Reload the page.`);
 }
 
 /**

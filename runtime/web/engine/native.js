@@ -18,7 +18,7 @@ export function imports(module, memory) {
 }
 
 /** Memory of a fixed size. Throws an Error with a sentence if this machine does not give that much. */
-export function reserve(bytes, shared) {
+function reserve(bytes, shared) {
   const pages = Math.ceil(bytes / PAGE), needed = `The model needs ${(bytes / 1e9).toFixed(2)} GB of memory`;
   if (bytes > LARGEST) throw new Error(`${needed}, and WebAssembly can have 4.29 GB at most.`);
   try {
@@ -26,6 +26,18 @@ export function reserve(bytes, shared) {
     return new WebAssembly.Memory({ initial: pages, ...(shared ? { shared, maximum: Math.min(pages + 1024, 65536) } : {}) });
   } catch {
     throw new Error(`${needed}, and this browser does not give a page that much. Nothing was downloaded.`);
+  }
+}
+
+/** Memory for the model and for as many of the threads as it has room for: {memory, threads, why}, why as given or why not more. */
+export function reserveFor({ memory: alone, memory_per_thread: each }, { threads, why }) {
+  for (let count = threads; ; count -= 1) {
+    try {
+      const memory = reserve(alone + (count - 1) * each, count > 1);
+      return { memory, threads: count, why: count < threads ? "the memory of a page has no room for more" : why };
+    } catch (error) {
+      if (count === 1) throw error;
+    }
   }
 }
 

@@ -1,8 +1,8 @@
 /** The worker that holds the model: it answers {id, ask, ...} with {id, done} or {id, failed}, and on the way {id, progress} or
  * {id, text}. {id, ask: "stop"} ends the generation of that id, also one that waits. index.js is what talks to it. */
-import { fill, fillFromBlob, forgetOthers, get, getChecked } from "./download.js";
+import { fill, fillFromBlob, forgetOthers, get, getChecked, getModule } from "./download.js";
 import { Model, turns } from "./model.js";
-import { Native, reserve, THREAD_STACK } from "./native.js";
+import { Native, reserveFor, THREAD_STACK } from "./native.js";
 import { Text } from "./text.js";
 
 const SCHEMA = "tritpack.web/1";
@@ -15,10 +15,10 @@ let model = null, running = null;
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 
-async function compile(url) {
-  const answer = await get(url, "The WebAssembly module");
+async function compile(url, sha256) {
+  const bytes = await getModule(url, sha256, "The WebAssembly module");
   try {
-    return await WebAssembly.compile(await answer.arrayBuffer());
+    return await WebAssembly.compile(bytes);
   } catch (error) {
     if (!WebAssembly.validate(SIMD)) throw new Error("This browser cannot run the module: it lacks 128-bit SIMD for WebAssembly.");
     throw new Error(`The WebAssembly module (${url}) is damaged: ${error.message}.`);
@@ -29,6 +29,13 @@ async function readManifest(url) {
   const manifest = await (await get(url, "The description of the model")).json().catch(() => null);
   if (manifest?.schema !== SCHEMA) throw new Error(`${url} does not describe a model: its schema is ${manifest?.schema}, expected ${SCHEMA}.`);
   return manifest;
+}
+
+/** Compares the scripts of the page that this worker belongs to with what tritpack web wrote, as the browser has them: they run. */
+async function checkScripts(hashes) {
+  if (!hashes.has(self.location.href)) return; // the model lies elsewhere, and says nothing of this page
+  const scripts = [...hashes].filter(([url]) => url.endsWith(".js"));
+  await Promise.all(scripts.map(([url, sha256]) => getModule(url, sha256, "A script of this page", "force-cache")));
 }
 
 /** How many threads, and why not more. */
@@ -47,10 +54,11 @@ function startThreads(module, memory, native, count, url) {
 
 async function load({ manifest: url, blob, threads: asked, assets }, report) {
   const manifest = await readManifest(url);
-  const { threads, why } = threadsFor(asked);
-  const module = await compile(assets[threads > 1 ? "threads" : "single"]);
-  const need = manifest.memory + (threads - 1) * manifest.memory_per_thread;
-  const memory = reserve(need, threads > 1), native = new Native(module, memory);
+  const { memory, threads, why } = reserveFor(manifest, threadsFor(asked));
+  const hashes = new Map(Object.entries(manifest.modules ?? {}).map(([path, hash]) => [new URL(path, url).href, hash]));
+  await checkScripts(hashes);
+  const wasm = assets[threads > 1 ? "threads" : "single"], module = await compile(wasm, hashes.get(wasm));
+  const native = new Native(module, memory);
   if (native.abi !== manifest.abi) {
     throw new Error(`The module and the model do not belong together: ABI ${native.abi} and ${manifest.abi}. Write the folder again with tritpack web.`);
   }

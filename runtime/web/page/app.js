@@ -19,6 +19,7 @@ let answering = false;
 // -- loading ----------------------------------------------------------------------------------------------------------
 
 async function start(key) {
+  document.documentElement.dataset.state = "loading";
   $("loading").hidden = false;
   $("loading").setAttribute("aria-busy", "true");
   $("loading-text").className = "soft";

@@ -5,7 +5,6 @@ Needs what `make web` builds, Chromium, and Playwright from PyPI; without them t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,46 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import DEMO
-from tests.make.web_page import PlainHost, chromium, require_engine
-from tritpack.converter.convert import convert
+from tests.make.web_page import HELPERS, PlainHost, chromium, require_engine
 from tritpack.converter.web.web import web
-from tritpack.runtime.model import Model
 
 PART = 1_000_000
-PROMPT = "Once upon a time there was a little"
 STATE = "html[data-state={}]"
-LOADED = """
-window.load = async (options) => {
-  const { Tritpack } = await import("./tritpack/tritpack.js");
-  return (window.model = await Tritpack.load(document.baseURI, options)).info;
-};
-window.generated = async (input, options) => {
-  const steps = model.generate(input, options), texts = [];
-  for (;;) {
-    const { value, done } = await steps.next();
-    if (done) return { text: texts.join(""), ...value };
-    texts.push(value);
-  }
-};
-window.sha256 = async (array) => {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", array));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-};
-"""
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("demo") / "demo.gguf"
-    convert(DEMO / "checkpoint", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_engine()
-    return web(demo, tmp_path_factory.mktemp("web") / "site", part_size=PART).path
+    return web(demo_gguf, tmp_path_factory.mktemp("web") / "site", part_size=PART).path
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +44,9 @@ def visit(site: Path, browser: Any) -> Iterator[Callable[..., Any]]:
         context.set_default_timeout(120_000)
         opened.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.add_init_script(LOADED)
+        if state == "ready":
+            page.on("pageerror", lambda error: errors.append(str(error)))
+        page.add_init_script(HELPERS)
         page.goto(host.url + query)
         page.wait_for_selector(STATE.format(state))
         return page
@@ -94,28 +65,6 @@ def host(site: Path, tmp_path: Path) -> Iterator[PlainHost]:
     started.close()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_tokens_and_logits_are_the_native_ones(visit: Any, host: PlainHost, demo: Path, threads: int) -> None:
-    page = visit(host)
-    assert page.evaluate("crossOriginIsolated"), "the service worker gives a plain host's page the headers"
-    info = page.evaluate(f"load({{ threads: {threads} }})")
-    assert info["threads"] == threads
-    with Model(demo, threads=1) as model:
-        ids = model.tokenize(PROMPT)
-        greedy = model.generate(PROMPT, max_tokens=40, temp=0)
-        many = (ids * 20)[:150]
-        logits = hashlib.sha256(model.logits(many).tobytes()).hexdigest()
-    found = page.evaluate("([input, options]) => generated(input, options)", [PROMPT, {"max_tokens": 40}])
-    assert (found["ids"], found["text"], found["stopReason"]) == (greedy.ids, greedy.text, greedy.stop_reason)
-    assert page.evaluate("async (ids) => sha256(await model.logits(ids))", many) == logits
-    proof = page.evaluate("model.prove()")
-    assert proof["found"] == {key: proof["expected"][key] for key in ("greedy", "sha256")}
-    assert proof["tokenized"] == ids
-    after = page.evaluate("model.refresh()")
-    assert after["memory"] == after["reserved"], "all memory was taken at once"
-    assert any(name.endswith("_simd128") for name in after["kernels"])
-
-
 def test_a_page_that_is_not_isolated_takes_one_thread(visit: Any, host: PlainHost) -> None:
     page = visit(host, service_workers="block")
     assert not page.evaluate("crossOriginIsolated")
@@ -125,40 +74,6 @@ def test_a_page_that_is_not_isolated_takes_one_thread(visit: Any, host: PlainHos
     assert proof["found"]["sha256"] == proof["expected"]["sha256"]
 
 
-def test_the_same_seed_gives_the_same_text(visit: Any, host: PlainHost, demo: Path) -> None:
-    page = visit(host)
-    page.evaluate("load()")
-    sampling = {"top_k": 30, "top_p": 0.9, "min_p": 0.02, "repeat_penalty": 1.1}
-    with Model(demo) as model:
-        for seed in (0, 3, 2**40):
-            ours = model.generate(PROMPT, max_tokens=60, temp=0.9, seed=seed, **sampling)
-            options = {**sampling, "temperature": 0.9, "seed": seed, "max_tokens": 60}
-            found = page.evaluate("([input, options]) => generated(input, options)", [PROMPT, options])
-            assert (found["ids"], found["text"]) == (ours.ids, ours.text), seed
-        chat = [{"role": "user", "content": "Tell me of a dog."}]
-        ours = model.chat(chat, max_tokens=30, temp=0)
-        assert page.evaluate("(chat) => generated(chat, { max_tokens: 30 })", chat)["ids"] == ours.ids
-        assert page.evaluate("(chat) => model.tokenize(chat)", chat) == model.tokenize(chat=chat)
-
-
-def test_stop_works_within_one_token(visit: Any, host: PlainHost) -> None:
-    page = visit(host)
-    page.evaluate("load()")
-    later, end = page.evaluate("""async () => {
-      const steps = model.generate("Once", { temperature: 1, repeat_penalty: 1.2 });
-      for (let i = 0; i < 5; i += 1) await steps.next();
-      model.stop();
-      for (let later = 0; ; later += 1) {
-        const { value, done } = await steps.next();
-        if (done) return [later, value];
-      }
-    }""")
-    assert later <= 2, "what was on its way when stop was called, and one more token"
-    assert end["stopReason"] == "stopped" and 5 <= end["tokens"] <= 8
-    again = page.evaluate("generated('Once', { max_tokens: 3 })")
-    assert again["stopReason"] == "length", "the model goes on afterwards"
-
-
 def test_it_works_without_a_network_after_the_first_visit(visit: Any, host: PlainHost) -> None:
     page = visit(host)
     page.wait_for_function("navigator.serviceWorker.controller !== null")
@@ -166,7 +81,9 @@ def test_it_works_without_a_network_after_the_first_visit(visit: Any, host: Plai
     host.down = True
     page.reload()
     page.wait_for_selector(STATE.format("ready"))
-    assert page.evaluate("crossOriginIsolated")
+    assert page.evaluate("crossOriginIsolated"), "the service worker gives a plain host's page the headers"
+    threads = min(16, page.evaluate("navigator.hardwareConcurrency"))
+    assert page.inner_text("#status").startswith(f"{threads} thread")
     page.fill("#question", "Once")
     page.press("#question", "Enter")
     page.wait_for_selector(".assistant .stats", state="attached")
@@ -196,10 +113,10 @@ def test_a_page_that_does_not_belong_together_is_not_kept(visit: Any, host: Plai
 
 
 def test_the_older_page_is_kept_until_the_model_of_the_newer_one_is_there(
-    visit: Any, host: PlainHost, demo: Path, tmp_path: Path
+    visit: Any, host: PlainHost, demo_gguf: Path, tmp_path: Path
 ) -> None:
     page = visit(host)
-    another = web(demo, tmp_path / "another", part_size=2 * PART, name="another").path
+    another = web(demo_gguf, tmp_path / "another", part_size=2 * PART, name="another").path
     shutil.copytree(another, tmp_path / "host", dirs_exist_ok=True)
     (tmp_path / "host" / "model-001.bin").unlink()
     page.reload()
@@ -231,25 +148,50 @@ def test_other_pages_of_the_host_are_left_alone(visit: Any, host: PlainHost, tmp
     assert page.title() == "Beside" and not page.evaluate("crossOriginIsolated")
 
 
-@pytest.mark.parametrize("damage", ["one bit", "cut", "longer"])
-def test_a_damaged_part_is_refused(visit: Any, host: PlainHost, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_part_is_refused(visit: Any, host: PlainHost, tmp_path: Path) -> None:
     path = tmp_path / "host" / "model-001.bin"
     data = bytearray(path.read_bytes())
     data[1234] ^= 16
-    path.write_bytes({"one bit": bytes(data), "cut": bytes(data[:-1]), "longer": bytes(data) + b"x"}[damage])
+    path.write_bytes(data)
     page = visit(host, "failed")
     said = page.inner_text("#loading-text")
-    assert said.startswith("Part 2 of 3 of the model (/model-001.bin) is damaged: "), said
-    assert said.endswith("Nothing of it is used.") and ("SHA-256" in said) == (damage == "one bit"), said
+    assert said.startswith("Part 2 of 3 of the model (/model-001.bin) is damaged: its SHA-256 is "), said
+    assert said.endswith("Nothing of it is used."), said
     assert page.is_visible("#load-again") and not page.is_visible("#composer")
 
 
-def test_a_damaged_module_is_not_called_an_old_browser(visit: Any, host: PlainHost, tmp_path: Path) -> None:
-    for name in ("tritpack.wasm", "tritpack-threads.wasm"):
-        path = tmp_path / "host" / "tritpack" / name
-        path.write_bytes(path.read_bytes()[:5000])
-    said = visit(host, "failed").inner_text("#loading-text")
-    assert said.startswith("The WebAssembly module (") and "is damaged" in said, said
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "tritpack/tritpack.wasm",
+            "The WebAssembly module (/tritpack/tritpack.wasm) is damaged, or of another version",
+        ),
+        ("about.js", "A script of this page (/about.js) is damaged, or of another version"),
+    ],
+)
+def test_damaged_modules_are_refused_without_a_service_worker(
+    visit: Any, host: PlainHost, tmp_path: Path, name: str, said: str
+) -> None:
+    path = tmp_path / "host" / name
+    data = path.read_bytes()
+    changed = data[:-1] + bytes([data[-1] ^ 1]) if path.suffix == ".wasm" else data + b"// changed"
+    path.write_bytes(changed)
+    page = visit(host, "failed", service_workers="block")
+    shown = page.inner_text("#loading-text")
+    assert shown.startswith(said) and shown.endswith("Reload the page."), shown
+    assert not [asked for asked in host.asked if asked.startswith("/model-")], "nothing of the model was fetched"
+
+
+def test_a_page_whose_scripts_cannot_run_says_so(visit: Any, host: PlainHost, tmp_path: Path) -> None:
+    path = tmp_path / "host" / "words.js"
+    path.write_bytes(path.read_bytes()[:300])
+    page = visit(host, "failed", service_workers="block")
+    assert page.inner_text("#loading-text").startswith("/words.js cannot run: ")
+    path.unlink()
+    page.reload()
+    page.wait_for_selector(STATE.format("failed"))
+    assert page.inner_text("#loading-text") == f"{host.url}app.js, or what it needs, cannot be loaded. Reload the page."
 
 
 def test_what_was_complete_is_kept_and_a_damaged_copy_is_fetched_again(
@@ -277,38 +219,12 @@ def test_what_was_complete_is_kept_and_a_damaged_copy_is_fetched_again(
     ]
 
 
-@pytest.mark.parametrize("service_workers", ["allow", "block"])
-def test_a_model_that_does_not_fit_is_refused_before_it_is_fetched(
-    visit: Any, host: PlainHost, tmp_path: Path, service_workers: str
-) -> None:
+def test_a_model_that_does_not_fit_is_refused_before_it_is_fetched(visit: Any, host: PlainHost, tmp_path: Path) -> None:
     path = tmp_path / "host" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "memory": 5_000_000_000}), "utf-8")
-    page = visit(host, "failed", service_workers=service_workers)
-    assert (
-        page.inner_text("#loading-text")
-        == "The model needs 5.00 GB of memory, and WebAssembly can have 4.29 GB at most."
-    )
+    said = visit(host, "failed", service_workers="block").inner_text("#loading-text")
+    assert said == "The model needs 5.00 GB of memory, and WebAssembly can have 4.29 GB at most."
     assert not [name for name in host.asked if name.startswith("/model-")]
-
-
-def test_a_file_of_the_visitor_is_taken_if_it_is_that_file(
-    visit: Any, host: PlainHost, demo: Path, tmp_path: Path
-) -> None:
-    page = visit(host, service_workers="block")
-    page.evaluate("document.body.append(Object.assign(document.createElement('input'), { type: 'file', id: 'file' }))")
-    load = f"""async () => {{
-      const {{ Tritpack }} = await import("{host.url}tritpack/tritpack.js");
-      const [file] = document.querySelector("#file").files;
-      window.model = await Tritpack.load(file, {{ manifest: "{host.url}model.json" }});
-      return (await model.prove()).found.sha256;
-    }}"""
-    page.set_input_files("#file", demo)
-    expected = json.loads((tmp_path / "host" / "model.json").read_text("utf-8"))["golden"]["sha256"]
-    assert page.evaluate(load) == expected
-    (tmp_path / "other.gguf").write_bytes(demo.read_bytes()[:-8] + b"12345678")
-    page.set_input_files("#file", tmp_path / "other.gguf")
-    with pytest.raises(Exception, match="Part 3 of 3 of the file is damaged"):
-        page.evaluate(load)
 
 
 def test_a_chat_with_the_keyboard(visit: Any, host: PlainHost) -> None:
@@ -367,6 +283,45 @@ def test_stop_with_the_keyboard_and_what_is_said_of_the_file(visit: Any, host: P
     about = json.loads((site / "model.json").read_text("utf-8"))["file"]
     for said in (about["sha256"], "i2_s, 2 bits per ternary weight", "There is none beside the file."):
         assert said in facts, said
+
+
+def test_the_page_loads_where_site_data_are_blocked(browser: Any, host: PlainHost) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script("""
+      const refuse = { get() { throw new DOMException("Access is denied for this document.", "SecurityError"); } };
+      for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name, refuse);
+    """)
+    page.goto(host.url)
+    page.wait_for_selector("html[data-state=ready], html[data-state=failed]")
+    assert page.evaluate("document.documentElement.dataset.state") == "ready", page.inner_text("#loading-text")
+    assert "1 thread " in page.inner_text("#status") and errors == []
+    context.close()
+
+
+def test_while_it_loads_a_screen_reader_is_told_little_and_settings_wait(browser: Any, host: PlainHost) -> None:
+    context = browser.new_context(service_workers="block")
+    page = context.new_page()
+    page.add_init_script("""
+      window.told = [];
+      addEventListener("DOMContentLoaded", () => {
+        window.early = document.querySelector("#settings").disabled;
+        const watch = new MutationObserver((changes) => {
+          for (const { target } of changes) if (target.closest("[role=status]")) told.push(target.textContent);
+        });
+        watch.observe(document.body, { childList: true, subtree: true });
+      });
+    """)
+    page.goto(host.url)
+    page.wait_for_selector(STATE.format("ready"))
+    told = page.evaluate("told")
+    assert told[-1] == "The model is ready." and len(told) == len(set(told)) <= 9, told
+    assert page.evaluate("early") and page.is_enabled("#settings")
+    page.click("#settings")
+    assert "model's own" not in page.inner_text("#settings-note")
+    context.close()
 
 
 def test_answers_of_a_server_are_shown_by_the_same_page(browser: Any, visit: Any, tmp_path: Path) -> None:

@@ -117,6 +117,9 @@ def test_every_file_of_the_page_is_kept_by_the_service_worker(tiny_gguf: Path, t
     for name in ("index.html", "engine.js", "page.css", "model.json", "tritpack/tritpack-worker.js"):
         assert name in files, name
     assert not [name for name in files if name.endswith(".bin")]
+    assert describe(tmp_path / "site")["modules"] == {
+        name: digest for name, digest in files.items() if name.endswith((".js", ".wasm"))
+    }
     assert "LocalEngine" in (tmp_path / "site" / "engine.js").read_text()
     web(tiny_gguf, tmp_path / "site", name="another", force=True)
     assert (tmp_path / "site" / "sw.js").read_text("utf-8").splitlines()[0] != text.splitlines()[0]
