@@ -19,6 +19,9 @@ LAYOUTS = (
 )  # fmt: skip
 """Layouts of ternary tensors in a GGUF file, in the order of the C enum, which follows the float types."""
 
+READ_ONLY = ("stq1_0",)
+"""Layouts of other tools' GGUF files that are decoded, and neither written nor run."""
+
 CHECKPOINT_LAYOUTS = ("hf_u8", "mlx2")
 """Layouts of ternary tensors in safetensors: their scales are tensors of their own."""
 

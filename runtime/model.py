@@ -16,6 +16,7 @@ from tritpack.formats import float_types, model_metadata, names
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.layouts.catalog import READ_ONLY
 from tritpack.formats.model_spec import ALL_NORMS, ROPE_FACTORS
 from tritpack.runtime import embedding, packers, pages, sampling_defaults
 from tritpack.runtime.chat import Message, chat_ids
@@ -378,6 +379,9 @@ def c_tensor(file: GgufFile, info: TensorInfo, stored: Bytes) -> CTensor:
     if (layout := file.layout_of(info)) is None:
         return CTensor(stored, info.layout, info.rows, info.cols)
     with locating(path=file.path_of(info), tensor=info.name):
+        if layout.name in READ_ONLY:
+            hint = "tritpack repack FILE -o OUT.gguf writes its codes and scales in a layout that is run"
+            raise Unsupported(f"is stored as {layout.name}, which is read here and not run", hint=hint)
         tiling, scale = layout.tiling_of(info.rows, info.cols), file.outer_scale(info)
         if problems := file.check(info, stored):
             raise Unreadable(problems[0])

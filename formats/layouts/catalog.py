@@ -20,6 +20,7 @@ from tritpack.formats.layouts.iq2_bn import IQ2BN, IQ2BNR4
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.mlx2 import Mlx2
 from tritpack.formats.layouts.q2_0 import PQ2, Q2
+from tritpack.formats.layouts.stq1_0 import STQ1
 from tritpack.formats.layouts.t2 import T2
 from tritpack.formats.layouts.t158 import T158
 from tritpack.formats.layouts.tiling import Tiled, Tilings, parse_tilings
@@ -36,6 +37,9 @@ LAYOUTS: dict[str, Layout] = {
     )
 }  # fmt: skip
 """Every layout of names.LAYOUTS and names.CHECKPOINT_LAYOUTS, in that order (tests/formats/test_names.py)."""
+
+READ_ONLY: dict[str, Layout] = {layout.name: layout for layout in (STQ1(),)}
+"""Layouts of names.READ_ONLY: files in them are decoded, and neither written nor run."""
 
 REPAIRABLE: dict[str, Layout] = {layout.name: layout for layout in (I2SArm(), I2SRows())}
 """The orders of names.READ_AS, which only broken tools have written: they are read on request and never written."""
@@ -55,7 +59,7 @@ def layouts_of(metadata: Mapping[str, Any], tilings: Tilings = MappingProxyType(
         raise Unreadable(f"metadata {TILING_KEY}: {error.message[:120]}") from error
     return {
         name: type(layout)({**tilings, **in_file}, by_rule=False) if isinstance(layout, Tiled) else layout
-        for name, layout in LAYOUTS.items()
+        for name, layout in (LAYOUTS | READ_ONLY).items()
     }
 
 
@@ -79,7 +83,7 @@ class TypeMeaning:
 
     @property
     def layout(self) -> Layout | None:
-        return LAYOUTS.get(self.name)
+        return LAYOUTS.get(self.name) or READ_ONLY.get(self.name)
 
 
 def _blocks(block: int, size: int) -> Size:
@@ -87,7 +91,7 @@ def _blocks(block: int, size: int) -> Size:
 
 
 def _of(name: str) -> Size:
-    return LAYOUTS[name].stored_nbytes
+    return (LAYOUTS | READ_ONLY)[name].stored_nbytes
 
 
 def _any_i2_s(rows: int, cols: int, head: bytes) -> int | None:
@@ -100,7 +104,7 @@ def _t5b(rows: int, cols: int, head: bytes) -> int:
     return -(-cols // 160) * 32 * rows + 32
 
 
-UNREAD_LAYOUTS = ("stq1_0", "t5b")
+UNREAD_LAYOUTS = ("t5b",)
 """Ternary layouts that are recognised and named, and not decoded."""
 
 MEANINGS: tuple[TypeMeaning, ...] = (
@@ -140,9 +144,9 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
     TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
     TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
-    TypeMeaning(42, "stq1_0", "llama.cpp PR 22836 until mid 2026", _blocks(256, 42), 41),
-    TypeMeaning(43, "stq1_0", "llama.cpp PR 22836", _blocks(256, 42), 42),
-    TypeMeaning(253, "stq1_0", "a fork of llama.cpp", _blocks(256, 42)),
+    TypeMeaning(43, "stq1_0", "llama.cpp PR 22836", _of("stq1_0"), 42),
+    TypeMeaning(42, "stq1_0", "llama.cpp PR 22836 until mid 2026", _of("stq1_0"), 41),
+    TypeMeaning(253, "stq1_0", "a fork of llama.cpp", _of("stq1_0")),
     TypeMeaning(43, "t5b", "bitnet-t5b", _t5b),
     TypeMeaning(39, "tl2", "bitnet.cpp until May 2026", _of("tl2"), 39),
     TypeMeaning(39, "mxfp4", "llama.cpp", _blocks(32, 17)),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SHARED, exit_code_of, run
+from tests.make import stq1_0
 from tests.make.checkpoints import edited_checkpoint, edited_gguf
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
@@ -566,3 +567,26 @@ def test_prisms_old_files_have_another_ones_id(half_gguf: Path, tmp_path: Path) 
     convert(tmp_path / "old.gguf", path := tmp_path / "q2_0.gguf", outtype="q2_0")
     assert {info.type_id for info in GgufFile(path).tensors.values() if info.layout == "q2_0"} == {42}
     assert hashes(path) == hashes(half_gguf) == hashes(tmp_path / "old.gguf")
+
+
+@pytest.mark.parametrize(("type_id", "outtype"), [(42, "t158"), (43, "tq1_0"), (253, "q2_0")])
+def test_stq1_0_is_read_and_becomes_other_layouts(tiny_gguf: Path, tmp_path: Path, type_id: int, outtype: str) -> None:
+    truth = stq1_0.written(tiny_gguf, path := tmp_path / "stq.gguf", type_id)
+    repack(path, made := tmp_path / "made.gguf", outtype=outtype)
+    file = GgufFile(made)
+    for name, tensor in truth.items():
+        read = file.ternary(file.tensors[name])
+        assert file.tensors[name].layout == outtype and read is not None
+        assert np.array_equal(read.dequantize(), tensor.dequantize()), name
+
+
+def test_stq1_0_is_neither_run_nor_written(tiny_gguf: Path, tmp_path: Path) -> None:
+    stq1_0.written(tiny_gguf, path := tmp_path / "stq.gguf")
+    with pytest.raises(Unsupported, match="is stored as stq1_0, which is read here and not run") as caught:
+        Model(path)
+    assert "tritpack repack" in (caught.value.hint or "")
+    report = verify(path, level="full")
+    assert report.verdict == "unsupported" and "reads stq1_0 and does not run it" in report.conclusion
+    assert report["structure"].verdict == report["weights"].verdict == "pass"
+    with pytest.raises(Unsupported, match="--outtype stq1_0 is not supported"):
+        repack(path, tmp_path / "made.gguf", outtype="stq1_0")

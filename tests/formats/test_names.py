@@ -12,6 +12,7 @@ from tritpack.formats.layouts import catalog
 
 TABLES = {
     "layouts": (catalog.LAYOUTS, (*names.LAYOUTS, *names.CHECKPOINT_LAYOUTS)),
+    "read only": (catalog.READ_ONLY, names.READ_ONLY),
     "read_as": (catalog.REPAIRABLE, names.READ_AS),
     "float types": (FLOAT_TYPES, names.FLOAT_TYPES),
     "implied activations": (set(model_spec.IMPLIED_ACTIVATION.values()), names.ACTIVATIONS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tritpack.converter.verify.alone.context import AloneContext
-from tritpack.converter.verify.compare.foreign import is_silent_on_activations
+from tritpack.converter.verify.compare.foreign import is_silent_on_activations, layout_not_run
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.verify.rungs.structure import check_metadata, check_record, check_tensors
@@ -18,7 +18,7 @@ needs: frozenset[Need] = frozenset()
 
 def run(context: AloneContext) -> Rung:
     """Check that the file describes a model, and has its tensors. A file that fails here is not run; nor is one of an
-    architecture that tritpack does not know, which does not make the file wrong."""
+    architecture or in a layout that tritpack does not run, which does not make the file wrong."""
     file = context.file
     rung = Rung(name, blames, compares="metadata and tensor table of FILE with the model that it describes")
     if (architecture := foreign_architecture(file)) is not None:
@@ -42,5 +42,7 @@ def run(context: AloneContext) -> Rung:
         rung.notes.append(f"no key of the file says how activations are quantised: taken to be {how}")
     if rung.findings:
         context.cannot_run = "the file's structure is wrong"
+    elif (reason := layout_not_run(file)) is not None:
+        context.report.unsupported = context.cannot_run = reason
     rung.figures |= {"tensors": len(file.tensors), "architecture": spec.architecture}
     return rung

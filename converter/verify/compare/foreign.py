@@ -10,6 +10,7 @@ from tritpack.converter.verify.compare.metadata_values import same
 from tritpack.formats.arrays import F32, Bytes
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.layouts.catalog import READ_ONLY
 from tritpack.formats.model_metadata import QUANTIZATION_KEY
 
 ROTARY_TOLERANCE = 1e-5
@@ -33,6 +34,12 @@ def has_foreign_tables(file: GgufFile) -> bool:
 def comes_from_foreign(file: GgufFile) -> bool:
     """Whether another tool chose what the file holds: tritpack converted or repacked another GGUF."""
     return is_foreign(file) or same(file.metadata.get("general.source.format"), "gguf")
+
+
+def layout_not_run(file: GgufFile) -> str | None:
+    """Why a file cannot be run although it may be right: a layout of its tensors is only read here. None if none is."""
+    name = next((tensor.layout for tensor in file.tensors.values() if tensor.layout in READ_ONLY), None)
+    return None if name is None else f"tritpack reads {name} and does not run it"
 
 
 def is_silent_on_activations(file: GgufFile) -> bool:

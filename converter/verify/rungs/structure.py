@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.verify.compare.foreign import layout_not_run
 from tritpack.converter.verify.compare.metadata_values import same, short
 from tritpack.converter.verify.compare.source_record import read_record
 from tritpack.converter.verify.compare.specs import (
@@ -58,6 +59,8 @@ def run(context: Context) -> Rung:
         return rung
     if rung.verdict == "fail":
         context.cannot_run = "the file's structure is wrong"
+    else:
+        context.cannot_run = layout_not_run(context.file)
     if record.differs and context.options.strict:
         rung.add(Kind.SOURCE_HASH_DIFFERS, f"{record.note} (--strict)", file=record.recorded, source=record.actual)
     elif record.note:
@@ -129,9 +132,10 @@ def check_tensors(rung: Rung, file: GgufFile, spec: ModelSpec, may_be_ternary: C
             rung.add(Kind.SHAPE_DIFFERS, sentence, tensor=name, file=list(tensor.shape), source=list(shape))
         part = name.split(".")[-2]
         ternary = part in LINEARS
-        if part in TABLES and tensor.layout in catalog.LAYOUTS and may_be_ternary(part):
+        is_ternary = file.layout_of(tensor) is not None
+        if part in TABLES and is_ternary and may_be_ternary(part):
             continue
-        if ternary and tensor.layout not in catalog.LAYOUTS:
+        if ternary and not is_ternary:
             sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a ternary layout"
             rung.add(Kind.TYPE_DIFFERS, sentence, tensor=name, layout=tensor.layout)
         if not ternary and tensor.layout not in FLOAT_TYPES:
