@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tritpack.converter.foreign_plan import foreign_plan
 from tritpack.converter.options import ConvertOptions
 from tritpack.converter.output_names import is_template, paths_of
 from tritpack.converter.pipeline.jobs import jobs_of
@@ -20,6 +21,7 @@ from tritpack.converter.sources.open import open_source, repository_name
 from tritpack.converter.targets.trained_scales import warn_of_scales
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_metadata import foreign_architecture
 from tritpack.formats.names import PQ2_TYPE_IDS, TL2_TYPE_IDS
 from tritpack.formats.progress import Progress, silent
 from tritpack.formats.split_writer import Shard
@@ -164,7 +166,7 @@ def prepare(
     name = repository_name(source)
     plans = [
         # Where a split is cut depends on the exact size of its header, so on the types of the tables.
-        make_plan(opened, dataclasses.replace(options, name=options.name or name), certain=options.is_split)
+        _plan(opened, dataclasses.replace(options, name=options.name or name))
         for options in wanted
     ]
     check_memory(plans, run.max_memory)
@@ -176,6 +178,12 @@ def prepare(
         for shard in shards:
             refuse_existing(shard.path, force=run.force, inputs=(*inputs, *opened.files))
     return opened, planned
+
+
+def _plan(source: CheckpointFolder | GgufFile, options: ConvertOptions) -> Plan:
+    if isinstance(source, GgufFile) and (architecture := foreign_architecture(source)) is not None:
+        return foreign_plan(source, architecture, options)
+    return make_plan(source, options, certain=options.is_split)
 
 
 def _conversion(output: Output) -> Conversion:

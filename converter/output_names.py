@@ -56,7 +56,7 @@ def _fit(name: str) -> str:
 def _value(field: str, plan: Plan) -> str:
     name = str(plan.metadata["general.name"])
     if field == "conventional":
-        value = _fit(conventional_stem(_fit(name), plan.spec.parameters()))
+        value = _fit(conventional_stem(_fit(name), plan.parameters))
     elif field.lower() == "name":
         value = _fit(name)
     else:

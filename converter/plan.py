@@ -88,13 +88,15 @@ class PlannedTensor:
 class Plan:
     """What `convert` will do.
 
-    why: what was recognised, in one line. choice: the layout, and what becomes of the scales. unused: tensors of the
-    source that nothing needs. types: GGUF types of metadata, where they are not the usual ones.
+    why: what was recognised, in one line. architecture: what the output names. spec: of the model; None if it is not
+    run here. choice: the layout, and what becomes of the scales. unused: tensors of the source that nothing needs.
+    types: GGUF types of metadata, where they are not the usual ones.
     peak_bytes: working memory above the interpreter; the largest tensor bounds it.
     """
 
     why: str
-    spec: ModelSpec
+    architecture: str
+    spec: ModelSpec | None
     choice: LayoutChoice
     embedding_type: str
     tensors: tuple[PlannedTensor, ...]
@@ -116,7 +118,7 @@ class Plan:
     def settled(self, changed: Collection[str]) -> Plan:
         """Return the plan without open tables: those named have the other type."""
         tensors = tuple(tensor.settled(tensor.output.name in changed) for tensor in self.tensors)
-        embedding_type = _embedding_type(tensors)
+        embedding_type = embedding_type_of(tensors)
         metadata = {**self.metadata, "tritpack.embedding_type": embedding_type}
         return dataclasses.replace(self, tensors=tensors, embedding_type=embedding_type, metadata=metadata)
 
@@ -126,6 +128,13 @@ class Plan:
     @property
     def outtype(self) -> str:
         return self.choice.layout.name
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the model has."""
+        if self.spec is not None:
+            return self.spec.parameters()
+        return sum(math.prod(tensor.output.shape) for tensor in self.tensors)
 
     @property
     def type_id(self) -> int:
@@ -191,13 +200,13 @@ def _assemble(
     """
     tensors = _planned_tensors(model, choice, options, certain)
     spec = dataclasses.replace(model.spec, architecture=engine.architecture(model.spec))
-    embedding_type = _embedding_type(tensors)
+    embedding_type = embedding_type_of(tensors)
     metadata = {
         **_model_metadata(model, spec, choice, options),
         "tritpack.version": VERSION,
         "tritpack.layout": choice.layout.name,
         "tritpack.embedding_type": embedding_type,
-        **_engine_metadata(engine, deviations, options),
+        **engine_metadata(engine, deviations, options),
         **_losses(model, choice),
         ALIGNMENT_KEY: None if engine.alignment == DEFAULT_ALIGNMENT else engine.alignment,
         **repairs,
@@ -206,6 +215,7 @@ def _assemble(
     metadata = {key: value for key, value in metadata.items() if value is not None}
     return Plan(
         why=model.why,
+        architecture=spec.architecture,
         spec=spec,
         choice=choice,
         embedding_type=embedding_type,
@@ -215,7 +225,7 @@ def _assemble(
         warnings=(*_source_warnings(model, engine), *_widened(tensors, choice, engine, tables), *deviations),
         types=model.types,
         output_bytes=file_size(metadata, [tensor.output for tensor in tensors], model.types),
-        peak_bytes=_peak_bytes(tensors, choice),
+        peak_bytes=peak_bytes(tensors, choice),
     )
 
 
@@ -291,8 +301,9 @@ def _widened(
 # -- the tensors -------------------------------------------------------------------------------------------------------
 
 
-def _embedding_type(tensors: Sequence[PlannedTensor]) -> str:
-    return next(tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight")
+def embedding_type_of(tensors: Sequence[PlannedTensor]) -> str:
+    """Return the type of the embedding; `none` for a model of another kind, which has no table of that name."""
+    return next((tensor.kind for tensor in tensors if tensor.output.name == "token_embd.weight"), "none")
 
 
 def _planned_tensors(
@@ -340,7 +351,8 @@ def resolve_embedding_type(tensor: SourceTensor, asked: str) -> str:
     return "f16" if all(float_types.survives("f16", piece) for piece in tensor.pieces()) else stored
 
 
-def _peak_bytes(tensors: Sequence[PlannedTensor], choice: LayoutChoice) -> int:
+def peak_bytes(tensors: Sequence[PlannedTensor], choice: LayoutChoice) -> int:
+    """Return how much memory a conversion takes above the interpreter."""
     return BLOCK_MEMORY + 2 * PIECE_BYTES + max(tensor.kept_bytes(choice.layout) for tensor in tensors)
 
 
@@ -377,7 +389,8 @@ def _model_metadata(
     }
 
 
-def _engine_metadata(engine: Engine, deviations: list[str], options: ConvertOptions) -> dict[str, Any]:
+def engine_metadata(engine: Engine, deviations: list[str], options: ConvertOptions) -> dict[str, Any]:
+    """Return what the file says about the engine that it is for. deviations: what that gets wrong."""
     record: dict[str, Any] = {} if engine.name == "tritpack" else {"tritpack.target": engine.name}
     if options.allow_wrong_engine and deviations:
         record["tritpack.warnings"] = deviations

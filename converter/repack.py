@@ -41,6 +41,9 @@ def repack(
 ) -> Conversion:
     """Write a GGUF file again in another layout, without the checkpoint and without losing a bit.
 
+    Of a model of an architecture that tritpack does not run, the ternary tensors get another layout, and all other
+    tensors and the metadata stay as they are.
+
     The arguments are the options of the command (`target` is --for); see ConvertOptions and, for read_as, repair and
     reference, ReadRequest. tiling and kernel_config also say how tl1 and tl2 tensors of the input are tiled if the file
     does not record it. threads, max_memory, force: as for convert.

@@ -247,8 +247,9 @@ def _show_plan(run: Run, plan: Plan, shards: Sequence[Shard]) -> None:
 
 def _embedding(plan: Plan) -> str:
     """Return the type of the embedding, or both that it can get."""
-    table = next(tensor for tensor in plan.tensors if tensor.output.name == "token_embd.weight")
-    return table.kind + (f" ({table.otherwise} if a value does not fit)" if table.otherwise else "")
+    table = next((tensor for tensor in plan.tensors if tensor.output.name == "token_embd.weight"), None)
+    either = f" ({table.otherwise} if a value does not fit)" if table and table.otherwise else ""
+    return plan.embedding_type + either
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:
@@ -273,7 +274,7 @@ def _summary(run: Run, plan: Plan, files: Sequence[Path]) -> dict[str, Any]:
         "output": str(files[0]),
         "files": [str(path) for path in files],
         "recognised": plan.why,
-        "architecture": plan.spec.architecture,
+        "architecture": plan.architecture,
         "outtype": plan.outtype,
         "type_id": plan.type_id,
         "granularity": plan.granularity,

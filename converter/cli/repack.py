@@ -39,6 +39,9 @@ def command(
 ) -> None:
     """Write FILE (a GGUF, or one in a bundle) again in another layout, without the checkpoint and without losing a bit.
 
+    Of a model that tritpack does not run (--dry-run says so), the ternary tensors get another layout, and all else
+    stays.
+
     --tiling and --kernel-config also say how tl1 and tl2 tensors of FILE are tiled if the file does not record it;
     files of bitnet.cpp do not.
 

@@ -61,7 +61,8 @@ def _encoding(plan: Plan) -> float:
     seconds = 0.0
     for tensor in plan.tensors:
         if not tensor.ternary and len(tensor.output.shape) > 1:
-            kind = float_types.FLOAT_TYPES[tensor.kind]
+            if (kind := float_types.FLOAT_TYPES.get(tensor.kind)) is None:
+                continue  # copied
             values = np.ones((8, max(kind.block, 2048)), np.float32)
             share = math.prod(tensor.output.shape) / values.size
             seconds += share * _seconds(lambda kind=kind, values=values: float_types.encode(kind.name, values))  # type: ignore[misc]

@@ -132,8 +132,8 @@ class Output:
     def _hashes(self, tensor: str) -> TensorHashes:
         partial, start, plan = self._places[tensor]
         layout = self.plan.choice.layout if tensor in self._ternary else None
-        rows, cols = plan.shape if layout is not None else (1, math.prod(plan.shape))
-        stored = pieces(lambda at, count: partial.read(start + at, count), plan.nbytes, layout, (rows, cols))
+        shape = (1, math.prod(plan.shape)) if layout is None else (math.prod(plan.shape[:-1]), plan.shape[-1])
+        stored = pieces(lambda at, count: partial.read(start + at, count), plan.nbytes, layout, shape)
         return hash_pieces(stored, has_codes=layout is not None)
 
     def is_finished(self, tensor: str) -> bool:

@@ -322,15 +322,24 @@ def _gguf_tensors(file: GgufFile, spec: ModelSpec) -> dict[str, SourceTensor]:
     return tensors
 
 
+def origin_of_gguf(file: GgufFile, origin: Origin | None) -> dict[str, Any]:
+    """Return the metadata that say where a file comes from, if it does not record that it was made from another.
+
+    origin: as for from_gguf.
+    """
+    if "general.source.sha256" in file.metadata:
+        return {}
+    downloaded = Origin(*snapshot_of(file.path))
+    origin = downloaded if origin is None or downloaded.repository else origin
+    return {"general.source.format": "gguf", "general.source.sha256": NO_HASH, **origin.metadata()}
+
+
 def _recorded(file: GgufFile, origin: Origin | None) -> dict[str, Any]:
     """Return the metadata to carry on: what describes the source and what earlier steps have done to it."""
     recorded = {
         key: value for key, value in file.metadata.items() if key.startswith(KEPT_KEYS) and key not in RENEWED_KEYS
     }
-    if "general.source.sha256" not in recorded:
-        downloaded = Origin(*snapshot_of(file.path))
-        origin = downloaded if origin is None or downloaded.repository else origin
-        recorded |= {"general.source.format": "gguf", "general.source.sha256": NO_HASH, **origin.metadata()}
+    recorded |= origin_of_gguf(file, origin)
     if not isinstance(name := recorded.get("general.name", ""), str):
         raise Unreadable(f"metadata key general.name is {str(name)[:40]!r}, expected a text")
     lost = recorded.get("tritpack.scale_rounding", 0.0)

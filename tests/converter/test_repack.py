@@ -576,7 +576,7 @@ def test_stq1_0_is_read_and_becomes_other_layouts(tiny_gguf: Path, tmp_path: Pat
     file = GgufFile(made)
     for name, tensor in truth.items():
         read = file.ternary(file.tensors[name])
-        assert file.tensors[name].layout == outtype and read is not None
+        assert file.tensors[name].layout == outtype and read is not None, name
         assert np.array_equal(read.dequantize(), tensor.dequantize()), name
 
 

@@ -54,6 +54,6 @@ def test_a_file_has_the_codes_that_went_into_it(tiny_gguf: Path, tmp_path: Path,
     truth = stq1_0.written(tiny_gguf, path := tmp_path / "stq.gguf", type_id)
     file = GgufFile(path)
     for name, tensor in truth.items():
-        assert file.tensors[name].layout == "stq1_0"
+        assert file.tensors[name].layout == "stq1_0", name
         read = file.ternary(file.tensors[name])
         assert read is not None and np.array_equal(read.dequantize(), tensor.dequantize()), name

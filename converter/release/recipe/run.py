@@ -247,7 +247,7 @@ class _Run:
 def _differences(recipe: Recipe, plan: Plan) -> list[str]:
     """Return what the source is and the recipe does not say."""
     expected = {name: size for name, size in dataclasses.asdict(recipe.shape).items() if size is not None}
-    found = {name: getattr(plan.spec, name) for name in expected}
+    found = {name: getattr(plan.spec, name, None) for name in expected}
     other = [f"{name} {found[name]} (not {size})" for name, size in expected.items() if found[name] != size]
     warnings = [f"the source has another shape than the recipe says: {', '.join(other)}"] if other else []
     licence = plan.metadata.get("general.license")

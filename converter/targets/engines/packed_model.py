@@ -12,6 +12,7 @@ from tritpack.formats.hadamard import PREFIX
 from tritpack.formats.layouts.bases import BlockScales, RowScales
 from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
 from tritpack.formats.layouts.layout import Layout
+from tritpack.formats.model_metadata import foreign_architecture
 from tritpack.formats.model_spec import IMPLIED_ACTIVATION, LINEARS, TABLES, ModelSpec
 from tritpack.formats.ternary import coarsest_both
 
@@ -46,7 +47,7 @@ class PackedModel:
     its attention. attention_fits: whether these are equal. grids: of the linears, each once. scales_apart: whether
     scales are in tensors NAME.scale. rotated: whether weights are in the basis that the keys prism.hadamard.* describe.
     missing: keys that readers need and do not find. ambiguous: a sentence per type that has two readings of the same
-    size.
+    size. foreign: whether it is of an architecture that we repack and do not run.
     What is not known is None, or empty.
     """
 
@@ -74,6 +75,7 @@ class PackedModel:
     missing: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     runnable: bool = True
+    foreign: bool = False
     problem: str = ""
 
 
@@ -102,6 +104,7 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         missing=tuple(_missing(file, architecture)),
         ambiguous=tuple(ambiguities(file)),
         runnable=spec is not None,
+        foreign=spec is None and foreign_architecture(file) is not None,
         problem="" if spec else _problem(file),
     )
     if spec is None:

@@ -76,7 +76,8 @@ def _command(row: Row, model: PackedModel) -> str:
     if rules and all(rule.command for rule in rules):
         return rules[0].command.format(file=shlex.quote(str(path)))
     layout = next((made for made in _candidates(row, model) if _may_run(row, model, made)), None)
-    if layout is None or not (model.runnable and model.ternary):
+    can_make = model.runnable or (model.foreign and row.container == "gguf")
+    if layout is None or not (can_make and model.ternary):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
     names = {"file": path, "output": f"{made}.gguf", "folder": made}
