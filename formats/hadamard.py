@@ -35,7 +35,7 @@ ARCHITECTURES = ("qwen35",)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rotation:
     """Which tensors of a model are stored in a rotated basis, and in which.
 
@@ -58,6 +58,41 @@ class Rotation:
         """Return s (H z), float32 (..., width): what a row of a rotated table means."""
         plain: F32 = walsh_hadamard(z, self.block) * self._signs_of(z)
         return plain
+
+    def turns(self, name: str) -> bool:
+        """Return whether a tensor is stored in the rotated basis."""
+        return name in self.weights or name in self.tables
+
+    def to_metadata(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the keys of a GGUF file that describe this rotation. names: of its tensors, in file order."""
+        ordered = list(names)
+        pairs: dict[str, Any] = {
+            "version": VERSION,
+            "block_size": self.block,
+            "transform": TRANSFORM,
+            "axis": AXIS,
+            "sign_mode": "explicit" if self.signs else "identity",
+        }
+        if self.signs:
+            widths = sorted(self.signs)
+            pairs["sign_widths"] = np.array(widths, np.int32)
+            pairs["sign_values"] = np.concatenate([self.signs[width] for width in widths]).astype(np.int32)
+        pairs["weight_names"] = [name for name in ordered if name in self.weights]
+        if self.tables:
+            pairs["inverse_weight_names"] = [name for name in ordered if name in self.tables]
+        pairs["gdn_v_grouped"] = self.grouped_heads
+        return {f"{PREFIX}{key}": value for key, value in pairs.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rotation) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Any, ...]:
+        """Return all that makes two rotations one."""
+        signs = tuple((width, self.signs[width].tobytes()) for width in sorted(self.signs))
+        return self.block, signs, self.weights, self.tables, self.grouped_heads
 
     def _signs_of(self, x: F32) -> F32 | np.float32:
         return self.signs[x.shape[-1]] if self.signs else np.float32(1)

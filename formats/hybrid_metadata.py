@@ -1,91 +1,124 @@
-"""A HybridSpec from the keys and tensors of a GGUF file."""
+"""The keys of a GGUF file that only a Qwen3.5 hybrid (`qwen35`) has, to and from the fields of a ModelSpec."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tritpack.formats.delta_net import GATES, DeltaNet
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.hadamard import rotation_of_file
-from tritpack.formats.hybrid_spec import HybridSpec
-from tritpack.formats.model_spec import shortest_float
 
-ARCHITECTURE = "qwen35"
+if TYPE_CHECKING:
+    from tritpack.formats.model_spec import ModelSpec
+
+INTERVAL = 4
+"""Every so many-th layer attends where no key says which."""
 
 
-def hybrid_from_gguf(file: GgufFile) -> HybridSpec:
-    """Return the spec of a GGUF file of this architecture, whose tensors are checked against it.
+def layer_count(file: GgufFile) -> int:
+    """Return how many layers a file has without those that predict further tokens, which are not run."""
+    return _integer(file, "block_count") - _integer(file, "nextn_predict_layers", 0)
 
-    Layers for predicting further tokens (`nextn_predict_layers`) are not counted and not run. Raises Unsupported for
-    another architecture or contract of rotation, Unreadable for keys or tensors that are missing or impossible.
+
+def from_keys(file: GgufFile, layers: int) -> dict[str, Any]:
+    """Return the fields of a ModelSpec that only a hybrid has. layers: see layer_count.
+
+    Raises Unsupported for what no graph here has or another contract of rotation, Unreadable for keys that are missing
+    or impossible.
     """
-    if (architecture := file.metadata.get("general.architecture")) != ARCHITECTURE:
-        raise Unsupported(f"architecture {architecture!r} is not {ARCHITECTURE}, the Qwen3.5 hybrid", path=file.path)
     integer = functools.partial(_integer, file)
-    layers = integer("block_count") - integer("nextn_predict_layers", 0)
-    if not 0 < layers <= len(file.tensors):
-        raise Unreadable(f"{layers} layers cannot be in {len(file.tensors)} tensors", path=file.path)
     if integer("attention.key_length") != integer("attention.value_length"):
-        raise Unsupported("attention.key_length and value_length differ, which no graph here has", path=file.path)
+        raise Unsupported("attention.key_length and value_length differ, which no graph here has")
     if integer("ssm.inner_size") != integer("ssm.time_step_rank") * integer("ssm.state_size"):
-        raise Unsupported("ssm.inner_size is not time_step_rank times state_size", path=file.path)
-    spec = HybridSpec(
-        vocab_size=file.tensors["token_embd.weight"].rows if "token_embd.weight" in file.tensors else 0,
-        hidden_size=integer("embedding_length"),
-        intermediate_size=integer("feed_forward_length"),
-        layers=layers,
-        heads=integer("attention.head_count"),
-        kv_heads=integer("attention.head_count_kv"),
-        head_dim=integer("attention.key_length"),
-        rotary_dim=integer("rope.dimension_count"),
+        raise Unsupported("ssm.inner_size is not time_step_rank times state_size")
+    recurrent = _recurrent(file, integer("full_attention_interval", INTERVAL), layers)
+    net = DeltaNet(
         key_heads=integer("ssm.group_count"),
         value_heads=integer("ssm.time_step_rank"),
         state_size=integer("ssm.state_size"),
         conv_taps=integer("ssm.conv_kernel"),
-        recurrent=_recurrent(file, integer("full_attention_interval", 4), layers),
-        rope_theta=_number(file, "rope.freq_base"),
-        norm_eps=_number(file, "attention.layer_norm_rms_epsilon"),
-        tied="output.weight" not in file.tensors,
-        rotation=rotation_of_file(file),
+        recurrent=recurrent,
+        ternary_gates=_has_ternary_gates(file, recurrent),
     )
-    _check_tensors(file, spec)
-    return spec
+    return {
+        "head_dim": integer("attention.key_length"),
+        "rotary_dim": integer("rope.dimension_count"),
+        "rope_sections": _sections(file),
+        "delta_net": net,
+        "sub_norms": False,
+        "qk_norms": True,
+    }
 
 
-def _check_tensors(file: GgufFile, spec: HybridSpec) -> None:
-    """Raise Unreadable for a tensor that is missing or has another shape."""
-    for name, shape in spec.tensor_shapes().items():
-        if name not in file.tensors:
-            raise Unreadable("is missing", path=file.path, tensor=name)
-        if file.tensors[name].shape != shape:
-            found = list(file.tensors[name].shape)
-            raise Unreadable(f"has shape {found}, expected {list(shape)}", path=file.path, tensor=name)
+def to_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys of a hybrid without its architecture's name, as llama.cpp's converter writes them, except for
+    those of its rotation."""
+    net = spec.delta_net
+    if net is None:
+        return {}
+    pairs: dict[str, Any] = {
+        "rope.dimension_count": spec.rope_width,
+        "ssm.conv_kernel": net.conv_taps,
+        "ssm.state_size": net.state_size,
+        "ssm.group_count": net.key_heads,
+        "ssm.time_step_rank": net.value_heads,
+        "ssm.inner_size": net.value_width,
+    }
+    if spec.rope_sections:
+        pairs["rope.dimension_sections"] = np.array(spec.rope_sections, np.int32)
+    interval = next((layer + 1 for layer, recurs in enumerate(net.recurrent) if not recurs), 0)
+    if net.recurrent == _at_intervals(interval, spec.layers):
+        pairs["full_attention_interval"] = interval
+    else:
+        pairs["attention.recurrent_layers"] = np.array(net.recurrent, np.bool_)
+    return pairs
 
 
 def _integer(file: GgufFile, key: str, default: int | None = None) -> int:
-    value = file.metadata.get(f"{ARCHITECTURE}.{key}", default)
+    key = f"{file.metadata.get('general.architecture')}.{key}"
+    value = file.metadata.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Unreadable(f"metadata key {ARCHITECTURE}.{key} is {value!r}, expected an integer", path=file.path)
+        raise Unreadable(f"metadata key {key} is {value!r}, expected an integer")
     return value
-
-
-def _number(file: GgufFile, key: str) -> float:
-    value = file.metadata.get(f"{ARCHITECTURE}.{key}")
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise Unreadable(f"metadata key {ARCHITECTURE}.{key} is {value!r}, expected a number", path=file.path)
-    return shortest_float(value)
 
 
 def _recurrent(file: GgufFile, interval: int, layers: int) -> tuple[bool, ...]:
     """Return for each layer whether it is a recurrence: as a list says, else all but every `interval`-th."""
-    listed: Any = file.metadata.get(f"{ARCHITECTURE}.attention.recurrent_layers")
-    if listed is None:
-        return tuple(interval == 0 or (layer + 1) % interval != 0 for layer in range(layers))
-    flags = np.zeros(()) if isinstance(listed, (str, int, float)) else np.asarray(listed)
-    if flags.ndim != 1 or len(flags) < layers or flags.dtype.kind not in "biu":
-        message = f"metadata key {ARCHITECTURE}.attention.recurrent_layers is not one flag per layer"
-        raise Unreadable(message, path=file.path)
+    flags = _numbers(file, "attention.recurrent_layers")
+    if flags is None:
+        return _at_intervals(interval, layers)
+    if len(flags) < layers:
+        raise Unreadable(f"metadata key attention.recurrent_layers has {len(flags)} flags for {layers} layers")
     return tuple(bool(flag) for flag in flags[:layers])
+
+
+def _at_intervals(interval: int, layers: int) -> tuple[bool, ...]:
+    """Return that all layers recur but every `interval`-th; all for 0."""
+    return tuple(interval == 0 or (layer + 1) % interval != 0 for layer in range(layers))
+
+
+def _sections(file: GgufFile) -> tuple[int, ...]:
+    sections = _numbers(file, "rope.dimension_sections")
+    return () if sections is None else tuple(int(section) for section in sections)
+
+
+def _numbers(file: GgufFile, key: str) -> Sequence[Any] | None:
+    """Return the whole numbers or flags of a key; None if it is not there."""
+    key = f"{file.metadata.get('general.architecture')}.{key}"
+    if (listed := file.metadata.get(key)) is None:
+        return None
+    numbers = np.zeros(()) if isinstance(listed, (str, int, float)) else np.asarray(listed)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "biu":
+        raise Unreadable(f"metadata key {key} is not a list of whole numbers or flags")
+    return list(numbers)
+
+
+def _has_ternary_gates(file: GgufFile, recurrent: tuple[bool, ...]) -> bool:
+    """Return whether the first layer that recurs has its gates in a ternary layout."""
+    first = recurrent.index(True) if True in recurrent else 0
+    gates = [file.tensors.get(f"blk.{first}.{gate}.weight") for gate in GATES]
+    return all(info is not None and file.layout_of(info) is not None for info in gates)

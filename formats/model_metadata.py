@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tritpack.formats import float_types
+from tritpack.formats import float_types, hybrid_metadata
+from tritpack.formats.delta_net import GATES
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.hadamard import rotation_of_file
 from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
+    ALL_LINEARS,
+    HYBRID,
     IMPLIED_ACTIVATION,
-    LINEARS,
     OPTIONAL_NORMS,
     ROPE_FACTORS,
     SCALES,
@@ -27,6 +30,8 @@ from tritpack.formats.ternary import coarsest_both
 
 QUANTIZATION_KEY = "tritpack.activation_quantization"
 """Whether the inputs of ternary linears are quantised; no other tool has a key for it."""
+MOST_LINEARS = tuple(linear for linear in ALL_LINEARS if linear not in GATES)
+"""The matrices that are ternary in every ternary model."""
 
 
 def from_gguf(file: GgufFile) -> ModelSpec:
@@ -42,8 +47,8 @@ def foreign_architecture(file: GgufFile) -> str | None:
     A name without keys of its own is not one: that file is wrong, whoever reads it.
     """
     a = file.metadata.get("general.architecture")
-    is_foreign = isinstance(a, str) and a not in IMPLIED_ACTIVATION and f"{a}.block_count" in file.metadata
-    return a if is_foreign else None
+    is_run = a in IMPLIED_ACTIVATION and a != HYBRID  # the reference runs a hybrid, and the C library does not yet
+    return a if isinstance(a, str) and not is_run and f"{a}.block_count" in file.metadata else None
 
 
 def refuse_adapter(file: GgufFile) -> None:
@@ -58,7 +63,7 @@ def require_ternary(file: GgufFile) -> None:
     LoRA adapter."""
     refuse_adapter(file)
     weights = [info for info in file.tensors.values() if 0 not in info.shape]
-    linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in LINEARS]
+    linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in MOST_LINEARS]
     others = [info for info in linears or weights if file.layout_of(info) is None]
     if not others or (not linears and len(others) < len(weights)):
         return
@@ -103,6 +108,9 @@ def to_metadata(spec: ModelSpec) -> dict[str, Any]:
         pairs[f"{a}.attention.sliding_window_pattern"] = np.array(spec.sliding_layers, np.bool_)
         pairs[f"{a}.rope.freq_base_swa"] = spec.local_rope_theta or spec.rope_theta
     pairs |= _scaling_metadata(spec)
+    pairs |= {f"{a}.{key}": value for key, value in hybrid_metadata.to_keys(spec).items()}
+    if spec.rotation:
+        pairs |= spec.rotation.to_metadata(spec.tensor_shapes())
     if spec.is_embedding_model:
         pairs[f"{a}.pooling_type"] = POOLING.index(spec.pooling)
     if spec.projection_norms:
@@ -168,11 +176,9 @@ class _Reader:
         return f"{name}.weight" in self.file.tensors
 
     def spec(self) -> ModelSpec:
-        heads, hidden, layers = (
-            self.need("attention.head_count"),
-            self.need("embedding_length"),
-            self.need("block_count"),
-        )
+        is_hybrid = self.architecture == HYBRID
+        heads, hidden = self.need("attention.head_count"), self.need("embedding_length")
+        layers = hybrid_metadata.layer_count(self.file) if is_hybrid else self.need("block_count")
         for key, value in (("attention.head_count", heads), ("embedding_length", hidden), ("block_count", layers)):
             if not isinstance(value, int) or value < 1:
                 raise Unreadable(f"metadata key {self.architecture}.{key} is {value!r}, expected a positive integer")
@@ -181,8 +187,12 @@ class _Reader:
                 f"metadata key {self.architecture}.block_count is {layers}, "
                 f"but there are {len(self.file.tensors)} tensors"
             )
-        head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
-        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
+        if is_hybrid:
+            special = hybrid_metadata.from_keys(self.file, layers)
+        else:
+            norms = {switch: self.has(f"blk.0.{group[0]}") for switch, group in OPTIONAL_NORMS.items()}
+            head_dim = self.need("rope.dimension_count", self.get("attention.key_length", hidden // heads))
+            special = {"head_dim": head_dim, **norms}
         quantization = self.file.metadata.get(QUANTIZATION_KEY)
         quantization = self._implied_quantization() if quantization is None else quantization
         if not isinstance(quantization, str) or quantization not in ACTIVATION_QUANTIZATION:
@@ -193,19 +203,17 @@ class _Reader:
         sliding = self._sliding(layers)
         return ModelSpec(
             architecture=self.architecture,
-            vocab_size=self.need("vocab_size", len(tokens) if isinstance(tokens, Sequence) else None),
+            vocab_size=self.need("vocab_size", self._tokens()),
             hidden_size=hidden,
             intermediate_size=self.need("feed_forward_length"),
             layers=layers,
             heads=heads,
             kv_heads=self.need("attention.head_count_kv", heads),
-            head_dim=head_dim,
             context_length=self.need("context_length"),
             rope_theta=self.number("rope.freq_base", 10000.0),
             norm_eps=self.number("attention.layer_norm_rms_epsilon"),
             activation=self.need("hidden_activation", IMPLIED_ACTIVATION[self.architecture]),
             tied=not self.has("output"),
-            **{switch: self.has(f"blk.0.{group[0]}") for switch, group in OPTIONAL_NORMS.items()},
             projection_norm_eps=self.ours("tritpack.projection_norm_epsilon", 1e-6),
             int8_activations=ACTIVATION_QUANTIZATION[quantization],
             **self._scales(hidden),
@@ -215,10 +223,23 @@ class _Reader:
             sliding_window=self.need("attention.sliding_window") if sliding else 0,
             sliding_layers=sliding,
             pooling=POOLING[pooling],
+            rotation=rotation_of_file(self.file),
+            **special,
         )
 
+    def _tokens(self) -> int | None:
+        """The rows of the embedding of a hybrid; of others, how many tokens are listed."""
+        table = self.file.tensors.get("token_embd.weight")
+        if self.architecture == HYBRID and table is not None:
+            return table.rows
+        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
+        return len(tokens) if isinstance(tokens, Sequence) else None
+
     def _implied_quantization(self) -> str:
-        """BitNet's, unless scales change within a row: such models (Bonsai) were trained with float activations."""
+        """BitNet's, unless scales change within a row: such models (Bonsai) were trained with float activations, and so
+        was every hybrid."""
+        if self.architecture == HYBRID:
+            return "none"
         info = self.file.tensors.get("blk.0.ffn_down.weight")
         layout = self.file.layout_of(info) if info else None
         if info is None or layout is None:

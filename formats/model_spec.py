@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tritpack.formats.delta_net import GATES, NORM, RECURRENT_LINEARS, DeltaNet
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.names import ACTIVATIONS, POOLING
 from tritpack.formats.rope import RopeScaling, inverse_frequencies
@@ -21,12 +22,16 @@ from tritpack.formats.rope import RopeScaling, inverse_frequencies
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tritpack.formats.hadamard import Rotation
+
 IMPLIED_ACTIVATION = {
     "bitnet-b1.58": "relu2", "bitnet-25": "relu2", "bitnet": "silu", "llama": "silu", "qwen3": "silu",
-    "gemma3": "gelu_pytorch_tanh", "minicpm": "silu",
+    "gemma3": "gelu_pytorch_tanh", "minicpm": "silu", "qwen35": "silu",
 }  # fmt: skip
 """Every architecture that is run, and the activation of its files that have no `<arch>.hidden_activation`."""
 
+HYBRID = "qwen35"
+"""The architecture that has Gated DeltaNet layers."""
 INTERLEAVED_ROPE = ("llama", "minicpm")
 """Architectures whose GGUF files hold the rows of q and k such that RoPE pairs are neighbours (2 i, 2 i + 1); in the
 others, and in every transformers checkpoint, the rows of a pair are half a head apart."""
@@ -39,7 +44,11 @@ POSITIVE_NUMBERS = (
     "attention_scale", "local_rope_theta",
 )  # fmt: skip
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+ALL_LINEARS = (*LINEARS, *RECURRENT_LINEARS, *GATES)
+"""Those of every layer, then those of Gated DeltaNet layers."""
 NORMS = ("attn_norm", "ffn_norm")
+HYBRID_NORMS = ("attn_norm", "post_attention_norm")
+"""Norms before a hybrid's two blocks, where others have NORMS."""
 SUB_NORMS = ("attn_sub_norm", "ffn_sub_norm")
 QK_NORMS = ("attn_q_norm", "attn_k_norm")
 POST_NORMS = ("post_attention_norm", "post_ffw_norm")
@@ -51,7 +60,7 @@ OPTIONAL_NORMS = {
     "projection_norms": PROJECTION_NORMS,
 }
 """Switch of ModelSpec -> the norms of each layer that it stands for."""
-ALL_NORMS = (*NORMS, *(norm for group in OPTIONAL_NORMS.values() for norm in group))
+ALL_NORMS = (*NORMS, *(norm for group in OPTIONAL_NORMS.values() for norm in group), NORM)
 SCALES = ("embedding_scale", "residual_scale", "logit_scale")
 TABLES = ("token_embd", "output")
 ROPE_FACTORS = "rope_freqs.weight"
@@ -69,6 +78,10 @@ class ModelSpec:
     the residual stream, the last hidden state, and q.k.
     sliding_layers: for each layer whether it sees only `sliding_window` positions and rotates by `local_rope_theta`;
     empty if none does.
+    rotary_dim: values of each head that RoPE turns; None for all. rope_sections: how the rotary pairs are shared by the
+    three positions of an image, which a text has no need of and llama.cpp asks for. delta_net: the layers that recur
+    instead of attending, and with them attention whose result is gated by a second half of each head of attn_q.
+    rotation: the basis of rotated matrices.
 
     Raises Unreadable for impossible values, Unsupported for an activation or pooling that is not known.
     """
@@ -101,6 +114,10 @@ class ModelSpec:
     sliding_window: int = 0
     sliding_layers: tuple[bool, ...] = ()
     pooling: str = "none"
+    rotary_dim: int | None = None
+    rope_sections: tuple[int, ...] = ()
+    delta_net: DeltaNet | None = None
+    rotation: Rotation | None = None
 
     def __post_init__(self) -> None:
         for name in SIZES:
@@ -121,6 +138,11 @@ class ModelSpec:
             raise Unsupported(f"pooling {self.pooling!r} is not known", hint=f"supported: {', '.join(POOLING)}")
         self._check_rotary()
         self._check_window()
+        if self.delta_net:
+            if (found := len(self.delta_net.recurrent)) != self.layers:
+                raise Unreadable(f"{found} entries say which layers recur, expected {self.layers}")
+            if self.int8_activations:
+                raise Unsupported("it is a hybrid and takes int8 activations, which no graph here has")
 
     def _check_numbers(self) -> None:
         for name in POSITIVE_NUMBERS:
@@ -134,11 +156,14 @@ class ModelSpec:
             raise Unreadable(f"norm_eps is {self.norm_eps!r} or {self.projection_norm_eps!r}, expected less than 1")
 
     def _check_rotary(self) -> None:
+        turned = self.rope_width
+        if not isinstance(turned, int) or isinstance(turned, bool) or not 2 <= turned <= self.head_dim or turned % 2:
+            raise Unreadable(f"rotary_dim is {turned!r}, expected an even part of head_dim {self.head_dim}")
         if (scaling := self.rope_scaling) is None:
             return
         factors = len(scaling.frequency_factors)
-        if scaling.kind == "factors" and factors != self.head_dim // 2:
-            raise Unreadable(f"there are {factors} rotary frequency factors, expected {self.head_dim // 2}")
+        if scaling.kind == "factors" and factors != turned // 2:
+            raise Unreadable(f"there are {factors} rotary frequency factors, expected {turned // 2}")
         if scaling.kind == "yarn" and not self.rope_theta > 1:
             raise Unreadable(f"rope_theta is {self.rope_theta!r}, and yarn needs more than 1")
 
@@ -154,11 +179,23 @@ class ModelSpec:
         """Whether the model gives one vector per text (see `pooling`) and no next token."""
         return self.pooling != "none"
 
+    @property
+    def rope_width(self) -> int:
+        """Values of each head that RoPE turns."""
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    def recurs(self, layer: int) -> bool:
+        """Return whether a layer is a Gated DeltaNet and has no attention."""
+        return self.delta_net is not None and self.delta_net.recurrent[layer]
+
     def linear_shape(self, linear: str) -> tuple[int, int]:
-        """(rows, cols) = (outputs, inputs) of one of LINEARS."""
+        """(rows, cols) = (outputs, inputs) of one of ALL_LINEARS that the model has."""
+        if self.delta_net and linear in (*RECURRENT_LINEARS, *GATES):
+            rows, cols = self.delta_net.shapes(self.hidden_size)[f"{linear}.weight"]
+            return rows, cols
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
-            "attn_q": (query, self.hidden_size),
+            "attn_q": (2 * query if self.delta_net else query, self.hidden_size),
             "attn_k": (key, self.hidden_size),
             "attn_v": (key, self.hidden_size),
             "attn_output": (self.hidden_size, query),
@@ -173,14 +210,23 @@ class ModelSpec:
             return self.linear_shape(norm.removesuffix("_norm_in"))[1]
         if norm in QK_NORMS:
             return self.head_dim
+        if self.delta_net and norm == NORM:
+            return self.delta_net.state_size
         return {"attn_sub_norm": self.heads * self.head_dim, "ffn_sub_norm": self.intermediate_size}.get(
             norm, self.hidden_size
         )
 
-    @property
-    def layer_norms(self) -> tuple[str, ...]:
-        """The norms that each layer has, in file order."""
+    def layer_norms(self, layer: int) -> tuple[str, ...]:
+        """Return the norms that a layer has, in file order."""
+        if self.delta_net:
+            return (*HYBRID_NORMS, *((NORM,) if self.recurs(layer) else QK_NORMS))
         return (*NORMS, *(norm for switch, group in OPTIONAL_NORMS.items() if getattr(self, switch) for norm in group))
+
+    def layer_linears(self, layer: int) -> tuple[str, ...]:
+        """Return the matrices of a layer that are always ternary, in file order."""
+        if self.delta_net and self.recurs(layer):
+            return (*self.delta_net.linears, *LINEARS[4:])
+        return LINEARS
 
     def parameters(self) -> int:
         """Return how many values its tensors have."""
@@ -195,12 +241,15 @@ class ModelSpec:
         if not self.tied:
             shapes["output.weight"] = (self.vocab_size, self.hidden_size)
         if self.rope_scaling and self.rope_scaling.kind == "factors":
-            shapes[ROPE_FACTORS] = (self.head_dim // 2,)
+            shapes[ROPE_FACTORS] = (self.rope_width // 2,)
         for layer in range(self.layers):
-            for norm in self.layer_norms:
+            for norm in self.layer_norms(layer):
                 shapes[f"blk.{layer}.{norm}.weight"] = (self.norm_size(norm),)
-            for linear in LINEARS:
+            for linear in self.layer_linears(layer):
                 shapes[f"blk.{layer}.{linear}.weight"] = self.linear_shape(linear)
+            if self.delta_net and self.recurs(layer):
+                parts = self.delta_net.shapes(self.hidden_size)
+                shapes |= {f"blk.{layer}.{part}": shape for part, shape in parts.items()}
         return shapes
 
     def unknown_tensors(self, names: Iterable[str]) -> list[str]:
@@ -210,22 +259,33 @@ class ModelSpec:
 
     def linear_names(self) -> list[str]:
         """GGUF names of the tensors that are always ternary, in file order."""
-        return [f"blk.{layer}.{linear}.weight" for layer in range(self.layers) for linear in LINEARS]
+        return [f"blk.{layer}.{part}.weight" for layer in range(self.layers) for part in self.layer_linears(layer)]
 
     def row_order(self, name: str) -> npt.NDArray[np.int64] | None:
         """For a tensor whose rows GGUF orders otherwise than transformers: int64 (rows,), for each row of GGUF the
         row of transformers. None for all others."""
+        if self.delta_net:
+            return self.delta_net.row_order(name.split(".", 2)[-1])
         part = name.removesuffix(".weight").rpartition(".")[2]
         if self.architecture not in INTERLEAVED_ROPE or part not in ("attn_q", "attn_k"):
             return None
         rows = np.arange(self.linear_shape(part)[0])
         return rows.reshape(-1, 2, self.head_dim // 2).swapaxes(1, 2).reshape(-1)
 
+    def column_order(self, name: str) -> npt.NDArray[np.int64] | None:
+        """For a matrix whose columns GGUF orders otherwise than transformers: int64 (columns,), for each column of GGUF
+        that of transformers. None for all others: the columns of a rotated matrix cannot change places."""
+        if self.delta_net is None or not name.endswith(".ssm_out.weight"):
+            return None
+        if self.delta_net.key_heads in (1, self.delta_net.value_heads) or (self.rotation and self.rotation.turns(name)):
+            return None
+        return self.delta_net.value_order()
+
     def inverse_frequencies(self, *, local: bool = False) -> npt.NDArray[np.float32]:
-        """float32 (head_dim / 2,): radians per position of each rotary pair. local: of the sliding layers."""
+        """float32 (rope_width / 2,): radians per position of each rotary pair. local: of the sliding layers."""
         if local:
-            return inverse_frequencies(self.local_rope_theta or self.rope_theta, self.head_dim)
-        return inverse_frequencies(self.rope_theta, self.head_dim, self.rope_scaling)
+            return inverse_frequencies(self.local_rope_theta or self.rope_theta, self.rope_width)
+        return inverse_frequencies(self.rope_theta, self.rope_width, self.rope_scaling)
 
     def query_key_scale(self) -> np.float32:
         """The factor of q.k: `attention_scale`, or 1 / sqrt(head_dim)."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats.arrays import F32
-from tritpack.formats.hybrid_spec import HybridSpec
-from tritpack.formats.rope import inverse_frequencies
+from tritpack.formats.delta_net import DeltaNet
+from tritpack.formats.model_spec import ModelSpec
 
 Tracer = Callable[[str, int, "F32"], None]
 """Called with (point, layer or -1, float32 (tokens, columns)) after each step."""
@@ -39,22 +39,23 @@ class HybridWeights(Protocol):
 
 
 def forward(
-    spec: HybridSpec,
+    spec: ModelSpec,
     weights: HybridWeights,
     tokens: Sequence[int],
     *,
     trace: Tracer = lambda point, layer, values: None,
 ) -> F32:
     """Return the logits, float32 (tokens, vocab), of one sequence. trace: called after each step."""
-    turned = _Products(spec, weights)
+    turned, net = _Products(spec, weights), spec.delta_net
+    assert net is not None, "reference.py has the graph of other models"
     x = weights.rows("token_embd.weight", np.asarray(tokens, np.int64))
     if spec.rotation and "token_embd.weight" in spec.rotation.tables:
         x = spec.rotation.inverse(x)
     trace("embd", -1, x)
-    for layer, recurrent in enumerate(spec.recurrent):
+    for layer, recurrent in enumerate(net.recurrent):
         blk = f"blk.{layer}"
         normed = rms_norm(x, weights.array(f"{blk}.attn_norm.weight"), spec.norm_eps)
-        mixed = _delta_net(spec, turned, blk, normed) if recurrent else _attention(spec, turned, blk, normed)
+        mixed = _delta_net(spec, net, turned, blk, normed) if recurrent else _attention(spec, turned, blk, normed)
         trace("attn_output", layer, mixed)
         x = x + mixed
         normed = rms_norm(x, weights.array(f"{blk}.post_attention_norm.weight"), spec.norm_eps)
@@ -69,7 +70,7 @@ def forward(
 class _Products:
     """The products with a model's matrices, each in its basis."""
 
-    def __init__(self, spec: HybridSpec, weights: HybridWeights) -> None:
+    def __init__(self, spec: ModelSpec, weights: HybridWeights) -> None:
         self.rotation, self.weights = spec.rotation, weights
 
     def __call__(self, name: str, x: F32) -> F32:
@@ -83,17 +84,17 @@ class _Products:
         return result
 
     def rotates(self, name: str) -> bool:
-        return self.rotation is not None and (name in self.rotation.weights or name in self.rotation.tables)
+        return self.rotation is not None and self.rotation.turns(name)
 
 
-def _delta_net(spec: HybridSpec, turned: _Products, blk: str, y: F32) -> F32:
+def _delta_net(spec: ModelSpec, net: DeltaNet, turned: _Products, blk: str, y: F32) -> F32:
     """Return what a Gated DeltaNet layer adds, float32 (tokens, hidden)."""
-    array, n, heads, size = turned.weights.array, len(y), spec.value_heads, spec.state_size
+    array, n, heads, size = turned.weights.array, len(y), net.value_heads, net.state_size
     mixed = silu(causal_convolution(turned(f"{blk}.attn_qkv", y), array(f"{blk}.ssm_conv1d.weight")))
-    q, k, v = np.split(mixed, [spec.key_width, 2 * spec.key_width], axis=1)
-    q, k = (unit(part.reshape(n, spec.key_heads, size)) for part in (q, k))
+    q, k, v = np.split(mixed, [net.key_width, 2 * net.key_width], axis=1)
+    q, k = (unit(part.reshape(n, net.key_heads, size)) for part in (q, k))
     q = q / np.sqrt(np.float32(size))
-    q, k = (np.repeat(part, heads // spec.key_heads, axis=1) for part in (q, k))
+    q, k = (np.repeat(part, heads // net.key_heads, axis=1) for part in (q, k))
     beta = sigmoid(turned(f"{blk}.ssm_beta", y))
     step = turned(f"{blk}.ssm_alpha", y) + array(f"{blk}.ssm_dt.bias")
     decay = array(f"{blk}.ssm_a") * np.logaddexp(np.float32(0), step)
@@ -102,7 +103,7 @@ def _delta_net(spec: HybridSpec, turned: _Products, blk: str, y: F32) -> F32:
     z = turned(f"{blk}.attn_gate", y).reshape(n, heads, size)
     out = rms_norm(out, array(f"{blk}.ssm_norm.weight"), spec.norm_eps) * silu(z)
     if turned.rotates(f"{blk}.ssm_out.weight") and turned.rotation and not turned.rotation.grouped_heads:
-        out = out[:, spec.head_order()]
+        out = out[:, net.head_order()]
     return turned(f"{blk}.ssm_out", out.reshape(n, -1))
 
 
@@ -132,7 +133,7 @@ def causal_convolution(x: F32, taps: F32) -> F32:
     return total
 
 
-def _attention(spec: HybridSpec, turned: _Products, blk: str, y: F32) -> F32:
+def _attention(spec: ModelSpec, turned: _Products, blk: str, y: F32) -> F32:
     """Return what an attention layer adds, float32 (tokens, hidden)."""
     array, n, size = turned.weights.array, len(y), spec.head_dim
     both = turned(f"{blk}.attn_q", y).reshape(n, spec.heads, 2, size)
@@ -151,16 +152,16 @@ def _attention(spec: HybridSpec, turned: _Products, blk: str, y: F32) -> F32:
     return turned(f"{blk}.attn_output", mixed.reshape(n, -1))
 
 
-def partial_rope(spec: HybridSpec, x: F32) -> F32:
-    """Return (tokens, heads, head_dim) with the first rotary_dim values of each head turned, pairs half of them apart.
+def partial_rope(spec: ModelSpec, x: F32) -> F32:
+    """Return (tokens, heads, head_dim) with the first rope_width values of each head turned, pairs half of them apart.
 
     For text the three streams of m-rope are one, so its sections have no effect.
     """
-    frequencies = inverse_frequencies(spec.rope_theta, spec.rotary_dim)
+    frequencies = spec.inverse_frequencies()
     angles = (np.arange(len(x), dtype=np.float32)[:, None] * frequencies).astype(np.float64)
     cos, sin = (part.astype(np.float32)[:, None] for part in (np.cos(angles), np.sin(angles)))
-    half = spec.rotary_dim // 2
-    first, second, rest = np.split(x, [half, spec.rotary_dim], axis=-1)
+    half = spec.rope_width // 2
+    first, second, rest = np.split(x, [half, spec.rope_width], axis=-1)
     return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], -1)
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from tritpack.formats.arrays import F32, I8, I32
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unsupported, UsageError
 from tritpack.formats.layouts.c_packers import Tile
-from tritpack.formats.model_spec import INTERLEAVED_ROPE, LINEARS, ModelSpec
+from tritpack.formats.model_spec import INTERLEAVED_ROPE, ModelSpec
 from tritpack.formats.names import ISAS
 from tritpack.runtime.abi import (
     ABI_VERSION,
@@ -354,11 +354,15 @@ class ModelStructs:
 
 def model_structs(spec: ModelSpec, tensors: Mapping[str, CTensor]) -> ModelStructs:
     """tensors: GGUF name -> CTensor, which have to outlive the structs."""
+    if spec.delta_net:
+        raise Unsupported(
+            "the Gated DeltaNet layers of a hybrid are not run yet", hint="tritpack repack and inspect read it"
+        )
     hparams, frequencies = _hparams(spec)
     layers = (LayerStruct * spec.layers)()
     for index, layer in enumerate(layers):
         layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
-        for part in LINEARS + spec.layer_norms:
+        for part in (*spec.layer_linears(index), *spec.layer_norms(index)):
             setattr(layer, part, tensors[f"blk.{index}.{part}.weight"].struct())
     output = TensorStruct() if spec.tied else tensors["output.weight"].struct()
     embedding, norm = tensors["token_embd.weight"].struct(), tensors["output_norm.weight"].struct()

@@ -78,7 +78,7 @@ def test_the_oracle_shares_nothing_with_what_it_judges(path: Path) -> None:
         "tritpack.formats.errors",
         "tritpack.formats.inputs",  # opens files, and knows nothing of what is in them
         "tritpack.formats.model_spec",
-        "tritpack.formats.hybrid_spec",
+        "tritpack.formats.delta_net",
         "tritpack.formats.rope",
         "tritpack.runtime.reference",
         "tritpack.runtime.hybrid_reference",

@@ -6,6 +6,7 @@ tokenizer take a few seconds with a large vocabulary and are not estimated.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
@@ -20,7 +21,6 @@ from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS
 from tritpack.converter.verify.rungs.text import positions_at_once
 from tritpack.formats import model_metadata
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_spec import LINEARS
 from tritpack.formats.names import BLOCK_FLOATS
 from tritpack.runtime.library import available_isas
 
@@ -52,7 +52,8 @@ def expected_seconds(file: GgufFile, *, text: str, full: bool = False) -> dict[s
     Raises TritpackError if the file says no model.
     """
     spec = model_metadata.from_gguf(file)
-    linears = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)
+    shapes = spec.tensor_shapes()
+    linears = sum(math.prod(shapes[name]) for name in spec.linear_names())
     table = spec.vocab_size * spec.hidden_size
     weights = linears + (0 if spec.is_embedding_model else table)
     most = len(text.encode()) if full else max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)

@@ -9,22 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tritpack.formats.delta_net import DeltaNet
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.hadamard import HEAD, LINEARS, TABLE, Rotation
-from tritpack.formats.hybrid_spec import HybridSpec
+from tritpack.formats.model_spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
-SPEC = HybridSpec(
-    vocab_size=48, hidden_size=32, intermediate_size=48, layers=4, heads=4, kv_heads=2, head_dim=16, rotary_dim=4,
-    key_heads=2, value_heads=6, state_size=8, conv_taps=4, recurrent=(True, True, True, False), rope_theta=1e7,
-    norm_eps=1e-6, tied=False,
+SPEC = ModelSpec(
+    "qwen35", vocab_size=48, hidden_size=32, intermediate_size=48, layers=4, heads=4, kv_heads=2, head_dim=16,
+    context_length=512, rope_theta=1e7, norm_eps=1e-6, activation="silu", tied=False, sub_norms=False, qk_norms=True,
+    int8_activations=False, rotary_dim=4, rope_sections=(1, 1, 0, 0),
+    delta_net=DeltaNet(key_heads=2, value_heads=6, state_size=8, conv_taps=4, recurrent=(True, True, True, False)),
 )  # fmt: skip
 
 
 class Arrays:
     """Random weights of a spec in the plain basis and transformers' order of heads."""
 
-    def __init__(self, spec: HybridSpec = SPEC, seed: int = 0) -> None:
+    def __init__(self, spec: ModelSpec = SPEC, seed: int = 0) -> None:
         self.spec = spec
         rng = np.random.default_rng(seed)
         self.values: dict[str, F32] = {}
@@ -43,7 +45,7 @@ class Arrays:
         return self.values[name][rows]
 
 
-def rotation_for(spec: HybridSpec, block: int, *, signed: bool = True, grouped: bool = True) -> Rotation:
+def rotation_for(spec: ModelSpec, block: int, *, signed: bool = True, grouped: bool = True) -> Rotation:
     """A rotation of all that may be rotated."""
     kinds = [name for name in spec.tensor_shapes() if name.split(".")[2:3] and name.split(".")[2] in LINEARS]
     rng = np.random.default_rng(block)
@@ -62,12 +64,13 @@ def write_hybrid(path: Path, arrays: Arrays, rotation: Rotation | None = None, *
     return path
 
 
-def _as_gguf(spec: HybridSpec, name: str, values: F32, rotation: Rotation | None) -> F32:
+def _as_gguf(spec: ModelSpec, name: str, values: F32, rotation: Rotation | None) -> F32:
     """A tensor with value heads in the order of the file, then folded into its basis: L = (W diag(s)) H."""
-    part, heads = name.split(".", 2)[-1], spec.value_heads
-    places = [k * (heads // spec.key_heads) + j for j in range(heads // spec.key_heads) for k in range(spec.key_heads)]
+    assert spec.delta_net is not None
+    part, heads, keys = name.split(".", 2)[-1], spec.delta_net.value_heads, spec.delta_net.key_heads
+    places = [k * (heads // keys) + j for j in range(heads // keys) for k in range(keys)]
     if part in ("attn_qkv.weight", "ssm_conv1d.weight"):
-        first = 2 * spec.key_width
+        first = 2 * spec.delta_net.key_width
         tail = values[first:].reshape(heads, -1)[places].reshape(values[first:].shape)
         values = np.concatenate([values[:first], tail])
     elif part in ("attn_gate.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_a", "ssm_dt.bias"):
@@ -82,15 +85,18 @@ def _as_gguf(spec: HybridSpec, name: str, values: F32, rotation: Rotation | None
     return (signed.reshape(-1, block) @ matrix).reshape(values.shape).astype(np.float32)
 
 
-def _keys(spec: HybridSpec) -> dict[str, Any]:
+def _keys(spec: ModelSpec) -> dict[str, Any]:
+    net = spec.delta_net
+    assert net is not None
     sizes = {
         "block_count": spec.layers, "context_length": 512, "embedding_length": spec.hidden_size,
         "feed_forward_length": spec.intermediate_size, "attention.head_count": spec.heads,
         "attention.head_count_kv": spec.kv_heads, "attention.key_length": spec.head_dim,
         "attention.value_length": spec.head_dim, "rope.dimension_count": spec.rotary_dim,
-        "ssm.conv_kernel": spec.conv_taps, "ssm.state_size": spec.state_size, "ssm.group_count": spec.key_heads,
-        "ssm.time_step_rank": spec.value_heads, "ssm.inner_size": spec.value_width, "full_attention_interval": 4,
+        "ssm.conv_kernel": net.conv_taps, "ssm.state_size": net.state_size, "ssm.group_count": net.key_heads,
+        "ssm.time_step_rank": net.value_heads, "ssm.inner_size": net.value_width, "full_attention_interval": 4,
         "rope.freq_base": spec.rope_theta, "attention.layer_norm_rms_epsilon": spec.norm_eps,
+        "rope.dimension_sections": np.array(spec.rope_sections, np.int32),
     }  # fmt: skip
     return {"general.architecture": "qwen35", **{f"qwen35.{key}": value for key, value in sizes.items()}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from tritpack.converter.verify.oracle.hybrid import HybridOracle
 from tritpack.converter.verify.oracle.hybrid_packed import HybridPacked
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.hybrid_metadata import hybrid_from_gguf
-from tritpack.formats.hybrid_spec import HybridSpec
+from tritpack.formats.model_metadata import from_gguf, to_metadata
+from tritpack.formats.model_spec import ModelSpec
 from tritpack.runtime.hybrid_reference import causal_convolution, delta_rule, forward, partial_rope
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -46,7 +47,7 @@ def test_the_answers_of_transformers(shared: Path, name: str, file: str) -> None
 
 
 @pytest.mark.parametrize("spec", [SPEC, TIED], ids=["untied", "tied"])
-def test_files_in_every_basis(tmp_path: Path, spec: HybridSpec) -> None:
+def test_files_in_every_basis(tmp_path: Path, spec: ModelSpec) -> None:
     arrays = Arrays(spec)
     expected = forward(spec, arrays, TOKENS)
     rotations = {
@@ -109,22 +110,36 @@ def test_rope_turns_a_part_of_each_head() -> None:
 def test_layers_for_further_tokens_are_left_out(tmp_path: Path) -> None:
     keys = {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}
     path = write_hybrid(tmp_path / "m.gguf", Arrays(), **keys)
-    assert hybrid_from_gguf(GgufFile(path)).layers == 4
+    assert from_gguf(GgufFile(path)).layers == 4
+
+
+@pytest.mark.parametrize("name", ["plain", "rotated", "irregular"])
+def test_the_keys_are_written_as_they_are_read(tmp_path: Path, name: str) -> None:
+    assert SPEC.delta_net is not None
+    net = dataclasses.replace(SPEC.delta_net, recurrent=(True, False, False, True))
+    arrays = Arrays(dataclasses.replace(SPEC, delta_net=net) if name == "irregular" else SPEC)
+    flags = {"qwen35.attention.recurrent_layers": np.array(net.recurrent)} if name == "irregular" else {}
+    rotation = rotation_for(SPEC, 16) if name == "rotated" else None
+    path = write_hybrid(tmp_path / "m.gguf", arrays, rotation, **flags)
+    spec = from_gguf(GgufFile(path))
+    assert spec == dataclasses.replace(arrays.spec, rotation=rotation)
+    written = write_hybrid(tmp_path / "n.gguf", arrays, rotation, **{**flags, **to_metadata(spec)})
+    assert from_gguf(GgufFile(written)) == spec
 
 
 @pytest.mark.parametrize(
     ("changed", "kind", "said"),
     [
-        ({"general.architecture": "llama"}, Unsupported, "is not qwen35"),
+        ({"general.architecture": "llama"}, Unreadable, "llama.attention.head_count is missing"),
         ({"qwen35.ssm.group_count": 4}, Unreadable, "a multiple of key_heads 4"),
         ({"qwen35.ssm.inner_size": 32}, Unsupported, "ssm.inner_size"),
         ({"qwen35.attention.value_length": 8}, Unsupported, "value_length differ"),
         ({"qwen35.rope.dimension_count": 18}, Unreadable, "rotary_dim is 18"),
         ({"qwen35.block_count": 9}, Unreadable, "is missing"),
-        ({"qwen35.block_count": 1 << 30}, Unreadable, "cannot be in"),
+        ({"qwen35.block_count": 1 << 30}, Unreadable, "tensors"),
         ({"qwen35.embedding_length": "a"}, Unreadable, "embedding_length is 'a'"),
         ({"qwen35.feed_forward_length": 64}, Unreadable, "expected [64, 32]"),
-        ({"qwen35.attention.recurrent_layers": np.array([1, 1], np.int32)}, Unreadable, "one flag per layer"),
+        ({"qwen35.attention.recurrent_layers": np.array([1, 1], np.int32)}, Unreadable, "2 flags for 4 layers"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -133,5 +148,5 @@ def test_files_that_make_no_sense(
 ) -> None:
     path = write_hybrid(tmp_path / "m.gguf", Arrays(), **changed)
     with pytest.raises(kind) as caught:
-        hybrid_from_gguf(GgufFile(path))
+        HybridPacked(path)
     assert said in str(caught.value)

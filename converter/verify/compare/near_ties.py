@@ -7,6 +7,7 @@ explain it. This module follows flips, and measures what they and float32 noise 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tritpack.converter.verify.compare.layers import Layers
 from tritpack.converter.verify.compare.outputs import compare_outputs, worst_position
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.formats.arrays import F32
-from tritpack.formats.model_spec import LINEARS, ModelSpec
+from tritpack.formats.model_spec import ModelSpec
 from tritpack.runtime.reference import QuantizedInput
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ Tokens = Sequence[int]
 def searches(spec: ModelSpec) -> int:
     """How often prompts without near-ties are searched for, by the size of the model: wide, deep models have none, and
     would be searched in vain."""
-    weights = spec.layers * sum(int(np.prod(spec.linear_shape(linear))) for linear in LINEARS)
+    shapes = spec.tensor_shapes()
+    weights = sum(math.prod(shapes[name]) for name in spec.linear_names())
     return min(24, int(1e9 // weights))
 
 

@@ -154,7 +154,7 @@ class Checkpoint:
         if not self.spec.tied:
             names["output"] = self._head
         for layer in range(self.spec.layers):
-            for part in (*LINEARS, *self.spec.layer_norms):
+            for part in (*LINEARS, *self.spec.layer_norms(0)):
                 module = self._modules[part.removesuffix("_norm_in")]
                 if part in PROJECTION_NORMS:
                     module += f".{self.storage.projection_norm}"

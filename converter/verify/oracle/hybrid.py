@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.tensors import F32, Tensor, open_tensors
+from tritpack.formats.delta_net import DeltaNet
 from tritpack.formats.errors import Unreadable, Unsupported, locating
-from tritpack.formats.hybrid_spec import HybridSpec
 from tritpack.formats.inputs import read_input
+from tritpack.formats.model_spec import ModelSpec
 from tritpack.runtime import hybrid_reference
 
 NAMES = {
@@ -132,7 +133,7 @@ def _places(tensors: Mapping[str, Tensor]) -> tuple[str, str | None]:
     return table.removesuffix("embed_tokens.weight"), head.removesuffix(".weight") if head else None
 
 
-def _spec(config: Mapping[str, Any], *, tied: bool) -> HybridSpec:
+def _spec(config: Mapping[str, Any], *, tied: bool) -> ModelSpec:
     """Return the spec of config.json's text model, as transformers' Qwen3_5TextConfig reads it."""
     rope = config["rope_parameters"]
     if config["hidden_act"] != "silu" or rope.get("rope_type", "default") != "default" or config.get("attention_bias"):
@@ -143,7 +144,8 @@ def _spec(config: Mapping[str, Any], *, tied: bool) -> HybridSpec:
     kinds = config.get("layer_types") or [
         "linear_attention" if (layer + 1) % every else "full_attention" for layer in range(layers)
     ]
-    return HybridSpec(
+    return ModelSpec(
+        architecture="qwen35",
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
         intermediate_size=config["intermediate_size"],
@@ -151,13 +153,21 @@ def _spec(config: Mapping[str, Any], *, tied: bool) -> HybridSpec:
         heads=config["num_attention_heads"],
         kv_heads=config["num_key_value_heads"],
         head_dim=config["head_dim"],
-        rotary_dim=int(config["head_dim"] * rope["partial_rotary_factor"]),
-        key_heads=config["linear_num_key_heads"],
-        value_heads=config["linear_num_value_heads"],
-        state_size=config["linear_key_head_dim"],
-        conv_taps=config["linear_conv_kernel_dim"],
-        recurrent=tuple(kind == "linear_attention" for kind in kinds),
+        context_length=config["max_position_embeddings"],
         rope_theta=float(rope["rope_theta"]),
         norm_eps=float(config["rms_norm_eps"]),
+        activation="silu",
         tied=tied,
+        sub_norms=False,
+        qk_norms=True,
+        int8_activations=False,
+        rotary_dim=int(config["head_dim"] * rope["partial_rotary_factor"]),
+        rope_sections=tuple(rope.get("mrope_section", ())),
+        delta_net=DeltaNet(
+            key_heads=config["linear_num_key_heads"],
+            value_heads=config["linear_num_value_heads"],
+            state_size=config["linear_key_head_dim"],
+            conv_taps=config["linear_conv_kernel_dim"],
+            recurrent=tuple(kind == "linear_attention" for kind in kinds),
+        ),
     )

@@ -9,17 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.formats import float_types
-from tritpack.formats.errors import Unsupported
+from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.hybrid_metadata import hybrid_from_gguf
-from tritpack.formats.hybrid_spec import HybridSpec
+from tritpack.formats.model_metadata import from_gguf
+from tritpack.formats.model_spec import ModelSpec
 from tritpack.runtime import hybrid_reference
 
 F32 = npt.NDArray[np.float32]
-MIXED = ("attn_qkv.weight", "ssm_conv1d.weight")
-"""Tensors whose last rows are those of value heads, after those of queries and keys."""
-BY_HEAD = ("attn_gate.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_a", "ssm_dt.bias")
-"""Tensors whose rows, or elements, are all of value heads."""
 
 
 class HybridPacked:
@@ -27,7 +23,14 @@ class HybridPacked:
 
     def __init__(self, path: Path) -> None:
         self.file = GgufFile(path)
-        self.spec: HybridSpec = hybrid_from_gguf(self.file)
+        self.spec: ModelSpec = from_gguf(self.file)
+        if self.spec.delta_net is None:
+            raise Unsupported(f"architecture {self.spec.architecture!r} is no hybrid", path=path)
+        for name, shape in self.spec.tensor_shapes().items():
+            if name not in self.file.tensors:
+                raise Unreadable("is missing", path=path, tensor=name)
+            if (found := self.file.tensors[name].shape) != shape:
+                raise Unreadable(f"has shape {list(found)}, expected {list(shape)}", path=path, tensor=name)
 
     def logits(self, tokens: Sequence[int]) -> F32:
         """Return the logits of one sequence, float32 (tokens, vocab)."""
@@ -37,20 +40,12 @@ class HybridPacked:
         return self._stored(name)[rows]
 
     def array(self, name: str) -> F32:
-        values, part = self._stored(name), name.split(".", 2)[-1]
-        if part in MIXED:
-            first = 2 * self.spec.key_width
-            return np.concatenate([values[:first], self._grouped(values[first:])])
-        if part in BY_HEAD:
-            return self._grouped(values)
-        if part == "ssm_out.weight" and not (self.spec.rotation and name in self.spec.rotation.weights):
-            return self._grouped(values.T).T
+        values = self._stored(name)
+        if (order := self.spec.row_order(name)) is not None:
+            values = values[np.argsort(order)]
+        if (order := self.spec.column_order(name)) is not None:
+            values = values[:, np.argsort(order)]
         return values
-
-    def _grouped(self, values: F32) -> F32:
-        """Return rows of value heads in transformers' order instead of GGUF's."""
-        by_head = values.reshape(self.spec.value_heads, -1)
-        return by_head[np.argsort(self.spec.head_order())].reshape(values.shape)
 
     def _stored(self, name: str) -> F32:
         info = self.file.tensors[name]
