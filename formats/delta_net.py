@@ -21,6 +21,8 @@ SIZES = ("key_heads", "value_heads", "state_size", "conv_taps")
 RECURRENT_LINEARS = ("attn_qkv", "attn_gate", "ssm_out")
 GATES = ("ssm_alpha", "ssm_beta")
 """Narrow matrices, one row for each value head: floats, or ternary as the rest."""
+FLOATS = ("ssm_conv1d", "ssm_a", "ssm_dt")
+"""What is computed with in float32."""
 NORM = "ssm_norm"
 MIXED = ("attn_qkv.weight", "ssm_conv1d.weight")
 """Tensors whose last rows are those of value heads, after those of queries and keys."""

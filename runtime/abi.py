@@ -13,7 +13,7 @@ import numpy as np
 from tritpack.formats import names
 from tritpack.formats.errors import MissingRequirement, TritpackError, Unreadable, Unsupported, UsageError
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 LAYOUT_IDS = {name: number for number, name in enumerate(names.C_LAYOUTS)}
 NOT_RUN = frozenset((*names.CHECKPOINT_LAYOUTS, names.PLAIN_CODES))
 """Layouts whose scales are in other tensors, and plain codes: no tensor of a model."""
@@ -47,7 +47,7 @@ class TensorStruct(ctypes.Structure):
         ("layout", ctypes.c_int32),
         ("tile", ctypes.c_int32 * 3),
         ("scale", ctypes.c_float),
-        ("reserved", ctypes.c_int32),
+        ("rotated", ctypes.c_int32),
     )
 
 
@@ -82,8 +82,18 @@ class HparamsStruct(ctypes.Structure):
         ("logit_scale", ctypes.c_float),
         ("attention_scale", ctypes.c_float),
         ("rope_factor", ctypes.c_float),
+        ("rotary_dim", ctypes.c_int32),
+        ("gated_attention", ctypes.c_int32),
+        ("key_heads", ctypes.c_int32),
+        ("value_heads", ctypes.c_int32),
+        ("state_size", ctypes.c_int32),
+        ("conv_taps", ctypes.c_int32),
+        ("rotation_block", ctypes.c_int32),
+        ("grouped_heads", ctypes.c_int32),
+        ("sign_widths", ctypes.c_int32 * 4),
         ("inv_freq", ctypes.c_void_p),
         ("inv_freq_sliding", ctypes.c_void_p),
+        ("signs", ctypes.c_void_p),
     )
 
 
@@ -96,10 +106,12 @@ class LayerStruct(ctypes.Structure):
                 "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down", "post_ffw_norm",
                 "attn_q_norm_in", "attn_k_norm_in", "attn_v_norm_in", "attn_output_norm_in",
                 "ffn_gate_norm_in", "ffn_up_norm_in", "ffn_down_norm_in",
+                "attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_conv1d",
+                "ssm_a", "ssm_dt", "ssm_norm", "ssm_out",
             )
         ),
         ("slides", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("recurrent", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -164,6 +176,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_sequence_new": (_I, (_P, _L, _P)),
     "tp_sequence_free": (None, (_P,)),
     "tp_sequence_n_past": (_L, (_P,)),
+    "tp_sequence_rewindable": (_L, (_P, _L)),
     "tp_sequence_rewind": (_I, (_P, _L)),
     "tp_sequence_copy": (_I, (_P, _P, _L)),
     "tp_eval_spans": (_I, (_P, _P, _L, _P)),

@@ -16,7 +16,7 @@ from tritpack.runtime.abi import HparamsStruct, LayerStruct, TensorStruct
 from tritpack.runtime.library import CTensor, model_structs
 from tritpack.runtime.model import Model
 
-MAGIC = b"tpdump2\0"
+MAGIC = b"tpdump3\0"
 ALIGNMENT = 64
 
 
@@ -24,12 +24,13 @@ ALIGNMENT = 64
 class FlatStructs:
     """What tp_model_new takes, as bytes that do not depend on this process.
 
-    hparams: without its pointers, which come last. frequencies: the float32 arrays that they point to. layers: of all
-    layers. ends: embedding, final norm and head. `data` of a tensor is its offset, or 0 if it is absent.
+    hparams: without its pointers, which come last. frequencies, signs: the float32 arrays that they point to. layers:
+    of all layers. ends: embedding, final norm and head. `data` of a tensor is its offset, or 0 if it is absent.
     """
 
     hparams: bytes
     frequencies: list[bytes]
+    signs: bytes
     layers: bytes
     ends: bytes
 
@@ -38,7 +39,7 @@ def flat_structs(model: Model, offset_of: Callable[[str, CTensor], int]) -> Flat
     """Return the structs of `model`. offset_of: called once per tensor, with its GGUF name, in the order of the
     structs; it says where the bytes will lie."""
     made = model_structs(model.spec, model.c_model.tensors)
-    last = HparamsStruct.rope_factor
+    last = HparamsStruct.sign_widths
     names = {tensor.data.ctypes.data: name for name, tensor in model.c_model.tensors.items()}
     ends = (made.embedding, made.norm, made.output)
     for tensor in _tensors(made.layers, *ends):
@@ -48,6 +49,7 @@ def flat_structs(model: Model, offset_of: Callable[[str, CTensor], int]) -> Flat
     return FlatStructs(
         bytes(made.hparams)[: last.offset + last.size],
         [array.tobytes() for array in made.frequencies],
+        made.signs.tobytes(),
         bytes(made.layers),
         b"".join(map(bytes, ends)),
     )
@@ -57,9 +59,9 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
     """Write `model`, a prompt of `tokens`, and the number of tokens to decode greedily after it.
 
     The file holds: magic; uint64 size of the file in bytes; uint32 layers, prompt tokens, tokens to decode, frequencies
-    per head (twice as many if layers use a sliding window); hparams without its pointers; layers; embedding, final
-    norm, head; the prompt as int32; the frequencies as float32; then the tensors, aligned to 64 bytes. `data` of a
-    tensor is its offset in the file, or 0 if it is absent.
+    per head (twice as many if layers use a sliding window), signs; hparams without its pointers; layers; embedding,
+    final norm, head; the prompt as int32; frequencies and signs as float32; then the tensors, aligned to 64 bytes.
+    `data` of a tensor is its offset in the file, or 0 if it is absent.
     """
     blobs: list[tuple[int, bytes]] = []
     free = 0
@@ -83,8 +85,9 @@ def dump(model: Model, path: str | Path, tokens: Sequence[int], generate: int) -
 
 def _head(flat: FlatStructs, model: Model, prompt: bytes, generate: int, size: int) -> bytes:
     frequencies = b"".join(flat.frequencies)
-    numbers = struct.pack("<Q4I", size, model.spec.layers, len(prompt) // 4, generate, len(frequencies) // 4)
-    return MAGIC + numbers + flat.hparams + flat.layers + flat.ends + prompt + frequencies
+    counts = (model.spec.layers, len(prompt) // 4, generate, len(frequencies) // 4, len(flat.signs) // 4)
+    numbers = struct.pack("<Q5I", size, *counts)
+    return MAGIC + numbers + flat.hparams + flat.layers + flat.ends + prompt + frequencies + flat.signs
 
 
 def _tensors(layers: ctypes.Array[LayerStruct], *others: TensorStruct) -> list[TensorStruct]:

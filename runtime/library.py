@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from tritpack.runtime.session import CSession
 
 MAX_CONTEXT = 1 << 24
+FIELDS = {"post_attention_norm": "ffn_norm"}
+"""Parts of a hybrid's layers that LayerStruct calls by another name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,10 +344,11 @@ class CModel:
 
 @dataclasses.dataclass(frozen=True)
 class ModelStructs:
-    """What tp_model_new takes. frequencies: the arrays that hparams points to."""
+    """What tp_model_new takes. frequencies, signs: the arrays that hparams points to."""
 
     hparams: HparamsStruct
     frequencies: list[F32]
+    signs: F32
     layers: ctypes.Array[LayerStruct]
     embedding: TensorStruct
     norm: TensorStruct
@@ -354,26 +357,35 @@ class ModelStructs:
 
 def model_structs(spec: ModelSpec, tensors: Mapping[str, CTensor]) -> ModelStructs:
     """tensors: GGUF name -> CTensor, which have to outlive the structs."""
-    if spec.delta_net:
-        raise Unsupported(
-            "the Gated DeltaNet layers of a hybrid are not run yet", hint="tritpack repack and inspect read it"
-        )
-    hparams, frequencies = _hparams(spec)
+
+    def struct(name: str) -> TensorStruct:
+        made = tensors[name].struct()
+        made.rotated = spec.rotation is not None and spec.rotation.turns(name)
+        return made
+
+    hparams, frequencies, signs = _hparams(spec)
     layers = (LayerStruct * spec.layers)()
     for index, layer in enumerate(layers):
         layer.slides = bool(spec.sliding_layers) and spec.sliding_layers[index]
-        for part in (*spec.layer_linears(index), *spec.layer_norms(index)):
-            setattr(layer, part, tensors[f"blk.{index}.{part}.weight"].struct())
-    output = TensorStruct() if spec.tied else tensors["output.weight"].struct()
-    embedding, norm = tensors["token_embd.weight"].struct(), tensors["output_norm.weight"].struct()
-    return ModelStructs(hparams, frequencies, layers, embedding, norm, output)
+        layer.recurrent = spec.recurs(index)
+    for name in spec.tensor_shapes():
+        if name.startswith("blk."):
+            number, part = name.split(".")[1:3]
+            setattr(layers[int(number)], FIELDS.get(part, part) if spec.delta_net else part, struct(name))
+    output = TensorStruct() if spec.tied else struct("output.weight")
+    return ModelStructs(
+        hparams, frequencies, signs, layers, struct("token_embd.weight"), struct("output_norm.weight"), output
+    )
 
 
-def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32]]:
+def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32], F32]:
     """The C struct, and the arrays that it points to."""
     frequencies = [np.ascontiguousarray(spec.inverse_frequencies(), np.float32)]
     if any(spec.sliding_layers):
         frequencies.append(np.ascontiguousarray(spec.inverse_frequencies(local=True), np.float32))
+    rotation, recurrence = spec.rotation, spec.delta_net
+    signs = _signs(spec)
+    values = np.concatenate([np.zeros(0, np.float32), *signs.values()])
     hparams = HparamsStruct(
         vocab_size=spec.vocab_size,
         hidden=spec.hidden_size,
@@ -394,10 +406,27 @@ def _hparams(spec: ModelSpec) -> tuple[HparamsStruct, list[F32]]:
         logit_scale=spec.logit_scale,
         attention_scale=spec.query_key_scale(),
         rope_factor=spec.rope_scaling.attention_factor if spec.rope_scaling else 1.0,
+        rotary_dim=spec.rope_width,
         inv_freq=frequencies[0].ctypes.data,
         inv_freq_sliding=frequencies[1].ctypes.data if len(frequencies) > 1 else None,
+        signs=values.ctypes.data,
     )
-    return hparams, frequencies
+    if recurrence:
+        hparams.gated_attention = True
+        hparams.key_heads, hparams.value_heads = recurrence.key_heads, recurrence.value_heads
+        hparams.state_size, hparams.conv_taps = recurrence.state_size, recurrence.conv_taps
+    if rotation:
+        hparams.rotation_block, hparams.grouped_heads = rotation.block, rotation.grouped_heads
+        hparams.sign_widths = tuple(signs)
+    return hparams, frequencies, values
+
+
+def _signs(spec: ModelSpec) -> Mapping[int, F32]:
+    """Return the signs of the widths that rotated tensors have."""
+    if spec.rotation is None:
+        return {}
+    widths = {shape[-1] for name, shape in spec.tensor_shapes().items() if spec.rotation.turns(name)}
+    return {width: signs for width, signs in spec.rotation.signs.items() if width in widths}
 
 
 class _HasCols(Protocol):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tritpack.formats import float_types, model_metadata, names
 from tritpack.formats.arrays import F32, Bytes
+from tritpack.formats.delta_net import FLOATS
 from tritpack.formats.errors import Unreadable, Unsupported, UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.layouts.catalog import READ_ONLY
@@ -346,7 +347,8 @@ class Model:
         return tokens if tokens is not None else self.tokenize(prompt, no_special=no_special)
 
     def _tensors(self) -> dict[str, CTensor]:
-        """Every tensor of the model for C, with its shape checked; all but the norms stay where they are mapped."""
+        """Every tensor of the model for C, with its shape checked; all but norms, and what is as small, stay where they
+        are mapped."""
         tensors = {}
         if unknown := self.spec.unknown_tensors(self.file.tensors):
             raise Unsupported(
@@ -372,10 +374,10 @@ class Model:
 def c_tensor(file: GgufFile, info: TensorInfo, stored: Bytes) -> CTensor:
     """A tensor of a file for the C library. stored: its bytes, wherever they are. Raises Unreadable for bytes or scales
     that are not those of its layout, Unsupported for a layout without kernels."""
-    part = info.name.split(".")[-2]
-    if part in (*ALL_NORMS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
-        values = float_types.decode(info.layout, stored, 1, info.cols)
-        return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", 1, info.cols)
+    part = info.name.split(".")[2 if info.name.startswith("blk.") else 0]
+    if part in (*ALL_NORMS, *FLOATS, "output_norm") and info.layout in float_types.FLOAT_TYPES:
+        values = float_types.decode(info.layout, stored, info.rows, info.cols)
+        return CTensor(np.ascontiguousarray(values).view(np.uint8).reshape(-1), "f32", info.rows, info.cols)
     if (layout := file.layout_of(info)) is None:
         return CTensor(stored, info.layout, info.rows, info.cols)
     with locating(path=file.path_of(info), tensor=info.name):

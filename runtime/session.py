@@ -59,8 +59,13 @@ class CSequence:
         """Positions in the KV cache."""
         return int(self.session.library.c.tp_sequence_n_past(self.handle))
 
+    def rewindable(self, n_past: int) -> int:
+        """Return the last position up to n_past to which it can be rewound, or copied: n_past itself unless the model
+        has recurrent layers (tritpack.h says what they keep)."""
+        return int(self.session.library.c.tp_sequence_rewindable(self.handle, n_past))
+
     def rewind(self, n_past: int) -> None:
-        """Forget positions >= n_past. UsageError unless 0 <= n_past <= self.n_past."""
+        """Forget positions >= n_past. UsageError unless 0 <= n_past <= self.n_past and it is `rewindable`."""
         status = self.session.library.c.tp_sequence_rewind(self.handle, n_past)
         self.session.library.check(status, f"rewinding to position {n_past}")
 

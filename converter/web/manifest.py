@@ -57,8 +57,10 @@ PAGE_SAMPLING = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.0, "
 
 
 def describe(model: Model, image: Image, name: str, kv_type: str) -> dict[str, Any]:
-    """Return model.json but for the parts and the tokenizer. Raises Unsupported for a model that is too large for a
-    WebAssembly memory."""
+    """Return model.json but for the parts and the tokenizer. Raises Unsupported for a hybrid, and for a model that is
+    too large for a WebAssembly memory."""
+    if model.spec.delta_net:
+        raise Unsupported("has recurrent layers, and a page cannot go back in them yet", path=model.file.path)
     flat = flat_structs(model, image.offset_of)
     session, per_thread = session_bytes(model.spec, model.context_length, kv_type)
     memory = MODULE_BYTES + image.size + session

@@ -6,8 +6,10 @@
 
 /* ---- what enters the cache ---- */
 
-/* The first KV head of the layer at work, counted through all layers. */
-static int64_t first_head(const tp_session *s) { return s->layer_index * s->model->hp.kv_heads; }
+/* The first KV head of the layer at work, counted through all layers with attention. */
+static int64_t first_head(const tp_session *s) {
+    return (int64_t)s->model->place[s->layer_index] * s->model->hp.kv_heads;
+}
 
 static void store(const tp_session *s, const tp_row *row, int64_t head, const float *k,
                   const float *v) {
@@ -30,6 +32,21 @@ static void norm_heads(const tp_session *s, float *x, int64_t heads, const tp_te
         s->rmsnorm->rmsnorm(x + h * dim, norm->data, dim, s->model->hp.norm_eps, x + h * dim);
 }
 
+/* The queries, without the gates that stand behind each. */
+static void take_queries(const tp_session *s, int64_t t, float *q /* (heads, head_dim) */) {
+    const tp_hparams *hp = &s->model->hp;
+    const int64_t dim = hp->head_dim;
+    for (int64_t h = 0; hp->gated_attention && h < hp->heads; h++)
+        memcpy(q + h * dim, s->q_gate + (t * hp->heads + h) * 2 * dim, (size_t)dim * sizeof(float));
+}
+
+static void rope(const tp_session *s, float *x, int64_t heads, const float *cos_sin) {
+    const int64_t dim = s->model->hp.head_dim, turned = s->model->hp.rotary_dim;
+    if (turned == dim) s->rope->rope(x, heads, dim, cos_sin);
+    else
+        for (int64_t h = 0; h < heads; h++) s->rope->rope(x + h * dim, 1, turned, cos_sin);
+}
+
 static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
@@ -37,11 +54,12 @@ static void rope_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
         float *q = s->q + t * hp->heads * dim, *k = s->k + t * hp->kv_heads * dim;
-        const float *cos_sin = s->cos_sin[s->layer->slides != 0] + t * dim;
+        const float *cos_sin = s->cos_sin[s->layer->slides != 0] + t * hp->rotary_dim;
+        take_queries(s, t, q);
         norm_heads(s, q, hp->heads, &s->layer->attn_q_norm);
         norm_heads(s, k, hp->kv_heads, &s->layer->attn_k_norm);
-        s->rope->rope(q, hp->heads, dim, cos_sin);
-        s->rope->rope(k, hp->kv_heads, dim, cos_sin);
+        rope(s, q, hp->heads, cos_sin);
+        rope(s, k, hp->kv_heads, cos_sin);
         for (int64_t h = 0; h < hp->kv_heads; h++)
             store(s, &s->rows[t], h, k + h * dim, s->v + (t * hp->kv_heads + h) * dim);
     }
@@ -172,4 +190,15 @@ static void attend(void *ctx, int thread, int64_t begin, int64_t end) {
 void tp_attention_run(tp_session *s) {
     tp_pool_run(s->pool, attend, s, split_runs(s), 1);
     tp_mark(s, s->attention);
+    if (s->model->hp.gated_attention) tp_mark(s, s->glu);
+}
+
+void tp_gated_row(tp_session *s, int64_t token, float *row) {
+    const tp_hparams *hp = &s->model->hp;
+    const int64_t dim = hp->head_dim;
+    for (int64_t h = 0; h < hp->heads; h++) {
+        const int64_t at = token * hp->heads + h;
+        s->glu->glu(s->q_gate + (2 * at + 1) * dim, s->mixed + at * dim, dim, TP_ACT_SIGMOID,
+                    row + h * dim);
+    }
 }

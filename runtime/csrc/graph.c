@@ -1,8 +1,9 @@
 /* The forward pass, one function per stage, in the order of the graph:
  *
  *   x = embd[token] * embedding_scale
- *   per layer: norm -> q, k, v -> (norm of each head) -> RoPE, cache -> attention -> (sub norm) ->
- *              attn_output -> (norm) -> x +=
+ *   per layer: norm -> q, k, v -> (norm of each head) -> RoPE, cache -> attention -> (gate) ->
+ *              (sub norm) -> attn_output -> (norm) -> x +=
+ *              or norm -> qkv, gate, alpha, beta -> recurrence -> norm, gate -> ssm_out -> x +=
  *              norm -> gate, up -> act(gate) * up -> (sub norm) -> ffn_down -> (norm) -> x +=
  *   final norm -> head
  *
@@ -10,7 +11,8 @@
  * for a prompt on one, or on none.
  *
  * Where the model says so, what enters a linear is quantised to int8 first, after the linear's
- * own norm if it has one. Each stage is a loop over tokens, heads or rows that goes to the pool.
+ * own norm if it has one. What enters a rotated linear is transformed in the step that makes it, once
+ * for all linears that share it. Each stage is a loop over tokens, heads or rows that goes to the pool.
  * No result depends on how the loop is cut. */
 #include <string.h>
 
@@ -52,8 +54,9 @@ static void turn(float *c /* (2, half) */, float position, const float *inv_freq
 static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = ctx;
     const tp_hparams *hp = &s->model->hp;
-    const int64_t dim = hp->head_dim;
+    const int64_t dim = hp->rotary_dim;
     const tp_tensor *embd = &s->model->token_embd;
+    const float *const signs = tp_signs_of(s->model, hp->hidden);
     const int ternary = tp_is_ternary(embd->layout);
     const tp_ternary parts = ternary ? tp_ternary_of(embd) : (tp_ternary){.half = 0};
     for (int64_t t = begin; t < end; t++) {
@@ -62,6 +65,8 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
             tp_dequantize_row(s->dequantize[embd->layout], &parts, s->rows[t].token, x,
                               s->scratch + (size_t)thread * s->scratch_bytes);
         else tp_tensor_row(embd, s->rows[t].token, x);
+        if (embd->rotated)
+            s->hadamard->hadamard(x, NULL, signs, hp->hidden, hp->rotation_block, x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
         const float position = (float)s->rows[t].position;
         turn(s->cos_sin[0] + t * dim, position, hp->inv_freq, dim / 2, hp->rope_factor);
@@ -78,16 +83,21 @@ static void add_token(const tp_session *s, int64_t t, const tp_tensor *post_norm
     for (int64_t i = 0; i < hp->hidden; i++) x[i] += y[i] * hp->residual_scale;
 }
 
+/* Makes a token's row. */
+typedef void row_fn(tp_session *s, int64_t token, float *row);
+
 /* One step towards the input of linears. */
 typedef struct step {
     tp_session *s;
     const tp_tensor *add_after; /* not NULL: s->add first joins s->x, after this norm, if present */
-    const float *from;          /* (n, cols) */
+    const float *from;          /* (n, cols); not if there is `make` */
+    row_fn *make;
     float *gate;                /* (n, cols): act(gate) * from enters; NULL: from enters */
     const tp_tensor *norm;      /* (1, cols) or absent */
     float eps;
-    float *to; /* (n, cols), or NULL if only the codes are wanted */
+    float *to; /* (n, cols), or NULL if only the codes or the rotated rows are wanted */
     int64_t cols;
+    int rotate;   /* 1: into s->rotated as well */
     int quantize; /* 1: into s->acts as well */
 } step;
 
@@ -97,9 +107,11 @@ static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
     tp_session *s = p->s;
     const int64_t cols = p->cols, padded = tp_padded_cols(cols);
     float *const row = (float *)(void *)(s->scratch + (size_t)thread * s->scratch_bytes);
+    const float *const signs = p->rotate ? tp_signs_of(s->model, cols) : NULL;
     for (int64_t t = begin; t < end; t++) {
         float *const to = p->to ? p->to + t * cols : row;
-        const float *x = p->from + t * cols;
+        if (p->make) p->make(s, t, to);
+        const float *x = p->make ? to : p->from + t * cols;
         if (p->add_after) add_token(s, t, p->add_after);
         if (p->gate) {
             float *const product =
@@ -112,6 +124,9 @@ static void step_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
             x = to;
         }
         if (p->to && x != to) memcpy(to, x, (size_t)cols * sizeof(float));
+        if (p->rotate)
+            s->hadamard->hadamard(x, signs, NULL, cols, s->model->hp.rotation_block,
+                                  s->rotated + t * cols);
         if (!p->quantize) continue;
         int8_t *q = s->acts.q + t * padded;
         s->quantize->quantize(x, cols, q, &s->acts.s[t], &s->acts.sum[t]);
@@ -124,6 +139,7 @@ static void take_step(const step *p) {
     tp_pool_run(s->pool, step_tokens, (void *)(uintptr_t)p, s->n, 1);
     if (p->norm->data || (p->add_after && p->add_after->data)) tp_mark(s, s->rmsnorm);
     if (p->gate) tp_mark(s, s->glu);
+    if (p->rotate) tp_mark(s, s->hadamard);
     if (p->quantize) tp_mark(s, s->quantize);
 }
 
@@ -157,9 +173,21 @@ static tp_kernel_plan plan_for(const tp_session *s, const tp_linear *l) {
     return s->n > few.kernel->few_tokens ? s->matmul[l->w->layout] : few;
 }
 
-/* y = w * x for linears that share their input: the codes in s->acts, or the floats x. */
+static void run_floats(tp_session *s, const tp_tensor *w, const float *x, float *y) {
+    if (!tp_is_ternary(w->layout)) {
+        tp_mark(s, s->gates[w->layout]);
+        tp_head_run(s->pool, s->gates[w->layout], NULL, w, x, s->n, NULL, y);
+        return;
+    }
+    mark_floats(s, w, s->n);
+    tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout], s->head_f32, w,
+                        w->rotated ? s->rotated : x, s->n, s->scratch, s->scratch_bytes, y);
+}
+
+/* y = w * x for linears that share their input: the codes in s->acts, or the floats x, which are in
+ * s->rotated too if one needs it. */
 static void run_products(tp_session *s, const product *group, int count, const float *x) {
-    tp_linear_job jobs[3];
+    tp_linear_job jobs[4];
     for (int i = 0; i < count; i++) {
         const tp_tensor *w = group[i].linear->w;
         if (s->model->hp.int8_activations) {
@@ -174,9 +202,7 @@ static void run_products(tp_session *s, const product *group, int count, const f
             mark_plan(s, jobs[i].plan);
             continue;
         }
-        mark_floats(s, w, s->n);
-        tp_linear_float_run(s->pool, s->dequantize[w->layout], s->matvec_f32[w->layout],
-                            s->head_f32, w, x, s->n, s->scratch, s->scratch_bytes, group[i].y);
+        run_floats(s, w, x, group[i].y);
     }
     if (!s->model->hp.int8_activations) return;
     tp_mark(s, s->rescale);
@@ -186,12 +212,17 @@ static void run_products(tp_session *s, const product *group, int count, const f
 /* A step into s->h, then the linears that read it: all at once, or each after a norm of its own. */
 static void run_linears(tp_session *s, step in, point at, const product *group, int count) {
     const tp_hparams *hp = &s->model->hp;
-    int own = 0;
-    for (int i = 0; i < count; i++) own |= group[i].linear->norm_in->data != NULL;
+    int own = 0, rotated = 0, plain = 0;
+    for (int i = 0; i < count; i++) {
+        own |= group[i].linear->norm_in->data != NULL;
+        rotated |= group[i].linear->w->rotated;
+        plain |= !group[i].linear->w->rotated;
+    }
     in.s = s;
     in.eps = hp->norm_eps;
     in.quantize = hp->int8_activations && !own;
-    in.to = in.quantize && !s->trace ? NULL : s->h;
+    in.rotate = rotated && !own;
+    in.to = own || s->trace || (plain && !in.quantize) ? s->h : NULL;
     take_step(&in);
     if (in.gate) trace_f32(s, "ffn_mul", in.cols, in.gate);
     trace_f32(s, at.floats, in.cols, s->h);
@@ -207,6 +238,7 @@ static void run_linears(tp_session *s, step in, point at, const product *group, 
                            .eps = hp->projection_norm_eps,
                            .to = s->normed,
                            .cols = in.cols,
+                           .rotate = group[i].linear->w->rotated,
                            .quantize = hp->int8_activations};
         take_step(&norm);
         trace_f32(s, group[i].own.floats, in.cols, s->normed);
@@ -231,13 +263,20 @@ static void move_rows(float *x, int64_t cols, int64_t from, int64_t to, int64_t 
 /* Drops all tokens but the wanted ones, which are the last of each run. */
 static void keep_wanted(tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
+    const int64_t q_cols = (int64_t)hp->heads * hp->head_dim, values = tp_values_of(hp);
     int64_t rows = 0, runs = 0;
     for (int64_t i = 0; i < s->run_count; i++) {
         tp_run r = s->runs[i];
         if (r.wanted == 0) continue;
         const int64_t gone = r.n - r.wanted;
         move_rows(s->x, hp->hidden, r.row + gone, rows, r.wanted);
-        move_rows(s->q, (int64_t)hp->heads * hp->head_dim, r.row + gone, rows, r.wanted);
+        if (s->layer->recurrent) {
+            move_rows(s->delta, values, r.row + gone, rows, r.wanted);
+            move_rows(s->z, values, r.row + gone, rows, r.wanted);
+        } else {
+            move_rows(s->q, q_cols, r.row + gone, rows, r.wanted);
+            if (s->q_gate) move_rows(s->q_gate, 2 * q_cols, r.row + gone, rows, r.wanted);
+        }
         r.row = rows;
         r.n = r.wanted;
         r.position += gone;
@@ -258,31 +297,67 @@ static int multiplies_at_once(const tp_session *s) {
            gate_plan.unpack == up_plan.unpack;
 }
 
-/* Returns 0 if no token is wanted after its keys and values are stored. */
+/* In the last layer, once all that later tokens need is stored: returns 0 if no token is wanted. */
+static int go_on(tp_session *s) {
+    if (s->layer_index == s->model->hp.layers - 1 && !s->trace) keep_wanted(s);
+    return s->n > 0;
+}
+
 static int run_attention(tp_session *s) {
     const tp_hparams *hp = &s->model->hp;
     const tp_layer *l = s->layer;
     const tp_linear *linears = s->linears;
     const int64_t hidden = hp->hidden, q_cols = (int64_t)hp->heads * hp->head_dim,
                   kv_cols = (int64_t)hp->kv_heads * hp->head_dim;
-    const product qkv[] = {{&linears[TP_ATTN_Q], s->q, POINT("attn_q_in"), 0},
+    float *const q = hp->gated_attention ? s->q_gate : s->q;
+    const product qkv[] = {{&linears[TP_ATTN_Q], q, POINT("attn_q_in"), 0},
                            {&linears[TP_ATTN_K], s->k, POINT("attn_k_in"), 0},
                            {&linears[TP_ATTN_V], s->v, POINT("attn_v_in"), 0}};
     run_linears(s, (step){.from = s->x, .norm = &l->attn_norm, .cols = hidden},
                 (point)POINT("attn_in"), qkv, 3);
-    trace_f32(s, "attn_q", q_cols, s->q);
+    trace_f32(s, "attn_q", q_cols * (1 + hp->gated_attention), q);
     trace_f32(s, "attn_k", kv_cols, s->k);
     trace_f32(s, "attn_v", kv_cols, s->v);
     tp_rope_and_store(s);
-    if (s->layer_index == hp->layers - 1 && !s->trace) keep_wanted(s);
-    if (s->n == 0) return 0;
+    if (!go_on(s)) return 0;
     trace_f32(s, "attn_q_rope", q_cols, s->q);
     trace_f32(s, "attn_k_rope", kv_cols, s->k);
     tp_attention_run(s);
     trace_f32(s, "attn_out", q_cols, s->mixed);
     const product out = {&linears[TP_ATTN_OUTPUT], s->add, POINT("attn_sub_norm"), 0};
-    run_linears(s, (step){.from = s->mixed, .norm = &l->attn_sub_norm, .cols = q_cols},
+    run_linears(s,
+                (step){.from = s->mixed,
+                       .make = hp->gated_attention ? tp_gated_row : NULL,
+                       .norm = &l->attn_sub_norm,
+                       .cols = q_cols},
                 (point)POINT("attn_sub_norm"), &out, 1);
+    trace_f32(s, "attn_output", hidden, s->add);
+    return 1;
+}
+
+static int run_delta_net(tp_session *s) {
+    static const tp_tensor absent;
+    const tp_hparams *hp = &s->model->hp;
+    const tp_linear *linears = s->linears;
+    const int64_t hidden = hp->hidden, values = tp_values_of(hp);
+    const product in[] = {{&linears[TP_ATTN_QKV], s->channels, POINT("attn_qkv_in"), 0},
+                          {&linears[TP_ATTN_GATE], s->z, POINT("attn_gate_in"), 0},
+                          {&linears[TP_SSM_ALPHA], s->alpha, POINT("ssm_alpha_in"), 0},
+                          {&linears[TP_SSM_BETA], s->beta, POINT("ssm_beta_in"), 0}};
+    run_linears(s, (step){.from = s->x, .norm = &s->layer->attn_norm, .cols = hidden},
+                (point)POINT("attn_in"), in, 4);
+    trace_f32(s, "attn_qkv", tp_channels_of(hp), s->channels);
+    trace_f32(s, "attn_gate", values, s->z);
+    trace_f32(s, "ssm_alpha", hp->value_heads, s->alpha);
+    trace_f32(s, "ssm_beta", hp->value_heads, s->beta);
+    tp_delta_net_run(s);
+    if (!go_on(s)) return 0;
+    trace_f32(s, "delta_out", values, s->delta);
+    const product out = {&linears[TP_SSM_OUT], s->add, POINT("ssm_out_in"), 0};
+    run_linears(s, (step){.make = tp_delta_net_row, .norm = &absent, .cols = values},
+                (point)POINT("ssm_out_in"), &out, 1);
+    tp_mark(s, s->rmsnorm);
+    tp_mark(s, s->glu);
     trace_f32(s, "attn_output", hidden, s->add);
     return 1;
 }
@@ -313,8 +388,15 @@ static void run_ffn(tp_session *s) {
     trace_f32(s, "layer_out", hidden, s->x);
 }
 
-static void run_head(tp_session *s, const float *states, int64_t n, float *logits) {
+static void run_head(tp_session *s, float *states, int64_t n, float *logits) {
+    const tp_hparams *hp = &s->model->hp;
     const tp_tensor *w = &s->model->output;
+    const float *const signs = tp_signs_of(s->model, hp->hidden);
+    for (int64_t i = 0; i < n * hp->hidden; i++) states[i] *= hp->logit_scale;
+    for (int64_t t = 0; w->rotated && t < n; t++) {
+        float *const row = states + t * hp->hidden;
+        s->hadamard->hadamard(row, signs, NULL, hp->hidden, hp->rotation_block, row);
+    }
     if (!tp_is_ternary(w->layout)) tp_mark(s, s->head);
     if (tp_is_ternary(w->layout)) {
         mark_floats(s, w, n);
@@ -330,13 +412,15 @@ TP_NOINLINE void tp_run_batch(tp_session *s, tp_output kind, float *out) {
     const tp_model *m = s->model;
     const int64_t hidden = m->hp.hidden;
     s->layer_index = -1;
+    tp_recurrence_begin(s);
     tp_pool_run(s->pool, embed_tokens, s, s->n, 4);
+    if (m->token_embd.rotated) tp_mark(s, s->hadamard);
     if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->dequantize[m->token_embd.layout]);
     trace_f32(s, "embd", hidden, s->x);
     for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
         s->layer = &m->layers[s->layer_index];
         s->linears = m->linears[s->layer_index];
-        if (run_attention(s)) run_ffn(s);
+        if (s->layer->recurrent ? run_delta_net(s) : run_attention(s)) run_ffn(s);
     }
     if (s->trace) keep_wanted(s);
     if (s->n == 0) return;
@@ -347,6 +431,5 @@ TP_NOINLINE void tp_run_batch(tp_session *s, tp_output kind, float *out) {
     tp_mark(s, s->rmsnorm);
     trace(s, "final_norm", -1, TP_DTYPE_F32, s->n, hidden, states);
     if (kind == TP_OUTPUT_HIDDEN) return;
-    for (int64_t i = 0; i < s->n * hidden; i++) states[i] *= m->hp.logit_scale;
     run_head(s, states, s->n, out);
 }

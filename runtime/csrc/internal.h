@@ -64,6 +64,9 @@ typedef struct tp_kernel {
         tp_attention_fn *attention, *attention16;
     };
     tp_cache16_fn *cache16;
+    tp_hadamard_fn *hadamard;
+    tp_conv_fn *conv;
+    tp_delta_rule_fn *delta_rule;
     tp_widen_fn *widen;
     tp_encode_fn *encode;
     tp_abs_sum_fn *abs_sum;

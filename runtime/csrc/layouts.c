@@ -110,7 +110,7 @@ int tp_tile_fits(const tp_tensor *t) {
 
 int tp_tensor_check(const tp_tensor *t) {
     int64_t row_blocks = 1, col_blocks = 1;
-    if (!t || !t->data || t->reserved) return TP_ERR_ARGUMENT;
+    if (!t || !t->data || t->rotated < 0 || t->rotated > 1) return TP_ERR_ARGUMENT;
     if (!known(t->layout)) return TP_ERR_LAYOUT;
     if (!tp_tensor_nbytes(t->layout, t->rows, t->cols) || !tp_tile_fits(t)) return TP_ERR_SHAPE;
     if (layouts[t->layout].scales == IN_HEADER && !read_header(t, &row_blocks, &col_blocks))

@@ -125,6 +125,11 @@ static void choose_kernels(tp_session *s, int isa) {
                                   TP_LAYOUT_F32, isa);
     s->cache16 = tp_kernel_best(TP_OP_CACHE16, TP_LAYOUT_F32, isa);
     s->head_f32 = tp_kernel_best(TP_OP_LM_HEAD, TP_LAYOUT_F32, isa);
+    s->hadamard = tp_kernel_best(TP_OP_HADAMARD, TP_LAYOUT_F32, isa);
+    s->conv = tp_kernel_best(TP_OP_CONV, TP_LAYOUT_F32, isa);
+    s->delta_rule = tp_kernel_best(TP_OP_DELTA_RULE, TP_LAYOUT_F32, isa);
+    static const int floats[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16};
+    for (int i = 0; i < 3; i++) s->gates[floats[i]] = tp_kernel_best(TP_OP_LM_HEAD, floats[i], isa);
     s->head = tp_is_ternary(s->model->output.layout)
                   ? s->head_f32
                   : tp_kernel_best(TP_OP_LM_HEAD, s->model->output.layout, isa);
@@ -153,7 +158,8 @@ static size_t products_scratch(const tp_session *s) {
         most = larger(most, tp_dequantize_scratch(m->token_embd.cols));
     for (int i = 0; i < m->hp.layers; i++)
         for (int j = 0; j < TP_LINEAR_COUNT; j++)
-            most = larger(most, linear_scratch(s, &m->linears[i][j]));
+            if (tp_is_product(&m->linears[i][j]))
+                most = larger(most, linear_scratch(s, &m->linears[i][j]));
     return most;
 }
 
@@ -164,6 +170,7 @@ static size_t ordered_bytes(const tp_session *s) {
     for (int i = 0; i < m->hp.layers; i++)
         for (int j = 0; j < TP_LINEAR_COUNT; j++) {
             const tp_linear *l = &m->linears[i][j];
+            if (!tp_is_product(l)) continue;
             const tp_activation_order *one = tp_matvec_for(s, l).kernel->activation_order;
             const tp_activation_order *many = s->matmul[l->w->layout].kernel->activation_order;
             most = larger(most, one->bytes(one, few_tokens(s, l), l->w->cols));
@@ -179,12 +186,41 @@ static int has_own_norms(const tp_model *m) {
     return 0;
 }
 
+static int has_rotated(const tp_model *m) {
+    int any = 0;
+    for (int i = 0; i < m->hp.layers; i++)
+        for (int j = 0; j < TP_LINEAR_COUNT; j++) any |= m->linears[i][j].w->rotated;
+    return any;
+}
+
+/* Buffers of recurrent layers. */
+static int allocate_recurrence(tp_session *s) {
+    const tp_hparams *hp = &s->model->hp;
+    if (!s->model->recurrent_layers) return TP_OK;
+    const size_t rows = s->batch < TP_KEPT ? TP_KEPT : (size_t)s->batch,
+                 size = (size_t)hp->state_size, values = (size_t)tp_values_of(hp);
+    s->channels = tp_alloc(rows, (size_t)tp_channels_of(hp) * sizeof(float));
+    s->alpha = tp_alloc(rows, (size_t)hp->value_heads * sizeof(float));
+    s->beta = tp_alloc(rows, (size_t)hp->value_heads * sizeof(float));
+    s->delta = tp_alloc(rows, values * sizeof(float));
+    s->z = tp_alloc((size_t)s->batch, values * sizeof(float));
+    s->unit = tp_alloc(2, size * sizeof(float));
+    if (!s->channels || !s->alpha || !s->beta || !s->delta || !s->z || !s->unit)
+        return TP_ERR_MEMORY;
+    for (size_t i = 0; i < size; i++) {
+        s->unit[i] = 1.0f / (float)size; /* that of the norm, and 1 / sqrt(size) of q.k */
+        s->unit[size + i] = (float)(1.0 / __builtin_sqrt((double)size));
+    }
+    return TP_OK;
+}
+
 static int allocate(tp_session *s, int threads) {
     const tp_hparams *hp = &s->model->hp;
     const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
     const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim,
                  kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
-    const size_t widest = larger(larger(hidden, ffn), q_cols), padded = (widest + 255) / 256 * 256;
+    const size_t values = s->model->recurrent_layers ? (size_t)tp_values_of(hp) : 0;
+    const size_t widest = larger(larger(hidden, ffn), larger(q_cols, values)), padded = (widest + 255) / 256 * 256;
     int fine = 1;
 #define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
     TAKE(s->used, (size_t)tp_kernel_count(), 1);
@@ -193,7 +229,9 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->x, batch, hidden * sizeof(float));
     TAKE(s->h, batch, widest * sizeof(float));
     if (has_own_norms(s->model)) TAKE(s->normed, batch, widest * sizeof(float));
+    if (has_rotated(s->model)) TAKE(s->rotated, batch, widest * sizeof(float));
     TAKE(s->q, batch, q_cols * sizeof(float));
+    if (hp->gated_attention) TAKE(s->q_gate, batch, 2 * q_cols * sizeof(float));
     TAKE(s->k, batch, kv_cols * sizeof(float));
     TAKE(s->v, batch, kv_cols * sizeof(float));
     TAKE(s->mixed, batch, q_cols * sizeof(float));
@@ -213,7 +251,7 @@ static int allocate(tp_session *s, int threads) {
     if (tp_takes_acts16(s->model->output.layout))
         TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
 #undef TAKE
-    return fine ? TP_OK : TP_ERR_MEMORY;
+    return fine ? allocate_recurrence(s) : TP_ERR_MEMORY;
 }
 
 int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session **out) {
@@ -254,7 +292,8 @@ void tp_session_free(tp_session *s) {
                            s->normed,  s->q,      s->k,      s->v,          s->mixed,
                            s->gate,    s->up,     s->add,    s->cos_sin[0], s->cos_sin[1],
                            s->work,    s->acts.q, s->acts.s, s->acts.sum,   s->acts.ordered,
-                           s->scratch, s->acts16};
+                           s->scratch, s->acts16, s->rotated, s->q_gate,     s->channels,
+                           s->alpha,   s->beta,   s->delta,   s->z,          s->unit};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

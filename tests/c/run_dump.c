@@ -10,13 +10,16 @@
 
 /* Pointers have 4 or 8 bytes. Those of hparams come last and are not in the file; those of
  * tensors are, in 8 bytes. */
-enum { HPARAMS_BYTES = offsetof(tp_hparams, rope_factor) + sizeof(float) };
+enum {
+    HPARAMS_BYTES = offsetof(tp_hparams, sign_widths) + sizeof((tp_hparams *)0)->sign_widths,
+    TENSORS = offsetof(tp_layer, slides) / sizeof(tp_tensor)
+};
 _Static_assert(offsetof(tp_hparams, inv_freq) < HPARAMS_BYTES + sizeof(void *),
-               "rope_factor is the last field that is not a pointer");
+               "sign_widths is the last field that is not a pointer");
 _Static_assert(offsetof(tp_tensor, rows) == 8, "a pointer and what follows take 8 bytes");
 
 typedef struct numbers {
-    uint32_t layers, prompt, generate, frequencies;
+    uint32_t layers, prompt, generate, frequencies, signs;
 } numbers;
 
 /* Returns NULL if the file cannot be read, is not a dump or is not a whole one. */
@@ -29,7 +32,7 @@ static uint8_t *read_dump(const char *path) {
     if (data) {
         rewind(f);
         uint64_t bytes;
-        if (fread(data, 1, (size_t)size, f) != (size_t)size || memcmp(data, "tpdump2", 8) ||
+        if (fread(data, 1, (size_t)size, f) != (size_t)size || memcmp(data, "tpdump3", 8) ||
             (memcpy(&bytes, data + 8, 8), bytes != (uint64_t)size))
             data = NULL;
     }
@@ -66,37 +69,17 @@ int main(int argc, char **argv) {
     const size_t total = n.prompt + n.generate;
     int32_t *tokens = malloc(total * sizeof *tokens), *first = malloc(total * sizeof *first);
     float *frequencies = malloc(n.frequencies * sizeof *frequencies),
+          *signs = malloc(n.signs * sizeof *signs + 1),
           *logits = malloc((size_t)hp.vocab_size * n.prompt * sizeof *logits);
     NEXT(tokens, n.prompt * sizeof *tokens);
     NEXT(frequencies, n.frequencies * sizeof *frequencies);
+    NEXT(signs, n.signs * sizeof *signs);
     hp.inv_freq = frequencies;
     hp.inv_freq_sliding =
-        n.frequencies > (uint32_t)hp.head_dim / 2 ? frequencies + hp.head_dim / 2 : NULL;
-    for (uint32_t i = 0; i < n.layers; i++) {
-        tp_tensor *parts[] = {&layers[i].attn_norm,
-                              &layers[i].attn_q,
-                              &layers[i].attn_k,
-                              &layers[i].attn_v,
-                              &layers[i].attn_q_norm,
-                              &layers[i].attn_k_norm,
-                              &layers[i].attn_sub_norm,
-                              &layers[i].attn_output,
-                              &layers[i].post_attention_norm,
-                              &layers[i].ffn_norm,
-                              &layers[i].ffn_gate,
-                              &layers[i].ffn_up,
-                              &layers[i].ffn_sub_norm,
-                              &layers[i].ffn_down,
-                              &layers[i].post_ffw_norm,
-                              &layers[i].attn_q_norm_in,
-                              &layers[i].attn_k_norm_in,
-                              &layers[i].attn_v_norm_in,
-                              &layers[i].attn_output_norm_in,
-                              &layers[i].ffn_gate_norm_in,
-                              &layers[i].ffn_up_norm_in,
-                              &layers[i].ffn_down_norm_in};
-        for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) place(parts[j], file);
-    }
+        n.frequencies > (uint32_t)hp.rotary_dim / 2 ? frequencies + hp.rotary_dim / 2 : NULL;
+    hp.signs = signs;
+    for (uint32_t i = 0; i < n.layers * TENSORS; i++)
+        place((tp_tensor *)&layers[i / TENSORS] + i % TENSORS, file);
     for (int i = 0; i < 3; i++) place(&ends[i], file);
     tp_model *model = NULL;
     int status = tp_model_new(&hp, layers, &ends[0], &ends[1], &ends[2], &model), differ = 0;

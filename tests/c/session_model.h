@@ -102,6 +102,7 @@ static fixture *make(recipe r) {
                          .logit_scale = 1,
                          .attention_scale = 1.0f / sqrtf(HEAD_DIM),
                          .rope_factor = 1,
+                         .rotary_dim = HEAD_DIM,
                          .inv_freq = f->inv_freq};
     for (int i = 0; i < LAYERS; i++) {
         tp_layer *l = &f->layers[i];

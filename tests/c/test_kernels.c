@@ -79,6 +79,19 @@ static void test_kernel(const tp_kernel *k) {
             for (int64_t n_pos = 1; n_pos <= 40; n_pos++)
                 check(k, n_pos, 72, 1, 4 + (int)(n_pos % 3));
             break;
+        case TP_OP_HADAMARD:
+            for (int64_t cols = 2; cols <= 8192; cols += cols < 200 ? 2 : cols)
+                for (int extreme = 0; extreme <= 6; extreme += 4) check(k, 1, cols, 1, extreme);
+            check(k, 1, 3 * 1024, 1, 0);
+            break;
+        case TP_OP_CONV:
+        case TP_OP_DELTA_RULE:
+            for (int64_t cols = 1; cols <= 100; cols++) {
+                check(k, cols % 7, cols, 1 + cols % 4, 0);
+                for (int extreme = 4; extreme <= 6; extreme++) check(k, cols % 7, cols, 2, extreme);
+            }
+            check(k, 3, 128, 5, 0);
+            break;
         default:
             for (int64_t cols = 1; cols <= 100; cols++)
                 for (int extreme = 0; extreme <= 6; extreme++)

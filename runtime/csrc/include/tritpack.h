@@ -32,7 +32,7 @@ extern "C" {
 
 /* Raised when a struct or a signature below changes. Compare with tp_abi_version() after
  * loading. */
-#define TP_ABI_VERSION 7
+#define TP_ABI_VERSION 8
 TP_API int tp_abi_version(void);
 
 typedef enum tp_status {
@@ -91,7 +91,7 @@ typedef struct tp_tensor {
     int32_t layout;     /* tp_layout */
     int32_t tile[3];    /* TL1, TL2: BM rows by BK columns, in blocks of bm rows; 0 for others */
     float scale;        /* of a ternary tensor: multiplies its scales, finite, >= 0; else 1 */
-    int32_t reserved;   /* must be 0 */
+    int32_t rotated;    /* of a model: 1 if it is stored in a rotated basis (tp_hparams); else 0 */
 } tp_tensor;
 
 /* Returns the bytes of a tensor (T2, T158: with one scale), or 0 if it cannot have the shape. */
@@ -155,15 +155,32 @@ typedef struct tp_hparams {
     int32_t window;            /* positions that sliding layers see */
     float embedding_scale, residual_scale, logit_scale; /* multipliers; 1 for most models */
     float attention_scale;                              /* of q.k; 1 / sqrt(head_dim) for most */
-    float rope_factor;             /* YaRN: multiplies cos and sin of layers that do not slide */
-    const float *inv_freq;         /* (head_dim / 2) RoPE angle per position */
-    const float *inv_freq_sliding; /* (head_dim / 2) the same for layers that slide, or NULL */
+    float rope_factor;       /* YaRN: multiplies cos and sin of layers that do not slide */
+    int32_t rotary_dim;      /* the first values of a head, which RoPE turns: head_dim for most */
+    int32_t gated_attention; /* 1: attn_q has a gate behind each head's query, and what attention
+                                gives is multiplied by sigmoid(gate) */
+    int32_t key_heads, value_heads, state_size; /* of recurrent layers; 0 if there are none */
+    int32_t conv_taps;                          /* tokens that their convolution sees */
+    int32_t rotation_block; /* values that are transformed together, a power of two; 0: no basis */
+    int32_t grouped_heads;  /* 1: the columns of a rotated ssm_out have value heads by key head */
+    int32_t sign_widths[4]; /* different, 0 after the last; all 0 if there are no signs */
+    const float *inv_freq;         /* (rotary_dim / 2) RoPE angle per position */
+    const float *inv_freq_sliding; /* (rotary_dim / 2) the same for layers that slide, or NULL */
+    const float *signs;            /* (sum of sign_widths) 1 and -1, for inputs of these widths */
 } tp_hparams;
 
-/* Linears are ternary with shape (out, in). Norms are f32 with 1 row; "absent" means data NULL. */
+/* Linears are ternary with shape (out, in). Norms are f32 with 1 row; "absent" means data NULL.
+ *
+ * A rotated linear L gives L H (s x): the input times the signs of its width, then a normalised
+ * Walsh-Hadamard transform of each block of it, in natural order. A row z of a rotated token_embd
+ * means s (H z); as the head it is a linear. The linears, token_embd and output may be rotated.
+ *
+ * A recurrent layer (Gated DeltaNet) has the tensors from attn_qkv on in place of those of
+ * attention. Value heads stand as in GGUF: the one in place p uses key head p mod key_heads. In a
+ * rotated ssm_out with grouped_heads, head v uses key head v / (value_heads / key_heads). */
 typedef struct tp_layer {
     tp_tensor attn_norm;                /* (1, hidden) */
-    tp_tensor attn_q;                   /* (heads * head_dim, hidden) */
+    tp_tensor attn_q;                   /* (heads * head_dim, hidden), twice as many rows if gated */
     tp_tensor attn_k, attn_v;           /* (kv_heads * head_dim, hidden) */
     tp_tensor attn_q_norm, attn_k_norm; /* (1, head_dim) of each head before RoPE, or absent */
     tp_tensor attn_sub_norm;            /* (1, heads * head_dim) or absent */
@@ -177,8 +194,16 @@ typedef struct tp_layer {
     /* Each linear's norm of its own input, (1, cols of the linear), or absent. */
     tp_tensor attn_q_norm_in, attn_k_norm_in, attn_v_norm_in, attn_output_norm_in;
     tp_tensor ffn_gate_norm_in, ffn_up_norm_in, ffn_down_norm_in;
-    int32_t slides;   /* 1: sees hparams.window positions */
-    int32_t reserved; /* must be 0 */
+    /* A recurrent layer: keys = key_heads * state_size, values = value_heads * state_size. */
+    tp_tensor attn_qkv;             /* (2 keys + values, hidden): queries, keys, values */
+    tp_tensor attn_gate;            /* (values, hidden) */
+    tp_tensor ssm_alpha, ssm_beta;  /* (value_heads, hidden), ternary or f32, f16, bf16 */
+    tp_tensor ssm_conv1d;           /* (2 keys + values, conv_taps) f32; the last is the present */
+    tp_tensor ssm_a, ssm_dt;        /* (1, value_heads) f32: -exp(A_log), dt_bias */
+    tp_tensor ssm_norm;             /* (1, state_size) f32 */
+    tp_tensor ssm_out;              /* (hidden, values) */
+    int32_t slides;    /* 1: sees hparams.window positions */
+    int32_t recurrent; /* 1: a Gated DeltaNet */
 } tp_layer;
 
 typedef struct tp_model tp_model;
@@ -243,10 +268,18 @@ TP_API tp_sequence *tp_session_sequence(tp_session *session);
 TP_API int tp_sequence_new(tp_session *session, int64_t n_ctx, tp_sequence **out);
 TP_API void tp_sequence_free(tp_sequence *sequence); /* NULL and the session's own are fine */
 
-TP_API int64_t tp_sequence_n_past(const tp_sequence *sequence); /* positions in the cache */
-/* Drops the positions from n_past on. 0 <= n_past <= tp_sequence_n_past. */
+TP_API int64_t tp_sequence_n_past(const tp_sequence *sequence); /* tokens that it has seen */
+/* Returns the last position up to n_past to which a sequence can be rewound, or copied: n_past
+ * itself, 0 <= n_past <= tp_sequence_n_past, unless the model has recurrent layers. Of these a
+ * sequence keeps earlier states (recurrence.c says which), so that it can always go back to 0, to
+ * any of the last 16 tokens, to any token of the last call if it had no more than 32, and to any
+ * of the last 16 tokens of the prompt before that. A sequence that was copied or loaded can only
+ * go back to 0, or to tokens that came later. */
+TP_API int64_t tp_sequence_rewindable(const tp_sequence *sequence, int64_t n_past);
+/* Drops the positions from n_past on. TP_ERR_ARGUMENT if n_past is not tp_sequence_rewindable. */
 TP_API int tp_sequence_rewind(tp_sequence *sequence, int64_t n_past);
-/* Makes `to` the first n_past positions of `from`, a sequence of the same session. */
+/* Makes `to` the first n_past positions of `from`, a sequence of the same session that could be
+ * rewound to n_past. */
 TP_API int tp_sequence_copy(tp_sequence *to, const tp_sequence *from, int64_t n_past);
 
 /* Tokens that one sequence gets. The last `wanted` of them give logits. */
@@ -263,7 +296,7 @@ typedef struct tp_span {
 TP_API int tp_eval_spans(tp_session *session, const tp_span *spans /* (count) */, int64_t count,
                          float *logits /* (sum of wanted, vocab) */);
 
-/* The keys and values of a sequence as bytes, to continue it later: on any instruction set and in a
+/* The keys, values and recurrent states of a sequence as bytes, to continue it later: on any instruction set and in a
  * sequence of any n_ctx, but only with the same model and kv_type, which is not checked. Values
  * that another model left give nonsense, but no access out of bounds. */
 TP_API uint64_t tp_sequence_state_bytes(const tp_sequence *sequence, int64_t n_past);
@@ -280,7 +313,9 @@ typedef enum tp_dtype { TP_DTYPE_F32, TP_DTYPE_INT8 } tp_dtype;
  * call; rows are the tokens of the batch; layer is -1 outside the layers. The points come in
  * this order: embd; per layer attn_in attn_in.q8 attn_q attn_k attn_v attn_q_rope attn_k_rope
  * attn_out attn_sub_norm attn_sub_norm.q8 attn_output ffn_in ffn_in.q8 attn_residual ffn_gate
- * ffn_up ffn_mul ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm.
+ * ffn_up ffn_mul ffn_down_in ffn_down_in.q8 ffn_down layer_out; then final_norm. A recurrent layer
+ * has attn_in attn_qkv attn_gate ssm_alpha ssm_beta delta_out ssm_out_in attn_output in place of
+ * those up to attn_output. What enters a linear is shown before it is rotated.
  *
  * NAME.q8 has the int8 codes that enter the linears. NAME.scale (f32, one column) follows and
  * has their s. Both come even where a sub-norm is absent, and never where activations stay

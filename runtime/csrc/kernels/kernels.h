@@ -114,7 +114,8 @@ typedef tp_roofline_fn tp_read_fn, tp_dots_fn;
 /* y = (sum / s) * scale: an integer product becomes floats. */
 typedef void tp_rescale_fn(const int32_t *sums /* (n) */, float s, const float *scales /* (n) */,
                            int64_t n, float *y /* (n) */);
-/* y = act(gate) * up. */
+/* y = act(gate) * up. A gate of attention has sigmoid, which is no model's activation. */
+enum { TP_ACT_SIGMOID = TP_ACT_GELU_TANH + 1 };
 typedef void tp_glu_fn(const float *gate /* (cols) */, const float *up /* (cols) */, int64_t cols,
                        int activation, float *y /* (cols), may be one of them */);
 /* Rotates pairs of every head in place: rope (i, i + head_dim/2), ropepairs (2 i, 2 i + 1). */
@@ -145,5 +146,33 @@ typedef tp_attention_fn tp_attention16_fn;
 /* A position of a cache of 16-bit integers: 0 .. 15 of its block (cache16.h). head_dim is even. */
 typedef void tp_cache16_fn(const float *k /* (head_dim) */, const float *v /* (head_dim) */,
                            int64_t head_dim, int64_t position, uint8_t *keys, uint8_t *values);
+
+/* The normalised Walsh-Hadamard transform of each block of x * before, times after; a block is a
+ * power of two from 2. before, after: signs, or NULL. */
+typedef void tp_hadamard_fn(const float *x /* (cols) */, const float *before /* (cols) */,
+                            const float *after /* (cols) */, int64_t cols, int64_t block,
+                            float *y /* (cols), may be x */);
+
+/* The tokens of a sequence go through a causal convolution of each channel, and silu. Rows of all
+ * three stand `stride` floats apart. */
+typedef struct tp_conv {
+    float *x;             /* (tokens, channels), in place */
+    const float *weights; /* (taps, channels), the last of the present token */
+    float *window;        /* (taps - 1, channels) the inputs before these tokens, then up to them */
+    int64_t tokens, channels, taps, stride;
+} tp_conv;
+typedef void tp_conv_fn(const tp_conv *a);
+
+/* The tokens of a sequence go through the gated delta rule of a value head, of whose state these
+ * are sixteen columns, or the last few. */
+typedef struct tp_delta_rule {
+    const float *q, *k, *v;     /* (size), (size), (columns) of the first token */
+    const float *decay, *beta;  /* (1) of the first token */
+    float *state;               /* (size, 16) keys by columns */
+    float *out;                 /* (columns) of the first token */
+    int64_t tokens, size, columns;
+    int64_t stride, heads, out_stride; /* from token to token: of q, k, v; decay, beta; out */
+} tp_delta_rule;
+typedef void tp_delta_rule_fn(const tp_delta_rule *a);
 
 #endif

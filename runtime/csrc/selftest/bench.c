@@ -145,6 +145,29 @@ static void run(bench *b) {
         case TP_OP_CACHE16:
             k->cache16(b->x, b->z, 128, 5, b->bytes, b->bytes + cache16_bytes(128));
             break;
+        case TP_OP_HADAMARD: k->hadamard(b->x, b->z, NULL, COLS, 512, b->y); break;
+        case TP_OP_CONV:
+            k->conv(&(tp_conv){.x = b->y,
+                               .weights = b->x,
+                               .window = b->z,
+                               .tokens = 1,
+                               .channels = COLS,
+                               .taps = 4,
+                               .stride = COLS});
+            break;
+        case TP_OP_DELTA_RULE:
+            k->delta_rule(&(tp_delta_rule){.q = b->z,
+                                           .k = b->z,
+                                           .v = b->z,
+                                           .decay = b->z,
+                                           .beta = b->z,
+                                           .state = b->x,
+                                           .out = b->y,
+                                           .tokens = 1,
+                                           .size = 128,
+                                           .columns = 16,
+                                           .heads = 1});
+            break;
         case TP_OP_WIDEN: k->widen((const uint16_t *)b->q16, COLS, b->y); break;
         case TP_OP_ENCODE: total = (int32_t)k->encode(b->x, COLS, b->bytes); break;
         case TP_OP_ABS_SUM: k->abs_sum(b->x, COLS, b->lanes); break;
@@ -187,6 +210,7 @@ static double work(const bench *b) {
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
         case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;
+        case TP_OP_DELTA_RULE: return 4.0 * 16 * 128;
         case TP_OP_WIDEN: return 2.0 * COLS;
         case TP_OP_RMSNORM:
         case TP_OP_RESCALE:

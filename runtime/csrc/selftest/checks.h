@@ -32,12 +32,13 @@ void tp_poison(float *x, int64_t n, int extreme, uint64_t *state);
 /* Returns 1 if a NaN went in and not all n values are NaN. */
 int tp_laundered(const float *got, int64_t n, int extreme);
 
-/* ---- check_weights.c, check_floats.c, check_convert.c ----
+/* ---- check_weights.c, check_floats.c, check_recurrence.c, check_convert.c ----
  * 0 if k gives the bits of scalar, 1 if not, -1 if out of memory */
 typedef int tp_check_fn(const tp_kernel *k, const tp_kernel *scalar, tp_check_shape s,
                         uint64_t *state, tp_buffers *h);
 tp_check_fn tp_check_linear, tp_check_head, tp_check_floatvec, tp_check_decode, tp_check_attention,
-    tp_check_cache16, tp_check_elementwise, tp_check_convert;
+    tp_check_cache16, tp_check_elementwise, tp_check_hadamard, tp_check_conv, tp_check_delta_rule,
+    tp_check_convert;
 int tp_check_packers(const tp_kernel *k, tp_check_shape s, uint64_t *state, tp_buffers *h);
 
 #endif

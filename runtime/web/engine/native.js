@@ -1,7 +1,7 @@
 /** The C library as WebAssembly: its memory, one model and one session. The structs are those of runtime/csrc/include/tritpack.h
  * on a machine with pointers of 4 bytes; runtime/dump.py describes their form in a model's manifest. */
 const PAGE = 65536, ALIGNMENT = 64;
-const TENSOR_BYTES = 56, TENSORS_OF_A_LAYER = 22, LAYER_BYTES = TENSORS_OF_A_LAYER * TENSOR_BYTES + 8;
+const TENSOR_BYTES = 56, TENSORS_OF_A_LAYER = 31, LAYER_BYTES = TENSORS_OF_A_LAYER * TENSOR_BYTES + 8;
 const LOGITS = { last: 1, all: 2 };
 export const BATCH = 72; // tokens worked on at once: six tiles of 12
 export const THREAD_STACK = 1 << 18;
@@ -76,10 +76,10 @@ export class Native {
 
   /** Makes the model whose image lies at `image`, and a session of it. structs: the manifest's, as bytes. */
   open(structs, image, { context, kvType, threads }) {
-    const hparams = this.#copy(structs.hparams, 8), [inv, sliding] = structs.frequencies.map((data) => this.#copy(data));
+    const hparams = this.#copy(structs.hparams, 12), [inv, sliding] = structs.frequencies.map((data) => this.#copy(data));
     const view = new DataView(this.memory.buffer);
     view.setUint32(hparams + structs.hparams.length, inv, true);
-    view.setUint32(hparams + structs.hparams.length + 4, sliding ?? 0, true);
+    view.setUint32(hparams + structs.hparams.length + 4, sliding ?? 0, true); // the third pointer, of signs, stays 0
     this.#vocab = view.getInt32(hparams, true);
     const layers = this.#copy(structs.layers), ends = this.#copy(structs.ends);
     for (let at = layers; at < layers + structs.layers.length; at += LAYER_BYTES)

@@ -23,7 +23,7 @@ static void poke_tensor(fixture *f, tp_tensor *t, input *in) {
         case 1: t->cols = (int64_t)value; break;
         case 2: t->layout = (int8_t)value; break;
         case 3: t->tile[at % 3] = (int32_t)value; break;
-        case 4: t->reserved = (int32_t)value; break;
+        case 4: t->rotated = (int32_t)value; break;
         case 5: memcpy(&t->scale, &value, 4); break;
         case 6: t->data = NULL; return;
         case 7: t->nbytes = value; break;

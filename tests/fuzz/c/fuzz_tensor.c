@@ -25,7 +25,7 @@ static tp_tensor take_tensor(input *in, uint32_t *grid /* (2) */, uint64_t *flag
     const uint64_t scale = take(in, 4), other = (uint64_t)take_size(in);
     for (int i = 0; i < 2; i++) grid[i] = (uint32_t)take_size(in);
     if (*flags & 1) memcpy(&t.scale, &scale, 4);
-    t.reserved = *flags % 32 == 31;
+    t.rotated = *flags % 32 == 31 ? 2 : 0;
     t.nbytes = tp_tensor_nbytes(t.layout, t.rows, t.cols);
     if (has_header(&t) && t.nbytes) t.nbytes = bytes_with_scales(&t, (uint64_t)grid[0] * grid[1]);
     if (*flags & 2) t.nbytes = other;

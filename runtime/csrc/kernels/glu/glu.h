@@ -15,13 +15,14 @@ TP_INLINE lanes activated(lanes g, int activation) {
         slope = lanes_mul(
             lanes_splat(TP_GELU_SLOPE),
             lanes_add(g, lanes_mul(lanes_splat(TP_GELU_CUBE), lanes_mul(lanes_mul(g, g), g))));
-    return lanes_div(g,
+    const lanes over = activation == TP_ACT_SIGMOID ? lanes_splat(1.0f) : g;
+    return lanes_div(over,
                      lanes_add(lanes_splat(1.0f), lanes_exp(lanes_sub(lanes_splat(-0.0f), slope))));
 }
 
 TP_INLINE void glu_body(const float *gate, const float *up, int64_t cols, int activation,
                         float *y) {
-    assert(activation >= TP_ACT_RELU2 && activation <= TP_ACT_GELU_TANH);
+    assert(activation >= TP_ACT_RELU2 && activation <= TP_ACT_SIGMOID);
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16)
         lanes_store(y + i,

@@ -92,4 +92,11 @@ TP_INLINE vf vf_of_table(vf table, vi codes, const int shift) {
     return _mm256_permutevar8x32_ps(table, (__m256i)(codes >> shift));
 }
 
+/* As in AVX-512. */
+TP_INLINE vf vf_swap(vf a, const int width) {
+    return width == 1   ? _mm256_permute_ps(a, 0xb1)
+           : width == 2 ? _mm256_permute_ps(a, 0x4e)
+                        : _mm256_permute2f128_ps(a, a, 1);
+}
+
 #endif

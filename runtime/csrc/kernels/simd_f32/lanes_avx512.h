@@ -84,4 +84,12 @@ TP_INLINE vf vf_of_table(vf table, vi codes, const int shift) {
     return _mm512_permutexvar_ps((__m512i)(codes >> shift), table);
 }
 
+/* Lanes l and l ^ width change places, for a power of two below LANES_NATIVE. */
+TP_INLINE vf vf_swap(vf a, const int width) {
+    return width == 1   ? _mm512_permute_ps(a, 0xb1)
+           : width == 2 ? _mm512_permute_ps(a, 0x4e)
+           : width == 4 ? _mm512_shuffle_f32x4(a, a, 0xb1)
+                        : _mm512_shuffle_f32x4(a, a, 0x4e);
+}
+
 #endif

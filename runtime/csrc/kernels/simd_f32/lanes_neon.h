@@ -85,4 +85,9 @@ TP_INLINE vf vf_of_table(vf table, vi codes, const int shift) {
     return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(table), (uint8x16_t)bytes));
 }
 
+/* As in AVX-512. */
+TP_INLINE vf vf_swap(vf a, const int width) {
+    return width == 1 ? vrev64q_f32(a) : vextq_f32(a, a, 2);
+}
+
 #endif

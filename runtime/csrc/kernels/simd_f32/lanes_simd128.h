@@ -88,4 +88,10 @@ TP_INLINE vf vf_of_table(vf table, vi codes, const int shift) {
     return (vf)wasm_i8x16_swizzle((v128_t)table, (v128_t)bytes);
 }
 
+/* As in AVX-512. */
+TP_INLINE vf vf_swap(vf a, const int width) {
+    return width == 1 ? __builtin_shufflevector(a, a, 1, 0, 3, 2)
+                      : __builtin_shufflevector(a, a, 2, 3, 0, 1);
+}
+
 #endif
