@@ -17,6 +17,7 @@ from tritpack.converter.families.keys import as_number
 from tritpack.converter.storage.catalog import recognise_storage
 from tritpack.converter.storage.mlx import Mlx
 from tritpack.converter.storage.storage import Declaration, Storage
+from tritpack.converter.storage.ternary_floats import ALREADY, TernaryFloats
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, ModelSpec
 
@@ -32,7 +33,8 @@ class Recognition:
 
     why: what was recognised, in one line. prefix: what layer names begin with.
     names: GGUF name in a layer -> checkpoint name in a layer.
-    scales_are_declared: a quantization_config says how a stored weight_scale is meant.
+    scales_are_declared: a quantization_config says how a stored weight_scale is meant. rounds_activations: whether the
+    loaders of the tool that made it round activations, and we do not.
     """
 
     family: Family
@@ -42,6 +44,7 @@ class Recognition:
     prefix: str
     names: Mapping[str, str]
     scales_are_declared: bool
+    rounds_activations: bool = False
 
     def source_name(self, name: str) -> str:
         """Return the checkpoint's name of a GGUF tensor."""
@@ -74,7 +77,8 @@ def recognise(
     storage, evidence = recognise_storage(Declaration(quantization, family.floats, quantize))
     if isinstance(storage, Mlx) and storage.key not in family.checkpoints:
         raise Unsupported(f"MLX 2-bit weights of {family.title} are not supported: no graph here runs their scales")
-    bitnet = quantization if quantization is not None and "quant_method" in quantization else {}
+    is_bitnet = quantization is not None and "quant_method" in quantization and not isinstance(storage, TernaryFloats)
+    bitnet = quantization if quantization is not None and is_bitnet else {}
     names, eps = _names_with_norms(family, bitnet)
     for linear in LINEARS:
         names[f"{linear}.weight"] = names[f"{linear}.weight"].removesuffix("weight") + storage.weight_part
@@ -85,7 +89,11 @@ def recognise(
     evidence += ", use_rms_norm" if bitnet.get("use_rms_norm") else ""
     activations = "int8 activations" if int8 else "float activations"
     why = f"{family.title} ({evidence}), stored like {family.checkpoints.get(storage.key, family.title)}; {activations}"
-    return Recognition(family, storage, spec, why, prefix, names, scales_are_declared=bool(bitnet))
+    edgerazor = quantization is not None and quantization.get("quant_method") == "edgerazor"
+    rounds = edgerazor and quantization is not None and quantization.get("activation_bits") == 8
+    return Recognition(
+        family, storage, spec, why, prefix, names, scales_are_declared=bool(bitnet), rounds_activations=rounds
+    )
 
 
 def _names_with_norms(family: Family, bitnet: Mapping[str, Any]) -> tuple[dict[str, str], float]:
@@ -171,6 +179,8 @@ def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     quantization = config.get("quantization_config") or config.get("quantization")
     if quantization is not None and not isinstance(quantization, Mapping):
         raise Unreadable(f"config.json: quantization_config is {quantization!r}, expected an object")
+    if quantization is not None and quantization.get("quant_method") == "edgerazor":
+        return {ALREADY: config.get(ALREADY), **quantization}  # its export writes that beside the object
     return quantization
 
 

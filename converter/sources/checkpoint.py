@@ -152,11 +152,11 @@ class CheckpointFolder:
         path = self.folder / name
         if not path.exists():
             if required:
-                self._refuse_pickles()
                 packed = sorted(self.folder.glob("*.gguf"))
-                if packed:
+                if packed:  # perhaps beside the parameters.pth that it was made with, as CAT-Q's are
                     hint = f"give the GGUF file itself: {packed[0]}"
                     raise Unreadable(f"has no {name}", path=self.folder, hint=hint)
+                self._refuse_pickles()
                 raise Unreadable(f"holds no GGUF and no checkpoint: it has no {name}", path=self.folder, hint=FORMS)
             return {}
         try:
@@ -193,11 +193,11 @@ class CheckpointFolder:
         """Raise Unsupported if the weights are there in files that only pickle can read."""
         names = sorted(name for name in self._names() if name.endswith(PICKLES))
         if names:
-            raise Unsupported(
-                f"{names[0]} is a pickle, which can run code when it is read",
-                path=self.folder,
-                hint="use a revision with safetensors, or save it as safetensors with the program that made it",
-            )
+            hint = "use a revision with safetensors, or save it as safetensors with the program that made it"
+            if names == ["parameters.pth"]:
+                hint = "if it is CAT-Q's, it holds what was learned and no weights: give the GGUF file of that folder"
+            what = f"{names[0]} is a pickle, which can run code when it is read"
+            raise Unsupported(what, path=self.folder, hint=hint)
 
     def _check_index(self) -> None:
         """Raise Unreadable if a shard does not hold what the index says: shards of two checkpoints, or swapped ones."""

@@ -270,6 +270,10 @@ def _checkpoint_warnings(
     if source.adapter_files:
         adapter = f"the LoRA adapter beside the model ({source.adapter_files[0]})"
         warnings.append(f"{adapter} is not part of the output: merge it into the model first")
+    if recognition.rounds_activations:
+        warnings.append(
+            "EdgeRazor's loaders round activations to int8 in blocks (activation_bits 8); here they stay floats"
+        )
     if (warning := pre_name_warning(vocabulary)) is not None:
         warnings.append(warning)
     return tuple(warnings)

@@ -18,8 +18,8 @@ STORAGES: dict[str, type[Storage]] = {
 POINTERS = {
     "humming": "its codes are those of compressed-tensors under other names; HummingConverter, in newer versions of "
     "that package, writes a checkpoint that is read here if the codes are ternary",
-    "edgerazor": "its own loaders (for transformers and vLLM) round weights in blocks of 256, and activations, while "
-    "they load; nothing else computes that",
+    "edgerazor": "config.json does not say is_w_quantized: true, so EdgeRazor's loaders round these weights when they "
+    "load them; python -m edgerazor.convert writes a checkpoint of rounded ones, which is read here if all are ternary",
 }
 """By quant_method of other tools: what a user can do instead."""
 

@@ -26,6 +26,10 @@ from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 from tritpack.formats.ternary import TernaryTensor, coarsest
 
+ALREADY = "is_w_quantized"
+"""In EdgeRazor's config.json: the weights in the file are rounded already, and its loaders take them as they are."""
+INT4_MAGNITUDES = 8
+"""Those of integers from -7 to 7, which EdgeRazor gives some rows."""
 INFINITE = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000}
 """The bit pattern of infinity; larger ones are NaN."""
 SMALLEST_GROUP = 16
@@ -44,7 +48,10 @@ class TernaryFloats(Storage):
 
     @classmethod
     def recognise(cls, declared: Declaration) -> tuple[Storage, str] | None:
-        if declared.quantization is not None or declared.floats != cls.name:
+        quantization = declared.quantization
+        if quantization is not None and quantization.get("quant_method") == "edgerazor":
+            return (cls(), f"quant_method edgerazor, {ALREADY}") if quantization.get(ALREADY) is True else None
+        if quantization is not None or declared.floats != cls.name:
             return None
         return cls(), "no quantization_config, ternary floats"
 
@@ -129,6 +136,12 @@ def describe_misfit(weight: StoredTensor) -> Unsupported:
     rows, cols = weight.shape
     groups = _divisions(cols)[-1]
     sample = weight.rows_f32(0, min(rows, max(1, PIECE // cols)))
+    if (share := _int4_share(sample)) > 0:
+        return Unsupported(
+            f"is a mixture: {100 * share:.3g} % of its first {len(sample)} rows hold int4 values, the rest is ternary",
+            tensor=weight.name,
+            hint="ternary layouts hold no int4 rows; of an EdgeRazor model, its checkpoint of 1.58 bits has none",
+        )
     pieces = np.abs(sample).reshape(len(sample), groups, -1)
     ternary = ((pieces == 0) | (pieces == pieces.max(-1, keepdims=True))).all(-1)
     counted = (
@@ -148,6 +161,16 @@ def describe_misfit(weight: StoredTensor) -> Unsupported:
         hint="if these are master weights of a BitNet model (Falcon-E's prequantized revision, for example), pass "
         "--quantize absmean; an ordinary float model talks nonsense after it",
     )
+
+
+def _int4_share(sample: npt.NDArray[np.float32]) -> float:
+    """Return the share of rows that hold few magnitudes in each group, if all the others are ternary; else 0."""
+    size = next((size for size in (256, 64, 32) if sample.shape[1] % size == 0), sample.shape[1])
+    ordered = np.sort(np.abs(sample).reshape(len(sample), -1, size), axis=-1)
+    steps = (np.diff(ordered) != 0).sum(-1).max(-1)  # one less than the magnitudes of a row's richest group, with zero
+    ternary = ((ordered == 0) | (ordered == ordered[..., -1:])).all((1, 2))
+    mixed = ternary.any() and not ternary.all() and (ternary | (steps < INT4_MAGNITUDES)).all()
+    return float(1 - ternary.mean()) if mixed else 0.0
 
 
 def _absmean_change(sample: npt.NDArray[np.float32]) -> float:

@@ -142,7 +142,7 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(38, "tl1", "bitnet.cpp", _of("tl1"), 38),
     TypeMeaning(42, "q2_0", "llama.cpp", _of("q2_0"), 41),
     TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
-    TypeMeaning(42, "pq2_0", "PrismML until mid 2026", _of("pq2_0")),
+    TypeMeaning(42, "pq2_0", "PrismML until mid 2026, and CAT-Q", _of("pq2_0")),
     TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
     TypeMeaning(43, "stq1_0", "llama.cpp PR 22836", _of("stq1_0"), 42),
     TypeMeaning(42, "stq1_0", "llama.cpp PR 22836 until mid 2026", _of("stq1_0"), 41),

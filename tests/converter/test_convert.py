@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import DEMO, REPOSITORY
+from tests.make import families
 from tests.make.checkpoints import Tensors, edited_checkpoint, read_safetensors
+from tests.make.storage import ternary_floats
 from tritpack.converter.convert import convert
 from tritpack.converter.plan import make_plan
 from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -296,6 +300,20 @@ def test_rows_that_do_not_fit_i2_s_are_refused_by_name(tmp_path: Path, monkeypat
     assert convert(tmp_path / "c", tmp_path / "x.gguf").plan.outtype == "t2"
 
 
+def test_groups_of_16_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Entrit's models of one trit: float16 weights of 16 that share a scale."""
+    by_16 = ternary_floats("F16", families.by_group(16))
+    monkeypatch.setitem(families.FAMILIES, "d1", dataclasses.replace(families.FAMILIES["trilm"], store=by_16))
+    made = families.make("d1", tmp_path)
+    plan = convert(tmp_path, tmp_path / "m.gguf").plan
+    assert plan.granularity == {"group 16": 14} and plan.outtype == "t2"
+    file = GgufFile(tmp_path / "m.gguf")
+    up = file.ternary(file.tensors["blk.1.ffn_up.weight"])
+    assert up is not None and np.array_equal(
+        up.dequantize(), made.truth["model.layers.1.mlp.up_proj.weight"].dequantize()
+    )
+
+
 def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "pickled").mkdir()
@@ -303,20 +321,25 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80")
     (tmp_path / "parameters").mkdir()
     (tmp_path / "parameters" / "parameters.pth").write_bytes(b"\x80")
+    (tmp_path / "packed").mkdir()
+    for name in ("parameters.pth", "Qwen3-4B-catq-q2_0.gguf"):
+        (tmp_path / "packed" / name).write_bytes(b"\x80")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "config.json").write_text("{not json")
     (tmp_path / "file").write_text("")
     expected: dict[str, tuple[type[TritpackError], str]] = {
+        "packed": (Unreadable, "(?s)has no config.json.*give the GGUF file itself.*catq-q2_0.gguf"),
         "none": (Unreadable, "does not exist"),
         "file": (Unreadable, "is a file"),
         "empty": (Unreadable, "config.json"),
         "pickled": (Unsupported, "pickle"),
-        "parameters": (Unsupported, "parameters.pth is a pickle"),
+        "parameters": (Unsupported, "(?s)parameters.pth is a pickle.*CAT-Q"),
         "text": (Unreadable, "not readable JSON"),
     }
     for name, (kind, words) in expected.items():
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind) as caught:
             convert(tmp_path / name, tmp_path / "x.gguf")
+        assert re.search(words, f"{caught.value}\n{caught.value.hint}"), name
 
 
 def test_a_truncated_safetensors_file(tiny_checkpoint: Path, tmp_path: Path) -> None:

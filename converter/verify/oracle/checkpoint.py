@@ -176,6 +176,8 @@ class Checkpoint:
             return self._bitnet_storage()
         if method == "compressed-tensors":
             return self._compressed_storage()
+        if method == "edgerazor" and (self._quantization | self._config).get("is_w_quantized") is True:
+            method, self._quantization = None, {}  # rounded before they were saved: the values are the model
         if method is not None or (self._quantization and not mlx):
             known = "known: bitnet, compressed-tensors and MLX's with 2 bits"
             raise Unsupported(f"quantisation {method!r} is not known", hint=known)

@@ -175,7 +175,7 @@ def test_only_layouts_that_hold_the_scales_are_offered(outtype: str, checkpoints
         (43, 42, "stq1_0", "llama.cpp PR 22836"),
         (253, 42, "stq1_0", "a fork of llama.cpp"),
         (42, 72, "q2_0", "llama.cpp"),
-        (42, 68, "pq2_0", "PrismML until mid 2026"),
+        (42, 68, "pq2_0", "PrismML until mid 2026, and CAT-Q"),
     ],
 )
 def test_sound_files_of_each_dialect_are_named(
@@ -195,7 +195,7 @@ def test_a_file_of_bitnet_t5b_is_named(tmp_path: Path) -> None:
 def test_two_readings_of_one_size_are_both_given(tmp_path: Path) -> None:
     """One row of 256 is 72 bytes as Q2_0 and 68 as PQ2_0, and padding hides the difference."""
     [sentence] = engines.describe(ternary_file(tmp_path, 42, rows=1, nbytes=72), None).ambiguous
-    assert "q2_0 (llama.cpp) or pq2_0 (PrismML until mid 2026)" in sentence
+    assert "q2_0 (llama.cpp) or pq2_0 (PrismML until mid 2026, and CAT-Q)" in sentence
     assert sentence in inspect(tmp_path / "file.gguf")["problems"]
 
 
