@@ -27,7 +27,7 @@ from tritpack.formats.gguf_writer import TensorPlan, file_size
 from tritpack.formats.layouts.catalog import LAYOUTS, TILING_KEY, type_of
 from tritpack.formats.layouts.layout import Layout
 from tritpack.formats.layouts.tiling import Tiled
-from tritpack.formats.model_metadata import refuse_adapter
+from tritpack.formats.model_metadata import refuse_adapter, refuse_unread_layouts
 from tritpack.formats.names import LAYOUTS as OUTTYPES
 from tritpack.formats.ternary import TernaryTensor, coarsest_both, granularity
 
@@ -62,6 +62,7 @@ def foreign_plan(source: GgufFile, architecture: str, options: ConvertOptions) -
     tensors; UsageError for options that need a model that tritpack runs.
     """
     refuse_adapter(source)
+    refuse_unread_layouts(source)
     _refuse_options(architecture, options)
     file, repairs = reopened(source, options.reading)
     assert isinstance(file, GgufFile)

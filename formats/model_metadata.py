@@ -13,6 +13,7 @@ from tritpack.formats.delta_net import GATES
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.hadamard import rotation_of_file
+from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
 from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
     ALL_LINEARS,
@@ -58,10 +59,23 @@ def refuse_adapter(file: GgufFile) -> None:
         raise Unsupported("is a LoRA adapter, the difference to a model that is not there", path=file.path, hint=hint)
 
 
+def refuse_unread_layouts(file: GgufFile) -> None:
+    """Raise Unsupported for a file with tensors in a ternary layout that is recognised and not decoded."""
+    if (unread := next((info for info in file.tensors.values() if info.layout in UNREAD_LAYOUTS), None)) is not None:
+        dialect = unread.meaning.dialect if unread.meaning else "another tool"
+        raise Unsupported(
+            f"is stored as {unread.layout}, the ternary layout of {dialect}, which is recognised here and not decoded",
+            path=file.path,
+            tensor=unread.name,
+            hint="the order of its weights is not known here: convert the checkpoint that the file was made from",
+        )
+
+
 def require_ternary(file: GgufFile) -> None:
     """Raise Unsupported for a file whose linears are not ternary: an ordinary model, whatever its architecture, or a
     LoRA adapter."""
     refuse_adapter(file)
+    refuse_unread_layouts(file)
     weights = [info for info in file.tensors.values() if 0 not in info.shape]
     linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in MOST_LINEARS]
     others = [info for info in linears or weights if file.layout_of(info) is None]

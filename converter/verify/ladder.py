@@ -24,7 +24,7 @@ from tritpack.converter.verify.rung import Report, Rung, RungModule
 from tritpack.converter.verify.rungs import DEFAULT_LEVEL, LEVELS, load, split_at
 from tritpack.formats.errors import CheckFailed, MissingRequirement, Unreadable, Unsupported, UsageError
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_metadata import refuse_adapter
+from tritpack.formats.model_metadata import refuse_adapter, refuse_unread_layouts
 from tritpack.formats.printable import printable
 from tritpack.runtime import packers
 
@@ -122,6 +122,7 @@ def _check_alone(
 def _require_ternary(file: GgufFile) -> None:
     """Raise Unsupported for a file whose matrices are all of other types: an ordinary model, or a LoRA adapter."""
     refuse_adapter(file)
+    refuse_unread_layouts(file)
     matrices = [info for info in file.tensors.values() if len(info.shape) == 2]
     if matrices and all(file.layout_of(info) is None for info in matrices):
         types = Counter(info.layout or f"type {info.type_id}" for info in matrices)

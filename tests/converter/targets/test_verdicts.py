@@ -19,6 +19,7 @@ from tritpack.converter.targets.engines import lines, table
 from tritpack.converter.targets.engines.conditions import in_words
 from tritpack.converter.targets.engines.packed_model import PackedModel
 from tritpack.converter.targets.engines.verdict import REFUSES, RIGHT, UNKNOWN, WRONG, Verdict, verdicts
+from tritpack.converter.verify.ladder import verify
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unsupported
 from tritpack.formats.gguf_reader import GgufFile
@@ -189,7 +190,11 @@ def test_sound_files_of_each_dialect_are_named(
 
 
 def test_a_file_of_bitnet_t5b_is_named(tmp_path: Path) -> None:
-    assert engines.describe(ternary_file(tmp_path, 43, rows=64, nbytes=64 * 64 + 32), None).layouts == ("t5b",)
+    file = ternary_file(tmp_path, 43, rows=64, nbytes=64 * 64 + 32)
+    assert engines.describe(file, None).layouts == ("t5b",)
+    for refused in (lambda: repack(file.path, tmp_path / "x.gguf"), lambda: verify(file.path)):
+        with pytest.raises(Unsupported, match="is stored as t5b, the ternary layout of bitnet-t5b"):
+            refused()
 
 
 def test_two_readings_of_one_size_are_both_given(tmp_path: Path) -> None:
