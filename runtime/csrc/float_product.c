@@ -45,8 +45,9 @@ static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float
     const int64_t cols = l->w->cols;
     for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
     if (!l->matvec_f32.unpack) {
-        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * (cols / 4),
-                                         cols / 4, rows, cols, scales, t->col_blocks, l->x, y);
+        const int64_t row_bytes = (int64_t)tp_body_nbytes(l->matvec_f32.kernel->layout, 1, cols);
+        l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * row_bytes,
+                                         row_bytes, rows, cols, scales, t->col_blocks, l->x, y);
         return;
     }
     uint8_t *codes = (uint8_t *)(scales + rows * t->col_blocks);

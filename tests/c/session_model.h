@@ -18,7 +18,10 @@ enum {
     HEAD_DIM = 32,
     CONTEXT = 64,
     TOKENS = 29,
-    MAX_PARTS = 128
+    MAX_PARTS = 128,
+    KEY_HEADS = 2,
+    VALUE_HEADS = 6,
+    BLOCK = 64 /* of a rotation */
 };
 
 typedef struct fixture {
@@ -26,6 +29,7 @@ typedef struct fixture {
     tp_layer layers[LAYERS];
     tp_tensor embd, norm, head;
     float inv_freq[HEAD_DIM / 2];
+    float signs[8192];
     void *parts[MAX_PARTS]; /* exact-size heap */
     int count;
     uint64_t state;
@@ -44,9 +48,12 @@ static tp_tensor tensor(fixture *f, int layout, int64_t rows, int64_t cols) {
 
 /* The parts of a model in which families differ. A negative head is tied. rich: every optional
  * norm, sliding layers, multipliers, interleaved RoPE pairs. brief: fewer thread counts and
- * batches. */
+ * batches. hybrid: the first layer is recurrent, the second has gates; it takes floats, and a
+ * layout that holds any shape. */
+typedef enum hybrid { NO_HYBRID, UNROTATED, SIGNED, UNSIGNED } hybrid;
 typedef struct recipe {
     int embd, head, activation, sub_norms, linear, floats, rich, hidden, ffn, brief;
+    hybrid hybrid;
 } recipe;
 
 #define PLAIN \
@@ -77,6 +84,58 @@ static void add_rich_parts(fixture *f) {
         l->attn_output_norm_in = tensor(f, TP_LAYOUT_F32, 1, HEADS * HEAD_DIM);
         l->ffn_down_norm_in = tensor(f, TP_LAYOUT_F32, 1, hp->ffn);
     }
+}
+
+static void rotate(fixture *f, hybrid kind) {
+    tp_hparams *hp = &f->hp;
+    hp->rotation_block = BLOCK;
+    hp->grouped_heads = kind == SIGNED;
+    const int32_t widths[] = {hp->hidden, HEADS * HEAD_DIM, VALUE_HEADS * hp->state_size, hp->ffn};
+    int count = 0;
+    for (int i = 0; kind == SIGNED && i < 4; count += widths[i++]) hp->sign_widths[i] = widths[i];
+    for (int i = 0; i < count; i++) f->signs[i] = tp_random(&f->state) % 2 ? 1.0f : -1.0f;
+    hp->signs = f->signs;
+    for (int i = 0; i < LAYERS; i++) {
+        tp_layer *l = &f->layers[i];
+        tp_tensor *const all[] = {&l->attn_q,   &l->attn_k,   &l->attn_v,    &l->attn_output,
+                                  &l->attn_qkv, &l->ssm_out,  &l->attn_gate, &l->ffn_gate,
+                                  &l->ffn_up,   &l->ffn_down, &f->embd,      &f->head};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            all[j]->rotated = all[j]->data != NULL && all[j] != &l->attn_v; /* not every one is */
+    }
+}
+
+/* Makes the first layer recurrent, and the others gated. */
+static void make_hybrid(fixture *f, recipe r) {
+    tp_hparams *hp = &f->hp;
+    const tp_tensor absent = {0};
+    const int size = r.hybrid == UNROTATED ? 24 : 32, values = VALUE_HEADS * size,
+              channels = 2 * KEY_HEADS * size + values;
+    hp->rotary_dim = 8;
+    hp->gated_attention = 1;
+    hp->key_heads = KEY_HEADS, hp->value_heads = VALUE_HEADS, hp->state_size = size;
+    hp->conv_taps = 4;
+    f->layers[1].attn_q = tensor(f, r.linear, 2 * HEADS * HEAD_DIM, hp->hidden);
+    tp_layer *l = &f->layers[0];
+    l->recurrent = 1;
+    l->attn_q = l->attn_k = l->attn_v = l->attn_output = l->attn_sub_norm = absent;
+    l->attn_q_norm = l->attn_k_norm = l->attn_q_norm_in = l->attn_k_norm_in = absent;
+    l->attn_v_norm_in = l->attn_output_norm_in = absent;
+    l->attn_qkv = tensor(f, r.linear, channels, hp->hidden);
+    l->attn_gate = tensor(f, r.linear, values, hp->hidden);
+    const int floats = r.hybrid == SIGNED;
+    l->ssm_alpha = tensor(f, floats ? TP_LAYOUT_BF16 : r.linear, VALUE_HEADS, hp->hidden);
+    l->ssm_beta = tensor(f, floats ? TP_LAYOUT_F16 : r.linear, VALUE_HEADS, hp->hidden);
+    l->ssm_conv1d = tensor(f, TP_LAYOUT_F32, channels, hp->conv_taps);
+    l->ssm_a = tensor(f, TP_LAYOUT_F32, 1, VALUE_HEADS);
+    for (int i = 0; i < VALUE_HEADS; i++) { /* a state decays */
+        float *const a = (float *)(uintptr_t)l->ssm_a.data + i;
+        *a = -fabsf(*a);
+    }
+    l->ssm_dt = tensor(f, TP_LAYOUT_F32, 1, VALUE_HEADS);
+    l->ssm_norm = tensor(f, TP_LAYOUT_F32, 1, size);
+    l->ssm_out = tensor(f, r.linear, hp->hidden, values);
+    if (r.hybrid != UNROTATED) rotate(f, r.hybrid);
 }
 
 static fixture *make(recipe r) {
@@ -122,6 +181,7 @@ static fixture *make(recipe r) {
     f->norm = tensor(f, TP_LAYOUT_F32, 1, hidden);
     if (r.head >= 0) f->head = tensor(f, r.head, VOCAB, hidden);
     if (r.rich) add_rich_parts(f);
+    if (r.hybrid) make_hybrid(f, r);
     return f;
 }
 
@@ -129,6 +189,14 @@ static void drop(fixture *f) {
     for (int i = 0; i < f->count; i++) free(f->parts[i]);
     free(f);
 }
+
+#define HYBRID(kind) \
+    ((recipe){.embd = TP_LAYOUT_T2, \
+              .head = (kind) == SIGNED ? TP_LAYOUT_T2 : -1, \
+              .activation = TP_ACT_SILU, \
+              .linear = TP_LAYOUT_T2, \
+              .floats = 1, \
+              .hybrid = (kind)})
 
 static tp_session *session(const tp_model *m, int isa, int threads, int batch, int kv_type) {
     const tp_session_params p = {

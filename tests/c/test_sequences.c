@@ -61,7 +61,10 @@ static void step_together(fixture *f, tp_session *s, follower *all, const script
 static void change_one(fixture *f, follower *all) {
     follower *q = &all[below(f, SEQUENCES)], *other = &all[below(f, SEQUENCES)];
     const int64_t past = tp_sequence_n_past(q->sequence);
-    const int64_t n = (int64_t)below(f, (uint64_t)past + 1);
+    const int64_t any = (int64_t)below(f, (uint64_t)past + 1),
+                  n = tp_sequence_rewindable(q->sequence, any);
+    CHECK(n <= any && (f->hp.key_heads || n == any), " ");
+    CHECK(n == any || tp_sequence_rewind(q->sequence, any) == TP_ERR_ARGUMENT, " ");
     switch (below(f, 3)) {
         case 0: CHECK(tp_sequence_rewind(q->sequence, n) == TP_OK, " "); break;
         case 1:
@@ -116,8 +119,8 @@ static void test_mixes(recipe r, int kv_type) {
 }
 
 /* What one instruction set saves, every other one continues. */
-static void test_states_move(int kv_type) {
-    fixture *f = make(PLAIN);
+static void test_states_move(recipe r, int kv_type) {
+    fixture *f = make(r);
     tp_model *m = NULL;
     CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
     int32_t tokens[TOKENS];
@@ -205,7 +208,10 @@ int main(void) {
                                 .floats = floats,
                                 .rich = 1},
                        kv_type);
-        test_states_move(kv_type);
+        test_states_move(PLAIN, kv_type);
+        test_states_move(HYBRID(SIGNED), kv_type);
+        for (int kind = UNROTATED; kind <= UNSIGNED; kind++)
+            test_mixes(HYBRID((hybrid)kind), kv_type);
     }
     test_errors();
     printf("%s: %d failures\n", __FILE__, failures);

@@ -53,9 +53,13 @@ static void test_same_bits(recipe r, int kv_type) {
                       batches[b], r.embd, r.head);
                 /* goes back and evaluates the rest again, in other pieces and with only the last
                  * logits */
-                CHECK(tp_rewind(s, 10) == TP_OK, " ");
-                CHECK(tp_eval(s, tokens + 10, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
-                CHECK(tp_eval(s, tokens + 11, TOKENS - 11, TP_LOGITS_LAST, last) == TP_OK, " ");
+                const int64_t back = tp_sequence_rewindable(tp_session_sequence(s), 10);
+                CHECK(r.hybrid || back == 10, " ");
+                CHECK(tp_rewind(s, back) == TP_OK, " ");
+                CHECK(tp_eval(s, tokens + back, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
+                CHECK(tp_eval(s, tokens + back + 1, TOKENS - back - 1, TP_LOGITS_LAST, last) ==
+                          TP_OK,
+                      " ");
                 CHECK(memcmp(want + (TOKENS - 1) * VOCAB, last, sizeof(float) * VOCAB) == 0, " ");
                 const tp_op op = r.floats ? TP_OP_DEQUANTIZE : TP_OP_MATVEC;
                 const tp_kernel_plan plan = tp_kernel_plan_for(op, r.linear, isa);
@@ -215,6 +219,71 @@ static void test_cache_types(void) {
     }
 }
 
+/* How far a recurrence goes back, while tokens come in few and in many. */
+static void test_going_back(void) {
+    fixture *f = make(HYBRID(SIGNED));
+    tp_model *m = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m) == TP_OK, " ");
+    tp_session *s = session(m, TP_ISA_BEST, 2, 64, TP_KV_F32);
+    tp_sequence *const q = tp_session_sequence(s);
+    int32_t tokens[CONTEXT];
+    for (int i = 0; i < CONTEXT; i++) tokens[i] = (int32_t)(tp_random(&f->state) % VOCAB);
+    CHECK(tp_eval(s, tokens, 40, TP_LOGITS_NONE, NULL) == TP_OK, " ");
+    CHECK(tp_sequence_rewindable(q, 39) == 39 && tp_sequence_rewindable(q, 24) == 24 &&
+              tp_sequence_rewindable(q, 23) == 0,
+          " ");
+    for (int n = 41; n <= CONTEXT; n++) {
+        CHECK(tp_eval(s, tokens + n - 1, 1, TP_LOGITS_NONE, NULL) == TP_OK, " ");
+        CHECK(tp_sequence_rewindable(q, n - 16) == n - 16 && tp_sequence_rewindable(q, 24) == 24 &&
+                  tp_sequence_rewindable(q, 40) == 40,
+              "at %d", n);
+    }
+    CHECK(tp_sequence_rewindable(q, 65) == 0 && tp_sequence_rewindable(q, -1) == 0, " ");
+    CHECK(tp_rewind(s, 20) == TP_ERR_ARGUMENT && tp_n_past(s) == CONTEXT, " ");
+    CHECK(tp_rewind(s, 30) == TP_OK && tp_sequence_rewindable(q, 29) == 29, " ");
+    float want[VOCAB], got[VOCAB];
+    CHECK(tp_eval(s, tokens + 30, 3, TP_LOGITS_LAST, got) == TP_OK, " ");
+    CHECK(tp_rewind(s, 0) == TP_OK && tp_eval(s, tokens, 33, TP_LOGITS_LAST, want) == TP_OK, " ");
+    CHECK(memcmp(want, got, sizeof want) == 0, " ");
+    tp_session_free(s);
+    tp_model_free(m);
+    drop(f);
+}
+
+static void test_hybrid_errors(void) {
+    fixture *f = make(HYBRID(SIGNED));
+    tp_model *m = NULL;
+#define REFUSED(status, where) \
+    do { \
+        CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m) == (status), " "); \
+        CHECK(!m && strcmp(tp_error_place(), where) == 0, "%s", tp_error_place()); \
+    } while (0)
+    f->hp.sign_widths[3] = 0; /* nobody has signs for what enters ffn_down */
+    REFUSED(TP_ERR_ARGUMENT, "layer 0 ffn_down");
+    f->hp.sign_widths[3] = f->hp.ffn;
+    f->signs[5] = 0.5f;
+    REFUSED(TP_ERR_ARGUMENT, "rotation");
+    f->signs[5] = 1;
+    f->hp.rotation_block = 48;
+    REFUSED(TP_ERR_ARGUMENT, "rotation");
+    f->hp.rotation_block = 128; /* not of 192 values */
+    REFUSED(TP_ERR_ARGUMENT, "layer 0 ssm_out");
+    f->hp.rotation_block = BLOCK;
+    f->layers[0].ssm_alpha.rotated = 1;
+    REFUSED(TP_ERR_ARGUMENT, "layer 0 ssm_alpha");
+    f->layers[0].ssm_alpha.rotated = 0;
+    f->layers[1].ssm_norm = f->layers[0].ssm_norm;
+    REFUSED(TP_ERR_ARGUMENT, "layer 1 ssm_norm");
+    f->layers[1].ssm_norm.data = NULL;
+    f->hp.value_heads = 5;
+    REFUSED(TP_ERR_ARGUMENT, "recurrence");
+    f->hp.value_heads = VALUE_HEADS;
+    f->hp.int8_activations = 1;
+    REFUSED(TP_ERR_ARGUMENT, "int8_activations");
+#undef REFUSED
+    drop(f);
+}
+
 int main(void) {
     static const int types[] = {TP_LAYOUT_F32, TP_LAYOUT_F16, TP_LAYOUT_BF16, TP_LAYOUT_Q8_0,
                                 TP_LAYOUT_Q6_K};
@@ -255,6 +324,15 @@ int main(void) {
                                     .floats = floats,
                                     .brief = 1},
                            TP_KV_F32);
+    for (int kind = UNROTATED; kind <= UNSIGNED; kind++)
+        for (int rich = 0; rich < 2; rich++) {
+            recipe r = HYBRID((hybrid)kind);
+            r.rich = rich;
+            r.brief = rich || kind == UNSIGNED;
+            test_same_bits(r, kind % 2 ? TP_KV_F32 : TP_KV_I16);
+        }
+    test_hybrid_errors();
+    test_going_back();
     test_cache_types();
     test_wanted();
     test_errors();

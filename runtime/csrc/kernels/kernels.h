@@ -66,7 +66,7 @@ typedef void tp_dequantize_fn(const uint8_t *codes /* one row */, int64_t cols,
 
 /* Ternary rows, ld bytes apart, by the floats of one token: out[r] = sum over c, in the order of
  * a float lm_head, of ((code[r][c] - 1) * scale of r and of the block of columns that holds c) *
- * x[c]. A block is a multiple of 128 columns of I2_S, of 16 plain codes. */
+ * x[c]. A block is a multiple of 16 columns of plain codes, of 128 of the others. */
 typedef void tp_matvec_f32_fn(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
                               const float *scales /* (rows, col_blocks) */, int64_t col_blocks,
                               const float *x /* (cols) */, float *out /* (rows) */);

@@ -131,7 +131,7 @@ static void run(bench *b) {
             for (int r = 0; r < ROWS; r++) k->dequantize(b->bytes + r * COLS, COLS, b->x, 1, b->y);
             break;
         case TP_OP_MATVEC_F32:
-            k->matvec_f32(b->bytes, k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4, ROWS, COLS, b->x,
+            k->matvec_f32(b->bytes, (int64_t)tp_body_nbytes(k->layout, 1, COLS), ROWS, COLS, b->x,
                           1, b->z, b->y);
             break;
         case TP_OP_LM_HEAD: k->lm_head(&b->w, &b->acts, 1, 0, b->w.rows, b->y, b->w.rows); break;
@@ -206,7 +206,7 @@ static double work(const bench *b) {
         case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
         case TP_OP_MATVEC_F32:
         case TP_OP_DEQUANTIZE:
-            return (double)ROWS * (b->k->layout == TP_LAYOUT_U8 ? COLS : COLS / 4);
+            return (double)tp_body_nbytes(b->k->layout, ROWS, COLS);
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
         case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;

@@ -139,7 +139,7 @@ int tp_check_floatvec(const tp_kernel *k, const tp_kernel *scalar, tp_check_shap
                       uint64_t *state, tp_buffers *h) {
     const int64_t unit = k->layout == TP_LAYOUT_U8 ? 16 : 128, blocks = 1 + s.n % 3,
                   cols = (s.cols + unit - 1) / unit * unit * blocks;
-    const int64_t ld = k->layout == TP_LAYOUT_U8 ? cols : cols / 4;
+    const int64_t ld = (int64_t)tp_body_nbytes(k->layout, 1, cols);
     uint8_t *codes = tp_take(h, (size_t)(s.rows * ld));
     float *scales = tp_random_floats(h, s.rows * blocks, state),
           *x = tp_random_floats(h, cols, state);

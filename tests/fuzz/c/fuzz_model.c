@@ -79,8 +79,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                .activation = (int)(kind & 1),
                                .sub_norms = kind >> 1 & 1,
                                .linear = TP_LAYOUT_I2_S + (int)(take(&in, 1) % 13),
-                               .floats = kind >> 2 & 1,
-                               .rich = kind >> 3 & 1});
+                               .floats = (kind >> 2 & 1) | (kind >> 4 & 3 ? 1 : 0),
+                               .rich = kind >> 3 & 1,
+                               .hybrid = (hybrid)(kind >> 4 & 3)});
     tp_tensor *const globals[] = {&f->embd, &f->norm, &f->head};
     const size_t per_layer = offsetof(tp_layer, slides) / sizeof(tp_tensor);
     for (uint64_t pokes = take(&in, 1) % 8; pokes; pokes--) {
@@ -95,6 +96,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         tame((tp_tensor *)&f->layers[i / per_layer] + i % per_layer);
     if (f->hp.layers > LAYERS) f->hp.layers = LAYERS; /* there are no more */
     if (f->hp.head_dim > HEAD_DIM) f->hp.head_dim = HEAD_DIM;
+    for (size_t i = 0; i < sizeof f->hp.sign_widths / sizeof *f->hp.sign_widths; i++)
+        if (f->hp.sign_widths[i] > FFN) f->hp.sign_widths[i] = FFN; /* there are signs for so many */
     tp_model *m = NULL;
     const int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m);
     DEMAND((status == TP_OK) == (m != NULL), "%s", tp_error_place());

@@ -6,8 +6,10 @@
 #define TRITPACK_MATVEC_F32_H
 
 #include "../i2_s.h"
+#include "../planes.h"
 #include "../simd_f32/lanes16.h"
 #include "../stream.h"
+#include "../trits.h"
 
 enum { ROWS = 4 };
 
@@ -15,8 +17,8 @@ typedef struct picks {
     vi v[LANES_PARTS];
 } picks;
 TP_INLINE vf table_of(float s) {
-    const float weights[4] = {-1.0f * s, 0.0f * s, 1.0f * s, 2.0f * s};
-    return vf_table(weights);
+    static const float weights[4] = {-1.0f, 0.0f, 1.0f, 2.0f};
+    return vf_table(weights) * vf_splat(s);
 }
 TP_INLINE picks picks_load(const uint8_t *p) {
     picks codes;
@@ -32,12 +34,86 @@ TP_INLINE lanes add_product(lanes acc, lanes weights, const float *x) {
     return lanes_add(acc, lanes_mul(weights, lanes_load(x)));
 }
 
-/* `rows` rows, ld bytes apart. planes: I2_S, 128 codes in 32 bytes; else a code a byte. A scale
- * has whole steps of columns. */
+/* How the codes of a row stand. */
+typedef enum codes_of { BYTES, I2_S, PQ2_0, PTQ1_0 } codes_of;
+
+/* 128 codes of I2_S: sixteen bytes have sixteen neighbours in each of four planes. */
+TP_INLINE lanes add_i2_s(lanes acc, vf table, const uint8_t *p, const float *x) {
+    const picks low = picks_load(p), high = picks_load(p + 16);
+#pragma GCC unroll 4
+    for (int f = 0; f < 4; f++) {
+        acc = add_product(acc, pick(table, low, 6 - 2 * f), x + 32 * f);
+        acc = add_product(acc, pick(table, high, 6 - 2 * f), x + 32 * f + 16);
+    }
+    return acc;
+}
+
+/* 128 codes of PQ2_0: code i of sixteen neighbours in bits 2 i, 2 i + 1 of a word. */
+TP_INLINE lanes add_pq2_0(lanes acc, vf table, const uint8_t *p, const float *x) {
+    static const uint32_t places[16] = {0,  2,  4,  6,  8,  10, 12, 14,
+                                        16, 18, 20, 22, 24, 26, 28, 30};
+    const vu none = {0};
+    vu shift[LANES_PARTS];
+    memcpy(shift, places, sizeof shift);
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        uint32_t word;
+        memcpy(&word, p + TP_PLANES_PQ2_0.first + 4 * g, 4);
+        const picks codes = PARTS_EACH(picks, (vi)((none + word) >> shift[i]));
+        acc = add_product(acc, pick(table, codes, 0), x + 16 * g);
+    }
+    return acc;
+}
+
+/* The digits of sixteen bytes that come first, and the bytes of those after them, times `power`. */
+TP_INLINE picks first_digits(picks bytes) {
+    return PARTS_EACH(picks, (bytes.v[i] << 1) + bytes.v[i]); /* in bits 8, 9 */
+}
+TP_INLINE picks later_digits(picks products) { return PARTS_EACH(picks, products.v[i] & 255); }
+
+/* Eight bytes, then eight others, each times its power of three, which moves as many digits out. */
+TP_INLINE picks moved_bytes(uint64_t low, uint64_t high, const int32_t powers[16]) {
+    const uint64_t both[2] = {low, high};
+    const picks bytes = picks_load((const uint8_t *)both);
+    vi by[LANES_PARTS];
+    memcpy(by, powers, sizeof by);
+    return PARTS_EACH(picks, bytes.v[i] * by[i] & 255);
+}
+
+/* 128 codes of PTQ1_0: of sixteen bytes five digits each, of eight five, of two four (trits.h). */
+TP_INLINE lanes add_ptq1_0(lanes acc, vf table, const uint8_t *p, const float *x) {
+    static const int32_t second[16] = {1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3},
+                         fourth[16] = {9, 9, 9, 9, 9, 9, 9, 9, 27, 27, 27, 27, 27, 27, 27, 27},
+                         last[16] = {81, 81, 81, 81, 81, 81, 81, 81, 1, 1, 3, 3, 9, 9, 27, 27};
+    picks bytes = picks_load(p);
+#pragma GCC unroll 5
+    for (int n = 0; n < 5; n++) {
+        const picks digits = first_digits(bytes);
+        acc = add_product(acc, pick(table, digits, 8), x + 16 * n);
+        bytes = later_digits(digits);
+    }
+    uint64_t eight;
+    uint16_t two;
+    memcpy(&eight, p + 16, 8);
+    memcpy(&two, p + 24, 2);
+    const picks rest[] = {
+        moved_bytes(eight, eight, second), moved_bytes(eight, eight, fourth),
+        moved_bytes(eight, two * UINT64_C(0x0001000100010001), last)};
+#pragma GCC unroll 3
+    for (int g = 0; g < 3; g++)
+        acc = add_product(acc, pick(table, first_digits(rest[g]), 8), x + 80 + 16 * g);
+    return acc;
+}
+
+/* `rows` rows, ld bytes apart. A scale has whole steps of columns: 16 if a code is a byte, else
+ * 128. */
 TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
-                         const float *scales, int64_t col_blocks, const int planes, const float *x,
-                         float *out) {
+                         const float *scales, int64_t col_blocks, const codes_of kind,
+                         const float *x, float *out) {
     const int64_t width = cols / col_blocks;
+    const int bytes = kind == PQ2_0    ? TP_PLANES_PQ2_0.bytes
+                      : kind == PTQ1_0 ? TP_STAGES_PTQ1_0.bytes
+                                       : 32; /* of 128 codes */
     lanes acc[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
@@ -45,22 +121,19 @@ TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64
         vf t[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) t[r] = table_of(scales[r * col_blocks + b]);
-        for (int64_t c = b * width; c < (b + 1) * width; c += planes ? 128 : 16)
+        for (int64_t c = b * width; c < (b + 1) * width; c += kind == BYTES ? 16 : 128)
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                if (!planes) {
+                if (kind == BYTES) {
                     acc[r] =
                         add_product(acc[r], pick(t[r], picks_load(codes + r * ld + c), 0), x + c);
                     continue;
                 }
-                const uint8_t *p = codes + r * ld + c / 4;
+                const uint8_t *p = codes + r * ld + c / 128 * bytes;
                 if (c % 256 == 0) stream_ahead(p);
-                const picks low = picks_load(p), high = picks_load(p + 16);
-#pragma GCC unroll 4
-                for (int f = 0; f < 4; f++) {
-                    acc[r] = add_product(acc[r], pick(t[r], low, 6 - 2 * f), x + c + 32 * f);
-                    acc[r] = add_product(acc[r], pick(t[r], high, 6 - 2 * f), x + c + 32 * f + 16);
-                }
+                acc[r] = kind == PQ2_0    ? add_pq2_0(acc[r], t[r], p, x + c)
+                         : kind == PTQ1_0 ? add_ptq1_0(acc[r], t[r], p, x + c)
+                                          : add_i2_s(acc[r], t[r], p, x + c);
             }
     }
 #pragma GCC unroll 4
@@ -68,15 +141,15 @@ TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64
 }
 
 TP_INLINE void matvec_f32(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
-                          const float *scales, int64_t col_blocks, const int planes, const float *x,
-                          float *out) {
-    assert(cols % col_blocks == 0 && cols / col_blocks % (planes ? 128 : 16) == 0);
+                          const float *scales, int64_t col_blocks, const codes_of kind,
+                          const float *x, float *out) {
+    assert(cols % col_blocks == 0 && cols / col_blocks % (kind == BYTES ? 16 : 128) == 0);
     int64_t r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        some_rows(codes + r * ld, ld, ROWS, cols, scales + r * col_blocks, col_blocks, planes, x,
+        some_rows(codes + r * ld, ld, ROWS, cols, scales + r * col_blocks, col_blocks, kind, x,
                   out + r);
     for (; r < rows; r++)
-        some_rows(codes + r * ld, ld, 1, cols, scales + r * col_blocks, col_blocks, planes, x,
+        some_rows(codes + r * ld, ld, 1, cols, scales + r * col_blocks, col_blocks, kind, x,
                   out + r);
 }
 
