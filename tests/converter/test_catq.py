@@ -68,12 +68,12 @@ def test_repack_rescues_them(legacy: Path, tmp_path: Path) -> None:
         for name in ternary:
             read, expected = (each.ternary(each.tensors[name]) for each in (file, before))
             assert (file.tensors[name].layout, file.tensors[name].type_id) == (layout, type_id), name
-            assert read is not None and expected is not None
+            assert read is not None and expected is not None, name
             assert np.array_equal(read.dequantize(), expected.dequantize()), name
         with Model(path) as model:
             assert np.array_equal(model.logits(tokens=[1, 2, 3]), logits), layout
         assert verify(path, tmp_path / "c", level="weights").verdict == "pass", layout
         now = {engine["engine"]: engine["verdict"] for engine in inspect(path)["engines"]}
         assert now["tritpack"] == "right", layout
-        assert now["llama.cpp"] == ("right" if layout == "q2_0" else "refuses")
-        assert (now["PrismML's fork since prism-v7"] == "refuses") == (layout == "t158")
+        assert now["llama.cpp"] == ("right" if layout == "q2_0" else "refuses"), layout
+        assert (now["PrismML's fork since prism-v7"] == "refuses") == (layout == "t158"), layout
