@@ -3,37 +3,49 @@
 
 #include "../t158.h"
 
-/* As in I2_S packed dwords are transposed first: one transpose gives 16 x 320 codes. */
+/* The most significant digit of each byte of w = 256 - x, by the two averages of usdot.inc. */
+TP_INLINE __m512i top_digit(__m512i w) {
+    const __m512i a = _mm512_avg_epu8(w, _mm512_avg_epu8(w, _mm512_set1_epi8((char)252)));
+    return _mm512_andnot_si512(_mm512_srli_epi16(a, 6), _mm512_set1_epi8(3));
+}
+
+/* A line of up to sixteen rows, `bytes` of each, which begins at column c, to the panel. Without
+ * its columns from `cols` on, if there may be some: last. As in I2_S packed dwords are transposed
+ * first: one transpose gives 16 x 320 codes. */
+TP_INLINE void panel_line(const uint8_t *data, const t158_place *rows, int count, const int bytes,
+                          int64_t c, int64_t cols, const int last, uint8_t *panel) {
+    const __mmask64 line = ~UINT64_C(0) >> (64 - bytes);
+    __m512i v[16];
+    for (int i = 0; i < 16; i++) {
+        const uint8_t *from = data;
+        if (i < count) from += t158_line_at(rows[i], c, bytes);
+        __asm__("" : "+r"(from)); /* gcc 12 makes vectors of the addresses, and reads them again */
+        v[i] = i < count ? _mm512_maskz_loadu_epi8(line, from) : _mm512_setzero_si512();
+    }
+    transpose16(v);
+#pragma GCC unroll 16
+    for (int p = 0; p < bytes / 4; p++) { /* columns c + bytes d + 4 p .. + 3 */
+        __m512i x =
+            _mm512_sub_epi8(_mm512_setzero_si512(), _mm512_max_epu8(v[p], _mm512_set1_epi8(1)));
+#pragma GCC unroll 5
+        for (int d = 0; d < T158_DIGITS; d++) {
+            const int64_t column = c + 4 * p + bytes * d;
+            if (!last || column < cols) _mm512_store_si512(panel + column * 32, top_digit(x));
+            x = thrice(x);
+        }
+    }
+}
+
 static void panel_t158(const tp_tensor *w, int64_t cols, int64_t row, int rows, uint8_t *panel) {
-    const __m512i one = _mm512_set1_epi8(1), single = _mm512_set1_epi8(86),
-                  twice = _mm512_set1_epi8((char)171); /* trits.h */
-    for (int half = 0; half < 2 && 16 * half < rows; half++) {
+    for (int half = 0; half < 2 && 16 * half < rows; half++, panel += 64) {
         t158_place places[16];
         const int here = rows - 16 * half < 16 ? rows - 16 * half : 16;
         for (int i = 0; i < here; i++) places[i] = t158_row(w->rows, w->cols, row + 16 * half + i);
-        for (int64_t c = 0; c < w->cols; c += T158_COLS) {
-            const int bytes = w->cols - c < T158_COLS ? t158_last_bytes(w->cols) : T158_LINE;
-            const __mmask64 line = ~UINT64_C(0) >> (64 - bytes);
-            __m512i v[16];
-            for (int i = 0; i < 16; i++)
-                v[i] = i < here
-                           ? _mm512_maskz_loadu_epi8(line, (const uint8_t *)w->data +
-                                                               t158_line_at(places[i], c, bytes))
-                           : _mm512_setzero_si512();
-            transpose16(v);
-            for (int p = 0; p < bytes / 4; p++) { /* columns c + bytes d + 4 p .. + 3 */
-                __m512i x = v[p];
-                for (int64_t d = 0, column = c + 4 * p; d < T158_DIGITS && column < cols;
-                     d++, column += bytes) {
-                    const __m512i digit =
-                        _mm512_maskz_mov_epi8(_mm512_cmpge_epu8_mask(x, single), one);
-                    _mm512_store_si512(
-                        panel + column * 32 + 64 * half,
-                        _mm512_mask_add_epi8(digit, _mm512_cmpge_epu8_mask(x, twice), digit, one));
-                    x = thrice(x);
-                }
-            }
-        }
+        int64_t c = 0;
+        for (; c + T158_COLS <= w->cols; c += T158_COLS)
+            panel_line(w->data, places, here, T158_LINE, c, cols, 0, panel);
+        if (c < w->cols)
+            panel_line(w->data, places, here, t158_last_bytes(w->cols), c, cols, 1, panel);
     }
 }
 
