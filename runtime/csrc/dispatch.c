@@ -58,7 +58,7 @@ enum {
     FEW_ssse3 = 12,
     FEW_avx2 = 12,
     FEW_avxvnni = 16,
-    FEW_avx512vnni = 10,
+    FEW_avx512vnni = 16,
     FEW_neon = 1 << 20, /* matvec adds products in 16 bits, and needs half as many instructions */
     FEW_dotprod = 16,
     FEW_i8mm = 16,

@@ -338,7 +338,8 @@ def test_clang_builds_the_same_library(tmp_path: Path) -> None:
 def test_inner_loop_keeps_its_accumulators_in_registers(name: str) -> None:
     """A compiler that spills them halves the speed and no profile shows it (gcc 12 with intrinsics does).
 
-    A matvec tile of 16 sums, 4 lines and 8 words more may spill one or the other.
+    A matvec tile of 16 sums, 4 lines and 8 words more may spill one or the other. What is not moved, but read by an
+    operation where it lies, is no sum.
     """
     build = REPOSITORY / os.environ.get("BUILD", "build")
     objects = list((build / KERNELS).glob(f"*/{name}.o"))
@@ -356,6 +357,6 @@ def test_inner_loop_keeps_its_accumulators_in_registers(name: str) -> None:
         assert around, "a product outside of every loop"
         _, first, last = min(around)
         loop = [code[at] for at in code if first <= at <= last]
-        spilled = [line for line in loop if "zmm" in line and re.search(r"\(%r[sb]p", line)]
+        spilled = [line for line in loop if re.match(r"vmov.*zmm", line) and re.search(r"\(%r[sb]p", line)]
         allowed = sum(line.startswith("vpdpbusd") for line in loop) // 16 if name.startswith("matvec") else 0
         assert len(spilled) <= allowed, (product, spilled)
