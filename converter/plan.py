@@ -329,16 +329,27 @@ def _planned_tensors(
 def _float_tensor(
     name: str, shape: tuple[int, ...], source: SourceTensor, embedding_type: str, certain: bool
 ) -> PlannedTensor:
-    is_open = len(shape) > 1 and not certain and embedding_type == "auto" and source.row_nbytes == 2 * shape[-1]
+    is_open = _is_table(name) and not certain and embedding_type == "auto" and source.row_nbytes == 2 * shape[-1]
     if is_open and source.float_type() == "bf16":
         return dataclasses.replace(_float_tensor(name, shape, source, "f16", certain), otherwise="bf16")
-    kind = "f32" if len(shape) == 1 else resolve_embedding_type(source, embedding_type)
+    kind = _float_kind(name, shape, source, embedding_type)
     rows = 1 if len(shape) == 1 else shape[0]
     try:
         nbytes = float_types.FLOAT_TYPES[kind].nbytes(rows, shape[-1])
     except Unsupported as error:
         raise Unsupported(error.message, tensor=source.name, hint="choose another --embedding-type") from error
     return PlannedTensor(TensorPlan(name, shape, catalog.type_of(kind).type_id, nbytes), kind, source)
+
+
+def _is_table(name: str) -> bool:
+    return name.removesuffix(".weight") in TABLES
+
+
+def _float_kind(name: str, shape: tuple[int, ...], source: SourceTensor, embedding_type: str) -> str:
+    """Return the float type to write. Matrices that are no tables keep theirs; llama.cpp wants taps as float32."""
+    if _is_table(name):
+        return resolve_embedding_type(source, embedding_type)
+    return "f32" if len(shape) == 1 or name.endswith(".ssm_conv1d.weight") else source.float_type()
 
 
 def resolve_embedding_type(tensor: SourceTensor, asked: str) -> str:

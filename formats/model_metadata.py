@@ -43,13 +43,20 @@ def from_gguf(file: GgufFile) -> ModelSpec:
 
 
 def foreign_architecture(file: GgufFile) -> str | None:
-    """Return the architecture of a file whose metadata describe a model of another one than tritpack runs; else None.
+    """Return the architecture of a file whose metadata describe a model of another one than tritpack knows; else None.
 
     A name without keys of its own is not one: that file is wrong, whoever reads it.
     """
     a = file.metadata.get("general.architecture")
-    is_run = a in IMPLIED_ACTIVATION and a != HYBRID  # the reference runs a hybrid, and the C library does not yet
-    return a if isinstance(a, str) and not is_run and f"{a}.block_count" in file.metadata else None
+    is_foreign = isinstance(a, str) and a not in IMPLIED_ACTIVATION and f"{a}.block_count" in file.metadata
+    return a if is_foreign else None
+
+
+def architecture_not_run(file: GgufFile) -> str | None:
+    """Return the same, or the architecture of a hybrid, whose graph the C library does not have yet."""
+    a = file.metadata.get("general.architecture")
+    is_hybrid = isinstance(a, str) and a == HYBRID and f"{a}.block_count" in file.metadata
+    return HYBRID if is_hybrid else foreign_architecture(file)
 
 
 def refuse_adapter(file: GgufFile) -> None:
@@ -77,7 +84,8 @@ def require_ternary(file: GgufFile) -> None:
     refuse_adapter(file)
     refuse_unread_layouts(file)
     weights = [info for info in file.tensors.values() if 0 not in info.shape]
-    linears = [info for info in weights if info.name.removesuffix(".weight").rpartition(".")[2] in MOST_LINEARS]
+    in_layers = [info for info in weights if info.name.startswith("blk.")]
+    linears = [info for info in in_layers if info.name.removesuffix(".weight").rpartition(".")[2] in MOST_LINEARS]
     others = [info for info in linears or weights if file.layout_of(info) is None]
     if not others or (not linears and len(others) < len(weights)):
         return

@@ -67,6 +67,18 @@ class TernaryTensor:
         scales = np.repeat(self.scales, self.shape[0] // self.scales.shape[0], axis=0)[order]
         return TernaryTensor(np.ascontiguousarray(self.codes[order]), coarsest(scales))
 
+    def with_columns(self, order: npt.NDArray[np.int64]) -> TernaryTensor:
+        """The same matrix with its columns in another order, its scales as coarse as that leaves them: groups that the
+        order tears apart become smaller ones."""
+        codes = np.ascontiguousarray(self.codes[:, order])
+        cols, blocks = len(order), self.scales.shape[1]
+        if blocks == 1:
+            return TernaryTensor(codes, self.scales)
+        sources = order // (cols // blocks)
+        sizes = (size for size in range(cols // blocks, 0, -1) if cols % size == 0)
+        size = next(size for size in sizes if (sources.reshape(-1, size) == sources[::size, None]).all())
+        return TernaryTensor(codes, coarsest_both(np.ascontiguousarray(self.scales[:, sources[::size]])))
+
     def dequantize(self) -> F32:
         """float32 (rows, cols): codes times scales."""
         (rows, cols), (row_blocks, col_blocks) = self.shape, self.scales.shape

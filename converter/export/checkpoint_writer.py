@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tritpack.converter.export.configuration import config_of
 from tritpack.converter.export.proof import prove
 from tritpack.converter.export.storage_choice import (
     BYTES_PER_WEIGHT,
     in_source_order,
     largest_linear,
-    norm_offset,
     prepared,
 )
 from tritpack.converter.export.tokenizer import tokenizer_files
@@ -107,7 +108,7 @@ class CheckpointWriter:
             if name in self._linears:
                 yield from next(stored)
             elif name != ROPE_FACTORS:
-                offset = norm_offset(self.family, name)
+                offset = np.float32(self.family.offset_of(name))
                 yield (encoded(piece - offset, self.float_dtype) for piece in self.model.tensors[name].pieces())
 
     def _stored(self, name: str) -> list[list[Bytes]]:

@@ -168,12 +168,6 @@ def written_floats(model: SourceModel) -> Iterator[tuple[str, SourceTensor]]:
             yield name, tensor
 
 
-def norm_offset(family: Family, name: str) -> np.float32:
-    """Return what is subtracted from a tensor when it is written: see Family.norm_offset."""
-    is_norm = name.rpartition(".")[0].endswith("norm")
-    return np.float32(family.norm_offset if is_norm else 0)
-
-
 def _first_misfit(model: SourceModel, storage: Written) -> Unsupported | None:
     """Return why a storage does not hold every linear exactly, or None."""
     for name, tensor in linears(model):
@@ -192,7 +186,7 @@ def _first_misfit(model: SourceModel, storage: Written) -> Unsupported | None:
 def _float_misfit(model: SourceModel, family: Family, dtype: str) -> Unsupported | None:
     """Return why norms and tables do not survive dtype, or None."""
     for name, tensor in written_floats(model):
-        offset = norm_offset(family, name)
+        offset = np.float32(family.offset_of(name))
         for piece in tensor.pieces():
             if not np.array_equal(held(piece - offset, dtype) + offset, piece):
                 return Unsupported(f"holds values that {dtype} does not", tensor=tensor.name)

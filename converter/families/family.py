@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Literal
@@ -32,7 +33,9 @@ class Family:
     checkpoints: key of a storage -> repositories that store their linears so.
     floats: what plain floats without a quantization_config are.
     ternary_activations: how linears stored as ternary floats or MLX take their activations; all others take int8.
-    norm_offset: the factor of a norm is this plus the stored value (not for norms of projections).
+    norm_offset: the factor of a norm is this plus the stored value (not for norms of projections and plain_norms).
+    delta_net: most of its layers are Gated DeltaNet. left_out: patterns of the names of tensors that are no part of the
+    text model -> what they are, in words.
     sliding_pattern: every n-th layer sees the whole context, the others a window; 0: all see everything.
     activation_key: the key of config.json that names the activation function.
     formulas: ModelSpec field -> arithmetic over config.json.
@@ -58,6 +61,9 @@ class Family:
     tokenizer: str
     config_keys: tuple[str, ...] = ()
     norm_offset: float = 0.0
+    plain_norms: tuple[str, ...] = ()
+    delta_net: bool = False
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sliding_pattern: int = 0
     activation_key: str = "hidden_act"
     unread_switches: tuple[str, ...] = ()
@@ -72,11 +78,23 @@ class Family:
         Raises Unsupported for a tensor that this family does not have.
         """
         if name in self.globals:
-            return self.globals[name].format(prefix=prefix, outer=prefix.removesuffix("model."))
+            # transformers keeps the head of a bigger model beside it, mlx-lm with the text model.
+            outer = "" if prefix == "model.language_model." else prefix.removesuffix("model.")
+            return self.globals[name].format(prefix=prefix, outer=outer)
         _, layer, part = name.split(".", 2)
         if part not in self.layer:
             raise Unsupported(f"has no place in a checkpoint of {self.title}", tensor=name)
         return f"{prefix}layers.{layer}.{self.layer[part]}"
+
+    def offset_of(self, name: str) -> float:
+        """Return what is added to the stored values of a GGUF tensor: norm_offset for a norm that has it."""
+        part = name.split(".", 2)[-1] if name.startswith("blk.") else name
+        is_norm = part.endswith("norm.weight") and part not in self.plain_norms
+        return self.norm_offset if is_norm else 0.0
+
+    def kind_left_out(self, name: str) -> str | None:
+        """Return what a tensor of the checkpoint is a part of that is left out, in words; None for the others."""
+        return next((kind for pattern, kind in self.left_out.items() if re.fullmatch(pattern, name)), None)
 
     def activations(self, *, storage_takes_int8: bool) -> str:
         """Return `int8-per-token` or `none`: how the inputs of linears are quantised, in a storage that does or doesn't
@@ -96,6 +114,7 @@ class Refusal:
 
     Any one of these tells it: a model type, a key of config.json, a word in config.json or in the headers of the weight
     files, a piece of a tensor name. ternary: whether its weights have to be ternary; None if that does not matter.
+    not_for: model types that are read although they have such tensors.
     """
 
     name: str
@@ -105,6 +124,7 @@ class Refusal:
     words: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
     ternary: bool | None = None
+    not_for: tuple[str, ...] = ()
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from tritpack.converter.families.delta_net import hybrid_fields
 from tritpack.converter.families.family import Family
 from tritpack.converter.families.keys import Keys
 from tritpack.converter.families.rotary import rotary
@@ -49,11 +50,15 @@ def model_spec(
     head_dim = hidden // heads if keys.get("head_dim") is None else keys.size("head_dim", 1 << 14)
     if layers > len(tensor_names):  # before anything is made for each of them
         raise Unreadable(f"config.json: num_hidden_layers is {layers}, but there are {len(tensor_names)} tensors")
-    rope = rotary(keys, head_dim, by_layer_kind=bool(family.sliding_pattern))
-    sliding = _sliding_layers(keys, family, layers)
+    rope = rotary(keys, head_dim, by_layer_kind=bool(family.sliding_pattern), may_be_partial=family.delta_net)
+    if family.delta_net and rope.scaling:
+        raise Unsupported(f"config.json: rope scaling of type {rope.scaling.kind!r} is not supported in a hybrid")
+    sliding = () if family.delta_net else _sliding_layers(keys, family, layers)
     pooled = _pooling(family, pooling)
     scalings: dict[str, Any] = {field: shortest_float(_value(keys, text)) for field, text in family.formulas.items()}
     switches: dict[str, Any] = {switch: f"{group[0]}.weight" in names for switch, group in OPTIONAL_NORMS.items()}
+    if family.delta_net:  # here post_attention_norm is the norm before the feed-forward block
+        switches |= {"post_norms": False, **hybrid_fields(keys, layers, head_dim)}
     return ModelSpec(
         architecture=family.architecture,
         vocab_size=keys.size("vocab_size"),

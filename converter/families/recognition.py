@@ -19,7 +19,7 @@ from tritpack.converter.storage.mlx import Mlx
 from tritpack.converter.storage.storage import Declaration, Storage
 from tritpack.converter.storage.ternary_floats import ALREADY, TernaryFloats
 from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION, LINEARS, ModelSpec
+from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION, ALL_LINEARS, LINEARS, ModelSpec
 
 MOST_STARS = 2
 """In an entry of modules_to_not_convert: time is the length of a name to the power of their number."""
@@ -34,7 +34,8 @@ class Recognition:
     why: what was recognised, in one line. prefix: what layer names begin with.
     names: GGUF name in a layer -> checkpoint name in a layer.
     scales_are_declared: a quantization_config says how a stored weight_scale is meant. rounds_activations: whether the
-    loaders of the tool that made it round activations, and we do not.
+    loaders of the tool that made it round activations, and we do not. norms_are_factors: the family's norm_offset was
+    added already.
     """
 
     family: Family
@@ -45,6 +46,11 @@ class Recognition:
     names: Mapping[str, str]
     scales_are_declared: bool
     rounds_activations: bool = False
+    norms_are_factors: bool = False
+
+    def norm_offset(self, name: str) -> float:
+        """Return what is added to the stored values of a GGUF tensor."""
+        return 0.0 if self.norms_are_factors else self.family.offset_of(name)
 
     def source_name(self, name: str) -> str:
         """Return the checkpoint's name of a GGUF tensor."""
@@ -80,8 +86,8 @@ def recognise(
     is_bitnet = quantization is not None and "quant_method" in quantization and not isinstance(storage, TernaryFloats)
     bitnet = quantization if quantization is not None and is_bitnet else {}
     names, eps = _names_with_norms(family, bitnet)
-    for linear in LINEARS:
-        names[f"{linear}.weight"] = names[f"{linear}.weight"].removesuffix("weight") + storage.weight_part
+    for name in (f"{linear}.weight" for linear in ALL_LINEARS if f"{linear}.weight" in names):
+        names[name] = names[name].removesuffix("weight") + storage.weight_part
     if bitnet:
         _check_not_converted(bitnet, family, prefix, names, dtypes, embedding=bool(family.embedding or pooling))
     int8 = ACTIVATION_QUANTIZATION[family.activations(storage_takes_int8=storage.int8_activations)]
@@ -144,7 +150,8 @@ def refuse_by_name(
     """
     everything = json.dumps(config, default=str) + notes
     for refusal in refusals():
-        told = _evidence(refusal, config, tensor_names, everything)
+        is_read = config.get("model_type") in refusal.not_for
+        told = None if is_read else _evidence(refusal, config, tensor_names, everything)
         if told and (refusal.ternary is None or refusal.ternary == is_ternary()):
             raise Unsupported(f"{refusal.name} cannot be run ({told}): {refusal.reason}")
 
@@ -165,7 +172,8 @@ def _evidence(
 
 def _prefix(dtypes: Dtypes) -> str:
     """Return what precedes `layers.0.`: `model.`, nothing, or the name of a bigger model around it."""
-    prefixes = {name[: name.index("layers.0.")] for name in dtypes if re.match(r"(?:[\w.]+\.)?layers\.0\.", name)}
+    names = [name for name in dtypes if not any(family.kind_left_out(name) for family in families())]
+    prefixes = {name[: name.index("layers.0.")] for name in names if re.match(r"(?:[\w.]+\.)?layers\.0\.", name)}
     if not prefixes:
         raise Unsupported(
             "no tensor is named like a layer (layers.0. ...), so this is not a decoder that is read here",

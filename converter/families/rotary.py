@@ -32,10 +32,11 @@ class Rotary:
     context_length: int
 
 
-def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
+def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool, may_be_partial: bool = False) -> Rotary:
     """Read the rotary embedding.
 
-    by_layer_kind: the class has separate parameters for layers with a sliding window. Raises Unreadable, Unsupported.
+    by_layer_kind: the class has separate parameters for layers with a sliding window. may_be_partial: a part of each
+    head may be turned, which delta_net.py reads. Raises Unreadable, Unsupported.
     """
     full, local = _parameters(keys, by_layer_kind)
     parameters = _Parameters(keys, full)
@@ -47,7 +48,7 @@ def rotary(keys: Keys, head_dim: int, *, by_layer_kind: bool) -> Rotary:
     if local.get("rope_type", "default") != "default":
         raise Unsupported(f"rope scaling of type {local['rope_type']!r} in sliding layers is not supported")
     for partial in (full.get("partial_rotary_factor"), keys.get("partial_rotary_factor")):
-        if partial is not None and partial != 1:
+        if partial is not None and partial != 1 and not may_be_partial:
             raise Unsupported("config.json: partial_rotary_factor is not 1; partial rotary embedding is not supported")
     scaling, context = _scaling(parameters, theta, head_dim)
     return Rotary(theta, scaling, None if base is None else as_number("rope_local_base_freq", base), context)

@@ -24,11 +24,13 @@ from tritpack.formats.suggestions import near_files
 
 SENTENCE_MODULES = {"Transformer", "Pooling", "Normalize"}
 """Modules of sentence-transformers that embedding models may have."""
+HADAMARD = "hadamard.json"
+"""The contract of a rotated basis, beside the weights of an MLX pack."""
 INDEX = "model.safetensors.index.json"
 HASHED_FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt",
-    "modules.json",
+    "modules.json", HADAMARD,
 )  # fmt: skip
 """Files, besides the weights, that a conversion depends on."""
 FORMS = "give a folder with config.json and safetensors, a GGUF file, or ORG/NAME of the Hub"
@@ -72,7 +74,8 @@ def refuse_adapter(names: Collection[str], path: str | Path) -> None:
 class CheckpointFolder:
     """A checkpoint in a local folder.
 
-    config, generation_config: the JSON documents ({} if there is no generation_config.json). tensors: by name.
+    config, generation_config, hadamard: the JSON documents ({} for one of the last two that is not there). tensors: by
+    name.
     notes: the free text of the weight files' headers. origin: where it comes from. pooling_file: the config of the
     pooling module of sentence-transformers, relative to the folder, or None. unchanged: tells whether a file has
     changed since.
@@ -97,6 +100,7 @@ class CheckpointFolder:
         self.origin = origin_of(self.folder)
         self.config = self._json("config.json", required=True)
         self.generation_config = self._json("generation_config.json", required=False)
+        self.hadamard = self._json(HADAMARD, required=False)
         poolings = sorted(self.folder.glob("*_Pooling/config.json"))
         self.pooling_file = poolings[0].relative_to(self.folder).as_posix() if poolings else None
         self.weight_files = self._weight_files()

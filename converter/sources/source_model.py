@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from tritpack.converter import vocab
 from tritpack.converter.families.hyperparameters import text_config
 from tritpack.converter.families.recognition import Recognition, recognise, refuse_by_name
 from tritpack.converter.sampling import sampling_metadata
+from tritpack.converter.sources import hybrid
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary
+from tritpack.converter.sources.hadamard_pack import is_pack, plain_config
+from tritpack.converter.sources.hybrid_gguf import PREDICTORS, beyond_the_layers, doubts, is_float_master
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
@@ -32,10 +35,13 @@ from tritpack.converter.storage.master_weights import PlainFloats
 from tritpack.converter.storage.storage import Storage
 from tritpack.converter.vocab.pre_name import pre_name_warning
 from tritpack.formats import model_metadata
+from tritpack.formats.delta_net import GATES
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.files import hash_of_parts
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_spec import LINEARS, ROPE_FACTORS, TABLES, ModelSpec
+from tritpack.formats.hadamard import PREFIX
+from tritpack.formats.model_spec import HYBRID, ROPE_FACTORS, TABLES, ModelSpec
+from tritpack.formats.names import PLAIN_FLOATS
 from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
 
 PARTS = ("weight_scale", "weight_shape", "scales", "biases")
@@ -82,18 +88,19 @@ def from_checkpoint(
     tensor or the key of config.json.
     """
     with locating(path=source.folder):
+        pack = is_pack(source.config)
         recognition = recognise(
-            source.config,
+            plain_config(source.config) if pack else source.config,
             source.dtypes,
             quantize=quantize,
             pooling=source.pooling(),
-            notes=source.notes,
+            notes="" if pack else source.notes,
             is_ternary=lambda: checkpoint_is_ternary(source),
         )
-        recognition = _with_untied_head(source, recognition)
+        recognition = hybrid.completed(source, _with_untied_head(source, recognition))
         tensors = _checkpoint_tensors(source, recognition)
         _refuse_ternary_masters(tensors, recognition)
-        unused = _unused(source, tensors)
+        left_out, unused = _unused(source, tensors, recognition)
         _refuse_unknown_norms(unused, recognition)
     notes: list[str] = []
     vocabulary = vocab.read_vocabulary(source.folder, source.config, source.generation_config, notes)
@@ -107,7 +114,7 @@ def from_checkpoint(
         **sampling_metadata(source.generation_config, notes),
         **vocabulary,
     }
-    warnings = (*_checkpoint_warnings(source, recognition, vocabulary), *source.origin.warnings, *notes)
+    warnings = (*left_out, *_checkpoint_warnings(source, recognition, vocabulary), *source.origin.warnings, *notes)
     return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings)
 
 
@@ -132,18 +139,19 @@ def _with_untied_head(source: CheckpointFolder, recognition: Recognition) -> Rec
 def _checkpoint_tensors(source: CheckpointFolder, recognition: Recognition) -> dict[str, SourceTensor]:
     """Return where each tensor of the model comes from, after checking all headers."""
     tensors: dict[str, SourceTensor] = {}
-    scaling = recognition.spec.rope_scaling
+    scaling, linears = recognition.spec.rope_scaling, frozenset(recognition.spec.linear_names())
     for target, shape in recognition.spec.tensor_shapes().items():
         if target == ROPE_FACTORS:
             assert scaling is not None
             tensors[target] = ConstantTensor(target, np.array(scaling.frequency_factors, np.float32))
         else:
-            tensors[target] = _checkpoint_tensor(source, recognition, target, shape)
+            is_linear = target in linears
+            tensors[target] = _checkpoint_tensor(source, recognition, target, shape, is_linear=is_linear)
     return tensors
 
 
 def _checkpoint_tensor(
-    source: CheckpointFolder, recognition: Recognition, target: str, shape: tuple[int, ...]
+    source: CheckpointFolder, recognition: Recognition, target: str, shape: tuple[int, ...], *, is_linear: bool
 ) -> CheckpointTensor:
     name = recognition.source_name(target)
     stored = source.tensors.get(name)
@@ -158,19 +166,22 @@ def _checkpoint_tensor(
             tensor=parts["weight_scale"].name,
         )
     part = target.removesuffix(".weight")
-    is_linear = part.rpartition(".")[2] in LINEARS
+    kind = part.rpartition(".")[2]
     storage: Storage | None = recognition.storage if is_linear else None
-    if part in TABLES:
+    if part in TABLES or (is_linear and kind in GATES):
         storage = recognition.storage.for_table(stored)
+    if kind == "ssm_conv1d":
+        stored = hybrid.squeezed(stored, shape)
     as_linear = is_linear or (storage is not None and stored.dtype not in FLOATS)
-    is_plain_norm = len(shape) == 1 and not target.endswith("_norm_in.weight")
     tensor = CheckpointTensor(
         stored,
         shape,
         storage,
         parts if as_linear else {},
         recognition.spec.row_order(target),
-        recognition.family.norm_offset if is_plain_norm else 0.0,
+        recognition.spec.column_order(target),
+        recognition.norm_offset(target),
+        log=kind == "ssm_a",
     )
     if as_linear:
         assert storage is not None
@@ -193,14 +204,28 @@ def _refuse_ternary_masters(tensors: Mapping[str, SourceTensor], recognition: Re
         recognition.storage.refuse_ternary(first.linear)
 
 
-def _unused(source: CheckpointFolder, tensors: Mapping[str, SourceTensor]) -> tuple[str, ...]:
+def _unused(
+    source: CheckpointFolder, tensors: Mapping[str, SourceTensor], recognition: Recognition
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return a sentence for each part of a bigger model that is left out, and the names of other unused tensors."""
     used = {
         name
         for tensor in tensors.values()
         if isinstance(tensor, CheckpointTensor)
         for name in (tensor.name, *(part.name for part in tensor.parts.values()))
     }
-    return tuple(sorted(set(source.tensors) - used))
+    if rotation := recognition.spec.rotation:  # the signs beside a matrix were compared with the contract
+        used |= {
+            f"{tensor.name.removesuffix('weight')}signs" for name, tensor in tensors.items() if rotation.turns(name)
+        }
+    unused = sorted(set(source.tensors) - used)
+    kinds = {name: recognition.family.kind_left_out(name) for name in unused}
+    counts = Counter(kind for kind in kinds.values() if kind)
+    return [_left_out(count, kind) for kind, count in counts.items()], tuple(n for n in unused if not kinds[n])
+
+
+def _left_out(count: int, kind: str) -> str:
+    return f"left out: {count} tensor{'' if count == 1 else 's'} of {kind}"
 
 
 def _refuse_unknown_norms(unused: tuple[str, ...], recognition: Recognition) -> None:
@@ -291,38 +316,47 @@ def from_gguf(file: GgufFile, origin: Origin | None = None) -> SourceModel:
     with locating(path=file.path):
         architecture = file.metadata.get("general.architecture")
         kind = {"model_type": architecture} if isinstance(architecture, str) else {}
-        refuse_by_name(kind, file.tensors, " ".join(file.metadata), lambda: gguf_is_ternary(file))
-        model_metadata.require_ternary(file)
+        read = PREFIX if kind == {"model_type": HYBRID} else None  # keys that model_metadata checks
+        keys = " ".join(key for key in file.metadata if read is None or not key.startswith(read))
+        refuse_by_name(kind, file.tensors, keys, lambda: gguf_is_ternary(file))
+        if not is_float_master(file):
+            model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
-        tensors = _gguf_tensors(file, spec)
+        left_out = beyond_the_layers(file, spec)
+        tensors = _gguf_tensors(file, spec, left_out)
         recorded = _recorded(file, origin)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
+    warnings = [*([_left_out(len(left_out), PREDICTORS)] if left_out else []), *doubts(file, spec)]
     why = (
         f"GGUF of architecture {architecture} with "
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "
         f"{'int8' if spec.int8_activations else 'float'} activations"
+        f"{f'; in a rotated basis ({spec.rotation})' if spec.rotation else ''}"
     )
     if spec.architecture == "bitnet-25":  # the name that the same graph had until April 2025
         spec = dataclasses.replace(spec, architecture="bitnet-b1.58")
     if "tokenizer.ggml.model" not in file.metadata:
-        return SourceModel(why, spec, tensors, recorded, (), ("the source has no tokenizer",), types)
+        return SourceModel(why, spec, tensors, recorded, (), (*warnings, "the source has no tokenizer"), types)
     with locating(path=file.path):
         vocabulary = vocab.vocabulary_from_gguf(file.metadata, spec.vocab_size)
-    return SourceModel(why, spec, tensors, {**recorded, **vocabulary}, types=types)
+    return SourceModel(why, spec, tensors, {**recorded, **vocabulary}, (), tuple(warnings), types)
 
 
-def _gguf_tensors(file: GgufFile, spec: ModelSpec) -> dict[str, SourceTensor]:
-    if unknown := spec.unknown_tensors(file.tensors):
+def _gguf_tensors(file: GgufFile, spec: ModelSpec, left_out: Collection[str]) -> dict[str, SourceTensor]:
+    if unknown := spec.unknown_tensors(set(file.tensors) - set(left_out)):
         raise Unsupported(f"has no place in a {spec.architecture} model that is run here", tensor=unknown[0])
     tensors: dict[str, SourceTensor] = {}
+    is_master = is_float_master(file)
+    may_be_ternary = {*spec.linear_names(), *(f"{table}.weight" for table in TABLES)}
     for target, shape in spec.tensor_shapes().items():
         info = file.tensors.get(target)
         if info is None:
             raise Unreadable("is missing", tensor=target)
         if info.shape != shape:
             raise Unreadable(f"has shape {list(info.shape)}, expected {list(shape)}", tensor=target)
-        tensors[target] = GgufTensor(file, info)
+        may_be_codes = is_master and target in may_be_ternary and info.layout in PLAIN_FLOATS
+        tensors[target] = GgufTensor(file, info, may_be_codes=may_be_codes)
     return tensors
 
 

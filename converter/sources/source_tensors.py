@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from tritpack.converter.storage.row_reader import RowReader
 from tritpack.converter.storage.storage import Storage, StoredLinear
+from tritpack.converter.storage.ternary_floats import describe_misfit, recover
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32, Bytes, Scales
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.names import BLOCK_FLOATS, PLAIN_FLOATS
-from tritpack.formats.safetensors_reader import FLOATS, StoredTensor
+from tritpack.formats.safetensors_reader import FLOATS, BytesInMemory, StoredTensor
 from tritpack.formats.ternary import TernaryTensor
 
 PIECE_BYTES = 64 << 20
@@ -104,8 +105,10 @@ class CheckpointTensor:
 
     storage: how a linear (or a table that may be ternary) is stored; None for what is floats in any case.
     parts: the tensors beside it, by suffix (`weight_scale`, `scales`, `biases`).
-    order: int64 (rows,), the source's row at each place of the output, where GGUF orders them otherwise.
-    offset: added to every value (norms that store w for a factor of 1 + w).
+    order: int64 (rows,), the source's row at each place of the output, where GGUF orders them otherwise; the element,
+    for a vector. columns: int64 (cols,), the same of columns.
+    offset: added to every value (norms that store w for a factor of 1 + w). log: the values are logarithms of the
+    negated ones (A_log).
     """
 
     stored: StoredTensor
@@ -113,11 +116,18 @@ class CheckpointTensor:
     storage: Storage | None = None
     parts: dict[str, StoredTensor] = dataclasses.field(default_factory=dict)
     order: npt.NDArray[np.int64] | None = None
+    columns: npt.NDArray[np.int64] | None = None
     offset: float = 0.0
+    log: bool = False
 
     @property
     def name(self) -> str:
         return self.stored.name
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether its rows or columns change places, so that it has to be read as a whole."""
+        return self.order is not None or self.columns is not None
 
     @property
     def may_be_ternary(self) -> bool:
@@ -132,7 +142,12 @@ class CheckpointTensor:
         if self.storage is None:
             return None
         stored = self.storage.read(self.linear)
-        return stored if stored is None or self.order is None else stored.with_rows(self.order)
+        return None if stored is None else self._ordered(stored)
+
+    def _ordered(self, stored: TernaryTensor) -> TernaryTensor:
+        """Return codes and scales with rows and columns in GGUF's order."""
+        rows = stored if self.order is None else stored.with_rows(self.order)
+        return rows if self.columns is None else rows.with_columns(self.columns)
 
     def scale_grid(self) -> ScaleGrid:
         storage = self._storage()
@@ -142,7 +157,7 @@ class CheckpointTensor:
         self.release()
         if stored is None:
             raise storage.not_ternary(self.linear)
-        ordered = stored if self.order is None else stored.with_rows(self.order)
+        ordered = self._ordered(stored)
         return ScaleGrid(ordered.scale_blocks, stored.granularity)
 
     def scales(self) -> Scales:
@@ -174,11 +189,13 @@ class CheckpointTensor:
 
     @property
     def row_nbytes(self) -> int:
-        return self.shape[-1] * FLOATS[self.stored.dtype] if self.stored.dtype in FLOATS else 0
+        is_readable = self.stored.dtype in FLOATS and not self.is_reordered
+        return self.shape[-1] * FLOATS[self.stored.dtype] if is_readable else 0
 
     @property
     def plain_type(self) -> str | None:
-        return None if self.offset or self.stored.dtype not in FLOATS else self.stored.dtype.lower()
+        is_changed = self.offset or self.log or self.is_reordered or self.stored.dtype not in FLOATS
+        return None if is_changed else self.stored.dtype.lower()
 
     def over(self, data: Bytes) -> CheckpointTensor:
         if data.size == self.stored.nbytes:
@@ -187,7 +204,7 @@ class CheckpointTensor:
         return dataclasses.replace(self, stored=stored, shape=stored.shape)
 
     def row_reader(self) -> RowReader | None:
-        if self.storage is None or self.order is not None:
+        if self.storage is None or self.is_reordered:
             return None
         return self.storage.row_reader(self.linear)
 
@@ -195,13 +212,25 @@ class CheckpointTensor:
         if self.stored.dtype not in FLOATS and (ternary := self.ternary()) is not None:
             yield from _dequantized(ternary)
             return
-        step = _rows_at_a_time(self.shape[-1])
+        step = self.stored.rows if self.is_reordered else _rows_at_a_time(self.shape[-1])
         for first in range(0, self.stored.rows, step):
             values = self.stored.rows_f32(first, min(first + step, self.stored.rows))
             if not np.isfinite(values).all():
                 raise Unreadable("holds a value that is not finite", tensor=self.name)
-            yield values + np.float32(self.offset) if self.offset else values
+            yield self._changed(values)
             self.stored.release()
+
+    def _changed(self, values: F32) -> F32:
+        """Return what GGUF has for the values of some rows; of all of them, if they change places."""
+        if self.log:
+            values = (-np.exp(values.astype(np.float64))).astype(np.float32)  # rounded once
+            if not np.isfinite(values).all():
+                raise Unreadable("holds a logarithm that float32 cannot hold", tensor=self.name)
+        if self.offset:
+            values = values + np.float32(self.offset)
+        if self.order is not None:
+            values = values[self.order] if len(self.shape) > 1 else values[:, self.order]
+        return values
 
     def release(self) -> None:
         for part in (self.stored, *self.parts.values()):
@@ -272,11 +301,13 @@ class ConstantTensor:
 
 @dataclasses.dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file. data: its bytes, where they are in memory already."""
+    """A tensor of a GGUF file. data: its bytes, where they are in memory already. may_be_codes: its floats may be
+    ternary."""
 
     file: GgufFile
     info: TensorInfo
     data: Bytes | None = None
+    may_be_codes: bool = False
 
     @property
     def name(self) -> str:
@@ -284,7 +315,7 @@ class GgufTensor:
 
     @property
     def may_be_ternary(self) -> bool:
-        return self.file.layout_of(self.info) is not None
+        return self.may_be_codes or self.file.layout_of(self.info) is not None
 
     @property
     def place(self) -> Place:
@@ -310,7 +341,14 @@ class GgufTensor:
         return None
 
     def ternary(self) -> TernaryTensor | None:
-        return self.file.ternary(self.info, self._bytes())
+        return recover(self._stored) if self.may_be_codes else self.file.ternary(self.info, self._bytes())
+
+    @property
+    def _stored(self) -> StoredTensor:
+        """Its plain floats as a checkpoint would have them."""
+        data = self._bytes()
+        kind = self.info.layout.upper()
+        return StoredTensor(self.name, kind, self.info.shape, "", 0, data.size, BytesInMemory(data))
 
     def scale_grid(self) -> ScaleGrid:
         ternary = self._required()
@@ -322,6 +360,8 @@ class GgufTensor:
     def _required(self) -> TernaryTensor:
         ternary = self.ternary()
         self.release()
+        if ternary is None and self.may_be_codes:
+            raise describe_misfit(self._stored)
         if ternary is None:
             raise Unsupported(
                 f"is stored as {self.info.layout}, which is not a ternary layout that is read here",
@@ -349,7 +389,7 @@ class GgufTensor:
         return self._bytes() if kind == self.info.layout and kind in BLOCK_FLOATS else None
 
     def pieces(self) -> Iterator[F32]:
-        if (ternary := self.ternary()) is not None:
+        if not self.may_be_codes and (ternary := self.ternary()) is not None:
             yield from _dequantized(ternary)
             return
         kind, stored = self.float_type(), self._bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from tritpack.converter.storage.storage import StoredLinear, spans
 from tritpack.formats.arrays import F32, Codes
@@ -23,13 +24,19 @@ def unpack_words(weight: StoredTensor, rows: int, cols: int, zero: int) -> Codes
         fields = (packed[first:last] >> np.arange(0, 32, 2, dtype=np.uint32)) & np.uint32(3)
         if (fields == fourth).any():
             row, word, _ = (int(i) for i in np.argwhere(fields == fourth)[0])
+            count = sum(_count(packed[start:end], fourth) for start, end in spans(rows, cols))
             raise Unsupported(
-                f"has the fourth code ({fourth}) in row {first + row}, word {word}: these 2-bit weights are not "
-                "ternary",
+                f"has the fourth code ({fourth}) in row {first + row}, word {word}, and {count} times in all: these "
+                "2-bit weights are not ternary",
                 tensor=weight.name,
             )
         codes[first:last] = fields.reshape(last - first, cols).astype(np.int8) - np.int8(zero)
     return codes
+
+
+def _count(words: npt.NDArray[np.uint32], field: int) -> int:
+    """Return how many fields of some words have a value."""
+    return int(((words >> np.arange(0, 32, 2, dtype=np.uint32)) & np.uint32(3) == field).sum())
 
 
 def stored_scales(ternary: TernaryTensor, groups: int) -> F32:

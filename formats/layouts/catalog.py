@@ -141,7 +141,7 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(36, "i2_s", "bitnet.cpp", _any_i2_s, 40),
     TypeMeaning(38, "tl1", "bitnet.cpp", _of("tl1"), 38),
     TypeMeaning(42, "q2_0", "llama.cpp", _of("q2_0"), 41),
-    TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0")),
+    TypeMeaning(142, "pq2_0", "PrismML", _of("pq2_0"), 141),
     TypeMeaning(42, "pq2_0", "PrismML until mid 2026, and CAT-Q", _of("pq2_0")),
     TypeMeaning(42, "tl2", "bitnet.cpp since July 2026", _of("tl2"), 39),
     TypeMeaning(43, "stq1_0", "llama.cpp PR 22836", _of("stq1_0"), 42),
@@ -155,7 +155,7 @@ MEANINGS: tuple[TypeMeaning, ...] = (
     TypeMeaning(134, "iq1_bn", "ik_llama.cpp", _of("iq1_bn"), 136),
     TypeMeaning(135, "iq2_bn", "ik_llama.cpp", _of("iq2_bn"), 137),
     TypeMeaning(335, "iq2_bn_r4", "ik_llama.cpp", _of("iq2_bn_r4"), 337),
-    TypeMeaning(143, "ptq1_0", "PrismML", _of("ptq1_0")),
+    TypeMeaning(143, "ptq1_0", "PrismML", _of("ptq1_0"), 143),
     TypeMeaning(1582, "t2", "tritpack", _of("t2"), 1582),
     TypeMeaning(1585, "t158", "tritpack", _of("t158"), 1585),
 )

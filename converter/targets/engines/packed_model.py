@@ -118,6 +118,7 @@ def planned(spec: ModelSpec, architecture: str, layout: str, shapes: Shapes) -> 
         architecture=architecture,
         layouts=(layout,),
         shortest_row=min((shape[1] for shape in shapes.values()), default=None),
+        rotated=spec.rotation is not None,
         **_of_spec(spec),
     )
 

@@ -162,7 +162,7 @@ def _spec(config: Mapping[str, Any], *, tied: bool) -> ModelSpec:
         qk_norms=True,
         int8_activations=False,
         rotary_dim=int(config["head_dim"] * rope["partial_rotary_factor"]),
-        rope_sections=tuple(rope.get("mrope_section", ())),
+        rope_sections=(*rope["mrope_section"], 0)[:4] if "mrope_section" in rope else (),
         delta_net=DeltaNet(
             key_heads=config["linear_num_key_heads"],
             value_heads=config["linear_num_value_heads"],

@@ -377,17 +377,15 @@ LLAMA0 = {f"model.layers.0.{name}.weight": "BF16" for name in ("self_attn.q_proj
 @pytest.mark.parametrize(
     ("config", "names", "notes", "refused"),
     [
-        ({"model_type": "prism_hadamard_qwen35", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "Bonsai 2"),
-        ({"model_type": "qwen3_5", "hadamard_config": "hadamard.json"}, [], "", "Bonsai 2"),
-        ({"model_type": "qwen3"}, [], '{"prism.hadamard.block_size": "64"}', "Bonsai 2"),
+        ({"model_type": "qwen3"}, [], '{"prism.hadamard.block_size": "64"}', "outside of a GGUF"),
+        ({"model_type": "qwen3_5"}, [], '{"prism.hadamard.block_size": "64"}', "outside of a GGUF"),
         ({"model_type": "qwen3", "rotation": {"kind": "hadamard"}}, [], "", "of another kind"),
-        ({"model_type": "qwen3_5"}, [], "", "its relatives"),
-        ({"model_type": "gemma3", "text_config": {"model_type": "qwen3_5_text"}}, [], "", "its relatives"),
-        ({"model_type": "qwen3_next"}, [], "", "its relatives"),
-        ({"model_type": "maple"}, [], "", "experts"),
-        ({"model_type": "llama", "num_experts": 8}, [], "", "experts"),
-        ({"model_type": "llama", "num_local_experts": 8}, [], "", "experts"),
-        ({}, ["model.layers.0.mlp.experts.0.up_proj.weight"], "", "experts"),
+        ({"model_type": "gemma3", "text_config": {"model_type": "qwen3_5_moe_text"}}, [], "", "Qwen3-Next"),
+        ({"model_type": "qwen3_next"}, [], "", "Qwen3-Next"),
+        ({"model_type": "maple"}, [], "", "maple"),
+        ({"model_type": "llama", "num_experts": 8}, [], "", "maple"),
+        ({"model_type": "llama", "num_local_experts": 8}, [], "", "maple"),
+        ({}, ["model.layers.0.mlp.experts.0.up_proj.weight"], "", "maple"),
         ({"model_type": "parakeet_tdt"}, [], "", "speech"),
         ({}, ["encoder.layers.0.conv.pointwise_conv1.weight"], "", "speech"),
         ({"model_type": "hunyuan_v1_dense"}, [], "", "Hunyuan"),
@@ -408,13 +406,12 @@ def test_refused_by_name(config: Config, names: list[str], notes: str, refused: 
     assert caught.value.message.endswith(refusal.reason)
 
 
-@pytest.mark.parametrize(("ternary", "refused"), [(True, "first generation"), (False, "ordinary"), (None, "relatives")])
-def test_values_decide_what_a_qwen3_5_is(ternary: bool | None, refused: str) -> None:
+def test_values_decide_what_a_qwen3_5_is() -> None:
     for kind in ("qwen3_5", "qwen3_5_text", "qwen35"):
-        with pytest.raises(Unsupported, match=refused):
-            recognise({"model_type": kind}, LLAMA0, is_ternary=lambda: ternary)
-    with pytest.raises(Unsupported, match="Bonsai 2"):  # the keys of the contract come before values
-        recognise({"model_type": "qwen3_5"}, LLAMA0, notes="prism.hadamard.version", is_ternary=lambda: ternary)
+        with pytest.raises(Unsupported, match=r"an ordinary Qwen3.5 .* its weights are not ternary"):
+            recognise({"model_type": kind}, LLAMA0, is_ternary=lambda: False)
+        with pytest.raises(Unsupported, match="uses the tensor names of Llama"):
+            recognise({"model_type": kind}, LLAMA0, is_ternary=lambda: True)
 
 
 @pytest.mark.parametrize("method", ["humming", "edgerazor"])
@@ -455,4 +452,5 @@ def test_families_are_listed() -> None:
         assert f"{refusal.name}: {refusal.reason}" in plain.stdout, refusal
     listed = {(family["name"], each["storage"]) for family in document["families"] for each in family["storages"]}
     converted = {(family.family, STORAGES[family.storage].name) for family in FAMILIES.values()}
-    assert converted == listed
+    of_hybrids = {("qwen35", STORAGES[key].name) for key in ("ternary_floats", "mlx")}  # test_hybrids.py
+    assert converted | of_hybrids == listed

@@ -193,15 +193,15 @@ def test_a_missing_embedding_is_a_finding(tiny_gguf: Path, tmp_path: Path) -> No
 
 def foreign(pairs: dict[str, Any]) -> None:
     """Describe the model as one of an architecture that only other programs run."""
-    pairs |= {name.replace(ARCH, "qwen35"): pairs.pop(name) for name in [*pairs] if name.startswith(f"{ARCH}.")}
-    pairs["general.architecture"] = "qwen35"
+    pairs |= {name.replace(ARCH, "phi3"): pairs.pop(name) for name in [*pairs] if name.startswith(f"{ARCH}.")}
+    pairs["general.architecture"] = "phi3"
 
 
 def test_an_architecture_of_other_programs_is_no_fault(tiny_gguf: Path, tmp_path: Path) -> None:
     other = metadata(foreign)(tiny_gguf, tmp_path / "other.gguf")
     result = run("verify", other)
     assert result.exit_code == ExitCode.UNSUPPORTED, result.output
-    end = "UNSUPPORTED: {}: tritpack cannot run architecture 'qwen35', so it cannot check this file; nothing wrong was "
+    end = "UNSUPPORTED: {}: tritpack cannot run architecture 'phi3', so it cannot check this file; nothing wrong was "
     assert result.stdout.splitlines()[-1].startswith(end.format(other))
     report = verify(other)
     assert (report.verdict, report["weights"].verdict, report["language"].verdict) == ("unsupported", "pass", "skipped")
@@ -212,7 +212,7 @@ def test_an_architecture_of_other_programs_is_no_fault(tiny_gguf: Path, tmp_path
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        pytest.param(key("general.architecture", "qwen35"), "architecture 'qwen35' cannot be run", id="no keys of it"),
+        pytest.param(key("general.architecture", "phi3"), "architecture 'phi3' cannot be run", id="no keys of it"),
         pytest.param(without("general.architecture"), "general.architecture is missing", id="missing"),
     ],
 )

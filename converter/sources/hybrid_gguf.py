@@ -1,0 +1,43 @@
+"""A GGUF file of a Qwen3.5 hybrid as a source: the float master, layers that are left out, and doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tritpack.converter.sources.first_values import gguf_is_ternary
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import HYBRID, ModelSpec
+from tritpack.formats.names import PLAIN_FLOATS
+
+PREDICTORS = "the layers that predict further tokens (MTP)"
+
+
+def is_float_master(file: GgufFile) -> bool:
+    """Return whether a file holds its ternary matrices as plain floats, as the vendor's folded master does."""
+    info = file.tensors.get("blk.0.ffn_gate.weight")
+    architecture = file.metadata.get("general.architecture")
+    is_hybrid = isinstance(architecture, str) and architecture == HYBRID
+    return is_hybrid and info is not None and info.layout in PLAIN_FLOATS and gguf_is_ternary(file) is True
+
+
+def beyond_the_layers(file: GgufFile, spec: ModelSpec) -> list[str]:
+    """Return the names of the tensors in the layers for further tokens, which `nextn_predict_layers` counts."""
+    extra = file.metadata.get(f"{HYBRID}.nextn_predict_layers", 0) if spec.architecture == HYBRID else 0
+    prefixes = tuple(f"blk.{spec.layers + layer}." for layer in range(min(extra, len(file.tensors))))
+    return [name for name in file.tensors if name.startswith(prefixes)]
+
+
+def doubts(file: GgufFile, spec: ModelSpec) -> Iterator[str]:
+    """Yield what may be wrong with a hybrid's rotation though nothing contradicts it."""
+    if spec.architecture != HYBRID:
+        return
+    if spec.rotation is None:
+        if any(info.layout in ("pq2_0", "ptq1_0") for info in file.tensors.values()):
+            yield (
+                "no key prism.hadamard.* is there: it is the first generation of Ternary-Bonsai, or a file that lost "
+                "its keys and talks nonsense; tritpack verify against a source tells which"
+            )
+        return
+    ternary = [name for name, info in file.tensors.items() if file.layout_of(info) is not None]
+    for name in spec.rotation.unnamed(ternary)[:1]:
+        yield f"the keys prism.hadamard.* do not name {name}, which is ternary: it is taken as not rotated, as they say"
