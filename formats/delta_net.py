@@ -30,6 +30,11 @@ BY_HEAD = ("attn_gate.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_a", "
 """Tensors whose rows, or elements, are all of value heads."""
 
 
+def at_intervals(interval: int, layers: int) -> tuple[bool, ...]:
+    """Return which layers recur if every `interval`-th attends; all for 0."""
+    return tuple(interval == 0 or (layer + 1) % interval != 0 for layer in range(layers))
+
+
 @dataclasses.dataclass(frozen=True)
 class DeltaNet:
     """The sizes of a hybrid's Gated DeltaNet layers.
@@ -68,6 +73,12 @@ class DeltaNet:
     def linears(self) -> tuple[str, ...]:
         """Names of the ternary matrices of such a layer, in file order."""
         return (*RECURRENT_LINEARS, *(GATES if self.ternary_gates else ()))
+
+    @property
+    def interval(self) -> int | None:
+        """n if every n-th layer attends and no other, 0 if none attends, None if they are otherwise."""
+        interval = next((layer + 1 for layer, recurs in enumerate(self.recurrent) if not recurs), 0)
+        return interval if self.recurrent == at_intervals(interval, len(self.recurrent)) else None
 
     def shapes(self, hidden: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor of such a layer by its name without `blk.N.`, in file order.

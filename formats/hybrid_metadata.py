@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritpack.formats.delta_net import GATES, DeltaNet
+from tritpack.formats.delta_net import GATES, DeltaNet, at_intervals
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 
@@ -70,9 +70,8 @@ def to_keys(spec: ModelSpec) -> dict[str, Any]:
     }
     if spec.rope_sections:
         pairs["rope.dimension_sections"] = np.array(spec.rope_sections, np.int32)
-    interval = next((layer + 1 for layer, recurs in enumerate(net.recurrent) if not recurs), 0)
-    if net.recurrent == _at_intervals(interval, spec.layers):
-        pairs["full_attention_interval"] = interval
+    if net.interval is not None:
+        pairs["full_attention_interval"] = net.interval
     else:
         pairs["attention.recurrent_layers"] = np.array(net.recurrent, np.bool_)
     return pairs
@@ -90,15 +89,10 @@ def _recurrent(file: GgufFile, interval: int, layers: int) -> tuple[bool, ...]:
     """Return for each layer whether it is a recurrence: as a list says, else all but every `interval`-th."""
     flags = _numbers(file, "attention.recurrent_layers")
     if flags is None:
-        return _at_intervals(interval, layers)
+        return at_intervals(interval, layers)
     if len(flags) < layers:
         raise Unreadable(f"metadata key attention.recurrent_layers has {len(flags)} flags for {layers} layers")
     return tuple(bool(flag) for flag in flags[:layers])
-
-
-def _at_intervals(interval: int, layers: int) -> tuple[bool, ...]:
-    """Return that all layers recur but every `interval`-th; all for 0."""
-    return tuple(interval == 0 or (layer + 1) % interval != 0 for layer in range(layers))
 
 
 def _sections(file: GgufFile) -> tuple[int, ...]:

@@ -52,13 +52,6 @@ def foreign_architecture(file: GgufFile) -> str | None:
     return a if is_foreign else None
 
 
-def architecture_not_run(file: GgufFile) -> str | None:
-    """Return the same, or the architecture of a hybrid, whose graph the C library does not have yet."""
-    a = file.metadata.get("general.architecture")
-    is_hybrid = isinstance(a, str) and a == HYBRID and f"{a}.block_count" in file.metadata
-    return HYBRID if is_hybrid else foreign_architecture(file)
-
-
 def refuse_adapter(file: GgufFile) -> None:
     """Raise Unsupported for a file that holds the difference to a model instead of a model."""
     if file.metadata.get("general.type") == "adapter":

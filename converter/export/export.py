@@ -20,13 +20,14 @@ from tritpack.converter.export.checkpoint_writer import CheckpointWriter
 from tritpack.converter.export.configuration import family_of
 from tritpack.converter.export.differences import differences
 from tritpack.converter.export.folder import put_in_place, refuse_folder
+from tritpack.converter.export.hybrid_writer import HybridWriter
 from tritpack.converter.export.storage_choice import choose_float_dtype, choose_kind, choose_storage, dtypes_of
 from tritpack.converter.families.family import Family
 from tritpack.converter.sources.open import open_source
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint, from_gguf
 from tritpack.converter.storage.storage import Storage, Written
 from tritpack.converter.targets.layout_choice import ROUNDING_KEY
-from tritpack.formats.errors import TritpackError, UsageError, WriteFailed
+from tritpack.formats.errors import TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.formats.files import lock, partial_of, refuse_impossible, remove_abandoned
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.inputs import Unchanged
@@ -131,7 +132,10 @@ def _checkpoint(
     if wishes.group_size is not None and wishes.to not in ("mlx", "compressed-tensors"):
         raise UsageError(f"--group-size is not for --to {wishes.to}: linears stored as {kind.name} have no groups")
     dtypes = dtypes_of(wishes.dtype)
-    float_dtype = choose_float_dtype(model, family, dtypes)
+    is_hybrid = model.spec.delta_net is not None
+    if is_hybrid and wishes.to == "compressed-tensors":
+        raise Unsupported("compressed-tensors is not written for Qwen3.5: nothing here reads it back")
+    float_dtype = "float32" if is_hybrid else choose_float_dtype(model, family, dtypes)
     of_linears = ("float32",) if wishes.dtype == "auto" and not kind.exact else dtypes
     stored = choose_storage(model, kind, of_linears, wishes.group_size, wishes.allow_scale_rounding)
     assert isinstance(stored, Storage)
@@ -139,6 +143,8 @@ def _checkpoint(
         warnings.append("the source has no tokenizer, so the folder has none")
     if wishes.to == "compressed-tensors" and stored.dtype == "float32":
         said.append("some scales need float32, and vLLM rounds scales to the float16 or bfloat16 in which it computes")
+    if is_hybrid:
+        return HybridWriter(model, family, stored, dtypes), stored
     return CheckpointWriter(model, family, stored, float_dtype), stored
 
 
@@ -150,6 +156,8 @@ def _graphs(
 
     if wishes.storage != "auto":
         raise UsageError("--storage is for --to hf")
+    if model.spec.rotation:
+        raise Unsupported("has weights in a rotated basis, and a graph of one product does not rotate its input")
     dtypes = onnx_graphs.float_types(wishes.dtype)
     stored = choose_storage(model, onnx_graphs.MatMulNBits, dtypes, wishes.group_size, wishes.allow_scale_rounding)
     return onnx_graphs.GraphWriter(model, family, stored, said), stored

@@ -142,9 +142,10 @@ def prepared(ternary: TernaryTensor, storage: Written) -> TernaryTensor:
 
 
 def in_source_order(model: SourceModel, name: str, ternary: TernaryTensor) -> TernaryTensor:
-    """Return the tensor of this GGUF name with its rows as checkpoints have them."""
-    order = model.spec.row_order(name)
-    return ternary if order is None else ternary.with_rows(np.argsort(order))
+    """Return the tensor of this GGUF name with its rows and columns as checkpoints have them."""
+    rows, columns = model.spec.row_order(name), model.spec.column_order(name)
+    ternary = ternary if rows is None else ternary.with_rows(np.argsort(rows))
+    return ternary if columns is None else ternary.with_columns(np.argsort(columns))
 
 
 def largest_linear(model: SourceModel) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tritpack.converter.families.keys import Keys, as_size
-from tritpack.formats.delta_net import DeltaNet
+from tritpack.formats.delta_net import DeltaNet, at_intervals
 from tritpack.formats.errors import Unreadable, Unsupported
 
 KINDS = {"linear_attention": True, "full_attention": False}
@@ -59,7 +59,7 @@ def _recurrent(keys: Keys, layers: int) -> tuple[bool, ...]:
     kinds = keys.get("layer_types")
     if kinds is None:
         interval = INTERVAL if keys.get("full_attention_interval") is None else keys.size("full_attention_interval")
-        return tuple((layer + 1) % interval != 0 for layer in range(layers))
+        return at_intervals(interval, layers)
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise Unreadable(f"config.json: layer_types does not name the kind of each of {layers} layers")
     if other := [kind for kind in kinds if kind not in KINDS]:

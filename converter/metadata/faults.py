@@ -232,7 +232,7 @@ def type_ids(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
 def model(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
     """What is wrong with the keys of the model after all repairs, so that nothing can run it."""
     file = with_metadata(draft)
-    if (name := model_metadata.architecture_not_run(file)) is not None:
+    if (name := model_metadata.foreign_architecture(file)) is not None:
         fault = f"tritpack does not know the architecture {name!r}"
         yield Finding(UNPROVED, fault, "whether its keys are right was not checked")
         return

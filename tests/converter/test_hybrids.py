@@ -59,7 +59,7 @@ def test_codes_scales_and_answers(shared: Path, tmp_path: Path, name: str) -> No
     for layout in layouts:
         convert(folder / file_name, path := tmp_path / f"{layout}.gguf", outtype=layout)
         results[layout] = _decoded(path, truth)
-        assert len(results[layout]) == len(truth)
+        assert len(results[layout]) == len(truth), layout
         for tensor, expected in truth.items():
             codes, scales = results[layout][tensor]
             groups = np.repeat(scales, expected["scale_shape"][1] // scales.shape[1], axis=1)
@@ -106,6 +106,15 @@ def test_a_cycle_through_layouts_gives_the_same_bytes(shared: Path, tmp_path: Pa
             one, other = (list(v) if not isinstance(v, (str, int, float)) else v for v in (value, ours[key]))
             assert (sorted(one) == sorted(other)) if key.endswith("weight_names") else (one == other), key
     assert {GgufFile(source).tensors[f"blk.0.ssm_{gate}.weight"].layout for gate in ("alpha", "beta")} == {"bf16"}
+
+
+def test_type_id_42_in_both_of_its_groups(shared: Path, tmp_path: Path) -> None:
+    source = shared / "checkpoints" / "bonsai2_rotated_gguf_rep3" / "model.gguf"
+    for form in ({"outtype": "q2_0"}, {"outtype": "pq2_0", "pq2_id": 42}):
+        convert(source, legacy := tmp_path / "42.gguf", force=True, **form)
+        assert GgufFile(legacy).tensors["blk.0.attn_qkv.weight"].type_id == 42, form
+        convert(legacy, tmp_path / "142.gguf", outtype="pq2_0", force=True)
+        assert tensors_of(tmp_path / "142.gguf") == tensors_of(source), form
 
 
 def test_the_folded_float_master(shared: Path, tmp_path: Path) -> None:
@@ -274,3 +283,14 @@ def test_rotated_files_are_not_written_for_engines_that_talk_nonsense(shared: Pa
     source = shared / "checkpoints" / "bonsai2_rotated_gguf_rep3" / "model.gguf"
     with pytest.raises(Unsupported, match=r"llama.cpp will not run this model right: it does not know the rotated"):
         convert(source, tmp_path / "m.gguf", target="llama.cpp")
+
+
+def test_files_for_prismmls_fork(shared: Path, tmp_path: Path) -> None:
+    source = shared / "checkpoints" / "bonsai2_rotated_gguf_rep3" / "model.gguf"
+    for layout, type_id in (("auto", 142), ("ptq1_0", 143)):
+        convert(source, path := tmp_path / f"{layout}.gguf", target="prism", outtype=layout)
+        file = GgufFile(path)
+        assert {info.type_id for info in file.tensors.values() if file.ternary(info)} == {type_id}, layout
+        assert file.metadata["general.file_type"] == {142: 141, 143: 143}[type_id], layout
+    with pytest.raises(Unsupported, match="prism does not run t2"):
+        convert(source, tmp_path / "x.gguf", target="prism", outtype="t2")

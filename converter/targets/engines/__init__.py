@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tritpack.formats.gguf_reader import GgufFile
     from tritpack.formats.model_spec import ModelSpec
 
-NAMES = ("tritpack", "bitnet.cpp", "llama.cpp", "ik_llama.cpp")
+NAMES = ("tritpack", "bitnet.cpp", "llama.cpp", "ik_llama.cpp", "prism")
 """What --for takes. Listed here so that --help imports no engine."""
 
 
@@ -29,9 +29,8 @@ def by_name(name: str) -> Engine:
     from tritpack.converter.targets.engines import table
     from tritpack.converter.targets.engines.engine import Engine
 
-    row = table.row(name.replace(".", "_"))
-    assert row.target is not None
-    return Engine(row, row.target)
+    rows = ((row, row.target) for row in table.rows())
+    return next(engine for row, target in rows if target and (engine := Engine(row, target)).name == name)
 
 
 def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:

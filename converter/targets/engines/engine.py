@@ -21,7 +21,7 @@ class Engine:
     @property
     def name(self) -> str:
         """The name that --for takes."""
-        return self.row.name
+        return self.target.name or self.row.name
 
     @property
     def layouts(self) -> tuple[str, ...] | None:

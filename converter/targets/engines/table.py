@@ -63,14 +63,16 @@ class Note:
 class Target:
     """How a file is written for an engine.
 
-    layouts: those that it loads and runs, best first; None for all. run: the command that continues a prompt with
-    {file}, as its users type it. renamed: architectures that it knows by another name. scales_apart: architectures in
-    which it multiplies by a tensor NAME.scale. ternary_tables: whether it runs an embedding or head in one of its
-    layouts. alignment: of the tensors, in bytes; less than ours where it, or a tool of it, cannot do with that.
+    name: what --for calls it, if not by the engine's name. layouts: those that it loads and runs, best first; None for
+    all. run: the command that continues a prompt with {file}, as its users type it. renamed: architectures that it
+    knows by another name. scales_apart: architectures in which it multiplies by a tensor NAME.scale. ternary_tables:
+    whether it runs an embedding or head in one of its layouts. alignment: of the tensors, in bytes; less than ours
+    where it, or a tool of it, cannot do with that.
     """
 
     layouts: tuple[str, ...] | None
     run: str
+    name: str = ""
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scales_apart: tuple[str, ...] = ()
     ternary_tables: bool = False

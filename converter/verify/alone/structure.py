@@ -8,7 +8,7 @@ from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.converter.verify.rungs.structure import check_metadata, check_record, check_tensors
 from tritpack.formats.errors import TritpackError
-from tritpack.formats.model_metadata import architecture_not_run
+from tritpack.formats.model_metadata import foreign_architecture
 from tritpack.formats.model_spec import ACTIVATION_QUANTIZATION
 
 name = "structure"
@@ -21,7 +21,7 @@ def run(context: AloneContext) -> Rung:
     architecture or in a layout that tritpack does not run, which does not make the file wrong."""
     file = context.file
     rung = Rung(name, blames, compares="metadata and tensor table of FILE with the model that it describes")
-    if (architecture := architecture_not_run(file)) is not None:
+    if (architecture := foreign_architecture(file)) is not None:
         context.report.unsupported = f"tritpack cannot run architecture {architecture!r}"
         rung.skipped = context.cannot_run = context.report.unsupported
         return rung

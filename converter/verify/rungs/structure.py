@@ -32,7 +32,6 @@ from tritpack.formats.layouts import catalog
 from tritpack.formats.model_spec import (
     ALL_NORMS,
     IMPLIED_ACTIVATION,
-    LINEARS,
     TABLES,
     ModelSpec,
 )
@@ -120,7 +119,7 @@ def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:
 
 def check_tensors(rung: Rung, file: GgufFile, spec: ModelSpec, may_be_ternary: Callable[[str], bool]) -> None:
     """Check names, shapes and types of all tensors. may_be_ternary: whether a table of that name may hold codes."""
-    shapes = spec.tensor_shapes()
+    shapes, linears = spec.tensor_shapes(), set(spec.linear_names())
     missing = [name for name in shapes if name not in file.tensors]
     rung.findings += _missing_tensors(missing, spec.layers)
     for name, shape in shapes.items():
@@ -130,8 +129,7 @@ def check_tensors(rung: Rung, file: GgufFile, spec: ModelSpec, may_be_ternary: C
         if tensor.shape != shape:
             sentence = f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}"
             rung.add(Kind.SHAPE_DIFFERS, sentence, tensor=name, file=list(tensor.shape), source=list(shape))
-        part = name.split(".")[-2]
-        ternary = part in LINEARS
+        part, ternary = _part(name), name in linears
         is_ternary = file.layout_of(tensor) is not None
         if part in TABLES and is_ternary and may_be_ternary(part):
             continue
@@ -164,14 +162,18 @@ def check_record(rung: Rung, file: GgufFile, expected: ModelSpec) -> None:
 
 def _missing_tensors(missing: list[str], layers: int) -> list[Finding]:
     """A finding for each missing tensor; a single one where a kind of norm is missing in every layer."""
-    parts = Counter(name.split(".")[-2] for name in missing if name.split(".")[-2] in ALL_NORMS)
+    parts = Counter(_part(name) for name in missing if _part(name) in ALL_NORMS)
     lost = {part for part, count in parts.items() if count == layers}
     norms = [
         Finding(Kind.NORMS_MISSING, f"{part} is missing in all of the {layers} layers: the norm was lost", part)
         for part in sorted(lost)
     ]
-    others = [name for name in missing if name.split(".")[-2] not in lost]
+    others = [name for name in missing if _part(name) not in lost]
     return norms + [Finding(Kind.TENSOR_MISSING, f"tensor {name!r} is missing", name) for name in others]
+
+
+def _part(name: str) -> str:
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def check_metadata(
