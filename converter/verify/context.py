@@ -17,9 +17,10 @@ from tritpack.converter.verify.compare.source_record import SourceRecord
 from tritpack.converter.verify.compare.tensors import stored_scales
 from tritpack.converter.verify.compare.tolerances import MAX_LOGITS, MIN_POSITIONS
 from tritpack.converter.verify.golden import Golden, parse_golden
+from tritpack.converter.verify.oracle.hybrid import open_folder
+from tritpack.converter.verify.oracle.hybrid_packed import open_packed
 from tritpack.converter.verify.oracle.judges import Judge, Transformers
 from tritpack.converter.verify.oracle.oracle import Oracle
-from tritpack.converter.verify.oracle.packed import PackedOracle
 from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredScales, StoredTable, StoredTypes
 from tritpack.converter.verify.rung import Report
 from tritpack.formats.errors import TritpackError, UsageError
@@ -103,8 +104,8 @@ class Context:
 
     def _open_oracle(self, stored: StoredTypes) -> Oracle:
         if is_gguf(self.source_path):
-            return PackedOracle(self.source_path, stored)
-        return Oracle(self.source_path, stored, quantize=self.options.quantize)
+            return open_packed(self.source_path, stored)
+        return open_folder(self.source_path, stored, quantize=self.options.quantize)
 
     @functools.cached_property
     def oracle(self) -> Oracle:

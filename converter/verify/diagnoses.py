@@ -20,6 +20,15 @@ SHIFT_SAMPLE = 96
 """Codes whose place is searched for: a run of so many is not found by accident."""
 HALF_HEAD_ROWS = "the rotary order of GGUF's llama"
 
+CARRIERS = np.concatenate(
+    [
+        np.arange(0, 80).reshape(5, 16).T.reshape(-1),
+        np.arange(80, 120).reshape(5, 8).T.reshape(-1),
+        np.arange(120, 128).reshape(4, 2).T.reshape(-1),
+    ]
+)
+"""Where the trits of a group of PTQ1_0 lie, byte by byte and from the first digit of each."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
@@ -52,12 +61,21 @@ def explain_codes(
         if np.array_equal(reordered, expected):
             hint = f"they are right if read in the order of {name}: `tritpack repack --read-as {name}` mends that"
             return Diagnosis(Kind.BYTE_ORDER, hint)
+    if any(np.array_equal(codes, _within_groups(expected, order)) for order in (CARRIERS, np.argsort(CARRIERS))):
+        remark = "the trits of a byte of PTQ1_0 were taken for neighbours, and they lie 16, 8 or 2 weights apart"
+        return Diagnosis(Kind.TRITS_CARRIER_MAJOR, f"{remark}; tritpack convert SOURCE makes it anew")
     if (diagnosis := _explain_by_axes(codes, expected, head_dim)) is not None:
         return diagnosis
     for name, others in other_tensors:
         if np.array_equal(codes, others):
             return Diagnosis(Kind.CODES_OF_OTHER_TENSOR, f"these are the codes of {name}")
     return _explain_by_shift(codes, expected, wrong) or _explain_by_extent(wrong)
+
+
+def _within_groups(codes: I8, order: npt.NDArray[np.int64]) -> I8:
+    """The codes with the columns of each group of 128 in another order; as they are if there are no such groups."""
+    rows, cols = codes.shape
+    return codes if cols % len(order) else codes.reshape(rows, -1, len(order))[:, :, order].reshape(rows, cols)
 
 
 def _explain_by_axes(codes: I8, expected: I8, head_dim: int | None) -> Diagnosis | None:
@@ -173,9 +191,9 @@ def explain_norm(factors: F32, expected: F32, other_norms: Callable[[], Iterable
     if not np.isfinite(factors).all():
         return Diagnosis(Kind.NOT_FINITE, "it is not finite")
     if np.array_equal(factors, expected + np.float32(1)):
-        return Diagnosis(Kind.NORM_PLUS_ONE, "1 was added, as Gemma's norms have it and these must not")
+        return Diagnosis(Kind.NORM_PLUS_ONE, "1 was added where the norm must not have it, or twice")
     if np.allclose(factors, expected - np.float32(1), rtol=0, atol=1e-6):
-        return Diagnosis(Kind.NORM_MINUS_ONE, "1 was not added, as Gemma's norms need")
+        return Diagnosis(Kind.NORM_MINUS_ONE, "1 was not added: the checkpoint has what this norm adds to 1")
     if (factors == 1).all():
         return Diagnosis(Kind.NORM_LOST, "all are 1: the norm was lost")
     for name, values in other_norms():

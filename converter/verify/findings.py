@@ -68,6 +68,25 @@ class Kind(str, enum.Enum):
     SCALE_SQUARED = "scale_squared"
     SCALE_ABSMEAN_TWICE = "scale_absmean_twice"
     SCALE_ROUNDING_UNRECORDED = "scale_rounding_unrecorded"
+    TRITS_CARRIER_MAJOR = "trits_carrier_major"  # PTQ1_0's bytes taken for runs of neighbours
+    # a Qwen3.5 hybrid
+    VALUE_HEADS_GROUPED = "value_heads_grouped"  # not in GGUF's tiled order
+    VALUE_HEADS_TWICE = "value_heads_twice"  # tiled twice
+    ROTATED_COLUMNS_MOVED = "rotated_columns_moved"
+    QUERY_GATE_HALVES = "query_gate_halves"
+    QUERY_GATE_SWAPPED = "query_gate_swapped"
+    DECAY_IS_LOG = "decay_is_log"
+    DECAY_SIGN_LOST = "decay_sign_lost"
+    # weights in a rotated basis
+    ROTATION_LOST = "rotation_lost"  # all its keys
+    ROTATION_UNEXPECTED = "rotation_unexpected"
+    ROTATION_BLOCK_DIFFERS = "rotation_block_differs"
+    ROTATION_NAMES_DIFFER = "rotation_names_differ"
+    ROTATION_COLUMNS_DIFFER = "rotation_columns_differ"  # gdn_v_grouped
+    SIGNS_LOST = "signs_lost"
+    SIGNS_DIFFER = "signs_differ"
+    SIGNS_IN_CODES = "signs_in_codes"
+    TABLE_NOT_INVERTED = "table_not_inverted"
     # norms, embedding and head
     NOT_FINITE = "not_finite"
     NORM_DIFFERS = "norm_differs"

@@ -40,7 +40,7 @@ SOURCES = {
 
 def deviation(path: Path, answers: Mapping[str, Any], prompt: str = "") -> float:
     """How far the oracle's answers with a file are from the exact ones, in parts of the largest."""
-    logits = HybridPacked(path).logits(answers[f"{prompt}input_ids"].reshape(-1).tolist())
+    logits = HybridPacked(path).logits([answers[f"{prompt}input_ids"].reshape(-1).tolist()])[0]
     exact = answers[f"{prompt}exact_logits"].reshape(logits.shape)
     return float(np.abs(logits - exact).max() / np.abs(exact).max())
 

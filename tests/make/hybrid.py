@@ -12,7 +12,9 @@ import numpy.typing as npt
 from tritpack.formats.delta_net import DeltaNet
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
 from tritpack.formats.hadamard import HEAD, LINEARS, TABLE, Rotation
+from tritpack.formats.layouts.catalog import LAYOUTS, type_of
 from tritpack.formats.model_spec import ModelSpec
+from tritpack.formats.ternary import TernaryTensor
 
 F32 = npt.NDArray[np.float32]
 SPEC = ModelSpec(
@@ -61,6 +63,26 @@ def write_hybrid(path: Path, arrays: Arrays, rotation: Rotation | None = None, *
     plans = [TensorPlan(name, values.shape, 0, values.nbytes) for name, values in stored.items()]
     pieces = ([np.ascontiguousarray(values).reshape(-1).view(np.uint8)] for values in stored.values())
     write_gguf(path, {**_keys(arrays.spec), **_contract(rotation), **changed}, plans, pieces)
+    return path
+
+
+def write_ternary_hybrid(path: Path, spec: ModelSpec, layout: str = "pq2_0", seed: int = 0) -> Path:
+    """Write a GGUF file of random codes with a scale per 128 weights, in the basis that spec.rotation says, as they are
+    in the file; gates and vectors are float32."""
+    rng = np.random.default_rng(seed)
+    linears = {*spec.linear_names(), TABLE, HEAD}
+    plans, pieces = [], []
+    for name, values in Arrays(spec, seed).values.items():
+        if name in linears:
+            rows, cols = values.shape
+            scales = rng.uniform(0.02, 0.1, (rows, cols // 128)).astype(np.float16).astype(np.float32)
+            tensor = TernaryTensor(rng.integers(-1, 2, (rows, cols)).astype(np.int8), scales)
+            type_id, data = type_of(layout).type_id, LAYOUTS[layout].pack(tensor)
+        else:
+            type_id, data = 0, np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        plans.append(TensorPlan(name, values.shape, type_id, data.size))
+        pieces.append([data])
+    write_gguf(path, {**_keys(spec), **_contract(spec.rotation)}, plans, pieces)
     return path
 
 
@@ -116,5 +138,11 @@ def _contract(rotation: Rotation | None) -> dict[str, Any]:
     return {f"prism.hadamard.{key}": value for key, value in keys.items()}
 
 
+TERNARY = dataclasses.replace(
+    SPEC, vocab_size=64, hidden_size=128, intermediate_size=256, heads=2, kv_heads=1, head_dim=64, rotary_dim=16,
+    rope_sections=(4, 2, 2, 0), delta_net=DeltaNet(2, 6, 128, 4, (True, True, True, False)),
+)  # fmt: skip
+"""One whose matrices have groups of 128, with inputs of three widths."""
+ROTATED = dataclasses.replace(TERNARY, rotation=rotation_for(TERNARY, 64))
 TIED = dataclasses.replace(SPEC, tied=True)
 """The same with the embedding as its head."""

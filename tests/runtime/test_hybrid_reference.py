@@ -41,7 +41,7 @@ def test_the_answers_of_transformers(shared: Path, name: str, file: str) -> None
     answers = load_file(folder / "reference.safetensors")
     for prompt in ("", "long_"):
         if f"{prompt}exact_logits" in answers:
-            logits = model.logits(answers[f"{prompt}input_ids"].reshape(-1).tolist())
+            logits = model.logits([answers[f"{prompt}input_ids"].reshape(-1).tolist()])[0]
             exact = answers[f"{prompt}exact_logits"].reshape(logits.shape)
             assert deviation(logits, exact) < TOLERANCE, prompt or "short"
 
@@ -57,7 +57,7 @@ def test_files_in_every_basis(tmp_path: Path, spec: ModelSpec) -> None:
         "no signs": rotation_for(spec, 16, signed=False),
     }
     for label, rotation in rotations.items():
-        found = HybridPacked(write_hybrid(tmp_path / f"{label}.gguf", arrays, rotation)).logits(TOKENS)
+        found = HybridPacked(write_hybrid(tmp_path / f"{label}.gguf", arrays, rotation)).logits([TOKENS])[0]
         assert deviation(found, expected) < TOLERANCE, label
 
 
@@ -73,7 +73,7 @@ def test_files_in_every_basis(tmp_path: Path, spec: ModelSpec) -> None:
 def test_a_wrong_reading_shows(tmp_path: Path, changed: dict[str, Any]) -> None:
     arrays = Arrays()
     path = write_hybrid(tmp_path / "m.gguf", arrays, rotation_for(SPEC, 16), **changed)
-    assert deviation(HybridPacked(path).logits(TOKENS), forward(SPEC, arrays, TOKENS)) > 1e-2
+    assert deviation(HybridPacked(path).logits([TOKENS])[0], forward(SPEC, arrays, TOKENS)) > 1e-2
 
 
 def test_the_delta_rule_by_its_definition_and_in_two_parts() -> None:

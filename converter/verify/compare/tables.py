@@ -8,6 +8,7 @@ from tritpack.converter.verify.compare.foreign import allowed_distance, has_fore
 from tritpack.converter.verify.compare.tensor_result import TensorResult
 from tritpack.converter.verify.diagnoses import explain_rows
 from tritpack.converter.verify.findings import Kind
+from tritpack.converter.verify.hybrid_diagnoses import HEADS_GROUPED
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.rounding import round_rows
 from tritpack.formats import float_types
@@ -84,7 +85,10 @@ class TableComparison:
         """Return the bytes of some rows, and the values that the source has there."""
         row_bytes = info.nbytes // info.rows
         piece = self.file.bytes_of(info)[rows[0] * row_bytes : rows[1] * row_bytes]
-        return piece, self.oracle.original_rows(info.name.removesuffix(".weight"), *rows)
+        name = info.name.removesuffix(".weight")
+        if (order := self.oracle.spec.row_order(info.name)) is None:
+            return piece, self.oracle.original_rows(name, *rows)
+        return piece, self.oracle.original_rows(name, 0, info.rows)[order[slice(*rows)]]  # a few rows for each head
 
     def _judge(self, result: TensorResult, info: TensorInfo, rows: Rows) -> None:
         """Compare some rows all at once, so that a finding says how many of them differ."""
@@ -95,6 +99,9 @@ class TableComparison:
             ours = float_types.decode(info.layout, piece, last - first, info.cols)
         if np.array_equal(ours.view(np.uint32), exact.view(np.uint32)) and np.isfinite(ours).all():
             result.rounding = 0.0
+            return
+        if (grouped := self._grouped(info)) is not None and np.array_equal(ours, grouped[first:last]):
+            result.add(Kind.VALUE_HEADS_GROUPED, info, HEADS_GROUPED)
             return
         if self.foreign:
             self._judge_by_distance(result, info, rows, ours, exact, allowed_distance(info.layout, piece, *ours.shape))
@@ -111,6 +118,12 @@ class TableComparison:
         result.rounding = float(np.abs(ours - exact).max())
         if not np.isfinite(result.rounding):
             result.add(Kind.NOT_FINITE, info, f"rows from {first} on hold a value that is not finite", row=first)
+
+    def _grouped(self, info: TensorInfo) -> F32 | None:
+        """A matrix with a row for each value head, in transformers' order; None for others."""
+        if self.oracle.spec.row_order(info.name) is None:
+            return None
+        return round_rows(self.oracle.original_rows(info.name.removesuffix(".weight"), 0, info.rows), info.layout)
 
     def _judge_by_distance(
         self, result: TensorResult, info: TensorInfo, rows: Rows, ours: F32, exact: F32, allowed: F32

@@ -18,6 +18,8 @@ class TensorResult:
     """The largest change of a value of a float table by its type."""
     scale_rounding: float = 0.0
     """The largest change of a scale by its layout, relative to the scale."""
+    vector_rounding: float = 0.0
+    """The largest change of a value of a norm or another vector by another tool's arithmetic."""
     weights: int = 0
     row: dict[str, Any] | None = None
     damage: str | None = None

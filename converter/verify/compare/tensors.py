@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tritpack.converter.verify.compare.foreign import is_foreign, same_factors
 from tritpack.converter.verify.compare.tables import Rows, TableComparison
 from tritpack.converter.verify.compare.tensor_result import TensorResult
-from tritpack.converter.verify.diagnoses import Diagnosis, explain_codes, explain_norm, explain_scale
+from tritpack.converter.verify.compare.vectors import compare_vector
+from tritpack.converter.verify.diagnoses import Diagnosis, explain_codes, explain_scale
 from tritpack.converter.verify.findings import Finding, Kind
+from tritpack.converter.verify.hybrid_diagnoses import mistake_of_hybrids
 from tritpack.converter.verify.oracle.oracle import Oracle
 from tritpack.converter.verify.oracle.rounding import StoredScales, round_scales
-from tritpack.formats import float_types
-from tritpack.formats.arrays import F32, I8
+from tritpack.formats.arrays import I8
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.integrity import TensorHasher, TensorHashes, difference, hash_pieces, recorded_hashes
 from tritpack.formats.layouts.catalog import REPAIRABLE
-from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import FLOAT_TYPES
 from tritpack.formats.pieces import pieces_of
 from tritpack.formats.ternary import TernaryTensor, scales_differ
@@ -52,7 +51,6 @@ class TensorComparison:
         self.linears = set(oracle.spec.linear_names())
         recorded = file.metadata.get("tritpack.scale_rounding", 0.0)
         self.recorded_rounding = float(recorded) if isinstance(recorded, (int, float)) else 0.0
-        self.foreign = is_foreign(file)
         self.tables = TableComparison(file, oracle, everything)
         self.recorded = _recorded(file)
         self._searches = self._unexplained = 0
@@ -80,7 +78,7 @@ class TensorComparison:
                 self._compare_ternary(result, info)
         elif info.name not in self.linears and info.layout in FLOAT_TYPES:
             if len(info.shape) == 1:
-                self._compare_norm(result, info)
+                compare_vector(result, info, self.file, self.oracle)
             else:
                 self.tables.compare(result, info, rows)
         # Pages of both sides, so that neither has to fit into memory; pieces still at work read theirs again.
@@ -98,14 +96,13 @@ class TensorComparison:
         if expected is None:
             return  # the structure rung has reported it
         source = TernaryTensor(*expected)
-        order = self.oracle.spec.row_order(info.name)
-        in_file = source.codes if order is None else source.codes[order]
+        in_file = self._in_file_order(info, source.codes)
         try:
             scan = self._scan(info, in_file.__getitem__)
             if scan.equal:
-                ours = self._in_source_rows(info, TernaryTensor(in_file, self.file.scales(info)))
+                ours = self._in_source_order(info, TernaryTensor(in_file, self.file.scales(info)))
             else:
-                ours = self._in_source_rows(info, self.file.ternary(info))
+                ours = self._in_source_order(info, self.file.ternary(info))
         except TritpackError as error:
             result.findings.append(Finding(Kind.TENSOR_INVALID, error.without_path, info.name))
             return
@@ -113,7 +110,12 @@ class TensorComparison:
         zeros = 1 - scan.nonzero / ours.codes.size
         result.row = {"tensor": part, "scale": float(ours.scales.mean()), "zero_share": zeros}
         if not scan.equal:
-            self._explain_codes(result, info, ours.codes, source.codes)
+            mistake = mistake_of_hybrids(self.oracle.spec, info.name, ours.codes, source)
+            if mistake is None:
+                self._explain_codes(result, info, ours.codes, source.codes)
+            else:
+                self._add_codes(result, info, ours.codes, source.codes, mistake.diagnosis)
+                source = mistake.tensor
         self._compare_scales(result, info, ours, source)
         result.damage = scan.damage
 
@@ -162,19 +164,23 @@ class TensorComparison:
             return difference(recorded, hash_pieces(pieces_of(self.file, info), has_codes=has_codes))
         return None
 
-    def _in_source_rows(self, info: TensorInfo, tensor: TernaryTensor | None) -> TernaryTensor:
-        """The tensor with its rows in the order of the source."""
+    def _in_file_order(self, info: TensorInfo, codes: I8) -> I8:
+        """Codes of the source with rows and columns as GGUF orders them."""
+        rows, columns = self.oracle.spec.row_order(info.name), self.oracle.spec.column_order(info.name)
+        codes = codes if rows is None else codes[rows]
+        return codes if columns is None else np.ascontiguousarray(codes[:, columns])
+
+    def _in_source_order(self, info: TensorInfo, tensor: TernaryTensor | None) -> TernaryTensor:
+        """The tensor with its rows and columns in the order of the source."""
         assert tensor is not None
-        order = self.oracle.spec.row_order(info.name)
-        return tensor if order is None else tensor.with_rows(np.argsort(order))
+        rows, columns = self.oracle.spec.row_order(info.name), self.oracle.spec.column_order(info.name)
+        tensor = tensor if rows is None else tensor.with_rows(np.argsort(rows))
+        return tensor if columns is None else tensor.with_columns(np.argsort(columns))
 
     def _explain_codes(self, result: TensorResult, info: TensorInfo, ours: I8, codes: I8) -> None:
-        wrong = ours != codes
-        count = int(np.count_nonzero(wrong))
-        row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
         diagnosis = Diagnosis(Kind.CODES_DIFFER)
         if self._unexplained < MAX_UNEXPLAINED:
-            rotary = info.name.split(".")[-2] in ("attn_q", "attn_k")
+            rotary = info.name.split(".")[-2] in ("attn_q", "attn_k") and self.oracle.spec.delta_net is None
             diagnosis = explain_codes(
                 ours,
                 codes,
@@ -183,6 +189,12 @@ class TensorComparison:
                 other_tensors=self._other_codes(info.name, codes.shape),
             )
             self._unexplained += diagnosis.kind is Kind.CODES_DIFFER
+        self._add_codes(result, info, ours, codes, diagnosis)
+
+    def _add_codes(self, result: TensorResult, info: TensorInfo, ours: I8, codes: I8, diagnosis: Diagnosis) -> None:
+        wrong = ours != codes
+        count = int(np.count_nonzero(wrong))
+        row, col = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
         sentence = (
             f"{count} of {wrong.size} codes differ, first at [{row}, {col}]: {ours[row, col]}, the source has "
             f"{codes[row, col]}"
@@ -195,7 +207,7 @@ class TensorComparison:
         stored = self.file.bytes_of(info)
         for name, layout in REPAIRABLE.items() if info.layout == "i2_s" else ():
             if not layout.check(stored, info.rows, info.cols):
-                yield name, self._in_source_rows(info, layout.unpack(stored, info.rows, info.cols)).codes
+                yield name, self._in_source_order(info, layout.unpack(stored, info.rows, info.cols)).codes
 
     def _may_search(self) -> bool:
         self._searches += 1
@@ -203,7 +215,7 @@ class TensorComparison:
 
     def _other_codes(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, I8]]:
         for other in self.oracle.spec.linear_names() if self._may_search() else ():
-            if other != name and self.oracle.spec.linear_shape(other.split(".")[-2]) == shape:
+            if other != name and self._shapes[other] == shape:
                 yield other, self.oracle.linear(other.removesuffix(".weight"))[0]
                 self.oracle.release(other.removesuffix(".weight"))
 
@@ -257,29 +269,6 @@ class TensorComparison:
             if scales.size == 1:
                 yield other, float(scales[0, 0])
 
-    # -- floats --------------------------------------------------------------------------------------------------------
-
-    def _compare_norm(self, result: TensorResult, info: TensorInfo) -> None:
-        name = info.name.removesuffix(".weight")
-        expected = _rope_factors(self.oracle) if info.name == ROPE_FACTORS else self.oracle.norm(name)
-        factors = float_types.decode(info.layout, self.file.bytes_of(info), 1, info.cols)[0]
-        if expected is None or np.array_equal(factors.view(np.uint32), expected.view(np.uint32)):
-            return
-        if info.name == ROPE_FACTORS and self.foreign and same_factors(factors, expected):
-            return  # the structure rung notes it
-        index = int((factors.view(np.uint32) != expected.view(np.uint32)).argmax())
-        value, right = float(factors[index]), float(expected[index])
-        diagnosis = explain_norm(factors, expected, lambda: self._other_norms(info.name))
-        sentence = diagnosis.explain(f"value {index} is {value!r}, the source has {right!r}")
-        result.add(diagnosis.kind, info, sentence, index=index, file=value, source=right)
-
-    def _other_norms(self, name: str) -> Iterator[tuple[str, F32]]:
-        for other, shape in self.oracle.spec.tensor_shapes().items():
-            if other not in (name, ROPE_FACTORS) and len(shape) == 1:
-                values = self.oracle.norm(other.removesuffix(".weight"))
-                if values is not None:
-                    yield other, values
-
 
 def stored_scales(file: GgufFile, info: TensorInfo) -> StoredScales | None:
     """How the layout of a tensor stores scales, as data for the oracle; None if it stores none that round."""
@@ -301,8 +290,3 @@ def _largest_change(stored: TernaryTensor, source: TernaryTensor) -> float:
     _, after, before = scales_differ(stored, source)
     used = before > 0
     return float(np.abs(after[used].astype(np.float64) / before[used] - 1).max(initial=0))
-
-
-def _rope_factors(oracle: Oracle) -> F32 | None:
-    scaling = oracle.spec.rope_scaling
-    return np.array(scaling.frequency_factors, np.float32) if scaling else None

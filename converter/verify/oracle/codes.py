@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +179,16 @@ def _less_one(tensor: Tensor, codes: npt.NDArray[np.uint8]) -> I8:
     return signed
 
 
-def recovered(tensor: Tensor) -> Coded | None:
+class Values(Protocol):
+    """A matrix of floats: its shape, and all rows in order, some at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def chunks(self) -> Iterator[F32]: ...
+
+
+def recovered(tensor: Values) -> Coded | None:
     """Floats that are ternary already: exactly their codes and scales, in the largest blocks within which all non-zero
     values have one magnitude. None if there are no such blocks."""
     rows, cols = tensor.shape

@@ -2,120 +2,166 @@
 
 Rotated weights are taken back to the plain basis here: L H diag(s) is multiplied out in float64 with H as a matrix, so
 that no transform is left and a mistake in that of formats/hadamard.py cannot hide. Floats are transformers' (`model.`
-or `model.language_model.`), packs are mlx-vlm's of schema 2, whose own Python is never run.
+or `model.language_model.`), packs are mlx-vlm's of schema 2 and MLX's plain 2 bits.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tritpack.converter.verify.oracle.tensors import F32, Tensor, open_tensors
-from tritpack.formats.delta_net import DeltaNet
+from tritpack.converter.verify.oracle import codes
+from tritpack.converter.verify.oracle.codes import Coded
+from tritpack.converter.verify.oracle.hybrid_config import PACK, is_hybrid, read_hybrid_spec, read_rotation
+from tritpack.converter.verify.oracle.hybrid_outputs import HybridOutputs
+from tritpack.converter.verify.oracle.oracle import DAMAGE, Oracle
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes
+from tritpack.converter.verify.oracle.tensors import F32, Rows, Tensor, open_tensors
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.inputs import read_input
-from tritpack.formats.model_spec import ModelSpec
-from tritpack.runtime import hybrid_reference
 
 NAMES = {
-    "attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-    "attn_qkv": "linear_attn.in_proj_qkv", "attn_gate": "linear_attn.in_proj_z", "ssm_out": "linear_attn.out_proj",
-    "ssm_beta": "linear_attn.in_proj_b", "ssm_alpha": "linear_attn.in_proj_a", "ssm_conv1d": "linear_attn.conv1d",
-    "ssm_norm": "linear_attn.norm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    "attn_norm.weight": "input_layernorm.weight", "post_attention_norm.weight": "post_attention_layernorm.weight",
+    "attn_q.weight": "self_attn.q_proj.weight", "attn_k.weight": "self_attn.k_proj.weight",
+    "attn_v.weight": "self_attn.v_proj.weight", "attn_output.weight": "self_attn.o_proj.weight",
+    "attn_q_norm.weight": "self_attn.q_norm.weight", "attn_k_norm.weight": "self_attn.k_norm.weight",
+    "attn_qkv.weight": "linear_attn.in_proj_qkv.weight", "attn_gate.weight": "linear_attn.in_proj_z.weight",
+    "ssm_out.weight": "linear_attn.out_proj.weight", "ssm_beta.weight": "linear_attn.in_proj_b.weight",
+    "ssm_alpha.weight": "linear_attn.in_proj_a.weight", "ssm_conv1d.weight": "linear_attn.conv1d.weight",
+    "ssm_norm.weight": "linear_attn.norm.weight", "ssm_a": "linear_attn.A_log", "ssm_dt.bias": "linear_attn.dt_bias",
+    "ffn_gate.weight": "mlp.gate_proj.weight", "ffn_up.weight": "mlp.up_proj.weight",
+    "ffn_down.weight": "mlp.down_proj.weight",
 }  # fmt: skip
-"""Name in a layer of a GGUF file -> in a layer of the checkpoint, both without `.weight`."""
+"""Name in a layer of a GGUF file -> in a layer of the checkpoint."""
 OFFSET_NORMS = ("attn_norm", "post_attention_norm", "attn_q_norm", "attn_k_norm", "output_norm")
 """Norms that transformers stores as their factor less one."""
-PACK = "prism_hadamard_qwen35"
+PLAIN_PIECE = 1 << 22
+"""Values that are taken back to the plain basis at a time."""
 
 
-class HybridOracle:
-    """A checkpoint as transformers and mlx-vlm understand it: `spec`, weights in the plain basis, and logits.
+class HybridOracle(HybridOutputs):
+    """An Oracle of a hybrid's checkpoint folder. Raises Unreadable and Unsupported."""
 
-    Raises Unreadable for a checkpoint that is missing or makes no sense, Unsupported for one of another kind.
-    """
+    quantizes_floats = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stored: StoredTypes = EXACTLY) -> None:
+        self._stored = stored
         try:
-            config = json.loads(read_input(folder / "config.json"))
-            self._tensors, _ = open_tensors(folder)
-            self._is_pack = config.get("model_type") == PACK
-            if self._is_pack and (config["schema_version"], config["gdn_activation_layout"]) != (2, "grouped"):
-                raise Unsupported("the pack is of another schema than 2 with grouped heads", path=folder)
-            modules = config.get("modules", []) if self._is_pack else []
-            self._blocks = {str(module["path"]): int(module["block"]) for module in modules}
-            inner = {**config, **config.get("text_config", {})}
-            self._prefix, self._head = _places(self._tensors)
             with locating(path=folder):
-                self.spec = _spec(inner, tied=self._head is None)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+                self.config: dict[str, Any] = dict(json.loads(read_input(folder / "config.json")))
+                self._tensors, _ = open_tensors(folder)
+                self._read(folder)
+        except DAMAGE as error:
             raise Unreadable(f"the checkpoint makes no sense: {type(error).__name__}: {error}", path=folder) from error
 
-    def logits(self, tokens: Sequence[int]) -> F32:
-        """Return the logits of one sequence, float32 (tokens, vocab)."""
-        return hybrid_reference.forward(self.spec, self, tokens)
+    def _read(self, folder: Path) -> None:
+        self._is_pack = self.config.get("model_type") == PACK
+        if self._is_pack and (self.config["schema_version"], self.config["gdn_activation_layout"]) != (2, "grouped"):
+            raise Unsupported("the pack is of another schema than 2 with grouped heads")
+        bits = (self.config.get("quantization") or self.config.get("quantization_config") or {}).get("bits", 2)
+        if bits != 2:
+            raise Unsupported(f"it is quantised to {bits} bits, so it is not ternary")
+        inner = {**self.config, **(self.config.get("text_config") or {})}
+        [table] = [name for name in self._tensors if name.endswith("embed_tokens.weight") and "mtp." not in name]
+        prefix = table.removesuffix("embed_tokens.weight")
+        head = next((name for name in self._tensors if name.endswith("lm_head.weight")), None)
+        names = {"token_embd.weight": table, "output_norm.weight": f"{prefix}norm.weight"}
+        names |= {} if head is None else {"output.weight": head}
+        layers = inner["num_hidden_layers"]
+        if not isinstance(layers, int) or not 0 < layers <= len(self._tensors):
+            raise Unreadable(f"{layers!r} layers cannot be in {len(self._tensors)} tensors")
+        for layer in range(layers):
+            names |= {f"blk.{layer}.{ours}": f"{prefix}layers.{layer}.{own}" for ours, own in NAMES.items()}
+        self._names = {ours.removesuffix(".weight"): own for ours, own in names.items()}
+        matrices = {
+            ours: own.removesuffix(".weight")
+            for ours, own in self._names.items()
+            if own.endswith(".weight") and own in self._tensors and len(self._tensors[own].shape) == 2
+        }
+        self.rotation = read_rotation(folder, self.config, self._tensors, matrices)
+        gates = [t for name, t in self._tensors.items() if name.endswith(("in_proj_a.weight", "in_proj_b.weight"))]
+        ternary_gates = bool(gates) and all(self._looks_ternary(gate) for gate in gates)
+        self.spec = read_hybrid_spec(inner, tied=head is None, ternary_gates=ternary_gates, rotation=self.rotation)
+        self.plain_spec = dataclasses.replace(self.spec, rotation=None)
+        self._check_tensors()
 
-    def rows(self, name: str, rows: npt.NDArray[np.int64]) -> F32:
-        return self.array(name)[rows]
+    def _looks_ternary(self, tensor: Tensor) -> bool:
+        return tensor.kind == "U32" or codes.looks_ternary(tensor)
 
-    def array(self, name: str) -> F32:
-        part = name.removesuffix(".weight").rpartition(".")[2]
+    def _check_tensors(self) -> None:
+        """Check that every tensor is there, in its shape, and that the matrices are of a kind that is read here."""
+        read = set()
+        for gguf_name, shape in self.spec.tensor_shapes().items():
+            name = self._names[gguf_name.removesuffix(".weight")]
+            if name not in self._tensors:
+                raise Unreadable("the checkpoint does not have it", tensor=name)
+            tensor = self._tensors[name]
+            packed = tensor.kind == "U32"
+            expected = (shape[0], shape[1] // 16) if packed and len(shape) == 2 else shape
+            found = tuple(size for size in tensor.shape if size != 1) if "conv1d" in name else tensor.shape
+            if found != expected:
+                raise Unreadable(f"it is {tensor.kind} {list(tensor.shape)}, expected {list(shape)}", tensor=name)
+            module = name.removesuffix(".weight")
+            read |= {name, *(f"{module}.{part}" for part in ("scales", "biases", "signs"))}
+        self.unused = sorted(set(self._tensors) - read)
+
+    # -- what the source holds, exactly --------------------------------------------------------------------------------
+
+    def norm(self, name: str) -> F32 | None:
+        if name not in self._names or self._names[name] not in self._tensors:
+            return None
+        values = self._tensors[self._names[name]].floats()
         if name.endswith("ssm_a"):
-            log = self._floats(self._layer(name) + "linear_attn.A_log").astype(np.float64)
-            return (-np.exp(log)).astype(np.float32)
-        if name.endswith("ssm_dt.bias"):
-            return self._floats(self._layer(name) + "linear_attn.dt_bias")
-        if part == "ssm_conv1d":  # (channels, 1, taps), in a pack (channels, taps, 1)
-            values = self._floats(self._layer(name) + "linear_attn.conv1d.weight")
-            return values.reshape(len(values), -1)
-        if part in OFFSET_NORMS:
-            values = self._floats(self._module(name) + ".weight")
-            return values if self._is_pack else np.float32(1) + values
-        return self._matrix(self._module(name))
+            return (-np.exp(values.astype(np.float64))).astype(np.float32)
+        adds_one = not self._is_pack and name.rpartition(".")[2] in OFFSET_NORMS
+        return np.float32(1) + values if adds_one else values
 
-    def _layer(self, name: str) -> str:
-        return f"{self._prefix}layers.{name.split('.')[1]}."
+    def _linear(self, name: str) -> Coded:
+        if (coded := self._coded(name, slice(None))) is None:
+            raise Unsupported("it is not ternary, though others of the checkpoint are", tensor=self._names[name])
+        return coded
 
-    def _module(self, name: str) -> str:
-        """Return the module of a GGUF tensor."""
-        stem = name.removesuffix(".weight")
-        if stem == "output" and self._head is not None:
-            return self._head
-        tables = {"token_embd": "embed_tokens", "output_norm": "norm"}
-        return self._prefix + tables[stem] if stem in tables else self._layer(name) + NAMES[stem.split(".")[2]]
+    def linear_rows(self, name: str) -> None:
+        return None
 
-    def _floats(self, name: str) -> F32:
-        if name not in self._tensors:
-            raise Unreadable("the checkpoint does not have it", tensor=name)
-        return self._tensors[name].floats()
+    def table_codes(self, name: str) -> Coded | None:
+        return self._coded(name, slice(None))
 
-    def _matrix(self, module: str) -> F32:
-        """Return a matrix in the plain basis, float32 (rows, cols)."""
-        if f"{module}.scales" not in self._tensors:
-            return self._floats(f"{module}.weight")
-        values = self._unpacked(module)
-        block = self._blocks.get(module.removeprefix("language_model."), 0)
-        if block == 0:
+    def _coded(self, name: str, rows: Rows) -> Coded | None:
+        """Codes and scales of a matrix; of floats that are ternary already all rows, of others None."""
+        tensor = self._tensors[self._names[name]]
+        return self._mlx(tensor, rows) if tensor.kind == "U32" else codes.recovered(tensor)
+
+    def _rows(self, name: str, rows: Rows) -> F32:
+        tensor = self._tensors[self._names[name]]
+        if tensor.kind == "U32":
+            found, scales = self._mlx(tensor, rows)
+            return found.astype(np.float32) * np.repeat(scales, found.shape[1] // scales.shape[1], axis=1)
+        values = tensor.floats(rows)  # of a convolution (channels, 1, taps) or, in a pack, (channels, taps, 1)
+        return values.reshape(len(values), -1)
+
+    # -- in the plain basis --------------------------------------------------------------------------------------------
+
+    def in_plain_basis(self, name: str, values: F32) -> F32:
+        if self.rotation is None or not self.rotation.turns(f"{name}.weight"):
             return values
-        rotated = values.reshape(-1, block).astype(np.float64) @ hadamard_matrix(block)  # one product, not one per row
-        return (rotated.reshape(values.shape) * self._floats(f"{module}.signs")).astype(np.float32)
+        block, signs = self.rotation.block, self.rotation.signs
+        matrix, plain = hadamard_matrix(block), np.empty_like(values)
+        step = max(1, PLAIN_PIECE // values.shape[1])
+        for first in range(0, len(values), step):
+            piece = values[first : first + step]
+            plain[first : first + step] = (piece.reshape(-1, block).astype(np.float64) @ matrix).reshape(piece.shape)
+        return plain * signs[values.shape[1]] if signs else plain
 
-    def _unpacked(self, module: str) -> F32:
-        """Return a matrix of MLX's 2-bit codes, sixteen to a word from the low bits up: code times scale plus bias."""
-        words = self._tensors[f"{module}.weight"].array()
-        codes = (words[:, :, None] >> np.arange(0, 32, 2, dtype=np.uint32)) & 3
-        if (codes == 3).any():
-            raise Unsupported(f"{(codes == 3).sum()} codes are 3, so it is not ternary", tensor=f"{module}.weight")
-        scales, biases = self._floats(f"{module}.scales"), self._floats(f"{module}.biases")
-        grouped = codes.reshape(*scales.shape, -1).astype(np.float32)
-        return (grouped * scales[..., None] + biases[..., None]).reshape(len(words), -1)
+
+def open_folder(folder: Path, stored: StoredTypes = EXACTLY, *, quantize: str | None = None) -> Oracle:
+    """Return the oracle of a checkpoint folder of either kind. quantize: see Oracle."""
+    return HybridOracle(folder, stored) if is_hybrid(folder) else Oracle(folder, stored, quantize=quantize)
 
 
 def hadamard_matrix(block: int) -> npt.NDArray[np.float64]:
@@ -124,50 +170,3 @@ def hadamard_matrix(block: int) -> npt.NDArray[np.float64]:
     while len(matrix) < block:
         matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix) / np.sqrt(2.0)
     return matrix
-
-
-def _places(tensors: Mapping[str, Tensor]) -> tuple[str, str | None]:
-    """Return what precedes `layers.`, and the module of the head; None for a head that is the embedding."""
-    [table] = [name for name in tensors if name.endswith("embed_tokens.weight") and not name.startswith("mtp.")]
-    head = next((name for name in tensors if name.endswith("lm_head.weight")), None)
-    return table.removesuffix("embed_tokens.weight"), head.removesuffix(".weight") if head else None
-
-
-def _spec(config: Mapping[str, Any], *, tied: bool) -> ModelSpec:
-    """Return the spec of config.json's text model, as transformers' Qwen3_5TextConfig reads it."""
-    rope = config["rope_parameters"]
-    if config["hidden_act"] != "silu" or rope.get("rope_type", "default") != "default" or config.get("attention_bias"):
-        raise Unsupported("it has another activation, rope or bias than Qwen3.5")
-    if config["linear_key_head_dim"] != config["linear_value_head_dim"]:
-        raise Unsupported("its linear keys and values have heads of different widths")
-    layers, every = config["num_hidden_layers"], config.get("full_attention_interval", 4)
-    kinds = config.get("layer_types") or [
-        "linear_attention" if (layer + 1) % every else "full_attention" for layer in range(layers)
-    ]
-    return ModelSpec(
-        architecture="qwen35",
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        layers=layers,
-        heads=config["num_attention_heads"],
-        kv_heads=config["num_key_value_heads"],
-        head_dim=config["head_dim"],
-        context_length=config["max_position_embeddings"],
-        rope_theta=float(rope["rope_theta"]),
-        norm_eps=float(config["rms_norm_eps"]),
-        activation="silu",
-        tied=tied,
-        sub_norms=False,
-        qk_norms=True,
-        int8_activations=False,
-        rotary_dim=int(config["head_dim"] * rope["partial_rotary_factor"]),
-        rope_sections=(*rope["mrope_section"], 0)[:4] if "mrope_section" in rope else (),
-        delta_net=DeltaNet(
-            key_heads=config["linear_num_key_heads"],
-            value_heads=config["linear_num_value_heads"],
-            state_size=config["linear_key_head_dim"],
-            conv_taps=config["linear_conv_kernel_dim"],
-            recurrent=tuple(kind == "linear_attention" for kind in kinds),
-        ),
-    )

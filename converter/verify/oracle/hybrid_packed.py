@@ -1,59 +1,95 @@
-"""A GGUF file of a Qwen3.5 hybrid as arrays for runtime/hybrid_reference.py, each in transformers' order of heads."""
+"""A GGUF file of a Qwen3.5 hybrid as the source that another file is held against, in transformers' order of heads.
+
+Its rotation is computed by formats/hadamard.py: like packed.py it is less independent than an oracle of a checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from tritpack.formats import float_types
-from tritpack.formats.errors import Unreadable, Unsupported
-from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_metadata import from_gguf
-from tritpack.formats.model_spec import ModelSpec
-from tritpack.runtime import hybrid_reference
+from tritpack.converter.verify.oracle.codes import recovered
+from tritpack.converter.verify.oracle.hybrid_outputs import HybridOutputs
+from tritpack.converter.verify.oracle.packed import Coded, PackedOracle
+from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredTypes
+from tritpack.converter.verify.oracle.tensors import CHUNK, F32
+from tritpack.formats.errors import Unsupported
+from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.model_spec import HYBRID, TABLES
+from tritpack.formats.names import PLAIN_FLOATS
+from tritpack.formats.ternary import TernaryTensor
 
-F32 = npt.NDArray[np.float32]
 
+class HybridPacked(HybridOutputs, PackedOracle):
+    """A PackedOracle of a hybrid. Raises Unreadable and Unsupported."""
 
-class HybridPacked:
-    """The weights of a GGUF file, decoded one at a time. Raises Unreadable and Unsupported."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = GgufFile(path)
-        self.spec: ModelSpec = from_gguf(self.file)
+    def __init__(self, path: Path, stored: StoredTypes = EXACTLY) -> None:
+        super().__init__(path, stored)
         if self.spec.delta_net is None:
             raise Unsupported(f"architecture {self.spec.architecture!r} is no hybrid", path=path)
-        for name, shape in self.spec.tensor_shapes().items():
-            if name not in self.file.tensors:
-                raise Unreadable("is missing", path=path, tensor=name)
-            if (found := self.file.tensors[name].shape) != shape:
-                raise Unreadable(f"has shape {list(found)}, expected {list(shape)}", path=path, tensor=name)
-
-    def logits(self, tokens: Sequence[int]) -> F32:
-        """Return the logits of one sequence, float32 (tokens, vocab)."""
-        return hybrid_reference.forward(self.spec, self, tokens)
-
-    def rows(self, name: str, rows: npt.NDArray[np.int64]) -> F32:
-        return self._stored(name)[rows]
+        self.plain_spec = self.spec
 
     def array(self, name: str) -> F32:
-        values = self._stored(name)
-        if (order := self.spec.row_order(name)) is not None:
-            values = values[np.argsort(order)]
-        if (order := self.spec.column_order(name)) is not None:
-            values = values[:, np.argsort(order)]
+        """As HybridOutputs has it; matrices that the file holds as floats need not be ternary."""
+        info = self.file.tensors[name]
+        if name not in self.spec.linear_names() or info.layout not in PLAIN_FLOATS:
+            return super().array(name)
+        values = self._floats(info, 0, info.rows)
+        for order, axis in ((self.spec.row_order(name), 0), (self.spec.column_order(name), 1)):
+            values = values if order is None else np.take(values, np.argsort(order), axis)
         return values
 
-    def _stored(self, name: str) -> F32:
-        info = self.file.tensors[name]
-        if (ternary := self.file.ternary(info)) is not None:
-            values: F32 = ternary.dequantize()
-        elif info.layout in float_types.FLOAT_TYPES:
-            values = float_types.decode(info.layout, self.file.bytes_of(info), info.rows, info.cols)
-        else:
-            message = f"it is stored as {info.layout}, which is not read here"
-            raise Unsupported(message, path=self.file.path_of(info), tensor=name)
-        return values.reshape(info.shape)
+    def norm(self, name: str) -> F32 | None:
+        info = next((self.file.tensors[full] for full in (f"{name}.weight", name) if full in self.file.tensors), None)
+        if info is None:
+            return None
+        values: F32 = self._floats(info, 0, 1)[0]
+        return values if (order := self.spec.row_order(info.name)) is None else values[np.argsort(order)]
+
+    def original_rows(self, name: str, first: int, last: int) -> F32:
+        if (order := self.spec.row_order(f"{name}.weight")) is None:
+            return super().original_rows(name, first, last)
+        return super().original_rows(name, 0, len(order))[np.argsort(order)][first:last]
+
+    def _coded(self, name: str) -> Coded | None:
+        coded = super()._coded(name)
+        if coded is None or (order := self.spec.column_order(name)) is None:
+            return coded
+        ternary = TernaryTensor(*coded).with_columns(np.argsort(order))
+        return ternary.codes, ternary.scales
+
+    def _decoded(self, info: TensorInfo) -> TernaryTensor | None:
+        if info.layout not in PLAIN_FLOATS or info.name not in self._ternary:
+            return super()._decoded(info)
+        coded = recovered(_Floats(info.shape, lambda first, last: self._floats(info, first, last)))
+        return None if coded is None else TernaryTensor(*coded)
+
+    def _may_recover(self, info: TensorInfo) -> bool:
+        return info.layout in PLAIN_FLOATS
+
+    @functools.cached_property
+    def _ternary(self) -> frozenset[str]:
+        """Matrices that are ternary even where the file holds them as floats: the folded master."""
+        return frozenset({*self.spec.linear_names(), *(f"{name}.weight" for name in TABLES)})
+
+
+def open_packed(path: Path, stored: StoredTypes = EXACTLY) -> PackedOracle:
+    """Return the oracle of a GGUF file, of a hybrid or not."""
+    is_hybrid = GgufFile(path).metadata.get("general.architecture") == HYBRID
+    return HybridPacked(path, stored) if is_hybrid else PackedOracle(path, stored)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Floats:
+    """A matrix of floats, decoded some rows at a time. rows: returns those from a first to before a last."""
+
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], F32]
+
+    def chunks(self) -> Iterator[F32]:
+        step = max(1, CHUNK // self.shape[1])
+        return (self.rows(row, min(row + step, self.shape[0])) for row in range(0, self.shape[0], step))

@@ -39,11 +39,13 @@ class PackedOracle(Oracle):
             self.spec = model_metadata.from_gguf(self.file)
         self.unused = self.spec.unknown_tensors(self.file.tensors)
         for name, shape in self.spec.tensor_shapes().items():
-            if name not in self.file.tensors or self.file.tensors[name].shape != shape:
-                raise Unreadable(f"it is missing or has another shape than {list(shape)}", path=path, tensor=name)
+            if name not in self.file.tensors:
+                raise Unreadable("it is missing", path=path, tensor=name)
+            if (found := self.file.tensors[name].shape) != shape:
+                raise Unreadable(f"it has shape {list(found)}, expected {list(shape)}", path=path, tensor=name)
         for name in self.spec.linear_names():
             info = self.file.tensors[name]
-            if self.file.layout_of(info) is None:
+            if self.file.layout_of(info) is None and not self._may_recover(info):
                 message = f"it is stored as {info.layout}, so this is not a ternary model"
                 raise Unsupported(message, path=path, tensor=name)
 
@@ -94,10 +96,17 @@ class PackedOracle(Oracle):
     def _unpacked(self, info: TensorInfo) -> TernaryTensor | None:
         """The tensor if it is ternary. A table is read row by row, so the last one is kept."""
         if info.name.removesuffix(".weight") not in TABLES:
-            return self.file.ternary(info)
+            return self._decoded(info)
         if self._table is None or self._table[0] != info.name:
-            self._table = info.name, self.file.ternary(info)
+            self._table = info.name, self._decoded(info)
         return self._table[1]
+
+    def _decoded(self, info: TensorInfo) -> TernaryTensor | None:
+        return self.file.ternary(info)
+
+    def _may_recover(self, info: TensorInfo) -> bool:
+        """Whether a matrix of floats may hold ternary values, which `_decoded` finds."""
+        return False
 
     def _floats(self, info: TensorInfo, first: int, last: int) -> F32:
         if info.layout not in float_types.FLOAT_TYPES:

@@ -10,6 +10,7 @@ from typing import Any
 from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.verify.compare.foreign import layout_not_run
 from tritpack.converter.verify.compare.metadata_values import same, short
+from tritpack.converter.verify.compare.rotation import rotation_findings
 from tritpack.converter.verify.compare.source_record import read_record
 from tritpack.converter.verify.compare.specs import (
     CHANGES_THE_GRAPH,
@@ -27,6 +28,7 @@ from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.float_types import FLOAT_TYPES
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.hadamard import PREFIX
 from tritpack.formats.integrity import TENSORS_KEY, recorded_hashes
 from tritpack.formats.layouts import catalog
 from tritpack.formats.model_spec import (
@@ -90,10 +92,12 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     """Compare spec, tensor table and tokenizer with the source's; no value of the file is trusted."""
     rung = Rung(name, blames, compares="metadata, tensor table and tokenizer keys of FILE with those of SOURCE")
     expected = oracle.spec
+    rung.findings += rotation_findings(file, expected.rotation)
     try:
         spec = model_metadata.from_gguf(file)
     except TritpackError as error:
-        rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
+        if not rung.findings or PREFIX not in error.message:  # else a finding says so already, by its name
+            rung.add(Kind.METADATA_INVALID, f"metadata: {error.without_path}", tensor=error.tensor)
     else:
         ours, notes = completed(file, spec, expected)
         rung.notes += notes
@@ -110,6 +114,8 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
 
 def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:
     for field, ours, theirs in differing_fields(spec, expected):
+        if field == "rotation":
+            continue  # rotation_findings says what of it differs
         kind, sentence = Kind.MODEL_DIFFERS, f"{field} is {ours!r}, the source has {theirs!r}"
         if (pairs := rotary_pairing(field, ours, theirs)) is not None:
             kind = Kind.ROTARY_PAIRING_DIFFERS
@@ -193,8 +199,8 @@ def check_metadata(
     if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS and catalog.type_of(kind).file_type is not None:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():
-        if key.startswith("tritpack.") and not complete:
-            continue
+        if (key.startswith("tritpack.") and not complete) or key.startswith(PREFIX):
+            continue  # rotation_findings compares the keys of a rotation by what they mean
         if key not in file.metadata:
             if complete and (key.startswith(f"{arch}.") or key == "general.file_type"):
                 rung.add(Kind.KEY_MISSING, f"{key} is missing, expected {short(value)}", key=key, source=short(value))

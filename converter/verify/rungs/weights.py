@@ -47,7 +47,7 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     rung.figures |= {"ternary_tensors": 0, "ternary_weights": 0}
     rows: list[dict[str, Any]] = []
     roundings: dict[str, float] = {}
-    worst = 0.0
+    worst = vectors = 0.0
     accused: set[str] = set()  # one finding per tensor is enough
     comparison = TensorComparison(file, oracle, everything)
     tasks = comparison.tasks()
@@ -60,6 +60,7 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
                 accused.add(info.name)
                 rung.findings += result.findings
             worst = max(worst, result.scale_rounding)
+            vectors = max(vectors, result.vector_rounding)
             rung.figures["ternary_tensors"] += result.weights > 0
             rung.figures["ternary_weights"] += result.weights
             if result.rounding is not None:
@@ -71,6 +72,8 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
         damage |= {name: sentence for name, future in hashed.items() if (sentence := future.result())}
     _report_damage(rung, damage, accused)
     for table, loss in roundings.items():
+        if not loss and table.removesuffix(".weight") not in TABLES:
+            continue
         rung.figures[f"{table.removesuffix('.weight')}_rounding"] = loss
         if loss and table not in accused:
             layout = file.tensors[table].layout
@@ -86,6 +89,8 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
         rung.notes.append(
             f"scales were rounded to what their layout holds, with a relative change of at most {worst:.2g}"
         )
+    if vectors:
+        rung.notes.append(f"norms or other vectors are rounded as another tool rounds them, at most {vectors:.2g} away")
     if not rows and not rung.findings:
         rung.skipped = "no ternary tensor of the file has a counterpart in the source, so none was compared"
     rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
