@@ -2,7 +2,7 @@
 
 Rotated weights are taken back to the plain basis here: L H diag(s) is multiplied out in float64 with H as a matrix, so
 that no transform is left and a mistake in that of formats/hadamard.py cannot hide. Floats are transformers' (`model.`
-or `model.language_model.`), packs are mlx-vlm's of schema 2 and MLX's plain 2 bits.
+or `model.language_model.`), packs are mlx-vlm's of schema 1 and 2 and MLX's plain 2 bits.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ class HybridOracle(HybridOutputs):
             raise Unreadable(f"the checkpoint makes no sense: {type(error).__name__}: {error}", path=folder) from error
 
     def _read(self, folder: Path) -> None:
-        self._is_pack = self.config.get("model_type") == PACK
-        if self._is_pack and (self.config["schema_version"], self.config["gdn_activation_layout"]) != (2, "grouped"):
-            raise Unsupported("the pack is of another schema than 2 with grouped heads")
+        is_pack = self.config.get("model_type") == PACK
+        if is_pack and (
+            self.config["schema_version"] not in (1, 2) or self.config["gdn_activation_layout"] != "grouped"
+        ):
+            raise Unsupported("the pack is of another schema than 1 or 2 with grouped heads")
         bits = (self.config.get("quantization") or self.config.get("quantization_config") or {}).get("bits", 2)
         if bits != 2:
             raise Unsupported(f"it is quantised to {bits} bits, so it is not ternary")
@@ -85,6 +87,10 @@ class HybridOracle(HybridOutputs):
         }
         self.rotation = read_rotation(folder, self.config, self._tensors, matrices)
         gates = [t for name, t in self._tensors.items() if name.endswith(("in_proj_a.weight", "in_proj_b.weight"))]
+        # mlx-lm and mlx-vlm add 1 to the norms where they turn the axes of the convolutions, (channels, 1, taps), and
+        # store them so.
+        turned = (t.shape[-1] == 1 for name, t in self._tensors.items() if name.endswith("conv1d.weight"))
+        self._norms_are_factors = next(turned, False)
         ternary_gates = bool(gates) and all(self._looks_ternary(gate) for gate in gates)
         self.spec = read_hybrid_spec(inner, tied=head is None, ternary_gates=ternary_gates, rotation=self.rotation)
         self.plain_spec = dataclasses.replace(self.spec, rotation=None)
@@ -118,7 +124,7 @@ class HybridOracle(HybridOutputs):
         values = self._tensors[self._names[name]].floats()
         if name.endswith("ssm_a"):
             return (-np.exp(values.astype(np.float64))).astype(np.float32)
-        adds_one = not self._is_pack and name.rpartition(".")[2] in OFFSET_NORMS
+        adds_one = not self._norms_are_factors and name.rpartition(".")[2] in OFFSET_NORMS
         return np.float32(1) + values if adds_one else values
 
     def _linear(self, name: str) -> Coded:

@@ -1,7 +1,7 @@
 """Reads the config of a Qwen3.5 hybrid as a ModelSpec, and the rotation of a pack: the oracle's own reading.
 
-Configs are transformers' Qwen3_5TextConfig, flat or nested, and those of mlx-vlm's packs of schema 2, whose own Python
-is never run. What says that weights are rotated is read here and nowhere else in the oracle.
+Configs are transformers' Qwen3_5TextConfig, flat or nested, and those of mlx-vlm's packs of schema 1 and 2, whose own
+Python is never run. What says that weights are rotated is read here and nowhere else in the oracle.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -45,6 +46,11 @@ needs: frozenset[Need] = frozenset()
 options: tuple[str, ...] = ()
 
 MAX_DIFFERENCES = 20
+PARTS_LEFT_OUT = {
+    "the vision tower": re.compile(r"(^|\.)(visual|vision_tower)\."),
+    "the layers that predict further tokens (MTP)": re.compile(r"(^|\.)mtp\."),
+}
+"""Parts of a model of text and images, by their tensors."""
 
 OTHER_MODEL = {Kind.MODEL_DIFFERS, Kind.SHAPE_DIFFERS, Kind.TENSOR_MISSING, Kind.NORMS_MISSING}
 
@@ -106,10 +112,20 @@ def check_structure(file: GgufFile, source: CheckpointFolder | GgufFile, oracle:
     check_tensors(rung, file, expected, lambda table: oracle.table_codes(table) is not None)
     check_record(rung, file, expected)
     check_vocabulary(rung, file, source, expected.vocab_size)
-    if oracle.unused:
-        rung.notes.append(f"{len(oracle.unused)} tensors of the source are not used, first {oracle.unused[0]!r}")
+    rung.notes += _unused(oracle)
     rung.figures |= {"tensors": len(file.tensors), "architecture": str(file.metadata.get("general.architecture"))}
     return rung
+
+
+def _unused(oracle: Oracle) -> Iterator[str]:
+    """Yield what of the source the model does not read, the parts of a bigger model by their names."""
+    rest = list(oracle.unused)
+    for what, part in PARTS_LEFT_OUT.items() if oracle.spec.delta_net else ():
+        if found := [name for name in rest if part.search(name)]:
+            rest = [name for name in rest if name not in found]
+            yield f"left out: {len(found)} tensors of {what}"
+    if rest:
+        yield f"{len(rest)} tensors of the source are not used, first {rest[0]!r}"
 
 
 def _compare_specs(rung: Rung, spec: ModelSpec, expected: ModelSpec) -> None:

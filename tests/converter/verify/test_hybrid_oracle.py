@@ -87,7 +87,7 @@ DOWN = "language_model.model.layers.1.mlp.down_proj"
         (contract(lambda keys: keys["prism.hadamard.sign_values"].pop()), "sign_values are not 1536 values"),
         (contract(lambda keys: keys["prism.hadamard.sign_values"].reverse()), "is not what prism.hadamard.sign_values"),
         (config(lambda keys: keys.update(hadamard_config="../hadamard.json")), "expected the name of a file beside it"),
-        (config(lambda keys: keys.update(schema_version=3)), "another schema than 2"),
+        (config(lambda keys: keys.update(schema_version=3)), "another schema than 1 or 2"),
         (config(lambda keys: keys.update(quantization={"bits": 4})), "4 bits, so it is not ternary"),
         (config(lambda keys: keys["text_config"].update(num_hidden_layers=10**9)), "1000000000 layers cannot be in"),
         (config(lambda keys: keys["text_config"].pop("hidden_size")), "KeyError"),
