@@ -19,6 +19,8 @@ VERDICTS = {
     "refuses": "Refused by {}.",
     "unknown": "Not tried in {}.",
 }
+ROTATED = {"wrong": "Loads and talks nonsense in {}: it lacks the transform."}
+"""The same of weights in a rotated basis, where they differ."""
 LONGEST = 200
 """Characters of a text of the file within a sentence."""
 NOT_CHECKED, NOT_READ = "hashes not checked (--stats)", "weights not read (--stats)"
@@ -62,6 +64,9 @@ def _what(result: Result) -> list[str]:
         f"{name}{_kind(result)} with {parameters}, {_container(result)}.",
         _weights(result),
         *([f"Weights in a rotated basis ({rotation})."] if (rotation := result.get("rotation")) else []),
+        *([_codes(codes)] if (codes := result.get("codes")) else []),
+        *([f"In doubt: {doubt}."] if (doubt := result.get("doubt")) else []),
+        *(f"Left out: {number} tensors of {part}." for part, number in (result.get("left_out") or {}).items()),
         *([f"Ternary: {ternarity['summary']}{_looked_at(ternarity)}."] if ternarity else []),
         *([f"Advice: {ternarity['advice']}."] if ternarity and can_follow else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),
@@ -120,6 +125,13 @@ def _weights(result: Result) -> str:
     return f"{count(result['ternary_weights'])} weights are ternary (-1, 0 or +1), {stored}{rest}."
 
 
+def _codes(codes: Mapping[str, int]) -> str:
+    """The share of zeros, and codes that no ternary model has."""
+    legal = codes["minus"] + codes["zero"] + codes["plus"]
+    zeros = f"{100 * codes['zero'] / legal:.2f} % of the codes are 0" if legal else "No tensor could be decoded"
+    return f"{zeros}; {codes['code_3'] or 'none'} of them {'is' if codes['code_3'] in (0, 1) else 'are'} 3."
+
+
 def _tokenizer(tokenizer: Mapping[str, Any] | None) -> str:
     if tokenizer is None:
         return "It has no tokenizer."
@@ -159,7 +171,11 @@ def runs_in(result: Result) -> list[str]:
     if result["damage"]:
         copy = f" An undamaged copy would be right in {names['right']}." if names["right"] else ""
         return [f"Nothing runs it right: the file is damaged.{copy}"]
-    return [sentence.format(names[verdict]) for verdict, sentence in VERDICTS.items() if names[verdict]]
+    sentences = {**VERDICTS, **(ROTATED if result.get("rotation") else {})}
+    said = [sentence.format(names[verdict]) for verdict, sentence in sentences.items() if names[verdict]]
+    if nonsense := result.get("nonsense_as"):
+        said.append(f"Repacked, it would load and talk nonsense in {', '.join(nonsense)}.")
+    return said
 
 
 def _engines(engines: Sequence[Mapping[str, Any]], verdict: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from tritpack.converter.inspect.needs import NeedsOptions
 from tritpack.converter.inspect.origin import of_checkpoint
 from tritpack.converter.inspect.packed_needs import packed_needs, table_parameters
 from tritpack.converter.inspect.statistics import figures_of
-from tritpack.converter.inspect.summary import SCHEMA, summary
+from tritpack.converter.inspect.summary import SCHEMA, codes_in_all, hyperparameters, summary
 from tritpack.converter.inspect.ternarity import FORM_KEY, not_ternary, ternarity_of
 from tritpack.converter.inspect.weight_values import TERNARY
 from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -82,7 +81,10 @@ def inspect_checkpoint(folder: CheckpointFolder, name: str, stats: bool, options
         "embedding_parameters": table_parameters(spec) if spec else 0,
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * ternary_bytes / ternary_weights if ternary_weights else None,
-        "model": dataclasses.asdict(spec) if spec else None,
+        "rotation": str(spec.rotation) if spec and spec.rotation else None,
+        "codes": codes_in_all(rows, 0),
+        "left_out": model.left_out if model else {},
+        "model": hyperparameters(spec) if spec else None,
         "context_length": spec.context_length if spec else None,
         "tokenizer": _tokenizer(folder, spec),
         "ternarity": verdict,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tritpack.converter.inspect.engines import engine_verdicts
+from tritpack.converter.inspect.engines import engine_verdicts, nonsense_as
 from tritpack.converter.inspect.known_files import recognise
 from tritpack.converter.inspect.needs import NeedsOptions, needs
 from tritpack.converter.inspect.origin import recorded
 from tritpack.converter.inspect.problems import file_problems, missing_tensors, rotation_problems
-from tritpack.converter.inspect.summary import SCHEMA, is_table, summary
+from tritpack.converter.inspect.summary import SCHEMA, codes_in_all, hyperparameters, is_table, summary
+from tritpack.converter.sources.hybrid_gguf import generation_doubt, left_out
 from tritpack.converter.targets.engines.packed_model import ambiguities
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError, Unreadable
@@ -30,7 +30,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
     spec = _spec(gguf)
     rows, unknown = _tensor_rows(gguf)
     known = recognise(gguf, whole=stats)
-    integrity, damage = _integrity(gguf, spec, rows, stats)
+    integrity, damage, threes = _integrity(gguf, spec, rows, stats)
     missing = missing_tensors(gguf, spec)
     damage = [*missing, *damage]
     weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
@@ -54,6 +54,9 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "ternary_weights": ternary_weights,
         "ternary_bits_per_weight": 8 * sum(t.nbytes for t in weights) / ternary_weights if ternary_weights else None,
         "rotation": _rotation(gguf),
+        "codes": codes_in_all(rows, threes),
+        "left_out": left_out(gguf, spec),
+        "doubt": generation_doubt(gguf, spec),
         "model": _hyperparameters(gguf, spec, ternary_weights),
         "context_length": _context_length(gguf),
         "tokenizer": _tokenizer(gguf),
@@ -64,6 +67,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "integrity": integrity,
         "decoded": stats,
         "engines": engine_verdicts(gguf, name, spec),
+        "nonsense_as": nonsense_as(gguf, spec),
         "needs": complete and needs(complete, _sizes(gguf), [t.name for t in weights], gguf.size, options),
         "origin": recorded(gguf.metadata, gguf.path),
         "known": known,
@@ -101,7 +105,7 @@ def _hyperparameters(file: GgufFile, spec: ModelSpec | None, ternary_weights: in
     if spec is None:
         return None
     known = ternary_weights > 0 or model_metadata.QUANTIZATION_KEY in file.metadata
-    return {**dataclasses.asdict(spec), **({} if known else {"int8_activations": None})}
+    return {**hyperparameters(spec), **({} if known else {"int8_activations": None})}
 
 
 def _part(file: GgufFile) -> dict[str, Any] | None:
@@ -134,22 +138,23 @@ def _tensor_rows(file: GgufFile) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _integrity(
     file: GgufFile, spec: ModelSpec | None, rows: Sequence[dict[str, Any]], stats: bool
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """What is known of the hashes that a file records of its tensors, None if there are none; and the damage. stats:
-    compute them, and put the statistics of every tensor into its row."""
-    recorded, damage = _recorded(file)
+) -> tuple[dict[str, Any] | None, list[str], int]:
+    """What is known of the hashes that a file records of its tensors, None if there are none; the damage; and how many
+    codes are 3. stats: compute them, and put the statistics of every tensor into its row."""
+    (recorded, damage), threes = _recorded(file), 0
     if stats:
         from tritpack.converter.inspect.statistics import statistics
 
         for row, (name, found) in zip(rows, statistics(file, spec, recorded).items()):
             row |= found.figures | ({} if found.intact is None else {"intact": found.intact})
             damage += [] if found.damage is None else [found.damage]
+            threes += found.threes
             if recorded and name not in recorded:
                 damage.append(f"tensor {name!r}: {TENSORS_KEY} does not name it")
     if not recorded:
-        return None, damage
+        return None, damage, threes
     differing = [row["name"] for row in rows if not row.get("intact", True)] if stats else None
-    return {"recorded": len(recorded), "checked": stats, "differing": differing}, damage
+    return {"recorded": len(recorded), "checked": stats, "differing": differing}, damage, threes
 
 
 def _rotation(file: GgufFile) -> str | None:

@@ -25,11 +25,12 @@ Counts = tuple[int, int, int]
 @dataclasses.dataclass(frozen=True)
 class TensorStatistics:
     """figures: of a ternary tensor, as JSON has them; {} for floats. damage: why nobody should use the tensor, or None.
-    intact: whether it is as the file records it; None if the file records nothing of it."""
+    intact: whether it is as the file records it; None if the file records nothing of it. threes: codes that are 3."""
 
     figures: dict[str, Any]
     damage: str | None = None
     intact: bool | None = None
+    threes: int = 0
 
 
 def statistics(
@@ -67,7 +68,9 @@ def _statistics(
         intact = None
         if recorded is not None:
             intact = hashlib.sha256(file.bytes_of(tensor).data).hexdigest() == recorded.sha256
-        return TensorStatistics({}, error.without_path, intact)
+        layout = file.layout_of(tensor)
+        threes = layout.threes(file.bytes_of(tensor), tensor.rows, tensor.cols) if layout else 0
+        return TensorStatistics({}, error.without_path, intact, threes)
     finally:
         file.release(tensor)
     if recorded is None:
@@ -112,7 +115,7 @@ def _scales(scales: Any, suffix: str) -> dict[str, Any]:
 
 
 def _in_checkpoint_order(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | None) -> dict[str, Any]:
-    if spec is None or spec.row_order(tensor.name) is None:
+    if spec is None or (spec.row_order(tensor.name) is None and spec.column_order(tensor.name) is None):
         return {}
     ternary = file.ternary(tensor)
     assert ternary is not None
@@ -120,10 +123,13 @@ def _in_checkpoint_order(file: GgufFile, tensor: TensorInfo, spec: ModelSpec | N
 
 
 def _reordered(name: str, ternary: TernaryTensor, spec: ModelSpec | None) -> dict[str, Any]:
-    """The figures in the row order of a checkpoint, for tensors whose rows GGUF stores in another order."""
-    order = spec.row_order(name) if spec else None
-    if order is None or len(order) != ternary.shape[0]:
+    """The figures in the order of a checkpoint, for tensors whose rows or columns GGUF stores in another one."""
+    if spec is None or ternary.shape != spec.tensor_shapes().get(name):
         return {}
-    back = ternary.with_rows(np.argsort(order))
+    rows, columns = spec.row_order(name), spec.column_order(name)
+    if rows is None and columns is None:
+        return {}
+    back = ternary if rows is None else ternary.with_rows(np.argsort(rows))
+    back = back if columns is None else back.with_columns(np.argsort(columns))
     scales = {} if back.scales.size == 1 else _scales(back.scales, "_hf")
     return {"codes_sha256_hf": back.codes_sha256(), **scales}

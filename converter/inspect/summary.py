@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tritpack.formats.model_spec import TABLES
+from tritpack.formats.model_spec import TABLES, ModelSpec
 
 SCHEMA = "tritpack.inspect/1"
 
@@ -25,6 +26,32 @@ def summary(value: Any) -> Any:
         first = [summary(_plain(item)) for item in value[:6]]
         return first if len(value) <= 6 else {"length": len(value), "first": first}
     return value
+
+
+def hyperparameters(spec: ModelSpec) -> dict[str, Any]:
+    """Return the fields of a spec for JSON: of a rotation its sizes, without signs and names of matrices."""
+    fields = dataclasses.asdict(dataclasses.replace(spec, rotation=None))
+    if (rotation := spec.rotation) is not None:
+        fields["rotation"] = {
+            "block": rotation.block,
+            "sign_widths": sorted(rotation.signs),
+            "matrices": len(rotation.weights),
+            "tables": sorted(rotation.tables),
+            "grouped_heads": rotation.grouped_heads,
+        }
+    return fields
+
+
+def codes_in_all(rows: Sequence[Mapping[str, Any]], threes: int) -> dict[str, int] | None:
+    """Return how many codes of all tensors are -1, 0, +1 and, of damaged ones, 3; None if none was decoded.
+
+    rows: of the tensors, with their figures.
+    """
+    counts = [row["counts"] for row in rows if "counts" in row]
+    if not counts and not threes:
+        return None
+    totals = (sum(count[code] for count in counts) for code in range(3))
+    return {**dict(zip(("minus", "zero", "plus"), totals)), "code_3": threes}
 
 
 def _plain(item: Any) -> Any:

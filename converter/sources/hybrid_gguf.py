@@ -9,6 +9,9 @@ from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import HYBRID, ModelSpec
 from tritpack.formats.names import PLAIN_FLOATS
 
+DOUBTED = ("pq2_0", "ptq1_0")
+"""Layouts of the vendor's files, which say nothing of a rotation by themselves."""
+SOURCE_FORM = "tritpack.source.form"
 PREDICTORS = "the layers that predict further tokens (MTP)"
 
 
@@ -27,16 +30,35 @@ def beyond_the_layers(file: GgufFile, spec: ModelSpec) -> list[str]:
     return [name for name in file.tensors if name.startswith(prefixes)]
 
 
+def left_out(file: GgufFile, spec: ModelSpec | None) -> dict[str, int]:
+    """Return how many tensors of a file are not read, by what they are of."""
+    count = 0 if spec is None else len(beyond_the_layers(file, spec))
+    return {PREDICTORS: count} if count else {}
+
+
+def generation_doubt(file: GgufFile, spec: ModelSpec | None) -> str | None:
+    """Return what a hybrid without the keys of a rotation may be, in words; None for all other files.
+
+    A file that was made from a checkpoint by us is what that was.
+    """
+    if spec is None or spec.delta_net is None or spec.rotation is not None or SOURCE_FORM in file.metadata:
+        return None
+    if not any(info.layout in DOUBTED for info in file.tensors.values()):
+        return None
+    gates = "; its ternary ssm_alpha and ssm_beta point to the first" if spec.delta_net.ternary_gates else ""
+    return (
+        "no key prism.hadamard.* is there: it is the first generation of Ternary-Bonsai (not rotated), or a broken "
+        f"file (of llama-quantize, say) that talks nonsense{gates}; tritpack verify against a source tells which"
+    )
+
+
 def doubts(file: GgufFile, spec: ModelSpec) -> Iterator[str]:
     """Yield what may be wrong with a hybrid's rotation though nothing contradicts it."""
     if spec.architecture != HYBRID:
         return
     if spec.rotation is None:
-        if any(info.layout in ("pq2_0", "ptq1_0") for info in file.tensors.values()):
-            yield (
-                "no key prism.hadamard.* is there: it is the first generation of Ternary-Bonsai, or a file that lost "
-                "its keys and talks nonsense; tritpack verify against a source tells which"
-            )
+        if (doubt := generation_doubt(file, spec)) is not None:
+            yield doubt
         return
     ternary = [name for name, info in file.tensors.items() if file.layout_of(info) is not None]
     for name in spec.rotation.unnamed(ternary)[:1]:

@@ -22,7 +22,7 @@ from tritpack.converter.sources import hybrid
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary
 from tritpack.converter.sources.hadamard_pack import is_pack, plain_config
-from tritpack.converter.sources.hybrid_gguf import PREDICTORS, beyond_the_layers, doubts, is_float_master
+from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, is_float_master, left_out
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
@@ -60,7 +60,8 @@ class SourceModel:
     """What a source gives to a plan, whatever kind of source it is.
 
     why: what was recognised, in one line. tensors: by GGUF name. metadata: to carry on, by GGUF key. unused: names of
-    tensors that nothing needs. types: GGUF types of metadata, where they are not the usual ones.
+    tensors that nothing needs. types: GGUF types of metadata, where they are not the usual ones. left_out: parts of a
+    bigger model that are no part of this one, and their numbers of tensors.
     """
 
     why: str
@@ -70,6 +71,7 @@ class SourceModel:
     unused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     types: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"SourceModel({self.why!r}, {len(self.tensors)} tensors)"
@@ -114,8 +116,9 @@ def from_checkpoint(
         **sampling_metadata(source.generation_config, notes),
         **vocabulary,
     }
-    warnings = (*left_out, *_checkpoint_warnings(source, recognition, vocabulary), *source.origin.warnings, *notes)
-    return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings)
+    warnings = (*map(_left_out, left_out.items()), *_checkpoint_warnings(source, recognition, vocabulary))
+    warnings += (*source.origin.warnings, *notes)
+    return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings, left_out=left_out)
 
 
 def _origin(source: CheckpointFolder, recorded: Origin | None) -> Origin:
@@ -206,8 +209,8 @@ def _refuse_ternary_masters(tensors: Mapping[str, SourceTensor], recognition: Re
 
 def _unused(
     source: CheckpointFolder, tensors: Mapping[str, SourceTensor], recognition: Recognition
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return a sentence for each part of a bigger model that is left out, and the names of other unused tensors."""
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return how many tensors of each part of a bigger model are left out, and the names of other unused tensors."""
     used = {
         name
         for tensor in tensors.values()
@@ -221,10 +224,11 @@ def _unused(
     unused = sorted(set(source.tensors) - used)
     kinds = {name: recognition.family.kind_left_out(name) for name in unused}
     counts = Counter(kind for kind in kinds.values() if kind)
-    return [_left_out(count, kind) for kind, count in counts.items()], tuple(n for n in unused if not kinds[n])
+    return dict(counts), tuple(n for n in unused if not kinds[n])
 
 
-def _left_out(count: int, kind: str) -> str:
+def _left_out(counted: tuple[str, int]) -> str:
+    kind, count = counted
     return f"left out: {count} tensor{'' if count == 1 else 's'} of {kind}"
 
 
@@ -322,12 +326,11 @@ def from_gguf(file: GgufFile, origin: Origin | None = None) -> SourceModel:
         if not is_float_master(file):
             model_metadata.require_ternary(file)
         spec = model_metadata.from_gguf(file)
-        left_out = beyond_the_layers(file, spec)
-        tensors = _gguf_tensors(file, spec, left_out)
+        tensors = _gguf_tensors(file, spec, beyond_the_layers(file, spec))
         recorded = _recorded(file, origin)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
-    warnings = [*([_left_out(len(left_out), PREDICTORS)] if left_out else []), *doubts(file, spec)]
+    warnings = [*map(_left_out, left_out(file, spec).items()), *doubts(file, spec)]
     why = (
         f"GGUF of architecture {architecture} with "
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "

@@ -199,6 +199,12 @@ class Layout(abc.ABC):
         reason = bad_scale(self.read_scales(data, rows, cols))
         return [reason] if reason else []
 
+    def threes(self, data: Bytes, rows: int, cols: int) -> int:
+        """Return how many codes of a tensor are 3, which stand for no ternary value; 0 if its bytes cannot be read."""
+        if self._frame_problems(data, rows, cols):
+            return 0
+        return int(np.count_nonzero(self.codes_of(self.body(data, rows, cols), rows, cols) == 2))
+
     def _first_illegal(self, data: Bytes, rows: int, cols: int) -> str:
         threes = np.flatnonzero(self.codes_of(self.body(data, rows, cols), rows, cols) == 2)
         if threes.size:
