@@ -6,6 +6,7 @@ rotated is said by spec.rotation (formats/hadamard.py).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -17,7 +18,10 @@ from tritpack.formats.delta_net import DeltaNet
 from tritpack.formats.model_spec import ModelSpec
 
 Tracer = Callable[[str, int, "F32"], None]
-"""Called with (point, layer or -1, float32 (tokens, columns)) after each step."""
+"""Called with (point, layer or -1, float32 (tokens, columns)) after each step. The points are those of the C graph
+(tritpack.h, tp_trace_fn)."""
+LayerTracer = Callable[[str, "F32"], "F32"]
+"""The same of one layer; returns the values."""
 SUM_EPS = np.float32(1e-6)
 """What the length of queries and keys of a Gated DeltaNet is kept away from zero by."""
 
@@ -55,16 +59,23 @@ def forward(
     for layer, recurrent in enumerate(net.recurrent):
         blk = f"blk.{layer}"
         normed = rms_norm(x, weights.array(f"{blk}.attn_norm.weight"), spec.norm_eps)
-        mixed = _delta_net(spec, net, turned, blk, normed) if recurrent else _attention(spec, turned, blk, normed)
-        trace("attn_output", layer, mixed)
-        x = x + mixed
+        at = functools.partial(_traced, trace, layer)
+        mixed = (
+            _delta_net(spec, net, turned, blk, normed, at) if recurrent else _attention(spec, turned, blk, normed, at)
+        )
+        x = at("attn_residual", x + at("attn_output", mixed))
         normed = rms_norm(x, weights.array(f"{blk}.post_attention_norm.weight"), spec.norm_eps)
-        gate, up = turned(f"{blk}.ffn_gate", normed), turned(f"{blk}.ffn_up", normed)
-        x = x + turned(f"{blk}.ffn_down", silu(gate) * up)
-        trace("layer_out", layer, x)
+        gate, up = (at(part, turned(f"{blk}.{part}", normed)) for part in ("ffn_gate", "ffn_up"))
+        x = at("layer_out", x + at("ffn_down", turned(f"{blk}.ffn_down", silu(gate) * up)))
     final = rms_norm(x, weights.array("output_norm.weight"), spec.norm_eps)
     trace("final_norm", -1, final)
     return turned("token_embd" if spec.tied else "output", final)
+
+
+def _traced(trace: Tracer, layer: int, point: str, values: F32) -> F32:
+    """Tell a step of a layer, and return its values."""
+    trace(point, layer, values)
+    return values
 
 
 class _Products:
@@ -87,21 +98,22 @@ class _Products:
         return self.rotation is not None and self.rotation.turns(name)
 
 
-def _delta_net(spec: ModelSpec, net: DeltaNet, turned: _Products, blk: str, y: F32) -> F32:
+def _delta_net(spec: ModelSpec, net: DeltaNet, turned: _Products, blk: str, y: F32, at: LayerTracer) -> F32:
     """Return what a Gated DeltaNet layer adds, float32 (tokens, hidden)."""
     array, n, heads, size = turned.weights.array, len(y), net.value_heads, net.state_size
-    mixed = silu(causal_convolution(turned(f"{blk}.attn_qkv", y), array(f"{blk}.ssm_conv1d.weight")))
+    qkv, gate, alpha, beta = (
+        at(part, turned(f"{blk}.{part}", y)) for part in ("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta")
+    )
+    mixed = silu(causal_convolution(qkv, array(f"{blk}.ssm_conv1d.weight")))
     q, k, v = np.split(mixed, [net.key_width, 2 * net.key_width], axis=1)
     q, k = (unit(part.reshape(n, net.key_heads, size)) for part in (q, k))
     q = q / np.sqrt(np.float32(size))
     q, k = (np.repeat(part, heads // net.key_heads, axis=1) for part in (q, k))
-    beta = sigmoid(turned(f"{blk}.ssm_beta", y))
-    step = turned(f"{blk}.ssm_alpha", y) + array(f"{blk}.ssm_dt.bias")
-    decay = array(f"{blk}.ssm_a") * np.logaddexp(np.float32(0), step)
+    decay = array(f"{blk}.ssm_a") * np.logaddexp(np.float32(0), alpha + array(f"{blk}.ssm_dt.bias"))
     state = np.zeros((heads, size, size), np.float32)
-    out = delta_rule(q, k, v.reshape(n, heads, size), beta, decay, state)
-    z = turned(f"{blk}.attn_gate", y).reshape(n, heads, size)
-    out = rms_norm(out, array(f"{blk}.ssm_norm.weight"), spec.norm_eps) * silu(z)
+    out = delta_rule(q, k, v.reshape(n, heads, size), sigmoid(beta), decay, state)
+    at("delta_out", out.reshape(n, -1))
+    out = rms_norm(out, array(f"{blk}.ssm_norm.weight"), spec.norm_eps) * silu(gate.reshape(n, heads, size))
     if turned.rotates(f"{blk}.ssm_out.weight") and turned.rotation and not turned.rotation.grouped_heads:
         out = out[:, net.head_order()]
     return turned(f"{blk}.ssm_out", out.reshape(n, -1))
@@ -133,23 +145,26 @@ def causal_convolution(x: F32, taps: F32) -> F32:
     return total
 
 
-def _attention(spec: ModelSpec, turned: _Products, blk: str, y: F32) -> F32:
+def _attention(spec: ModelSpec, turned: _Products, blk: str, y: F32, at: LayerTracer) -> F32:
     """Return what an attention layer adds, float32 (tokens, hidden)."""
     array, n, size = turned.weights.array, len(y), spec.head_dim
-    both = turned(f"{blk}.attn_q", y).reshape(n, spec.heads, 2, size)
+    q, k, v = (at(part, turned(f"{blk}.{part}", y)) for part in ("attn_q", "attn_k", "attn_v"))
+    both = q.reshape(n, spec.heads, 2, size)
     q = rms_norm(both[:, :, 0], array(f"{blk}.attn_q_norm.weight"), spec.norm_eps)
-    k = turned(f"{blk}.attn_k", y).reshape(n, spec.kv_heads, size)
-    k = rms_norm(k, array(f"{blk}.attn_k_norm.weight"), spec.norm_eps)
-    v = turned(f"{blk}.attn_v", y).reshape(n, spec.kv_heads, size)
+    k = rms_norm(k.reshape(n, spec.kv_heads, size), array(f"{blk}.attn_k_norm.weight"), spec.norm_eps)
+    v = v.reshape(n, spec.kv_heads, size)
     q, k = partial_rope(spec, q), partial_rope(spec, k)
+    at("attn_q_rope", q.reshape(n, -1))
+    at("attn_k_rope", k.reshape(n, -1))
     group = spec.heads // spec.kv_heads
     k, v = (np.repeat(part, group, axis=1).transpose(1, 0, 2) for part in (k, v))
     scores = q.transpose(1, 0, 2) @ k.transpose(0, 2, 1) / np.sqrt(np.float32(size))
     scores = np.where(np.tri(n, dtype=bool), scores, np.float32(-np.inf))
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
-    mixed = (shares @ v).transpose(1, 0, 2) * sigmoid(both[:, :, 1])
-    return turned(f"{blk}.attn_output", mixed.reshape(n, -1))
+    mixed = (shares @ v).transpose(1, 0, 2)
+    at("attn_out", mixed.reshape(n, -1))
+    return turned(f"{blk}.attn_output", (mixed * sigmoid(both[:, :, 1])).reshape(n, -1))
 
 
 def partial_rope(spec: ModelSpec, x: F32) -> F32:

@@ -10,6 +10,7 @@ from typing import Any
 from tritpack.converter.cli.human import count, listed, size
 from tritpack.converter.inspect.needs_text import needs_sentences
 from tritpack.converter.inspect.origin import FAMILY_KEY, is_known
+from tritpack.converter.sources.hybrid_gguf import left_out_words
 from tritpack.formats.integrity import SHOWN
 
 Result = Mapping[str, Any]
@@ -66,7 +67,7 @@ def _what(result: Result) -> list[str]:
         *([f"Weights in a rotated basis ({rotation})."] if (rotation := result.get("rotation")) else []),
         *([_codes(codes)] if (codes := result.get("codes")) else []),
         *([f"In doubt: {doubt}."] if (doubt := result.get("doubt")) else []),
-        *(f"Left out: {number} tensors of {part}." for part, number in (result.get("left_out") or {}).items()),
+        *(f"{words[0].upper()}{words[1:]}." for words in left_out_words(result.get("left_out") or {})),
         *([f"Ternary: {ternarity['summary']}{_looked_at(ternarity)}."] if ternarity else []),
         *([f"Advice: {ternarity['advice']}."] if ternarity and can_follow else []),
         f"{_tokenizer(result['tokenizer'])} {f'Context: up to {context:,} tokens.' if context else ''}".rstrip(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tritpack.converter.sources.first_values import gguf_is_ternary
 from tritpack.formats.gguf_reader import GgufFile
@@ -34,6 +34,11 @@ def left_out(file: GgufFile, spec: ModelSpec | None) -> dict[str, int]:
     """Return how many tensors of a file are not read, by what they are of."""
     count = 0 if spec is None else len(beyond_the_layers(file, spec))
     return {PREDICTORS: count} if count else {}
+
+
+def left_out_words(parts: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each part of a bigger model that is left out. parts: its number of tensors by its name."""
+    return [f"left out: {count} tensor{'' if count == 1 else 's'} of {part}" for part, count in parts.items()]
 
 
 def generation_doubt(file: GgufFile, spec: ModelSpec | None) -> str | None:

@@ -22,7 +22,7 @@ from tritpack.converter.sources import hybrid
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary
 from tritpack.converter.sources.hadamard_pack import is_pack, plain_config
-from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, is_float_master, left_out
+from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, is_float_master, left_out, left_out_words
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,
@@ -116,7 +116,7 @@ def from_checkpoint(
         **sampling_metadata(source.generation_config, notes),
         **vocabulary,
     }
-    warnings = (*map(_left_out, left_out.items()), *_checkpoint_warnings(source, recognition, vocabulary))
+    warnings = (*left_out_words(left_out), *_checkpoint_warnings(source, recognition, vocabulary))
     warnings += (*source.origin.warnings, *notes)
     return SourceModel(recognition.why, recognition.spec, tensors, metadata, unused, warnings, left_out=left_out)
 
@@ -227,11 +227,6 @@ def _unused(
     return dict(counts), tuple(n for n in unused if not kinds[n])
 
 
-def _left_out(counted: tuple[str, int]) -> str:
-    kind, count = counted
-    return f"left out: {count} tensor{'' if count == 1 else 's'} of {kind}"
-
-
 def _refuse_unknown_norms(unused: tuple[str, ...], recognition: Recognition) -> None:
     """Raise Unsupported for a norm, bias or projection that nothing asked for: with it, the graph is another one.
 
@@ -330,7 +325,7 @@ def from_gguf(file: GgufFile, origin: Origin | None = None) -> SourceModel:
         recorded = _recorded(file, origin)
     types = {key: file.metadata_types[key] for key in recorded if key in file.metadata_types}
     layouts = Counter(file.tensors[name].layout for name in spec.linear_names())
-    warnings = [*map(_left_out, left_out(file, spec).items()), *doubts(file, spec)]
+    warnings = [*left_out_words(left_out(file, spec)), *doubts(file, spec)]
     why = (
         f"GGUF of architecture {architecture} with "
         f"{', '.join(f'{count} x {layout}' for layout, count in layouts.items())}; "

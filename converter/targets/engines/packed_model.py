@@ -12,8 +12,8 @@ from tritpack.formats.hadamard import PREFIX
 from tritpack.formats.layouts.bases import BlockScales, RowScales
 from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
 from tritpack.formats.layouts.layout import Layout
-from tritpack.formats.model_metadata import foreign_architecture
-from tritpack.formats.model_spec import IMPLIED_ACTIVATION, LINEARS, TABLES, ModelSpec
+from tritpack.formats.model_metadata import MOST_LINEARS, foreign_architecture
+from tritpack.formats.model_spec import IMPLIED_ACTIVATION, TABLES, ModelSpec
 from tritpack.formats.ternary import coarsest_both
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -158,7 +158,7 @@ def _blocks(file: GgufFile, tensor: TensorInfo, layout: Layout) -> tuple[int, in
 
 
 def _is_linear(tensor: TensorInfo) -> bool:
-    return tensor.name.removesuffix(".weight").rpartition(".")[2] in LINEARS and 0 not in tensor.shape
+    return tensor.name.removesuffix(".weight").rpartition(".")[2] in MOST_LINEARS and 0 not in tensor.shape
 
 
 def _activation(file: GgufFile, architecture: str | None) -> str | None:

@@ -20,7 +20,7 @@ from tritpack.formats import model_metadata
 from tritpack.formats.errors import Unreadable
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.integrity import recorded_hashes
-from tritpack.formats.model_spec import LINEARS, TABLES
+from tritpack.formats.model_spec import ALL_LINEARS, TABLES
 from tritpack.runtime import packers
 from tritpack.runtime.library import library
 from tritpack.runtime.machine import usable_cores
@@ -153,7 +153,7 @@ def _weights(info: TensorInfo) -> int:
 
 
 def _is_product(info: TensorInfo) -> bool:
-    return info.name.endswith(".weight") and info.name.split(".")[-2] in (*LINEARS, *TABLES)
+    return info.name.endswith(".weight") and info.name.split(".")[-2] in (*ALL_LINEARS, *TABLES)
 
 
 def _is_table(info: TensorInfo) -> bool:

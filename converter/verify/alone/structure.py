@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tritpack.converter.sources.hybrid_gguf import generation_doubt
 from tritpack.converter.verify.alone.context import AloneContext
 from tritpack.converter.verify.compare.foreign import is_silent_on_activations, layout_not_run
 from tritpack.converter.verify.findings import Kind
@@ -37,6 +38,8 @@ def run(context: AloneContext) -> Rung:
     key = f"{file.metadata.get('general.architecture')}.hidden_activation"
     if spec.architecture.startswith("bitnet") and key not in file.metadata:
         rung.notes.append(f"{key} is missing: taken to be {spec.activation}, and other readers may guess otherwise")
+    if (doubt := generation_doubt(file, spec)) is not None:
+        rung.notes.append(doubt)
     if is_silent_on_activations(file):
         how = next(name for name, int8 in ACTIVATION_QUANTIZATION.items() if int8 == spec.int8_activations)
         rung.notes.append(f"no key of the file says how activations are quantised: taken to be {how}")

@@ -22,6 +22,11 @@ PARTS = {
     "attn_q": "the query projection",
     "attn_k": "the key projection",
     "attn_v": "the value projection",
+    "attn_qkv": "the projection to queries, keys and values",
+    "attn_gate": "the projection of the output gate",
+    "ssm_alpha": "the projection of the decay",
+    "ssm_beta": "the projection of beta",
+    "delta_out": "the convolution or the delta rule",
     "attn_q_rope": "the query norm or rotary embedding",
     "attn_k_rope": "the key norm or rotary embedding",
     "attn_out": "attention",
@@ -40,6 +45,12 @@ PARTS = {
     "final_norm": "the final norm",
 }
 """Trace points of the graph (tritpack.h, tp_trace_fn), by what was computed last when they were recorded."""
+
+ORDERED = {
+    "attn_q": "attn_q_rope", "attn_k": "attn_k_rope",
+    "attn_qkv": "attn_qkv", "attn_gate": "delta_out", "ssm_alpha": "ssm_alpha", "ssm_beta": "ssm_beta",
+}  # fmt: skip
+"""Projections whose rows GGUF may have in another order, and what comes later in the same one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +78,9 @@ class Layers:
         # A point whose projection has a norm of its own is recorded twice, before and after that norm.
         self._recorded: dict[tuple[str, int], list[F32]] = {}
         self._orders: dict[str, npt.NDArray[np.int64]] = {}
-        for part in ("attn_q", "attn_k"):
+        for part, after in ORDERED.items():
             if (order := spec.row_order(f"blk.0.{part}.weight")) is not None:
-                self._orders |= {part: np.argsort(order), f"{part}_rope": np.argsort(order)}
+                self._orders |= {part: np.argsort(order), after: np.argsort(order)}
         self.steps: list[Step] = []
 
     def trace_runtime(self, point: str, layer: int, values: F32) -> None:

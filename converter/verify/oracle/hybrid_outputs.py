@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from tritpack.converter.verify.oracle.oracle import HEAD_ROWS, Oracle
 from tritpack.converter.verify.oracle.tensors import F32
 from tritpack.formats.model_spec import TABLES, ModelSpec
 from tritpack.runtime import hybrid_reference
+
+KEPT = 1 << 26
+"""A model of so many parameters or fewer is decoded once, and 256 MiB at most are kept."""
 
 
 class HybridOutputs(Oracle):
@@ -47,6 +51,19 @@ class HybridOutputs(Oracle):
         return self.in_plain_basis(part, self._stored_rows(part, rows))
 
     def array(self, name: str) -> F32:
+        if name not in self._arrays:
+            values = self._array(name)
+            if self.spec.parameters() > KEPT:
+                return values
+            self._arrays[name] = values
+        return self._arrays[name]
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, F32]:
+        """Arrays of a small model, which each sequence asks for."""
+        return {}
+
+    def _array(self, name: str) -> F32:
         part, shape = name.removesuffix(".weight"), self.spec.tensor_shapes()[name]
         if len(shape) == 1:
             vector = self.norm(part)

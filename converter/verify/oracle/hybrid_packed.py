@@ -33,11 +33,11 @@ class HybridPacked(HybridOutputs, PackedOracle):
             raise Unsupported(f"architecture {self.spec.architecture!r} is no hybrid", path=path)
         self.plain_spec = self.spec
 
-    def array(self, name: str) -> F32:
+    def _array(self, name: str) -> F32:
         """As HybridOutputs has it; matrices that the file holds as floats need not be ternary."""
         info = self.file.tensors[name]
         if name not in self.spec.linear_names() or info.layout not in PLAIN_FLOATS:
-            return super().array(name)
+            return super()._array(name)
         values = self._floats(info, 0, info.rows)
         for order, axis in ((self.spec.row_order(name), 0), (self.spec.column_order(name), 1)):
             values = values if order is None else np.take(values, np.argsort(order), axis)

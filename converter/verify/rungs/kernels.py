@@ -17,7 +17,7 @@ from tritpack.converter.verify.findings import Finding, Kind
 from tritpack.converter.verify.rung import Blame, Need, Rung
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
-from tritpack.formats.model_spec import LINEARS, TABLES
+from tritpack.formats.model_spec import ALL_LINEARS, TABLES
 from tritpack.formats.names import FLOAT_TYPES, ISAS
 from tritpack.runtime.library import CTensor, library
 from tritpack.runtime.machine import usable_cores
@@ -86,7 +86,7 @@ def check_kernels(file: GgufFile, *, int8: bool, everything: bool = False) -> Ru
 
 def tensors_to_run(file: GgufFile) -> tuple[list[TensorInfo], dict[str, TensorInfo]]:
     """All tensors that can be run, and by name those that the scalar kernels run too."""
-    candidates = [info for info in file.tensors.values() if _part(info) in (*LINEARS, *TABLES)]
+    candidates = [info for info in file.tensors.values() if _part(info) in (*ALL_LINEARS, *TABLES)]
     return candidates, {info.name: info for info in _some_of_each_kind(file, candidates)}
 
 
@@ -121,7 +121,7 @@ def _tasks(
 ) -> Iterator[Callable[[], Compared]]:
     """What is to be run for a tensor; a large table of floats comes in pieces of rows. scalar: whether the scalar
     kernels are run too, in one of so many `pieces`."""
-    if _part(info) in LINEARS and int8:
+    if _part(info) in ALL_LINEARS and int8:
         yield functools.partial(_compare_integers, info, tensor, scalar=scalar)
         return
     layout = file.layout_of(info)

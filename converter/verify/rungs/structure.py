@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tritpack.converter.sources.checkpoint import CheckpointFolder
+from tritpack.converter.sources.hybrid_gguf import PREDICTORS, beyond_the_layers, left_out, left_out_words
 from tritpack.converter.verify.compare.foreign import layout_not_run
 from tritpack.converter.verify.compare.metadata_values import same, short
 from tritpack.converter.verify.compare.rotation import rotation_findings
@@ -48,7 +49,7 @@ options: tuple[str, ...] = ()
 MAX_DIFFERENCES = 20
 PARTS_LEFT_OUT = {
     "the vision tower": re.compile(r"(^|\.)(visual|vision_tower)\."),
-    "the layers that predict further tokens (MTP)": re.compile(r"(^|\.)mtp\."),
+    PREDICTORS: re.compile(r"(^|\.)mtp\."),
 }
 """Parts of a model of text and images, by their tensors."""
 
@@ -123,7 +124,7 @@ def _unused(oracle: Oracle) -> Iterator[str]:
     for what, part in PARTS_LEFT_OUT.items() if oracle.spec.delta_net else ():
         if found := [name for name in rest if part.search(name)]:
             rest = [name for name in rest if name not in found]
-            yield f"left out: {len(found)} tensors of {what}"
+            yield from left_out_words({what: len(found)})
     if rest:
         yield f"{len(rest)} tensors of the source are not used, first {rest[0]!r}"
 
@@ -161,7 +162,9 @@ def check_tensors(rung: Rung, file: GgufFile, spec: ModelSpec, may_be_ternary: C
         if not ternary and tensor.layout not in FLOAT_TYPES:
             sentence = f"tensor {name!r} is stored as {tensor.layout}, expected a float type"
             rung.add(Kind.TYPE_DIFFERS, sentence, tensor=name, layout=tensor.layout)
-    for name in spec.unknown_tensors(file.tensors):
+    further = beyond_the_layers(file, spec)
+    rung.notes += left_out_words(left_out(file, spec))
+    for name in spec.unknown_tensors(set(file.tensors) - set(further)):
         tied = " (the source ties the head to the embedding)" if name == "output.weight" and spec.tied else ""
         rung.add(Kind.TENSOR_UNEXPECTED, f"tensor {name!r} is not part of this model{tied}", tensor=name)
     if unused := file.bytes_after_tensors:
@@ -212,6 +215,9 @@ def check_metadata(
     named = arch if arch in ONE_GRAPH else expected.architecture
     renamed = dataclasses.replace(expected, architecture=named)
     right: dict[str, Any] = {} if spec_differs else model_metadata.to_metadata(renamed)
+    further = file.metadata.get(f"{arch}.nextn_predict_layers", 0)
+    if right and expected.delta_net and isinstance(further, int):
+        right[f"{arch}.block_count"] += further  # which counts the layers for further tokens, too
     if len(kinds) == 1 and (kind := kinds.pop()) in catalog.LAYOUTS and catalog.type_of(kind).file_type is not None:
         right["general.file_type"] = catalog.type_of(kind).file_type
     for key, value in right.items():
