@@ -17,6 +17,7 @@ from tritpack.converter.repack import repack
 from tritpack.formats.arrays import F32
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
+from tritpack.formats.hadamard import PREFIX, Rotation
 from tritpack.formats.model_spec import INTERLEAVED_ROPE, SUB_NORMS, ModelSpec
 from tritpack.formats.names import ACTIVATIONS, READ_AS
 from tritpack.runtime.model import Model
@@ -44,6 +45,8 @@ class Mistake:
 
 def mistakes(file: GgufFile, spec: ModelSpec) -> Iterator[Mistake]:
     """Yield each mistake that changes what this model computes, the likeliest first."""
+    if spec.rotation:
+        yield from _mistakes_of_rotations(spec.rotation)
     for activation in ACTIVATIONS:
         if activation != spec.activation:
             names = f"{ACTIVATION_NAMES[activation]} instead of {ACTIVATION_NAMES[spec.activation]}"
@@ -65,6 +68,17 @@ def mistakes(file: GgufFile, spec: ModelSpec) -> Iterator[Mistake]:
     if spec.rope_theta != DEFAULT_THETA:
         reason = f"it rotates with the base {DEFAULT_THETA:.0f} instead of {spec.rope_theta:.0f} (rope.freq_base)"
         yield Mistake("rotary_base", reason, _setting(spec, "rope.freq_base", DEFAULT_THETA))
+
+
+def _mistakes_of_rotations(rotation: Rotation) -> Iterator[Mistake]:
+    reason = "it does not know the rotated basis (prism.hadamard.*)"
+    yield Mistake("rotation", reason, _without_keys(PREFIX))
+    if rotation.tables:
+        reason = "it does not rotate the rows of the embedding back"
+        yield Mistake("embedding_inverse", reason, _without_keys(f"{PREFIX}inverse_weight_names"))
+    if rotation.grouped_heads:
+        reason = "it takes the columns of ssm_out for tiled ones (prism.hadamard.gdn_v_grouped)"
+        yield Mistake("value_heads", reason, _without_keys(f"{PREFIX}gdn_v_grouped"))
 
 
 def logits_with(mistake: Mistake, file: GgufFile, tokens: Sequence[int], threads: int | None) -> F32 | None:
@@ -90,6 +104,16 @@ def _logits(path: Path, file: GgufFile, mistake: Mistake, tokens: Sequence[int],
 
 def _setting(spec: ModelSpec, key: str, value: object) -> Edit:
     return lambda file: file.metadata.update({f"{spec.architecture}.{key}": value})
+
+
+def _without_keys(start: str) -> Edit:
+    """Leave out the keys that begin so."""
+
+    def edit(file: GgufFile) -> None:
+        for key in [key for key in file.metadata if key.startswith(start)]:
+            file.metadata.pop(key)
+
+    return edit
 
 
 def _without(*names: str) -> Edit:

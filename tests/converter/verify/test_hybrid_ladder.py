@@ -9,6 +9,7 @@ import pytest
 
 from tests.make.hybrid import ROTATED, TERNARY, write_ternary_hybrid
 from tritpack.converter.convert import convert
+from tritpack.converter.verify.engine.mistakes import Mistake, logits_with, mistakes
 from tritpack.converter.verify.findings import Kind
 from tritpack.converter.verify.ladder import verify
 from tritpack.formats.gguf_reader import GgufFile
@@ -59,6 +60,15 @@ def test_a_file_alone(rotated: Path, tmp_path: Path) -> None:
     assert (report.verdict, report["kernels"].verdict) == ("unproved", "pass"), report.conclusion
     plain = verify(write_ternary_hybrid(tmp_path / "plain.gguf", TERNARY), level="structure")
     assert "it is the first generation of Ternary-Bonsai (not rotated), or" in plain["structure"].notes[0]
+
+
+def test_our_runtime_makes_the_mistakes_of_engines(rotated: Path) -> None:
+    file, tokens = GgufFile(rotated), [3, 1, 4, 1, 5]
+    right = logits_with(Mistake("none", ""), file, tokens, 1)
+    assert right is not None
+    made = {mistake.kind: logits_with(mistake, file, tokens, 1) for mistake in mistakes(file, ROTATED)}
+    for kind in ("rotation", "embedding_inverse", "value_heads"):
+        assert made[kind] is not None and np.abs(made[kind] - right).max() > 0.05 * np.abs(right).max(), kind
 
 
 def test_layers_for_further_tokens_are_left_out(rotated: Path, tmp_path: Path) -> None:
