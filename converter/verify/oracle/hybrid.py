@@ -60,11 +60,10 @@ class HybridOracle(HybridOutputs):
             raise Unreadable(f"the checkpoint makes no sense: {type(error).__name__}: {error}", path=folder) from error
 
     def _read(self, folder: Path) -> None:
-        is_pack = self.config.get("model_type") == PACK
-        if is_pack and (
-            self.config["schema_version"] not in (1, 2) or self.config["gdn_activation_layout"] != "grouped"
-        ):
-            raise Unsupported("the pack is of another schema than 1 or 2 with grouped heads")
+        if self.config.get("model_type") == PACK:
+            schema, heads = self.config["schema_version"], self.config["gdn_activation_layout"]
+            if schema not in (1, 2) or heads != "grouped":
+                raise Unsupported("the pack is of another schema than 1 or 2 with grouped heads")
         bits = (self.config.get("quantization") or self.config.get("quantization_config") or {}).get("bits", 2)
         if bits != 2:
             raise Unsupported(f"it is quantised to {bits} bits, so it is not ternary")
@@ -113,8 +112,18 @@ class HybridOracle(HybridOutputs):
             if found != expected:
                 raise Unreadable(f"it is {tensor.kind} {list(tensor.shape)}, expected {list(shape)}", tensor=name)
             module = name.removesuffix(".weight")
+            if packed:
+                self._check_groups(module, shape)
             read |= {name, *(f"{module}.{part}" for part in ("scales", "biases", "signs"))}
         self.unused = sorted(set(self._tensors) - read)
+
+    def _check_groups(self, module: str, shape: tuple[int, ...]) -> None:
+        """Check that packed codes have scales and biases beside them, of groups that tile the matrix."""
+        for part in ("scales", "biases"):
+            if (groups := self._tensors.get(f"{module}.{part}")) is None:
+                raise Unreadable("the checkpoint does not have it", tensor=f"{module}.{part}")
+            if len(groups.shape) != 2 or groups.shape[0] != shape[0] or shape[-1] % max(groups.shape[1], 1):
+                raise Unreadable(f"it is {list(groups.shape)}, not groups of {list(shape)}", tensor=groups.name)
 
     # -- what the source holds, exactly --------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ DOWN = "language_model.model.layers.1.mlp.down_proj"
         (config(lambda keys: keys["text_config"].update(num_hidden_layers=10**9)), "1000000000 layers cannot be in"),
         (config(lambda keys: keys["text_config"].pop("hidden_size")), "KeyError"),
         (tensors(lambda values: values.pop(f"{DOWN}.signs")), "does not have it"),
+        (tensors(lambda values: values.pop(f"{DOWN}.scales")), f"{DOWN}.scales"),
+        (tensors(lambda values: values.update({f"{DOWN}.biases": np.zeros((512, 3), "f2")})), "not groups of"),
         (tensors(lambda values: values.update({f"{DOWN}.biases": values[f"{DOWN}.scales"]})), "negated scales"),
         (tensors(lambda values: values[f"{DOWN}.weight"].fill(2**32 - 1)), "the code 3"),
         (lambda folder: (folder / "hadamard.json").unlink(), "hadamard.json"),
