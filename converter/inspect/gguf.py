@@ -33,6 +33,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
     integrity, damage, threes = _integrity(gguf, spec, rows, stats)
     missing = missing_tensors(gguf, spec)
     damage = [*missing, *damage]
+    problems = [*damage, *unknown, *ambiguities(gguf), *rotation_problems(gguf), *file_problems(gguf)]
     weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
     ternary_weights = sum(t.rows * t.cols for t in weights)
     complete = spec if gguf.part is None and not missing else None
@@ -63,7 +64,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
         "ternarity": None if ternary_weights or not gguf.tensors else _ternarity(gguf, stats),
         "metadata": {key: summary(value) for key, value in gguf.metadata.items()},
         "damage": damage,
-        "problems": [*damage, *unknown, *ambiguities(gguf), *rotation_problems(gguf), *file_problems(gguf)],
+        "problems": list(dict.fromkeys(problems)),
         "integrity": integrity,
         "decoded": stats,
         "engines": engine_verdicts(gguf, name, spec),

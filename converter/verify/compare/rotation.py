@@ -14,7 +14,7 @@ from tritpack.formats.arrays import F32
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.hadamard import PREFIX, Rotation
 
-MEND = "the weights need not change: tritpack convert or repack writes the keys anew from SOURCE"
+MEND = "no weight need change for that: tritpack convert or repack writes the keys anew from SOURCE"
 SHOWN = 3
 """Names that a sentence lists."""
 

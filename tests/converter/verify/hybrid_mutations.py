@@ -41,7 +41,7 @@ STRUCTURE: dict[str, Mutation] = {
     "all keys of the rotation lost": Mutation(
         "structure",
         Kind.ROTATION_LOST,
-        ("block 64, 3 widths", "talks nonsense", "weights need not change"),
+        ("block 64, 3 widths", "talks nonsense", "no weight need change"),
         metadata(unrotated),
     ),
     "a sign vector lost": Mutation(
