@@ -191,6 +191,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_tensor_row": (_I, (_P, _L, _P)),
     "tp_bench_read": (_I, (_I, _I, _P, ctypes.c_uint64, ctypes.POINTER(ctypes.c_double))),
     "tp_bench_dots": (_I, (_I, _I, ctypes.POINTER(ctypes.c_double))),
+    "tp_bench_floats": (_I, (_I, _I, ctypes.POINTER(ctypes.c_double))),
     "tp_bench_kernel": (_I, (_I, ctypes.POINTER(ctypes.c_double))),
     "tp_self_test": (_I, (ctypes.c_char_p, ctypes.c_size_t)),
 }

@@ -18,6 +18,7 @@ import numpy as np
 from tritpack.formats import model_metadata
 from tritpack.formats.errors import UsageError, locating
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.names import BLOCK_FLOATS
 from tritpack.formats.progress import Progress, silent
 from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
@@ -38,7 +39,7 @@ STEPS = 16
 RAPL = Path("/sys/class/powercap")
 COUNTED = ("matmul", "dots")
 """Operations measured in products per second; all others are measured in bytes per second."""
-BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
+BEFORE_ATTENTION = ("attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_qkv.weight")
 """The linears that the last layer computes for every token of a prompt."""
 
 
@@ -71,11 +72,13 @@ class Workload:
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What this machine could do at some moment: bytes per second that a row's threads stream from the weights where
-    the model reads them, and int8 products per second on registers. None: below one MiB, and for an instruction set
-    without such a kernel."""
+    the model reads them, and products per second on registers, of int8 or, where the model's activations are floats, of
+    floats that are multiplied and added without FMA. None: below one MiB, for the other kind of activations, and for an
+    instruction set without such a kernel."""
 
     read: float | None
     dots: float | None
+    floats: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +134,18 @@ class Row:
         return [limit.dots for limit in self.limits if limit.dots]
 
     @property
+    def floats_limits(self) -> list[float]:
+        return [limit.floats for limit in self.limits if limit.floats]
+
+    @property
     def shares(self) -> dict[str, float]:
-        """What was reached of each limit that was measured: `read`, the bandwidth, and `dots`, the products per second.
-        The median over the repetitions, each held against the limits just before and after it."""
-        limits = {"read": (self._bytes_read, self.read_limits), "dots": (self.macs_per_token, self.dots_limits)}
+        """What was reached of each limit that was measured: `read`, the bandwidth, and `dots` or `floats`, the products
+        per second. The median over the repetitions, each held against the limits just before and after it."""
+        limits = {
+            "read": (self._bytes_read, self.read_limits),
+            "dots": (self.macs_per_token, self.dots_limits),
+            "floats": (self.macs_per_token, self.floats_limits),
+        }
         return {
             name: statistics.median(
                 2 * sample * work / (before + after) for sample, before, after in zip(self.samples, around, around[1:])
@@ -150,11 +161,12 @@ class Row:
 
     @property
     def bound(self) -> str:
-        """The limit of this test: `read` for decoding, `dots` for prompts, and for batches and sequences the lower of
-        the two, whose share is the larger one."""
-        if self.batch == 1 or len(self.shares) < 2:
-            return "dots" if self.is_prompt else "read"
-        return max(self.shares, key=self.shares.__getitem__)
+        """The limit of this test: `read` for decoding, `dots` for prompts; for batches and sequences, and for all tests
+        of float activations, the lower of reads and products, whose share is the larger one."""
+        shares = self.shares
+        if "floats" in shares or (self.batch > 1 and len(shares) == 2):
+            return max(shares, key=shares.__getitem__)
+        return "dots" if self.is_prompt else "read"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -173,6 +185,9 @@ class Row:
             "macs_per_second": self.tokens_per_second * self.macs_per_token,
             "dots_limit": statistics.median(self.dots_limits) if self.dots_limits else None,
             "dots_limits": self.dots_limits,
+            "floats_limit": statistics.median(self.floats_limits) if self.floats_limits else None,
+            "floats_limits": self.floats_limits,
+            "shares": self.shares,
             "share_of_limit": self.share_of_limit,
             "bound": self.bound,
             "joules_per_token": self.joules_per_token,
@@ -281,7 +296,10 @@ def _measure(model: Model, test: Workload, threads: int, repetitions: int, kv_ty
     c, weights = library(), max(model.weights, key=len)
 
     def limits() -> Limits:
-        return Limits(c.read_limit(weights, threads, isa) or None, c.dots_limit(threads, isa) or None)
+        read = c.read_limit(weights, threads, isa) or None
+        if model.spec.int8_activations:
+            return Limits(read, c.dots_limit(threads, isa) or None)
+        return Limits(read, None, c.floats_limit(threads, isa) or None)
 
     samples, around, joules = _samples(model, test, repetitions, limits)
     cached = round((test.depth + (test.positions + 1) / 2) * cache_bytes(model.spec, kv_type))
@@ -358,11 +376,14 @@ def _first_token(file: str | Path, threads: int, options: dict[str, Any]) -> flo
 
 def _macs_per_token(model: Model, tokens: int) -> int:
     """Products of the linears per token, of tokens evaluated at once. After writing keys and values, the last layer
-    computes the last token only."""
+    computes the last token only. With float activations a ternary or float head counts too, once."""
     shapes, last = model.spec.tensor_shapes(), f"blk.{model.spec.layers - 1}."
     macs = {name: math.prod(shapes[name]) for name in model.spec.linear_names()}
     last_only = sum(macs[name] for name in macs if name.startswith(last) and not name.endswith(BEFORE_ATTENTION))
-    return round(sum(macs.values()) - last_only * (tokens - 1) / tokens)
+    head = "token_embd.weight" if model.spec.tied else "output.weight"
+    counts = not model.spec.int8_activations and model.file.tensors[head].layout not in BLOCK_FLOATS
+    once = math.prod(shapes[head]) if counts else 0
+    return round(sum(macs.values()) - last_only * (tokens - 1) / tokens + once / tokens)
 
 
 def _layouts(file: GgufFile) -> list[str]:

@@ -204,6 +204,14 @@ class Library:
         )
         return found.value
 
+    def floats_limit(self, threads: int, isa: str | None = None) -> float:
+        """Products of registers a second on so many threads, of floats that are multiplied and added without FMA; 0
+        where only scalar has them."""
+        found = ctypes.c_double()
+        status = self.c.tp_bench_floats(self.isa_id(isa), threads, ctypes.byref(found))
+        self.check(status, "multiplying floats as fast as it goes")
+        return found.value
+
     def kernel_speed(self, kernel: Kernel) -> float:
         """Bytes (matmul, dots: products) a second of a kernel on one thread, on data in the cache."""
         found = ctypes.c_double()

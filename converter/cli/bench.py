@@ -113,7 +113,8 @@ def command(
     batchN evaluates N tokens at once and computes the logits of each, as speculation does; seqN decodes N sequences
     together, as serving does. Each row has the median of its repetitions, the slowest and the fastest, and its share of
     a limit of this machine, which is measured before and after each repetition: for decoding, reads of the weights
-    where the model reads them; for prompts, int8 dot products; for batches and sequences, the lower of the two.
+    where the model reads them; for prompts, int8 dot products; for batches and sequences, the lower of the two, as for
+    all tests of a model with float activations, whose products are of floats that are multiplied and added without FMA.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
@@ -176,7 +177,7 @@ def _page_lines(result: dict[str, Any]) -> Iterator[str]:
         slower = ", so decoding is slower than it could be: --no-mmap copies them into such pages" if few else ""
         yield f"{min(shares):.0%} of the weights lie in huge pages{slower}"
     for row in result["rows"]:
-        kind, unit = ("dots_limits", "GMAC/s") if row["bound"] == "dots" else ("read_limits", "GB/s")
+        kind, unit = f"{row['bound']}_limits", "GB/s" if row["bound"] == "read" else "GMAC/s"
         low, high = min(row[kind], default=0.0), max(row[kind], default=0.0)
         if high > MOVED * low > 0:
             yield (
@@ -189,9 +190,8 @@ def _model_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     head = ["test", "threads", "t/s", "range", "reached", "limit", "share", "J/token"]
     rows = []
     for row in result["rows"]:
-        dots = row["bound"] == "dots"
-        reached, limit = ("macs_per_second", "dots_limit") if dots else ("bytes_per_second", "read_limit")
-        unit = "GMAC/s" if dots else "GB/s"
+        reads, limit = row["bound"] == "read", f"{row['bound']}_limit"
+        reached, unit = ("bytes_per_second", "GB/s") if reads else ("macs_per_second", "GMAC/s")
         share, joules = row["share_of_limit"], row["joules_per_token"]
         rows.append(
             [

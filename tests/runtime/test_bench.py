@@ -48,6 +48,20 @@ def test_a_batch_is_held_against_the_lower_limit(dots_limit: float | None, share
     assert row.bytes_per_second == 4 / 8 * 1024 and row.bound == bound and row.share_of_limit == share
 
 
+@pytest.mark.parametrize(
+    ("test", "floats", "bound"), [("tg4", 1500.0, "floats"), ("tg4", 9e9, "read"), ("pp4", 1500.0, "floats")]
+)
+def test_float_activations_are_held_against_the_lower_limit(test: str, floats: float, bound: str) -> None:
+    row = Row(test, 1, [1.0], [Limits(4096.0, None, floats)] * 2, 1000, 24, 500, None)
+    assert row.bound == bound and row.share_of_limit == (1024 / 4096 if bound == "read" else 500 / 1500)
+    shown = row.as_json()
+    assert (
+        shown["floats_limit"] == floats and shown["dots_limit"] is None and set(shown["shares"]) == {"read", "floats"}
+    )
+    alone = Row(test, 1, [1.0], [Limits(None, None, floats)] * 2, 1000, 24, 500, None)
+    assert alone.bound == "floats"
+
+
 def test_rows_of_a_model(tiny_gguf: Path) -> None:
     options = ("bench", tiny_gguf, "-p", "16,0", "-n", "4", "-t", "1,2", "-r", "2", "-d", "8")
     result = json.loads(run(*options, "-o", "json").stdout)
@@ -122,7 +136,7 @@ def test_every_kernel_is_checked_and_timed() -> None:
         shown = by_symbol[kernel.symbol]
         speed = shown.get("bytes_per_second", shown.get("macs_per_second"))
         assert shown["state"] == ("ok" if kernel.available else "not on this CPU"), kernel.symbol
-        timed = kernel.available and kernel.symbol != "dots_u8_scalar"  # this one only counts
+        timed = kernel.available and kernel.symbol not in ("dots_u8_scalar", "dots_f32_scalar")  # they only count
         assert (speed is not None) == timed, kernel.symbol
 
 

@@ -370,11 +370,12 @@ TP_API int tp_head_matmul(int isa, const tp_tensor *w, const float *x /* (n, col
 TP_API int tp_self_test(char *report /* (size) */, size_t size);
 
 /* The machine's limits, best of several rounds: bytes per second that `threads` threads read of
- * data (in whole MiB), and int8 products per second of registers (0 if no kernel times what the
- * products of isa use). */
+ * data (in whole MiB), and products per second of registers, of int8 and of floats, which are
+ * multiplied and added without FMA (0 if no kernel times what the products of isa use). */
 TP_API int tp_bench_read(int isa, int threads, const void *data /* (nbytes) */, uint64_t nbytes,
                          double *bytes_per_second);
 TP_API int tp_bench_dots(int isa, int threads, double *macs_per_second);
+TP_API int tp_bench_floats(int isa, int threads, double *macs_per_second);
 
 /* Speed of kernel `index` on one thread, on data that stays in the cache: bytes per second that
  * it reads, or for matmul and dots products per second. */

@@ -107,8 +107,8 @@ typedef void tp_absmean_fn(const float *x /* (n) */, int64_t n, float reciprocal
 /* The sum of checksum.h over words of 8 bytes, not aligned; `first` is the index of the first. */
 typedef uint64_t tp_checksum_fn(const uint8_t *from /* (8 * words) */, uint64_t words,
                                 uint64_t first);
-/* The machine's roofline, for benchmarks: read_u8 of n bytes (a multiple of 256), dots_u8 of n
- * rounds. */
+/* The machine's roofline, for benchmarks: read_u8 of n bytes (a multiple of 256), dots_u8 and
+ * dots_f32 of n rounds. */
 typedef uint64_t tp_roofline_fn(const uint8_t *data, int64_t n);
 typedef tp_roofline_fn tp_read_fn, tp_dots_fn;
 /* y = (sum / s) * scale: an integer product becomes floats. */

@@ -39,6 +39,11 @@ static void dot_pieces(void *ctx, int thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) job->seen[thread] ^= job->k->roofline(us, job->piece);
 }
 
+/* Of one round of dots. */
+static double round_products(const tp_kernel *k) {
+    return k->layout == TP_LAYOUT_F32 ? 12 * 16 : 12 * 64;
+}
+
 static double best_seconds(tp_pool *pool, tp_task_fn *fn, limit_job *job, int64_t items) {
     double best = 1e30;
     for (int i = 0; i < ROUNDS; i++) {
@@ -50,7 +55,8 @@ static double best_seconds(tp_pool *pool, tp_task_fn *fn, limit_job *job, int64_
     return best;
 }
 
-static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t nbytes,
+/* layout: U8 or, for dots, F32. */
+static int limit(tp_op op, int layout, int isa, int threads, const uint8_t *data, uint64_t nbytes,
                  double *out) {
     if (!out || threads < 1 || threads > TP_MAX_THREADS) return TP_ERR_ARGUMENT;
     if (isa == TP_ISA_BEST) isa = tp_best_isa();
@@ -60,19 +66,19 @@ static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t n
     limit_job *job = tp_alloc(1, sizeof *job);
     if (!pool || !job) status = status ? status : TP_ERR_MEMORY;
     else if (op == TP_OP_READ) {
-        *job =
-            (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .data = data, .piece = 1 << 20};
+        *job = (limit_job){.k = tp_kernel_best(op, layout, isa), .data = data, .piece = 1 << 20};
         const int64_t pieces = (int64_t)(nbytes >> 20);
         *out = pieces ? (double)(pieces << 20) / best_seconds(pool, read_pieces, job, pieces) : 0;
     } else {
-        *job = (limit_job){.k = tp_kernel_best(op, TP_LAYOUT_U8, isa), .piece = 1 << 16};
+        *job = (limit_job){.k = tp_kernel_best(op, layout, isa), .piece = 1 << 16};
         const int64_t pieces = 32 * threads;
         /* Products that use better instructions than the timed ones have an unknown limit. */
+        const tp_op timed = layout == TP_LAYOUT_F32 ? TP_OP_MATVEC_F32 : TP_OP_MATMUL;
         const int unknown = job->k->isa == TP_ISA_SCALAR ||
-                            job->k->isa < tp_kernel_best(TP_OP_MATMUL, TP_LAYOUT_U8, isa)->isa;
-        *out = unknown
-                   ? 0
-                   : (double)pieces * 65536 * 12 * 64 / best_seconds(pool, dot_pieces, job, pieces);
+                            job->k->isa < tp_kernel_best(timed, TP_LAYOUT_U8, isa)->isa;
+        *out = unknown ? 0
+                       : (double)pieces * 65536 * round_products(job->k) /
+                             best_seconds(pool, dot_pieces, job, pieces);
     }
     tp_free(job);
     tp_pool_free(pool);
@@ -81,11 +87,16 @@ static int limit(tp_op op, int isa, int threads, const uint8_t *data, uint64_t n
 
 int tp_bench_read(int isa, int threads, const void *data, uint64_t nbytes,
                   double *bytes_per_second) {
-    return data ? limit(TP_OP_READ, isa, threads, data, nbytes, bytes_per_second) : TP_ERR_ARGUMENT;
+    return data ? limit(TP_OP_READ, TP_LAYOUT_U8, isa, threads, data, nbytes, bytes_per_second)
+                : TP_ERR_ARGUMENT;
 }
 
 int tp_bench_dots(int isa, int threads, double *macs_per_second) {
-    return limit(TP_OP_DOTS, isa, threads, NULL, 0, macs_per_second);
+    return limit(TP_OP_DOTS, TP_LAYOUT_U8, isa, threads, NULL, 0, macs_per_second);
+}
+
+int tp_bench_floats(int isa, int threads, double *macs_per_second) {
+    return limit(TP_OP_DOTS, TP_LAYOUT_F32, isa, threads, NULL, 0, macs_per_second);
 }
 
 /* ---- one kernel ---- */
@@ -220,7 +231,7 @@ static double work(const bench *b) {
         case TP_OP_DOTS:
             return b->k->isa == TP_ISA_SCALAR
                        ? 0
-                       : 4096.0 * 12 * 64; /* scalar only defines the result */
+                       : 4096 * round_products(b->k); /* scalar only defines the result */
         default: return 4.0 * COLS;
     }
 }

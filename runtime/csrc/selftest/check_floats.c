@@ -156,7 +156,9 @@ int tp_check_elementwise(const tp_kernel *k, const tp_kernel *scalar, tp_check_s
                    scalar->roofline((const uint8_t *)x, bytes);
         }
         case TP_OP_DOTS: {
-            const uint8_t us[2] = {(uint8_t)(1 + n % 255), (uint8_t)(200 + n % 50)};
+            const int exact = k->layout == TP_LAYOUT_F32; /* small sums are */
+            const uint8_t us[2] = {(uint8_t)(1 + n % (exact ? 5 : 255)),
+                                   (uint8_t)(exact ? 253 + n % 6 : 200 + n % 50)};
             return k->roofline(us, n) != scalar->roofline(us, n);
         }
         default: return 0; /* the checks of the q8_0 and q6_k heads cover quantize16 */
