@@ -7,7 +7,7 @@ the same tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -169,10 +169,13 @@ class Continuation:
         """Whether part of the prompt is still to be evaluated."""
         return self.evaluated < self.prompt_tokens
 
-    def reuse(self, known: int) -> None:
-        """Begin with the first tokens of the prompt, as many as the model remembers. At least one is evaluated."""
+    def reuse(self, known: int, rewindable: Callable[[int], int]) -> None:
+        """Begin with the first `known` tokens of the prompt, which the model remembers. At least one is evaluated.
+
+        rewindable: returns to how many of its first tokens the model can go back (see LanguageModel).
+        """
         if not self.request.prompt_logprobs:
-            self.evaluated = self._cached = min(known, self.prompt_tokens - 1)
+            self.evaluated = self._cached = rewindable(min(known, self.prompt_tokens - 1))
 
     def next_tokens(self, most: int, most_guesses: int = 0) -> tuple[list[int], int]:
         """Return at most `most` tokens that the model has to get now, and how many of the last ones need logits.

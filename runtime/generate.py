@@ -28,6 +28,9 @@ class LanguageModel(Protocol):
     def tokens(self) -> Sequence[int]:
         """The tokens that it remembers."""
 
+    def rewindable(self, positions: int) -> int:
+        """Return how many of the first `positions` tokens it need not evaluate again if it is rewound to them."""
+
     def rewind(self, positions: int) -> None:
         """Forget all tokens after the first `positions`."""
 
@@ -60,7 +63,7 @@ def stream_tokens(
 
 def run_continuation(model: LanguageModel, continuation: Continuation) -> Generator[GeneratedToken, None, Generation]:
     """Yield the steps of a request that can be cancelled between two of them; see `stream_tokens`."""
-    continuation.reuse(common_prefix(model.tokens, continuation.history))
+    continuation.reuse(common_prefix(model.tokens, continuation.history), model.rewindable)
     while continuation.stop_reason is None:
         if len(model.tokens) > continuation.evaluated:
             model.rewind(continuation.evaluated)  # to the common prefix, or to the last right guess

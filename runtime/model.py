@@ -259,7 +259,7 @@ class Model:
         """Append tokens to the session and return the logits of the last `wanted`, float32 (wanted, vocab)."""
         if wanted < 2:
             return self._append(tokens, "last" if wanted else "none")
-        self._drop_untold()
+        self.settle()
         logits = self._session.eval_spans([Span(self._session.own, tokens, wanted)])
         self.tokens.extend(map(int, tokens))
         return logits
@@ -272,11 +272,18 @@ class Model:
         """Append tokens to the session, without logits."""
         self._append(tokens, "none")
 
+    def rewindable(self, positions: int) -> int:
+        """Return how many of the first `positions` tokens stay in the session if it is rewound to them: all, unless the
+        model has recurrent layers, which keep few earlier states."""
+        return self._session.own.rewindable(positions)
+
     def rewind(self, positions: int) -> None:
-        """Forget all tokens after the first `positions`."""
-        self._drop_untold()
+        """Forget all tokens after the first `positions`. Those that are not `rewindable` are evaluated again with what
+        comes next. UsageError unless 0 <= positions <= the number of tokens."""
+        if not 0 <= positions <= len(self.tokens):
+            raise UsageError(f"rewinding to position {positions}, and there are {len(self.tokens)} tokens")
         del self.tokens[positions:]
-        self._session.rewind(positions)
+        self._drop_untold()
 
     def hidden(self, tokens: Sequence[int]) -> F32:
         """Start the session anew; return the states after the final norm, float32 (tokens, hidden)."""
@@ -285,13 +292,20 @@ class Model:
         self.tokens.extend(map(int, tokens))
         return states
 
+    def settle(self) -> None:
+        """Let the session remember `tokens`, and nothing else: Ctrl-C may have come between the two, and a session with
+        recurrent layers may have gone further back than it was asked to."""
+        self._drop_untold()
+        if missing := self.tokens[self._session.n_past :]:
+            self._session.eval(missing, logits="none")
+
     def _drop_untold(self) -> None:
-        """Let the session forget what is not in `tokens`: Ctrl-C may have come between the two."""
+        """Let the session forget what is not in `tokens`."""
         if self._session.n_past > len(self.tokens):
-            self._session.rewind(len(self.tokens))
+            self._session.rewind(self.rewindable(len(self.tokens)))
 
     def _append(self, tokens: Sequence[int], logits: str) -> F32:
-        self._drop_untold()
+        self.settle()
         rows = self._session.eval(tokens, logits=logits)
         self.tokens.extend(map(int, tokens))
         return rows

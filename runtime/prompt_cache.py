@@ -1,4 +1,4 @@
-"""A session's tokens, keys and values in a file, so that a long prompt is evaluated once.
+"""A session's tokens, keys, values and recurrent states in a file, so that a long prompt is evaluated once.
 
 The file belongs to one model file (by its SHA-256), one type of KV cache, one STATE_VERSION and one version of
 tritpack. It is a HEADER, the tokens (int32) and the bytes of `CSequence.save`; the header's SHA-256 of everything else
@@ -51,6 +51,7 @@ def save_prompt_cache(model: Model, path: Path, *, version: str, positions: int 
     Raises WriteFailed."""
     count = len(model.tokens) if positions is None else min(positions, len(model.tokens))
     model.rewind(count)
+    model.settle()
     tokens, state = np.array(model.tokens, "<i4"), model.session.own.save()
     head = HEADER.pack(MAGIC, *_header(model, version, count))[:-DIGEST]
     with atomic_output(path, HEADER.size + tokens.nbytes + state.nbytes, force=True) as stream:

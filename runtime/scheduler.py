@@ -5,7 +5,8 @@ of its prompt before. Requests come and go between passes. A token's bits do not
 a request gets the same text as alone.
 
 A slot keeps the tokens of its last request. A new request takes over the longest common beginning that any slot has:
-where it lies if nothing of worth follows it, else as a copy in the slot that was unused for longest.
+where it lies if nothing of worth follows it, else as a copy in the slot that was unused for longest. Where recurrent
+layers do not allow that (`CSequence.rewindable`), it takes over less.
 """
 
 from __future__ import annotations
@@ -227,8 +228,10 @@ class Scheduler:
     def _prepare_slot(self, continuation: Continuation) -> Slot:
         """Make a free slot begin with as much of the prompt as any slot has."""
         shared = {id(slot): common_prefix(slot.tokens, continuation.history) for slot in self._slots}
-        source = max(self._slots, key=lambda slot: (shared[id(slot)], slot.ticket is None))
-        continuation.reuse(shared[id(source)])
+        useful = {key: min(known, continuation.prompt_tokens - 1) for key, known in shared.items()}
+        reach = {id(slot): slot.sequence.rewindable(useful[id(slot)]) for slot in self._slots}
+        source = max(self._slots, key=lambda slot: (reach[id(slot)], slot.ticket is None))
+        continuation.reuse(shared[id(source)], source.sequence.rewindable)
         known = continuation.evaluated
         free = sorted((slot for slot in self._slots if slot.ticket is None), key=lambda slot: slot.last_used)
         slot = free[0]
@@ -276,6 +279,7 @@ class Scheduler:
             logits = self.model.session.eval_spans(spans)
         except BaseException as error:
             for slot, ticket in served:
+                del slot.tokens[slot.sequence.n_past :]
                 self._end(slot, ticket, error)
             return
         self._pass_seconds = time.perf_counter() - begin  # guessing is part of it

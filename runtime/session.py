@@ -60,9 +60,9 @@ class CSequence:
         return int(self.session.library.c.tp_sequence_n_past(self.handle))
 
     def rewindable(self, n_past: int) -> int:
-        """Return the last position up to n_past to which it can be rewound, or copied: n_past itself unless the model
-        has recurrent layers (tritpack.h says what they keep)."""
-        return int(self.session.library.c.tp_sequence_rewindable(self.handle, n_past))
+        """Return the last position up to n_past to which it can be rewound, or copied: n_past itself, as far as it is
+        filled, unless the model has recurrent layers (tritpack.h says what they keep)."""
+        return int(self.session.library.c.tp_sequence_rewindable(self.handle, min(n_past, self.n_past)))
 
     def rewind(self, n_past: int) -> None:
         """Forget positions >= n_past. UsageError unless 0 <= n_past <= self.n_past and it is `rewindable`."""
@@ -190,7 +190,7 @@ class CSession:
 
         Returns the logits of the wanted tokens in order, float32 (wanted of all, vocab). UsageError as `eval`, for a
         sequence of another session, and for one that is named twice. Whatever is raised: every sequence stays as it
-        was.
+        was or, with recurrent layers, goes back to the last position from which that is possible.
         """
         ids = [span.sequence.checked(span.tokens) for span in spans]
         structs = (SpanStruct * len(spans))()
@@ -205,7 +205,7 @@ class CSession:
         except BaseException:  # Ctrl-C comes when C has returned
             for span, n_past in zip(spans, before, strict=True):
                 if self.is_open and span.sequence.n_past > n_past:
-                    span.sequence.rewind(n_past)
+                    span.sequence.rewind(span.sequence.rewindable(n_past))
             raise
         return out
 
@@ -213,7 +213,8 @@ class CSession:
         """Append tokens to `own`. Logits float32 (n, vocab) for "all", (1, vocab) for "last", (0, vocab) for "none".
 
         UsageError for no tokens, a token outside the vocabulary or more than the context holds. Whatever is raised,
-        KeyboardInterrupt included: the session stays as it was.
+        KeyboardInterrupt included: the session stays as it was or, with recurrent layers, goes back to the last
+        position before it that is `rewindable`.
         """
         if logits not in LOGITS_MODES:
             raise UsageError(f"unknown logits mode {logits!r}", hint=f"known: {', '.join(LOGITS_MODES)}")
@@ -246,7 +247,7 @@ class CSession:
         return out
 
     def rewind(self, n_past: int) -> None:
-        """Forget positions >= n_past of `own`. UsageError unless 0 <= n_past <= self.n_past."""
+        """Forget positions >= n_past of `own`. UsageError as of a sequence."""
         self.own.rewind(n_past)
 
     def kernels(self) -> list[str]:
@@ -303,6 +304,6 @@ class CSession:
             for first in range(0, len(ids), self._batch):
                 self.library.check(evaluate(ids[first : first + self._batch], first), f"evaluating {len(ids)} tokens")
         except BaseException:
-            if self._free.alive:
-                self.library.c.tp_rewind(self._handle, before)
+            if self.is_open:
+                self.rewind(self.own.rewindable(before))
             raise

@@ -138,6 +138,7 @@ def command(
 def _cached(model: Model, path: str | None, request: Request) -> Iterator[None]:
     """Load what a file has of the prompt, and afterwards write the prompt's tokens to it, unless it has them all.
 
+    The last token is evaluated each time, and recurrent layers cannot go back to before it: the file is without it.
     Without tokens to write (-n 0) the prompt is evaluated for the file alone.
     """
     if path is None:
@@ -148,7 +149,7 @@ def _cached(model: Model, path: str | None, request: Request) -> Iterator[None]:
     from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
 
     load_prompt_cache(model, Path(path), version=VERSION)
-    prompt = checked_prompt(request, model.tokenizer, model.context_length)
+    prompt = checked_prompt(request, model.tokenizer, model.context_length)[:-1]
     known = common_prefix(model.tokens, prompt)
     yield
     if known == len(prompt):

@@ -43,6 +43,9 @@ class Parrot:
         self.calls: list[list[int]] = []
         self.prompt = 0
 
+    def rewindable(self, positions: int) -> int:
+        return positions
+
     def rewind(self, positions: int) -> None:
         assert positions < len(self.tokens), "nothing to forget"
         del self.tokens[positions:]
