@@ -25,7 +25,7 @@ from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model
 from tritpack.runtime.pages import huge_share
 from tritpack.runtime.session import Span
-from tritpack.runtime.token_bytes import cache_bytes, read_per_token
+from tritpack.runtime.token_bytes import cache_bytes, read_per_token, state_bytes
 
 SCHEMA = "tritpack.bench/1"
 KERNELS_SCHEMA = "tritpack.bench-kernels/1"
@@ -94,7 +94,7 @@ class Row:
     file_bytes_per_token: int
     """Bytes of the file that a decoded token reads: every weight, but one row of an embedding that is not the head."""
     cache_bytes_per_token: int
-    """Bytes of keys and values that one token reads, on average over the test."""
+    """Bytes of keys, values and recurrent states that one token reads, on average over the test."""
     macs_per_token: int
     """Products of the linears per token, the figure that the limit of products bounds."""
     joules_per_token: float | None
@@ -302,7 +302,7 @@ def _measure(model: Model, test: Workload, threads: int, repetitions: int, kv_ty
         return Limits(read, None, c.floats_limit(threads, isa) or None)
 
     samples, around, joules = _samples(model, test, repetitions, limits)
-    cached = round((test.depth + (test.positions + 1) / 2) * cache_bytes(model.spec, kv_type))
+    cached = round((test.depth + (test.positions + 1) / 2) * cache_bytes(model.spec, kv_type)) + state_bytes(model.spec)
     macs = _macs_per_token(model, test.n if test.is_prompt else 1)
     read = read_per_token(model.spec, {name: info.nbytes for name, info in model.file.tensors.items()})
     batch, sequences = test.n if test.kind in ("batch", "seq") else 1, test.n if test.kind == "seq" else 1
@@ -313,9 +313,10 @@ def _samples(
     model: Model, test: Workload, repetitions: int, limits: Callable[[], Limits]
 ) -> tuple[list[float], list[Limits], float | None]:
     """Tokens per second of each repetition, the limits before, between and after them, and joules per token."""
-    work, tokens = _prepared(model, test)
+    go_back, work, tokens = _prepared(model, test)
     samples, around, used = [], [limits()], 0.0
     for _ in range(repetitions):
+        go_back()
         with _energy() as joules:
             begin = time.perf_counter()
             work()
@@ -325,20 +326,23 @@ def _samples(
     return samples, around, used / (tokens * repetitions) if used else None
 
 
-def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], int]:
-    """What a repetition does, warmed up, and how many tokens it evaluates."""
+def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], Callable[[], None], int]:
+    """What is done before a repetition, what it does, warmed up, and how many tokens it evaluates."""
     n, depth = test.n, test.depth
     rng = np.random.default_rng(0)
     ids = rng.integers(0, model.spec.vocab_size, depth + test.positions).tolist()
     model.reset()
     if test.kind == "seq":
-        return _together(model, n, ids, depth), n * STEPS
+        return *_together(model, n, ids, depth), n * STEPS
     if depth:
         model.append(ids[:depth])
     model.append(ids[depth : depth + (min(n, WARM_UP) if test.kind == "tg" else n)])
 
-    def work() -> None:
+    def go_back() -> None:
         model.rewind(depth)
+        model.settle()
+
+    def work() -> None:
         if test.is_prompt:
             model.eval(ids[depth:])
         elif test.kind == "batch":
@@ -347,23 +351,26 @@ def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], int]:
             for token in ids[depth:]:
                 model.eval([token])
 
-    return work, n
+    return go_back, work, n
 
 
-def _together(model: Model, n: int, ids: Sequence[int], depth: int) -> Callable[[], None]:
-    """Decoding of n sequences, each of which has the first `depth` ids."""
+def _together(model: Model, n: int, ids: Sequence[int], depth: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Decoding of n sequences, each of which has the first `depth` ids before it."""
     sequences = [model.session.new_sequence() for _ in range(n)]
-    for sequence in sequences:
-        model.session.eval_spans([Span(sequence, ids[: max(1, depth)], 0)])
+
+    def go_back() -> None:
+        for sequence in sequences:
+            sequence.rewind(sequence.rewindable(depth))
+            if missing := ids[sequence.n_past : depth]:
+                model.session.eval_spans([Span(sequence, missing, 0)])
 
     def work() -> None:
-        for sequence in sequences:
-            sequence.rewind(depth)
         for token in ids[depth:]:
             model.session.eval_spans([Span(sequence, [token]) for sequence in sequences])
 
+    go_back()
     work()
-    return work
+    return go_back, work
 
 
 def _first_token(file: str | Path, threads: int, options: dict[str, Any]) -> float:

@@ -1,4 +1,5 @@
-"""Bytes per token: what a decoded token reads of the weights, and what a position takes in the KV cache."""
+"""Bytes per token: what a decoded token reads of the weights and of recurrent states, and what a position takes in the
+KV cache."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from tritpack.formats.model_spec import ModelSpec
 
 DEFAULT_CACHE_BYTES = 4 << 30
 """The most that a KV cache takes by default: the longest contexts need more memory than most machines have."""
+
+KEPT_TOKENS = 32
+"""TP_KEPT of csrc/session.h: tokens whose inputs to recurrent layers are kept."""
 
 
 def read_per_token(spec: ModelSpec, nbytes: Mapping[str, int]) -> int:
@@ -22,11 +26,37 @@ def read_per_token(spec: ModelSpec, nbytes: Mapping[str, int]) -> int:
 
 def default_context(spec: ModelSpec, kv_type: str, sequences: int = 1) -> int:
     """Positions of a KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold so many caches."""
-    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // (sequences * cache_bytes(spec, kv_type))))
+    each = max(1, sequences * cache_bytes(spec, kv_type))
+    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // each))
 
 
 def cache_bytes(spec: ModelSpec, kv_type: str) -> int:
-    """Bytes of the keys and values of one position. i16 pads heads to 16 values and has one float32 scale per head."""
+    """Bytes of the keys and values of one position, which layers with attention have. i16 pads heads to 16 values and
+    has one float32 scale per head."""
+    layers = spec.layers - _recurrent_layers(spec)
     padded = -(-spec.head_dim // 16) * 16
     head = 2 * padded + 4 if kv_type == "i16" else 4 * spec.head_dim
-    return 2 * spec.layers * spec.kv_heads * head
+    return 2 * layers * spec.kv_heads * head
+
+
+def state_bytes(spec: ModelSpec) -> int:
+    """Bytes of the states of a sequence's recurrent layers, which each token reads and writes; 0 for other models."""
+    if spec.delta_net is None:
+        return 0
+    net = spec.delta_net
+    window = (net.conv_taps - 1) * (2 * net.key_width + net.value_width)
+    return 4 * _recurrent_layers(spec) * (window + net.value_width * net.state_size)
+
+
+def kept_bytes(spec: ModelSpec) -> int:
+    """Bytes that a sequence takes for recurrent layers: the states, two earlier ones, and the inputs since each of them
+    (csrc/recurrence.c), whatever its length."""
+    if spec.delta_net is None:
+        return 0
+    net = spec.delta_net
+    inputs = 2 * net.key_width + net.value_width + 2 * net.value_heads
+    return 3 * state_bytes(spec) + 2 * KEPT_TOKENS * 4 * _recurrent_layers(spec) * inputs
+
+
+def _recurrent_layers(spec: ModelSpec) -> int:
+    return sum(spec.delta_net.recurrent) if spec.delta_net else 0

@@ -11,7 +11,7 @@ from tritpack.converter.inspect.bandwidth import GIVEN, Bandwidth, bandwidth_her
 from tritpack.converter.inspect.energy import energy
 from tritpack.formats.errors import UsageError
 from tritpack.formats.model_spec import ModelSpec
-from tritpack.runtime.token_bytes import cache_bytes, default_context, read_per_token
+from tritpack.runtime.token_bytes import cache_bytes, default_context, kept_bytes, read_per_token, state_bytes
 
 KV_TYPE = "f32"
 """How tritpack keeps keys and values unless --kv-type says otherwise."""
@@ -43,7 +43,8 @@ def needs(
     cache = context * cache_bytes(spec, KV_TYPE)
     shapes = spec.tensor_shapes()
     weights = {name: math.prod(shapes[name]) for name in nbytes if name in shapes}
-    read = read_per_token(spec, {name: nbytes[name] for name in weights})
+    kept = kept_bytes(spec)
+    read = read_per_token(spec, {name: nbytes[name] for name in weights}) + state_bytes(spec)
     used = read_per_token(spec, weights)
     ternary_used = sum(weights[name] for name in ternary if name in weights)
     speed = bandwidth_here() if options.bandwidth is None else Bandwidth(options.bandwidth * 1e9, GIVEN)
@@ -55,7 +56,8 @@ def needs(
         "context_is": context_is,
         "kv_type": KV_TYPE,
         "cache_bytes": cache,
-        "memory_bytes": size + cache,
+        "state_bytes": kept,
+        "memory_bytes": size + cache + kept,
         "bytes_per_token": read,
         "fits_cache": fits_cache,
         "bandwidth": speed.bytes_per_second,

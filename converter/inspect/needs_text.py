@@ -22,10 +22,11 @@ def needs_sentences(needs: Mapping[str, Any]) -> list[str]:
     disk = size(needs["nbytes"])
     if "outtype" in needs:
         disk = f"about {disk} once it is converted to {needs['outtype']}"
+    states = f" and {size(needs['state_bytes'])} for recurrent states" if needs["state_bytes"] else ""
     return [
         f"Disk: {disk}.",
         f"Memory: {size(needs['memory_bytes'])} with a context of {needs['context']:,} tokens ({needs['context_is']}), "
-        f"{size(needs['cache_bytes'])} of it for keys and values.",
+        f"{size(needs['cache_bytes'])} of it for keys and values{states}.",
         _speed(needs),
         energy_sentence(needs["energy"]),
     ]

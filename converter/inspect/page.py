@@ -225,6 +225,8 @@ def _memory(needs: Mapping[str, Any] | None) -> list[tuple[str, int, float]]:
     if not needs:
         return []
     parts = [("weights", needs["nbytes"]), (f"keys and values of {needs['context']:,} tokens", needs["cache_bytes"])]
+    if needs["state_bytes"]:
+        parts.append(("recurrent states", needs["state_bytes"]))
     whole = sum(nbytes for _, nbytes in parts)
     return [(name, nbytes, nbytes / whole) for name, nbytes in parts]
 
