@@ -132,6 +132,8 @@ void tp_recurrence_restore(tp_sequence *to, const tp_sequence *from, int64_t n_p
     else tp_delta_net_replay(s, to->states, at->states, at->inputs, n_past - at->position);
     if (to != from) tp_recurrence_forget(to);
     tp_checkpoint *const both[] = {&to->recent, &to->prompt};
-    for (int i = 0; i < 2; i++) /* other tokens may follow */
-        both[i]->count = holds(both[i], n_past) ? n_past - both[i]->position : -1;
+    for (int i = 0; i < 2; i++) { /* other tokens may follow */
+        const int64_t left = n_past - both[i]->position;
+        if (both[i]->count > left) both[i]->count = left < 0 ? -1 : left;
+    }
 }
