@@ -169,6 +169,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tp_session_new": (_I, (_P, _P, _P)),
     "tp_session_free": (None, (_P,)),
     "tp_eval": (_I, (_P, _P, _L, _I, _P)),
+    "tp_eval_begin": (_I, (_P, _P, _L, _I)),
+    "tp_eval_layers": (_I, (_P, _I, _P, _P)),
     "tp_eval_hidden": (_I, (_P, _P, _L, _P)),
     "tp_n_past": (_L, (_P,)),
     "tp_rewind": (_I, (_P, _L)),

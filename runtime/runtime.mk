@@ -116,7 +116,7 @@ $(BUILD)/run_dump: tests/c/run_dump.c $(TP_OBJECTS) $(TP_RULES)
 # The module of the page that `tritpack web` writes. Its memory is JavaScript's, so that its size is known before it is made; with
 # -matomics in CFLAGS it is shared. wasi-libc was not built for that, which is well: threads only run kernels, which call memcpy at most.
 TP_WEB_EXPORTS := malloc aligned_alloc free __stack_pointer __heap_base $(if $(findstring -matomics,$(CFLAGS)),tp_pool_work) tp_abi_version tp_status_text \
-	tp_error_place tp_best_isa tp_isa_name tp_model_new tp_model_free tp_session_new tp_session_free tp_session_kernels tp_eval tp_rewind tp_n_past
+	tp_error_place tp_best_isa tp_isa_name tp_model_new tp_model_free tp_session_new tp_session_free tp_session_kernels tp_eval tp_eval_begin tp_eval_layers tp_rewind tp_n_past
 TP_WEB_FLAGS := -mexec-model=reactor -Wl,--import-memory,--stack-first,-z,stack-size=1048576,--strip-all,--no-check-features $(TP_WEB_EXPORTS:%=-Wl,--export=%) \
 	$(if $(findstring -matomics,$(CFLAGS)),-Wl$(tp_comma)--shared-memory$(tp_comma)--max-memory=4294967296)
 $(BUILD)/tritpack.wasm: $(TP_OBJECTS) $(TP_RULES)

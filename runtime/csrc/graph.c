@@ -408,20 +408,29 @@ static void run_head(tp_session *s, float *states, int64_t n, float *logits) {
     tp_head_run(s->pool, s->head, s->quantize16, w, states, n, s->acts16, logits);
 }
 
-TP_NOINLINE void tp_run_batch(tp_session *s, tp_output kind, float *out) {
+TP_NOINLINE void tp_begin_batch(tp_session *s) {
     const tp_model *m = s->model;
-    const int64_t hidden = m->hp.hidden;
     s->layer_index = -1;
     tp_recurrence_begin(s);
     tp_pool_run(s->pool, embed_tokens, s, s->n, 4);
     if (m->token_embd.rotated) tp_mark(s, s->hadamard);
     if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->dequantize[m->token_embd.layout]);
-    trace_f32(s, "embd", hidden, s->x);
-    for (s->layer_index = 0; s->layer_index < m->hp.layers; s->layer_index++) {
+    trace_f32(s, "embd", m->hp.hidden, s->x);
+    s->layer_index = 0;
+}
+
+TP_NOINLINE void tp_run_layers(tp_session *s, int count) {
+    const tp_model *m = s->model;
+    for (; count > 0 && s->layer_index < m->hp.layers; count--, s->layer_index++) {
         s->layer = &m->layers[s->layer_index];
         s->linears = m->linears[s->layer_index];
         if (s->layer->recurrent ? run_delta_net(s) : run_attention(s)) run_ffn(s);
     }
+}
+
+TP_NOINLINE void tp_end_batch(tp_session *s, tp_output kind, float *out) {
+    const tp_model *m = s->model;
+    const int64_t hidden = m->hp.hidden;
     if (s->trace) keep_wanted(s);
     if (s->n == 0) return;
     float *const states = kind == TP_OUTPUT_HIDDEN ? out : s->h;

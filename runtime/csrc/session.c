@@ -35,7 +35,9 @@ static float *run_batch(tp_session *s, tp_output kind, float *out) {
     const int64_t width = kind == TP_OUTPUT_HIDDEN ? s->model->hp.hidden : s->model->hp.vocab_size;
     int64_t wanted = 0;
     for (int64_t i = 0; i < s->run_count; i++) wanted += s->runs[i].wanted;
-    tp_run_batch(s, kind, out);
+    tp_begin_batch(s);
+    tp_run_layers(s, s->model->hp.layers);
+    tp_end_batch(s, kind, out);
     s->n = s->run_count = 0;
     return wanted ? out + wanted * width : out;
 }
@@ -51,6 +53,7 @@ static int eval(tp_session *s, const tp_span *spans, int64_t count, tp_output ki
         wanted += spans[i].wanted;
     }
     if (wanted && !out) return TP_ERR_ARGUMENT;
+    s->n = s->run_count = s->begun = 0;
     const tp_fpenv before = tp_fpenv_enter();
     for (int64_t i = 0; i < count; i++)
         for (int64_t begin = 0; begin < spans[i].n;) {
@@ -69,10 +72,52 @@ int tp_eval_spans(tp_session *s, const tp_span *spans, int64_t count, float *log
     return eval(s, spans, count, TP_OUTPUT_LOGITS, logits);
 }
 
+/* The span that the arguments of tp_eval ask for. Without a sequence, which no session takes, if
+ * they are wrong. */
+static tp_span own_span(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode) {
+    const int known = s && logits_mode >= TP_LOGITS_NONE && logits_mode <= TP_LOGITS_ALL;
+    return (tp_span){.sequence = known ? &s->own : NULL,
+                     .tokens = tokens,
+                     .n = n,
+                     .wanted = logits_mode == TP_LOGITS_ALL ? n : logits_mode == TP_LOGITS_LAST};
+}
+
 int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, float *logits) {
-    if (!s || logits_mode < TP_LOGITS_NONE || logits_mode > TP_LOGITS_ALL) return TP_ERR_ARGUMENT;
-    const int64_t wanted = logits_mode == TP_LOGITS_ALL ? n : logits_mode == TP_LOGITS_LAST ? 1 : 0;
-    return tp_eval_spans(s, &(tp_span){&s->own, tokens, n, wanted}, 1, logits);
+    const tp_span span = own_span(s, tokens, n, logits_mode);
+    return tp_eval_spans(s, &span, 1, logits);
+}
+
+int tp_eval_begin(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode) {
+    const tp_span span = own_span(s, tokens, n, logits_mode);
+    if (!s || n > s->batch) return TP_ERR_ARGUMENT;
+    const int status = check_span(s, &span);
+    if (status) return status;
+    const tp_fpenv before = tp_fpenv_enter();
+    s->n = s->run_count = 0;
+    s->begun = n;
+    s->begun_at = s->own.n_past;
+    s->begun_wanted = (int)span.wanted;
+    add_run(s, &span, 0, n);
+    s->own.n_past = s->begun_at;
+    tp_begin_batch(s);
+    tp_fpenv_leave(before);
+    return TP_OK;
+}
+
+int tp_eval_layers(tp_session *s, int32_t layers, float *logits, int32_t *left) {
+    if (!s || !s->begun || s->begun_at != s->own.n_past || layers < 1 || !left ||
+        (s->begun_wanted && !logits))
+        return TP_ERR_ARGUMENT;
+    const tp_fpenv before = tp_fpenv_enter();
+    tp_run_layers(s, layers);
+    *left = s->model->hp.layers - s->layer_index;
+    if (*left == 0) {
+        tp_end_batch(s, TP_OUTPUT_LOGITS, logits);
+        s->own.n_past += s->begun;
+        s->n = s->run_count = s->begun = 0;
+    }
+    tp_fpenv_leave(before);
+    return TP_OK;
 }
 
 int tp_eval_hidden(tp_session *s, const int32_t *tokens, int64_t n, float *hidden) {

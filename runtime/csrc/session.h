@@ -97,6 +97,9 @@ struct tp_session {
     const tp_layer *layer;
     const tp_linear *linears; /* (TP_LINEAR_COUNT) of this layer */
     int layer_index;
+
+    int64_t begun, begun_at; /* tokens of tp_eval_begin, 0 = none, and the n_past they follow */
+    int begun_wanted;        /* how many of them give logits */
 };
 
 /* How a linear takes few tokens. */
@@ -126,10 +129,13 @@ static inline int64_t tp_input_floats(const tp_hparams *hp) {
 /* ---- graph.c ---- */
 typedef enum tp_output { TP_OUTPUT_LOGITS, TP_OUTPUT_HIDDEN } tp_output;
 
-/* Evaluates s->rows, which s->runs divide. Rows and runs are then used up; n_past stays as it is.
+/* Evaluate s->rows, which s->runs divide: first the embedding, then all layers, `count` at a time,
+ * from s->layer_index on, and the output. Rows and runs are then used up; n_past stays as it is.
  * out: (wanted, vocab) logits or (wanted, hidden) states of the wanted tokens of all runs, in the
  * order of rows. NULL if none is wanted. */
-void tp_run_batch(tp_session *s, tp_output kind, float *out);
+void tp_begin_batch(tp_session *s);
+void tp_run_layers(tp_session *s, int count);
+void tp_end_batch(tp_session *s, tp_output kind, float *out);
 
 /* ---- sequence.c ---- */
 /* Gives a sequence its cache and its states. Returns a tp_status. */

@@ -113,6 +113,53 @@ static void test_wanted(void) {
     drop(f);
 }
 
+/* Pieces of any size give the bits of the whole, and what was begun can be left. */
+static void test_pieces(void) {
+    fixture *f = make(PLAIN);
+    tp_model *m = NULL;
+    CHECK(tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, NULL, &m) == TP_OK, " ");
+    tp_session *s = session(m, TP_ISA_BEST, 2, 8, TP_KV_F32);
+    int32_t tokens[9], left = -1;
+    float want[8 * VOCAB], got[8 * VOCAB];
+    for (int i = 0; i < 9; i++) tokens[i] = (7 * i + 1) % VOCAB;
+    CHECK(tp_eval(s, tokens, 3, TP_LOGITS_NONE, NULL) == TP_OK, " ");
+    CHECK(tp_eval(s, tokens + 3, 5, TP_LOGITS_ALL, want) == TP_OK && tp_rewind(s, 3) == TP_OK, " ");
+    CHECK(tp_eval_layers(s, 1, got, &left) == TP_ERR_ARGUMENT, "nothing was begun");
+    for (int layers = 1; layers <= LAYERS + 1; layers++) {
+        memset(got, 0x55, sizeof got);
+        CHECK(tp_eval_begin(s, tokens + 3, 5, TP_LOGITS_ALL) == TP_OK, " ");
+        for (left = LAYERS; left > 0;) {
+            CHECK(tp_n_past(s) == 3, "%d", left);
+            const int before = left;
+            CHECK(tp_eval_layers(s, layers, got, &left) == TP_OK, " ");
+            CHECK(left == (before > layers ? before - layers : 0), "%d", left);
+        }
+        CHECK(tp_n_past(s) == 8 && memcmp(want, got, sizeof(float) * 5 * VOCAB) == 0, "%d", layers);
+        CHECK(tp_eval_layers(s, 1, got, &left) == TP_ERR_ARGUMENT, "it has ended");
+        CHECK(tp_rewind(s, 3) == TP_OK, " ");
+    }
+    CHECK(tp_eval_begin(s, tokens, 4, TP_LOGITS_LAST) == TP_OK, " ");
+    CHECK(tp_eval_layers(s, 1, NULL, &left) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_layers(s, 0, got, &left) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_layers(s, 1, got, NULL) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_layers(s, 1, got, &left) == TP_OK && left == LAYERS - 1, " ");
+    CHECK(tp_eval(s, tokens + 3, 5, TP_LOGITS_ALL, got) == TP_OK && tp_n_past(s) == 8 &&
+              memcmp(want, got, sizeof(float) * 5 * VOCAB) == 0,
+          "what was begun is dropped");
+    CHECK(tp_eval_layers(s, 1, got, &left) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_begin(s, tokens, 1, TP_LOGITS_LAST) == TP_OK && tp_rewind(s, 2) == TP_OK, " ");
+    CHECK(tp_eval_layers(s, 1, got, &left) == TP_ERR_ARGUMENT, "its place has changed");
+    CHECK(tp_eval_begin(s, tokens, 9, TP_LOGITS_LAST) == TP_ERR_ARGUMENT, "more than a batch");
+    CHECK(tp_eval_begin(s, tokens, 0, TP_LOGITS_LAST) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_begin(s, tokens, 1, 3) == TP_ERR_ARGUMENT, " ");
+    CHECK(tp_eval_begin(NULL, tokens, 1, 1) == TP_ERR_ARGUMENT, " ");
+    tokens[0] = VOCAB;
+    CHECK(tp_eval_begin(s, tokens, 1, TP_LOGITS_LAST) == TP_ERR_TOKEN, " ");
+    tp_session_free(s);
+    tp_model_free(m);
+    drop(f);
+}
+
 static void test_errors(void) {
     fixture *f = make(PLAIN);
     tp_model *m = NULL;
@@ -335,6 +382,7 @@ int main(void) {
     test_going_back();
     test_cache_types();
     test_wanted();
+    test_pieces();
     test_errors();
     printf("%s: %d failures\n", __FILE__, failures);
     return failures != 0;

@@ -248,7 +248,16 @@ typedef enum tp_logits_mode { TP_LOGITS_NONE, TP_LOGITS_LAST, TP_LOGITS_ALL } tp
 TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t n, int logits_mode,
                    float *logits);
 
-/* The same, but gives the hidden states after the final norm instead of logits. */
+/* tp_eval in pieces, for callers that have to look up meanwhile, or to give up. tp_eval_begin takes
+ * 1 <= n <= batch tokens. tp_eval_layers runs the next `layers` >= 1 layers and says in *left how
+ * many remain; with the last one it writes the logits, and only then are the tokens appended.
+ * Whatever else the session evaluates before drops what was begun; TP_ERR_ARGUMENT if nothing is,
+ * or if tp_n_past has changed. */
+TP_API int tp_eval_begin(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
+                         int logits_mode);
+TP_API int tp_eval_layers(tp_session *session, int32_t layers, float *logits, int32_t *left);
+
+/* As tp_eval, but gives the hidden states after the final norm instead of logits. */
 TP_API int tp_eval_hidden(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
                           float *hidden /* (n, hidden) */);
 

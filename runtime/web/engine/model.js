@@ -4,11 +4,12 @@ import { BATCH } from "./native.js";
 import { likeliest, Sampler } from "./sampler.js";
 import { Utf8Stream } from "./text.js";
 
-const UNSTOPPED = 36; // tokens of a prompt before the next look for a stop: as fast as BATCH, and 12 take twice the time
+const UNSTOPPED = 30; // milliseconds of layers before the next look for a stop
 
 export class Model {
   #native;
   #cached = []; // the ids in the KV cache
+  #pace = Infinity; // milliseconds that a layer takes for a token
 
   /** pause: gives others a turn, so that a stop can arrive; resolves soon. */
   constructor(native, text, context, pause) {
@@ -94,14 +95,25 @@ export class Model {
     let same = 0;
     while (same < Math.min(this.#cached.length, ids.length - 1) && this.#cached[same] === ids[same]) same += 1;
     if (same < this.#cached.length) this.#rewind(same);
-    for (;;) {
-      await this.pause();
-      if (stopped()) return null;
-      const batch = ids.slice(this.#cached.length, this.#cached.length + UNSTOPPED);
-      const last = this.#cached.length + batch.length === ids.length;
-      const logits = this.#eval(batch, last ? "last" : "none");
-      if (last) return logits;
+    while (this.#cached.length < ids.length) {
+      const batch = ids.slice(this.#cached.length, this.#cached.length + BATCH);
+      this.#native.begin(batch, this.#cached.length + batch.length === ids.length ? "last" : "none");
+      if (!(await this.#layers(batch.length, stopped))) return null;
+      this.#cached.push(...batch);
     }
+    return this.#native.last();
+  }
+
+  /** Runs the layers that were begun with `tokens` tokens; false if it was stopped on the way. */
+  async #layers(tokens, stopped) {
+    for (let left = this.#native.layerCount; left > 0;) {
+      await this.pause();
+      if (stopped()) return false;
+      const count = Math.min(left, Math.max(1, Math.floor(UNSTOPPED / (this.#pace * tokens)))), begin = performance.now();
+      left = this.#native.layers(count);
+      this.#pace = (performance.now() - begin) / (count * tokens);
+    }
+    return true;
   }
 
   /** Appends ids to the cache, native and noted: one refused batch must not make the two differ. */

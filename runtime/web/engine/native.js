@@ -46,6 +46,7 @@ export class Native {
   #session = 0;
   #logits = 0;
   #tokens = 0;
+  #left = 0;
   #vocab = 0;
 
   constructor(module, memory) {
@@ -81,6 +82,7 @@ export class Native {
     view.setUint32(hparams + structs.hparams.length, inv, true);
     view.setUint32(hparams + structs.hparams.length + 4, sliding ?? 0, true); // the third pointer, of signs, stays 0
     this.#vocab = view.getInt32(hparams, true);
+    this.layerCount = structs.layers.length / LAYER_BYTES;
     const layers = this.#copy(structs.layers), ends = this.#copy(structs.ends);
     for (let at = layers; at < layers + structs.layers.length; at += LAYER_BYTES)
       for (let i = 0; i < TENSORS_OF_A_LAYER; i += 1) place(view, at + i * TENSOR_BYTES, image);
@@ -91,6 +93,7 @@ export class Native {
     this.#session = this.#made(this.#exports.tp_session_new, model, params);
     this.#tokens = this.take(4 * BATCH);
     this.#logits = this.take(4 * this.#vocab);
+    this.#left = this.take(4);
   }
 
   /** Appends at most BATCH tokens. logits: "none", "last" or "all"; gives Float32Array (vocab), or (tokens, vocab), of its own. */
@@ -101,6 +104,22 @@ export class Native {
     const found = logits === "none" ? null : new Float32Array(this.memory.buffer, out, this.#vocab * (all ? tokens.length : 1)).slice();
     if (all) this.#exports.free(out);
     return found;
+  }
+
+  /** Appends at most BATCH tokens layer by layer: begin, then layers(count) until none is left. Nothing is appended before that. */
+  begin(tokens, logits) {
+    new Int32Array(this.memory.buffer, this.#tokens, BATCH).set(tokens);
+    this.#check(this.#exports.tp_eval_begin(this.#session, this.#tokens, BigInt(tokens.length), LOGITS[logits] ?? 0));
+  }
+
+  /** How many layers are left; after the last one, last() has the logits of the last token, if they were asked for. */
+  layers(count) {
+    this.#check(this.#exports.tp_eval_layers(this.#session, count, this.#logits, this.#left));
+    return new Int32Array(this.memory.buffer, this.#left, 1)[0];
+  }
+
+  last() {
+    return new Float32Array(this.memory.buffer, this.#logits, this.#vocab).slice();
   }
 
   rewind(positions) {

@@ -81,8 +81,8 @@ export class Tritpack {
   /** Runs the golden prompt, to compare its tokens and logits with those of the native library. */
   prove(): Promise<Proof>;
   /**
-   * Ends all generations asked for so far, also those that wait for their turn: one that writes within one token, one that still
-   * reads its prompt within 36 tokens of it.
+   * Ends all generations asked for so far, also those that wait for their turn. One that runs ends within a few layers of the
+   * model, while it reads its prompt as while it writes.
    */
   stop(): void;
   /** Reads `info` again: memory and kernels change while the model runs. */

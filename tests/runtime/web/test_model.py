@@ -11,12 +11,13 @@ from tests.make.web_page import READ_INPUT, bundled, run_node
 # Tokens are 0 to 99. The next one is the sum of all positions so far, so a wrong cache gives wrong tokens.
 NATIVE = """
 const { Model, turns } = await import(given.module);
-const batches = [];
+const passes = []; // (tokens, layers)
+let clock = 0;
+performance.now = () => clock;
 const native = {
   cache: [],
   eval(ids, which) {
     if (ids.some((id) => !(id >= 0 && id < 100))) throw new Error("The model cannot run: no such token.");
-    batches.push(ids.length);
     const rows = ids.map((id) => {
       this.cache.push(id);
       const row = new Float32Array(100);
@@ -26,6 +27,17 @@ const native = {
     if (which === "none") return null;
     return Float32Array.from((which === "all" ? rows : rows.slice(-1)).flatMap((row) => [...row]));
   },
+  layerCount: 4,
+  begin(ids, which) { this.begun = [ids, which]; this.left = this.layerCount; },
+  layers(count) {
+    passes.push([this.begun[0].length, count]);
+    clock += given.pace * this.begun[0].length * count;
+    if (count > this.left) throw new Error("There are no such layers.");
+    this.left -= count;
+    if (this.left === 0) this.logits = this.eval(...this.begun);
+    return this.left;
+  },
+  last() { return this.logits; },
   rewind(positions) { this.cache.length = positions; },
 };
 const text = { bos: 1, stops: new Set(), control: new Set(), bytes: (id) => Uint8Array.of(65 + (id % 26)) };
@@ -58,17 +70,22 @@ def test_tokens_are_right_after_logits_were_refused(module: Path, tmp_path: Path
     console.log(JSON.stringify({ before: before.ids, refused, after: after.ids }));
     process.exit();
     """
-    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module)})
+    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module), "pace": 1})
     assert found["refused"] == "The model cannot run: no such token."
     assert found["after"] == found["before"] == [6, 12, 24, 48, 96]
 
 
-def test_a_stop_does_not_wait_for_a_long_prompt(module: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pace", "layers"), [(10.0, 1), (0.25, 1), (0.2, 2), (0.0, 4)])
+def test_a_stop_waits_for_a_few_layers_of_a_prompt(module: Path, tmp_path: Path, pace: float, layers: int) -> None:
+    """pace: milliseconds of a token in a layer."""
     script = """
     let looks = 0;
-    const { stopReason } = await generated(Array(300).fill(1), { max_tokens: 1 }, () => (looks += 1) > 2);
-    console.log(JSON.stringify({ stopReason, batches }));
+    const { stopReason } = await generated(Array(300).fill(1), { max_tokens: 1 }, () => (looks += 1) > 4);
+    const { ids } = await generated([1, 2, 3], { max_tokens: 2 });
+    console.log(JSON.stringify({ stopReason, passes: passes.slice(0, 4), ids }));
     process.exit();
     """
-    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module)})
-    assert found == {"stopReason": "stopped", "batches": [36, 36]}
+    found = run_node(READ_INPUT + NATIVE + script, tmp_path, {"module": str(module), "pace": pace})
+    assert found["stopReason"] == "stopped" and found["ids"] == [6, 12]
+    assert {tokens for tokens, _ in found["passes"]} == {72}
+    assert max(count for _, count in found["passes"]) == layers
