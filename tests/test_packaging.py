@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tritpack.converter.web.assets import ENGINE
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed")
 FLOORS = ("formats", "runtime", "converter")
@@ -67,9 +68,14 @@ def built(source: Path, out: Path, **env: str) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(sdist, tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that pip builds from the sdist, in which there are no links."""
-    return build(unpacked(sdist, tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("wheel"))
+    return build(source, tmp_path_factory.mktemp("wheel"))
 
 
 def environment(folder: Path, *install: str | Path) -> Path:
@@ -124,6 +130,28 @@ def test_the_wheel_has_what_runs_and_nothing_else(wheel: Path) -> None:
     unwanted = (".c", ".h", ".def", ".inc", ".mk", ".o", ".d", ".pyc", "build_hook.py")
     assert not [name for name in names if name.endswith(unwanted) or "/tests/" in name or "/csrc/" in name]
     assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+
+
+def test_the_wheel_has_the_engine_of_the_page_if_it_was_built(source: Path, wheel: Path, tmp_path: Path) -> None:
+    page = "tritpack/runtime/web/page/index.html"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert page in names and not [name for name in names if "/npm/" in name]
+    dist = source / "runtime" / "web" / "npm" / "dist"
+    dist.mkdir()
+    for name in (*ENGINE, "abi"):
+        (dist / name).write_text(name)
+    names = zipfile.ZipFile(build(source, tmp_path)).namelist()
+    shutil.rmtree(dist)
+    assert page in names
+    packed = {name.removeprefix("tritpack/runtime/web/npm/") for name in names if "/npm/" in name}
+    assert packed == {f"dist/{name}" for name in (*ENGINE, "abi")}
+
+
+def test_web_without_the_engine_of_the_page_ends_with_7(installed: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    command = [installed, "-m", "tritpack", "web", tiny_gguf, "-o", "site"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 7 and "the page's engine is not part of this installation" in done.stderr
+    assert "hint:" in done.stderr and not (tmp_path / "site").exists()
 
 
 def test_it_installs_one_package(installed: Path) -> None:
