@@ -4,7 +4,7 @@ import { Conversation } from "./conversation.js";
 import { Engine } from "./engine.js";
 import { Settings } from "./settings.js";
 import { Transcript } from "./transcript.js";
-import { bytes, plural } from "./words.js";
+import { bytes, count, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const SUGGESTIONS = {
@@ -12,9 +12,11 @@ const SUGGESTIONS = {
   text: ["Once upon a time", "The little girl", "One day, a dog"],
 };
 
+const FORGET_AFTER = 10_000; // milliseconds
+
 const engine = new Engine();
 let info, conversation, settings, transcript;
-let answering = false;
+let answering = false, told = "", forgetting = 0;
 
 // -- loading ----------------------------------------------------------------------------------------------------------
 
@@ -60,9 +62,12 @@ function showProgress({ done, total, text }) {
   say(total ? `${text}: ${25 * Math.floor((4 * done) / total)} %` : text);
 }
 
-/** Tells a screen reader, once. */
+/** Tells a screen reader, once. What was told goes away again, so that a reader does not meet an answer twice. */
 function say(text) {
-  if ($("spoken").textContent !== text) $("spoken").textContent = text;
+  if (told === text) return;
+  told = $("spoken").textContent = text;
+  clearTimeout(forgetting);
+  forgetting = setTimeout(() => { $("spoken").textContent = ""; }, FORGET_AFTER);
 }
 
 function showFailure(error) {
@@ -111,11 +116,12 @@ function welcome() {
 
 function showStatus() {
   const { threads, memory } = engine.info().running;
-  const used = engine.last?.promptTokens ? engine.last.promptTokens + engine.last.tokens : 0;
+  // The last token of a full context is shown, but has no place in it any more.
+  const used = engine.last?.promptTokens ? Math.min(engine.last.promptTokens + engine.last.tokens, info.context ?? Infinity) : 0;
   const parts = [
     threads && plural(threads, "thread"),
     memory && bytes(memory),
-    info.context && (used ? `${used} of ${plural(info.context, "token")}` : `context ${plural(info.context, "token")}`),
+    info.context && (used ? `${count(used)} of ${plural(info.context, "token")}` : `context ${plural(info.context, "token")}`),
   ];
   $("status").textContent = parts.filter(Boolean).join(" · ");
 }

@@ -231,6 +231,7 @@ def test_a_chat_with_the_keyboard(visit: Any, host: PlainHost) -> None:
     page = visit(host, query="?threads=1", viewport={"width": 400, "height": 800}, color_scheme="dark")
     assert "1 thread " in page.inner_text("#status")
     assert page.evaluate("document.activeElement.id") == "question"
+    page.clock.install()
     page.click("#settings")
     for name, value in (("temperature", "0"), ("max_tokens", "12"), ("seed", "5")):
         page.fill(f"#set-{name}", value)
@@ -247,6 +248,8 @@ def test_a_chat_with_the_keyboard(visit: Any, host: PlainHost) -> None:
     assert "12 tokens · " in page.inner_text(".stats") and "limit of tokens" in page.inner_text(".stats")
     first = page.inner_text(".assistant .body")
     assert first.strip() and first.split()[0] in page.inner_text("#spoken"), "a screen reader is told"
+    page.clock.run_for(10_000)
+    assert page.inner_text("#spoken") == "", "it does not meet the answer twice"
     page.click(".assistant .actions button >> text=Retry")
     page.wait_for_selector(".assistant .stats")
     assert page.inner_text(".assistant .body") == first, "a greedy answer stays"
