@@ -138,6 +138,12 @@ static void test_pieces(void) {
         CHECK(tp_eval_layers(s, 1, got, &left) == TP_ERR_ARGUMENT, "it has ended");
         CHECK(tp_rewind(s, 3) == TP_OK, " ");
     }
+    CHECK(tp_eval_begin(s, tokens + 3, 4, TP_LOGITS_NONE) == TP_OK &&
+              tp_eval_layers(s, LAYERS, NULL, &left) == TP_OK && tp_n_past(s) == 7,
+          " ");
+    CHECK(tp_eval(s, tokens + 7, 1, TP_LOGITS_LAST, got) == TP_OK && tp_rewind(s, 3) == TP_OK &&
+              memcmp(want + 4 * VOCAB, got, sizeof(float) * VOCAB) == 0,
+          " ");
     CHECK(tp_eval_begin(s, tokens, 4, TP_LOGITS_LAST) == TP_OK, " ");
     CHECK(tp_eval_layers(s, 1, NULL, &left) == TP_ERR_ARGUMENT, " ");
     CHECK(tp_eval_layers(s, 0, got, &left) == TP_ERR_ARGUMENT, " ");

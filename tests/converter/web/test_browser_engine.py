@@ -77,15 +77,17 @@ def test_tokens_and_logits_are_the_native_ones(page: Any, demo_gguf: Path, threa
         greedy = model.generate(PROMPT, max_tokens=40, temp=0)
         many = (ids * 20)[:150]
         logits = hashlib.sha256(model.logits(many).tobytes()).hexdigest()
+        after = model.generate(tokens=many, max_tokens=3, temp=0).ids
     found = page.evaluate("([input, options]) => generated(input, options)", [PROMPT, {"max_tokens": 40}])
     assert (found["ids"], found["text"], found["stopReason"]) == (greedy.ids, greedy.text, greedy.stop_reason)
     assert page.evaluate("async (ids) => sha256(await model.logits(ids))", many) == logits
+    assert page.evaluate("(ids) => generated(ids, { max_tokens: 3 })", many)["ids"] == after, "a prompt of batches"
     proof = page.evaluate("model.prove()")
     assert proof["found"] == {key: proof["expected"][key] for key in ("greedy", "sha256")}
     assert proof["tokenized"] == ids
-    after = page.evaluate("model.refresh()")
-    assert after["memory"] == after["reserved"], "all memory was taken at once"
-    assert any(name.endswith("_simd128") for name in after["kernels"])
+    info = page.evaluate("model.refresh()")
+    assert info["memory"] == info["reserved"], "all memory was taken at once"
+    assert any(name.endswith("_simd128") for name in info["kernels"])
 
 
 def test_the_same_seed_gives_the_same_text(page: Any, demo_gguf: Path) -> None:
