@@ -89,7 +89,7 @@ int tp_eval(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode, fl
 
 int tp_eval_begin(tp_session *s, const int32_t *tokens, int64_t n, int logits_mode) {
     const tp_span span = own_span(s, tokens, n, logits_mode);
-    if (!s || n > s->batch) return TP_ERR_ARGUMENT;
+    if (!s || n > s->batch || s->model->recurrent_layers) return TP_ERR_ARGUMENT;
     const int status = check_span(s, &span);
     if (status) return status;
     const tp_fpenv before = tp_fpenv_enter();

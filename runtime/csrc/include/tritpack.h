@@ -252,7 +252,7 @@ TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t
  * 1 <= n <= batch tokens. tp_eval_layers runs the next `layers` >= 1 layers and says in *left how
  * many remain; with the last one it writes the logits, and only then are the tokens appended.
  * Whatever else the session evaluates before drops what was begun; TP_ERR_ARGUMENT if nothing is,
- * or if tp_n_past has changed. */
+ * if tp_n_past has changed, or if the model has recurrent layers, whose states could not be left. */
 TP_API int tp_eval_begin(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
                          int logits_mode);
 TP_API int tp_eval_layers(tp_session *session, int32_t layers, float *logits, int32_t *left);
