@@ -30,6 +30,7 @@ SMALLEST_FIRST = ("float16", "float32")
 """What norms, taps and decays are written as: the first that holds all values. Gates keep their type."""
 
 OWN_TYPE = {"bf16": "bfloat16", "f16": "float16"}
+"""Our name of a plain float type -> transformers'; all others are written as float32, if nothing smaller holds them."""
 
 
 class HybridWriter(CheckpointWriter):
@@ -48,7 +49,9 @@ class HybridWriter(CheckpointWriter):
             raise Unsupported("its attention layers are not at equal intervals, which is all that mlx-lm can be told")
         tables = (f"{table}.weight" for table in TABLES)
         self._linears |= {name for name in tables if name in model.tensors and self._packs(name)}
-        self._floats = {name: self._float(name) for name in model.spec.tensor_shapes() if name not in self._linears}
+        floats = [name for name in model.spec.tensor_shapes() if name not in self._linears]
+        self._tables = {name: self._table_dtype(name) for name in floats if _is_table(name)}
+        self._small = {name: self._float(name) for name in floats if not _is_table(name)}
 
     def _packs(self, table: str) -> bool:
         """Return whether an embedding or head is written as a linear is: in MLX, if it is ternary."""
@@ -177,8 +180,9 @@ class HybridWriter(CheckpointWriter):
                 if self.rotation and self.rotation.turns(name) and self.rotation.signs:
                     yield Entry(f"{stem}signs", "F32", (shape[1],))
                 continue
-            dtype, values = self._floats[name]
-            yield Entry(self.target_name(name), DTYPE_NAMES[dtype][0], values.shape)
+            dtype = self._tables[name] if _is_table(name) else self._small[name][0]
+            size = shape if _is_table(name) else self._small[name][1].shape
+            yield Entry(self.target_name(name), DTYPE_NAMES[dtype][0], size)
 
     def _data(self) -> Iterator[Iterable[Bytes]]:
         for name, shape in self.model.spec.tensor_shapes().items():
@@ -186,12 +190,14 @@ class HybridWriter(CheckpointWriter):
                 yield from self._stored(name)
                 if self.rotation and self.rotation.turns(name) and self.rotation.signs:
                     yield [self.rotation.signs[shape[1]].view(np.uint8)]
-                continue
-            dtype, values = self._floats[name]
-            yield [encoded(values, dtype)]
+            elif _is_table(name):
+                yield (encoded(piece, self._tables[name]) for piece in self.model.tensors[name].pieces())
+            else:
+                dtype, values = self._small[name]
+                yield [encoded(values, dtype)]
 
     def _float(self, name: str) -> tuple[str, F32]:
-        """Return the float type of a tensor that is no linear, and its values as the checkpoint has them."""
+        """Return the float type of a norm, gate, tap or decay, and its values as the checkpoint has them."""
         tensor, spec = self.model.tensors[name], self.model.spec
         values = np.concatenate(list(tensor.pieces())).reshape(spec.tensor_shapes()[name])
         tensor.release()
@@ -204,12 +210,27 @@ class HybridWriter(CheckpointWriter):
             values, is_exact = _logarithm(values)
             self._inexact += [] if is_exact else [tensor.name]
         values = values if self.is_mlx else values - np.float32(self.family.offset_of(name))
-        own = OWN_TYPE.get(tensor.float_type(), "float32") if part in (*GATES, *TABLES) else SMALLEST_FIRST[0]
+        own = OWN_TYPE.get(tensor.float_type(), "float32") if part in GATES else SMALLEST_FIRST[0]
         for dtype in (own, *SMALLEST_FIRST):
             if dtype in self.dtypes and np.array_equal(held(values, dtype), values):
                 return dtype, values
+        raise self._misfit(tensor.name)
+
+    def _table_dtype(self, name: str) -> str:
+        """Return the float type of a table that stays floats: its own, or the first that holds all of its values."""
+        tensor = self.model.tensors[name]
+        for dtype in (OWN_TYPE.get(tensor.float_type(), "float32"), *SMALLEST_FIRST):
+            if dtype in self.dtypes and all(np.array_equal(held(piece, dtype), piece) for piece in tensor.pieces()):
+                return dtype
+        raise self._misfit(tensor.name)
+
+    def _misfit(self, name: str) -> Unsupported:
         hint = "--dtype float32 holds everything"
-        raise Unsupported(f"holds values that {self.dtypes[-1]} does not", tensor=tensor.name, hint=hint)
+        return Unsupported(f"holds values that {self.dtypes[-1]} does not", tensor=name, hint=hint)
+
+
+def _is_table(name: str) -> bool:
+    return name.removesuffix(".weight") in TABLES
 
 
 def _moves_heads(model: SourceModel) -> bool:

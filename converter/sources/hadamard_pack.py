@@ -17,6 +17,7 @@ from tritpack.converter.sources.checkpoint import HADAMARD, CheckpointFolder
 from tritpack.formats.errors import Unreadable, Unsupported, locating
 from tritpack.formats.hadamard import Rotation, rotation_of
 from tritpack.formats.model_spec import HYBRID
+from tritpack.formats.safetensors_reader import FLOATS
 
 MODEL_TYPE = "prism_hadamard_qwen35"
 BASE = "qwen3_5"
@@ -68,7 +69,7 @@ def pack_rotation(source: CheckpointFolder, recognition: Recognition) -> Rotatio
         if not rotation.grouped_heads:
             raise Unsupported("metadata key prism.hadamard.gdn_v_grouped is not true, and a pack has grouped heads")
     _compare_modules(source, targets, rotation)
-    _compare_signs(source, targets, rotation)
+    _compare_signs(source, {name: (target, shapes[target][-1]) for name, target in targets.items()}, rotation)
     return rotation
 
 
@@ -96,9 +97,10 @@ def _compare_modules(source: CheckpointFolder, targets: Mapping[str, str], rotat
             raise Unreadable(f"is rotated according to {one} and not to {other}", tensor=name)
 
 
-def _compare_signs(source: CheckpointFolder, targets: Mapping[str, str], rotation: Rotation) -> None:
-    """Raise Unreadable if the signs beside a matrix are not those of hadamard.json."""
-    for name, target in targets.items():
+def _compare_signs(source: CheckpointFolder, targets: Mapping[str, tuple[str, int]], rotation: Rotation) -> None:
+    """Raise Unreadable if the signs beside a matrix are not those of hadamard.json. targets: by name in the pack, the
+    name in GGUF and the columns."""
+    for name, (target, width) in targets.items():
         stem = name.removesuffix("weight")
         stored = source.tensors.get(f"{stem}signs")
         if not rotation.turns(target):
@@ -109,8 +111,11 @@ def _compare_signs(source: CheckpointFolder, targets: Mapping[str, str], rotatio
             if rotation.signs:
                 raise Unreadable(f"is missing, and {HADAMARD} has signs", tensor=f"{stem}signs")
             continue
-        width = source.tensors[f"{stem}scales"].shape[-1] * 128 if f"{stem}scales" in source.tensors else 0
         expected = rotation.signs.get(width, np.ones(width, np.float32))
-        if stored.shape != (width,) or not np.array_equal(stored.rows_f32(0, 1)[0], expected):
+        if (
+            stored.shape != (width,)
+            or stored.dtype not in FLOATS
+            or not np.array_equal(stored.rows_f32(0, 1)[0], expected)
+        ):
             raise Unreadable(f"is not the signs that {HADAMARD} has for width {width}", tensor=stored.name)
         stored.release()

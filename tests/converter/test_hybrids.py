@@ -191,6 +191,22 @@ def test_an_ordinary_qwen35_is_not_ternary(shared: Path, tmp_path: Path) -> None
         make_plan(open_source(folder))
 
 
+def test_keys_by_their_older_names(shared: Path, tmp_path: Path) -> None:
+    """transformers 4 has rope_theta beside rope_scaling, and intervals instead of a list of layers."""
+    source = shared / "checkpoints" / "bonsai_hybrid_unpacked"
+
+    def older(config: dict[str, Any]) -> None:
+        rope = config.pop("rope_parameters")
+        config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "default", "mrope_section": [4, 2, 2]}}
+        config["partial_rotary_factor"] = rope["partial_rotary_factor"]
+        del config["layer_types"]
+
+    folder = edited(source, tmp_path / "c", config=older)
+    assert make_plan(open_source(folder)).spec == make_plan(open_source(source)).spec
+    without = edited(source, tmp_path / "d", config=lambda config: config["rope_parameters"].pop("mrope_section"))
+    assert make_plan(open_source(without)).spec.rope_sections == ()
+
+
 def keyed(name: str, value: Any) -> Any:
     """An edit of hadamard.json."""
     return lambda config, contract, tensors: contract.update({f"{PREFIX}{name}": value})
