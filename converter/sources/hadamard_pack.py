@@ -112,10 +112,7 @@ def _compare_signs(source: CheckpointFolder, targets: Mapping[str, tuple[str, in
                 raise Unreadable(f"is missing, and {HADAMARD} has signs", tensor=f"{stem}signs")
             continue
         expected = rotation.signs.get(width, np.ones(width, np.float32))
-        if (
-            stored.shape != (width,)
-            or stored.dtype not in FLOATS
-            or not np.array_equal(stored.rows_f32(0, 1)[0], expected)
-        ):
+        fits = stored.shape == (width,) and stored.dtype in FLOATS
+        if not fits or not np.array_equal(stored.rows_f32(0, 1)[0], expected):
             raise Unreadable(f"is not the signs that {HADAMARD} has for width {width}", tensor=stored.name)
         stored.release()
