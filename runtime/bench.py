@@ -24,6 +24,7 @@ from tritpack.runtime.library import Kernel, Library, library
 from tritpack.runtime.machine import peak_rss, usable_cores
 from tritpack.runtime.model import Model
 from tritpack.runtime.pages import huge_share
+from tritpack.runtime.parts import seconds_by_part
 from tritpack.runtime.session import Span
 from tritpack.runtime.token_bytes import cache_bytes, read_per_token, state_bytes
 
@@ -207,6 +208,7 @@ def bench(
     kv_type: str = "f32",
     isa: str | None = None,
     no_mmap: bool = False,
+    parts: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Time a model, and return what `tritpack bench --json` prints: one row per test and thread count.
@@ -215,8 +217,9 @@ def bench(
     N_PROMPT and N_GEN, as far as the context holds them, or nothing if n_batch or n_sequences has a number. n_batch:
     numbers of tokens evaluated at once with the logits of each (batchN). n_sequences: numbers of sequences that decode
     together (seqN). All come after `n_depth` tokens that are not timed.
-    threads: thread counts; None measures all cores that this process may use. no_mmap: see Model. Raises UsageError if
-    the model's context is shorter, and what Model raises.
+    threads: thread counts; None measures all cores that this process may use. no_mmap: see Model. parts: also
+    say where the time of a decoded token goes, see parts.py. Raises UsageError if the model's context is shorter, and
+    what Model raises.
     """
     c, gguf = library(), GgufFile(file)
     thread_counts = [usable_cores()] if threads is None else list(threads)
@@ -234,8 +237,8 @@ def bench(
     # Before the models below, whose mapping of the file would keep its pages in memory.
     options: dict[str, Any] = {"isa": isa, "kv_type": kv_type, "no_mmap": no_mmap}
     first = [_first_token(file, count, options) for count in thread_counts]
-    rows, kernels, shares = [], set(), {}
-    positions = n_depth + max(test.positions for test in tests)
+    rows, kernels, shares, by_part = [], set(), {}, {}
+    positions = n_depth + max(STEPS if parts else 0, *(test.positions for test in tests))
     for count in thread_counts:
         with Model(gguf, threads=count, context=positions, **options) as model:
             if positions > model.context_length:
@@ -244,6 +247,9 @@ def bench(
             for number, test in enumerate(tests):
                 progress(f"{test.label}, {count} threads", number, len(tests))
                 rows.append(_measure(model, test, count, repetitions, kv_type, isa))
+            if parts:
+                _go_to(model, n_depth)
+                by_part[str(count)] = seconds_by_part(model, [0] * STEPS)
             kernels |= set(model.kernels())
             shares[str(count)] = huge_share(model.weights)
     return {
@@ -259,6 +265,7 @@ def bench(
         "rows": [row.as_json() for row in rows],
         "no_mmap": no_mmap,
         "huge_pages": shares,
+        "part_seconds": by_part,
         "first_token_seconds": dict(zip(map(str, thread_counts), first, strict=True)),
         "peak_rss_bytes": peak_rss(),
         "kernels": sorted(kernels),
@@ -331,11 +338,10 @@ def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], Callabl
     n, depth = test.n, test.depth
     rng = np.random.default_rng(0)
     ids = rng.integers(0, model.spec.vocab_size, depth + test.positions).tolist()
-    model.reset()
     if test.kind == "seq":
+        model.reset()
         return *_together(model, n, ids, depth), n * STEPS
-    if depth:
-        model.append(ids[:depth])
+    _go_to(model, depth)
     model.append(ids[depth : depth + (min(n, WARM_UP) if test.kind == "tg" else n)])
 
     def go_back() -> None:
@@ -352,6 +358,13 @@ def _prepared(model: Model, test: Workload) -> tuple[Callable[[], None], Callabl
                 model.eval([token])
 
     return go_back, work, n
+
+
+def _go_to(model: Model, depth: int) -> None:
+    """Let the session remember `depth` tokens."""
+    model.reset()
+    if depth:
+        model.append(np.random.default_rng(0).integers(0, model.spec.vocab_size, depth).tolist())
 
 
 def _together(model: Model, n: int, ids: Sequence[int], depth: int) -> tuple[Callable[[], None], Callable[[], None]]:

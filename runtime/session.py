@@ -272,15 +272,24 @@ class CSession:
             except BaseException as error:
                 raised.append(error)
 
-        callback = TRACE(on_step)
+        with self._calling(TRACE(on_step)):
+            yield
+        if raised:
+            raise raised[0]
+
+    def stepped(self, on_step: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+        """Within the block, `on_step` is called with the point of each step after it. It must raise nothing."""
+        return self._calling(TRACE(lambda _user, point, *_data: on_step(point.decode())))
+
+    @contextlib.contextmanager
+    def _calling(self, callback: Any) -> Iterator[None]:
+        """Within the block, C calls back after each step."""
         self.library.c.tp_set_trace(self.handle, callback, None)
         try:
             yield
         finally:
             if self._free.alive:
                 self.library.c.tp_set_trace(self._handle, TRACE(), None)
-        if raised:
-            raise raised[0]
 
     def close(self) -> None:
         """Free the C object, its sequences first, and end its threads."""

@@ -82,6 +82,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     help=ISA_HELP,
 )
 @no_mmap_option
+@click.option("--parts", is_flag=True, help="Also say where the time of a decoded token goes.")
 @click.option("--kernels", is_flag=True, help="Compare every kernel with scalar, then time it.")
 @click.option(
     "-o",
@@ -104,6 +105,7 @@ def command(
     kv_type: str,
     isa: str | None,
     no_mmap: bool,
+    parts: bool,
     kernels: bool,
     output: str,
     as_json: bool,
@@ -149,6 +151,7 @@ def command(
             isa=isa,
             kv_type=kv_type,
             no_mmap=no_mmap,
+            parts=parts,
             progress=Progress("timing", unit="tests"),
         )
     if result["shortened"]:
@@ -165,6 +168,10 @@ def command(
         click.echo(f"\n{result['machine']['cpu']}; kernels of {result['machine']['isa']}; {result['kv_type']} cache")
         click.echo(f"{size(result['file_bytes'])} file ({', '.join(result['layouts'])}); first token: {first} threads")
         click.echo(f"peak memory {size(rss)}, the file's pages included" if rss else "peak memory unknown")
+        for threads_used, seconds in result["part_seconds"].items():
+            whole = sum(seconds.values())
+            shown = ", ".join(f"{part} {taken / whole:.1%}" for part, taken in seconds.items())
+            click.echo(f"of a token's {whole * 1e3:.3g} ms on {threads_used} threads: {shown}")
         for line in _page_lines(result):
             click.echo(line)
 
