@@ -85,7 +85,7 @@ def test_the_oracle_shares_nothing_with_what_it_judges(path: Path) -> None:
     ]
     if "tokenizer" in path.name or "sentencepiece" in path.name:  # the library in a process of its own, and files
         allowed += ["tritpack.runtime.bounded_tokenizer", "tritpack.formats.inputs"]
-    if path.name == "hybrid_config.py":  # what a rotation is, as data; hybrid.py takes it back by a matrix of its own
+    if path.name == "hybrid_config.py":  # what a rotation is; its transform is replaced by a matrix
         allowed.append("tritpack.formats.hadamard")
     if path.name == "rounding.py":  # float types are a specification of formats, and no table of FILE is trusted
         allowed.append("tritpack.formats.float_types")

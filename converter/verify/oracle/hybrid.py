@@ -1,19 +1,17 @@
 """A checkpoint folder of a Qwen3.5 hybrid, read by code of its own and fed to runtime/hybrid_reference.py.
 
-Rotated weights are taken back to the plain basis here: L H diag(s) is multiplied out in float64 with H as a matrix, so
-that no transform is left and a mistake in that of formats/hadamard.py cannot hide. Floats are transformers' (`model.`
+What is rotated is multiplied by a dense matrix (DenseRotation), so that a mistake in the transform of
+formats/hadamard.py cannot hide. Floats are transformers' (`model.`
 or `model.language_model.`), packs are mlx-vlm's of schema 1 and 2 and MLX's plain 2 bits.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tritpack.converter.verify.oracle import codes
 from tritpack.converter.verify.oracle.codes import Coded
@@ -40,8 +38,6 @@ NAMES = {
 """Name in a layer of a GGUF file -> in a layer of the checkpoint."""
 OFFSET_NORMS = ("attn_norm", "post_attention_norm", "attn_q_norm", "attn_k_norm", "output_norm")
 """Norms that transformers stores as their factor less one."""
-PLAIN_PIECE = 1 << 22
-"""Values that are taken back to the plain basis at a time."""
 
 
 class HybridOracle(HybridOutputs):
@@ -92,7 +88,6 @@ class HybridOracle(HybridOutputs):
         self._norms_are_factors = next(turned, False)
         ternary_gates = bool(gates) and all(self._looks_ternary(gate) for gate in gates)
         self.spec = read_hybrid_spec(inner, tied=head is None, ternary_gates=ternary_gates, rotation=self.rotation)
-        self.plain_spec = dataclasses.replace(self.spec, rotation=None)
         self._check_tensors()
 
     def _looks_ternary(self, tensor: Tensor) -> bool:
@@ -160,28 +155,7 @@ class HybridOracle(HybridOutputs):
         values = tensor.floats(rows)  # of a convolution (channels, 1, taps) or, in a pack, (channels, taps, 1)
         return values.reshape(len(values), -1)
 
-    # -- in the plain basis --------------------------------------------------------------------------------------------
-
-    def in_plain_basis(self, name: str, values: F32) -> F32:
-        if self.rotation is None or not self.rotation.turns(f"{name}.weight"):
-            return values
-        block, signs = self.rotation.block, self.rotation.signs
-        matrix, plain = hadamard_matrix(block), np.empty_like(values)
-        step = max(1, PLAIN_PIECE // values.shape[1])
-        for first in range(0, len(values), step):
-            piece = values[first : first + step]
-            plain[first : first + step] = (piece.reshape(-1, block).astype(np.float64) @ matrix).reshape(piece.shape)
-        return plain * signs[values.shape[1]] if signs else plain
-
 
 def open_folder(folder: Path, stored: StoredTypes = EXACTLY, *, quantize: str | None = None) -> Oracle:
     """Return the oracle of a checkpoint folder of either kind. quantize: see Oracle."""
     return HybridOracle(folder, stored) if is_hybrid(folder) else Oracle(folder, stored, quantize=quantize)
-
-
-def hadamard_matrix(block: int) -> npt.NDArray[np.float64]:
-    """Return the symmetric matrix H, float64 (block, block), by its recursion [[H, H], [H, -H]] / sqrt(2)."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < block:
-        matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix) / np.sqrt(2.0)
-    return matrix

@@ -1,17 +1,19 @@
 """Reads the config of a Qwen3.5 hybrid as a ModelSpec, and the rotation of a pack: the oracle's own reading.
 
 Configs are transformers' Qwen3_5TextConfig, flat or nested, and those of mlx-vlm's packs of schema 1 and 2, whose own
-Python is never run. What says that weights are rotated is read here and nowhere else in the oracle.
+Python is never run.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tritpack.converter.verify.oracle.tensors import F32, Tensor
 from tritpack.formats.delta_net import DeltaNet
@@ -28,6 +30,33 @@ CONSTANTS = {
     "sign_mode": ("explicit", "identity"),
 }  # fmt: skip
 Config = Mapping[str, Any]
+
+
+class DenseRotation(Rotation):
+    """A rotation by its definition: products with H as a matrix, in float64, and no butterflies."""
+
+    def forward(self, x: F32) -> F32:
+        return self._turned(x * self._signs(x))
+
+    def inverse(self, z: F32) -> F32:
+        plain: F32 = self._turned(z) * self._signs(z)
+        return plain
+
+    def _turned(self, x: F32) -> F32:
+        blocks = x.reshape(-1, self.block).astype(np.float64) @ hadamard_matrix(self.block)
+        return blocks.reshape(x.shape).astype(np.float32)
+
+    def _signs(self, x: F32) -> F32 | np.float32:
+        return self.signs[x.shape[-1]] if self.signs else np.float32(1)
+
+
+@functools.cache
+def hadamard_matrix(block: int) -> npt.NDArray[np.float64]:
+    """Return the symmetric matrix H, float64 (block, block), by its recursion [[H, H], [H, -H]] / sqrt(2)."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < block:
+        matrix = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]), matrix) / np.sqrt(2.0)
+    return matrix
 
 
 def is_hybrid(folder: Path) -> bool:
@@ -129,7 +158,7 @@ def read_rotation(
             raise Unreadable(f"config.json: modules has block {own} for it, {said} has {right}", tensor=module)
         if turned and signs:
             _check_signs(module, tensors, signs)
-    return Rotation(block, signs, weights, tables, bool(keys.get("gdn_v_grouped", False)))
+    return DenseRotation(block, signs, weights, tables, bool(keys.get("gdn_v_grouped", False)))
 
 
 def _signs(keys: Mapping[str, Any]) -> dict[int, F32]:

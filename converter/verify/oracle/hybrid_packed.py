@@ -31,7 +31,6 @@ class HybridPacked(HybridOutputs, PackedOracle):
         super().__init__(path, stored)
         if self.spec.delta_net is None:
             raise Unsupported(f"architecture {self.spec.architecture!r} is no hybrid", path=path)
-        self.plain_spec = self.spec
 
     def _array(self, name: str) -> F32:
         """As HybridOutputs has it; matrices that the file holds as floats need not be ternary."""
