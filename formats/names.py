@@ -67,7 +67,7 @@ EXPORT_TARGETS = ("hf", "mlx", "compressed-tensors", "onnx")
 GROUP_SIZES = (128, 64, 32)
 """Weights per scale that MLX and vLLM have, largest first."""
 
-DUMMY_SHAPES = ("bitnet-2b-4t", "tiny")
+DUMMY_SHAPES = ("bitnet-2b-4t", "tiny", "bonsai2-4b", "bonsai2-tiny")
 DUMMY_MODES = ("offline", "online")
 """Shapes and weights of `make-dummy`: packed codes, or bf16 master weights."""
 

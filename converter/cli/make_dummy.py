@@ -21,14 +21,14 @@ from tritpack.formats import names
     type=click.Choice(names.DUMMY_SHAPES),
     default=names.DUMMY_SHAPES[0],
     show_default=True,
-    help="The sizes of the published 2B-4T, or two small layers.",
+    help="The sizes of the published 2B-4T or of a Ternary-Bonsai 2 of 4B, or a few small layers of either kind.",
 )
 @click.option(
     "--mode",
     type=click.Choice(names.DUMMY_MODES),
     default=names.DUMMY_MODES[0],
     show_default=True,
-    help="offline writes packed codes, online bf16 master weights.",
+    help="offline writes packed codes, online bf16 master weights, which a Ternary-Bonsai 2 does not have.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -13,33 +14,39 @@ import numpy as np
 import numpy.typing as npt
 
 from tritpack.converter.families.family import family
+from tritpack.converter.tools.dummy_hybrid import write_pack
+from tritpack.converter.tools.dummy_tokenizer import special_ids, tokenizer_files
+from tritpack.formats.delta_net import DeltaNet
 from tritpack.formats.errors import UsageError, WriteFailed
 from tritpack.formats.files import refuse_existing
 from tritpack.formats.float_types import narrow_bf16
-from tritpack.formats.model_spec import ModelSpec
-from tritpack.formats.names import DUMMY_SHAPES
+from tritpack.formats.model_spec import HYBRID, ModelSpec
+from tritpack.formats.names import DUMMY_MODES, DUMMY_SHAPES
 from tritpack.formats.progress import Progress, silent
 from tritpack.formats.safetensors_writer import Entry, write_safetensors
+
+
+def _hybrid(sizes: ModelSpec, key_heads: int, value_heads: int, sections: tuple[int, ...]) -> ModelSpec:
+    """The shape of a Ternary-Bonsai 2 with these sizes: every fourth layer attends, RoPE turns a quarter of a head."""
+    net = DeltaNet(key_heads, value_heads, 128, 4, tuple((layer + 1) % 4 != 0 for layer in range(sizes.layers)))
+    return dataclasses.replace(
+        sizes, sub_norms=False, qk_norms=True, int8_activations=False, rotary_dim=sizes.head_dim // 4,
+        rope_sections=sections, delta_net=net,
+    )  # fmt: skip
+
 
 SHAPES = dict(zip(DUMMY_SHAPES, (
     ModelSpec("bitnet-b1.58", 128256, 2560, 6912, 30, 20, 5, 128, 4096, 500000.0, 1e-5, "relu2"),
     ModelSpec("bitnet-b1.58", 512, 256, 768, 2, 4, 2, 64, 1024, 500000.0, 1e-5, "relu2"),
+    _hybrid(ModelSpec(HYBRID, 248320, 2560, 9216, 32, 16, 4, 256, 262144, 1e7, 1e-6, "silu"), 16, 32, (11, 11, 10, 0)),
+    _hybrid(ModelSpec(HYBRID, 512, 512, 1024, 4, 4, 2, 128, 262144, 1e7, 1e-6, "silu"), 2, 4, (6, 5, 5, 0)),
 )))  # fmt: skip
+MEMORY = 4 << 30
+"""Bytes that a conversion may take: the codes of a ternary table of 248,320 rows are unpacked at once."""
 LEGAL_BYTES = np.array(
     [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], np.uint8
 )
 """The 81 bytes that hold four codes of 0, 1, 2."""
-SPECIALS = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>")
-RESERVED = 256
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{% set line = m['role'] | capitalize + ': ' + m['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.first %}{% set line = bos_token + line %}{% endif %}{{ line }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
-)
 
 
 def make_dummy(
@@ -51,22 +58,24 @@ def make_dummy(
     force: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Write a checkpoint folder or, for a name ending in .gguf, that checkpoint converted to I2_S.
+    """Write a checkpoint folder or, for a name ending in .gguf, that checkpoint converted: to I2_S, and hybrids to T2.
 
-    shape: one of SHAPES, or the sizes themselves. mode: `offline` packs codes, `online` writes bf16 master weights.
-    Returns output, shape, seed and nbytes.
-    Raises UsageError if the output exists, WriteFailed.
+    shape: one of SHAPES, or the sizes themselves. mode: `offline` packs codes, `online` writes bf16 master weights,
+    which hybrids do not have: their folder is an MLX pack. Returns output, shape, seed and nbytes.
+    Raises UsageError if the output exists or for master weights of a hybrid, WriteFailed.
     """
     target = Path(output)
     spec = shape if isinstance(shape, ModelSpec) else SHAPES[shape]
     shape = shape if isinstance(shape, str) else "of other sizes"
+    if spec.delta_net and mode != DUMMY_MODES[0]:
+        raise UsageError(f"a hybrid is written with packed codes alone, not {mode}", hint="omit --mode")
     if target.suffix == ".gguf":
         from tritpack.converter.convert import convert
 
         refuse_existing(target, force=force)
         with tempfile.TemporaryDirectory(prefix=".tritpack-", dir=target.parent) as folder:
             _write_checkpoint(Path(folder), spec, mode, seed, progress)
-            convert(folder, target, force=force, name=f"dummy {shape}")
+            convert(folder, target, force=force, name=f"dummy {shape}", max_memory=MEMORY)
         return {"output": str(output), "shape": shape, "seed": seed, "nbytes": target.stat().st_size}
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -79,6 +88,9 @@ def make_dummy(
 
 
 def _write_checkpoint(folder: Path, spec: ModelSpec, mode: str, seed: int, progress: Progress) -> int:
+    if spec.delta_net:
+        write_pack(folder, spec, seed, progress)
+        return sum(path.stat().st_size for path in folder.iterdir())
     for name, document in _documents(spec, mode, seed).items():
         (folder / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
     drawn = sorted(_entries(spec, mode), key=lambda pair: pair[0].name)
@@ -138,26 +150,8 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...], *, around: float, 
         yield narrow_bf16(values)
 
 
-# -- config and tokenizer ----------------------------------------------------------------------------------------------
-
-
 def _documents(spec: ModelSpec, mode: str, seed: int) -> dict[str, Any]:
-    specials = list(SPECIALS) + [f"<|reserved_special_token_{i}|>" for i in range(RESERVED - len(SPECIALS))]
-    specials = specials[: min(RESERVED, spec.vocab_size // 16)]
-    base = spec.vocab_size - len(specials)
-    bos, eos, eot = base, base + 1, base + 2
-    added = [
-        {
-            "id": base + i,
-            "content": text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for i, text in enumerate(specials)
-    ]
+    bos, eos, eot = special_ids(spec.vocab_size)
     return {
         "config.json": {
             "architectures": ["BitNetForCausalLM"],
@@ -185,84 +179,5 @@ def _documents(spec: ModelSpec, mode: str, seed: int) -> dict[str, Any]:
             },
         },
         "generation_config.json": {"bos_token_id": bos, "eos_token_id": [eos, eot]},
-        "tokenizer.json": _tokenizer(base, added, bos, seed),
-        "tokenizer_config.json": {
-            "added_tokens_decoder": {
-                str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in added
-            },
-            "bos_token": SPECIALS[0],
-            "eos_token": SPECIALS[1],
-            "chat_template": CHAT_TEMPLATE,
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        },
-        "special_tokens_map.json": {"bos_token": SPECIALS[0], "eos_token": SPECIALS[1]},
-    }
-
-
-def _tokenizer(base: int, added: list[dict[str, Any]], bos: int, seed: int) -> dict[str, Any]:
-    """Return a byte-level BPE tokenizer in Llama-3 style with `base` ordinary tokens, from random merges."""
-    rng = np.random.Generator(np.random.PCG64(seed))
-    # GPT-2's printable stand-ins for the 256 bytes.
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {**{byte: chr(byte) for byte in printable}, **{byte: chr(256 + i) for i, byte in enumerate(others)}}
-    tokens = {letters[byte]: index for index, byte in enumerate(sorted(letters))}
-    parts = [letters[byte] for byte in b" etaoinshrdlucmfwypvbgkqjxz"] * 2 + [letters[byte] for byte in range(128)]
-    merges: list[list[str]] = []
-    draws: list[float] = []
-    while len(tokens) < base:
-        draws = draws or rng.random(1 << 16).tolist()
-        left, right = (parts[int(draws.pop() * len(parts))] for _ in range(2))
-        word = left + right
-        if word in tokens or len(word) > 16 or letters[32] in right:
-            continue
-        tokens[word] = len(tokens)
-        merges.append([left, right])
-        parts.append(word)
-    special = {"id": SPECIALS[0], "ids": [bos], "tokens": [SPECIALS[0]]}
-    begin = {"SpecialToken": {"id": SPECIALS[0], "type_id": 0}}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            ],
-        },
-        "post_processor": {
-            "type": "Sequence",
-            "processors": [
-                {**byte_level, "trim_offsets": False},
-                {
-                    "type": "TemplateProcessing",
-                    "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
-                    "pair": [
-                        begin,
-                        {"Sequence": {"id": "A", "type_id": 0}},
-                        begin,
-                        {"Sequence": {"id": "B", "type_id": 1}},
-                    ],
-                    "special_tokens": {SPECIALS[0]: special},
-                },
-            ],
-        },
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,
-            "vocab": tokens,
-            "merges": merges,
-        },
+        **tokenizer_files(spec.vocab_size, seed),
     }

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from tests.make.checkpoints import read_safetensors
+from tritpack.converter.convert import convert
 from tritpack.converter.tools.make_dummy import SHAPES, make_dummy
+from tritpack.converter.verify.oracle.hybrid_packed import HybridPacked
 from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.runtime.model import Model
 
 
 def test_seeded(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -55,3 +58,30 @@ def test_straight_to_gguf_and_no_overwriting(tmp_path: Path) -> None:
         make_dummy(tmp_path / "d.gguf", shape="tiny")
     with pytest.raises(UsageError, match="not empty"):
         make_dummy(tmp_path, shape="tiny")
+
+
+def test_a_hybrid_is_the_pack_of_its_vendor(tmp_path: Path) -> None:
+    """Seeded, converted by its own contract, and of sizes that neither die nor explode."""
+    made = make_dummy(tmp_path / "pack", shape="bonsai2-tiny", seed=3)
+    make_dummy(tmp_path / "same", shape="bonsai2-tiny", seed=3)
+    for path in (tmp_path / "pack").iterdir():
+        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes(), path
+    assert made["nbytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").iterdir())
+    convert(tmp_path / "pack", tmp_path / "m.gguf", outtype="pq2_0")
+    tokens = list(range(5, 40))
+    expected = HybridPacked(tmp_path / "m.gguf").logits([tokens])[0]
+    with Model(tmp_path / "m.gguf", threads=2) as model:
+        logits = model.logits(tokens)
+        assert model.spec.rotation is not None and model.spec.rotation.block == 512 and model.spec.tied
+        assert model.generate("a", max_tokens=4).ids
+    assert np.abs(logits - expected).max() < 5e-5 * np.abs(expected).max() and 0.3 < logits.std() < 3
+    with pytest.raises(UsageError, match="packed codes alone"):
+        make_dummy(tmp_path / "other", shape="bonsai2-tiny", mode="online")
+
+
+def test_the_shape_of_a_bonsai_of_4b() -> None:
+    spec = SHAPES["bonsai2-4b"]
+    shapes = spec.tensor_shapes()
+    assert spec.parameters() == 4_205_751_296 and spec.rope_width == 64
+    assert shapes["blk.0.attn_qkv.weight"] == (8192, 2560) and shapes["blk.0.ssm_out.weight"] == (2560, 4096)
+    assert shapes["blk.3.attn_q.weight"] == (8192, 2560) and "blk.3.ssm_out.weight" not in shapes
