@@ -143,7 +143,7 @@ class Row:
         """What was reached of each limit that was measured: `read`, the bandwidth, and `dots` or `floats`, the products
         per second. The median over the repetitions, each held against the limits just before and after it."""
         limits = {
-            "read": (self._bytes_read, self.read_limits),
+            "read": (self._bytes_read, [] if self.is_prompt else self.read_limits),
             "dots": (self.macs_per_token, self.dots_limits),
             "floats": (self.macs_per_token, self.floats_limits),
         }
@@ -162,12 +162,14 @@ class Row:
 
     @property
     def bound(self) -> str:
-        """The limit of this test: `read` for decoding, `dots` for prompts; for batches and sequences, and for all tests
-        of float activations, the lower of reads and products, whose share is the larger one."""
+        """The limit of this test: products for prompts, `read` for decoding. For batches and sequences, and for
+        decoding with float activations, the lower of reads and products, whose share is the larger one."""
         shares = self.shares
+        if self.is_prompt:
+            return "floats" if "floats" in shares else "dots"
         if "floats" in shares or (self.batch > 1 and len(shares) == 2):
             return max(shares, key=shares.__getitem__)
-        return "dots" if self.is_prompt else "read"
+        return "read"
 
     def as_json(self) -> dict[str, Any]:
         return {

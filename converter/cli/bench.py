@@ -116,7 +116,7 @@ def command(
     together, as serving does. Each row has the median of its repetitions, the slowest and the fastest, and its share of
     a limit of this machine, which is measured before and after each repetition: for decoding, reads of the weights
     where the model reads them; for prompts, int8 dot products; for batches and sequences, the lower of the two, as for
-    all tests of a model with float activations, whose products are of floats that are multiplied and added without FMA.
+    decoding with float activations, whose products are of floats that are multiplied and added without FMA.
 
     Example: tritpack bench model.gguf -p 512 -n 128 -t 1,2
     """
