@@ -38,12 +38,19 @@ int tp_matvec_f32_fits(tp_kernel_plan matvec_f32, const tp_tensor *w, int64_t n)
     return n == 1 && width % (matvec_f32.unpack ? 16 : 128) == 0;
 }
 
+static int has_scales_beside(int layout) {
+    return layout == TP_LAYOUT_PQ2_0 || layout == TP_LAYOUT_PTQ1_0;
+}
+
 /* Scales, and then the codes if they are unpacked, lie where a panel of floats would. */
 static void direct_rows(const float_linear *l, int64_t row0, int64_t rows, float *scales,
                         float *y) {
     const tp_ternary *t = &l->parts;
     const int64_t cols = l->w->cols;
-    for (int64_t r = 0; r < rows; r++) tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
+    if (has_scales_beside(l->matvec_f32.kernel->layout)) scales[0] = t->body.scale;
+    else
+        for (int64_t r = 0; r < rows; r++)
+            tp_scales_of_row(t, row0 + r, scales + r * t->col_blocks);
     if (!l->matvec_f32.unpack) {
         const int64_t row_bytes = (int64_t)tp_body_nbytes(l->matvec_f32.kernel->layout, 1, cols);
         l->matvec_f32.kernel->matvec_f32((const uint8_t *)t->body.data + row0 * row_bytes,

@@ -66,10 +66,13 @@ typedef void tp_dequantize_fn(const uint8_t *codes /* one row */, int64_t cols,
 
 /* Ternary rows, ld bytes apart, by the floats of one token: out[r] = sum over c, in the order of
  * a float lm_head, of ((code[r][c] - 1) * scale of r and of the block of columns that holds c) *
- * x[c]. A block is a multiple of 16 columns of plain codes, of 128 of the others. */
+ * x[c]. A block is a multiple of 16 columns of plain codes, of 128 of I2_S. The scales of
+ * PQ2_0 and PTQ1_0 are read where they stand with the codes, and `scales` is one that multiplies
+ * all. */
 typedef void tp_matvec_f32_fn(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
-                              const float *scales /* (rows, col_blocks) */, int64_t col_blocks,
-                              const float *x /* (cols) */, float *out /* (rows) */);
+                              const float *scales /* (rows, col_blocks), or (1) */,
+                              int64_t col_blocks, const float *x /* (cols) */,
+                              float *out /* (rows) */);
 
 /* Activations of the output head. Float layouts read x; q8_0, q6_k and q4_k read 16-bit
  * integers: element e of a 64-group g lies at q[64 g + e / 2] if e is even, q[64 g + 32 + e / 2]
@@ -166,10 +169,10 @@ typedef void tp_conv_fn(const tp_conv *a);
 /* The tokens of a sequence go through the gated delta rule of a value head, of whose state these
  * are sixteen columns, or the last few. */
 typedef struct tp_delta_rule {
-    const float *q, *k, *v;     /* (size), (size), (columns) of the first token */
-    const float *decay, *beta;  /* (1) of the first token */
-    float *state;               /* (size, 16) keys by columns */
-    float *out;                 /* (columns) of the first token */
+    const float *q, *k, *v;    /* (size), (size), (columns) of the first token */
+    const float *decay, *beta; /* (1) of the first token */
+    float *state;              /* (size, 16) keys by columns */
+    float *out;                /* (columns) of the first token */
     int64_t tokens, size, columns;
     int64_t stride, heads, out_stride; /* from token to token: of q, k, v; decay, beta; out */
 } tp_delta_rule;

@@ -147,6 +147,13 @@ int tp_check_floatvec(const tp_kernel *k, const tp_kernel *scalar, tp_check_shap
     if (h->failed) return -1;
     for (int64_t i = 0; i < s.rows * ld; i++)
         codes[i] = (uint8_t)(tp_random(state) % (k->layout == TP_LAYOUT_U8 ? 4 : 256));
+    const int beside = k->layout == TP_LAYOUT_PQ2_0    ? 0
+                       : k->layout == TP_LAYOUT_PTQ1_0 ? 26
+                                                       : -1; /* where in a block its scale stands */
+    for (int64_t c = 0; beside >= 0 && c < s.rows * (cols / 128); c++) {
+        const uint16_t half = tp_float_f16(tp_random_float(state));
+        memcpy(codes + c * (ld / (cols / 128)) + beside, &half, 2);
+    }
     tp_poison(x, cols, s.extreme, state);
     scalar->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, want);
     k->matvec_f32(codes, ld, s.rows, cols, scales, blocks, x, got);

@@ -39,7 +39,7 @@ int tp_check_kernel(const tp_kernel *k, tp_check_shape shape, uint64_t seed, uin
 
 /* The digest of what the scalar kernels gave on this data (without the poisoned rows) when they
  * were checked against numpy. It is the same on every machine. */
-#define KNOWN_ANSWER UINT64_C(0x399f6f6f48df71e5)
+#define KNOWN_ANSWER UINT64_C(0x18b297790adb5982)
 
 static TP_NOINLINE int self_test(char *report, size_t size) {
     static const tp_check_shape shapes[] = {{7, 128, 1, 0},  {33, 384, 5, 0}, {50, 640, 13, 0},

@@ -16,9 +16,9 @@ enum { ROWS = 4 };
 typedef struct picks {
     vi v[LANES_PARTS];
 } picks;
-TP_INLINE vf table_of(float s) {
+TP_INLINE vf table_of(vf scale) {
     static const float weights[4] = {-1.0f, 0.0f, 1.0f, 2.0f};
-    return vf_table(weights) * vf_splat(s);
+    return vf_table(weights) * scale;
 }
 TP_INLINE picks picks_load(const uint8_t *p) {
     picks codes;
@@ -50,8 +50,7 @@ TP_INLINE lanes add_i2_s(lanes acc, vf table, const uint8_t *p, const float *x) 
 
 /* 128 codes of PQ2_0: code i of sixteen neighbours in bits 2 i, 2 i + 1 of a word. */
 TP_INLINE lanes add_pq2_0(lanes acc, vf table, const uint8_t *p, const float *x) {
-    static const uint32_t places[16] = {0,  2,  4,  6,  8,  10, 12, 14,
-                                        16, 18, 20, 22, 24, 26, 28, 30};
+    static const uint32_t places[16] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
     const vu none = {0};
     vu shift[LANES_PARTS];
     memcpy(shift, places, sizeof shift);
@@ -96,21 +95,26 @@ TP_INLINE lanes add_ptq1_0(lanes acc, vf table, const uint8_t *p, const float *x
     uint16_t two;
     memcpy(&eight, p + 16, 8);
     memcpy(&two, p + 24, 2);
-    const picks rest[] = {
-        moved_bytes(eight, eight, second), moved_bytes(eight, eight, fourth),
-        moved_bytes(eight, two * UINT64_C(0x0001000100010001), last)};
+    const picks rest[] = {moved_bytes(eight, eight, second), moved_bytes(eight, eight, fourth),
+                          moved_bytes(eight, two * UINT64_C(0x0001000100010001), last)};
 #pragma GCC unroll 3
     for (int g = 0; g < 3; g++)
         acc = add_product(acc, pick(table, first_digits(rest[g]), 8), x + 80 + 16 * g);
     return acc;
 }
 
-/* `rows` rows, ld bytes apart. A scale has whole steps of columns: 16 if a code is a byte, else
- * 128. */
+/* The weights of 128 codes that stand with their scale, which is multiplied by `scale`. */
+TP_INLINE vf table_beside(const uint8_t *p, const codes_of kind, float scale) {
+    const int at = kind == PQ2_0 ? 0 : TP_STAGES_PTQ1_0.bytes - 2;
+    return table_of(vf_splat_f16(p + at) * vf_splat(scale));
+}
+
+/* `rows` rows, ld bytes apart. A scale of bytes and I2_S has whole steps of columns. */
 TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
                          const float *scales, int64_t col_blocks, const codes_of kind,
                          const float *x, float *out) {
     const int64_t width = cols / col_blocks;
+    const int beside = kind == PQ2_0 || kind == PTQ1_0; /* scales stand with the codes */
     const int bytes = kind == PQ2_0    ? TP_PLANES_PQ2_0.bytes
                       : kind == PTQ1_0 ? TP_STAGES_PTQ1_0.bytes
                                        : 32; /* of 128 codes */
@@ -120,7 +124,8 @@ TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64
     for (int64_t b = 0; b < col_blocks; b++) {
         vf t[ROWS];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) t[r] = table_of(scales[r * col_blocks + b]);
+        for (int r = 0; r < rows && !beside; r++)
+            t[r] = table_of(vf_splat(scales[r * col_blocks + b]));
         for (int64_t c = b * width; c < (b + 1) * width; c += kind == BYTES ? 16 : 128)
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
@@ -131,6 +136,7 @@ TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64
                 }
                 const uint8_t *p = codes + r * ld + c / 128 * bytes;
                 if (c % 256 == 0) stream_ahead(p);
+                if (beside) t[r] = table_beside(p, kind, *scales);
                 acc[r] = kind == PQ2_0    ? add_pq2_0(acc[r], t[r], p, x + c)
                          : kind == PTQ1_0 ? add_ptq1_0(acc[r], t[r], p, x + c)
                                           : add_i2_s(acc[r], t[r], p, x + c);
@@ -144,13 +150,13 @@ TP_INLINE void matvec_f32(const uint8_t *codes, int64_t ld, int64_t rows, int64_
                           const float *scales, int64_t col_blocks, const codes_of kind,
                           const float *x, float *out) {
     assert(cols % col_blocks == 0 && cols / col_blocks % (kind == BYTES ? 16 : 128) == 0);
+    const int64_t of_row = kind == PQ2_0 || kind == PTQ1_0 ? 0 : col_blocks;
     int64_t r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        some_rows(codes + r * ld, ld, ROWS, cols, scales + r * col_blocks, col_blocks, kind, x,
+        some_rows(codes + r * ld, ld, ROWS, cols, scales + r * of_row, col_blocks, kind, x,
                   out + r);
     for (; r < rows; r++)
-        some_rows(codes + r * ld, ld, 1, cols, scales + r * col_blocks, col_blocks, kind, x,
-                  out + r);
+        some_rows(codes + r * ld, ld, 1, cols, scales + r * of_row, col_blocks, kind, x, out + r);
 }
 
 #endif

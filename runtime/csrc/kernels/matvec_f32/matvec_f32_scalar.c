@@ -23,22 +23,23 @@ static void add_codes(const uint8_t *codes, float scale, const float *x, float *
 
 void matvec_f32_pq2_0_scalar(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
                              const float *scales, int64_t col_blocks, const float *x, float *out) {
+    (void)col_blocks;
     for (int64_t r = 0; r < rows; r++) {
         float lanes[16] = {0};
         for (int64_t c = 0; c < cols; c += 128) {
-            const uint8_t *from =
-                codes + r * ld + c / 128 * TP_PLANES_PQ2_0.bytes + TP_PLANES_PQ2_0.first;
+            const uint8_t *block = codes + r * ld + c / 128 * TP_PLANES_PQ2_0.bytes;
             uint8_t plain[128];
-            for (int i = 0; i < 128; i++) plain[i] = from[i / 4] >> 2 * (i % 4) & 3;
-            add_codes(plain, scales[r * col_blocks + c / (cols / col_blocks)], x + c, lanes);
+            for (int i = 0; i < 128; i++)
+                plain[i] = block[TP_PLANES_PQ2_0.first + i / 4] >> 2 * (i % 4) & 3;
+            add_codes(plain, tp_f16_float(tp_load_u16(block)) * *scales, x + c, lanes);
         }
         out[r] = tp_tree16(lanes);
     }
 }
 
 void matvec_f32_ptq1_0_scalar(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
-                              const float *scales, int64_t col_blocks, const float *x,
-                              float *out) {
+                              const float *scales, int64_t col_blocks, const float *x, float *out) {
+    (void)col_blocks;
     for (int64_t r = 0; r < rows; r++) {
         float lanes[16] = {0};
         for (int64_t c = 0; c < cols; c += 128) {
@@ -47,7 +48,7 @@ void matvec_f32_ptq1_0_scalar(const uint8_t *codes, int64_t ld, int64_t rows, in
             trits_unpack(from, 16, 5, plain);
             trits_unpack(from + 16, 8, 5, plain + 80);
             trits_unpack(from + 24, 2, 4, plain + 120);
-            add_codes(plain, scales[r * col_blocks + c / (cols / col_blocks)], x + c, lanes);
+            add_codes(plain, tp_f16_float(tp_load_u16(from + 26)) * *scales, x + c, lanes);
         }
         out[r] = tp_tree16(lanes);
     }

@@ -20,6 +20,10 @@ typedef struct dots {
 } dots;
 
 TP_INLINE vf vf_splat(float x) { return _mm256_set1_ps(x); }
+/* A float16 in every element, as a float. */
+TP_INLINE vf vf_splat_f16(const uint8_t *p) {
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)tp_load_u16(p)));
+}
 TP_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 TP_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 TP_INLINE vf vf_load_f16(const uint16_t *p) {

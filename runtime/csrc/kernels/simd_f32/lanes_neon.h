@@ -21,6 +21,8 @@ typedef struct dots {
 } dots; /* products of a lane side by side, its pairs added last */
 
 TP_INLINE vf vf_splat(float x) { return vdupq_n_f32(x); }
+/* A float16 in every element, as a float. */
+TP_INLINE vf vf_splat_f16(const uint8_t *p) { return vf_splat(tp_f16_float(tp_load_u16(p))); }
 TP_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
 TP_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
 TP_INLINE vf vf_load_f16(const uint16_t *p) {

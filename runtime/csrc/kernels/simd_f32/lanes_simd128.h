@@ -21,6 +21,8 @@ typedef struct dots {
 } dots;
 
 TP_INLINE vf vf_splat(float x) { return (vf)wasm_f32x4_splat(x); }
+/* A float16 in every element, as a float. */
+TP_INLINE vf vf_splat_f16(const uint8_t *p) { return vf_splat(tp_f16_float(tp_load_u16(p))); }
 TP_INLINE vf vf_load(const float *p) { return (vf)wasm_v128_load(p); }
 TP_INLINE void vf_store(float *p, vf a) { wasm_v128_store(p, (v128_t)a); }
 TP_INLINE vmask vf_less(vf a, vf b) { return a < b; }
