@@ -1,5 +1,5 @@
-/* Gated DeltaNet, of transformers' Qwen3_5GatedDeltaNet: a causal convolution, and a recurrence that
- * keeps a matrix of state_size keys by state_size values for each value head:
+/* Gated DeltaNet, of transformers' Qwen3_5GatedDeltaNet: a causal convolution, and a recurrence
+ * that keeps a matrix of state_size keys by state_size values for each value head:
  *
  *   q, k, v = silu(convolution of s->channels); q, k to unit length; q /= sqrt(state_size)
  *   decay = exp(a softplus(alpha + dt)); beta = sigmoid(beta)
@@ -123,8 +123,8 @@ static void walk_slice(const tp_session *s, const tp_run *r, int64_t head, int64
     const tp_hparams *hp = &s->model->hp;
     const int64_t size = hp->state_size, keys = tp_keys_of(hp), channels = tp_channels_of(hp),
                   values = tp_values_of(hp), floats = size * TP_COLUMNS,
-                  at = states_at(s) + tp_window_floats(hp) +
-                       (head * tp_slices(hp) + slice) * floats,
+                  at =
+                      states_at(s) + tp_window_floats(hp) + (head * tp_slices(hp) + slice) * floats,
                   first = slice * TP_COLUMNS, key_head = head % hp->key_heads * size;
     const float *const x = s->channels + r->row * channels;
     float *const state = r->states + at;

@@ -11,9 +11,9 @@
  * for a prompt on one, or on none.
  *
  * Where the model says so, what enters a linear is quantised to int8 first, after the linear's
- * own norm if it has one. What enters a rotated linear is transformed in the step that makes it, once
- * for all linears that share it. Each stage is a loop over tokens, heads or rows that goes to the pool.
- * No result depends on how the loop is cut. */
+ * own norm if it has one. What enters a rotated linear is transformed in the step that makes it,
+ * once for all linears that share it. Each stage is a loop over tokens, heads or rows that goes to
+ * the pool. No result depends on how the loop is cut. */
 #include <string.h>
 
 #include "angles.h"
@@ -65,8 +65,7 @@ static void embed_tokens(void *ctx, int thread, int64_t begin, int64_t end) {
             tp_dequantize_row(s->dequantize[embd->layout], &parts, s->rows[t].token, x,
                               s->scratch + (size_t)thread * s->scratch_bytes);
         else tp_tensor_row(embd, s->rows[t].token, x);
-        if (embd->rotated)
-            s->hadamard->hadamard(x, NULL, signs, hp->hidden, hp->rotation_block, x);
+        if (embd->rotated) s->hadamard->hadamard(x, NULL, signs, hp->hidden, hp->rotation_block, x);
         for (int64_t i = 0; i < hp->hidden; i++) x[i] *= hp->embedding_scale;
         const float position = (float)s->rows[t].position;
         turn(s->cos_sin[0] + t * dim, position, hp->inv_freq, dim / 2, hp->rope_factor);
@@ -92,8 +91,8 @@ typedef struct step {
     const tp_tensor *add_after; /* not NULL: s->add first joins s->x, after this norm, if present */
     const float *from;          /* (n, cols); not if there is `make` */
     row_fn *make;
-    float *gate;                /* (n, cols): act(gate) * from enters; NULL: from enters */
-    const tp_tensor *norm;      /* (1, cols) or absent */
+    float *gate;           /* (n, cols): act(gate) * from enters; NULL: from enters */
+    const tp_tensor *norm; /* (1, cols) or absent */
     float eps;
     float *to; /* (n, cols), or NULL if only the codes or the rotated rows are wanted */
     int64_t cols;

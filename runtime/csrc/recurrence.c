@@ -1,10 +1,11 @@
-/* What a sequence keeps of its recurrent layers. A recurrence cannot be undone, so beside the states
- * after the last token there are two checkpoints, states of an earlier position with the inputs of
- * up to TP_KEPT tokens after it, from which tp_delta_net_replay makes every state between:
+/* What a sequence keeps of its recurrent layers. A recurrence cannot be undone, so beside the
+ * states after the last token there are two checkpoints, states of an earlier position with the
+ * inputs of up to TP_KEPT tokens after it, from which tp_delta_net_replay makes every state
+ * between:
  *
- *   recent   lies BACK to TP_KEPT tokens back. Few tokens are appended to it; when it is full, it is
- *            brought forward. A call of more tokens makes it anew: at its first token, or where many
- *            tokens have BACK left.
+ *   recent   lies BACK to TP_KEPT tokens back. Few tokens are appended to it; when it is full, it
+ *            is brought forward. A call of more tokens makes it anew: at its first token, or where
+ *            many tokens have BACK left.
  *   prompt   what `recent` was in the last call of many tokens, kept when few tokens move it on.
  *
  * And position 0 is known. Per sequence that is three times tp_state_floats a layer, and 2 TP_KEPT
@@ -113,8 +114,7 @@ int64_t tp_recurrence_rewindable(const tp_sequence *q, int64_t n_past) {
     if (!q->session->model->recurrent_layers || n_past == q->n_past) return n_past;
     const tp_checkpoint *const both[] = {&q->recent, &q->prompt};
     for (int i = 0; i < 2; i++) {
-        const int64_t last = both[i]->position + both[i]->count,
-                      at = last < n_past ? last : n_past;
+        const int64_t last = both[i]->position + both[i]->count, at = last < n_past ? last : n_past;
         if (holds(both[i], at) && at > best) best = at;
     }
     return best;

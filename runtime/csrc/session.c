@@ -265,7 +265,8 @@ static int allocate(tp_session *s, int threads) {
     const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim,
                  kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
     const size_t values = s->model->recurrent_layers ? (size_t)tp_values_of(hp) : 0;
-    const size_t widest = larger(larger(hidden, ffn), larger(q_cols, values)), padded = (widest + 255) / 256 * 256;
+    const size_t widest = larger(larger(hidden, ffn), larger(q_cols, values)),
+                 padded = (widest + 255) / 256 * 256;
     int fine = 1;
 #define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
     TAKE(s->used, (size_t)tp_kernel_count(), 1);
@@ -333,10 +334,10 @@ void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
     tp_sequence_drop(&s->own);
-    void *const parts[] = {s->used,    s->rows,   s->runs,   s->x,          s->h,
-                           s->normed,  s->q,      s->k,      s->v,          s->mixed,
-                           s->gate,    s->up,     s->add,    s->cos_sin[0], s->cos_sin[1],
-                           s->work,    s->acts.q, s->acts.s, s->acts.sum,   s->acts.ordered,
+    void *const parts[] = {s->used,    s->rows,   s->runs,    s->x,          s->h,
+                           s->normed,  s->q,      s->k,       s->v,          s->mixed,
+                           s->gate,    s->up,     s->add,     s->cos_sin[0], s->cos_sin[1],
+                           s->work,    s->acts.q, s->acts.s,  s->acts.sum,   s->acts.ordered,
                            s->scratch, s->acts16, s->rotated, s->q_gate,     s->channels,
                            s->alpha,   s->beta,   s->delta,   s->z,          s->unit};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);

@@ -35,10 +35,10 @@ typedef struct tp_run {
     int64_t tokens, blocks, parts; /* blocks of so many tokens; parts of heads that share a cache */
     int64_t piece;                 /* the first piece of work of this run */
     /* recurrent layers; the pointers are those of the first one */
-    float *states;          /* what the tokens change */
-    const float *from;      /* what they begin with, the same or other ones */
-    float *checkpoint;      /* gets the states before token `split`; or NULL */
-    float *inputs;          /* get what enters from token `first_kept` on; or NULL */
+    float *states;     /* what the tokens change */
+    const float *from; /* what they begin with, the same or other ones */
+    float *checkpoint; /* gets the states before token `split`; or NULL */
+    float *inputs;     /* get what enters from token `first_kept` on; or NULL */
     int64_t split, first_kept;
 } tp_run;
 
@@ -64,7 +64,7 @@ struct tp_session {
     const tp_kernel *quantize, *quantize16, *rescale, *rmsnorm, *glu, *rope, *attention, *cache16,
         *head, *head_f32, *hadamard, *conv, *delta_rule;
     const tp_kernel *gates[TP_LAYOUT_COUNT]; /* of ssm_alpha and ssm_beta, if they are floats */
-    uint8_t *used; /* (kernels) 1 = it ran in this session */
+    uint8_t *used;                           /* (kernels) 1 = it ran in this session */
 
     float *x;          /* (batch, hidden) residual stream */
     float *h;          /* (batch, widest) input of linears as floats; states for the head */
@@ -83,9 +83,9 @@ struct tp_session {
     float *delta;        /* (rows, tp_values_of) what the recurrence gives */
     float *z;            /* (batch, tp_values_of) its gate */
     float *unit;         /* (2, state_size) factors of the norms of queries and of keys */
-    float *work;       /* (threads, tp_attention_floats) */
-    tp_acts8 acts;     /* (batch, widest padded) */
-    uint8_t *scratch;  /* (threads, scratch_bytes) of the products, and a row of what enters them */
+    float *work;         /* (threads, tp_attention_floats) */
+    tp_acts8 acts;       /* (batch, widest padded) */
+    uint8_t *scratch; /* (threads, scratch_bytes) of the products, and a row of what enters them */
     size_t scratch_bytes;
     void *acts16; /* of the head; NULL for heads that take floats */
 
@@ -158,8 +158,8 @@ void tp_gated_row(tp_session *s, int64_t token, float *row /* (heads * head_dim)
 void tp_delta_net_run(tp_session *s);
 /* A token's row of what enters ssm_out: s->delta after its norm, times silu of s->z. */
 void tp_delta_net_row(tp_session *s, int64_t token, float *row /* (tp_values_of) */);
-/* Brings states forward in all recurrent layers: `to` becomes what `from` is after `count` tokens of
- * these inputs, 0 <= count <= TP_KEPT. No batch may be at work. */
+/* Brings states forward in all recurrent layers: `to` becomes what `from` is after `count` tokens
+ * of these inputs, 0 <= count <= TP_KEPT. No batch may be at work. */
 void tp_delta_net_replay(tp_session *s, float *to, const float *from, const float *inputs,
                          int64_t count);
 

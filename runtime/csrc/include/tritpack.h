@@ -164,7 +164,7 @@ typedef struct tp_hparams {
     int32_t rotation_block; /* values that are transformed together, a power of two; 0: no basis */
     int32_t grouped_heads;  /* 1: the columns of a rotated ssm_out have value heads by key head */
     int32_t sign_widths[4]; /* different, 0 after the last; all 0 if there are no signs */
-    const float *inv_freq;         /* (rotary_dim / 2) RoPE angle per position */
+    const float *inv_freq;  /* (rotary_dim / 2) RoPE angle per position */
     const float *inv_freq_sliding; /* (rotary_dim / 2) the same for layers that slide, or NULL */
     const float *signs;            /* (sum of sign_widths) 1 and -1, for inputs of these widths */
 } tp_hparams;
@@ -179,9 +179,9 @@ typedef struct tp_hparams {
  * attention. Value heads stand as in GGUF: the one in place p uses key head p mod key_heads. In a
  * rotated ssm_out with grouped_heads, head v uses key head v / (value_heads / key_heads). */
 typedef struct tp_layer {
-    tp_tensor attn_norm;                /* (1, hidden) */
-    tp_tensor attn_q;                   /* (heads * head_dim, hidden), twice as many rows if gated */
-    tp_tensor attn_k, attn_v;           /* (kv_heads * head_dim, hidden) */
+    tp_tensor attn_norm;      /* (1, hidden) */
+    tp_tensor attn_q;         /* (heads * head_dim, hidden), twice as many rows if gated */
+    tp_tensor attn_k, attn_v; /* (kv_heads * head_dim, hidden) */
     tp_tensor attn_q_norm, attn_k_norm; /* (1, head_dim) of each head before RoPE, or absent */
     tp_tensor attn_sub_norm;            /* (1, heads * head_dim) or absent */
     tp_tensor attn_output;              /* (hidden, heads * head_dim) */
@@ -195,15 +195,15 @@ typedef struct tp_layer {
     tp_tensor attn_q_norm_in, attn_k_norm_in, attn_v_norm_in, attn_output_norm_in;
     tp_tensor ffn_gate_norm_in, ffn_up_norm_in, ffn_down_norm_in;
     /* A recurrent layer: keys = key_heads * state_size, values = value_heads * state_size. */
-    tp_tensor attn_qkv;             /* (2 keys + values, hidden): queries, keys, values */
-    tp_tensor attn_gate;            /* (values, hidden) */
-    tp_tensor ssm_alpha, ssm_beta;  /* (value_heads, hidden), ternary or f32, f16, bf16 */
-    tp_tensor ssm_conv1d;           /* (2 keys + values, conv_taps) f32; the last is the present */
-    tp_tensor ssm_a, ssm_dt;        /* (1, value_heads) f32: -exp(A_log), dt_bias */
-    tp_tensor ssm_norm;             /* (1, state_size) f32 */
-    tp_tensor ssm_out;              /* (hidden, values) */
-    int32_t slides;    /* 1: sees hparams.window positions */
-    int32_t recurrent; /* 1: a Gated DeltaNet */
+    tp_tensor attn_qkv;            /* (2 keys + values, hidden): queries, keys, values */
+    tp_tensor attn_gate;           /* (values, hidden) */
+    tp_tensor ssm_alpha, ssm_beta; /* (value_heads, hidden), ternary or f32, f16, bf16 */
+    tp_tensor ssm_conv1d;          /* (2 keys + values, conv_taps) f32; the last is the present */
+    tp_tensor ssm_a, ssm_dt;       /* (1, value_heads) f32: -exp(A_log), dt_bias */
+    tp_tensor ssm_norm;            /* (1, state_size) f32 */
+    tp_tensor ssm_out;             /* (hidden, values) */
+    int32_t slides;                /* 1: sees hparams.window positions */
+    int32_t recurrent;             /* 1: a Gated DeltaNet */
 } tp_layer;
 
 typedef struct tp_model tp_model;
@@ -252,7 +252,8 @@ TP_API int tp_eval(tp_session *session, const int32_t *tokens /* (n) */, int64_t
  * 1 <= n <= batch tokens. tp_eval_layers runs the next `layers` >= 1 layers and says in *left how
  * many remain; with the last one it writes the logits, and only then are the tokens appended.
  * Whatever else the session evaluates before drops what was begun; TP_ERR_ARGUMENT if nothing is,
- * if tp_n_past has changed, or if the model has recurrent layers, whose states could not be left. */
+ * if tp_n_past has changed, or if the model has recurrent layers, whose states could not be left.
+ */
 TP_API int tp_eval_begin(tp_session *session, const int32_t *tokens /* (n) */, int64_t n,
                          int logits_mode);
 TP_API int tp_eval_layers(tp_session *session, int32_t layers, float *logits, int32_t *left);
@@ -305,9 +306,9 @@ typedef struct tp_span {
 TP_API int tp_eval_spans(tp_session *session, const tp_span *spans /* (count) */, int64_t count,
                          float *logits /* (sum of wanted, vocab) */);
 
-/* The keys, values and recurrent states of a sequence as bytes, to continue it later: on any instruction set and in a
- * sequence of any n_ctx, but only with the same model and kv_type, which is not checked. Values
- * that another model left give nonsense, but no access out of bounds. */
+/* The keys, values and recurrent states of a sequence as bytes, to continue it later: on any
+ * instruction set and in a sequence of any n_ctx, but only with the same model and kv_type, which
+ * is not checked. Values that another model left give nonsense, but no access out of bounds. */
 TP_API uint64_t tp_sequence_state_bytes(const tp_sequence *sequence, int64_t n_past);
 TP_API int tp_sequence_save(const tp_sequence *sequence,
                             uint8_t *state /* (nbytes): tp_sequence_state_bytes of its n_past */,

@@ -216,8 +216,7 @@ static double work(const bench *b) {
         case TP_OP_LM_HEAD: return (double)b->w.nbytes;
         case TP_OP_MATMUL: return (double)b->w.rows * COLS * TOKENS;
         case TP_OP_MATVEC_F32:
-        case TP_OP_DEQUANTIZE:
-            return (double)tp_body_nbytes(b->k->layout, ROWS, COLS);
+        case TP_OP_DEQUANTIZE: return (double)tp_body_nbytes(b->k->layout, ROWS, COLS);
         case TP_OP_ATTENTION: return 2.0 * ROWS * 128 * 4;
         case TP_OP_ATTENTION16: return 2.0 * (double)half_cache16();
         case TP_OP_CACHE16: return 2.0 * 128 * 4;

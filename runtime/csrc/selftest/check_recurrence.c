@@ -15,8 +15,8 @@ int tp_check_hadamard(const tp_kernel *k, const tp_kernel *scalar, tp_check_shap
     tp_poison(x, n, s.extreme, state);
     for (int64_t block = 2; n % block == 0; block *= 2)
         for (int side = 0; side < 3; side++) { /* signs before, after, in place without any */
-            const float *const before = side == 0 ? signs : NULL,
-                               *const after = side == 1 ? signs : NULL;
+            const float *const before = side == 0 ? signs : NULL, *const after =
+                                                                      side == 1 ? signs : NULL;
             memcpy(got, x, (size_t)n * 4);
             scalar->hadamard(x, before, after, n, block, want);
             k->hadamard(side == 2 ? got : x, before, after, n, block, got);
@@ -58,8 +58,8 @@ int tp_check_delta_rule(const tp_kernel *k, const tp_kernel *scalar, tp_check_sh
                         uint64_t *state, tp_buffers *h) {
     const int64_t size = s.cols, tokens = s.n, columns = 1 + (s.rows + s.cols) % 16,
                   stride = 3 * size + columns;
-    float *const x = tp_random_floats(h, tokens * stride, state),
-                 *const gates = tp_random_floats(h, 2 * tokens, state);
+    float *const x = tp_random_floats(h, tokens * stride, state), *const gates = tp_random_floats(
+                                                                      h, 2 * tokens, state);
     float *states[2], *out[2];
     for (int i = 0; i < 2; i++) {
         states[i] = tp_random_floats(h, size * 16, state);

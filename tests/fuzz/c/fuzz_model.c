@@ -97,7 +97,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (f->hp.layers > LAYERS) f->hp.layers = LAYERS; /* there are no more */
     if (f->hp.head_dim > HEAD_DIM) f->hp.head_dim = HEAD_DIM;
     for (size_t i = 0; i < sizeof f->hp.sign_widths / sizeof *f->hp.sign_widths; i++)
-        if (f->hp.sign_widths[i] > FFN) f->hp.sign_widths[i] = FFN; /* there are signs for so many */
+        if (f->hp.sign_widths[i] > FFN)
+            f->hp.sign_widths[i] = FFN; /* there are signs for so many */
     tp_model *m = NULL;
     const int status = tp_model_new(&f->hp, f->layers, &f->embd, &f->norm, &f->head, &m);
     DEMAND((status == TP_OK) == (m != NULL), "%s", tp_error_place());

@@ -27,7 +27,7 @@ TP_INLINE void delta_rule_body(const tp_delta_rule *a) {
     const lanes zero = lanes_splat(0.0f);
     for (int64_t t = 0; t < a->tokens; t++) {
         const float *const q = a->q + t * a->stride, *const k = a->k + t * a->stride,
-                    *const values = a->v + t * a->stride;
+                           *const values = a->v + t * a->stride;
         const lanes decay = lanes_splat(a->decay[t * a->heads]);
         const lanes v = a->columns < 16 ? lanes_load_n(values, a->columns) : lanes_load(values);
         float *const s = a->state;

@@ -8,9 +8,8 @@ void glu_f32_scalar(const float *gate, const float *up, int64_t cols, int activa
     assert(activation >= TP_ACT_RELU2 && activation <= TP_ACT_SIGMOID);
     for (int64_t i = 0; i < cols; i++) {
         const float g = gate[i], r = g < 0.0f ? 0.0f : g;
-        const float slope = activation == TP_ACT_GELU_TANH
-                                ? TP_GELU_SLOPE * (g + TP_GELU_CUBE * ((g * g) * g))
-                                : g;
+        const float slope =
+            activation == TP_ACT_GELU_TANH ? TP_GELU_SLOPE * (g + TP_GELU_CUBE * ((g * g) * g)) : g;
         const float over = activation == TP_ACT_SIGMOID ? 1.0f : g;
         y[i] = (activation == TP_ACT_RELU2 ? r * r : over / (1.0f + tp_exp(-slope))) * up[i];
     }

@@ -2,6 +2,6 @@
 #include "hadamard.h"
 
 void hadamard_f32_simd128(const float *x, const float *before, const float *after, int64_t cols,
-                        int64_t block, float *y) {
+                          int64_t block, float *y) {
     hadamard_body(x, before, after, cols, block, y);
 }

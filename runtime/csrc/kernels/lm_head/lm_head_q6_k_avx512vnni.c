@@ -34,8 +34,8 @@ TP_INLINE block block_at(const uint8_t *from) {
         __m512i ql = _mm512_loadu_si512(from + 64 * h);
         /* Blocks of 210 bytes lie across lines, and the compiler would load this twice. */
         __asm__("" : "+v"(ql));
-        const __m512i qh = _mm512_broadcast_i64x4(
-            _mm256_loadu_si256((const __m256i *)(from + Q6_K_QH + 32 * h)));
+        const __m512i qh =
+            _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(from + Q6_K_QH + 32 * h)));
         join(ql, _mm512_sllv_epi16(qh, left), &b.even[2 * h], &b.odd[2 * h]);
         join(_mm512_srli_epi16(ql, 4), _mm512_srlv_epi16(qh, right), &b.even[2 * h + 1],
              &b.odd[2 * h + 1]);

@@ -12,7 +12,8 @@ void matvec_f32_pq2_0_simd128(const uint8_t *codes, int64_t ld, int64_t rows, in
 }
 
 void matvec_f32_ptq1_0_simd128(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
-                               const float *scales, int64_t col_blocks, const float *x, float *out) {
+                               const float *scales, int64_t col_blocks, const float *x,
+                               float *out) {
     matvec_f32(codes, ld, rows, cols, scales, col_blocks, PTQ1_0, x, out);
 }
 

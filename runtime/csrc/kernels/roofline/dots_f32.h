@@ -27,7 +27,7 @@ TP_INLINE int is_all(vf a, float first) {
     return same;
 }
 
-/* Twelve words of sums, which wait for no addition; words of fewer lanes take as many more turns. */
+/* Twelve words of sums, none of which waits for another; words of fewer lanes take more turns. */
 TP_INLINE uint64_t dots_f32(const uint8_t *us, int64_t n) {
     vf u = vf_splat((float)us[0]);
     const vf s = vf_splat((float)(int8_t)us[1]);

@@ -29,7 +29,8 @@ uint64_t dots_u8_scalar(const uint8_t *us /* (2) u, s */, int64_t n) {
 }
 
 /* The limit of what multiplies floats without fusing: n rounds of 12 times 16 products u * s in
- * registers, each rounded and added. Gives one lane's sum, an integer below 2^22 that floats hold. */
+ * registers, each rounded and added. Gives one lane's sum, an integer below 2^22, as floats hold
+ * it. */
 uint64_t dots_f32_scalar(const uint8_t *us /* (2) u, s */, int64_t n) {
     float sum = 0.0f;
     const float step = (float)us[0] * (float)(int8_t)us[1];
