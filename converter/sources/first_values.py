@@ -8,6 +8,8 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32
 from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.model_spec import HYBRID
+from tritpack.formats.names import PLAIN_FLOATS
 from tritpack.formats.safetensors_reader import FLOATS
 
 ROWS = 8
@@ -49,6 +51,14 @@ def gguf_is_ternary(file: GgufFile) -> bool | None:
         return None
     rows, width = min(ROWS, info.rows), info.nbytes // info.rows
     return is_ternary(float_types.decode(info.layout, file.bytes_of(info)[: rows * width], rows, info.cols))
+
+
+def is_float_master(file: GgufFile) -> bool:
+    """Return whether a file holds its ternary matrices as plain floats, as the vendor's folded master does."""
+    info = file.tensors.get("blk.0.ffn_gate.weight")
+    architecture = file.metadata.get("general.architecture")
+    is_hybrid = isinstance(architecture, str) and architecture == HYBRID
+    return is_hybrid and info is not None and info.layout in PLAIN_FLOATS and gguf_is_ternary(file) is True
 
 
 def is_ternary(values: F32) -> bool:

@@ -1,26 +1,16 @@
-"""A GGUF file of a Qwen3.5 hybrid as a source: the float master, layers that are left out, and doubts."""
+"""What a GGUF file of a Qwen3.5 hybrid holds beside the model, and what may be wrong with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tritpack.converter.sources.first_values import gguf_is_ternary
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.model_spec import HYBRID, ModelSpec
-from tritpack.formats.names import PLAIN_FLOATS
 
 DOUBTED = ("pq2_0", "ptq1_0")
 """Layouts of the vendor's files, which say nothing of a rotation by themselves."""
 SOURCE_FORM = "tritpack.source.form"
 PREDICTORS = "the layers that predict further tokens (MTP)"
-
-
-def is_float_master(file: GgufFile) -> bool:
-    """Return whether a file holds its ternary matrices as plain floats, as the vendor's folded master does."""
-    info = file.tensors.get("blk.0.ffn_gate.weight")
-    architecture = file.metadata.get("general.architecture")
-    is_hybrid = isinstance(architecture, str) and architecture == HYBRID
-    return is_hybrid and info is not None and info.layout in PLAIN_FLOATS and gguf_is_ternary(file) is True
 
 
 def beyond_the_layers(file: GgufFile, spec: ModelSpec) -> list[str]:

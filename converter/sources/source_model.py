@@ -20,9 +20,9 @@ from tritpack.converter.families.recognition import Recognition, recognise, refu
 from tritpack.converter.sampling import sampling_metadata
 from tritpack.converter.sources import hybrid
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
-from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary
+from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary, is_float_master
 from tritpack.converter.sources.hadamard_pack import is_pack, plain_config
-from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, is_float_master, left_out, left_out_words
+from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, left_out, left_out_words
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
     CheckpointTensor,

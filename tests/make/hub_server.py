@@ -262,8 +262,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if not cuts:
+            self.hub.sent += last - first  # before the client has them and asks
             self.send_body(data[first:last])
-            self.hub.sent += last - first
             return
         cut = cuts.pop(0)
         self.wfile.write(data[first : min(first + abs(cut), last)])
