@@ -7,6 +7,8 @@ The block has 4 bits per group in 32 bytes, low bits first, then a bit per group
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tritpack.formats.arrays import Bytes, Codes
@@ -16,21 +18,19 @@ from tritpack.formats.layouts.bases import BlockScales
 GROUPS = 64
 
 
-def _patterns() -> Codes:
-    """The codes of a group by 16 * its bit + its 4 bits, int8 (32, 4).
+@functools.cache
+def patterns() -> Codes:
+    """Return the codes of a group by 16 * its bit + its 4 bits, int8 (32, 4).
 
     Bits 3-2 are the place of the zero. Of the three others the first is +1, the second -1 if bit 0 is set, the third -1
     if bit 1 is set; the group's bit turns all signs round.
     """
-    patterns = np.zeros((32, 4), np.int8)
-    for index, pattern in enumerate(patterns):
+    table = np.zeros((32, 4), np.int8)
+    for index, pattern in enumerate(table):
         others = [place for place in range(4) if place != index >> 2 & 3]
         first = -1 if index & 16 else 1
         pattern[others] = first, -first if index & 1 else first, -first if index & 2 else first
-    return patterns
-
-
-PATTERNS = _patterns()
+    return table
 
 
 class STQ1(BlockScales):
@@ -49,7 +49,7 @@ class STQ1(BlockScales):
         index = np.empty((len(stored), GROUPS), np.uint8)
         index[:, ::2], index[:, 1::2] = stored[:, :32] & 15, stored[:, :32] >> 4
         index |= np.unpackbits(stored[:, 32:], axis=1, bitorder="little") << np.uint8(4)
-        groups = PATTERNS[index].reshape(-1, 4, 16, 4)  # run, group of the run, weight of the group
+        groups = patterns()[index].reshape(-1, 4, 16, 4)  # run, group of the run, weight of the group
         return groups.swapaxes(2, 3).reshape(rows, cols)
 
     def count_illegal(self, body: Bytes, rows: int, cols: int) -> int:
