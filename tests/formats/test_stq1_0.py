@@ -11,14 +11,14 @@ from tests.make import stq1_0
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.layouts.catalog import READ_ONLY
-from tritpack.formats.layouts.stq1_0 import PATTERNS
+from tritpack.formats.layouts.stq1_0 import patterns
 
 LAYOUT = READ_ONLY["stq1_0"]
 
 
 def test_the_patterns_are_those_of_the_engine() -> None:
     lanes = [[(pattern >> 2 * lane & 3) - 1 for lane in range(4)] for pattern in stq1_0.CODEBOOK]
-    assert PATTERNS.tolist() == lanes + [[-code for code in pattern] for pattern in lanes]
+    assert patterns().tolist() == lanes + [[-code for code in pattern] for pattern in lanes]
 
 
 @pytest.mark.parametrize("shape", [(1, 256), (3, 512), (2, 1280)])
