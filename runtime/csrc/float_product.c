@@ -20,8 +20,8 @@ typedef struct float_linear {
 
 /* Rows per panel, which stays in the cache until it is read. */
 static int64_t float_grain(int64_t cols) {
-    const int64_t grain = 65536 / cols / 4 * 4;
-    return grain < 4 ? 4 : grain > 64 ? 64 : grain;
+    const int64_t grain = 98304 / cols / 4 * 4;
+    return grain < 8 ? 8 : grain > 64 ? 64 : grain; /* all tokens are read for each panel */
 }
 
 static size_t float_panel(int64_t rows, int64_t cols) {
