@@ -48,22 +48,6 @@ TP_INLINE lanes add_i2_s(lanes acc, vf table, const uint8_t *p, const float *x) 
     return acc;
 }
 
-/* 128 codes of PQ2_0: code i of sixteen neighbours in bits 2 i, 2 i + 1 of a word. */
-TP_INLINE lanes add_pq2_0(lanes acc, vf table, const uint8_t *p, const float *x) {
-    static const uint32_t places[16] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-    const vu none = {0};
-    vu shift[LANES_PARTS];
-    memcpy(shift, places, sizeof shift);
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        uint32_t word;
-        memcpy(&word, p + TP_PLANES_PQ2_0.first + 4 * g, 4);
-        const picks codes = PARTS_EACH(picks, (vi)((none + word) >> shift[i]));
-        acc = add_product(acc, pick(table, codes, 0), x + 16 * g);
-    }
-    return acc;
-}
-
 /* The digits of sixteen bytes that come first, and the bytes of those after them, times `power`. */
 TP_INLINE picks first_digits(picks bytes) {
     return PARTS_EACH(picks, (bytes.v[i] << 1) + bytes.v[i]); /* in bits 8, 9 */
@@ -103,29 +87,20 @@ TP_INLINE lanes add_ptq1_0(lanes acc, vf table, const uint8_t *p, const float *x
     return acc;
 }
 
-/* The weights of 128 codes that stand with their scale, which is multiplied by `scale`. */
-TP_INLINE vf table_beside(const uint8_t *p, const codes_of kind, float scale) {
-    const int at = kind == PQ2_0 ? 0 : TP_STAGES_PTQ1_0.bytes - 2;
-    return table_of(vf_splat_f16(p + at) * vf_splat(scale));
-}
+/* Each of these takes `rows` rows, ld bytes apart, at most ROWS. */
 
-/* `rows` rows, ld bytes apart. A scale of bytes and I2_S has whole steps of columns. */
-TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
-                         const float *scales, int64_t col_blocks, const codes_of kind,
-                         const float *x, float *out) {
+/* A scale has whole steps of columns: 16 if a code is a byte, else 128. */
+TP_INLINE void rows_of_plain(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
+                             const float *scales, int64_t col_blocks, const codes_of kind,
+                             const float *x, float *out) {
     const int64_t width = cols / col_blocks;
-    const int beside = kind == PQ2_0 || kind == PTQ1_0; /* scales stand with the codes */
-    const int bytes = kind == PQ2_0    ? TP_PLANES_PQ2_0.bytes
-                      : kind == PTQ1_0 ? TP_STAGES_PTQ1_0.bytes
-                                       : 32; /* of 128 codes */
     lanes acc[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
     for (int64_t b = 0; b < col_blocks; b++) {
         vf t[ROWS];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows && !beside; r++)
-            t[r] = table_of(vf_splat(scales[r * col_blocks + b]));
+        for (int r = 0; r < rows; r++) t[r] = table_of(vf_splat(scales[r * col_blocks + b]));
         for (int64_t c = b * width; c < (b + 1) * width; c += kind == BYTES ? 16 : 128)
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
@@ -134,23 +109,79 @@ TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64
                         add_product(acc[r], pick(t[r], picks_load(codes + r * ld + c), 0), x + c);
                     continue;
                 }
-                const uint8_t *p = codes + r * ld + c / 128 * bytes;
+                const uint8_t *p = codes + r * ld + c / 4;
                 if (c % 256 == 0) stream_ahead(p);
-                if (beside) t[r] = table_beside(p, kind, *scales);
-                acc[r] = kind == PQ2_0    ? add_pq2_0(acc[r], t[r], p, x + c)
-                         : kind == PTQ1_0 ? add_ptq1_0(acc[r], t[r], p, x + c)
-                                          : add_i2_s(acc[r], t[r], p, x + c);
+                acc[r] = add_i2_s(acc[r], t[r], p, x + c);
             }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) out[r] = lanes_tree(acc[r]);
 }
 
+/* Code i of sixteen neighbours is in bits 2 i, 2 i + 1 of a word. Sixteen activations are loaded
+ * once for all rows. */
+TP_INLINE void rows_of_pq2_0(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
+                             float scale, const float *x, float *out) {
+    static const uint32_t places[16] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+    const vu none = {0};
+    vu shift[LANES_PARTS];
+    memcpy(shift, places, sizeof shift);
+    lanes acc[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
+    for (int64_t c = 0; c < cols; c += 128, codes += TP_PLANES_PQ2_0.bytes) {
+        vf t[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            if (c % 256 == 0) stream_ahead(codes + r * ld);
+            t[r] = table_of(vf_splat_f16(codes + r * ld) * vf_splat(scale));
+        }
+#pragma GCC unroll 2 /* all eight would spill the sums */
+        for (int g = 0; g < 8; g++) {
+            const lanes xs = lanes_load(x + c + 16 * g);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                uint32_t word;
+                memcpy(&word, codes + r * ld + TP_PLANES_PQ2_0.first + 4 * g, 4);
+                const picks sixteen = PARTS_EACH(picks, (vi)((none + word) >> shift[i]));
+                acc[r] = lanes_add(acc[r], lanes_mul(pick(t[r], sixteen, 0), xs));
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) out[r] = lanes_tree(acc[r]);
+}
+
+TP_INLINE void rows_of_ptq1_0(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
+                              float scale, const float *x, float *out) {
+    lanes acc[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) acc[r] = lanes_splat(0.0f);
+    for (int64_t c = 0; c < cols; c += 128, codes += TP_STAGES_PTQ1_0.bytes)
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *p = codes + r * ld;
+            if (c % 256 == 0) stream_ahead(p);
+            const vf t = table_of(vf_splat_f16(p + TP_STAGES_PTQ1_0.bytes - 2) * vf_splat(scale));
+            acc[r] = add_ptq1_0(acc[r], t, p, x + c);
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) out[r] = lanes_tree(acc[r]);
+}
+
+TP_INLINE void some_rows(const uint8_t *codes, int64_t ld, const int rows, int64_t cols,
+                         const float *scales, int64_t col_blocks, const codes_of kind,
+                         const float *x, float *out) {
+    if (kind == PQ2_0) rows_of_pq2_0(codes, ld, rows, cols, *scales, x, out);
+    else if (kind == PTQ1_0) rows_of_ptq1_0(codes, ld, rows, cols, *scales, x, out);
+    else rows_of_plain(codes, ld, rows, cols, scales, col_blocks, kind, x, out);
+}
+
 TP_INLINE void matvec_f32(const uint8_t *codes, int64_t ld, int64_t rows, int64_t cols,
                           const float *scales, int64_t col_blocks, const codes_of kind,
                           const float *x, float *out) {
     assert(cols % col_blocks == 0 && cols / col_blocks % (kind == BYTES ? 16 : 128) == 0);
-    const int64_t of_row = kind == PQ2_0 || kind == PTQ1_0 ? 0 : col_blocks;
+    const int64_t of_row = kind == PQ2_0 || kind == PTQ1_0 ? 0 : col_blocks; /* scales apart */
     int64_t r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         some_rows(codes + r * ld, ld, ROWS, cols, scales + r * of_row, col_blocks, kind, x,
