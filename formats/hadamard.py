@@ -103,6 +103,9 @@ class Rotation:
         plain = [name for name in ternary if name not in self.weights and name not in self.tables]
         return sorted(name for name in plain if _kind(name) in kinds or name == TABLE)
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         count = len(self.signs)
         widths = f"{count} width{'' if count == 1 else 's'}" if count else "no signs"

@@ -258,7 +258,7 @@ class CheckpointSide:
         if self.is_ternary:
             yield from _dequantized(self.ternary(), first, last)
             return
-        if not isinstance(self.tensor, CheckpointTensor):  # small
+        if not isinstance(self.tensor, CheckpointTensor) or self.tensor.is_reordered or self.tensor.log:  # small
             yield np.concatenate([*self.tensor.pieces()])[first:last]
             return
         stored, offset = self.tensor.stored, np.float32(self.tensor.offset)

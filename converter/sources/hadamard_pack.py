@@ -64,6 +64,9 @@ def pack_rotation(source: CheckpointFolder, recognition: Recognition) -> Rotatio
         if isinstance(names := pairs.get(key), list):
             pairs[key] = [targets.get(name, name) if isinstance(name, str) else name for name in names]
     with locating(path=source.folder / HADAMARD):
+        if not source.hadamard:
+            hint = "it belongs to the repository, beside config.json"
+            raise Unreadable("is missing or empty, and the model is a pack with a rotated basis", hint=hint)
         if (rotation := rotation_of(pairs, shapes, HYBRID)) is None:
             raise Unreadable("has no key prism.hadamard.*, and the model is a pack with a rotated basis")
         if not rotation.grouped_heads:

@@ -381,7 +381,7 @@ int main(void) {
         for (int rich = 0; rich < 2; rich++) {
             recipe r = HYBRID((hybrid)kind);
             r.rich = rich;
-            r.brief = rich || kind == UNSIGNED;
+            r.brief = rich || kind != SIGNED;
             test_same_bits(r, kind % 2 ? TP_KV_F32 : TP_KV_I16);
         }
     test_hybrid_errors();

@@ -16,6 +16,7 @@ from tests.make.checkpoints import edited_gguf
 from tests.make.families import edited
 from tests.make.storage import values_of
 from tritpack.converter.convert import convert
+from tritpack.converter.diff.diff import diff
 from tritpack.converter.families.family import family
 from tritpack.converter.plan import ConvertOptions, make_plan
 from tritpack.converter.sources.open import open_source
@@ -89,6 +90,12 @@ def _decoded(path: Path, truth: Mapping[str, Any]) -> dict[str, tuple[np.ndarray
             name = names.source_name(name, table.removesuffix("embed_tokens.weight"))
         found[name] = (ternary.codes, ternary.scales)
     return found
+
+
+@pytest.mark.parametrize("name", ["bonsai_hybrid_unpacked", "bonsai_hybrid_vl_unpacked", "bonsai2_rotated_mlx"])
+def test_diff_finds_a_checkpoint_in_its_conversion(shared: Path, tmp_path: Path, name: str) -> None:
+    convert(shared / "checkpoints" / name, tmp_path / "m.gguf", outtype="t2")
+    assert diff(tmp_path / "m.gguf", shared / "checkpoints" / name)["verdict"] == "same"
 
 
 def test_a_cycle_through_layouts_gives_the_same_bytes(shared: Path, tmp_path: Path) -> None:
@@ -254,7 +261,6 @@ UP = "language_model.model.layers.1.mlp.up_proj"
         (configured(gdn_activation_layout="tiled"), Unsupported, "gdn_activation_layout is 'tiled'"),
         (configured(hadamard_config="../hadamard.json"), Unsupported, "hadamard_config is '../hadamard.json'"),
         (lambda config, contract, tensors: config.pop("tensor_namespace"), Unreadable, "tensor_namespace is missing"),
-        (lambda config, contract, tensors: contract.clear(), Unreadable, "has no key prism.hadamard"),
         (lambda config, contract, tensors: config.pop("modules"), Unreadable, "modules is not a list"),
         (keyed("version", 2), Unsupported, "prism.hadamard.version is 2"),
         (keyed("block_size", 256), Unreadable, "modules has block 512"),
@@ -267,6 +273,7 @@ UP = "language_model.model.layers.1.mlp.up_proj"
         (module(3, path="model.layers.9.mlp.up_proj"), Unreadable, "names a matrix that is not there"),
         (module(3, path="lm_head"), Unreadable, "names one twice: 'lm_head'"),
         (flip_a_sign, Unreadable, "is not the signs"),
+        (lambda config, contract, tensors: contract.clear(), Unreadable, "hadamard.json: is missing or empty"),
         (lambda config, contract, tensors: tensors.pop(f"{UP}.signs"), Unreadable, "is missing, and hadamard.json has"),
         (transformers_taps, Unreadable, "expected [1024, 4, 1] in a pack"),
         (fourth_codes, Unsupported, "fourth code (3) in row 0, word 0, and 2 times in all"),
