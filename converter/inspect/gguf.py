@@ -10,7 +10,7 @@ from tritpack.converter.inspect.engines import engine_verdicts, nonsense_as
 from tritpack.converter.inspect.known_files import recognise
 from tritpack.converter.inspect.needs import NeedsOptions, needs
 from tritpack.converter.inspect.origin import recorded
-from tritpack.converter.inspect.problems import file_problems, missing_tensors, rotation_problems
+from tritpack.converter.inspect.problems import file_problems, missing_tensors, rotation_damage, rotation_problems
 from tritpack.converter.inspect.summary import SCHEMA, codes_in_all, hyperparameters, is_table, summary
 from tritpack.converter.sources.hybrid_gguf import generation_doubt, left_out
 from tritpack.converter.targets.engines.packed_model import ambiguities
@@ -32,7 +32,7 @@ def inspect_gguf(gguf: GgufFile, name: str, stats: bool, options: NeedsOptions) 
     known = recognise(gguf, whole=stats)
     integrity, damage, threes = _integrity(gguf, spec, rows, stats)
     missing = missing_tensors(gguf, spec)
-    damage = [*missing, *damage]
+    damage = [*missing, *([] if gguf.part else rotation_damage(gguf)), *damage]
     problems = [*damage, *unknown, *ambiguities(gguf), *rotation_problems(gguf), *file_problems(gguf)]
     weights = [tensor for tensor in gguf.tensors.values() if gguf.layout_of(tensor)]
     ternary_weights = sum(t.rows * t.cols for t in weights)

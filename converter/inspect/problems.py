@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tritpack.formats import model_metadata
-from tritpack.formats.errors import TritpackError
+from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.hadamard import PREFIX, rotation_of_file
 from tritpack.formats.model_spec import ModelSpec
@@ -21,6 +21,17 @@ def missing_tensors(file: GgufFile, spec: ModelSpec | None) -> list[str]:
     named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
     what = "1 tensor is missing" if len(missing) == 1 else f"{len(missing)} tensors are missing"
     return [f"{what}: {named}"]
+
+
+def rotation_damage(file: GgufFile) -> list[str]:
+    """Return in what the keys of a rotated basis contradict themselves or the tensors: no engine can run that right."""
+    try:
+        rotation_of_file(file)
+    except Unreadable as error:
+        return [error.without_path]
+    except TritpackError:  # of another kind, which some engine may know
+        pass
+    return []
 
 
 def rotation_problems(file: GgufFile) -> list[str]:
