@@ -39,8 +39,8 @@ class Span:
 
 
 class CSequence:
-    """The tokens of one conversation, as the keys and values of a session. Made by `CSession.new_sequence`; use it from
-    the session's thread."""
+    """The tokens of one conversation, as the keys, values and recurrent states of a session. Made by
+    `CSession.new_sequence`; use it from the session's thread."""
 
     def __init__(self, session: CSession, handle: ctypes.c_void_p, n_ctx: int, *, owned: bool) -> None:
         self.session = session
@@ -75,7 +75,7 @@ class CSequence:
         self.session.library.check(status, f"copying {n_past} positions")
 
     def save(self) -> Bytes:
-        """Return the keys and values, for `load` of any sequence with the same model and KV type."""
+        """Return the keys, values and recurrent states, for `load` of any sequence with the same model and KV type."""
         state = np.empty(self.state_bytes(self.n_past), np.uint8)
         status = self.session.library.c.tp_sequence_save(self.handle, state.ctypes.data, state.nbytes)
         self.session.library.check(status, "saving a sequence")
@@ -89,7 +89,7 @@ class CSequence:
         self.session.library.check(status, f"loading a sequence of {n_past} positions")
 
     def state_bytes(self, n_past: int) -> int:
-        """Bytes of the keys and values of n_past positions."""
+        """Bytes of the keys, values and recurrent states of n_past positions."""
         return int(self.session.library.c.tp_sequence_state_bytes(self.handle, n_past))
 
     def checked(self, tokens: Sequence[int] | npt.NDArray[Any]) -> I32:
@@ -197,6 +197,8 @@ class CSession:
         for struct, span, tokens in zip(structs, spans, ids, strict=True):
             struct.sequence, struct.tokens = span.sequence.handle, tokens.ctypes.data
             struct.n, struct.wanted = len(tokens), span.wanted
+            if not 0 <= span.wanted <= len(tokens):
+                raise UsageError(f"logits of {span.wanted} tokens are wanted, and {len(tokens)} are given")
         before = [span.sequence.n_past for span in spans]
         try:
             out = np.empty((sum(span.wanted for span in spans), self.model.spec.vocab_size), np.float32)

@@ -392,6 +392,7 @@ static void run_head(tp_session *s, float *states, int64_t n, float *logits) {
     const tp_tensor *w = &s->model->output;
     const float *const signs = tp_signs_of(s->model, hp->hidden);
     for (int64_t i = 0; i < n * hp->hidden; i++) states[i] *= hp->logit_scale;
+    if (w->rotated) tp_mark(s, s->hadamard);
     for (int64_t t = 0; w->rotated && t < n; t++) {
         float *const row = states + t * hp->hidden;
         s->hadamard->hadamard(row, signs, NULL, hp->hidden, hp->rotation_block, row);
@@ -409,8 +410,8 @@ static void run_head(tp_session *s, float *states, int64_t n, float *logits) {
 
 TP_NOINLINE void tp_begin_batch(tp_session *s) {
     const tp_model *m = s->model;
-    s->layer_index = -1;
     tp_recurrence_begin(s);
+    s->layer_index = -1; /* after a replay, which goes through the layers */
     tp_pool_run(s->pool, embed_tokens, s, s->n, 4);
     if (m->token_embd.rotated) tp_mark(s, s->hadamard);
     if (tp_is_ternary(m->token_embd.layout)) mark_plan(s, s->dequantize[m->token_embd.layout]);

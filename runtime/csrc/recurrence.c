@@ -6,7 +6,7 @@
  *   recent   lies BACK to TP_KEPT tokens back. Few tokens are appended to it; when it is full, it
  *            is brought forward. A call of more tokens makes it anew: at its first token, or where
  *            many tokens have BACK left.
- *   prompt   what `recent` was in the last call of many tokens, kept when few tokens move it on.
+ *   prompt   what `recent` was in the last call of many tokens, kept when later ones move it on.
  *
  * And position 0 is known. Per sequence that is three times tp_state_floats a layer, and 2 TP_KEPT
  * times tp_input_floats; a checkpoint takes no memory before it is made. */
@@ -88,6 +88,12 @@ static void plan_run(tp_session *s, tp_run *r) {
     r->from = q->states;
     if (recent->count >= 0 && recent->count + r->n > TP_KEPT && r->n < BACK) move_recent(s, q);
     if (recent->count < 0 || recent->count + r->n > TP_KEPT) {
+        if (recent->count >= 0 &&
+            recent->of_prompt) { /* the prompt before, whose answer was short */
+            const tp_checkpoint before = *recent;
+            *recent = q->prompt; /* its memory */
+            q->prompt = before;
+        }
         r->split = r->first_kept = r->n > TP_KEPT ? r->n - BACK : 0;
         r->checkpoint = recent->states;
         recent->position = r->position + r->split;

@@ -63,6 +63,20 @@ class Wrong:
         return truth + [7] * (most - len(truth))
 
 
+@pytest.mark.parametrize("answer", [2, 6, 30])
+def test_the_end_of_the_prompt_is_kept_whatever_the_length_of_its_answer(
+    model: Model, ids: list[int], expected: F32, answer: int
+) -> None:
+    model.reset()
+    model.append(ids[:300])
+    for token in ids[300 : 300 + answer]:
+        model.append([token])
+    model.append(ids[300 + answer : 320 + answer])  # the next turn, which somebody edits
+    assert model.rewindable(290) == 290
+    model.rewind(290)
+    assert (model.eval(ids[290:310]) == expected[309]).all()
+
+
 @pytest.mark.parametrize("name", ["bonsai2_rotated_gguf/model-PQ2_0.gguf", "bonsai2_rotated_gguf_rep3/model.gguf"])
 def test_token_ids_of_texts_and_chats(shared: Path, name: str) -> None:
     file = shared / "checkpoints" / name

@@ -281,10 +281,11 @@ TP_API void tp_sequence_free(tp_sequence *sequence); /* NULL and the session's o
 TP_API int64_t tp_sequence_n_past(const tp_sequence *sequence); /* tokens that it has seen */
 /* Returns the last position up to n_past to which a sequence can be rewound, or copied: n_past
  * itself, 0 <= n_past <= tp_sequence_n_past, unless the model has recurrent layers. Of these a
- * sequence keeps earlier states (recurrence.c says which), so that it can always go back to 0, to
- * any of the last 16 tokens, to any token of the last call if it had no more than 32, and to any
- * of the last 16 tokens of the prompt before that. A sequence that was copied or loaded can only
- * go back to 0, or to tokens that came later. */
+ * sequence keeps few earlier states (recurrence.c says which). It can always go back to 0, and if
+ * a batch has more than 16 tokens also to the last 16 tokens, to those of the last call if that
+ * was one batch of no more than 32, and to the last 16 tokens of the prompt before that. After it
+ * was rewound it may have to go back further; after it was copied or loaded, to 0 or to tokens
+ * that came later. How far depends on how calls are cut into batches; no result does. */
 TP_API int64_t tp_sequence_rewindable(const tp_sequence *sequence, int64_t n_past);
 /* Drops the positions from n_past on. TP_ERR_ARGUMENT if n_past is not tp_sequence_rewindable. */
 TP_API int tp_sequence_rewind(tp_sequence *sequence, int64_t n_past);
