@@ -19,6 +19,8 @@ from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
 
 PREFIX = "prism.hadamard."
+RECORD_KEY = "tritpack.rotated"
+"""Ours beside them: a file that has lost them, in another tool say, still tells that its weights are rotated."""
 VERSION = 1
 TRANSFORM = "normalized-sylvester-walsh-hadamard"
 AXIS = "input-last-dimension"
@@ -133,9 +135,14 @@ def rotation_of(metadata: Mapping[str, Any], shapes: Shapes, architecture: str |
     """Return the rotation that a file's keys describe, checked against its tensors; None if it has none of them.
 
     shapes: (rows, cols) by GGUF name. Raises Unsupported for another contract than the one that is known, Unreadable
-    for one that contradicts itself or the tensors; either names the key.
+    for one that contradicts itself or the tensors, and for none where RECORD_KEY tells that there was one; each names
+    the key.
     """
     pairs = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+    if not pairs and metadata.get(RECORD_KEY) is True:
+        what = f"{RECORD_KEY} tells that its weights are in a rotated basis, so that whatever runs it talks nonsense"
+        hint = "tritpack metadata fix FILE --source SOURCE brings them back, of a source that has them"
+        raise Unreadable(f"its keys {PREFIX}* are gone: {what}", hint=hint)
     if not pairs:
         return None
     if architecture not in ARCHITECTURES:

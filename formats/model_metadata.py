@@ -12,7 +12,7 @@ from tritpack.formats import float_types, hybrid_metadata
 from tritpack.formats.delta_net import GATES
 from tritpack.formats.errors import Unreadable, Unsupported
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.hadamard import rotation_of_file
+from tritpack.formats.hadamard import RECORD_KEY, rotation_of_file
 from tritpack.formats.layouts.catalog import UNREAD_LAYOUTS
 from tritpack.formats.model_spec import (
     ACTIVATION_QUANTIZATION,
@@ -125,7 +125,7 @@ def to_metadata(spec: ModelSpec) -> dict[str, Any]:
     pairs |= _scaling_metadata(spec)
     pairs |= {f"{a}.{key}": value for key, value in hybrid_metadata.to_keys(spec).items()}
     if spec.rotation:
-        pairs |= spec.rotation.to_metadata(spec.tensor_shapes())
+        pairs |= {**spec.rotation.to_metadata(spec.tensor_shapes()), RECORD_KEY: True}
     if spec.is_embedding_model:
         pairs[f"{a}.pooling_type"] = POOLING.index(spec.pooling)
     if spec.projection_norms:

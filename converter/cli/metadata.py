@@ -105,7 +105,12 @@ def set_command(**options: Any) -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @writing_options
 def rm_command(**options: Any) -> None:
-    """Take each KEY out of FILE."""
+    """Take each KEY out of FILE; in quotes, * stands for any characters. A warning says what can no longer be run after
+    the change, or would be computed otherwise.
+
+    \b
+    Example: tritpack metadata rm model.gguf "tritpack.source.*" general.author
+    """
     from tritpack.converter.metadata.metadata import remove_metadata
 
     _finish(options, remove_metadata)
@@ -124,9 +129,10 @@ def fix_command(**options: Any) -> None:
     """Repair the known faults of FILE, and say of each what was found and what was done, or why nobody can know.
 
     Keys: an architecture under which the file has no keys, a missing pre-tokenizer, activation or end token, a file
-    type that is not that of the tensors, the stub of a chat template, names and type ids that their engines have given
-    up, and a model that cannot be run. Tensors: i2_s in the order that bitnet.cpp writes on ARM, and stray bytes after
-    a scale, which bitnet.cpp leaves to chance: no reader uses them. Exits with 1 if a fault stays.
+    type that is not that of the tensors, the stub of a chat template, names and type ids that their engines have
+    given up, the keys of a rotated basis, and a model that cannot be run. Tensors: i2_s in the order that
+    bitnet.cpp writes on ARM, and stray bytes after a scale, which bitnet.cpp leaves to chance: no reader uses them.
+    Exits with 1 if a fault stays.
     """
     from tritpack.converter.metadata.fix import fix_metadata
 

@@ -48,6 +48,8 @@ def _differences(before: ModelSpec, after: ModelSpec) -> Iterator[str]:
     for field, ours, theirs in differing_fields(before, after):
         if field == "context_length":
             yield f"the model was made for {ours} tokens, and programs will allow {theirs}"
+        elif field == "rotation" and theirs is None:
+            yield f"nothing says after this change that the weights are rotated ({ours}): what runs it talks nonsense"
         else:
             yield f"this is another model after the change: {field} was {ours!r}, and is {theirs!r}"
 

@@ -15,6 +15,7 @@ from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_header import TYPE_NAMES
 from tritpack.formats.gguf_writer import NUMPY_TYPE_IDS
+from tritpack.formats.hadamard import PREFIX, rotation_of_file
 from tritpack.formats.layouts import catalog
 from tritpack.runtime.named_splits import ALIASES
 from tritpack.runtime.tokenizer import BITNET_STUB, BITNET_TEMPLATE, KEY_PIPELINE, SPECIAL_KEYS
@@ -69,6 +70,9 @@ def tokenizer(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         return
     source = knowledge.source
     keys = {k: v for k, v in source.metadata.items() if k.startswith(("tokenizer.", "tritpack.tokenizer."))}
+    if not keys:
+        yield Finding(LEFT, fault, "the source has none either", SOURCE_HINT)
+        return
     for key, value in keys.items():
         draft.set(key, source.types.get(key) or _type_of(value), value)
     yield Finding(FIXED, fault, f"set to that of the source, {len(keys)} keys")
@@ -229,6 +233,26 @@ def type_ids(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         yield Finding(FIXED, f"{len(tensors)} {layout} tensors have the type id {old} of {dialect}", f"set to {new}")
 
 
+def rotation(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
+    """The keys of a rotated basis: gone, contradictory, or not those of the source."""
+    file = with_metadata(draft)
+    try:
+        present, fault = rotation_of_file(file), f"the keys {PREFIX}* are not those of the source"
+    except TritpackError as error:
+        present, fault = None, error.without_path
+        if not knowledge.has_source:
+            yield Finding(LEFT, fault, "nothing else in the file says what they were", SOURCE_HINT)
+    if not knowledge.has_source or (right := knowledge.source.spec.rotation) is None or right == present:
+        return
+    if not any(key.startswith(PREFIX) for key in draft.metadata):
+        fault = f"the keys {PREFIX}* are missing, and the source has them"
+    for key in [key for key in draft.metadata if key.startswith(PREFIX)]:
+        draft.remove(key)
+    for key, value in right.to_metadata(draft.file.tensors).items():
+        draft.set(key, _type_of(value), value)
+    yield Finding(FIXED, fault, f"set to those of the source: {right}")
+
+
 def model(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
     """What is wrong with the keys of the model after all repairs, so that nothing can run it."""
     file = with_metadata(draft)
@@ -236,7 +260,7 @@ def model(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         fault = f"tritpack does not know the architecture {name!r}"
         yield Finding(UNPROVED, fault, "whether its keys are right was not checked")
         return
-    if any(finding.fix == "architecture" and finding.status == LEFT for finding in knowledge.findings):
+    if any(finding.fix in ("architecture", "rotation") and finding.status == LEFT for finding in knowledge.findings):
         return
     try:
         model_metadata.from_gguf(file)
@@ -247,7 +271,7 @@ def model(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
 
 
 def _type_of(value: Any) -> str:
-    """The type that a writer gives to a value of a vocabulary."""
+    """The type that a writer gives to a value of a vocabulary or a rotation."""
     if isinstance(value, np.ndarray):
         return f"arr[{TYPE_NAMES[NUMPY_TYPE_IDS[value.dtype.str[1:]]]}]"
     kinds = {bool: "bool", int: "u32", float: "f32", str: "str"}
@@ -263,6 +287,7 @@ FAULTS: dict[str, Fault] = {
     "chat template": chat_template,
     "end tokens": end_tokens,
     "type ids": type_ids,
+    "rotation": rotation,
     "model": model,
 }
 """Every fault by the name that users see, in the order in which they are repaired: the first one renames keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,17 @@ def remove_metadata(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Take keys out, and return what `tritpack metadata rm --json` prints. Arguments and errors: see set_metadata."""
+    """Take keys out, and return what `tritpack metadata rm --json` prints. Arguments and errors: see set_metadata.
+
+    keys: names, or patterns in which * stands for any characters: `tritpack.*`.
+    """
     draft = Draft(file)
     for key in keys:
-        draft.remove(key)
+        matching = fnmatch.filter(draft.metadata, key) if "*" in key and key not in draft.metadata else [key]
+        if not matching:
+            raise UsageError(f"has no metadata key like {key}", path=file)
+        for name in matching:
+            draft.remove(name)
     return _edited(draft, "rm", output, force, dry_run)
 
 

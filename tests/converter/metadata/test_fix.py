@@ -15,10 +15,12 @@ import pytest
 from tests.conftest import exit_code_of, run
 from tests.make.checkpoints import edited_checkpoint, edited_gguf, split_gguf
 from tests.make.families import Checkpoints
+from tests.make.hybrid import ROTATED, write_ternary_hybrid
 from tritpack.converter.convert import convert
 from tritpack.converter.inspect.inspect import inspect
 from tritpack.converter.metadata.fix import fix_metadata
 from tritpack.converter.sources.source_tensors import CheckpointTensor
+from tritpack.formats import model_metadata
 from tritpack.formats.errors import CheckFailed, TritpackError, Unreadable, UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.gguf_writer import TensorPlan, write_gguf
@@ -389,3 +391,21 @@ def test_an_architecture_of_other_programs_is_unproved(tiny_gguf: Path, tmp_path
 
     path = edited_gguf(tiny_gguf, tmp_path / "a.gguf", metadata=rename)
     assert found(path)["model"] == ("unproved", "whether its keys are right was not checked")
+
+
+def test_the_keys_of_a_rotation(tmp_path: Path) -> None:
+    vendor = write_ternary_hybrid(tmp_path / "vendor.gguf", ROTATED)
+    convert(vendor, tmp_path / "ours.gguf", outtype="t2")
+    for good in (vendor, tmp_path / "ours.gguf"):
+        bare = tmp_path / "bare.gguf"
+        result = run("metadata", "rm", good, "prism.hadamard.*", "-o", bare, "--force")
+        assert result.exit_code == 0 and "talks nonsense" in result.stderr and inspect(bare)["rotation"] is None
+        named = good is not vendor
+        assert [text for text in inspect(bare)["damage"] if "keys prism.hadamard.* are gone" in text] or not named
+        assert found(bare, dry_run=True).get("rotation", ("",))[0] == ("left" if named else "")
+        assert found(bare, source=vendor)["rotation"][0] == "fixed"
+        assert model_metadata.from_gguf(GgufFile(bare)) == model_metadata.from_gguf(GgufFile(good))
+        run("metadata", "set", bare, "prism.hadamard.block_size", "128")
+        assert found(bare, source=vendor)["rotation"][0] == "fixed" and inspect(bare)["rotation"]
+        rest = {"tokenizer": ("left", "the source has none either")}
+        assert {name: why for name, why in found(bare, source=vendor).items() if name != "file type"} == rest

@@ -160,6 +160,11 @@ def test_rm(file: Path) -> None:
     assert tensors(file) == before and pairs(file) == {
         key: value for key, value in old.items() if key not in ("general.size_label", "tokenizer.ggml.pre")
     }
+    assert [change["key"] for change in remove_metadata(file, ["general.s*"], dry_run=True)["changes"]] == [
+        key for key in pairs(file) if key.startswith("general.s")
+    ]
+    with pytest.raises(UsageError, match="has no metadata key like nope"):
+        remove_metadata(file, ["nope*"])
     with pytest.raises(UsageError, match="has no metadata key nope"):
         remove_metadata(file, ["nope"])
     with pytest.raises(UsageError, match="go together"):
