@@ -26,11 +26,19 @@ def _check_engine(name: str) -> None:
     from tritpack.converter.targets.engines import table
 
     engines = [version.name for engine in table.rows() for version in engine.all_versions()]
-    if not any(_is_named(engine, name) for engine in engines):
+    if not any(_is_named(engine, _in_the_table(name)) for engine in engines):
         raise UsageError(
             f"--fail-on {ENGINE}{name}: no engine of that name is known",
             hint=did_you_mean(name, engines) or f"choose one of: {', '.join(engines)}",
         )
+
+
+def _in_the_table(name: str) -> str:
+    """Return the name in the table of what --for calls so: of the version that it writes files for. Others stay."""
+    from tritpack.converter.targets.engines import table
+
+    targets = [row.target for row in table.rows() if row.target and row.target.name == name]
+    return targets[0].version if targets else name
 
 
 def _is_named(engine: str, name: str) -> bool:
@@ -63,7 +71,8 @@ def _engine(engines: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
     """An engine of several versions has a row for each, and all of them must run the file right."""
     if not engines:
         yield f"nothing is known of {name} and such a folder, which cannot be converted"
-    for row in (row for row in engines if _is_named(row["engine"], name)):
+    full_name = _in_the_table(name)
+    for row in (row for row in engines if _is_named(row["engine"], full_name)):
         if row["verdict"] != "right":
             words = {"wrong": "runs it wrong", "refuses": "refuses it", "unknown": "was not tried with such a file"}
             yield f"{row['engine']} {words[row['verdict']]}{': ' + row['why'] if row['why'] else ''}"

@@ -56,7 +56,7 @@ def test_repack_rescues_them(legacy: Path, tmp_path: Path) -> None:
     ternary = [name for name, info in before.tensors.items() if info.type_id == 42]
     assert len(ternary) == 14 and {before.tensors[name].layout for name in ternary} == {"pq2_0"}
     engines = {engine["engine"]: engine for engine in inspect(legacy)["engines"]}
-    commands = {"llama.cpp": "--for llama.cpp", "PrismML's fork since prism-v7": "--outtype pq2_0"}
+    commands = {"llama.cpp": "--for llama.cpp", "PrismML's fork since prism-v7": "--for prism"}
     for engine, command in commands.items():
         assert engines[engine]["verdict"] == "refuses" and engines[engine]["command"].endswith(command), engine
     with Model(legacy) as model:

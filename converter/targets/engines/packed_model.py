@@ -137,13 +137,15 @@ def _of_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _grids(file: GgufFile, ternary: list[TensorInfo], spec: ModelSpec) -> tuple[Grid, ...]:
-    """How scales tile each shape, by the first tensor of it. With int8 activations no model has groups of weights."""
-    first = {(tensor.rows, tensor.cols): tensor for tensor in reversed(ternary)}
-    return tuple(
+    """How scales tile each shape, by the first tensor of it and the first whose columns GGUF moves, which may tear
+    groups. With int8 activations no model has groups of weights."""
+    first = {(t.rows, t.cols, spec.column_order(t.name) is None): t for t in reversed(ternary)}
+    grids = (
         Grid(rows, cols, (1, 1) if spec.int8_activations or not (layout := file.layout_of(tensor))
              else _blocks(file, tensor, layout))
-        for (rows, cols), tensor in first.items()
+        for (rows, cols, _), tensor in first.items()
     )  # fmt: skip
+    return tuple(dict.fromkeys(grids))
 
 
 def _blocks(file: GgufFile, tensor: TensorInfo, layout: Layout) -> tuple[int, int]:

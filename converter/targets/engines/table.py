@@ -1,7 +1,8 @@
 """The table of engines: the YAML files of this folder, one per engine, as values.
 
 about, url: for people. inside: programs that run models with it. target: how `--for` writes files for it, if it does.
-produce: the command that makes a file for it; produces: in which layouts, where there is no target. container: what is
+produce: the command that makes a file for it; produces: in which layouts, where there is no target; produces_not: of
+which architectures it makes none. container: what is
 made for it; reads: all that it reads, if that is more; storage: how a folder that is made for it stores linears.
 evidence: how what is said of its types, graphs and containers was found. types: the type ids that it knows -> the
 layout that it takes each for. graphs: the architectures that it runs -> the activation function that each computes.
@@ -63,16 +64,17 @@ class Note:
 class Target:
     """How a file is written for an engine.
 
-    name: what --for calls it, if not by the engine's name. layouts: those that it loads and runs, best first; None for
-    all. run: the command that continues a prompt with {file}, as its users type it. renamed: architectures that it
-    knows by another name. scales_apart: architectures in which it multiplies by a tensor NAME.scale. ternary_tables:
-    whether it runs an embedding or head in one of its layouts. alignment: of the tensors, in bytes; less than ours
-    where it, or a tool of it, cannot do with that.
+    name: what --for calls it, if not by the engine's name. version: for which files are written, of several.
+    layouts: those that it loads and runs, best first; None for all. run: the command that continues a prompt with
+    {file}, as its users type it. renamed: architectures that it knows by another name. scales_apart: architectures
+    in which it multiplies by a tensor NAME.scale. ternary_tables: whether it runs an embedding or head in one of
+    its layouts. alignment: of the tensors, in bytes; less than ours where it, or a tool of it, cannot do with that.
     """
 
     layouts: tuple[str, ...] | None
     run: str
     name: str = ""
+    version: str = ""
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scales_apart: tuple[str, ...] = ()
     ternary_tables: bool = False
@@ -92,6 +94,7 @@ class Row:
     reads: tuple[str, ...] = ()
     storage: str = "packed"
     produces: tuple[str, ...] = ()
+    produces_not: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     target: Target | None = None
     types: Mapping[int, str | list[str]] = dataclasses.field(default_factory=dict)
@@ -138,7 +141,7 @@ def _row(document: Mapping[str, Any]) -> Row:
     values["rules"] = tuple(Rule(**rule) for rule in document.get("rules", ()))
     values["notes"] = tuple(Note(**note) for note in document.get("notes", ()))
     values["types"] = {int(type_id): layout for type_id, layout in document.get("types", {}).items()}
-    for key in ("produces", "reads", "inside"):
+    for key in ("produces", "produces_not", "reads", "inside"):
         values[key] = tuple(document.get(key, ()))
     if target := document.get("target"):
         lists = {key: tuple(value) for key, value in target.items() if isinstance(value, list)}

@@ -77,6 +77,7 @@ def _command(row: Row, model: PackedModel) -> str:
         return rules[0].command.format(file=shlex.quote(str(path)))
     layout = next((made for made in _candidates(row, model) if _may_run(row, model, made)), None)
     can_make = model.runnable or (model.foreign and row.container == "gguf")
+    can_make &= model.architecture not in row.produces_not
     if layout is None or not (can_make and model.ternary):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
@@ -106,7 +107,10 @@ def _impossible(row: Row, model: PackedModel) -> str:
         made = _as_made(row, model, candidates[0])
         if lacking := lacking_graph(row, model.activation, made.architecture):
             return f"{lacking}, whatever the layout"
-        return judge(row, made).why
+        judged = judge(row, made)
+        made_by = f"tritpack {row.produce.split()[1]} --to {row.produce.split()[-1]}"
+        no_command = f"{made_by} does not write {model.architecture}"
+        return judged.why if judged.verdict in (WRONG, REFUSES) else no_command
     finest = max(model.grids, key=lambda grid: grid.blocks[1])
     groups = f"one scale per {finest.cols // finest.blocks[1]} weights" if finest.blocks[1] > 1 else "its shapes"
     return f"none of its layouts ({', '.join(_layouts_for(row))}) holds {groups}"

@@ -94,6 +94,7 @@ def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Pat
         ("engine:tritpack", 0, ""),
         ("engine:llama.cpp", 1, "llama.cpp refuses it: it does not know type id 36"),
         ("engine:bitnet.cpp", 1, "bitnet.cpp since July 2026 runs it wrong"),
+        ("engine:prism", 1, "PrismML's fork since prism-v7 refuses it"),
         ("engine:llama", 2, "did you mean"),
         ("unknown-origin", 1, "it names neither a repository nor an address"),
         ("damage", 0, ""),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import run
 from tests.make.families import Checkpoints
 from tritpack.converter.cli.main import cli
 from tritpack.converter.convert import convert
@@ -138,6 +140,28 @@ def test_commands_make_a_file_that_the_engine_runs(demo_gguf: Path, tmp_path: Pa
     repack(demo_gguf, made, target=IK)
     again = GgufFile(made)
     assert by_engine(engines.describe(again, model_metadata.from_gguf(again)))[IK].verdict == RIGHT
+
+
+@pytest.mark.parametrize("name", ["bonsai_hybrid_unpacked", "bonsai2_rotated_mlx"])
+def test_every_command_for_a_hybrid_runs(name: str, shared: Path, tmp_path: Path) -> None:
+    """Heads of the first are narrower than a group of 128, so that its groups are torn where GGUF orders heads."""
+    path = tmp_path / "hybrid.gguf"
+    convert(shared / "checkpoints" / name, path)
+    file = GgufFile(path)
+    found = by_engine(engines.describe(file, model_metadata.from_gguf(file)))
+    rotated = "rotated" in name
+    assert {name for name, verdict in found.items() if verdict.command} == (
+        {PRISM_NEW, "MLX"} if rotated else {LLAMA, PRISM_NEW, "transformers", "MLX"}
+    )
+    for engine, verdict in found.items():
+        if verdict.command:
+            assert run(*shlex.split(verdict.command)[1:]).exit_code == 0, (engine, verdict.command)
+    why = "knows no model_type" if rotated else "export --to compressed-tensors does not write qwen35"
+    assert why in found["vLLM"].impossible
+    if not rotated:
+        assert found[PRISM_OLD].impossible == "none of its layouts (pq2_0) holds one scale per 64 weights"
+    layouts = {tensor.layout for tensor in GgufFile(tmp_path / "hybrid-prismml.gguf").tensors.values()}
+    assert ("pq2_0" if rotated else "q2_0") in layouts
 
 
 def test_a_described_file_is_what_was_converted(checkpoints: Checkpoints, tmp_path: Path) -> None:
