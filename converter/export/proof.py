@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tritpack.converter.export.storage_choice import BYTES_PER_WEIGHT, largest_linear, prepared, written_floats
+from tritpack.converter.export.storage_choice import (
+    BYTES_PER_WEIGHT,
+    in_source_order,
+    largest_linear,
+    prepared,
+    written_floats,
+)
 from tritpack.converter.families.family import Family
 from tritpack.converter.pipeline.in_order import in_order, threads_for
 from tritpack.converter.sources.checkpoint import CheckpointFolder
@@ -38,7 +44,8 @@ def prove(folder: Path, model: SourceModel, family: Family, storage: Storage) ->
 
     def compare(name: str) -> float | None:
         source, back = model.tensors[name], reread.tensors[name]
-        lost = _compare_linear(name, _ternary(source), _ternary(back), storage)
+        before, after = (in_source_order(model, name, _ternary(tensor)) for tensor in (source, back))
+        lost = _compare_linear(name, before, after, storage)
         source.release()
         back.release()
         return lost

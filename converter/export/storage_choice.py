@@ -14,6 +14,7 @@ from tritpack.converter.storage import TRANSFORMERS
 from tritpack.converter.storage.catalog import STORAGES
 from tritpack.converter.storage.storage import Storage, Written, held
 from tritpack.converter.targets.scale_rounding import fold
+from tritpack.formats.arrays import Scales
 from tritpack.formats.errors import Unsupported, UsageError
 from tritpack.formats.model_spec import ROPE_FACTORS
 from tritpack.formats.names import DTYPES
@@ -102,7 +103,8 @@ def choose_storage(
     if not allow_rounding:
         hint = "--allow-scale-rounding changes the scales and says by how much"
         wider = "" if dtypes[-1] == "float32" else "--dtype float32 may hold it; "
-        misfits[-1].hint = wider + hint
+        smaller = "" if group_size is None else "smaller groups than of --group-size may hold it; "
+        misfits[-1].hint = wider + smaller + hint
         raise misfits[-1]
     storage = kind.candidates(dtypes[-1], group_size)[0]
     for name, tensor in linears(model):
@@ -175,13 +177,22 @@ def _first_misfit(model: SourceModel, storage: Written) -> Unsupported | None:
         rows, cols = model.spec.tensor_shapes()[name]
         if reason := storage.shape_misfit(rows, cols):
             return Unsupported(reason, tensor=tensor.name)
-        scales = tensor.scales()
+        scales = _scales(model, name, tensor)
         if storage.nearest_grid(rows, cols, (scales.shape[0], scales.shape[1])) != scales.shape:
             has = f"{scales.shape[0]} x {scales.shape[1]} scales"
             return Unsupported(f"has {has}, which linears stored as {storage.name} cannot hold", tensor=tensor.name)
         if reason := storage.scales_misfit(scales):
             return Unsupported(reason, tensor=tensor.name)
     return None
+
+
+def _scales(model: SourceModel, name: str, tensor: SourceTensor) -> Scales:
+    """Return the scales of a linear as checkpoints have its columns: groups of GGUF's order may be torn there."""
+    if model.spec.column_order(name) is None:
+        return tensor.scales()
+    ternary = tensor.ternary()
+    assert ternary is not None
+    return in_source_order(model, name, ternary).scales
 
 
 def _float_misfit(model: SourceModel, family: Family, dtype: str) -> Unsupported | None:

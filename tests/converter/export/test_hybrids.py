@@ -81,6 +81,20 @@ def test_what_comes_back_is_the_same_model(shared: Path, tmp_path: Path, name: s
         assert taps == (4, 1), "what mlx-lm takes as the sign that 1 was added to the norms"
 
 
+def test_groups_that_the_order_of_heads_tears_become_smaller(shared: Path, tmp_path: Path) -> None:
+    """A file of PQ2_0 whose 64-wide heads are tiled: in transformers' order, half a group goes with each head."""
+    source, plain = shared / "checkpoints" / "bonsai2_rotated_gguf" / "model-PQ2_0.gguf", tmp_path / "plain.gguf"
+    edited_gguf(source, plain, metadata=lambda m: [m.pop(key) for key in list(m) if key.startswith("prism.")] and None)
+    assert export(plain, tmp_path / "folder", to="mlx").scale_loss == 0
+    assert json.loads((tmp_path / "folder" / "config.json").read_text())["quantization"]["group_size"] == 64
+    convert(tmp_path / "folder", tmp_path / "again.gguf", outtype="pq2_0")
+    again, name = tensors_of(tmp_path / "again.gguf"), "blk.0.ssm_out.weight"
+    assert again[name] == tensors_of(plain)[name]
+    with pytest.raises(Unsupported, match="has 256 x 4 scales"):
+        export(plain, tmp_path / "large", to="mlx", group_size=128)
+    assert export(plain, tmp_path / "large", to="mlx", group_size=128, allow_scale_rounding=True).scale_loss > 0.1
+
+
 def test_what_cannot_be_written(shared: Path, tmp_path: Path) -> None:
     rotated = shared / "checkpoints" / "bonsai2_rotated_gguf_rep3" / "model.gguf"
     with pytest.raises(Unsupported, match="which only an MLX pack can say"):
