@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from tritpack.converter.verify.compare.tolerances import LARGEST_SCALE_ROUNDING
 from tritpack.converter.verify.findings import Finding, Kind
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ class Report:
             return f"nothing is wrong that the file alone can show; checks passed: {', '.join(passed) or 'none'}"
         if not blamed:
             proved = "the file holds the model of its source" if same_weights else "the file agrees with its source"
+            changed = max((rung.figures.get("scale_rounding", 0.0) for rung in self.rungs), default=0.0)
+            if changed > LARGEST_SCALE_ROUNDING:
+                proved = "the file holds the codes of its source, and not its scales, so that its logits are others"
+            if changed:
+                proved += f" (scales changed by up to {changed:.2g} of themselves)"
             skipped = [rung.name for rung in self.rungs if rung.verdict == "skipped"]
             left_out = f"; skipped: {', '.join(skipped)}" if skipped else ""
             return f"{proved}; rungs passed: {', '.join(passed)}{left_out}"

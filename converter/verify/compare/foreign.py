@@ -17,6 +17,8 @@ ROTARY_TOLERANCE = 1e-5
 """Relative, for rotary frequency factors: other tools compute the same formula in float32."""
 LAST_DIGITS = 2.0**-22
 """Relative: two units in the last place of float32."""
+LOGARITHM_DIGITS = 2.0**-20
+"""Relative: what half of the last bit of a float32 logarithm up to 16 makes of its exponential."""
 CONTROL, USER_DEFINED = 3, 4
 """Of tokenizer.ggml.token_type."""
 SPECIAL_ENDS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
@@ -55,6 +57,17 @@ def same_but_for_rounding(ours: F32, expected: F32) -> bool:
     with np.errstate(over="ignore"):
         short = (np.array_equal(a, b.astype(np.float16)) for a, b in ((ours, expected), (expected, ours)))
         return any(short) or bool(np.allclose(ours, expected, rtol=LAST_DIGITS, atol=0))
+
+
+def is_decay(name: str) -> bool:
+    """Whether a tensor holds -exp(A_log), of which a checkpoint stores A_log."""
+    return name.endswith(".ssm_a")
+
+
+def same_decays(ours: F32, expected: F32) -> bool:
+    """Whether decays are equal but for a float32 logarithm between them, which an export to a checkpoint takes. Not
+    every decay is the exponential of one."""
+    return bool(np.allclose(ours, expected, rtol=LOGARITHM_DIGITS, atol=0))
 
 
 def same_factors(ours: F32, expected: F32) -> bool:

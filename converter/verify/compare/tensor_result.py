@@ -20,6 +20,8 @@ class TensorResult:
     """The largest change of a scale by its layout, relative to the scale."""
     vector_rounding: float = 0.0
     """The largest change of a value of a norm or another vector by another tool's arithmetic."""
+    decay_rounding: float = 0.0
+    """The largest change of a decay by a logarithm that was stored in between, relative to the decay."""
     weights: int = 0
     row: dict[str, Any] | None = None
     damage: str | None = None

@@ -20,6 +20,10 @@ MIN_POSITIONS = 500
 MAX_LOGITS = 1 << 26
 """Logits of the text that are held at once, for each side: 256 MiB. Without --level full it bounds the text too."""
 
+LARGEST_SCALE_ROUNDING = 1e-2
+"""Relative, of scales that were changed on request. Logits change about as much, and a relative rms beyond this is that
+of another model; a float16 scale is 5e-4 away at most. What was asked for fails nothing, but the verdict says it."""
+
 BLOCK_FLOAT_HEAD = (1e-4, 3e-4)
 """Limits for the worst position where no flip is possible, and over text with near-ties followed. Heads of these types
 take activations as 16-bit integers, which alone makes some 1e-5."""

@@ -8,14 +8,17 @@ import numpy as np
 
 from tritpack.converter.verify.compare.foreign import (
     comes_from_foreign,
+    is_decay,
     is_foreign,
     same_but_for_rounding,
+    same_decays,
     same_factors,
 )
 from tritpack.converter.verify.compare.tensor_result import TensorResult
 from tritpack.converter.verify.diagnoses import explain_norm
 from tritpack.converter.verify.hybrid_diagnoses import explain_vector_of_hybrids
 from tritpack.converter.verify.oracle.oracle import Oracle
+from tritpack.converter.verify.oracle.packed import PackedOracle
 from tritpack.formats import float_types
 from tritpack.formats.arrays import F32
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
@@ -36,6 +39,9 @@ def compare_vector(result: TensorResult, info: TensorInfo, file: GgufFile, oracl
         return  # the structure rung notes it
     if oracle.spec.delta_net and comes_from_foreign(file) and same_but_for_rounding(values, expected):
         result.vector_rounding = float(np.abs(values - expected).max())
+        return
+    if is_decay(info.name) and isinstance(oracle, PackedOracle) and same_decays(values, expected):
+        result.decay_rounding = float(np.abs(values / expected - 1).max())
         return
     index = int(differs.argmax())
     value, right = float(values[index]), float(expected[index])

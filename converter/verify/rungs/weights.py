@@ -47,7 +47,7 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     rung.figures |= {"ternary_tensors": 0, "ternary_weights": 0}
     rows: list[dict[str, Any]] = []
     roundings: dict[str, float] = {}
-    worst = vectors = 0.0
+    worst = vectors = decays = 0.0
     accused: set[str] = set()  # one finding per tensor is enough
     comparison = TensorComparison(file, oracle, everything)
     tasks = comparison.tasks()
@@ -61,6 +61,7 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
                 rung.findings += result.findings
             worst = max(worst, result.scale_rounding)
             vectors = max(vectors, result.vector_rounding)
+            decays = max(decays, result.decay_rounding)
             rung.figures["ternary_tensors"] += result.weights > 0
             rung.figures["ternary_weights"] += result.weights
             if result.rounding is not None:
@@ -91,6 +92,12 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
         )
     if vectors:
         rung.notes.append(f"norms or other vectors are rounded as another tool rounds them, at most {vectors:.2g} away")
+    if decays:
+        rung.figures["decay_rounding"] = decays
+        rung.notes.append(
+            f"decays (ssm_a) are at most {decays:.2g} of themselves away: a checkpoint stores their logarithms, and "
+            "not every float32 is the exponential of one"
+        )
     if not rows and not rung.findings:
         rung.skipped = "no ternary tensor of the file has a counterpart in the source, so none was compared"
     rung.figures["bytes"] = sum(info.nbytes for info in {info.name: info for info, _ in tasks}.values())
