@@ -82,7 +82,9 @@ def reading_of(
     if not is_gguf(path):
         if not path.exists():
             raise Unreadable("does not exist", path=path)
-        raise Unreadable("is not a GGUF file", path=path, hint="tritpack convert reads checkpoints")
+        packed = sorted(path.glob("*.gguf")) if path.is_dir() else []
+        hint = f"give the GGUF file itself: {packed[0]}" if packed else "tritpack convert reads checkpoints"
+        raise Unreadable("is not a GGUF file", path=path, hint=hint)
     return ReadRequest(
         read_as, repair, read_tilings(tiling, kernel_config), reference=None if reference is None else Path(reference)
     )

@@ -68,7 +68,8 @@ def command(
 
     FILE is a GGUF, one in a bundle, a checkpoint folder, a safetensors file, ORG/NAME[@REVISION] on the Hub, a file in
     it (ORG/NAME/FILE.gguf), or an http(s) address. Of what is not here, headers alone are read; --stats downloads it
-    from the Hub. Several files, or a folder of GGUFs, give a table with one line per file.
+    from the Hub. Several files, or a folder of several GGUFs, give a table with one line per file; --json of a folder
+    of GGUFs is always a list.
 
     The sizes of tensors decide their layouts, because forks use the same type id for different layouts. Damage (tensors
     that are missing and, with --stats, codes or padding that no packer writes (stray bytes after an
@@ -89,7 +90,7 @@ def command(
     check_conditions(fail_on)
     expanded = [files_of(file) for file in files]
     paths = [path for file, inside in zip(files, expanded) for path in inside or [file]]
-    is_table = len(paths) > 1 or expanded[0] is not None
+    is_table = len(paths) > 1 or (as_json and expanded[0] is not None)  # a script gets a list, however many there are
     if is_table:
         _refuse_for_table(as_json, options)
     options["decode"] = options["stats"] or options["html"] or DAMAGE in fail_on

@@ -60,6 +60,15 @@ def test_several_files_are_a_table(folder: Path) -> None:
     assert table[5] == "" and table[6].startswith("- damaged: ") and len(table) == 7
 
 
+def test_a_folder_with_one_file_is_that_file(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_gguf, tmp_path / "a.gguf"))
+    shown = run("inspect", tmp_path, "--engines", "--bandwidth", "40").stdout
+    assert shown == run("inspect", path, "--engines", "--bandwidth", "40").stdout
+    assert len(json.loads(run("inspect", tmp_path, "--json", "--bandwidth", "40").stdout)["files"]) == 1
+    refused = run("repack", tmp_path, "-o", tmp_path / "b.gguf")
+    assert exit_code_of(refused) == 3 and refused.exception.hint == f"give the GGUF file itself: {path}"
+
+
 @pytest.mark.parametrize("option", ["--engines", "--tensors", "--metadata", "--html=x.html"])
 def test_a_table_refuses_what_it_does_not_show(option: str, tiny_gguf: Path) -> None:
     assert exit_code_of(run("inspect", tiny_gguf, tiny_gguf, option)) == 2
@@ -84,8 +93,9 @@ def test_a_folder_runs_as_it_is(tiny_checkpoint: Path) -> None:
 def test_a_folder_with_a_split_file_shows_it_once(tiny_gguf: Path, tmp_path: Path) -> None:
     assert run("repack", tiny_gguf, "-o", tmp_path / "s.gguf", "--split-max-size", "500k").exit_code == 0
     assert len(list(tmp_path.glob("s-*"))) > 1
-    _, line = run("inspect", tmp_path, "--bandwidth", "40").stdout.splitlines()
-    assert line.startswith(str(tmp_path / "s-00001-of-"))
+    (tmp_path / "t.gguf").write_bytes(b"GGUF")
+    _, line, broken = run("inspect", tmp_path, "--bandwidth", "40").stdout.splitlines()
+    assert line.startswith(str(tmp_path / "s-00001-of-")) and broken.startswith("not readable: ")
 
 
 @pytest.mark.parametrize(
