@@ -19,6 +19,7 @@ from tritpack.converter.sources.checkpoint import CheckpointFolder
 from tritpack.converter.sources.source_model import SourceModel, from_checkpoint
 from tritpack.converter.sources.source_tensors import CheckpointTensor
 from tritpack.converter.sources.weight_file import WeightFile
+from tritpack.formats.delta_net import GATES
 from tritpack.formats.errors import TritpackError, Unreadable
 from tritpack.formats.model_spec import ModelSpec
 from tritpack.formats.safetensors_reader import FLOATS
@@ -106,20 +107,46 @@ def _needs(
 
     used: name in the checkpoint -> name in a GGUF, and the tensor. verdict: see ternarity.
     """
-    stored = dict(used.values())
-    linears = set(spec.linear_names())
-    ternary = {
-        used[row["name"]][0]: row for row in verdict["tensors"] if row["kind"] == TERNARY and row["name"] in used
+    stored, linears = dict(used.values()), set(spec.linear_names())
+    units = {
+        used[row["name"]][0]: row["granularity"]
+        for row in verdict["tensors"] if row["kind"] == TERNARY and row["name"] in used
+    }  # fmt: skip
+    if any(_scales_differ(stored[name]) for name in spec.linear_names()[:1]):
+        units |= {name: unit for name, tensor in stored.items() if (unit := _stored_unit(tensor))}
+    usual = collections.Counter(unit for name, unit in units.items() if name in linears).most_common(1)
+    blocks = {
+        name: _blocks(spec, name, units.get(name, usual[0][0] if usual else "tensor")) for name in {*units, *linears}
     }
-    by_group = any(row.get("granularity") != "tensor" for name, row in ternary.items() if name in linears)
-    by_group |= any(_scales_differ(stored[name]) for name in spec.linear_names()[:1])
+    by_group = any(blocks[name] != (1, 1) for name in linears)
+    types = {name: tensor.float_type() for name, tensor in stored.items() if name.split(".")[-2] in GATES}
     table = "token_embd.weight"
-    outtype = "t2" if by_group else "auto"
-    if table in ternary:
+    if table in units:
         embedding_type = "t2"
     else:
         embedding_type = "f32" if table in stored and stored[table].float_type() == "f32" else "f16"
-    return packed_needs(spec, outtype, embedding_type, options=options)
+    outtype = "t2" if by_group else "auto"
+    return packed_needs(spec, outtype, embedding_type, blocks=blocks, types=types, options=options)
+
+
+def _stored_unit(tensor: CheckpointTensor) -> str | None:
+    """What one scale covers of a tensor that is stored with its scales, in words."""
+    scales = tensor.parts.get(SCALES.get(tensor.storage.recorded, "")) if tensor.storage else None
+    if scales is None:
+        return None
+    groups = scales.shape[-1] if len(scales.shape) == 2 else 1
+    return "row" if groups == 1 else f"group {tensor.shape[1] // groups}"
+
+
+def _blocks(spec: ModelSpec, name: str, unit: str) -> tuple[int, int]:
+    """How scales tile a tensor in GGUF, whose order of heads may tear groups. unit: what one covers in the source."""
+    rows, cols = spec.tensor_shapes()[name]
+    if not unit.startswith("group "):
+        return (1 if unit == "tensor" else rows, 1)
+    group = int(unit.removeprefix("group "))
+    if spec.delta_net and spec.column_order(name) is not None:
+        group = math.gcd(group, spec.delta_net.state_size)
+    return rows, cols // group
 
 
 def _scales_differ(tensor: CheckpointTensor) -> bool:

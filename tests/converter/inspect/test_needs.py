@@ -112,3 +112,15 @@ def test_a_file_that_is_no_whole_model_needs_its_bytes(tiny_gguf: Path) -> None:
     result = inspect(path, bandwidth=40.0)
     assert result["needs"] is None and "not a whole model" in result["answers"]["needs"]
     assert exit_code_of(run("inspect", path)) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bonsai_unpacked", "bonsai_hybrid_unpacked", "bonsai_hybrid_vl_unpacked", "bonsai2_rotated_mlx", "trilm_unpacked",
+     "hf1bit_llama3_8b"],
+)  # fmt: skip
+def test_a_folder_needs_what_its_file_will(name: str, shared: Path, tmp_path: Path) -> None:
+    """The scales of groups and rows count, also where GGUF's order of heads tears groups."""
+    convert(shared / "checkpoints" / name, path := tmp_path / "a.gguf")
+    needs = inspect(shared / "checkpoints" / name, bandwidth=40.0)["needs"]
+    assert needs["nbytes"] == pytest.approx(sum(t.nbytes for t in GgufFile(path).tensors.values()), rel=0.025)
