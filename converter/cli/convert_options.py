@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,9 +216,8 @@ def show_plan(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None:
     from tritpack.converter.pipeline.workers import default_threads
 
     planned = plan_conversion(run.local or run.source, run.output, options, run.options(**hub))
+    _warn(plan.warnings for plan, _ in planned)
     for plan, shards in planned:
-        for warning in plan.warnings:
-            show(f"warning: {warning}", err=True)
         if not run.as_json:
             _show_plan(run, plan, shards)
     seconds = estimate([plan for plan, _ in planned], run.threads or default_threads())
@@ -226,6 +226,12 @@ def show_plan(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None:
         return
     keeps_up = "the disk and the network keep up" if hub.get("stream") else "the disk keeps up"
     show(f"time: about {duration(max(seconds, 1))}, if {keeps_up}")
+
+
+def _warn(warnings: Iterable[Iterable[str]]) -> None:
+    """Print the warnings of all outputs; what is true of several is said once."""
+    for warning in dict.fromkeys(itertools.chain.from_iterable(warnings)):
+        show(f"warning: {warning}", err=True)
 
 
 def _planned(run: Run, plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -296,9 +302,8 @@ def show_result(run: Run, options: Sequence[ConvertOptions], **hub: Any) -> None
     started = time.monotonic()
     conversions = run_conversion(run.local or run.source, run.output, options, run.options(**hub))
     seconds = time.monotonic() - started
+    _warn(conversion.warnings for conversion in conversions)
     for conversion in conversions:
-        for warning in conversion.warnings:
-            show(f"warning: {warning}", err=True)
         if not run.as_json and not run.quiet:
             _show_conversion(conversion)
     if run.as_json:

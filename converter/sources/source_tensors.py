@@ -39,6 +39,13 @@ class ScaleGrid:
     blocks: tuple[int, int]
     unit: str
 
+    def torn(self, cols: int) -> str | None:
+        """Return that GGUF's order of value heads tears the source's groups apart, a clause; None if it does not."""
+        group, size = self.unit.partition("group ")[2].partition(" ")[0], cols // self.blocks[1]
+        if not group or int(group) == size:
+            return None
+        return f"GGUF's order of value heads tears its groups of {group} into groups of {size}"
+
 
 class Place(NamedTuple):
     """Where the bytes of a tensor lie: in which file of the source, from which byte on, and how many they are."""

@@ -86,7 +86,8 @@ def choose_layout(
     elif tilings:
         raise UsageError(f"--tiling and --kernel-config are for tl1 and tl2, not for {layout.name}")
     may_stand_apart = linears if engine.architecture(spec) in engine.scales_apart else frozenset()
-    fitting = _Fitting(layout, needs, shapes, linears, may_stand_apart, allow_scale_rounding, _blocks_of(grids))
+    torn = {name: unit for name, grid in grids.items() if (unit := grid.torn(shapes[name][1]))}
+    fitting = _Fitting(layout, needs, shapes, linears, may_stand_apart, torn, allow_scale_rounding, _blocks_of(grids))
     for name in shapes:
         fitting.add(name, tensors[name])
     units = Counter(grids[name].unit for name in fitting.blocks)
@@ -135,7 +136,7 @@ class _Fitting:
     """One layout being given the tensors, one after the other; the results are those of LayoutChoice.
 
     shapes: of the tensors. linears: names of the linears; all other tensors are tables.
-    may_stand_apart: those whose scale may get a tensor of its own.
+    may_stand_apart: those whose scale may get a tensor of its own. torn: see ScaleGrid.torn, by tensor.
     """
 
     layout: Layout
@@ -143,6 +144,7 @@ class _Fitting:
     shapes: Mapping[str, tuple[int, ...]]
     linears: frozenset[str]
     may_stand_apart: frozenset[str]
+    torn: Mapping[str, str]
     allow_scale_rounding: bool
     blocks: dict[str, Blocks]
     apart: dict[str, np.float32] = dataclasses.field(default_factory=dict)
@@ -167,6 +169,7 @@ class _Fitting:
             return
         if not self.allow_scale_rounding:
             hint = "; ".join(self._ways_out(name))
+            reason = f"{reason} ({self.torn[name]})" if name in self.torn else reason
             raise self._misfit(tensor, rows, cols, f"exactly: {reason}", hint)
         if name in self.linears:
             self.losses[name], self.blocks[name] = _rounding_loss(tensor, self.layout)

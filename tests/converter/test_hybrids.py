@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.conftest import run
 from tests.make.checkpoints import edited_gguf
 from tests.make.families import edited
 from tests.make.storage import values_of
@@ -306,6 +307,23 @@ def test_rotated_files_are_not_written_for_engines_that_talk_nonsense(shared: Pa
     source = shared / "checkpoints" / "bonsai2_rotated_gguf_rep3" / "model.gguf"
     with pytest.raises(Unsupported, match=r"llama.cpp will not run this model right: it does not know the rotated"):
         convert(source, tmp_path / "m.gguf", target="llama.cpp")
+
+
+def test_groups_that_the_order_of_heads_tears_are_named(shared: Path, tmp_path: Path) -> None:
+    source = shared / "checkpoints" / "bonsai_hybrid_unpacked"
+    with pytest.raises(Unsupported, match=r"not 256 x 4 \(GGUF's order .* tears its groups of 128 into groups of 64\)"):
+        convert(source, tmp_path / "x.gguf", outtype="pq2_0")
+    convert(source, path := tmp_path / "prism.gguf", target="prism")
+    assert GgufFile(path).tensors["blk.0.ssm_out.weight"].type_id == 42, "the first of its layouts that holds 64"
+
+
+def test_a_warning_of_several_outputs_is_said_once(shared: Path, tmp_path: Path) -> None:
+    source, output = shared / "checkpoints" / "bonsai_hybrid_vl_unpacked", tmp_path / "m-{ftype}.gguf"
+    for options in ((), ("--dry-run",)):
+        said = run("convert", source, "-o", output, "--outtype", "t2,t158", "--force", *options).stderr.splitlines()
+        warnings = [line for line in said if line.startswith("warning: ")]
+        assert "warning: left out: 21 tensors of the vision tower" in warnings
+        assert len(warnings) == len(set(warnings)), options
 
 
 def test_files_for_prismmls_fork(shared: Path, tmp_path: Path) -> None:
