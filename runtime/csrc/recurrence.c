@@ -4,27 +4,28 @@
  * between:
  *
  *   recent   lies BACK to TP_KEPT tokens back. Few tokens are appended to it; when it is full, it
- *            is brought forward. A call of more tokens makes it anew: at its first token, or where
- *            many tokens have BACK left.
- *   prompt   what `recent` was in the last call of many tokens, kept when later ones move it on.
+ *            is brought forward. A span of BACK or more makes it anew: at its first token, or BACK
+ *            before its end if it is longer than TP_KEPT.
+ *   prompt   what `recent` was at the end of a prompt, kept when later spans move it on.
  *
- * And position 0 is known. Per sequence that is three times tp_state_floats a layer, and 2 TP_KEPT
- * times tp_input_floats; a checkpoint takes no memory before it is made. */
+ * And position 0 is known. All this is decided once for a span, whatever batches it is cut into.
+ * Per sequence it is three times tp_state_floats a layer, and 2 TP_KEPT times tp_input_floats; a
+ * checkpoint takes no memory before it is made. */
 #include <string.h>
 
 #include "session.h"
 
 enum { BACK = 16 };
 
-static size_t states_floats(const tp_session *s) {
-    return (size_t)s->model->recurrent_layers * (size_t)tp_state_floats(&s->model->hp);
+static uint64_t states_floats(const tp_session *s) {
+    return (uint64_t)(s->model->recurrent_layers * tp_state_floats(&s->model->hp));
 }
-static size_t inputs_floats(const tp_session *s) {
-    return (size_t)s->model->recurrent_layers * (size_t)tp_input_floats(&s->model->hp) * TP_KEPT;
+static uint64_t inputs_floats(const tp_session *s) {
+    return (uint64_t)(s->model->recurrent_layers * tp_input_floats(&s->model->hp) * TP_KEPT);
 }
 
-size_t tp_recurrence_bytes(const tp_sequence *q) {
-    return states_floats(q->session) * sizeof(float);
+size_t tp_recurrence_bytes(const tp_sequence *q) { /* which it has in memory */
+    return (size_t)states_floats(q->session) * sizeof(float);
 }
 
 void tp_recurrence_forget(tp_sequence *q) { q->recent.count = q->prompt.count = -1; }
@@ -53,32 +54,44 @@ void tp_recurrence_drop(tp_sequence *q) {
 
 /* ---- going on ---- */
 
-/* The inputs of a layer from token n on become its first. */
-static void drop_inputs(const tp_session *s, tp_checkpoint *c, int64_t n) {
-    const int64_t floats = tp_input_floats(&s->model->hp);
-    for (int64_t i = 0; i < s->model->recurrent_layers; i++) {
-        float *const inputs = c->inputs + i * TP_KEPT * floats;
-        memmove(inputs, inputs + n * floats, (size_t)((c->count - n) * floats) * sizeof(float));
-    }
-    c->position += n;
-    c->count -= n;
+/* The end of a prompt in `recent` becomes `prompt`, whose memory `recent` gets. */
+static void keep_prompt(tp_sequence *q) {
+    const tp_checkpoint before = q->prompt;
+    q->prompt = q->recent;
+    q->recent = before;
 }
 
 /* Brings the recent checkpoint to BACK tokens before the last one. */
 static void move_recent(tp_session *s, tp_sequence *q) {
+    const tp_checkpoint from = q->recent;
+    const int64_t n = from.count - BACK, floats = tp_input_floats(&s->model->hp);
+    if (from.of_prompt) keep_prompt(q);
+    tp_checkpoint *const to = &q->recent;
+    tp_delta_net_replay(s, to->states, from.states, from.inputs, n);
+    for (int64_t i = 0; i < s->model->recurrent_layers; i++) {
+        const int64_t layer = i * TP_KEPT * floats;
+        memmove(to->inputs + layer, from.inputs + layer + n * floats,
+                (size_t)(BACK * floats) * sizeof(float));
+    }
+    to->position = from.position + n;
+    to->count = BACK;
+    to->of_prompt = 0;
+}
+
+/* Makes room for the inputs of a span, or says where the recent checkpoint will be. */
+static void plan_span(tp_session *s, tp_sequence *q, const tp_span *span, int64_t position) {
     tp_checkpoint *const recent = &q->recent;
-    const int64_t n = recent->count - BACK;
-    if (recent->of_prompt) {
-        const tp_checkpoint kept = q->prompt;
-        q->prompt = *recent;
-        *recent = kept; /* its memory */
-        recent->position = q->prompt.position;
-        recent->count = q->prompt.count;
+    const int64_t n = span->n;
+    const int fits = recent->count >= 0 && recent->count + n <= TP_KEPT,
+              guessed = n <= TP_KEPT && span->wanted == n;
+    if (!fits && recent->count >= 0 && n < BACK) move_recent(s, q);
+    else if (!fits) {
+        if (recent->count >= 0 && recent->of_prompt) keep_prompt(q); /* its answer was short */
+        recent->position = position + (n > TP_KEPT ? n - BACK : 0);
+        recent->count = 0;
         recent->of_prompt = 0;
-        memcpy(recent->inputs, q->prompt.inputs, inputs_floats(s) * sizeof(float));
-        tp_delta_net_replay(s, recent->states, q->prompt.states, recent->inputs, n);
-    } else tp_delta_net_replay(s, recent->states, recent->states, recent->inputs, n);
-    drop_inputs(s, recent, n);
+    }
+    if (n >= BACK && !guessed) recent->of_prompt = 1;
 }
 
 static void plan_run(tp_session *s, tp_run *r) {
@@ -86,19 +99,12 @@ static void plan_run(tp_session *s, tp_run *r) {
     tp_checkpoint *const recent = &q->recent;
     r->states = q->states;
     r->from = q->states;
-    if (recent->count >= 0 && recent->count + r->n > TP_KEPT && r->n < BACK) move_recent(s, q);
-    if (recent->count < 0 || recent->count + r->n > TP_KEPT) {
-        if (recent->count >= 0 &&
-            recent->of_prompt) { /* the prompt before, whose answer was short */
-            const tp_checkpoint before = *recent;
-            *recent = q->prompt; /* its memory */
-            q->prompt = before;
-        }
-        r->split = r->first_kept = r->n > TP_KEPT ? r->n - BACK : 0;
+    if (r->begin == 0) plan_span(s, q, r->span, r->position);
+    const int64_t split = recent->position - r->position;
+    if (split >= r->n) return; /* a later run of the span has the checkpoint */
+    if (split >= 0) {
+        r->split = r->first_kept = split;
         r->checkpoint = recent->states;
-        recent->position = r->position + r->split;
-        recent->count = 0;
-        recent->of_prompt = r->n >= BACK;
     }
     r->inputs = recent->inputs + recent->count * tp_input_floats(&s->model->hp);
     recent->count += r->n - r->first_kept;

@@ -23,7 +23,9 @@ static void add_run(tp_session *s, const tp_span *a, int64_t begin, int64_t n) {
                   .row = s->n,
                   .n = n,
                   .position = a->sequence->n_past,
-                  .wanted = wanted > 0 ? wanted : 0};
+                  .wanted = wanted > 0 ? wanted : 0,
+                  .span = a,
+                  .begin = begin};
     for (int64_t i = 0; i < n; i++)
         s->rows[s->n++] = (tp_row){
             .token = a->tokens[begin + i], .sequence = a->sequence, .position = r->position + i};

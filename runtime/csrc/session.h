@@ -12,7 +12,7 @@ typedef struct tp_checkpoint {
     float *inputs;    /* (recurrent layers, TP_KEPT, tp_input_floats) */
     int64_t position; /* of the states */
     int64_t count;    /* tokens whose inputs are kept; -1: there is no checkpoint */
-    int of_prompt;    /* 1: it was made in the middle of many tokens */
+    int of_prompt;    /* 1: these tokens are the end of a prompt */
 } tp_checkpoint;
 enum { TP_KEPT = 32 };
 
@@ -28,9 +28,11 @@ struct tp_sequence {
 /* Tokens of one sequence that stand side by side in a batch. */
 typedef struct tp_run {
     tp_sequence *sequence;
-    int64_t row, n;   /* of the batch: the first, and how many */
-    int64_t position; /* of the first */
-    int64_t wanted;   /* the last `wanted` need more than their keys and values */
+    int64_t row, n;      /* of the batch: the first, and how many */
+    int64_t position;    /* of the first */
+    int64_t wanted;      /* the last `wanted` need more than their keys and values */
+    const tp_span *span; /* whose tokens they are, from `begin` on; until the batch begins */
+    int64_t begin;
     /* attention, in this layer */
     int64_t tokens, blocks, parts; /* blocks of so many tokens; parts of heads that share a cache */
     int64_t piece;                 /* the first piece of work of this run */

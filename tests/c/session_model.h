@@ -198,7 +198,7 @@ static void drop(fixture *f) {
               .floats = 1, \
               .hybrid = (kind)})
 
-static tp_session *session(const tp_model *m, int isa, int threads, int batch, int kv_type) {
+static inline tp_session *session(const tp_model *m, int isa, int threads, int batch, int kv_type) {
     const tp_session_params p = {
         .n_ctx = CONTEXT, .threads = threads, .isa = isa, .kv_type = kv_type, .batch = batch};
     tp_session *s = NULL;
