@@ -5,9 +5,9 @@
 
 /* calloc hands out pages that cost nothing before they are used, which matters for a big KV cache.
  * The pointer that free() needs lies just before the aligned one. */
-void *tp_alloc(size_t count, size_t size) {
+void *tp_alloc(uint64_t count, uint64_t size) {
     if (size && count > (SIZE_MAX - 128) / size) return NULL;
-    void *real = calloc(1, count * size + 64 + sizeof(void *));
+    void *real = calloc(1, (size_t)(count * size) + 64 + sizeof(void *));
     if (!real) return NULL;
     const uintptr_t p = ((uintptr_t)real + sizeof(void *) + 63) / 64 * 64;
     ((void **)p)[-1] = real;

@@ -83,7 +83,9 @@ const tp_kernel *tp_kernel_best(tp_op op, int layout,
                                 int isa); /* best at or below isa on this CPU; NULL if none */
 
 /* ---- alloc.c ---- */
-void *tp_alloc(size_t count, size_t size); /* zeroed, aligned to 64 bytes; NULL on overflow */
+/* Zeroed and aligned to 64 bytes. Sizes have 64 bits on every machine; NULL for what it cannot
+ * hold. */
+void *tp_alloc(uint64_t count, uint64_t size);
 void tp_free(void *p);
 
 /* ---- layouts.c ---- */

@@ -194,7 +194,7 @@ static int check_model(const tp_model *m) {
 static int turn_taps(tp_model *m) {
     const int64_t channels = tp_channels_of(&m->hp), taps = m->hp.conv_taps;
     if (!m->recurrent_layers) return TP_OK;
-    m->taps = tp_alloc((size_t)m->recurrent_layers, (size_t)(taps * channels) * sizeof(float));
+    m->taps = tp_alloc((uint64_t)m->recurrent_layers, (uint64_t)(taps * channels) * sizeof(float));
     if (!m->taps) return fail(TP_ERR_MEMORY, -1, "model");
     float *to = m->taps;
     for (int i = 0; i < m->hp.layers; i++) {
@@ -206,10 +206,13 @@ static int turn_taps(tp_model *m) {
     return TP_OK;
 }
 
+/* Counts the layers of both kinds. */
 static void count_places(tp_model *m) {
     int32_t counts[2] = {0, 0};
     for (int i = 0; i < m->hp.layers; i++) m->place[i] = counts[m->layers[i].recurrent != 0]++;
     m->recurrent_layers = counts[1];
+    if (!counts[1]) /* they mean nothing, and are as wide as nothing */
+        m->hp.key_heads = m->hp.value_heads = m->hp.state_size = m->hp.conv_taps = 0;
 }
 
 static TP_NOINLINE int model_new(const tp_hparams *hp, const tp_layer *layers,

@@ -10,10 +10,11 @@ static int64_t all_heads(const tp_session *s) {
 }
 
 int tp_sequence_init(tp_sequence *q, tp_session *s, int64_t n_ctx) {
-    const size_t blocks = (size_t)all_heads(s) * (size_t)tp_kv_blocks(n_ctx);
+    const uint64_t blocks = (uint64_t)(all_heads(s) * tp_kv_blocks(n_ctx)),
+                   bytes = (uint64_t)tp_kv_bytes(s);
     *q = (tp_sequence){.session = s, .n_ctx = n_ctx};
-    q->k_cache = tp_alloc(blocks, (size_t)tp_kv_bytes(s));
-    q->v_cache = tp_alloc(blocks, (size_t)tp_kv_bytes(s));
+    q->k_cache = tp_alloc(blocks, bytes);
+    q->v_cache = tp_alloc(blocks, bytes);
     const int status = tp_recurrence_init(q);
     return q->k_cache && q->v_cache ? status : TP_ERR_MEMORY;
 }

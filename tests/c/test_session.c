@@ -176,6 +176,16 @@ static void test_errors(void) {
     float logits[VOCAB], again[VOCAB];
     for (int i = 0; i <= CONTEXT; i++) tokens[i] = i % VOCAB;
     CHECK(tp_eval(s, tokens, 3, TP_LOGITS_LAST, logits) == TP_OK, " ");
+    tp_hparams odd = f->hp; /* what only recurrent layers read */
+    odd.key_heads = odd.value_heads = odd.state_size = odd.conv_taps = INT32_MAX;
+    tp_model *other = NULL;
+    CHECK(tp_model_new(&odd, f->layers, &f->embd, &f->norm, NULL, &other) == TP_OK, " ");
+    tp_session *of_other = session(other, TP_ISA_BEST, 2, 8, TP_KV_F32);
+    CHECK(tp_eval(of_other, tokens, 3, TP_LOGITS_LAST, again) == TP_OK &&
+              memcmp(logits, again, sizeof logits) == 0,
+          " ");
+    tp_session_free(of_other);
+    tp_model_free(other);
     tokens[5] = VOCAB;
     CHECK(tp_eval(s, tokens + 3, 5, TP_LOGITS_LAST, again) == TP_ERR_TOKEN && tp_n_past(s) == 3,
           " ");
@@ -219,6 +229,10 @@ static void test_errors(void) {
     CHECK(tp_session_new(m, &many, &s) == TP_ERR_ARGUMENT &&
               tp_session_new(m, &unknown, &s) == TP_ERR_ISA,
           " ");
+    const tp_session_params long_one = {.n_ctx = 1 << 24, .threads = 1}; /* 16 GB */
+    CHECK(sizeof(size_t) > 4 || tp_session_new(m, &long_one, &s) == TP_ERR_MEMORY, " ");
+    CHECK(tp_alloc(UINT64_C(1) << 33, UINT64_C(1) << 31) == NULL, " ");
+    CHECK(sizeof(size_t) > 4 || tp_alloc(UINT64_C(1) << 32, 1) == NULL, " ");
     tp_model_free(m);
 
     f->layers[1].ffn_down.rows--;

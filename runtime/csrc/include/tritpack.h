@@ -159,7 +159,7 @@ typedef struct tp_hparams {
     int32_t rotary_dim;      /* the first values of a head, which RoPE turns: head_dim for most */
     int32_t gated_attention; /* 1: attn_q has a gate behind each head's query, and what attention
                                 gives is multiplied by sigmoid(gate) */
-    int32_t key_heads, value_heads, state_size; /* of recurrent layers; 0 if there are none */
+    int32_t key_heads, value_heads, state_size; /* of recurrent layers, if there are any */
     int32_t conv_taps;                          /* tokens that their convolution sees */
     int32_t rotation_block; /* values that are transformed together, a power of two; 0: no basis */
     int32_t grouped_heads;  /* 1: the columns of a rotated ssm_out have value heads by key head */
