@@ -240,20 +240,15 @@ static int has_rotated(const tp_model *m) {
     return any;
 }
 
-/* Buffers of recurrent layers. */
-static int allocate_recurrence(tp_session *s) {
+/* Buffers that only recurrent layers have. */
+static int allocate_recurrence(tp_session *s, size_t rows) {
     const tp_hparams *hp = &s->model->hp;
     if (!s->model->recurrent_layers) return TP_OK;
-    const size_t rows = s->batch < TP_KEPT ? TP_KEPT : (size_t)s->batch,
-                 size = (size_t)hp->state_size, values = (size_t)tp_values_of(hp);
-    s->channels = tp_alloc(rows, (size_t)tp_channels_of(hp) * sizeof(float));
-    s->alpha = tp_alloc(rows, (size_t)hp->value_heads * sizeof(float));
-    s->beta = tp_alloc(rows, (size_t)hp->value_heads * sizeof(float));
-    s->delta = tp_alloc(rows, values * sizeof(float));
-    s->z = tp_alloc((size_t)s->batch, values * sizeof(float));
+    const size_t size = (size_t)hp->state_size, heads = (size_t)hp->value_heads;
+    s->alpha = tp_alloc(rows, heads * sizeof(float));
+    s->beta = tp_alloc(rows, heads * sizeof(float));
     s->unit = tp_alloc(2, size * sizeof(float));
-    if (!s->channels || !s->alpha || !s->beta || !s->delta || !s->z || !s->unit)
-        return TP_ERR_MEMORY;
+    if (!s->alpha || !s->beta || !s->unit) return TP_ERR_MEMORY;
     for (size_t i = 0; i < size; i++) {
         s->unit[i] = 1.0f / (float)size; /* that of the norm, and 1 / sqrt(size) of q.k */
         s->unit[size + i] = (float)(1.0 / __builtin_sqrt((double)size));
@@ -266,9 +261,11 @@ static int allocate(tp_session *s, int threads) {
     const size_t batch = (size_t)s->batch, hidden = (size_t)hp->hidden, ffn = (size_t)hp->ffn;
     const size_t q_cols = (size_t)hp->heads * (size_t)hp->head_dim,
                  kv_cols = (size_t)hp->kv_heads * (size_t)hp->head_dim;
-    const size_t values = s->model->recurrent_layers ? (size_t)tp_values_of(hp) : 0;
+    const size_t values = (size_t)tp_values_of(hp), channels = (size_t)tp_channels_of(hp);
     const size_t widest = larger(larger(hidden, ffn), larger(q_cols, values)),
                  padded = (widest + 255) / 256 * 256;
+    const size_t rows = s->model->recurrent_layers ? larger(batch, TP_KEPT) : batch,
+                 gates = hp->gated_attention ? 2 * q_cols : 0;
     int fine = 1;
 #define TAKE(pointer, count, size) fine = fine && ((pointer) = tp_alloc(count, size)) != NULL
     TAKE(s->used, (size_t)tp_kernel_count(), 1);
@@ -278,17 +275,19 @@ static int allocate(tp_session *s, int threads) {
     TAKE(s->h, batch, widest * sizeof(float));
     if (has_own_norms(s->model)) TAKE(s->normed, batch, widest * sizeof(float));
     if (has_rotated(s->model)) TAKE(s->rotated, batch, widest * sizeof(float));
-    TAKE(s->q, batch, q_cols * sizeof(float));
-    if (hp->gated_attention) TAKE(s->q_gate, batch, 2 * q_cols * sizeof(float));
+    TAKE(s->q, batch, larger(q_cols, values) * sizeof(float));
+    s->z = s->q;
     TAKE(s->k, batch, kv_cols * sizeof(float));
     TAKE(s->v, batch, kv_cols * sizeof(float));
-    TAKE(s->mixed, batch, q_cols * sizeof(float));
-    TAKE(s->gate, batch, ffn * sizeof(float));
-    TAKE(s->up, batch, ffn * sizeof(float));
+    TAKE(s->gate, rows, larger(larger(ffn, channels), gates) * sizeof(float));
+    s->channels = s->gate;
+    s->q_gate = gates ? s->gate : NULL;
+    TAKE(s->up, rows, larger(larger(ffn, q_cols), values) * sizeof(float));
+    s->mixed = s->delta = s->up;
     TAKE(s->add, batch, hidden * sizeof(float));
     TAKE(s->cos_sin[0], batch, (size_t)hp->head_dim * sizeof(float));
     if (hp->inv_freq_sliding) TAKE(s->cos_sin[1], batch, (size_t)hp->head_dim * sizeof(float));
-    TAKE(s->work, (size_t)threads, (size_t)tp_attention_floats(s) * sizeof(float));
+    TAKE(s->work, (size_t)threads, (uint64_t)tp_attention_floats(s) * sizeof(float));
     TAKE(s->acts.q, batch, padded);
     TAKE(s->acts.s, batch, sizeof(float));
     TAKE(s->acts.sum, batch, sizeof(int32_t));
@@ -299,7 +298,7 @@ static int allocate(tp_session *s, int threads) {
     if (tp_takes_acts16(s->model->output.layout))
         TAKE(s->acts16, 1, tp_acts16_bytes(s->batch, hp->hidden));
 #undef TAKE
-    return fine ? allocate_recurrence(s) : TP_ERR_MEMORY;
+    return fine ? allocate_recurrence(s, rows) : TP_ERR_MEMORY;
 }
 
 int tp_session_new(const tp_model *model, const tp_session_params *p, tp_session **out) {
@@ -336,12 +335,11 @@ void tp_session_free(tp_session *s) {
     if (!s) return;
     tp_pool_free(s->pool);
     tp_sequence_drop(&s->own);
-    void *const parts[] = {s->used,    s->rows,   s->runs,    s->x,          s->h,
-                           s->normed,  s->q,      s->k,       s->v,          s->mixed,
-                           s->gate,    s->up,     s->add,     s->cos_sin[0], s->cos_sin[1],
-                           s->work,    s->acts.q, s->acts.s,  s->acts.sum,   s->acts.ordered,
-                           s->scratch, s->acts16, s->rotated, s->q_gate,     s->channels,
-                           s->alpha,   s->beta,   s->delta,   s->z,          s->unit};
+    void *const parts[] = {s->used,    s->rows,    s->runs,   s->x,          s->h,
+                           s->normed,  s->rotated, s->q,      s->k,          s->v,
+                           s->gate,    s->up,      s->add,    s->cos_sin[0], s->cos_sin[1],
+                           s->work,    s->acts.q,  s->acts.s, s->acts.sum,   s->acts.ordered,
+                           s->scratch, s->acts16,  s->alpha,  s->beta,       s->unit};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) tp_free(parts[i]);
     tp_free(s);
 }

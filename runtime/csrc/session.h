@@ -73,18 +73,19 @@ struct tp_session {
     float *normed;     /* (batch, widest) that input after a linear's own norm, or NULL */
     float *rotated;    /* (batch, widest) that input in the basis of rotated linears, or NULL */
     float *q;          /* (batch, heads * head_dim) */
-    float *q_gate;     /* (batch, heads, 2, head_dim) queries and gates, or NULL */
     float *k, *v;      /* (batch, kv_heads * head_dim) */
-    float *mixed;      /* (batch, heads * head_dim) attention output */
     float *gate, *up;  /* (batch, ffn) */
     float *add;        /* (batch, hidden) output of attn_output and ffn_down */
     float *cos_sin[2]; /* (batch, 2, rotary_dim / 2) of layers that see all; that slide */
-    /* of recurrent layers, or NULL; rows: batch, TP_KEPT at least */
-    float *channels;     /* (rows, tp_channels_of) */
-    float *alpha, *beta; /* (rows, value_heads) */
-    float *delta;        /* (rows, tp_values_of) what the recurrence gives */
-    float *z;            /* (batch, tp_values_of) its gate */
-    float *unit;         /* (2, state_size) factors of the norms of queries and of keys */
+    /* of attention, in the memory of a buffer that is not in use meanwhile */
+    float *q_gate; /* (batch, heads, 2, head_dim) queries and gates, or NULL; in gate */
+    float *mixed;  /* (batch, heads * head_dim) attention output; in up */
+    /* of recurrent layers, the same way; rows: batch, TP_KEPT at least */
+    float *channels;     /* (rows, tp_channels_of); in gate */
+    float *delta;        /* (rows, tp_values_of) what the recurrence gives; in up */
+    float *z;            /* (batch, tp_values_of) its gate; in q */
+    float *alpha, *beta; /* (rows, value_heads) or NULL */
+    float *unit;         /* (2, state_size) factors of the norms of queries and keys, or NULL */
     float *work;         /* (threads, tp_attention_floats) */
     tp_acts8 acts;       /* (batch, widest padded) */
     uint8_t *scratch; /* (threads, scratch_bytes) of the products, and a row of what enters them */
