@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tritpack.runtime.model import Model
 
 STATE_VERSION = 1
-"""Of the bytes of a KV cache. It rises with each change of their order (csrc/kv_cache.h, and cache16.h and cache32.h in
-csrc/kernels/attention) or of the arithmetic that makes them; a test holds their hash."""
+"""Of the bytes of a KV cache and of recurrent states. It rises with each change of their order (csrc/kv_cache.h,
+csrc/delta_net.c, and cache16.h and cache32.h in csrc/kernels/attention) or of the arithmetic that makes them; a test
+holds their hash."""
 MAGIC = b"tritpack prompt cache\n"
 HEADER = struct.Struct(f"<{len(MAGIC)}s2x I 24s 64s 8s ? 7x Q 32s")
 """MAGIC, then the fields of `_Header`; little-endian."""

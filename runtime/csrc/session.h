@@ -113,7 +113,9 @@ static inline tp_kernel_plan tp_matvec_for(const tp_session *s, const tp_linear 
 /* Notes that a kernel ran. */
 static inline void tp_mark(tp_session *s, const tp_kernel *k) { s->used[tp_kernel_index(k)] = 1; }
 
-/* Floats of one recurrent layer: its window, its states, and what enters for a token. */
+/* Floats of one recurrent layer: its window, its states, and what enters for a token. Prompt caches
+ * of users hold them: another order or other arithmetic is a new STATE_VERSION in
+ * runtime/prompt_cache.py. */
 enum { TP_COLUMNS = 16 }; /* of a state that stand side by side */
 static inline int64_t tp_window_floats(const tp_hparams *hp) {
     return tp_round64((hp->conv_taps - 1) * tp_channels_of(hp));

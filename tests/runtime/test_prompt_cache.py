@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import exit_code_of, program, run
+from tests.make.hybrid import ROTATED, write_ternary_hybrid
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import Unreadable, UsageError
 from tritpack.runtime import prompt_cache
@@ -68,11 +69,23 @@ def test_a_cache_belongs_to_one_version(saved: Path, demo_gguf: Path, monkeypatc
             load_prompt_cache(model, saved, version=VERSION)
 
 
-@pytest.mark.parametrize(("kv_type", "digest"), [("f32", "d41c06a043e082fe"), ("i16", "966ace34b85e6981")])
-def test_the_state_of_this_version(demo_gguf: Path, kv_type: str, digest: str) -> None:
+@pytest.fixture(scope="module")
+def hybrid_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ternary_hybrid(tmp_path_factory.mktemp("hybrid") / "hybrid.gguf", ROTATED)
+
+
+@pytest.mark.parametrize(
+    ("file", "kv_type", "digest"),
+    [
+        ("demo_gguf", "f32", "d41c06a043e082fe"),
+        ("demo_gguf", "i16", "966ace34b85e6981"),
+        ("hybrid_gguf", "f32", "7ca3e37bd9e3581e"),
+    ],
+)
+def test_the_state_of_this_version(request: pytest.FixtureRequest, file: str, kv_type: str, digest: str) -> None:
     assert prompt_cache.STATE_VERSION == 1
-    with Model(demo_gguf, threads=1, kv_type=kv_type) as model:
-        model.append(TOKENS * 4)
+    with Model(request.getfixturevalue(file), threads=1, kv_type=kv_type) as model:
+        model.append([token % model.spec.vocab_size for token in TOKENS] * 4)
         state = model.session.own.save()
     assert hashlib.sha256(state).hexdigest()[:16] == digest, "raise STATE_VERSION: old prompt caches mean another state"
 
