@@ -30,7 +30,7 @@ from tritpack.runtime.request_options import make_request
 from tritpack.runtime.sampling import SamplingParams
 from tritpack.runtime.session import CSession, Span
 from tritpack.runtime.speculation import Draft, LookupDraft, Speculation
-from tritpack.runtime.token_bytes import default_context
+from tritpack.runtime.token_bytes import context_for
 from tritpack.runtime.tokenizer import Tokenizer
 
 CODES = ".q8"
@@ -49,14 +49,15 @@ class Model:
     it. `generate` and `chat` do not evaluate what the session remembers of their prompt again.
     threads: None takes all cores that this process may use. isa: None takes the best of this CPU. kv_type: f32 or i16.
     context: positions of the KV cache, at most the model's; None takes the model's, as far as 4 GiB hold them for
-    each of `sequences`.
+    each of `sequences`, with recurrent states.
     int8_activations: whether linears quantise their input; None takes what the file says or its layout implies.
     draft: what guesses tokens for `generate` and `chat`, which changes their speed only: `lookup` finds them in the
     text so far, `none` guesses nothing. draft_model: a smaller model of the same family that guesses instead.
     no_mmap: copy the weights into memory of this process, in huge pages where the system has them. weights: the bytes
     of each file of the model, where they are.
     Raises Unreadable for a file that is not a model, Unsupported for a model that cannot run here, MissingRequirement
-    without the C library, for an ISA that this CPU lacks, or if there is too little memory for a copy.
+    without the C library, for an ISA that this CPU lacks, or if there is too little memory for a copy, UsageError if
+    4 GiB do not hold the recurrent states and no context is given.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class Model:
             self.spec = model_metadata.from_gguf(self.file)
         if int8_activations is not None:
             self.spec = dataclasses.replace(self.spec, int8_activations=int8_activations)
-        self.context_length = min(context or default_context(self.spec, kv_type, sequences), self.spec.context_length)
+        with locating(path=self.file.path):
+            self.context_length = context_for(self.spec, kv_type, sequences, context)
         threads = threads or usable_cores()
         self.weights: list[Bytes] = (pages.copied if no_mmap else pages.read_in)(self.file, threads)
         self._model = CModel(self.spec, self._tensors())

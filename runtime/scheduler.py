@@ -21,12 +21,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tritpack.formats.arrays import F32
+from tritpack.formats.errors import MissingRequirement
 from tritpack.runtime.continuation import CANCELLED, Continuation, Generation, Request
 from tritpack.runtime.generate import common_prefix
+from tritpack.runtime.machine import available_memory
 from tritpack.runtime.model import Model
 from tritpack.runtime.session import DEFAULT_BATCH, CSequence, Span
 from tritpack.runtime.speculation import Speculation
 from tritpack.runtime.ticket_queue import Closed, FairQueue, OnEnd, OnToken, QueueFull, Ticket
+from tritpack.runtime.token_bytes import kept_bytes
 
 PROMPT_BESIDE_WRITING = 64
 """Most tokens of prompts in a pass while other requests write, which wait for it."""
@@ -68,7 +71,8 @@ class Scheduler:
     """The thread that serves requests with a model, which nothing else may use meanwhile.
 
     slots: requests that are served at once. queue_limit: requests that may wait. speculation: makes what guesses for a
-    request that brings nothing of its own, see speculation.py.
+    request that brings nothing of its own, see speculation.py. Raises MissingRequirement if there is too little memory
+    for the recurrent states of all slots.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Scheduler:
         queue_limit: int = 64,
         speculation: Callable[[], Speculation | None] | None = None,
     ) -> None:
+        _require_memory(model, slots)
         self.model, self.queue_limit, self._speculation = model, queue_limit, speculation
         self._slots = [Slot(model.session.new_sequence()) for _ in range(slots)]
         self._queue, self._calls = FairQueue(), collections.deque[Callable[[], None]]()
@@ -319,6 +324,19 @@ class Scheduler:
     def _wait_seconds(self) -> float:
         """A guess at how long a place in the queue takes to become free: a hundred passes for each round of slots."""
         return min(60.0, max(1.0, 100 * self._pass_seconds * len(self._queue) / len(self._slots)))
+
+
+def _require_memory(model: Model, slots: int) -> None:
+    """Raise MissingRequirement if the memory does not hold the recurrent states of all slots, which do not grow with
+    the text as a KV cache does, but are there soon."""
+    needed, free = slots * kept_bytes(model.spec), available_memory()
+    if free is not None and needed > free:
+        raise MissingRequirement(
+            f"the recurrent states of {slots} requests at once need {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are available",
+            path=model.file.path,
+            hint="answer fewer at once (-np, --parallel)",
+        )
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tritpack.formats.errors import UsageError
 from tritpack.formats.model_spec import ModelSpec
 
 DEFAULT_CACHE_BYTES = 4 << 30
-"""The most that a KV cache takes by default: the longest contexts need more memory than most machines have."""
+"""The most that KV caches and recurrent states take by default: the longest contexts need more memory than most
+machines have."""
+SHORTEST_CONTEXT = 512
+"""Positions that a default context has at least, unless the model has fewer."""
 
 KEPT_TOKENS = 32
 """TP_KEPT of csrc/session.h: tokens whose inputs to recurrent layers are kept."""
@@ -25,9 +29,25 @@ def read_per_token(spec: ModelSpec, nbytes: Mapping[str, int]) -> int:
 
 
 def default_context(spec: ModelSpec, kv_type: str, sequences: int = 1) -> int:
-    """Positions of a KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold so many caches."""
+    """Positions of a KV cache by default: the model's own, as far as DEFAULT_CACHE_BYTES hold so many caches, and the
+    recurrent states of as many sequences."""
+    left = DEFAULT_CACHE_BYTES - sequences * kept_bytes(spec)
     each = max(1, sequences * cache_bytes(spec, kv_type))
-    return max(1, min(spec.context_length, DEFAULT_CACHE_BYTES // each))
+    return max(1, min(spec.context_length, left // each))
+
+
+def context_for(spec: ModelSpec, kv_type: str, sequences: int, asked: int | None) -> int:
+    """Return the positions of each sequence's context: as many as asked for, or `default_context`, and at most the
+    model's. Raises UsageError if by default the recurrent states leave no room for SHORTEST_CONTEXT."""
+    context = min(asked or default_context(spec, kv_type, sequences), spec.context_length)
+    if asked is None and context < min(SHORTEST_CONTEXT, spec.context_length) and kept_bytes(spec):
+        states, most = (f"{value / 1e9:.1f} GB" for value in (sequences * kept_bytes(spec), DEFAULT_CACHE_BYTES))
+        raise UsageError(
+            f"the recurrent states of {sequences} sequences take {states}, and with their contexts at most {most} "
+            "by default",
+            hint="answer fewer requests at once, or say with --context how long each context is",
+        )
+    return context
 
 
 def cache_bytes(spec: ModelSpec, kv_type: str) -> int:

@@ -77,7 +77,7 @@ def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., 
             "-c",
             "--context",
             type=click.IntRange(min=1),
-            help="Positions of the KV cache; default: the model's context, or fewer if the cache would exceed 4 GiB.",
+            help="Positions of the KV cache; default: the model's context, as far as 4 GiB hold caches and states.",
         ),
         click.option(
             "--kv-type",

@@ -24,7 +24,8 @@ def inspect(
     hashes that the file records. A tensor that cannot be decoded or that differs is damage in the result, and not an
     error. `problems` has the damage, and what readers may stumble over besides. `answers` has five answers in plain
     words, of which the other keys are the details.
-    context: tokens for which memory is counted; None takes the model's own, as far as 4 GiB hold its keys and values.
+    context: tokens for which memory is counted; None takes the model's own, as far as 4 GiB hold its keys, values
+    and recurrent states.
     bandwidth: GB/s that the memory gives; None takes this machine's, which is measured once.
     """
     return inspect_as(str(file), file, stats=stats, options=NeedsOptions(context, bandwidth))

@@ -76,5 +76,6 @@ def _context(spec: ModelSpec, asked: int | None) -> tuple[int, str]:
         more = f"; {asked:,} were asked for" if asked > spec.context_length else ""
         return spec.context_length, f"the longest of the model{more}"
     context = default_context(spec, KV_TYPE)
-    limited = f"as many as 4 GiB of keys and values hold; the model allows {spec.context_length:,}"
+    kept = "keys, values and states" if kept_bytes(spec) else "keys and values"
+    limited = f"as many as 4 GiB of {kept} hold; the model allows {spec.context_length:,}"
     return context, "the longest of the model" if context == spec.context_length else limited

@@ -16,6 +16,8 @@ from tests.conftest import exit_code_of, run
 from tests.runtime.test_scheduler import Client, alone
 from tritpack.converter.version import VERSION
 from tritpack.formats.arrays import F32
+from tritpack.formats.errors import MissingRequirement, UsageError
+from tritpack.runtime import scheduler, token_bytes
 from tritpack.runtime.continuation import Request
 from tritpack.runtime.generate import collect, stream_tokens
 from tritpack.runtime.library import library
@@ -94,6 +96,23 @@ def test_what_a_sequence_takes(model: Model, ids: list[int], expected: F32) -> N
     assert kept_bytes(model.spec) > 3 * state_bytes(model.spec)
 
 
+def test_states_have_a_bound(model: Model, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(model.spec, context_length=4096)
+    each = kept_bytes(spec) + 1000 * cache_bytes(spec, "f32")
+    monkeypatch.setattr(token_bytes, "DEFAULT_CACHE_BYTES", 8 * each)
+    assert token_bytes.context_for(spec, "f32", 8, None) == 1000
+    assert token_bytes.context_for(spec, "f32", 100, 4000) == 4000
+    most = 8 * each // kept_bytes(spec)
+    with pytest.raises(UsageError, match=rf"the recurrent states of {most} sequences take .* at most") as caught:
+        token_bytes.context_for(spec, "f32", most, None)
+    assert "--context" in (caught.value.hint or "")
+    assert exit_code_of(run("serve", path, "--port", "0", "-np", "256")) == 2
+    monkeypatch.setattr(scheduler, "available_memory", lambda: 3 * kept_bytes(spec) - 1)
+    with pytest.raises(MissingRequirement, match=r"states of 3 requests at once need .* GB are available"):
+        Scheduler(model, slots=3)
+    Scheduler(model, slots=2).close()
+
+
 def test_any_beginning_can_be_taken_up(model: Model, ids: list[int], expected: F32) -> None:
     luck = random.Random(24)
     model.logits(ids)
@@ -164,8 +183,8 @@ def test_requests_beside_each_other(model: Model, ids: list[int]) -> None:
         guesses = Speculation(Wrong(ids, 3), always=True) if index % 3 == 0 else None
         requests.append(Request(prompt, luck.randrange(1, 30), stop_ids=(), speculation=guesses, **options))
     wanted = [alone(model, request) for request in requests]
-    with Scheduler(model, slots=3, queue_limit=50) as scheduler:
-        clients = [Client(scheduler, request, 2 if i % 5 == 4 else None) for i, request in enumerate(requests)]
+    with Scheduler(model, slots=3, queue_limit=50) as serving:
+        clients = [Client(serving, request, 2 if i % 5 == 4 else None) for i, request in enumerate(requests)]
         results = [client.result() for client in clients]
     for index, (result, want) in enumerate(zip(results, wanted, strict=True)):
         cancelled = index % 5 == 4 and len(want.ids) > 2
