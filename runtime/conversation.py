@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tritpack.formats.errors import UsageError
 from tritpack.runtime.chat import Message, chat_text
+from tritpack.runtime.generate import common_prefix
 from tritpack.runtime.tokenizer import Tokenizer
 
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}answer\N{OBJECT REPLACEMENT CHARACTER}"
@@ -83,6 +84,13 @@ class Conversation:
         self.system = first
         self.turns = list(messages[first is not None :])
         self._rendered = None
+
+    def opening(self) -> list[int]:
+        """Return the ids with which every conversation under this system message begins: what the prompts of two first
+        questions share."""
+        prompts = (chat_text(self.tokenizer, [*self._first(), {"role": "user", "content": text}]) for text in "a0")
+        one, two = (self.tokenizer.encode(prompt, add_special=False) for prompt in prompts)
+        return one[: common_prefix(one, two)]
 
     def _first(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []

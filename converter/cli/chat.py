@@ -21,6 +21,7 @@ from tritpack.converter.version import VERSION
 from tritpack.formats.errors import UsageError
 
 if TYPE_CHECKING:
+    from tritpack.converter.cli.chat_loop import ChatLoop
     from tritpack.runtime.model import Model
 
 
@@ -61,12 +62,28 @@ def command(
         if prompt_cache is None:
             loop.run()
             return
-        from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
+        from tritpack.runtime.prompt_cache import load_prompt_cache
 
         load_prompt_cache(model, Path(prompt_cache), version=VERSION)
+        known = list(model.tokens)
         loop.run()
         if loop.answers:
-            save_prompt_cache(model, Path(prompt_cache), version=VERSION)
+            _remember(model, loop, Path(prompt_cache), known)
+
+
+def _remember(model: Model, loop: ChatLoop, path: Path, known: list[int]) -> None:
+    """Write the session to a file, of which `known` is what it had. A later chat begins anew, and recurrent layers
+    cannot go back to where it leaves this one: of these, the file has what comes before the first question."""
+    from tritpack.runtime.generate import common_prefix
+    from tritpack.runtime.prompt_cache import save_prompt_cache
+
+    positions = None
+    if model.spec.delta_net:
+        opening = loop.conversation.opening()
+        positions = common_prefix(model.tokens, opening)
+        if known == opening:
+            return
+    save_prompt_cache(model, path, version=VERSION, positions=positions)
 
 
 def _greet(model: Model) -> None:

@@ -40,7 +40,10 @@ def no_mmap_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def prompt_cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --prompt-cache to a command."""
-    text = "Keep what was evaluated in FILE, which is made or replaced, and do not evaluate the same beginning again."
+    text = (
+        "Keep what was evaluated in FILE, which is made or replaced, and do not evaluate the same beginning again. Of "
+        "a model with recurrent layers, chat keeps what comes before the first question: the system message."
+    )
     return click.option("--prompt-cache", type=PATH, metavar="FILE", help=text)(function)
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.conftest import exit_code_of, run
 from tests.runtime.test_scheduler import Client, alone
+from tritpack.converter.cli.main import cli
 from tritpack.converter.version import VERSION
 from tritpack.formats.arrays import F32
 from tritpack.formats.errors import MissingRequirement, UsageError
@@ -217,6 +219,20 @@ def test_a_prompt_is_evaluated_once(path: Path, tmp_path: Path) -> None:
     with Model(path) as model:
         count = load_prompt_cache(model, file, version=VERSION)
         assert count == len(model.tokenize(TEXT)) - 1 == model.rewindable(count)
+
+
+def test_a_later_chat_knows_the_system_message(shared: Path, tmp_path: Path) -> None:
+    source, cache = shared / "checkpoints" / "bonsai2_rotated_gguf" / "model-PQ2_0.gguf", tmp_path / "x.cache"
+    options = ("--system", TEXT, "-n", "6", "--temp", "0", "--no-history", "--prompt-cache", cache)
+    arguments = ["chat", *map(str, (source, *options))]
+    said = [
+        CliRunner().invoke(cli, arguments, input=f"{question}\n/stats\n").output
+        for question in ("one two", "three", "three", "one two")
+    ]
+    known = [int(text.partition(" of prompts; ")[2].split()[0]) for text in said]
+    with Model(source, kv_type="i16") as model:
+        assert known[0] == 0 and known[1:] == 3 * [load_prompt_cache(model, cache, version=VERSION)] > [len(TEXT) // 9]
+    assert said[0].splitlines()[0] == said[3].splitlines()[0] != said[1].splitlines()[0]
 
 
 def test_commands(path: Path, tmp_path: Path) -> None:
