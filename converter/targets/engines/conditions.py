@@ -19,6 +19,7 @@ WORDS: dict[str, Any] = {
     "storage": "linears stored as {}",
     "missing": "no {}",
     "shortest_row_below": "rows shorter than {}",
+    "row_unit_below": "rows that are not whole words of {}",
     "tied": {True: "a tied head", False: "an output head of its own"},
     "int8_activations": {True: "int8 activations", False: "float activations"},
     "projection_norms": {True: "norms before the linears", False: "no norms before the linears"},

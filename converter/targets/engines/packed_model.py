@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from tritpack.formats.arrays import Scales
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_reader import GgufFile, TensorInfo
 from tritpack.formats.hadamard import PREFIX
@@ -39,15 +43,17 @@ class Grid:
 class PackedModel:
     """One packed file, or a checkpoint.
 
-    file: how commands name it. container: `gguf` or `checkpoint`. runnable: whether our runtime runs it; problem: why
-    not. types: (type id, layout) of its linears, each pair once. ternary: whether all linears are. layouts: of its
-    linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables: whether one of
-    those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its linears.
-    shortest_row: columns of its narrowest ternary tensor. hidden_size, attention_size: the widths of the model and of
-    its attention. attention_fits: whether these are equal. grids: of the linears, each once. scales_apart: whether
-    scales are in tensors NAME.scale. rotated: whether weights are in the basis that the keys prism.hadamard.* describe.
-    missing: keys that readers need and do not find. ambiguous: a sentence per type that has two readings of the same
-    size. foreign: whether it is of an architecture that we repack and do not run.
+    file: how commands name it. container: `gguf` or `checkpoint`. runnable: whether our runtime runs it; problem:
+    why not. types: (type id, layout) of its linears, each pair once. ternary: whether all linears are. layouts: of
+    its linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables:
+    whether one of those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its
+    linears. shortest_row: columns of its narrowest ternary tensor. row_unit: the largest power of two that divides
+    the columns of all. half_scales: whether all scales that were looked at are float16. hidden_size,
+    attention_size: the widths of the model and of its attention. attention_fits: whether these are equal. grids: of
+    the linears, each once. scales_apart: whether scales are in tensors NAME.scale. rotated: whether weights are in
+    the basis that the keys prism.hadamard.* describe. missing: keys that readers need and do not find. ambiguous: a
+    sentence per type that has two readings of the same size. foreign: whether it is of an architecture that we
+    repack and do not run.
     What is not known is None, or empty.
     """
 
@@ -65,6 +71,8 @@ class PackedModel:
     int8_activations: bool | None = None
     projection_norms: bool = False
     shortest_row: int | None = None
+    row_unit: int | None = None
+    half_scales: bool | None = None
     hidden_size: int | None = None
     attention_size: int | None = None
     attention_fits: bool | None = None
@@ -99,6 +107,7 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
         tied="output.weight" not in file.tensors if linears else None,
         projection_norms=any(name.endswith("_norm_in.weight") for name in file.tensors),
         shortest_row=min((tensor.cols for tensor in ternary), default=None),
+        row_unit=_row_unit(ternary),
         scales_apart=any(name.endswith(".scale") for name in file.tensors),
         rotated=any(key.startswith(PREFIX) for key in file.metadata),
         missing=tuple(_missing(file, architecture)),
@@ -109,7 +118,8 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
     )
     if spec is None:
         return described
-    return dataclasses.replace(described, grids=_grids(file, ternary, spec), **_of_spec(spec))
+    half_scales = _half_scales(file, ternary)
+    return dataclasses.replace(described, grids=_grids(file, ternary, spec), half_scales=half_scales, **_of_spec(spec))
 
 
 def planned(spec: ModelSpec, architecture: str, layout: str, shapes: Shapes) -> PackedModel:
@@ -137,9 +147,8 @@ def _of_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _grids(file: GgufFile, ternary: list[TensorInfo], spec: ModelSpec) -> tuple[Grid, ...]:
-    """How scales tile each shape, by the first tensor of it and the first whose columns GGUF moves, which may tear
-    groups. With int8 activations no model has groups of weights."""
-    first = {(t.rows, t.cols, spec.column_order(t.name) is None): t for t in reversed(ternary)}
+    """How scales tile each shape, by the first tensor of each kind. With int8 activations no model has groups."""
+    first = {(t.rows, t.cols, t.name.split(".")[-2]): t for t in reversed(ternary)}
     grids = (
         Grid(rows, cols, (1, 1) if spec.int8_activations or not (layout := file.layout_of(tensor))
              else _blocks(file, tensor, layout))
@@ -150,13 +159,33 @@ def _grids(file: GgufFile, ternary: list[TensorInfo], spec: ModelSpec) -> tuple[
 
 def _blocks(file: GgufFile, tensor: TensorInfo, layout: Layout) -> tuple[int, int]:
     """How scales tile a tensor, by those of its first rows. Of a file that is not here: as many as are stored."""
-    rows, cols = tensor.rows, tensor.cols
     if getattr(file, "ranges", None):
-        return layout.nearest_grid(rows, cols, (rows, cols))
-    data = file.bytes_of(tensor)
+        return layout.nearest_grid(tensor.rows, tensor.cols, (tensor.rows, tensor.cols))
+    scales = coarsest_both(_some_scales(file, tensor, layout))
+    return (tensor.rows if len(scales) > 1 else 1), scales.shape[1]
+
+
+def _some_scales(file: GgufFile, tensor: TensorInfo, layout: Layout) -> Scales:
+    """Return the scales of a tensor's first rows, of all rows where they lie together."""
+    rows, cols, data = tensor.rows, tensor.cols, file.bytes_of(tensor)
     some = min(rows, SAMPLED_ROWS) if isinstance(layout, (BlockScales, RowScales)) else rows
-    scales = coarsest_both(layout.read_scales(data[: data.size // rows * some] if some < rows else data, some, cols))
-    return (rows if len(scales) > 1 else 1), scales.shape[1]
+    return layout.read_scales(data[: data.size // rows * some] if some < rows else data, some, cols)
+
+
+def _row_unit(ternary: list[TensorInfo]) -> int | None:
+    common = math.gcd(*(tensor.cols for tensor in ternary))
+    return common & -common or None
+
+
+def _half_scales(file: GgufFile, ternary: list[TensorInfo]) -> bool | None:
+    """Whether the scales of one tensor of each kind are float16; None for a file that is not here."""
+    if getattr(file, "ranges", None):
+        return None
+    of_kinds = {tensor.name.split(".")[-2]: tensor for tensor in reversed(ternary)}.values()
+    layouts = ((tensor, layout) for tensor in of_kinds if (layout := file.layout_of(tensor)))
+    scales = (_some_scales(file, *both) for both in layouts if not both[1].half_scales)
+    with np.errstate(over="ignore"):
+        return all(np.array_equal(some.astype(np.float16).astype(np.float32), some) for some in scales)
 
 
 def _is_linear(tensor: TensorInfo) -> bool:

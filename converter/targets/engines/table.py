@@ -2,7 +2,7 @@
 
 about, url: for people. inside: programs that run models with it. target: how `--for` writes files for it, if it does.
 produce: the command that makes a file for it; produces: in which layouts, where there is no target; produces_not: of
-which architectures it makes none. container: what is
+which models it makes none. container: what is
 made for it; reads: all that it reads, if that is more; storage: how a folder that is made for it stores linears.
 evidence: how what is said of its types, graphs and containers was found. types: the type ids that it knows -> the
 layout that it takes each for. graphs: the architectures that it runs -> the activation function that each computes.
@@ -94,7 +94,7 @@ class Row:
     reads: tuple[str, ...] = ()
     storage: str = "packed"
     produces: tuple[str, ...] = ()
-    produces_not: tuple[str, ...] = ()
+    produces_not: tuple[When, ...] = ()
     inside: tuple[str, ...] = ()
     target: Target | None = None
     types: Mapping[int, str | list[str]] = dataclasses.field(default_factory=dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritpack.converter.targets.engines import table
-from tritpack.converter.targets.engines.conditions import holds, listed
+from tritpack.converter.targets.engines.conditions import holds, in_words, listed
 from tritpack.converter.targets.engines.packed_model import PackedModel
 from tritpack.converter.targets.engines.table import BITNET, Row, Rule, architecture_for
 from tritpack.formats.layouts.catalog import LAYOUTS, type_of
@@ -77,12 +77,21 @@ def _command(row: Row, model: PackedModel) -> str:
         return rules[0].command.format(file=shlex.quote(str(path)))
     layout = next((made for made in _candidates(row, model) if _may_run(row, model, made)), None)
     can_make = model.runnable or (model.foreign and row.container == "gguf")
-    can_make &= model.architecture not in row.produces_not
+    can_make &= not any(holds(when, model) for when in row.produces_not)
     if layout is None or not (can_make and model.ternary):
         return ""
     made = path.with_name(f"{path.stem}-{row.name.split()[0].lower().removesuffix(APOSTROPHE_S)}")
     names = {"file": path, "output": f"{made}.gguf", "folder": made}
-    return row.produce.format(layout=layout, **{key: shlex.quote(str(name)) for key, name in names.items()})
+    command = row.produce.format(layout=layout, **{key: shlex.quote(str(name)) for key, name in names.items()})
+    return command + (" --allow-scale-rounding" if _rounds(row, model, layout) else "")
+
+
+def _rounds(row: Row, model: PackedModel, layout: str) -> bool:
+    """Whether a layout rounds the scales of a model, which takes a flag; as tensors NAME.scale they stay exact."""
+    architecture = architecture_for(row.target, model.architecture or "", model.activation)
+    apart = row.target is not None and architecture in row.target.scales_apart
+    apart &= all(grid.blocks == (1, 1) for grid in model.grids)
+    return row.container == "gguf" and LAYOUTS[layout].half_scales and model.half_scales is False and not apart
 
 
 def _candidates(row: Row, model: PackedModel) -> list[str]:
@@ -108,11 +117,12 @@ def _impossible(row: Row, model: PackedModel) -> str:
         if lacking := lacking_graph(row, model.activation, made.architecture):
             return f"{lacking}, whatever the layout"
         judged = judge(row, made)
-        made_by = f"tritpack {row.produce.split()[1]} --to {row.produce.split()[-1]}"
-        no_command = f"{made_by} does not write {model.architecture}"
-        return judged.why if judged.verdict in (WRONG, REFUSES) else no_command
-    finest = max(model.grids, key=lambda grid: grid.blocks[1])
-    groups = f"one scale per {finest.cols // finest.blocks[1]} weights" if finest.blocks[1] > 1 else "its shapes"
+        if judged.verdict in (WRONG, REFUSES):
+            return judged.why
+        command, what = row.produce.split(), next(in_words(when) for when in row.produces_not if holds(when, model))
+        return f"tritpack {command[1]} {' '.join(command[-2:])} does not write {what}"
+    finest = min((grid.cols // grid.blocks[1] for grid in model.grids if grid.blocks[1] > 1), default=None)
+    groups = f"one scale per {finest} weights" if finest else "its shapes"
     return f"none of its layouts ({', '.join(_layouts_for(row))}) holds {groups}"
 
 
