@@ -322,7 +322,7 @@ def test_a_warning_of_several_outputs_is_said_once(shared: Path, tmp_path: Path)
     for options in ((), ("--dry-run",)):
         said = run("convert", source, "-o", output, "--outtype", "t2,t158", "--force", *options).stderr.splitlines()
         warnings = [line for line in said if line.startswith("warning: ")]
-        assert "warning: left out: 21 tensors of the vision tower" in warnings
+        assert "warning: left out: 21 tensors of the vision tower" in warnings, options
         assert len(warnings) == len(set(warnings)), options
 
 

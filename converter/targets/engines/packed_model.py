@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,12 @@ class PackedModel:
     its linears. dialects: whose type ids they have. tables: types of its embedding and head. ternary_tables:
     whether one of those is ternary. tied: whether it has no head of its own. storage: how a checkpoint stores its
     linears. shortest_row: columns of its narrowest ternary tensor. row_unit: the largest power of two that divides
-    the columns of all. half_scales: whether all scales that were looked at are float16. hidden_size,
-    attention_size: the widths of the model and of its attention. attention_fits: whether these are equal. grids: of
-    the linears, each once. scales_apart: whether scales are in tensors NAME.scale. rotated: whether weights are in
-    the basis that the keys prism.hadamard.* describe. missing: keys that readers need and do not find. ambiguous: a
-    sentence per type that has two readings of the same size. foreign: whether it is of an architecture that we
-    repack and do not run.
+    the columns of all. has_half_scales: returns whether all scales that it looks at are float16, which takes numpy.
+    hidden_size, attention_size: the widths of the model and of its attention. attention_fits: whether these are
+    equal. grids: of the linears, each once. scales_apart: whether scales are in tensors NAME.scale. rotated:
+    whether weights are in the basis that the keys prism.hadamard.* describe. missing: keys that readers need and do
+    not find. ambiguous: a sentence per type that has two readings of the same size. foreign: whether it is of an
+    architecture that we repack and do not run.
     What is not known is None, or empty.
     """
 
@@ -72,7 +73,7 @@ class PackedModel:
     projection_norms: bool = False
     shortest_row: int | None = None
     row_unit: int | None = None
-    half_scales: bool | None = None
+    has_half_scales: Callable[[], bool | None] = lambda: None
     hidden_size: int | None = None
     attention_size: int | None = None
     attention_fits: bool | None = None
@@ -118,8 +119,8 @@ def describe(file: GgufFile, spec: ModelSpec | None) -> PackedModel:
     )
     if spec is None:
         return described
-    half_scales = _half_scales(file, ternary)
-    return dataclasses.replace(described, grids=_grids(file, ternary, spec), half_scales=half_scales, **_of_spec(spec))
+    half = functools.partial(_half_scales, file, ternary)
+    return dataclasses.replace(described, grids=_grids(file, ternary, spec), has_half_scales=half, **_of_spec(spec))
 
 
 def planned(spec: ModelSpec, architecture: str, layout: str, shapes: Shapes) -> PackedModel:

@@ -91,7 +91,7 @@ def _rounds(row: Row, model: PackedModel, layout: str) -> bool:
     architecture = architecture_for(row.target, model.architecture or "", model.activation)
     apart = row.target is not None and architecture in row.target.scales_apart
     apart &= all(grid.blocks == (1, 1) for grid in model.grids)
-    return row.container == "gguf" and LAYOUTS[layout].half_scales and model.half_scales is False and not apart
+    return row.container == "gguf" and LAYOUTS[layout].half_scales and not apart and model.has_half_scales() is False
 
 
 def _candidates(row: Row, model: PackedModel) -> list[str]:
