@@ -18,8 +18,9 @@ TP_NAME := libtritpack.$(if $(findstring darwin,$(TP_MACHINE))$(findstring macos
 TP_LIB := runtime/$(TP_NAME)
 
 # Warnings are errors in tests and CI, not where somebody installs with a compiler that we have never seen. WebAssembly has neither
-# threads nor the floating-point exceptions that clang 14 takes for asked for.
-TP_CFLAGS := -std=gnu11 -O3 -Wall -Wextra -Wno-pass-failed -fvisibility=hidden $(if $(tp_wasm),-Wno-unsupported-floating-point-opt,-fPIC -pthread)
+# threads nor the floating-point exceptions that clang 14 takes for asked for. A Zen 5 runs a loop of dot products at up to 0.7 of its
+# speed if it begins in the middle of a cache line.
+TP_CFLAGS := -std=gnu11 -O3 -falign-loops=64 -Wall -Wextra -Wno-pass-failed -fvisibility=hidden $(if $(tp_wasm),-Wno-unsupported-floating-point-opt,-fPIC -pthread)
 # The tests run AVX-VNNI kernels on CPUs that have their instructions in AVX-512 only.
 TP_TEST_CFLAGS := $(TP_CFLAGS) -Werror -DTP_AVXVNNI_AS_EVEX -O1 -g -fno-omit-frame-pointer $(SANITIZERS)
 # Behind CFLAGS, since every operation rounds as written: no user's flag may change a bit. Those that also link start-up
