@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,8 @@ TieBreaker = Callable[[int, str], "I8 | None"]
 TIE = 1e-2
 """Distance from a rounding boundary, in units of a code, below which a value may round either way. It is generous,
 because float32 noise grows with depth. It concerns one code in fifty or so, which is too few to hide an error."""
-AT_ONCE = 1 << 20
-"""Weights that are widened to floats at a time: they stay in the cache."""
+AT_ONCE = 1 << 22
+"""Weights that are widened to floats at a time, into memory that is used again: they stay in the cache."""
 
 
 def forward(
@@ -103,18 +103,29 @@ def forward(
             return x, None
         step = np.float32(127) / np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-5))
         scaled = x * step
-        codes = np.clip(np.rint(scaled), -128, 127).astype(np.int8)
+        rounded = np.rint(scaled)
+        np.clip(rounded, -128, 127, out=rounded)
+        codes = rounded.astype(np.int8)
         if observe_free is not None:
             observe_free(QuantizedInput(layer, point, codes, scaled))
         if tie_breaker is not None and (other := tie_breaker(layer, point)) is not None:
-            codes = codes.copy()
-            differing = np.nonzero(codes != other)
+            differing = np.unravel_index(np.flatnonzero(codes != other), codes.shape)
             ours, theirs = codes[differing], other[differing]
             ties = (_distance(scaled[differing]) < TIE) & (np.abs(ours.astype(np.int16) - theirs) <= 1)
-            codes[differing] = np.where(ties, theirs, ours)
+            rounded[differing] = np.where(ties, theirs, ours)
         if observe is not None:
-            observe(QuantizedInput(layer, point, codes, scaled))
-        return codes.astype(np.float32), step
+            observe(QuantizedInput(layer, point, rounded.astype(np.int8), scaled))
+        return rounded, step
+
+    widened: dict[type, npt.NDArray[Any]] = {}
+
+    def wide(codes: I8, kind: type[np.floating]) -> npt.NDArray[Any]:
+        """Codes as floats, until the next call."""
+        if codes.size > widened.get(kind, np.empty(0)).size:
+            widened[kind] = np.empty(codes.size, kind)
+        values = widened[kind][: codes.size].reshape(codes.shape)
+        values[...] = codes
+        return values
 
     def product(name: str, inputs: tuple[F32, F32 | None]) -> F32:
         codes, scales = weights.linear(name)
@@ -126,17 +137,20 @@ def forward(
         # |sum| <= 128 cols: float32 (float64 for wide rows) holds every partial sum exactly, so the order of BLAS does
         # not matter.
         kind = np.float32 if 128 * cols < 2**24 else np.float64
-        result = np.zeros((len(x), rows), np.float32)
+        result = np.empty((len(x), rows), np.float32)
         width, height = cols // col_blocks, max(1, AT_ONCE // cols)
         for block in range(col_blocks):
             part = slice(block * width, (block + 1) * width)
             for first in range(0, rows, height):
-                some = slice(first, first + height)
-                total = x[:, part].astype(kind, copy=False) @ codes[some, part].T.astype(kind)
+                some = codes[first : first + height, part]
+                total = x[:, part].astype(kind, copy=False) @ wide(some, kind).T
                 share = total.astype(np.float32, copy=False)
                 share /= step
-                share *= scale[some, block]
-                result[:, some] += share
+                share *= scale[first : first + height, block]
+                if block:
+                    result[:, first : first + height] += share
+                else:
+                    result[:, first : first + height] = share
         return result
 
     def rms_norm(name: str, x: F32, eps: float = spec.norm_eps) -> F32:

@@ -49,10 +49,10 @@ class Flips:
 
     def note(self, free: QuantizedInput, codes: npt.NDArray[np.int8]) -> None:
         """Count where the oracle's own rounding differs from `codes` of the runtime."""
-        differing = np.argwhere(free.codes != codes)
+        differing = np.flatnonzero(free.codes != codes)
         self.count += len(differing)
         if len(differing) and self.first is None:
-            self.first = (free.layer, free.point, int(differing[0][0]))
+            self.first = (free.layer, free.point, int(differing[0]) // codes.shape[1])
 
     def add(self, others: Flips) -> None:
         """Count those of further windows too."""
