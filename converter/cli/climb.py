@@ -51,7 +51,8 @@ class Climb:
         from tritpack.formats.gguf_reader import GgufFile
 
         full = self._level == "full"
-        expected = expected_seconds(GgufFile(self._path), text=read_text(self._text), full=full)
+        given = self._text is not None
+        expected = expected_seconds(GgufFile(self._path), text=read_text(self._text), given=given, full=full)
         climbed = {module.name: expected[module.name] for module in split_at(self._level)[0] if module.name in expected}
         _say_cost(climbed)
         return climbed

@@ -43,7 +43,7 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     default=DEFAULT_LEVEL,
     show_default=True,
     help="The last rung to climb; those below it are climbed too. full: all rungs; nothing is sampled but the "
-    "scalar kernels of a large model.",
+    "slow kernels and the built-in text of a large model.",
 )
 @click.option("--revision", help="Branch, tag or commit of a repository on the Hub.")
 @quantize_option

@@ -12,6 +12,7 @@ from pathlib import Path
 from tritpack.converter.sources.open import is_gguf, open_source
 from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.compare.foreign import has_foreign_tables, is_silent_on_activations
+from tritpack.converter.verify.compare.near_ties import searches
 from tritpack.converter.verify.compare.outputs import OutputComparison
 from tritpack.converter.verify.compare.source_record import SourceRecord
 from tritpack.converter.verify.compare.tensors import stored_scales
@@ -25,13 +26,25 @@ from tritpack.converter.verify.oracle.rounding import EXACTLY, StoredScales, Sto
 from tritpack.converter.verify.rung import Report
 from tritpack.formats.errors import TritpackError, UsageError
 from tritpack.formats.gguf_reader import GgufFile
-from tritpack.formats.model_spec import TABLES
+from tritpack.formats.model_spec import TABLES, ModelSpec
 from tritpack.formats.names import FLOAT_TYPES
 from tritpack.runtime.model import Model
 
 WINDOW = 256
 TEXT_POSITIONS = MIN_POSITIONS + 12
 """Tokens of the text that are compared even if the vocabulary is large."""
+LARGE_POSITIONS = 3 * WINDOW
+"""Tokens of the built-in text that --level full compares if the model has more than 1e9 weights, and the vocabulary is
+large: the oracle takes 4 s for 1e9 weights and a window. Of 768 positions the figures are as sure as the limits need:
+a fault in one position of 250 is in one of them with 95 %."""
+
+
+def compared_positions(spec: ModelSpec, *, full: bool, given: bool) -> int | None:
+    """How many tokens of the text are compared at most; None for all. full: as `--level full`. given: by --text."""
+    some = max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)
+    if not full:
+        return some
+    return None if given or searches(spec) else max(LARGE_POSITIONS, some)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,12 +178,15 @@ class Context:
             return list(range(min(8, self.model.spec.vocab_size)))
         return self.model.tokenizer.encode(self.words)
 
+    def compared_positions(self, *, full: bool) -> int | None:
+        """How many tokens of the text a level compares at most; None for all."""
+        return compared_positions(self.model.spec, full=full, given=self.options.text is not None)
+
     @functools.cached_property
     def windows(self) -> list[Sequence[int]]:
-        """As much of the text as is compared, in windows: all of it where nothing is sampled."""
+        """As much of the text as is compared, in windows."""
         window, tokens = min(WINDOW, self.model.context_length), self.text_tokens
-        if not self.options.everything:
-            tokens = tokens[: max(TEXT_POSITIONS, MAX_LOGITS // self.model.spec.vocab_size)]
+        tokens = tokens[: self.compared_positions(full=self.options.everything)]
         return [tokens[first : first + window] for first in range(0, len(tokens), window)]
 
 

@@ -14,9 +14,8 @@ from typing import TypeGuard
 import numpy as np
 
 from tritpack.converter.verify.compare.near_ties import searches
-from tritpack.converter.verify.compare.tolerances import MAX_LOGITS
-from tritpack.converter.verify.context import TEXT_POSITIONS
-from tritpack.converter.verify.rungs.generation import SCALAR_TOKENS
+from tritpack.converter.verify.context import compared_positions
+from tritpack.converter.verify.rungs.generation import SLOW, SLOW_TOKENS
 from tritpack.converter.verify.rungs.kernels import MAX_WEIGHTS
 from tritpack.converter.verify.rungs.text import positions_at_once
 from tritpack.formats import model_metadata
@@ -38,17 +37,17 @@ DECODE = 36.0
 """To decode it for the oracle, for each pass."""
 POSITION = 0.18
 """Per position: what the runtime does, and the oracle besides products."""
-SCALAR_TOKEN, TOKEN = 29.0, 8.5
-"""To compute a token with the scalar kernels and with those of another instruction set."""
+SLOW_TOKEN, TOKEN = 29.0, 8.5
+"""To compute a token with slow kernels and with those of another instruction set."""
 COUNTED = 1 << 16
 """Characters of a text whose tokens are counted; the others are taken to have as many."""
 LONGEST_TOKEN = 16
 
 
-def expected_seconds(file: GgufFile, *, text: str, full: bool = False) -> dict[str, float]:
+def expected_seconds(file: GgufFile, *, text: str, given: bool, full: bool = False) -> dict[str, float]:
     """Return the seconds of each rung that costs more than a moment, by name.
 
-    text: what is compared. full: as `--level full`.
+    text: what is compared. given: whether --text gives it. full: as `--level full`.
     Raises TritpackError if the file says no model.
     """
     spec = model_metadata.from_gguf(file)
@@ -56,22 +55,23 @@ def expected_seconds(file: GgufFile, *, text: str, full: bool = False) -> dict[s
     linears = sum(math.prod(shapes[name]) for name in spec.linear_names())
     table = spec.vocab_size * spec.hidden_size
     weights = linears + (0 if spec.is_embedding_model else table)
-    most = len(text.encode()) if full else max(TEXT_POSITIONS, MAX_LOGITS // spec.vocab_size)
-    positions = min(token_count(file, text), most)
+    positions, most = token_count(file, text), compared_positions(spec, full=full, given=given)
+    positions = positions if most is None else min(positions, most)
     large = not searches(spec)
     passes = -(-positions // max(1, positions_at_once(spec)))
     sampled = min(linears, MAX_WEIGHTS) + table
     blocks = table if full and any(info.layout in BLOCK_FLOATS for info in file.tensors.values()) else 0
     generated = int(np.clip(2.5e9 // (file.size * 4), 3, 24))
     isas = len(available_isas())
-    scalar = SCALAR_TOKEN * (SCALAR_TOKENS / 2 if large else 1.5 * generated)
+    slow = sum(isa in SLOW for isa in available_isas())
+    slow_tokens = slow * (SLOW_TOKENS / 2 if large else 1.5 * generated)
     values = {
         "weights": READ * (linears + table) + ENCODE * blocks,
         "kernels": KERNELS * sampled
         + (OTHER_KERNELS * isas * (weights - sampled) if full and weights > sampled else 0),
         "logits": DECODE * weights * (1 if large else 4),
         "text": weights * (passes * DECODE + positions * POSITION),
-        "generation": weights * (DECODE + scalar + 1.5 * generated * (isas - 1) * TOKEN),
+        "generation": weights * (DECODE + SLOW_TOKEN * slow_tokens + TOKEN * 1.5 * generated * (isas - slow)),
     }
     # Small models soon have safe prompts, for which rounds of 80 positions are searched.
     multiplied = {"logits": 6 if large else 250, "text": positions, "generation": 64}

@@ -52,13 +52,13 @@ def verify(
     """Compare FILE with SOURCE: a checkpoint folder, ORG/NAME[@REVISION] on the Hub, or another GGUF. Without SOURCE,
     check what FILE alone can show: the verdict is `unproved` then, or `fail`.
 
-    level: one of LEVELS; `full` samples nothing but the scalar kernels of a large model. quantize: `absmean` where
-    `convert` needed it. oracle: gives the outputs that count as right, `reference` (numpy), `transformers`, or a .npy
-    of outputs for `tokens`. text: a file of ordinary text for the rungs text and perplexity; a built-in one by default.
-    golden: a JSON file of pinned greedy tokens (see golden.py). prompt: texts to generate from, besides the
-    beginning of the text and a chat. against: a second packed file, whose predictions the perplexity rung compares
-    with FILE's. strict: fail if FILE records another hash of its source, which is a note otherwise. reproduce:
-    convert SOURCE again and compare the bytes. progress and climbed are called before and after each rung.
+    level: one of LEVELS; `full` samples nothing but slow kernels and the built-in text of a large model. quantize:
+    `absmean` where `convert` needed it. oracle: gives the outputs that count as right, `reference` (numpy),
+    `transformers`, or a .npy of outputs for `tokens`. text: a file of ordinary text for the rungs text and perplexity;
+    a built-in one by default. golden: a JSON file of pinned greedy tokens (see golden.py). prompt: texts to generate
+    from, besides the beginning of the text and a chat. against: a second packed file, whose predictions the perplexity
+    rung compares with FILE's. strict: fail if FILE records another hash of its source, which is a note otherwise.
+    reproduce: convert SOURCE again and compare the bytes. progress and climbed are called before and after each rung.
     Raises Unreadable if FILE or SOURCE cannot be read, Unsupported for a SOURCE of another kind, UsageError.
     """
     options = Options(

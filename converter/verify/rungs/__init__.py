@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 RUNGS = ("structure", "weights", "kernels", "tokenizer", "logits", "text", "generation", "perplexity")
 LEVELS = (*RUNGS, "full")
-"""How far to climb: up to that rung, those below included. `full`: all of them, without sampling anything but the
-scalar kernels of a large model."""
+"""How far to climb: up to that rung, those below included. `full`: all of them, without sampling anything but
+slow kernels and the built-in text of a large model."""
 DEFAULT_LEVEL = RUNGS[-1]
 HIGHEST = {"full": RUNGS[-1], "logits": "text"}
 """Levels that end with another rung than their name: logits are judged on ordinary text too."""

@@ -31,8 +31,11 @@ needs: frozenset[Need] = frozenset({"model"})
 options: tuple[str, ...] = ("golden", "prompt")
 
 THREADS = (1, 2)
-SCALAR_TOKENS = 2
-"""The first comes from the prompt, so from products of several vectors; the second from those of one."""
+SLOW = ("scalar", "ssse3")
+"""The kernels of these take seconds per token of a large model."""
+SLOW_TOKENS = 2
+"""What they generate by one. The first comes from the prompt, so from products of several vectors; the second from
+those of one."""
 CLOSE = 1e-4
 """Relative to the largest logit: two programs need not agree which of two tokens is likelier by less than this."""
 
@@ -178,30 +181,29 @@ def _compare_isas(rung: Rung, judged: Model, prompt: Sequence[int]) -> None:
     """Each ISA and thread count must give the tokens and the hashes of the logits (of an embedding model: the states)
     that the first one gives.
 
-    The scalar kernels take seconds per token of a large model: there they give SCALAR_TOKENS with the most threads, and
-    a note says so.
+    Of a large model those of SLOW give SLOW_TOKENS with the most threads, and a note says so.
     """
     runs: dict[str, tuple[list[int], list[str]]] = {}
     kernels: set[str] = set()
     int8 = judged.spec.int8_activations
     # An ISA without kernels of its own would only repeat another one.
     isas = dict.fromkeys(kernel.isa for kernel in library().kernels() if kernel.available)
-    few = not searches(judged.spec) and len(isas) > 1
+    slow = [isa for isa in SLOW if isa in isas and isa != library().best_isa() and not searches(judged.spec)]
     for isa in isas:
-        for threads in THREADS[-1:] if few and isa == "scalar" else THREADS:
+        for threads in THREADS[-1:] if isa in slow else THREADS:
             with Model(judged.file, threads=threads, isa=isa, int8_activations=int8) as model:
                 if model.spec.is_embedding_model:
                     runs[f"{isa} x{threads}"] = [], [hashlib.sha256(model.hidden(prompt).tobytes()).hexdigest()]
                 else:
                     count = _count(model.file, len(prompt), model.context_length)
-                    count = min(count, SCALAR_TOKENS) if few and isa == "scalar" else count
+                    count = min(count, SLOW_TOKENS) if isa in slow else count
                     runs[f"{isa} x{threads}"] = _greedy(model, prompt, count)
                 kernels |= set(model.kernels())
     first, (tokens, digests) = max(runs.items(), key=lambda run: len(run[1][1]))  # the first of the longest
-    if few:
+    if slow:
         rung.notes.append(
-            f"the scalar kernels take seconds per token of a model of this size, so they were run with {THREADS[-1]} "
-            f"threads only, for the prompt and {SCALAR_TOKENS} tokens"
+            f"the kernels of {' and '.join(slow)} take seconds per token of a model of this size, so they were run "
+            f"with {THREADS[-1]} threads only, for the prompt and {SLOW_TOKENS} tokens"
         )
     for run_name, (other, other_digests) in runs.items():
         if other != tokens[: len(other)]:
@@ -215,7 +217,7 @@ def _compare_isas(rung: Rung, judged: Model, prompt: Sequence[int]) -> None:
 
 
 def _count(file: GgufFile, prompt: int, context: int) -> int:
-    """How many tokens to generate: a big model takes seconds per token on the scalar kernels."""
+    """How many tokens to generate: a big model takes seconds per token on slow kernels."""
     return min(int(np.clip(2.5e9 // (file.size * 4), 3, 24)), context - prompt)
 
 

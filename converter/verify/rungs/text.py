@@ -47,8 +47,15 @@ def run(context: Context) -> Rung:
     rung, context.comparison = check_text(context.model, context.oracle, context.windows, context.judge)
     compared, tokens = sum(map(len, context.windows)), len(context.text_tokens)
     if compared < tokens and rung.verdict != "skipped":
-        rung.notes.append(f"{compared} of the text's {tokens} tokens were compared; --level full compares all")
+        rung.notes.append(f"{compared} of the text's {tokens} tokens were compared; {_how_to_compare_more(context)}")
     return rung
+
+
+def _how_to_compare_more(context: Context) -> str:
+    if context.options.everything:
+        return "the model has more than 1e9 weights; of a text that --text gives all are"
+    most = context.compared_positions(full=True)
+    return f"--level full compares {'all' if most is None else min(most, len(context.text_tokens))}"
 
 
 def check_text(

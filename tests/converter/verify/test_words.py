@@ -13,6 +13,7 @@ from tests.converter.verify.reports import findings
 from tests.make.families import Checkpoints
 from tritpack.converter.convert import convert
 from tritpack.converter.verify import context
+from tritpack.converter.verify.built_in_text import read_text
 from tritpack.converter.verify.ladder import verify
 from tritpack.converter.verify.rungs import kernels, text
 from tritpack.formats.gguf_reader import GgufFile
@@ -170,3 +171,18 @@ def test_a_long_text_is_sampled_and_full_compares_all(
     for name, figure in whole.figures.items():  # numpy's own sums change with the number of rows
         assert report["text"].figures[name] == pytest.approx(figure, rel=0.02), name
     assert report["perplexity"].figures["scored"] < report["text"].figures["positions"]
+
+
+def test_of_the_built_in_text_a_large_model_is_given_three_windows(
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --level full; a text that is given is compared whole."""
+    monkeypatch.setattr(context, "searches", lambda spec: 0)
+    monkeypatch.setattr(context, "MAX_LOGITS", 600 * 512)
+    rung = verify(tiny_gguf, tiny_checkpoint, level="text")["text"]
+    assert rung.figures["positions"] == 600 and rung.notes[0].endswith("; --level full compares 768")
+    rung = verify(tiny_gguf, tiny_checkpoint, level="full")["text"]
+    assert rung.figures["positions"] == 768 and "768 of the text's" in rung.notes[0] and "--text" in rung.notes[0]
+    (tmp_path / "t.txt").write_text(read_text(None))
+    rung = verify(tiny_gguf, tiny_checkpoint, level="full", text=tmp_path / "t.txt")["text"]
+    assert rung.figures["positions"] > 900 and not rung.notes
