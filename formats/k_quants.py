@@ -123,10 +123,13 @@ def _sub_block_scales(x: F32) -> F32:
     weighted = weight * x
     best = np.zeros(x.shape[1], np.float32)
     score = np.full(x.shape[1], -1.0, np.float32)
+    codes, terms = np.empty_like(x), np.empty_like(x)  # used again: fresh memory costs more than the arithmetic
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         for nudge in range(-9, 10):
-            codes = np.clip(np.rint(x * (np.float32(-(32 + 0.1 * nudge)) / extreme)), -32, 31)
-            cross, norm = _sum(weighted * codes), _sum(weight * codes * codes)
+            np.multiply(x, np.float32(-(32 + 0.1 * nudge)) / extreme, out=codes)
+            np.clip(np.rint(codes, out=codes), -32, 31, out=codes)
+            cross = _sum(np.multiply(weighted, codes, out=terms))
+            norm = _sum(np.multiply(np.multiply(weight, codes, out=terms), codes, out=terms))
             gain = np.where(norm > 0, cross * cross / norm, np.float32(-1))
             better = gain > score
             best, score = np.where(better, cross / norm, best), np.where(better, gain, score)
