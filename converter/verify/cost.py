@@ -27,17 +27,17 @@ from tritpack.runtime.library import available_isas
 # Measured with a 2B model; a slower machine is slower at all of it. Products of matrices are counted by themselves.
 READ = 26.0
 """To read it from both sides and compare."""
-ENCODE = 690.0
+ENCODE = 400.0
 """Of a table in blocks: to encode it by the specification."""
-KERNELS = 70.0
+KERNELS = 25.0
 """To run all kernels, the scalar ones among them."""
-OTHER_KERNELS = 5.5
+OTHER_KERNELS = 2.0
 """To run all kernels of an instruction set."""
-DECODE = 36.0
+DECODE = 18.0
 """To decode it for the oracle, for each pass."""
-POSITION = 0.18
+POSITION = 0.065
 """Per position: what the runtime does, and the oracle besides products."""
-SLOW_TOKEN, TOKEN = 29.0, 8.5
+SLOW_TOKEN, TOKEN = 16.0, 1.2
 """To compute a token with slow kernels and with those of another instruction set."""
 COUNTED = 1 << 16
 """Characters of a text whose tokens are counted; the others are taken to have as many."""
@@ -74,7 +74,7 @@ def expected_seconds(file: GgufFile, *, text: str, given: bool, full: bool = Fal
         "generation": weights * (DECODE + SLOW_TOKEN * slow_tokens + TOKEN * 1.5 * generated * (isas - slow)),
     }
     # Small models soon have safe prompts, for which rounds of 80 positions are searched.
-    multiplied = {"logits": 6 if large else 250, "text": positions, "generation": 64}
+    multiplied = {"logits": 6 if large else 250, "text": positions, "generation": 34}
     speed, products = _values_per_second(), _operations_per_second()
     return {name: count / speed + 2.0 * weights * multiplied.get(name, 0) / products for name, count in values.items()}
 
