@@ -34,9 +34,9 @@ WINDOW = 256
 TEXT_POSITIONS = MIN_POSITIONS + 12
 """Tokens of the text that are compared even if the vocabulary is large."""
 LARGE_POSITIONS = 3 * WINDOW
-"""Tokens of the built-in text that --level full compares if the model has more than 1e9 weights, and the vocabulary is
-large: the oracle takes 4 s for 1e9 weights and a window. Of 768 positions the figures are as sure as the limits need:
-a fault in one position of 250 is in one of them with 95 %."""
+"""Tokens of the built-in text that --level full compares if the model has more than 1e9 weights and the vocabulary is
+large: the oracle takes 4 s for 1e9 weights and a window on two cores. A fault in one position of 250 is in one of 768
+with 95 %."""
 
 
 def compared_positions(spec: ModelSpec, *, full: bool, given: bool) -> int | None:
