@@ -19,6 +19,7 @@ from tritpack.converter.cli.model_options import (
 from tritpack.converter.cli.sampling_options import sampling_options, take_sampling, with_defaults
 from tritpack.converter.version import VERSION
 from tritpack.formats.errors import UsageError
+from tritpack.formats.files import refuse_existing
 
 if TYPE_CHECKING:
     from tritpack.converter.cli.chat_loop import ChatLoop
@@ -64,6 +65,7 @@ def command(
             return
         from tritpack.runtime.prompt_cache import load_prompt_cache
 
+        refuse_existing(Path(prompt_cache), force=True)  # said before the conversation, and not after it
         load_prompt_cache(model, Path(prompt_cache), version=VERSION)
         known = list(model.tokens)
         loop.run()

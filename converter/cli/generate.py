@@ -34,6 +34,7 @@ from tritpack.converter.cli.sampling_options import (
     with_defaults,
 )
 from tritpack.converter.version import VERSION
+from tritpack.formats.files import refuse_existing
 from tritpack.formats.printable import printable
 
 if TYPE_CHECKING:
@@ -120,10 +121,11 @@ def command(
             if is_text and not as_json and not quiet:
                 click.echo(printable(prompt or "", lines=True), nl=False)
             result = collect(stream_tokens(model, model.tokenizer, request), None if as_json else _show)
+            if not as_json:
+                click.echo()  # before an error of the cache, which is written at the end of this block
         if as_json:
             print_json(_document(model, request, result, resolved))
             return
-        click.echo()
         for row in result.logprobs:
             click.echo(logprob_line(model.tokenizer, row))
     if not quiet:
@@ -148,6 +150,7 @@ def _cached(model: Model, path: str | None, request: Request) -> Iterator[None]:
     from tritpack.runtime.generate import common_prefix
     from tritpack.runtime.prompt_cache import load_prompt_cache, save_prompt_cache
 
+    refuse_existing(Path(path), force=True)  # what cannot be written is said before the model has worked
     load_prompt_cache(model, Path(path), version=VERSION)
     prompt = checked_prompt(request, model.tokenizer, model.context_length)[:-1]
     known = common_prefix(model.tokens, prompt)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import exit_code_of, program, run
-from tritpack.formats.errors import CheckFailed, TritpackError, Unsupported, UsageError
+from tritpack.formats.errors import CheckFailed, TritpackError, Unsupported, UsageError, WriteFailed
 from tritpack.runtime.batch import BatchLine
 from tritpack.runtime.model import Model
 from tritpack.runtime.sampling_defaults import OFF
@@ -46,6 +46,17 @@ def test_the_file_says_how_to_sample_and_the_user_wins(demo_gguf: Path) -> None:
     assert "sampling" not in run("generate", demo_gguf, "-p", "Once", "-n", "8", "--temp", "0").stderr
     quiet = run("generate", demo_gguf, "-p", "Once", "-n", "8", "-q")
     assert (quiet.stdout, quiet.stderr) == (text + "\n", "")
+
+
+def test_a_cache_that_cannot_be_written(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(model: Model, path: Path, **options: object) -> None:
+        raise WriteFailed("No space left on device", path=path)
+
+    early = run("generate", demo_gguf, "-p", "Once", "-n", "2", "--prompt-cache", tmp_path / "none" / "cache")
+    assert exit_code_of(early) == 5 and early.stdout == ""
+    monkeypatch.setattr("tritpack.runtime.prompt_cache.save_prompt_cache", full)
+    late = run("generate", demo_gguf, "-p", "Once", "-n", "2", "--prompt-cache", tmp_path / "cache")
+    assert exit_code_of(late) == 5 and late.stdout.startswith("Once") and late.stdout.endswith("\n")
 
 
 def test_stops_and_logprobs(demo_gguf: Path) -> None:
