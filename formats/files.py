@@ -122,10 +122,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def no_space(path: Path, size: int, free: int) -> WriteFailed:
+    """Return the error for an output of `size` bytes where the disk has `free`."""
+    message = f"needs {size:,} bytes, {free:,} are free on that disk"
+    return WriteFailed(message, path=path, hint="make room there, or name a file on another disk")
+
+
 def require_space(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise WriteFailed(f"needs {size} bytes, {free} are free on that disk", path=path)
+        raise no_space(path, size, free)
 
 
 # -- what must not be replaced -----------------------------------------------------------------------------------------

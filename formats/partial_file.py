@@ -24,7 +24,7 @@ import numpy as np
 from tritpack.formats.arrays import Bytes
 from tritpack.formats.checksum import MODULUS, WORD, checksum
 from tritpack.formats.errors import WriteFailed
-from tritpack.formats.files import lock, refuse_existing, remove_abandoned, stem_of
+from tritpack.formats.files import lock, no_space, refuse_existing, remove_abandoned, stem_of
 
 READ_BYTES = 8 << 20
 LONGEST_JOURNAL = 64 << 20
@@ -188,7 +188,7 @@ class PartialFile:
         has = getattr(os.fstat(self._descriptor), "st_blocks", 0) * 512
         free = shutil.disk_usage(self.path.parent).free
         if free + has < self.nbytes:
-            raise WriteFailed(f"needs {self.nbytes} bytes, {free} are free on that disk", path=self.path)
+            raise no_space(self.path, self.nbytes, free)
 
     def _remove(self) -> None:
         if self._descriptor < 0:

@@ -32,7 +32,7 @@ def as_ours(error: click.ClickException) -> UsageError:
         return UsageError(f"{context.info_name} has no option {error.option_name}", hint=nearest or hint)
     parameter = getattr(error, "param", None)
     if not isinstance(error, click.BadParameter) or parameter is None:
-        return UsageError(_plain(error.format_message()), hint=hint)
+        return UsageError(_plain(error.format_message()), hint=_for_texts(error, context.command) or hint)
     name = _name(parameter)
     if isinstance(error, click.MissingParameter):
         if isinstance(parameter, click.Option) and "-o" in parameter.opts:
@@ -51,6 +51,12 @@ def as_ours(error: click.ClickException) -> UsageError:
         variable = parameter.envvar if isinstance(parameter.envvar, str) else " or ".join(parameter.envvar)
         hint = f"the value comes from the environment variable {variable}"
     return UsageError(f"{name}: {_plain(error.message)}", hint=hint)
+
+
+def _for_texts(error: click.ClickException, command: click.Command) -> str | None:
+    """Return a hint for a text that stands where a command takes none."""
+    takes_texts = any("--prompt" in option.opts and "-p" in option.opts for option in command.params)
+    return "give a text with -p TEXT" if takes_texts and "extra argument" in error.message else None
 
 
 def _of_floats(name: str, value: str) -> str | None:

@@ -33,6 +33,7 @@ AGAINST_ACCIDENTS = (
     "the hashes find accidents; whoever changes a file on purpose can change them too, and only a signature shows that"
 )
 """What every command that checks a manifest says."""
+MAKERS = "`tritpack recipe run` makes releases, `tritpack bundle create` a bundle of any folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +239,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Return the manifest of a folder. Raises Unreadable, IntegrityFailed."""
     path = Path(folder) / NAME
     if not os.path.lexists(path):
-        hint = "`tritpack recipe run` makes releases, `tritpack bundle create` a bundle of any folder"
+        inside = sorted(str(path.parent) for path in Path(folder).glob(f"*/{NAME}"))
+        hint = f"give one release: {', '.join(inside[:3])}" if inside else MAKERS
         raise Unreadable(f"has no {NAME}, so it is not a release", path=folder, hint=hint)
     data = read_input(path)
     with locating(path=folder):

@@ -71,6 +71,11 @@ def refuse_adapter(names: Collection[str], path: str | Path) -> None:
         raise Unsupported(message, path=path, hint=MERGE)
 
 
+def _folder_of(file: Path) -> str | None:
+    """Return a hint for a file of a checkpoint that was given in place of its folder."""
+    return f"give its folder: {file.parent}" if (file.parent / "config.json").is_file() else None
+
+
 class CheckpointFolder:
     """A checkpoint in a local folder.
 
@@ -90,7 +95,7 @@ class CheckpointFolder:
             raise Unreadable(
                 "does not exist" if missing else "is a file, expected a checkpoint folder",
                 path=self.folder,
-                hint=near_files(self.folder) if missing else FORMS,
+                hint=near_files(self.folder) if missing else _folder_of(self.folder) or FORMS,
             )
         named = [self.folder / name for name in (*HASHED_FILES, INDEX, CARD)]
         self.unchanged = Unchanged(

@@ -156,6 +156,12 @@ def test_auto_embedding_keeps_bf16_that_f16_would_round(tiny_checkpoint: Path, t
     assert convert(folder, tmp_path / "x.gguf").plan.embedding_type == "bf16"
 
 
+def test_a_file_of_a_checkpoint_is_answered_with_its_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="is a file, expected a checkpoint folder") as caught:
+        convert(tiny_checkpoint / "model.safetensors", tmp_path / "out.gguf")
+    assert caught.value.hint == f"give its folder: {tiny_checkpoint}"
+
+
 def test_results_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = convert(tiny_checkpoint, tmp_path / "x.gguf", outtype="t158")
     model = from_checkpoint(CheckpointFolder(tiny_checkpoint), None, None)

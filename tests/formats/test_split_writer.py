@@ -245,6 +245,6 @@ def test_a_disk_that_is_too_small(shards: list[Shard], tmp_path: Path, monkeypat
     size = sum(shard.nbytes for shard in shards)
     usage = type("Usage", (), {"free": size - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(WriteFailed, match=f"needs {size} bytes, {size - 1} are free"):
+    with pytest.raises(WriteFailed, match=f"needs {size:,} bytes, {size - 1:,} are free"):
         write_shards(shards, data(), types=TYPES)
     assert not files(tmp_path)

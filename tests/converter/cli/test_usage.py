@@ -13,6 +13,8 @@ MISTYPED = {
     "command in capitals": ("VERIFY x", "unknown command 'VERIFY'", "did you mean verify?"),
     "no command near": ("frobnicate", "unknown command 'frobnicate'", "--help' lists the commands"),
     "option": ("convert x -o y --outyp t2", "convert has no option --outyp", "did you mean --outtype"),
+    "longer word for an option": ("generate x --temperature 1", "no option --temperature", "did you mean --temp?"),
+    "text without -p": ("generate x hello", "got unexpected extra argument (hello)", "give a text with -p TEXT"),
     "option of the program": ("--verison", "has no option --verison", "did you mean --version?"),
     "layout of a table": (
         "convert x -o y --for llama.cpp --embedding-type TQ2_0",

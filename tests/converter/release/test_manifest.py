@@ -55,6 +55,12 @@ def test_a_manifest_is_replaced_only_on_request(folder: Path) -> None:
     assert check_folder(folder)[0].name == "NAME"
 
 
+def test_a_folder_of_releases_names_them(folder: Path) -> None:
+    with pytest.raises(Unreadable, match="is not a release") as caught:
+        read_manifest(folder.parent)
+    assert caught.value.hint == f"give one release: {folder}"
+
+
 def test_every_change_of_a_folder_is_named(folder: Path) -> None:
     good = (folder / "README.md").read_bytes()
     for said, change in {
