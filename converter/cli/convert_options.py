@@ -126,6 +126,7 @@ CHOSEN = (
 HANDLING = (
     click.option("--force", is_flag=True, help="Overwrite an existing output."),
     click.option(
+        "-t",
         "--threads",
         type=click.IntRange(0),
         default=0,

@@ -38,7 +38,7 @@ COMMANDS = {
     "repack": "Write a packed file in another layout, exactly.",
     "recipe": "Make a whole release from a recipe: convert, verify, attest, describe, bundle.",
     "merge": "Write the parts of a split file as one file.",
-    "export": "Write a packed file as a checkpoint for transformers or MLX.",
+    "export": "Write a packed file as a checkpoint for transformers, MLX or vLLM, or as ONNX graphs.",
     "inspect": "Show what a packed file really contains.",
     "diff": "Compare two models across layouts and containers.",
     "metadata": "Read and change the metadata of a packed file, or repair its known faults.",

@@ -61,7 +61,9 @@ WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
     metavar="FILE",
     help="Text for the rungs text and perplexity, - for standard input; a built-in text by default.",
 )
-@click.option("--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable.")
+@click.option(
+    "-p", "--prompt", multiple=True, help="A text to generate from, besides a built-in one and a chat; repeatable."
+)
 @click.option(
     "-f",
     "--prompt-file",

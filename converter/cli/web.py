@@ -41,7 +41,7 @@ from tritpack.formats.errors import UsageError
 )  # fmt: skip
 @click.option("-t", "--threads", type=click.IntRange(1, 256), help="Threads that compute the golden prompt; all cores.")
 @click.option("--force", is_flag=True, help="Replace a folder that tritpack web wrote.")
-@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 @json_option
 def command(
     file: str,

@@ -46,7 +46,7 @@ def cells(result: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(family: object) -> str:
-    return f"unknown (family {family[:20]})" if isinstance(family, str) else "unknown"
+    return f"unknown (family {family[:40]})" if isinstance(family, str) else "unknown"
 
 
 def remarks(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
