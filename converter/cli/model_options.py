@@ -80,7 +80,8 @@ def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., 
             "-c",
             "--context",
             type=click.IntRange(min=1),
-            help="Positions of the KV cache; default: the model's context, as far as 4 GiB hold caches and states.",
+            help="Positions of the KV cache, at most the model's context; default: all of it, as far as 4 GiB hold "
+            "caches and states.",
         ),
         click.option(
             "--kv-type",

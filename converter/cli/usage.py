@@ -24,7 +24,7 @@ def as_ours(error: click.ClickException) -> UsageError:
     """Return an error of click as one of ours. All of them are about usage; click ends some of them with 1."""
     context = getattr(error, "ctx", None)
     if context is None:
-        return UsageError(_plain(error.format_message()))
+        return UsageError(_plain(error.format_message()), hint="--help after a command explains all of its options")
     hint = f"'{context.command_path} --help' explains all arguments and options"
     if isinstance(error, click.NoSuchOption):
         options = [name for option in context.command.params for name in option.opts if name.startswith("--")]

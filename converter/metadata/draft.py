@@ -20,6 +20,7 @@ from tritpack.formats.gguf_reader import GgufFile, ReadOptions, TensorInfo
 from tritpack.formats.gguf_writer import replaced_header
 from tritpack.formats.layouts import catalog
 from tritpack.formats.split_files import KEYS as SPLIT_KEYS
+from tritpack.formats.suggestions import did_you_mean
 
 FIXED_KEYS = {
     ALIGNMENT_KEY: "the places of the tensors depend on it: repack the file instead",
@@ -70,7 +71,7 @@ class Draft:
         """Take a key out. Raises UsageError if it is not there, or must stay."""
         self._refuse_fixed(key)
         if key not in self.metadata:
-            raise UsageError(f"has no metadata key {key}", path=self.file.path)
+            raise UsageError(f"has no metadata key {key}", path=self.file.path, hint=did_you_mean(key, self.metadata))
         for table in (self.metadata, self._types, self._encoded):
             del table[key]
 

@@ -17,6 +17,8 @@ from tritpack.formats.errors import UsageError
 from tritpack.formats.gguf_reader import GgufFile
 from tritpack.formats.suggestions import did_you_mean
 
+LISTS = "`tritpack metadata get FILE` lists all keys"
+
 
 def get_metadata(file: str | Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return what `tritpack metadata get --json` prints: type and value of the keys, all of them if none is named.
@@ -30,7 +32,7 @@ def get_metadata(file: str | Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     header = opened.header
     for key in keys:
         if key not in header.metadata:
-            raise UsageError(f"has no metadata key {key}", path=file, hint=did_you_mean(key, header.metadata))
+            raise UsageError(f"has no metadata key {key}", path=file, hint=did_you_mean(key, header.metadata) or LISTS)
     rows = {
         key: {"type": header.metadata_types[key], "value": plain(header.metadata[key])}
         for key in keys or header.metadata

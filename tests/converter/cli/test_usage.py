@@ -32,7 +32,7 @@ MISTYPED = {
     "missing folder": ("export x", "--output is missing", "with -o DIR"),
     "rounded weights": ("convert x -o y --outtype q4_k_m", "is not one of", "are stored exactly, mostly as i2_s"),
     "no prompt": ("generate x", "give either a text with -p", 'for example: -p "'),
-    "missing value": ("convert x --outfile", "requires an argument", ""),
+    "missing value": ("convert x --outfile", "requires an argument", "--help after a command"),
     "surplus argument": ("doctor b", "got unexpected extra argument (b)", "doctor --help'"),
     "not an integer": ("generate x -p a -t two", "--threads: 'two' is not an integer", "generate --help'"),
     "out of range": ("generate x -p a -t 0", "--threads: 0 is not in the range 1<=x<=256", "generate --help'"),
