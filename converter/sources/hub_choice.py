@@ -15,7 +15,7 @@ from tritpack.formats.split_files import first_part_of, parts_of_set
 SMALL_FILES = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.json|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates/[\w.-]+\.jinja"
-    r"|modules\.json|\d+_\w+/config\.json|README\.md|(LICEN[CS]E|NOTICE)[\w.-]*",
+    r"|hadamard\.json|modules\.json|\d+_\w+/config\.json|README\.md|(LICEN[CS]E|NOTICE)[\w.-]*",
     re.ASCII,
 )
 MOST_FILES = 1000

@@ -9,8 +9,14 @@ import pytest
 
 from tests.conftest import exit_code_of, run
 from tests.make.hub_server import HubServer
+from tests.make.remote import serving
 from tritpack.converter.convert import convert
+from tritpack.converter.sources.checkpoint import HASHED_FILES
+from tritpack.converter.sources.hub_choice import SMALL_FILES
 from tritpack.formats.errors import IntegrityFailed
+from tritpack.formats.gguf_reader import GgufFile
+from tritpack.formats.integrity import recorded_hashes
+from tritpack.formats.model_metadata import from_gguf
 
 pytest.importorskip("huggingface_hub")
 
@@ -21,6 +27,19 @@ def test_a_streamed_conversion_is_the_local_one(name: str, server: HubServer, tm
     assert not [path for path in (tmp_path / "cache").rglob("*.safetensors") if path.exists()]
     convert(f"org/{name}", tmp_path / "local.gguf")
     assert (tmp_path / "streamed.gguf").read_bytes() == (tmp_path / "local.gguf").read_bytes()
+
+
+def test_all_files_of_a_checkpoint_are_fetched(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack with a rotated basis has its contract in a file of its own."""
+    assert all(map(SMALL_FILES.fullmatch, HASHED_FILES))
+    folder = shared / "checkpoints" / "bonsai2_rotated_mlx"
+    with serving({"org/pack": folder}, tmp_path / "cache", monkeypatch):
+        convert("org/pack", tmp_path / "streamed.gguf", stream=True, outtype="t2")
+    convert(folder, tmp_path / "local.gguf", outtype="t2")
+    streamed, local = (GgufFile(tmp_path / f"{name}.gguf") for name in ("streamed", "local"))
+    rotation = from_gguf(streamed).rotation
+    assert rotation is not None and rotation == from_gguf(local).rotation
+    assert recorded_hashes(streamed) == recorded_hashes(local)
 
 
 def test_a_cut_connection_goes_on_at_its_byte(server: HubServer, tmp_path: Path) -> None:
