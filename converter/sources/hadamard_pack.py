@@ -15,7 +15,7 @@ import numpy as np
 from tritpack.converter.families.recognition import Recognition
 from tritpack.converter.sources.checkpoint import HADAMARD, CheckpointFolder
 from tritpack.formats.errors import Unreadable, Unsupported, locating
-from tritpack.formats.hadamard import Rotation, rotation_of
+from tritpack.formats.hadamard import PREFIX, Rotation, rotation_of
 from tritpack.formats.model_spec import HYBRID
 from tritpack.formats.safetensors_reader import FLOATS
 
@@ -36,6 +36,19 @@ ONLY_HERE = (*KNOWN, "requires_runtime", "modules")
 def is_pack(config: Mapping[str, Any]) -> bool:
     """Return whether a config.json is that of a pack."""
     return config.get("model_type") == MODEL_TYPE or "hadamard_config" in config
+
+
+def refuse_unmarked(source: CheckpointFolder) -> None:
+    """Raise Unsupported for a checkpoint that is no pack by its config.json, and has what only a rotated basis has."""
+    signs = next((name for name in source.tensors if name.endswith(".signs")), None)
+    if any(key.startswith(PREFIX) for key in source.hadamard) or signs:
+        what = f"tensor {signs!r}" if signs else f"{HADAMARD} with keys {PREFIX}*"
+        raise Unsupported(
+            f"{what} is there, which says that weights are in a rotated basis, and config.json is not that of a pack: "
+            "without the transform it talks nonsense",
+            path=source.folder,
+            hint=f"a pack has model_type {MODEL_TYPE} and hadamard_config in its config.json: fetch that again",
+        )
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def completed(source: CheckpointFolder, recognition: Recognition) -> Recognition
     if not is_pack(source.config):
         return completed
     if not ready and convolution is not None:
-        found = f"has shape {list(convolution.shape)}, expected [{convolution.shape[0]}, {net.conv_taps}, 1] in a pack"
+        channels, taps = spec.tensor_shapes()[f"{first}ssm_conv1d.weight"]
+        found = f"has shape {list(convolution.shape)}, expected [{channels}, {taps}, 1] in a pack"
         raise Unreadable(found, tensor=convolution.name, hint="mlx-lm would add 1 to the norms of such a pack")
     rotation = pack_rotation(source, completed)
     why = f"{completed.why}; in a rotated basis ({rotation})"
@@ -45,8 +46,8 @@ def squeezed(stored: StoredTensor, shape: tuple[int, ...]) -> StoredTensor:
 
 def _is_ternary(gate: StoredTensor | None) -> bool:
     """Return whether a gate is stored as codes, or as floats that are ternary."""
-    if gate is None or len(gate.shape) != 2:
-        return False
+    if gate is None or len(gate.shape) != 2 or 0 in gate.shape:
+        return False  # a shape that is wrong is refused by name later
     return gate.dtype not in FLOATS or recover(gate) is not None
 
 

@@ -21,7 +21,7 @@ from tritpack.converter.sampling import sampling_metadata
 from tritpack.converter.sources import hybrid
 from tritpack.converter.sources.checkpoint import CheckpointFolder, checkpoint_hash
 from tritpack.converter.sources.first_values import checkpoint_is_ternary, gguf_is_ternary, is_float_master
-from tritpack.converter.sources.hadamard_pack import is_pack, plain_config
+from tritpack.converter.sources.hadamard_pack import is_pack, plain_config, refuse_unmarked
 from tritpack.converter.sources.hybrid_gguf import beyond_the_layers, doubts, left_out, left_out_words
 from tritpack.converter.sources.origin import Origin, snapshot_of
 from tritpack.converter.sources.source_tensors import (
@@ -90,7 +90,8 @@ def from_checkpoint(
     tensor or the key of config.json.
     """
     with locating(path=source.folder):
-        pack = is_pack(source.config)
+        if not (pack := is_pack(source.config)):
+            refuse_unmarked(source)
         recognition = recognise(
             plain_config(source.config) if pack else source.config,
             source.dtypes,

@@ -20,6 +20,7 @@ from tritpack.converter.convert import convert
 from tritpack.converter.diff.diff import diff
 from tritpack.converter.families.family import family
 from tritpack.converter.plan import ConvertOptions, make_plan
+from tritpack.converter.sources.hadamard_pack import ONLY_HERE
 from tritpack.converter.sources.open import open_source
 from tritpack.converter.verify.oracle.hybrid_packed import HybridPacked
 from tritpack.formats.errors import TritpackError, Unreadable, Unsupported
@@ -252,6 +253,30 @@ def transformers_taps(config: Any, contract: Any, tensors: Any) -> None:
         tensors[name] = (dtype, [channels, 1, taps], raw)
 
 
+def reshaped(name: str, shape: list[int]) -> Any:
+    """An edit that gives a tensor of the first layer another shape."""
+
+    def edit(config: Any, contract: Any, tensors: Any) -> None:
+        full = f"language_model.model.layers.0.linear_attn.{name}.weight"
+        dtype, _, raw = tensors[full]
+        tensors[full] = (dtype, shape, raw[: (2 if dtype == "F16" else 4) * int(np.prod(shape))])
+
+    return edit
+
+
+def unmarked(config: Any, contract: Any, tensors: Any) -> None:
+    """What a program writes that knows nothing of the rotated basis."""
+    for key in [key for key in config if key in ONLY_HERE]:
+        del config[key]
+    config["model_type"] = "qwen3_5"
+
+
+def unmarked_and_unsigned(config: Any, contract: Any, tensors: Any) -> None:
+    unmarked(config, contract, tensors)
+    for name in [name for name in tensors if name.endswith(".signs")]:
+        del tensors[name]
+
+
 UP = "language_model.model.layers.1.mlp.up_proj"
 
 
@@ -277,6 +302,11 @@ UP = "language_model.model.layers.1.mlp.up_proj"
         (lambda config, contract, tensors: contract.clear(), Unreadable, "hadamard.json: is missing or empty"),
         (lambda config, contract, tensors: tensors.pop(f"{UP}.signs"), Unreadable, "is missing, and hadamard.json has"),
         (transformers_taps, Unreadable, "expected [1024, 4, 1] in a pack"),
+        (reshaped("conv1d", []), Unreadable, "has shape [], expected [1024, 4, 1] in a pack"),
+        (reshaped("in_proj_a", [0, 512]), Unreadable, "has shape [0, 512], expected [4, 512]"),
+        (reshaped("in_proj_a", [4, 0]), Unreadable, "has shape [4, 0], expected [4, 512]"),
+        (unmarked, Unsupported, "signs' is there, which says that weights are in a rotated basis"),
+        (unmarked_and_unsigned, Unsupported, "hadamard.json with keys prism.hadamard.* is there"),
         (fourth_codes, Unsupported, "fourth code (3) in row 0, word 0, and 2 times in all"),
     ],
 )  # fmt: skip

@@ -137,7 +137,8 @@ def read_rotation(
     for one that contradicts itself.
     """
     said = config.get("hadamard_config")
-    if said is None and not any(name.endswith(".signs") for name in tensors):
+    marked = (folder / "hadamard.json").exists() or any(name.endswith(".signs") for name in tensors)
+    if said is None and not marked:
         return None
     if Path(str(said)).name != said:
         raise Unreadable(f"config.json: hadamard_config is {said!r}, expected the name of a file beside it")
