@@ -182,7 +182,7 @@ def _check_constants(pairs: Mapping[str, Any]) -> None:
         raise Unsupported(f"metadata key {PREFIX}{unknown[0]} is not known")
     known = {"version": (VERSION,), "transform": (TRANSFORM,), "axis": (AXIS,), "sign_mode": SIGN_MODES}
     for key, values in known.items():
-        if pairs[key] not in values or isinstance(pairs[key], bool):
+        if isinstance(pairs[key], bool) or not isinstance(pairs[key], (int, float, str)) or pairs[key] not in values:
             wanted = " or ".join(map(str, values))
             raise Unsupported(f"metadata key {PREFIX}{key} is {_shown(pairs[key])}, known is {wanted}")
 
@@ -207,7 +207,7 @@ def _signs(pairs: Mapping[str, Any]) -> dict[int, F32]:
     """Return the signs by width."""
     if pairs["sign_mode"] == "identity":
         for key in ("sign_widths", "sign_values"):
-            if len(pairs.get(key, ())):
+            if not hasattr(listed := pairs.get(key, ()), "__len__") or len(listed):
                 raise Unreadable(f"metadata key {PREFIX}{key} is there, but {PREFIX}sign_mode is identity")
         return {}
     widths, values = (_numbers(pairs, key) for key in ("sign_widths", "sign_values"))

@@ -16,7 +16,8 @@ PREDICTORS = "the layers that predict further tokens (MTP)"
 def beyond_the_layers(file: GgufFile, spec: ModelSpec) -> list[str]:
     """Return the names of the tensors in the layers for further tokens, which `nextn_predict_layers` counts."""
     extra = file.metadata.get(f"{HYBRID}.nextn_predict_layers", 0) if spec.architecture == HYBRID else 0
-    prefixes = tuple(f"blk.{spec.layers + layer}." for layer in range(min(extra, len(file.tensors))))
+    counted = min(extra, len(file.tensors)) if isinstance(extra, int) else 0
+    prefixes = tuple(f"blk.{spec.layers + layer}." for layer in range(counted))
     return [name for name in file.tensors if name.startswith(prefixes)]
 
 

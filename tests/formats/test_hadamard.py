@@ -84,6 +84,10 @@ def test_a_matrix_that_should_be_named() -> None:
     [
         ({"version": 2}, Unsupported, "version is 2"),
         ({"version": True}, Unsupported, "version is True"),
+        ({"version": np.array([1, 2])}, Unsupported, "version is array"),
+        ({"sign_mode": np.array([1, 2])}, Unsupported, "sign_mode is array"),
+        ({"sign_mode": "identity", "sign_widths": 8}, Unreadable, "sign_widths is there, but"),
+        ({"sign_mode": "identity", "sign_widths": None}, Unreadable, "sign_widths is there, but"),
         ({"transform": "dct"}, Unsupported, "transform is 'dct'"),
         ({"axis": "output"}, Unsupported, "axis is 'output'"),
         ({"sign_mode": "random"}, Unsupported, "sign_mode is 'random'"),

@@ -106,7 +106,7 @@ def _repeats(ours: F32, signs: F32) -> bool:
 def _vectors(keys: Mapping[str, Any]) -> dict[int, F32] | None:
     """Return the signs by width; None if the keys do not say which are whose. Where values are missing just for one
     width, it is left out."""
-    if keys.get("sign_mode") == "identity":
+    if same(keys.get("sign_mode"), "identity"):
         return {}
     try:
         widths = [int(width) for width in keys.get("sign_widths", ())]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.make.checkpoints import edited_gguf
 from tests.make.hybrid import ROTATED, TERNARY, write_ternary_hybrid
 from tritpack.converter.convert import convert
 from tritpack.converter.verify.engine.mistakes import Mistake, logits_with, mistakes
@@ -81,3 +82,11 @@ def test_layers_for_further_tokens_are_left_out(rotated: Path, tmp_path: Path) -
     report = verify(tmp_path / "mtp.gguf", rotated, level="weights")
     assert report.verdict == "pass", [rung.sentences for rung in report.rungs]
     assert "left out: 1 tensor of the layers that predict" in " ".join(report["structure"].notes)
+
+
+@pytest.mark.parametrize("key", ["qwen35.nextn_predict_layers", "prism.hadamard.version", "prism.hadamard.sign_mode"])
+def test_a_list_in_the_place_of_a_value_is_a_finding(rotated: Path, tmp_path: Path, key: str) -> None:
+    keys = {key: np.array([1, 2], np.int32)}
+    path = edited_gguf(rotated, tmp_path / "m.gguf", metadata=lambda pairs: pairs.update(keys))
+    report = verify(path, rotated, level="structure")
+    assert report.verdict == "fail" and key in " ".join(report["structure"].sentences)
