@@ -20,8 +20,19 @@ INTERVAL = 4
 
 
 def layer_count(file: GgufFile) -> int:
-    """Return how many layers a file has without those that predict further tokens, which are not run."""
-    return _integer(file, "block_count") - _integer(file, "nextn_predict_layers", 0)
+    """Return how many layers a file has without those that predict further tokens, which are not run.
+
+    Raises Unreadable if one of these is there and holds nothing for that: it is a layer of the model.
+    """
+    further = _integer(file, "nextn_predict_layers", 0)
+    layers = _integer(file, "block_count") - further
+    for layer in range(layers, layers + min(further, len(file.tensors))):
+        names = [name for name in file.tensors if name.startswith(f"blk.{layer}.")]
+        if names and not any(name.startswith(f"blk.{layer}.nextn.") for name in names):
+            key = f"{file.metadata.get('general.architecture')}.nextn_predict_layers"
+            what = f"says that layer {layer} predicts further tokens, and no tensor blk.{layer}.nextn.* is there"
+            raise Unreadable(f"metadata key {key} {what}")
+    return layers
 
 
 def from_keys(file: GgufFile, layers: int) -> dict[str, Any]:

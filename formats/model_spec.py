@@ -139,10 +139,20 @@ class ModelSpec:
         self._check_rotary()
         self._check_window()
         if self.delta_net:
-            if (found := len(self.delta_net.recurrent)) != self.layers:
-                raise Unreadable(f"{found} entries say which layers recur, expected {self.layers}")
-            if self.int8_activations:
-                raise Unsupported("it is a hybrid and takes int8 activations, which no graph here has")
+            self._check_hybrid(self.delta_net)
+
+    def _check_hybrid(self, net: DeltaNet) -> None:
+        if (found := len(net.recurrent)) != self.layers:
+            raise Unreadable(f"{found} entries say which layers recur, expected {self.layers}")
+        foreign = {
+            "int8_activations": self.int8_activations,
+            **{name: getattr(self, name) != 1.0 for name in SCALES},
+            "attention_scale": self.query_key_scale() != np.float32(1) / np.sqrt(np.float32(self.head_dim)),
+            "sliding_layers": bool(self.sliding_layers),
+            "rope_scaling": self.rope_scaling is not None and self.rope_scaling.kind != "linear",
+        }
+        if names := [name for name, is_there in foreign.items() if is_there]:
+            raise Unsupported(f"it is a hybrid and has {names[0]}, which no graph of a hybrid here has")
 
     def _check_numbers(self) -> None:
         for name in POSITIVE_NUMBERS:

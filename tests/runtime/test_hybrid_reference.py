@@ -113,6 +113,31 @@ def test_layers_for_further_tokens_are_left_out(tmp_path: Path) -> None:
     assert from_gguf(GgufFile(path)).layers == 4
 
 
+def test_a_layer_of_the_model_is_not_left_out(tmp_path: Path) -> None:
+    path = write_hybrid(tmp_path / "m.gguf", Arrays(), **{"qwen35.nextn_predict_layers": 1})
+    with pytest.raises(Unreadable, match=r"layer 3 predicts further tokens, and no tensor blk\.3\.nextn"):
+        from_gguf(GgufFile(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("embedding_scale", {"embedding_scale": 2.0}),
+        ("residual_scale", {"residual_scale": 0.5}),
+        ("logit_scale", {"logit_scale": 0.5}),
+        ("attention_scale", {"attention.scale": 0.5}),
+        ("sliding_layers", {"attention.sliding_window": 2, "attention.sliding_window_pattern": 2}),
+        ("rope_scaling", {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+                          "rope.scaling.original_context_length": 64}),
+    ],
+)  # fmt: skip
+def test_what_no_hybrid_has_is_refused(tmp_path: Path, name: str, keys: dict[str, Any]) -> None:
+    """The C graph would do these, and no other engine, nor the reference, does them with a hybrid."""
+    path = write_hybrid(tmp_path / "m.gguf", Arrays(), **{f"qwen35.{key}": value for key, value in keys.items()})
+    with pytest.raises(Unsupported, match=f"hybrid and has {name}"):
+        from_gguf(GgufFile(path))
+
+
 @pytest.mark.parametrize("name", ["plain", "rotated", "irregular"])
 def test_the_keys_are_written_as_they_are_read(tmp_path: Path, name: str) -> None:
     assert SPEC.delta_net is not None
