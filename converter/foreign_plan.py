@@ -34,6 +34,9 @@ from tritpack.formats.ternary import TernaryTensor, coarsest_both, granularity
 AUTO = ("tq2_0", "q2_0", "t2")
 """What `auto` takes, the first that holds every tensor: it is other engines that run such a file."""
 
+RENEWED = (TILING_KEY, "tritpack.target", "tritpack.warnings")
+"""Keys that an earlier repack has written of its own output."""
+
 
 class ForeignTensor(GgufTensor):
     """A tensor of such a file: what its own bytes hold, since a scale beside it stays there."""
@@ -162,7 +165,7 @@ def _planned(tensor: ForeignTensor, choice: LayoutChoice, options: ConvertOption
 
 def _metadata(file: GgufFile, architecture: str, layout: Layout, options: ConvertOptions) -> dict[str, Any]:
     """Return the keys of the file as they are, but for those that say how it is stored and where it comes from."""
-    metadata = {key: value for key, value in file.encoded_metadata().items() if key != TILING_KEY}
+    metadata = {key: value for key, value in file.encoded_metadata().items() if key not in RENEWED}
     metadata |= {
         "general.name": options.name or file.metadata.get("general.name", architecture),
         "general.file_type": type_of(layout.name).file_type,

@@ -153,6 +153,9 @@ def test_inspect_says_how_to_make_a_file_for_an_engine(
     assert not found["MLX"]["command"], "nothing exports a model that is not run"
     repack(hunyuan[0], made := tmp_path / "made.gguf", target="llama.cpp")
     assert {engine["engine"]: engine for engine in inspect(made)["engines"]}["llama.cpp"]["verdict"] == "unknown"
+    assert GgufFile(made).metadata["tritpack.target"] == "llama.cpp"
+    repack(made, tmp_path / "again.gguf", outtype="t158")
+    assert "tritpack.target" not in GgufFile(tmp_path / "again.gguf").metadata, "it is not for that engine any more"
 
 
 def test_it_is_not_run(hunyuan: tuple[Path, dict[str, TernaryTensor]]) -> None:
