@@ -20,14 +20,14 @@ GROUPS = (128, 64, 32, 16)
 
 def checkpoint_is_ternary(source: CheckpointFolder) -> bool | None:
     """Return whether the first rows of the first layer's feed-forward gate are ternary; None if it is not there, or
-    stored as neither floats nor MLX's 2-bit codes.
+    stored as neither floats nor MLX's 2-bit codes, or of an impossible shape.
 
     The latter count as ternary if each bias is minus its scale, so that the codes mean -1, 0, 1 (and 2, which a reader
     refuses).
     """
     end = "layers.0.mlp.gate_proj.weight"
     tensor = next((tensor for name, tensor in source.tensors.items() if name.endswith(end)), None)
-    if tensor is None or len(tensor.shape) != 2:
+    if tensor is None or len(tensor.shape) != 2 or 0 in tensor.shape:
         return None
     rows = min(ROWS, tensor.rows)
     if tensor.dtype in FLOATS:
@@ -35,6 +35,8 @@ def checkpoint_is_ternary(source: CheckpointFolder) -> bool | None:
     stem = tensor.name.removesuffix("weight")
     scales, biases = (source.tensors.get(stem + part) for part in ("scales", "biases"))
     if tensor.dtype != "U32" or scales is None or biases is None or {scales.dtype, biases.dtype} - set(FLOATS):
+        return None
+    if scales.shape != biases.shape or len(scales.shape) != 2 or scales.rows < rows:
         return None
     return np.array_equal(scales.rows_f32(0, rows), -biases.rows_f32(0, rows))
 

@@ -176,7 +176,7 @@ def _checkpoint_tensor(
         storage = recognition.storage.for_table(stored)
     if kind == "ssm_conv1d":
         stored = hybrid.squeezed(stored, shape)
-    as_linear = is_linear or (storage is not None and stored.dtype not in FLOATS)
+    as_linear = storage is not None and (is_linear or stored.dtype not in FLOATS)
     tensor = CheckpointTensor(
         stored,
         shape,

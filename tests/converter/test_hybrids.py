@@ -200,6 +200,19 @@ def test_an_ordinary_qwen35_is_not_ternary(shared: Path, tmp_path: Path) -> None
         make_plan(open_source(folder))
 
 
+def test_gates_of_integers_are_refused(shared: Path, tmp_path: Path) -> None:
+    def integers(tensors: dict[str, Any]) -> None:
+        for gate in ("a", "b"):
+            name = f"model.language_model.layers.0.linear_attn.in_proj_{gate}.weight"
+            shape = tensors[name][1]
+            tensors[name] = ("I8", shape, bytes(int(np.prod(shape))))
+
+    folder = edited(shared / "checkpoints" / "bonsai_hybrid_vl_unpacked", tmp_path / "c", tensors=integers)
+    with pytest.raises(Unsupported, match="is stored as I8, expected") as caught:
+        make_plan(open_source(folder))
+    assert caught.value.tensor == "model.language_model.layers.0.linear_attn.in_proj_a.weight"
+
+
 def test_keys_by_their_older_names(shared: Path, tmp_path: Path) -> None:
     """transformers 4 has rope_theta beside rope_scaling, and intervals instead of a list of layers."""
     source = shared / "checkpoints" / "bonsai_hybrid_unpacked"

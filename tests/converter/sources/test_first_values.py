@@ -33,6 +33,16 @@ def test_checkpoints(checkpoints: Checkpoints, tmp_path: Path) -> None:
     assert checkpoint_is_ternary(CheckpointFolder(biased)) is False
 
 
+@pytest.mark.parametrize(("name", "parts"), [("bonsai_tied", ["weight"]), ("bonsai_mlx", ["scales", "biases"])])
+def test_tensors_without_rows(checkpoints: Checkpoints, tmp_path: Path, name: str, parts: list[str]) -> None:
+    def emptied(tensors: Tensors) -> None:
+        for full in (f"{GATE0}.{part}" for part in parts):
+            tensors[full] = (tensors[full][0], [0, *tensors[full][1][1:]], b"")
+
+    folder = edited(checkpoints(name).folder, tmp_path / "t", tensors=emptied)
+    assert checkpoint_is_ternary(CheckpointFolder(folder)) is None
+
+
 def test_groups_of_values() -> None:
     values = np.array([[0.5, -0.5, 0, 0.5] * 64 + [-2, 0, 2, 2] * 64], np.float32)
     assert is_ternary(values) and not is_ternary(values + np.float32(0.25))
