@@ -35,7 +35,7 @@ AUTO = ("tq2_0", "q2_0", "t2")
 """What `auto` takes, the first that holds every tensor: it is other engines that run such a file."""
 
 RENEWED = (TILING_KEY, "tritpack.target", "tritpack.warnings")
-"""Keys that an earlier repack has written of its own output."""
+"""Keys that an earlier repack wrote about its own output."""
 
 
 class ForeignTensor(GgufTensor):

@@ -20,7 +20,7 @@ from tritpack.formats.gguf_reader import GgufFile
 
 PREFIX = "prism.hadamard."
 RECORD_KEY = "tritpack.rotated"
-"""Ours beside them: a file that has lost them, in another tool say, still tells that its weights are rotated."""
+"""A key that tritpack writes beside those. If another tool drops those, it still says that the weights are rotated."""
 VERSION = 1
 TRANSFORM = "normalized-sylvester-walsh-hadamard"
 AXIS = "input-last-dimension"
@@ -140,9 +140,9 @@ def rotation_of(metadata: Mapping[str, Any], shapes: Shapes, architecture: str |
     """
     pairs = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     if not pairs and metadata.get(RECORD_KEY) is True:
-        what = f"{RECORD_KEY} tells that its weights are in a rotated basis, so that whatever runs it talks nonsense"
-        hint = "tritpack metadata fix FILE --source SOURCE brings them back, of a source that has them"
-        raise Unreadable(f"its keys {PREFIX}* are gone: {what}", hint=hint)
+        what = f"{RECORD_KEY} says that the weights are in a rotated basis, and without them the model talks nonsense"
+        hint = "tritpack metadata fix FILE --source SOURCE copies them from a source that has them"
+        raise Unreadable(f"the keys {PREFIX}* are missing: {what}", hint=hint)
     if not pairs:
         return None
     if architecture not in ARCHITECTURES:

@@ -43,9 +43,9 @@ def context_for(spec: ModelSpec, kv_type: str, sequences: int, asked: int | None
     if asked is None and context < min(SHORTEST_CONTEXT, spec.context_length) and kept_bytes(spec):
         states, most = (f"{value / 1e9:.1f} GB" for value in (sequences * kept_bytes(spec), DEFAULT_CACHE_BYTES))
         raise UsageError(
-            f"the recurrent states of {sequences} sequences take {states}, and with their contexts at most {most} "
-            "by default",
-            hint="answer fewer requests at once, or say with --context how long each context is",
+            f"the recurrent states of {sequences} sequences take {states}; by default states and contexts together "
+            f"take at most {most}",
+            hint="answer fewer requests at once, or set the length of each context with --context",
         )
     return context
 

@@ -74,17 +74,20 @@ def command(
 
 
 def _remember(model: Model, loop: ChatLoop, path: Path, known: list[int]) -> None:
-    """Write the session to a file, of which `known` is what it had. A later chat begins anew, and recurrent layers
-    cannot go back to where it leaves this one: of these, the file has what comes before the first question."""
+    """Write the session to a file. known: the tokens that the file had.
+
+    A later chat begins anew, and recurrent layers cannot go back to where two chats part: for a model with such layers
+    the file gets only what comes before the first question.
+    """
     from tritpack.runtime.generate import common_prefix
     from tritpack.runtime.prompt_cache import save_prompt_cache
 
     positions = None
     if model.spec.delta_net:
         opening = loop.conversation.opening()
-        positions = common_prefix(model.tokens, opening)
         if known == opening:
             return
+        positions = common_prefix(model.tokens, opening)
     save_prompt_cache(model, path, version=VERSION, positions=positions)
 
 

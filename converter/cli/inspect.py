@@ -43,8 +43,8 @@ WIDEST = 110
 @click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/s",
               help="Of the memory; without it, this machine's is measured once and remembered.")  # fmt: skip
 @click.option("--fail-on", multiple=True, metavar="damage|unknown-origin|engine:NAME",
-              help="End with exit code 1 if that is so; repeatable. damage decodes all, as --stats does. NAME is one "
-              "of tritpack engines, which stands for all versions, or of --for.")  # fmt: skip
+              help="End with exit code 1 if that is so; repeatable. damage decodes all, as --stats does. NAME is an "
+              "engine that `tritpack engines` lists, with all its versions, or a name that --for takes.")  # fmt: skip
 @click.option("--shape", type=click.Choice(names.PUBLISHED_SHAPES), help="Instead of FILE: a model that is not here.")
 @click.option(
     "--outtype", type=click.Choice(("auto", *names.LAYOUTS)), help="With --shape: the layout (default: auto)."

@@ -105,8 +105,8 @@ def set_command(**options: Any) -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @writing_options
 def rm_command(**options: Any) -> None:
-    """Take each KEY out of FILE; in quotes, * stands for any characters. A warning says what can no longer be run after
-    the change, or would be computed otherwise.
+    """Take each KEY out of FILE. In quotes, * matches any characters. A warning says if the model no longer runs
+    without these keys, or computes something else.
 
     \b
     Example: tritpack metadata rm model.gguf "tritpack.source.*" general.author

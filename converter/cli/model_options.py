@@ -41,8 +41,8 @@ def no_mmap_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def prompt_cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --prompt-cache to a command."""
     text = (
-        "Keep what was evaluated in FILE, which is made or replaced, and do not evaluate the same beginning again. Of "
-        "a model with recurrent layers, chat keeps what comes before the first question: the system message."
+        "Keep what was evaluated in FILE, which is made or replaced, and do not evaluate the same beginning again. For "
+        "a model with recurrent layers chat keeps the system message only."
     )
     return click.option("--prompt-cache", type=PATH, metavar="FILE", help=text)(function)
 
@@ -80,8 +80,8 @@ def _model_options(function: Callable[..., Any], kv_type: str) -> Callable[..., 
             "-c",
             "--context",
             type=click.IntRange(min=1),
-            help="Positions of the KV cache, at most the model's context; default: all of it, as far as 4 GiB hold "
-            "caches and states.",
+            help="Positions of the KV cache, at most the model's context; default: the model's context, or fewer if "
+            "caches and states would exceed 4 GiB.",
         ),
         click.option(
             "--kv-type",

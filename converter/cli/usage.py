@@ -54,7 +54,7 @@ def as_ours(error: click.ClickException) -> UsageError:
 
 
 def _for_texts(error: click.ClickException, command: click.Command) -> str | None:
-    """Return a hint for a text that stands where a command takes none."""
+    """Return a hint for a prompt that was given without -p."""
     takes_texts = any("--prompt" in option.opts and "-p" in option.opts for option in command.params)
     return "give a text with -p TEXT" if takes_texts and "extra argument" in error.message else None
 

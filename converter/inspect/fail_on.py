@@ -34,7 +34,7 @@ def _check_engine(name: str) -> None:
 
 
 def _in_the_table(name: str) -> str:
-    """Return the name in the table of what --for calls so: of the version that it writes files for. Others stay."""
+    """Return the version of an engine for which `--for NAME` writes files; any other name as it is."""
     from tritpack.converter.targets.engines import table
 
     targets = [row.target for row in table.rows() if row.target and row.target.name == name]

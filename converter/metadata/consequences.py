@@ -49,7 +49,7 @@ def _differences(before: ModelSpec, after: ModelSpec) -> Iterator[str]:
         if field == "context_length":
             yield f"the model was made for {ours} tokens, and programs will allow {theirs}"
         elif field == "rotation" and theirs is None:
-            yield f"nothing says after this change that the weights are rotated ({ours}): what runs it talks nonsense"
+            yield f"without these keys nothing says that the weights are rotated ({ours}), and the model talks nonsense"
         else:
             yield f"this is another model after the change: {field} was {ours!r}, and is {theirs!r}"
 

@@ -15,7 +15,7 @@ from tritpack.formats import model_metadata
 from tritpack.formats.errors import TritpackError
 from tritpack.formats.gguf_header import TYPE_NAMES
 from tritpack.formats.gguf_writer import NUMPY_TYPE_IDS
-from tritpack.formats.hadamard import PREFIX, rotation_of_file
+from tritpack.formats.hadamard import PREFIX, RECORD_KEY, rotation_of_file
 from tritpack.formats.layouts import catalog
 from tritpack.runtime.named_splits import ALIASES
 from tritpack.runtime.tokenizer import BITNET_STUB, BITNET_TEMPLATE, KEY_PIPELINE, SPECIAL_KEYS
@@ -248,7 +248,7 @@ def rotation(draft: Draft, knowledge: Knowledge) -> Iterator[Finding]:
         fault = f"the keys {PREFIX}* are missing, and the source has them"
     for key in [key for key in draft.metadata if key.startswith(PREFIX)]:
         draft.remove(key)
-    for key, value in right.to_metadata(draft.file.tensors).items():
+    for key, value in {**right.to_metadata(draft.file.tensors), RECORD_KEY: True}.items():
         draft.set(key, _type_of(value), value)
     yield Finding(FIXED, fault, f"set to those of the source: {right}")
 

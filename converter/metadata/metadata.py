@@ -82,13 +82,13 @@ def remove_metadata(
 ) -> dict[str, Any]:
     """Take keys out, and return what `tritpack metadata rm --json` prints. Arguments and errors: see set_metadata.
 
-    keys: names, or patterns in which * stands for any characters: `tritpack.*`.
+    keys: names, or patterns like `tritpack.*`, in which * matches any characters.
     """
     draft = Draft(file)
     for key in keys:
         matching = fnmatch.filter(draft.metadata, key) if "*" in key and key not in draft.metadata else [key]
         if not matching:
-            raise UsageError(f"has no metadata key like {key}", path=file)
+            raise UsageError(f"has no metadata key like {key}", path=file, hint=LISTS)
         for name in matching:
             draft.remove(name)
     return _edited(draft, "rm", output, force, dry_run)

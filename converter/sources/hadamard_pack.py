@@ -39,15 +39,15 @@ def is_pack(config: Mapping[str, Any]) -> bool:
 
 
 def refuse_unmarked(source: CheckpointFolder) -> None:
-    """Raise Unsupported for a checkpoint that is no pack by its config.json, and has what only a rotated basis has."""
+    """Raise Unsupported for a checkpoint that has the files or tensors of a rotated pack, and another config.json."""
     signs = next((name for name in source.tensors if name.endswith(".signs")), None)
     if any(key.startswith(PREFIX) for key in source.hadamard) or signs:
         what = f"tensor {signs!r}" if signs else f"{HADAMARD} with keys {PREFIX}*"
         raise Unsupported(
-            f"{what} is there, which says that weights are in a rotated basis, and config.json is not that of a pack: "
-            "without the transform it talks nonsense",
+            f"{what} says that the weights are in a rotated basis, but config.json does not: a file without the "
+            "transform would talk nonsense",
             path=source.folder,
-            hint=f"a pack has model_type {MODEL_TYPE} and hadamard_config in its config.json: fetch that again",
+            hint=f"fetch config.json again: that of a pack has model_type {MODEL_TYPE} and hadamard_config",
         )
 
 

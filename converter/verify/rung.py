@@ -165,9 +165,9 @@ class Report:
             proved = "the file holds the model of its source" if same_weights else "the file agrees with its source"
             changed = max((rung.figures.get("scale_rounding", 0.0) for rung in self.rungs), default=0.0)
             if changed > LARGEST_SCALE_ROUNDING:
-                proved = "the file holds the codes of its source, and not its scales, so that its logits are others"
+                proved = "the file holds the codes of its source, but other scales, so its logits differ"
             if changed:
-                proved += f" (scales changed by up to {changed:.2g} of themselves)"
+                proved += f" (relative change of scales: up to {changed:.2g})"
             skipped = [rung.name for rung in self.rungs if rung.verdict == "skipped"]
             left_out = f"; skipped: {', '.join(skipped)}" if skipped else ""
             return f"{proved}; rungs passed: {', '.join(passed)}{left_out}"

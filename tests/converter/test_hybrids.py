@@ -318,8 +318,8 @@ UP = "language_model.model.layers.1.mlp.up_proj"
         (reshaped("conv1d", []), Unreadable, "has shape [], expected [1024, 4, 1] in a pack"),
         (reshaped("in_proj_a", [0, 512]), Unreadable, "has shape [0, 512], expected [4, 512]"),
         (reshaped("in_proj_a", [4, 0]), Unreadable, "has shape [4, 0], expected [4, 512]"),
-        (unmarked, Unsupported, "signs' is there, which says that weights are in a rotated basis"),
-        (unmarked_and_unsigned, Unsupported, "hadamard.json with keys prism.hadamard.* is there"),
+        (unmarked, Unsupported, "signs' says that the weights are in a rotated basis, but config.json does not"),
+        (unmarked_and_unsigned, Unsupported, "hadamard.json with keys prism.hadamard.* says"),
         (fourth_codes, Unsupported, "fourth code (3) in row 0, word 0, and 2 times in all"),
     ],
 )  # fmt: skip

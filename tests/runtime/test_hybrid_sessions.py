@@ -105,7 +105,7 @@ def test_states_have_a_bound(model: Model, path: Path, monkeypatch: pytest.Monke
     assert token_bytes.context_for(spec, "f32", 8, None) == 1000
     assert token_bytes.context_for(spec, "f32", 100, 4000) == 4000
     most = 8 * each // kept_bytes(spec)
-    with pytest.raises(UsageError, match=rf"the recurrent states of {most} sequences take .* at most") as caught:
+    with pytest.raises(UsageError, match=rf"the recurrent states of {most} sequences take .*; by default") as caught:
         token_bytes.context_for(spec, "f32", most, None)
     assert "--context" in (caught.value.hint or "")
     assert exit_code_of(run("serve", path, "--port", "0", "-np", "256")) == 2

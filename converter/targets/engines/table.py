@@ -1,9 +1,9 @@
 """The table of engines: the YAML files of this folder, one per engine, as values.
 
 about, url: for people. inside: programs that run models with it. target: how `--for` writes files for it, if it does.
-produce: the command that makes a file for it; produces: in which layouts, where there is no target; produces_not: of
-which models it makes none. container: what is
-made for it; reads: all that it reads, if that is more; storage: how a folder that is made for it stores linears.
+produce: the command that makes a file for it; produces: the layouts of that file, if there is no target; produces_not:
+the models for which that command fails. container: what is made for it; reads: all that it reads, if that is more;
+storage: how a folder that is made for it stores linears.
 evidence: how what is said of its types, graphs and containers was found. types: the type ids that it knows -> the
 layout that it takes each for. graphs: the architectures that it runs -> the activation function that each computes.
 rules: what follows from what a file is, a verdict each. notes: what to know of a file that it runs. versions: builds

@@ -21,8 +21,9 @@ MAX_LOGITS = 1 << 26
 """Logits of the text that are held at once, for each side: 256 MiB. Without --level full it bounds the text too."""
 
 LARGEST_SCALE_ROUNDING = 1e-2
-"""Relative, of scales that were changed on request. Logits change about as much, and a relative rms beyond this is that
-of another model; a float16 scale is 5e-4 away at most. What was asked for fails nothing, but the verdict says it."""
+"""Relative change of a scale, for --allow-scale-rounding. Logits change by about as much, and beyond this they are
+those of another model. Rounding to float16 changes a scale by 5e-4 at most. A larger change does not fail the file,
+since its user asked for it, but the verdict says so."""
 
 BLOCK_FLOAT_HEAD = (1e-4, 3e-4)
 """Limits for the worst position where no flip is possible, and over text with near-ties followed. Heads of these types

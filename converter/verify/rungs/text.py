@@ -53,7 +53,7 @@ def run(context: Context) -> Rung:
 
 def _how_to_compare_more(context: Context) -> str:
     if context.options.everything:
-        return "the model has more than 1e9 weights; of a text that --text gives all are"
+        return "the model has more than 1e9 weights; a text given with --text is compared whole"
     most = context.compared_positions(full=True)
     return f"--level full compares {'all' if most is None else min(most, len(context.text_tokens))}"
 

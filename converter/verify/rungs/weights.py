@@ -95,8 +95,8 @@ def check_weights(file: GgufFile, oracle: Oracle, everything: bool = False) -> R
     if decays:
         rung.figures["decay_rounding"] = decays
         rung.notes.append(
-            f"decays (ssm_a) are at most {decays:.2g} of themselves away: a checkpoint stores their logarithms, and "
-            "not every float32 is the exponential of one"
+            f"decays (ssm_a) differ by a relative {decays:.2g} at most: a checkpoint stores their logarithms, and not "
+            "every float32 is the exponential of another"
         )
     if not rows and not rung.findings:
         rung.skipped = "no ternary tensor of the file has a counterpart in the source, so none was compared"

@@ -281,13 +281,16 @@ TP_API void tp_sequence_free(tp_sequence *sequence); /* NULL and the session's o
 TP_API int64_t tp_sequence_n_past(const tp_sequence *sequence); /* tokens that it has seen */
 /* Returns the last position up to n_past to which a sequence can be rewound, or copied: n_past
  * itself, 0 <= n_past <= tp_sequence_n_past, unless the model has recurrent layers. Of these a
- * sequence keeps few earlier states (recurrence.c says which). It can go back to 0, by up to 16
- * tokens, to any token of the last call if that had no more than 32, and by up to 16 tokens from
- * the end of the last prompt; until more tokens follow that one, also from the end of the prompt
- * before. A prompt is one call of 16 tokens or more for the sequence, except one of up to 32 that
- * all give logits, which are guesses. Once it was rewound, it can go back to where it could
- * before; by 16 tokens only as far as these came later, and so too once it was copied or loaded.
- * The size of a batch changes none of this. */
+ * sequence keeps few earlier states (recurrence.c says which). It can go back
+ *   - to 0;
+ *   - by up to 16 tokens;
+ *   - to any token of the last call, if that had no more than 32;
+ *   - by up to 16 tokens from the end of the last prompt; until more tokens follow that prompt,
+ *     also from the end of the prompt before it.
+ * A prompt is a call of 16 tokens or more for the sequence. A call of up to 32 tokens that all give
+ * logits is none: these are guesses. A rewound sequence can still go back to where it could
+ * before, a copied or loaded one to 0; otherwise either goes back to tokens that came later. The
+ * size of a batch changes none of this. */
 TP_API int64_t tp_sequence_rewindable(const tp_sequence *sequence, int64_t n_past);
 /* Drops the positions from n_past on. TP_ERR_ARGUMENT if n_past is not tp_sequence_rewindable. */
 TP_API int tp_sequence_rewind(tp_sequence *sequence, int64_t n_past);

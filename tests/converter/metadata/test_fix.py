@@ -400,7 +400,7 @@ def test_the_keys_of_a_rotation(is_ours: bool, tmp_path: Path) -> None:
         convert(vendor, good := tmp_path / "ours.gguf", outtype="t2")
     result = run("metadata", "rm", good, "prism.hadamard.*", "-o", bare := tmp_path / "bare.gguf")
     assert result.exit_code == 0 and "talks nonsense" in result.stderr and inspect(bare)["rotation"] is None
-    assert any("keys prism.hadamard.* are gone" in text for text in inspect(bare)["damage"]) == is_ours
+    assert any("keys prism.hadamard.* are missing" in text for text in inspect(bare)["damage"]) == is_ours
     assert found(bare, dry_run=True).get("rotation", ("",))[0] == ("left" if is_ours else "")
     assert found(bare, source=vendor)["rotation"][0] == "fixed"
     assert model_metadata.from_gguf(GgufFile(bare)) == model_metadata.from_gguf(GgufFile(good))
